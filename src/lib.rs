@@ -1,0 +1,6 @@
+//! lambert: pretrain BERT with LAMB at very large batch, as one XLA computation a step.
+
+#![deny(unsafe_code)]
+
+pub mod rng;
+pub mod shape;

@@ -1,0 +1,316 @@
+//! The words every room shares: element type, shape, and a tensor in host memory.
+//!
+//! A [`Shape`] says what a tensor *is* (element type and dimensions) and prints in XLA's notation, `f32[64,128,1024]`.
+//! A [`HostTensor`] is a shape with its elements, row-major (last dimension fastest), little-endian: the same bytes
+//! that a safetensors file, a PJRT host buffer and an HLO literal hold, so that moving between them copies and never converts.
+
+use std::fmt;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+/// Element type, named as HLO names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// Truth value, one byte, 0 or 1.
+    Pred,
+    U8,
+    U16,
+    S32,
+    U32,
+    U64,
+    F16,
+    BF16,
+    F32,
+    F64,
+}
+
+impl DType {
+    /// Every element type, in declaration order.
+    pub const ALL: [DType; 10] = [
+        DType::Pred,
+        DType::U8,
+        DType::U16,
+        DType::S32,
+        DType::U32,
+        DType::U64,
+        DType::F16,
+        DType::BF16,
+        DType::F32,
+        DType::F64,
+    ];
+
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::Pred | DType::U8 => 1,
+            DType::U16 | DType::F16 | DType::BF16 => 2,
+            DType::S32 | DType::U32 | DType::F32 => 4,
+            DType::U64 | DType::F64 => 8,
+        }
+    }
+
+    /// HLO's spelling, as in `bf16[8,128]`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::Pred => "pred",
+            DType::U8 => "u8",
+            DType::U16 => "u16",
+            DType::S32 => "s32",
+            DType::U32 => "u32",
+            DType::U64 => "u64",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+        }
+    }
+
+    /// True for the four floating-point types: those that gradients flow through.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+    }
+
+    /// True for the integer types ([`DType::Pred`] is not one).
+    pub const fn is_integer(self) -> bool {
+        matches!(self, DType::U8 | DType::U16 | DType::S32 | DType::U32 | DType::U64)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Element type and dimensions of an array.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub dtype: DType,
+    pub dims: Vec<usize>,
+}
+
+impl Shape {
+    pub fn new(dtype: DType, dims: impl Into<Vec<usize>>) -> Self {
+        Shape { dtype, dims: dims.into() }
+    }
+
+    /// A shape without dimensions: one element.
+    pub fn scalar(dtype: DType) -> Self {
+        Shape { dtype, dims: Vec::new() }
+    }
+
+    pub fn rank(&self) -> usize {
+        self.dims.len()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Bytes of the elements, without padding.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.size()
+    }
+
+    /// The same dimensions with another element type.
+    pub fn with_dtype(&self, dtype: DType) -> Self {
+        Shape { dtype, dims: self.dims.clone() }
+    }
+
+    /// Row-major strides, in elements: `strides[i]` is the distance between neighbours along dimension `i`.
+    pub fn strides(&self) -> Vec<usize> {
+        let mut strides = vec![1; self.rank()];
+        for i in (1..self.rank()).rev() {
+            strides[i - 1] = strides[i] * self.dims[i];
+        }
+        strides
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[", self.dtype)?;
+        for (i, d) in self.dims.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{d}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// A Rust type that is the element of a [`HostTensor`].
+pub trait Element: Pod {
+    const DTYPE: DType;
+}
+
+macro_rules! element {
+    ($($rust:ty => $dtype:ident),* $(,)?) => {
+        $(impl Element for $rust { const DTYPE: DType = DType::$dtype; })*
+    };
+}
+element!(u8 => U8, u16 => U16, i32 => S32, u32 => U32, u64 => U64, f16 => F16, bf16 => BF16, f32 => F32, f64 => F64);
+
+/// A tensor in host memory: shape and row-major little-endian elements.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct HostTensor {
+    shape: Shape,
+    bytes: Vec<u8>,
+}
+
+/// What is wrong with the elements offered for a [`HostTensor`], or asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostTensorError {
+    #[error("a tensor {shape} requires {} bytes, got {found}", shape.bytes())]
+    Size { shape: Shape, found: usize },
+    #[error("a tensor {shape} was asked for elements of type {wanted}")]
+    Type { shape: Shape, wanted: DType },
+}
+
+impl HostTensor {
+    /// Takes the raw elements as they are.
+    pub fn from_bytes(shape: Shape, bytes: Vec<u8>) -> Result<Self, HostTensorError> {
+        if bytes.len() != shape.bytes() {
+            return Err(HostTensorError::Size { shape, found: bytes.len() });
+        }
+        Ok(HostTensor { shape, bytes })
+    }
+
+    /// Copies `elements` (row-major) into a tensor of dimensions `dims`.
+    ///
+    /// # Panics
+    /// If the number of elements is not the product of `dims`: that is a fault of the caller, not of a user.
+    #[track_caller]
+    pub fn new<T: Element>(dims: impl Into<Vec<usize>>, elements: &[T]) -> Self {
+        let shape = Shape::new(T::DTYPE, dims);
+        assert_eq!(shape.elements(), elements.len(), "{shape} requires {} elements", shape.elements());
+        HostTensor { shape, bytes: bytemuck::cast_slice(elements).to_vec() }
+    }
+
+    /// A tensor of truth values.
+    #[track_caller]
+    pub fn from_bools(dims: impl Into<Vec<usize>>, elements: &[bool]) -> Self {
+        let shape = Shape::new(DType::Pred, dims);
+        assert_eq!(shape.elements(), elements.len(), "{shape} requires {} elements", shape.elements());
+        HostTensor { shape, bytes: elements.iter().map(|&b| b as u8).collect() }
+    }
+
+    pub fn scalar<T: Element>(value: T) -> Self {
+        HostTensor::new(Vec::new(), &[value])
+    }
+
+    /// All elements zero (false).
+    pub fn zeros(shape: Shape) -> Self {
+        let bytes = vec![0; shape.bytes()];
+        HostTensor { shape, bytes }
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The raw elements; see the module's first lines for their order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The elements as `T`. Copies, because bytes promise no alignment.
+    ///
+    /// # Errors
+    /// If the tensor's element type is not `T`'s. (Truth values are read with [`HostTensor::to_f64`].)
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, HostTensorError> {
+        if T::DTYPE != self.shape.dtype {
+            return Err(HostTensorError::Type { shape: self.shape.clone(), wanted: T::DTYPE });
+        }
+        Ok(bytemuck::pod_collect_to_vec(&self.bytes))
+    }
+
+    /// The elements of any type, widened to f64 (exact for all but large `u64`).
+    pub fn to_f64(&self) -> Vec<f64> {
+        fn widen<T: Element>(bytes: &[u8], f: impl Fn(T) -> f64) -> Vec<f64> {
+            bytemuck::pod_collect_to_vec::<u8, T>(bytes).into_iter().map(f).collect()
+        }
+        match self.shape.dtype {
+            DType::Pred | DType::U8 => self.bytes.iter().map(|&b| b as f64).collect(),
+            DType::U16 => widen(&self.bytes, |x: u16| x as f64),
+            DType::S32 => widen(&self.bytes, |x: i32| x as f64),
+            DType::U32 => widen(&self.bytes, |x: u32| x as f64),
+            DType::U64 => widen(&self.bytes, |x: u64| x as f64),
+            DType::F16 => widen(&self.bytes, |x: f16| x.to_f64()),
+            DType::BF16 => widen(&self.bytes, |x: bf16| x.to_f64()),
+            DType::F32 => widen(&self.bytes, |x: f32| x as f64),
+            DType::F64 => widen(&self.bytes, |x: f64| x),
+        }
+    }
+
+    /// The nearest tensor of element type `dtype` to the values given; integers are truncated towards zero as `as` does.
+    #[track_caller]
+    pub fn from_f64(shape: Shape, values: &[f64]) -> Self {
+        assert_eq!(shape.elements(), values.len(), "{shape} requires {} elements", shape.elements());
+        fn narrow<T: Element>(values: &[f64], f: impl Fn(f64) -> T) -> Vec<u8> {
+            let narrowed: Vec<T> = values.iter().map(|&x| f(x)).collect();
+            bytemuck::cast_slice(&narrowed).to_vec()
+        }
+        let bytes = match shape.dtype {
+            DType::Pred => narrow(values, |x| (x != 0.0) as u8),
+            DType::U8 => narrow(values, |x| x as u8),
+            DType::U16 => narrow(values, |x| x as u16),
+            DType::S32 => narrow(values, |x| x as i32),
+            DType::U32 => narrow(values, |x| x as u32),
+            DType::U64 => narrow(values, |x| x as u64),
+            DType::F16 => narrow(values, f16::from_f64),
+            DType::BF16 => narrow(values, bf16::from_f64),
+            DType::F32 => narrow(values, |x| x as f32),
+            DType::F64 => narrow(values, |x| x),
+        };
+        HostTensor { shape, bytes }
+    }
+}
+
+impl fmt::Debug for HostTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.to_f64();
+        let shown = &values[..values.len().min(8)];
+        write!(f, "{} {shown:?}{}", self.shape, if values.len() > 8 { " …" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_prints_as_xla_prints_it() {
+        assert_eq!(Shape::new(DType::F32, [64, 128, 1024]).to_string(), "f32[64,128,1024]");
+        assert_eq!(Shape::scalar(DType::Pred).to_string(), "pred[]");
+    }
+
+    #[test]
+    fn strides_are_row_major() {
+        assert_eq!(Shape::new(DType::U8, [2, 3, 4]).strides(), [12, 4, 1]);
+    }
+
+    #[test]
+    fn every_type_survives_f64_and_back() {
+        for dtype in DType::ALL {
+            let shape = Shape::new(dtype, [2]);
+            let tensor = HostTensor::from_f64(shape, &[0.0, 1.0]);
+            assert_eq!(tensor.to_f64(), [0.0, 1.0], "{dtype}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_size_or_type_is_refused_with_both_sides_named() {
+        let e = HostTensor::from_bytes(Shape::new(DType::F32, [2]), vec![0; 7]).unwrap_err();
+        assert_eq!(e.to_string(), "a tensor f32[2] requires 8 bytes, got 7");
+        let e = HostTensor::scalar(1.0f32).to_vec::<i32>().unwrap_err();
+        assert_eq!(e.to_string(), "a tensor f32[] was asked for elements of type s32");
+    }
+}
