@@ -229,13 +229,13 @@ impl HostTensor {
         if T::DTYPE != self.shape.dtype {
             return Err(HostTensorError::Type { shape: self.shape.clone(), wanted: T::DTYPE });
         }
-        Ok(bytemuck::pod_collect_to_vec(&self.bytes))
+        Ok(bytemuck::allocation::pod_collect_to_vec(&self.bytes))
     }
 
     /// The elements of any type, widened to f64 (exact for all but large `u64`).
     pub fn to_f64(&self) -> Vec<f64> {
         fn widen<T: Element>(bytes: &[u8], f: impl Fn(T) -> f64) -> Vec<f64> {
-            bytemuck::pod_collect_to_vec::<u8, T>(bytes).into_iter().map(f).collect()
+            bytemuck::allocation::pod_collect_to_vec::<u8, T>(bytes).into_iter().map(f).collect()
         }
         match self.shape.dtype {
             DType::Pred | DType::U8 => self.bytes.iter().map(|&b| b as f64).collect(),

@@ -1,0 +1,22 @@
+//! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
+//! computes nothing itself.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Pretrain BERT with LAMB at very large batch, on TPU, GPU or CPU, through one fused XLA step.
+#[derive(Debug, Parser)]
+#[command(name = "lambert", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+/// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {}
+}
