@@ -3,5 +3,6 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod graph;
 pub mod rng;
 pub mod shape;

@@ -1,0 +1,297 @@
+//! The intermediate representation: *what* is computed, before anything is computed.
+//!
+//! Three times are told apart. While a **graph is built**, Rust runs and [`Tensor`] handles stand for values that do not
+//! exist yet; a shape mistake panics at the caller's line, because it is a fault of ours. When the graph is **finished**
+//! ([`Graph::finish`]) it is an immutable [`Computation`]: a list of nodes in topological order that can be printed,
+//! evaluated, differentiated on the way and lowered. Only a device, or the evaluator, ever **runs** it.
+//!
+//! Nodes are append-only and a node's id is its place, so the order of ids *is* a topological order. A node equal to an
+//! earlier one (same operation, same operands) is that earlier node: common subexpressions never arise. Nodes that no
+//! output needs are left behind by [`Graph::finish`].
+
+mod infer;
+mod op;
+mod tensor;
+mod text;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+
+pub use infer::ShapeError;
+pub use op::{Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions};
+pub use tensor::Tensor;
+
+use crate::shape::Shape;
+
+/// A node's place in its graph; prints as `%12`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.0)
+    }
+}
+
+/// What a node yields: an array, or (a `while` only) a tuple of arrays.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ValueShape {
+    Array(Shape),
+    Tuple(Vec<Shape>),
+}
+
+/// A region whose values the backward pass computes again instead of keeping; see [`Graph::recomputed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Recomputed(u32);
+
+/// One operation applied to earlier nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    pub op: Op,
+    pub inputs: Vec<NodeId>,
+    pub shape: ValueShape,
+    /// Where in the model it was made, as `encoder/layer.3/attention`.
+    pub scope: std::sync::Arc<str>,
+    pub recomputed: Option<Recomputed>,
+}
+
+/// A graph under construction. Handles ([`Tensor`]) borrow it; it is not shared between threads.
+pub struct Graph {
+    name: String,
+    state: RefCell<State>,
+}
+
+struct State {
+    nodes: Vec<Node>,
+    parameters: Vec<NodeId>,
+    interned: HashMap<(Op, Vec<NodeId>), NodeId>,
+    scope: std::sync::Arc<str>,
+    recomputed: Option<Recomputed>,
+    regions: u32,
+}
+
+/// A finished graph: nodes in topological order, parameters by index, and the values it yields.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Computation {
+    pub name: String,
+    pub nodes: Vec<Node>,
+    pub parameters: Vec<NodeId>,
+    pub outputs: Vec<NodeId>,
+}
+
+impl Graph {
+    pub fn new(name: impl Into<String>) -> Self {
+        Graph {
+            name: name.into(),
+            state: RefCell::new(State {
+                nodes: Vec::new(),
+                parameters: Vec::new(),
+                interned: HashMap::new(),
+                scope: "".into(),
+                recomputed: None,
+                regions: 0,
+            }),
+        }
+    }
+
+    /// The next argument of the computation.
+    pub fn parameter(&self, name: impl Into<String>, shape: Shape) -> Tensor<'_> {
+        let index = self.state.borrow().parameters.len();
+        let tensor = self.add(Op::Parameter { index, name: name.into(), shape }, &[]);
+        self.state.borrow_mut().parameters.push(tensor.id());
+        tensor
+    }
+
+    /// Nodes made inside `build` carry `name` in their scope; scopes nest.
+    pub fn scope<R>(&self, name: &str, build: impl FnOnce() -> R) -> R {
+        let outer = self.state.borrow().scope.clone();
+        let inner = if outer.is_empty() { name.into() } else { format!("{outer}/{name}").into() };
+        self.state.borrow_mut().scope = inner;
+        let result = build();
+        self.state.borrow_mut().scope = outer;
+        result
+    }
+
+    /// Nodes made inside `build` are computed a second time by the backward pass, from the region's own inputs, instead
+    /// of being kept alive since the forward pass: memory is traded for time. A region within a region belongs to the
+    /// outer one. Values and gradients are unchanged.
+    pub fn recomputed<R>(&self, build: impl FnOnce() -> R) -> R {
+        let outer = self.state.borrow().recomputed;
+        if outer.is_none() {
+            let mut state = self.state.borrow_mut();
+            state.recomputed = Some(Recomputed(state.regions));
+            state.regions += 1;
+        }
+        let result = build();
+        self.state.borrow_mut().recomputed = outer;
+        result
+    }
+
+    /// Appends `op` applied to `inputs`, or finds the equal node that is already there.
+    ///
+    /// # Panics
+    /// If the operands break the operation's shape rule; the message names the scope, the rule and what was found.
+    #[track_caller]
+    pub fn add(&self, op: Op, inputs: &[Tensor<'_>]) -> Tensor<'_> {
+        let ids: Vec<NodeId> = inputs.iter().map(|t| t.id_in(self)).collect();
+        self.add_ids(op, ids)
+    }
+
+    /// [`Graph::add`] by node id, for passes that walk a graph's nodes.
+    #[track_caller]
+    pub fn add_ids(&self, op: Op, inputs: Vec<NodeId>) -> Tensor<'_> {
+        let mut state = self.state.borrow_mut();
+        let key = (op, inputs);
+        if let Some(&id) = state.interned.get(&key) {
+            return Tensor::new(self, id);
+        }
+        let shapes: Vec<&ValueShape> = key.1.iter().map(|id| &state.nodes[id.index()].shape).collect();
+        let shape = match infer::shape(&key.0, &shapes) {
+            Ok(shape) => shape,
+            Err(e) if state.scope.is_empty() => panic!("{e}"),
+            Err(e) => panic!("{}: {e}", state.scope),
+        };
+        let id = NodeId(state.nodes.len() as u32);
+        let (scope, recomputed) = (state.scope.clone(), state.recomputed);
+        state.nodes.push(Node { op: key.0.clone(), inputs: key.1.clone(), shape, scope, recomputed });
+        if key.0.can_be_shared() {
+            state.interned.insert(key, id);
+        }
+        Tensor::new(self, id)
+    }
+
+    /// Number of nodes so far.
+    pub fn len(&self) -> usize {
+        self.state.borrow().nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy of one node.
+    pub fn node(&self, id: NodeId) -> Node {
+        self.state.borrow().nodes[id.index()].clone()
+    }
+
+    /// The handle of a node of this graph.
+    pub fn tensor(&self, id: NodeId) -> Tensor<'_> {
+        assert!(id.index() < self.len(), "{id} is not a node of graph {}", self.name);
+        Tensor::new(self, id)
+    }
+
+    pub(super) fn shape_of(&self, id: NodeId) -> ValueShape {
+        self.state.borrow().nodes[id.index()].shape.clone()
+    }
+
+    /// The computation that yields `outputs`: every parameter (used or not), and just the nodes the outputs need,
+    /// renumbered without gaps.
+    pub fn finish(&self, outputs: &[Tensor<'_>]) -> Computation {
+        let state = self.state.borrow();
+        let outputs: Vec<NodeId> = outputs.iter().map(|t| t.id_in(self)).collect();
+        let mut needed = vec![false; state.nodes.len()];
+        for id in outputs.iter().chain(&state.parameters) {
+            needed[id.index()] = true;
+        }
+        for (i, node) in state.nodes.iter().enumerate().rev() {
+            if needed[i] {
+                node.inputs.iter().for_each(|input| needed[input.index()] = true);
+            }
+        }
+        let mut renumbered = vec![NodeId(u32::MAX); state.nodes.len()];
+        let mut nodes = Vec::new();
+        for (i, node) in state.nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
+            renumbered[i] = NodeId(nodes.len() as u32);
+            let inputs = node.inputs.iter().map(|input| renumbered[input.index()]).collect();
+            nodes.push(Node { inputs, ..node.clone() });
+        }
+        let renumber = |ids: &[NodeId]| ids.iter().map(|id| renumbered[id.index()]).collect();
+        Computation {
+            name: self.name.clone(),
+            nodes,
+            parameters: renumber(&state.parameters),
+            outputs: renumber(&outputs),
+        }
+    }
+}
+
+impl Computation {
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// The arrays that the computation takes, by parameter index.
+    pub fn parameter_shapes(&self) -> Vec<&Shape> {
+        self.parameters.iter().map(|&id| self.array_shape(id)).collect()
+    }
+
+    /// The arrays that the computation yields, in order.
+    pub fn output_shapes(&self) -> Vec<&Shape> {
+        self.outputs.iter().map(|&id| self.array_shape(id)).collect()
+    }
+
+    /// # Panics
+    /// If the node yields a tuple: parameters and outputs never do.
+    pub fn array_shape(&self, id: NodeId) -> &Shape {
+        match &self.node(id).shape {
+            ValueShape::Array(shape) => shape,
+            ValueShape::Tuple(_) => panic!("{id} of {} yields a tuple, not an array", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::DType;
+
+    fn f32s(dims: &[usize]) -> Shape {
+        Shape::new(DType::F32, dims)
+    }
+
+    #[test]
+    fn equal_nodes_are_one_node() {
+        let graph = Graph::new("g");
+        let x = graph.parameter("x", f32s(&[4]));
+        let y = graph.parameter("y", f32s(&[4]));
+        assert_eq!((x + y).id(), (x + y).id());
+        assert_ne!((x + y).id(), (y + x).id());
+        assert_ne!(x.optimization_barrier().id(), x.optimization_barrier().id());
+    }
+
+    #[test]
+    fn finishing_keeps_parameters_and_drops_what_nobody_needs() {
+        let graph = Graph::new("g");
+        let x = graph.parameter("x", f32s(&[4]));
+        let _unused_parameter = graph.parameter("y", f32s(&[2]));
+        let _unused_node = x.exp();
+        let computation = graph.finish(&[x.tanh()]);
+        let ops: Vec<_> = computation.nodes.iter().map(|n| n.op.name()).collect();
+        assert_eq!(ops, ["parameter", "parameter", "tanh"]);
+    }
+
+    #[test]
+    fn scopes_nest_and_end() {
+        let graph = Graph::new("g");
+        let x = graph.parameter("x", f32s(&[4]));
+        let y = graph.scope("encoder", || graph.scope("layer.0", || x.exp()));
+        assert_eq!(&*graph.node(y.id()).scope, "encoder/layer.0");
+        assert_eq!(&*graph.node(y.tanh().id()).scope, "");
+    }
+
+    #[test]
+    #[should_panic(expected = "encoder: add requires operands of equal shape, got f32[4,8] and f32[8,4]")]
+    fn a_shape_mistake_names_scope_rule_and_operands() {
+        let graph = Graph::new("g");
+        let x = graph.parameter("x", f32s(&[4, 8]));
+        let y = graph.parameter("y", f32s(&[8, 4]));
+        graph.scope("encoder", || x + y);
+    }
+}
