@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod cli;
 pub mod graph;
 pub mod rng;

@@ -1,0 +1,200 @@
+//! What a run leaves on disk. A checkpoint holds everything that the next step depends on, bit for bit; a Hugging Face
+//! directory holds only what a user of the model needs.
+//!
+//! ```text
+//! RUN/step-00004200/        one checkpoint: the state after 4200 weight updates
+//!     model.safetensors     weights, by Hugging Face's names, as the device holds them (vocabulary rows padded)
+//!     optimizer.safetensors one tensor a slot: m/<tensor name>, v/<tensor name>, momentum/<tensor name>
+//!     state.json            step, phase, data position …, and size and sha256 of every other file; written last
+//!     run.toml config.json tokenizer.json …   copied, so that the directory can be read without the run
+//! RUN/.step-00004300.partial    a save under way, or one that was interrupted: never read
+//! ```
+//!
+//! A save writes beside and renames, so a directory named `step-…` was complete when it appeared. Only directories of
+//! exactly this layout are ever removed. Two runs must not save into one directory at the same time.
+
+mod error;
+mod load;
+mod save;
+mod tensor_file;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::CheckpointError;
+pub use load::{Loaded, Parts, arrange, load, load_latest, open};
+pub use save::{Saved, save};
+pub use tensor_file::{FileRecord, TensorFile, sha256_hex, write_tensors};
+
+use crate::shape::HostTensor;
+
+/// Version of the layout above. A reader refuses any other.
+pub const FORMAT_VERSION: u64 = 1;
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// The small files that may be copied into a checkpoint.
+pub const COPIED_FILES: [&str; 6] =
+    ["run.toml", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
+
+/// Everything that is not a tensor and that the next step depends on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Weight updates done; the name of the directory.
+    pub step: u64,
+    /// Index of the phase that the next step belongs to, from 0.
+    pub phase: usize,
+    /// Weight updates done in that phase.
+    pub step_in_phase: u64,
+    /// The next training example to be read: the data order is a function of it and the seed.
+    pub next_example: u64,
+    /// The optimizer's own count, which bias correction uses; a phase may have reset it.
+    pub optimizer_steps: u64,
+    pub seed: u64,
+    /// Of the settings that a resumed run must share; empty after an import, which fits any run.
+    pub run_fingerprint: String,
+    /// sha256 of the vocabulary that the embedding's rows belong to; empty if unknown.
+    pub vocabulary_sha256: String,
+    /// The last metrics, for people to read; nothing depends on them.
+    pub metrics: serde_json::Map<String, serde_json::Value>,
+    /// Tensors of the model that an import did not find: the run that starts here initialises them from its seed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// One checkpoint in host memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint {
+    pub state: State,
+    /// Weights by Hugging Face's names, in the model's order.
+    pub model: Vec<(String, HostTensor)>,
+    /// Optimizer slots, named `m/<tensor name>` and so on. Empty after an import.
+    pub optimizer: Vec<(String, HostTensor)>,
+    /// Files copied beside the tensors: a name of [`COPIED_FILES`] and the content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Checkpoint {
+    /// The content of a copied file.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(n, _)| n == name).map(|(_, content)| content.as_slice())
+    }
+}
+
+/// `state.json`: the state, and what the other files must be.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format_version: u64,
+    /// sha256 of this file with these digits left out; a manifest that vouches for others needs a voucher itself.
+    sha256: String,
+    state: State,
+    files: BTreeMap<String, FileRecord>,
+}
+
+impl Manifest {
+    /// The text of `state.json`.
+    fn to_text(&self) -> serde_json::Result<String> {
+        let unsealed = serde_json::to_string_pretty(&Manifest {
+            format_version: self.format_version,
+            sha256: String::new(),
+            state: self.state.clone(),
+            files: self.files.clone(),
+        })? + "\n";
+        let sealed = format!("\"sha256\": \"{}\"", sha256_hex(unsealed.as_bytes()));
+        Ok(unsealed.replacen("\"sha256\": \"\"", &sealed, 1))
+    }
+
+    /// Reads `state.json` in `directory`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotACheckpoint`] if there is none, [`CheckpointError::Version`] before anything else is looked
+    /// at, [`CheckpointError::Damaged`] if the text is not the one that was written.
+    fn read(directory: &Path) -> Result<Manifest, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format_version: u64,
+        }
+        let path = directory.join(STATE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let what = format!("it holds no {STATE}");
+                return Err(CheckpointError::NotACheckpoint { path: directory.to_path_buf(), what });
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(CheckpointError::damaged(&path, "it is not text"));
+            }
+            Err(e) => return Err(CheckpointError::io("read", &path)(e)),
+        };
+        let not_json = |e: serde_json::Error| CheckpointError::damaged(&path, format!("it is not a state ({e})"));
+        let found = serde_json::from_str::<Versioned>(&text).map_err(not_json)?.format_version;
+        if found != FORMAT_VERSION {
+            return Err(CheckpointError::Version { path, found, supported: FORMAT_VERSION });
+        }
+        let manifest: Manifest = serde_json::from_str(&text).map_err(not_json)?;
+        let unsealed = text.replacen(&manifest.sha256, "", 1);
+        if manifest.sha256.is_empty() || sha256_hex(unsealed.as_bytes()) != manifest.sha256 {
+            return Err(CheckpointError::damaged(
+                &path,
+                "its text is not the one that was written (its sha256 differs)",
+            ));
+        }
+        Ok(manifest)
+    }
+
+    /// Checks that every file listed is there with the size it was written with. Cheap: reads no content.
+    fn check_sizes(&self, directory: &Path) -> Result<(), CheckpointError> {
+        for (name, record) in &self.files {
+            let path = directory.join(name);
+            let found = match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.len(),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(CheckpointError::damaged(&path, format!("{STATE} lists it and it is not there")));
+                }
+                Err(e) => return Err(CheckpointError::io("read", &path)(e)),
+            };
+            if found != record.bytes {
+                return Err(CheckpointError::damaged(
+                    &path,
+                    format!("it requires {} bytes, found {found}", record.bytes),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Name of the directory of the checkpoint after `step` updates.
+fn step_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The step that a directory's name says; none if the name is not one that [`step_name`] gives.
+fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (step_name(step) == name).then_some(step)
+}
+
+/// The checkpoints in a run directory, by name only, in ascending order of steps. A missing directory has none.
+fn steps_in(run: &Path) -> Result<Vec<u64>, CheckpointError> {
+    let entries = match std::fs::read_dir(run) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(CheckpointError::io("list", run)(e)),
+    };
+    let mut steps = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(CheckpointError::io("list", run))?;
+        steps.extend(entry.file_name().to_str().and_then(step_of));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Save, damage, load: what comes back is bit for bit what was saved, or an error that names the file.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::shape::Shape;
+
+/// A checkpoint whose every number depends on `step`; NaN and negative zero are among them, because resume is of bits.
+fn checkpoint(step: u64) -> Checkpoint {
+    let tensor = |name: &str, dims: &[usize]| {
+        let n: usize = dims.iter().product();
+        let mut values: Vec<f32> = (0..n).map(|i| (step as f32 + 0.1).powi(i as i32 % 7)).collect();
+        values[0] = f32::from_bits(0x7fc0_0001 + step as u32);
+        values[1] = -0.0;
+        (name.to_owned(), HostTensor::new(dims, &values))
+    };
+    let metrics = serde_json::json!({"loss": 7.25 + 0.1 * step as f64, "phase": "one"});
+    Checkpoint {
+        state: State {
+            step,
+            phase: 1,
+            step_in_phase: step / 2,
+            next_example: u64::MAX - step,
+            optimizer_steps: step,
+            seed: u64::MAX,
+            run_fingerprint: "f00d".into(),
+            vocabulary_sha256: sha256_hex(b"[PAD]\n"),
+            metrics: metrics.as_object().cloned().unwrap_or_default(),
+            missing: Vec::new(),
+        },
+        model: vec![tensor("z.weight", &[3, 5]), tensor("a.bias", &[4])],
+        optimizer: vec![tensor("m/z.weight", &[3, 5]), tensor("v/z.weight", &[3, 5])],
+        files: vec![("run.toml".into(), b"seed = 1\n".to_vec()), ("vocab.txt".into(), b"[PAD]\n".to_vec())],
+    }
+}
+
+fn listing(run: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(run).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn latest_step(run: &Path) -> u64 {
+    load_latest(run, Parts::All).unwrap().unwrap().checkpoint.state.step
+}
+
+#[test]
+fn what_is_saved_comes_back_bit_for_bit() {
+    let run = tempfile::tempdir().unwrap();
+    for step in [0, 7, 4200, 123_456_789] {
+        let saved = save(run.path(), &checkpoint(step), 0).unwrap();
+        assert!(saved.notes.is_empty());
+        assert_eq!(load(&saved.path, Parts::All).unwrap(), checkpoint(step));
+        let model_only = Checkpoint { optimizer: Vec::new(), ..checkpoint(step) };
+        assert_eq!(load(&saved.path, Parts::Model).unwrap(), model_only);
+        assert_eq!(latest_step(run.path()), step);
+    }
+    assert_eq!(listing(run.path()), ["step-00000000", "step-00000007", "step-00004200", "step-123456789"]);
+}
+
+#[test]
+fn an_empty_or_missing_run_has_no_checkpoint() {
+    let run = tempfile::tempdir().unwrap();
+    assert!(load_latest(run.path(), Parts::All).unwrap().is_none());
+    assert!(load_latest(&run.path().join("nowhere"), Parts::All).unwrap().is_none());
+    let error = open(run.path(), Parts::Model).unwrap_err().to_string();
+    assert!(error.contains("it holds no step-… directory"), "{error}");
+}
+
+#[test]
+fn the_newest_are_kept_and_nothing_of_the_users_is_removed() {
+    let run = tempfile::tempdir().unwrap();
+    fs::create_dir(run.path().join("step-best")).unwrap();
+    fs::create_dir(run.path().join("step-00000000")).unwrap(); // incomplete: not ours to judge
+    save(run.path(), &checkpoint(1), 2).unwrap();
+    fs::write(run.path().join("step-00000001/notes.txt"), "mine").unwrap();
+    for step in [2, 3, 4] {
+        let saved = save(run.path(), &checkpoint(step), 2).unwrap();
+        assert_eq!(saved.notes.len(), (step >= 3) as usize, "{:?}", saved.notes);
+    }
+    let left = ["step-00000000", "step-00000001", "step-00000003", "step-00000004", "step-best"];
+    assert_eq!(listing(run.path()), left);
+    // A save of an earlier step (after going back by hand) is never the one that is removed.
+    let saved = save(run.path(), &checkpoint(2), 1).unwrap();
+    assert_eq!(load(&saved.path, Parts::All).unwrap(), checkpoint(2));
+}
+
+#[test]
+fn what_an_interrupted_save_left_is_ignored_then_removed_unless_a_user_put_something_there() {
+    let run = tempfile::tempdir().unwrap();
+    save(run.path(), &checkpoint(5), 0).unwrap();
+    for (partial, file) in [(".step-00000006.partial", MODEL), (".step-00000007.partial", "thesis.tex")] {
+        fs::create_dir(run.path().join(partial)).unwrap();
+        fs::write(run.path().join(partial).join(file), "half").unwrap();
+    }
+    assert_eq!(latest_step(run.path()), 5);
+    let saved = save(run.path(), &checkpoint(8), 0).unwrap();
+    assert!(saved.notes[0].contains(".step-00000007.partial"), "{:?}", saved.notes);
+    assert_eq!(listing(run.path()), [".step-00000007.partial", "step-00000005", "step-00000008"]);
+}
+
+#[test]
+fn saving_a_step_again_changes_nothing_and_a_different_one_replaces_nothing() {
+    let run = tempfile::tempdir().unwrap();
+    save(run.path(), &checkpoint(9), 0).unwrap();
+    assert!(save(run.path(), &checkpoint(9), 0).unwrap().notes.is_empty());
+    assert_eq!(listing(run.path()), ["step-00000009"]);
+
+    let mut other = checkpoint(9);
+    other.model[0].1 = HostTensor::zeros(other.model[0].1.shape().clone());
+    let saved = save(run.path(), &other, 0).unwrap();
+    assert!(saved.notes[0].contains("step-00000009.replaced-1"), "{:?}", saved.notes);
+    assert_eq!(load(&saved.path, Parts::All).unwrap(), other);
+    assert_eq!(load(&run.path().join("step-00000009.replaced-1"), Parts::All).unwrap(), checkpoint(9));
+}
+
+#[test]
+fn any_flipped_or_missing_byte_is_found_and_the_checkpoint_before_stands_in() {
+    let run = tempfile::tempdir().unwrap();
+    save(run.path(), &checkpoint(1), 0).unwrap();
+    let newest = save(run.path(), &checkpoint(2), 0).unwrap().path;
+    for name in [MODEL, OPTIMIZER, STATE, "run.toml", "vocab.txt"] {
+        let path = newest.join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut damages: Vec<Vec<u8>> = [0, 1, whole.len() / 2].map(|n| whole[..n].to_vec()).into();
+        for at in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x01;
+            damages.push(flipped);
+        }
+        for damage in damages {
+            fs::write(&path, &damage).unwrap();
+            let error = load(&newest, Parts::All).unwrap_err();
+            let version = matches!(error, CheckpointError::Version { .. });
+            assert!(error.is_damage() || version && name == STATE, "{name}: {error}");
+            assert!(error.to_string().contains(name), "{name}: {error}");
+            // What the user named is not replaced by another; what the user left open is, with a sentence.
+            assert!(open(&newest, Parts::All).is_err());
+            if !version {
+                let loaded = load_latest(run.path(), Parts::All).unwrap().unwrap();
+                assert_eq!(loaded.checkpoint, checkpoint(1));
+                assert!(loaded.notes[0].contains(name), "{:?}", loaded.notes);
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(load(&newest, Parts::Model).unwrap_err().is_damage(), "{name}");
+        fs::write(&path, whole).unwrap();
+        assert_eq!(load(&newest, Parts::All).unwrap(), checkpoint(2));
+    }
+}
+
+#[test]
+fn if_every_checkpoint_is_damaged_the_newest_ones_error_is_given() {
+    let run = tempfile::tempdir().unwrap();
+    for step in [1, 2] {
+        let saved = save(run.path(), &checkpoint(step), 0).unwrap();
+        fs::write(saved.path.join(MODEL), "not a model").unwrap();
+    }
+    let error = load_latest(run.path(), Parts::All).unwrap_err().to_string();
+    assert!(error.contains("step-00000002") && error.contains(MODEL), "{error}");
+}
+
+#[test]
+fn another_format_version_is_refused_and_nothing_stands_in_for_it() {
+    let run = tempfile::tempdir().unwrap();
+    save(run.path(), &checkpoint(1), 0).unwrap();
+    let state = save(run.path(), &checkpoint(2), 0).unwrap().path.join(STATE);
+    let text = fs::read_to_string(&state).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
+    fs::write(&state, text).unwrap();
+    let error = load_latest(run.path(), Parts::All).unwrap_err();
+    assert!(matches!(error, CheckpointError::Version { found: 2, supported: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_failed_save_leaves_the_earlier_checkpoints_and_nothing_else() {
+    let run = tempfile::tempdir().unwrap();
+    save(run.path(), &checkpoint(1), 1).unwrap();
+    let mut twice = checkpoint(2);
+    twice.optimizer.push(twice.optimizer[0].clone());
+    assert!(matches!(save(run.path(), &twice, 1), Err(CheckpointError::TensorTwice { .. })));
+    let mut unknown = checkpoint(2);
+    unknown.files.push(("../run.toml".into(), Vec::new()));
+    assert!(matches!(save(run.path(), &unknown, 1), Err(CheckpointError::UnknownFile { .. })));
+    assert_eq!(listing(run.path()), ["step-00000001"]);
+    assert_eq!(load_latest(run.path(), Parts::All).unwrap().unwrap().checkpoint, checkpoint(1));
+}
+
+#[test]
+fn tensors_of_another_model_are_refused_by_name_with_both_shapes() {
+    let f32s = |dims: &[usize]| Shape::new(crate::shape::DType::F32, dims);
+    let file = Path::new("run/step-00000001/model.safetensors");
+    let arranged = |required: &[(&str, Shape)]| {
+        let required: Vec<_> = required.iter().map(|(n, s)| (n.to_string(), s.clone())).collect();
+        arrange(file, checkpoint(1).model, &required)
+    };
+    let found = arranged(&[("a.bias", f32s(&[4])), ("z.weight", f32s(&[3, 5]))]).unwrap();
+    assert_eq!(found[0], checkpoint(1).model[1].1);
+
+    let shape = arranged(&[("a.bias", f32s(&[4])), ("z.weight", f32s(&[5, 3]))]).unwrap_err().to_string();
+    assert!(shape.contains("z.weight requires f32[5,3], found f32[3,5]"), "{shape}");
+    let missing = arranged(&[("b.bias", f32s(&[4]))]).unwrap_err().to_string();
+    assert!(missing.contains("model.safetensors lacks the tensor b.bias, required f32[4]"), "{missing}");
+    let unexpected = arranged(&[("a.bias", f32s(&[4]))]).unwrap_err().to_string();
+    assert!(unexpected.contains("z.weight is not one of this model's"), "{unexpected}");
+}
