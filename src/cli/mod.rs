@@ -1,6 +1,8 @@
 //! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
 //! computes nothing itself.
 
+pub mod run_file;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

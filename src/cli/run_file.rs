@@ -1,0 +1,205 @@
+//! Reading a run file: TOML in, a typed table out, and every mistake named by file, line, table and key. What the values
+//! mean is decided in `run_config.rs`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use serde::de::DeserializeOwned;
+
+/// The text of a run file with `--set` applied.
+#[derive(Clone, Debug)]
+pub struct RunFile {
+    pub path: PathBuf,
+    /// What is in force: the file as it was written, or, under `--set`, the same tables written anew.
+    pub text: String,
+    overridden: bool,
+}
+
+impl RunFile {
+    /// Reads `path` and applies `overrides`, each `key=value` with a dotted key: `checkpoint.keep=5`,
+    /// `phase.2.learning_rate=0.003` (phases count from 1). A value is TOML, or else taken as a string.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not TOML, or an override names no key that can be set.
+    pub fn read(path: &Path, overrides: &[String]) -> anyhow::Result<RunFile> {
+        let path = path.to_path_buf();
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the run file {}; examples lie in scripts/runs/", path.display()))?;
+        let file = RunFile { path, text, overridden: false };
+        let mut table: toml::Table = file.parse()?;
+        if overrides.is_empty() {
+            return Ok(file);
+        }
+        for assignment in overrides {
+            set(&mut table, assignment).with_context(|| format!("--set {assignment}"))?;
+        }
+        let header = format!("# {} with --set {}\n", file.path.display(), overrides.join(" --set "));
+        let text = header + &toml::to_string(&table).context("cannot write the run file with --set applied")?;
+        Ok(RunFile { text, overridden: true, ..file })
+    }
+
+    /// The file as `T`, whose tables must all deny unknown fields.
+    ///
+    /// # Errors
+    /// One sentence: the place, what is wrong there, and the nearest known key if one was misspelt.
+    pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        toml::from_str(&self.text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(self.text.len());
+            let message = error.message().trim();
+            let place = self.place(at);
+            if let Some((unknown, known)) = unknown_field(message) {
+                return anyhow!("{place}: {}", unknown_key(unknown, &table_at(&self.text, at), &known));
+            }
+            anyhow!("{place}{}: {message}", in_table(&table_at(&self.text, at)))
+        })
+    }
+
+    /// The file and, if the reader can look there, the line.
+    fn place(&self, at: usize) -> String {
+        let path = self.path.display();
+        if self.overridden {
+            return format!("{path} with --set");
+        }
+        let line = self.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{path}:{line}")
+    }
+}
+
+/// The sentence about a key that nothing reads.
+pub fn unknown_key(unknown: &str, table: &str, known: &[&str]) -> String {
+    let place = in_table(table);
+    match nearest(unknown, known) {
+        Some(near) => format!("unknown key `{unknown}`{place}; did you mean `{near}`?"),
+        None => format!("unknown key `{unknown}`{place}; the keys are {}", known.join(", ")),
+    }
+}
+
+fn in_table(table: &str) -> String {
+    if table.is_empty() { " at the top of the file".to_owned() } else { format!(" in {table}") }
+}
+
+/// The known word that `word` most likely stands for; none if all are too far.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similarity = |candidate: &str| {
+        // `batch` for `global_batch`: a part of the name is a better sign than the number of letters shared.
+        let part = candidate.split('_').any(|part| part == word) as u8 as f64;
+        strsim::normalized_damerau_levenshtein(word, candidate).max(0.6 * part)
+    };
+    let best = known.iter().copied().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(best) >= 0.5).then_some(best)
+}
+
+/// Takes apart serde's sentence for an unknown field: "unknown field `a`, expected one of `b`, `c`".
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    Some((quoted.next()?, quoted.collect()))
+}
+
+/// The header of the table that byte `at` of `text` lies in, as it is written there: `[data]`, `[[phase]]`.
+fn table_at(text: &str, at: usize) -> String {
+    let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
+    let headers = text[..end].lines().map(str::trim).filter(|line| line.starts_with('['));
+    let header = headers.last().unwrap_or("");
+    header.split('#').next().unwrap_or("").trim().to_owned()
+}
+
+/// Applies `dotted.key=value` to `table`.
+fn set(table: &mut toml::Table, assignment: &str) -> anyhow::Result<()> {
+    let (key, value) = assignment.split_once('=').context("requires KEY=VALUE, as in checkpoint.keep=5")?;
+    let value = value.trim();
+    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().filter(|last| !last.is_empty()).context("the key is empty")?;
+    let mut table = table;
+    let mut parts = parts.into_iter();
+    while let Some(part) = parts.next() {
+        table = match table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
+            toml::Value::Table(table) => table,
+            toml::Value::Array(tables) => {
+                let count = tables.len();
+                let number = parts.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+                match tables.get_mut(number.wrapping_sub(1)) {
+                    Some(toml::Value::Table(table)) => table,
+                    _ => bail!("requires a number from 1 to {count} after `{part}.`, as in {part}.1.{last}=…"),
+                }
+            }
+            _ => bail!("`{part}` is a value, not a table"),
+        };
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Top {
+        #[serde(default)]
+        name: String,
+        phase: Vec<Phase>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Phase {
+        steps: u64,
+        #[serde(default)]
+        global_batch: u64,
+    }
+
+    fn file(text: &str, overrides: &[&str]) -> anyhow::Result<Top> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("run.toml");
+        std::fs::write(&path, text)?;
+        let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+        RunFile::read(&path, &overrides)?.parse()
+    }
+
+    fn message(text: &str, overrides: &[&str]) -> String {
+        let message = format!("{:#}", file(text, overrides).unwrap_err());
+        message.rsplit_once("run.toml").map_or(message.clone(), |(_, rest)| rest.to_owned())
+    }
+
+    #[test]
+    fn mistakes_are_named_by_line_table_and_nearest_key() {
+        let twice = "name = \"x\"\n[[phase]]\nsteps = 1\n[[phase]] # the second\nsteps = 1\ngloabl_batch = 2\n";
+        assert_eq!(message(twice, &[]), ":6: unknown key `gloabl_batch` in [[phase]]; did you mean `global_batch`?");
+        assert_eq!(
+            message("[[phase]]\nsteps = 1\nbatch = 2\n", &[]),
+            ":3: unknown key `batch` in [[phase]]; did you mean `global_batch`?"
+        );
+        assert_eq!(
+            message("nmae = 1\n[[phase]]\nsteps = 1\n", &[]),
+            ":1: unknown key `nmae` at the top of the file; did you mean `name`?"
+        );
+        assert_eq!(
+            message("[[phase]]\nsteps = 1\nqqqq = 1\n", &[]),
+            ":3: unknown key `qqqq` in [[phase]]; the keys are steps, global_batch"
+        );
+        assert!(message("[[phase]]\nsteps = -1\n", &[]).starts_with(":2 in [[phase]]: invalid value: integer `-1`"));
+        assert!(message("[[phase]\nsteps = 1\n", &[]).starts_with(":1"));
+    }
+
+    #[test]
+    fn set_reaches_every_table_and_is_checked_like_the_file() {
+        let text = "name = \"a\"\n[[phase]]\nsteps = 1\n[[phase]]\nsteps = 1\n";
+        let top = file(text, &["phase.2.steps=20", "name=big run"]).unwrap();
+        assert_eq!((top.name.as_str(), top.phase[0].steps, top.phase[1].steps), ("big run", 1, 20));
+        assert_eq!(top.phase[1].global_batch, 0);
+        assert_eq!(
+            message(text, &["phase.1.stepz=2"]),
+            " with --set: unknown key `stepz` in [[phase]]; did you mean `steps`?"
+        );
+        assert_eq!(
+            message(text, &["phase.3.steps=2"]),
+            "--set phase.3.steps=2: requires a number from 1 to 2 after `phase.`, as in phase.1.steps=…"
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! What a person sees while a run works: one bar on a terminal, a plain line every few seconds anywhere else. Both go to
+//! standard error; the summary table at the end goes to standard output and belongs to the verb.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time between plain lines when standard error is not a terminal.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+/// Rates are averages over about this many steps: steady to read, quick to show a change.
+const RATE_STEPS: f64 = 20.0;
+
+/// The work of one phase, for the estimate of the time left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PhaseWork {
+    pub steps: u64,
+    /// Floating-point operations of one step. Only ratios between phases matter.
+    pub flops_a_step: f64,
+}
+
+/// One finished step, as the display needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Weight updates done, this one included.
+    pub step: u64,
+    /// Index of its phase, from 0.
+    pub phase: usize,
+    pub loss: f64,
+    /// Share of masked tokens predicted right, 0 to 1.
+    pub mlm_accuracy: f64,
+    pub sequences: usize,
+    pub tokens: usize,
+    /// From the end of the step before to the end of this one.
+    pub elapsed: Duration,
+}
+
+/// The display of one run.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    phases: Vec<PhaseWork>,
+    seconds_a_step: Option<f64>,
+    /// The phase that `seconds_a_step` was measured in.
+    phase: usize,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    /// `done` steps of the whole run lie behind (a resumed run starts there).
+    pub fn new(phases: Vec<PhaseWork>, done: u64) -> Progress {
+        let total: u64 = phases.iter().map(|phase| phase.steps).sum();
+        let bar = console::user_attended_stderr().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
+            // The template is a constant of this file; a fault in it shows in the first test.
+            let style = ProgressStyle::with_template("{bar:24.cyan/dim} {pos}/{len}  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_position(done);
+            bar
+        });
+        Progress { bar, phases, seconds_a_step: None, phase: 0, last_line: None }
+    }
+
+    /// Shows one finished step.
+    pub fn step(&mut self, report: &Report) {
+        let elapsed = report.elapsed.as_secs_f64();
+        if report.phase != self.phase {
+            self.seconds_a_step = None;
+            self.phase = report.phase;
+        }
+        let seconds = match self.seconds_a_step {
+            Some(average) => average + (elapsed - average) / RATE_STEPS,
+            None => elapsed,
+        };
+        self.seconds_a_step = Some(seconds);
+        let line = format!(
+            "phase {}/{}  loss {:.4}  mlm {:.1} %  {} seq/s  {} tok/s  ETA {}",
+            report.phase + 1,
+            self.phases.len(),
+            report.loss,
+            100.0 * report.mlm_accuracy,
+            quantity(report.sequences as f64 / seconds),
+            quantity(report.tokens as f64 / seconds),
+            duration(time_left(&self.phases, report.step, seconds)),
+        );
+        let total: u64 = self.phases.iter().map(|phase| phase.steps).sum();
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(report.step);
+                bar.set_message(line);
+            }
+            None if report.step == total || self.last_line.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL) => {
+                eprintln!("step {}/{total}  {line}", report.step);
+                self.last_line = Some(Instant::now());
+            }
+            None => {}
+        }
+    }
+
+    /// Prints a line that stays: above the bar, or like any other.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Leaves the bar as it stands.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
+    }
+}
+
+/// Time that the steps after `step` take, if each of this phase takes `seconds` and those of later phases in proportion
+/// to their work.
+fn time_left(phases: &[PhaseWork], step: u64, seconds: f64) -> Duration {
+    let mut begin = 0;
+    let mut flops_a_second = None;
+    let mut left = 0.0;
+    for phase in phases {
+        let end = begin + phase.steps;
+        // The step just done was step - 1, counted from 0.
+        if step.saturating_sub(1) < end {
+            let rate = *flops_a_second.get_or_insert(phase.flops_a_step / seconds);
+            left += (end - step.max(begin)) as f64 * phase.flops_a_step / rate;
+        }
+        begin = end;
+    }
+    Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)
+}
+
+/// Three digits and a unit: `812`, `6.71k`, `1.02M`.
+pub fn quantity(value: f64) -> String {
+    let (scaled, unit) = match value.abs() {
+        v if v >= 1e12 => (value / 1e12, "T"),
+        v if v >= 1e9 => (value / 1e9, "G"),
+        v if v >= 1e6 => (value / 1e6, "M"),
+        v if v >= 1e3 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    match scaled.abs() {
+        v if v >= 100.0 => format!("{scaled:.0}{unit}"),
+        v if v >= 10.0 => format!("{scaled:.1}{unit}"),
+        _ => format!("{scaled:.2}{unit}"),
+    }
+}
+
+/// `48 s`, `3 min 20 s`, `5 h 02 min`, `3 d 04 h`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round();
+    if seconds < 10.0 {
+        return format!("{:.1} s", duration.as_secs_f64());
+    }
+    match seconds as u64 {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min {:02} s", s / 60, s % 60),
+        s if s < 86_400 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+        s => format!("{} d {:02} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_counts_later_phases_by_their_work() {
+        let phases = [PhaseWork { steps: 100, flops_a_step: 1.0 }, PhaseWork { steps: 10, flops_a_step: 4.0 }];
+        // 40 steps of 0.5 s remain, then 10 steps of 2 s.
+        assert_eq!(time_left(&phases, 60, 0.5), Duration::from_secs(40));
+        // At the last step of phase 1, only phase 2 remains; inside it, its own rate counts.
+        assert_eq!(time_left(&phases, 100, 0.5), Duration::from_secs(20));
+        assert_eq!(time_left(&phases, 104, 3.0), Duration::from_secs(18));
+        assert_eq!(time_left(&phases, 110, 3.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn quantities_and_durations_read_at_a_glance() {
+        let quantities = [812.4, 6_712.0, 52.06, 0.7123, 1.0204e6, 989e12].map(quantity);
+        assert_eq!(quantities, ["812", "6.71k", "52.1", "0.71", "1.02M", "989T"]);
+        let durations = [3.21, 48.0, 200.0, 18_120.0, 273_600.0].map(|s| duration(Duration::from_secs_f64(s)));
+        assert_eq!(durations, ["3.2 s", "48 s", "3 min 20 s", "5 h 02 min", "3 d 04 h"]);
+    }
+}
