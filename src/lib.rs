@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bert;
 pub mod checkpoint;
 pub mod cli;
 pub mod graph;

@@ -1,0 +1,380 @@
+//! What a BERT is, in the words of Hugging Face's `config.json`; and what a run file may say about it.
+//!
+//! [`BertConfig`] is complete and lenient: a `config.json` of any origin is read, and keys that do not concern the
+//! pretraining model are passed over. [`BertSettings`] is partial and strict: a run file names a preset, overrides what it
+//! likes, and a key that does not exist is an error.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The vocabulary is padded to a multiple of this many rows: the width of a TPU's lanes, and a multiple of what the
+/// matrix units of GPUs and CPUs ask for.
+pub const VOCABULARY_MULTIPLE: usize = 128;
+
+/// Sizes and constants of one BERT; the field names are Hugging Face's, and the defaults those of its `BertConfig`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BertConfig {
+    /// Entries of the vocabulary as the tokenizer counts them; see [`BertConfig::padded_vocab_size`].
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    #[serde(default)]
+    pub hidden_act: Activation,
+    #[serde(default = "defaults::dropout")]
+    pub hidden_dropout_prob: f64,
+    #[serde(default = "defaults::dropout")]
+    pub attention_probs_dropout_prob: f64,
+    #[serde(default = "defaults::max_position_embeddings")]
+    pub max_position_embeddings: usize,
+    #[serde(default = "defaults::type_vocab_size")]
+    pub type_vocab_size: usize,
+    #[serde(default = "defaults::initializer_range")]
+    pub initializer_range: f64,
+    #[serde(default = "defaults::layer_norm_eps")]
+    pub layer_norm_eps: f64,
+    #[serde(default)]
+    pub pad_token_id: usize,
+}
+
+mod defaults {
+    pub fn dropout() -> f64 {
+        0.1
+    }
+    pub fn max_position_embeddings() -> usize {
+        512
+    }
+    pub fn type_vocab_size() -> usize {
+        2
+    }
+    pub fn initializer_range() -> f64 {
+        0.02
+    }
+    pub fn layer_norm_eps() -> f64 {
+        1e-12
+    }
+}
+
+/// The nonlinearity of the feed-forward layer, the MLM transform and nothing else (the pooler is a tanh).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// x·Φ(x) with the error function.
+    #[default]
+    #[serde(rename = "gelu")]
+    Gelu,
+    /// The tanh approximation, which google-research/bert calls "gelu" and Hugging Face "gelu_new".
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_tanh")]
+    GeluTanh,
+}
+
+/// The published sizes: BERT-Base and -Large (arXiv 1810.04805), and the smaller ones of google-research/bert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    Tiny,
+    Mini,
+    Small,
+    Medium,
+    Base,
+    Large,
+}
+
+impl Preset {
+    pub const ALL: [Preset; 6] =
+        [Preset::Tiny, Preset::Mini, Preset::Small, Preset::Medium, Preset::Base, Preset::Large];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Preset::Tiny => "tiny",
+            Preset::Mini => "mini",
+            Preset::Small => "small",
+            Preset::Medium => "medium",
+            Preset::Base => "base",
+            Preset::Large => "large",
+        }
+    }
+
+    /// The preset with a vocabulary of `vocab_size` entries.
+    pub fn config(self, vocab_size: usize) -> BertConfig {
+        let (num_hidden_layers, hidden_size) = match self {
+            Preset::Tiny => (2, 128),
+            Preset::Mini => (4, 256),
+            Preset::Small => (4, 512),
+            Preset::Medium => (8, 512),
+            Preset::Base => (12, 768),
+            Preset::Large => (24, 1024),
+        };
+        BertConfig {
+            vocab_size,
+            hidden_size,
+            num_hidden_layers,
+            num_attention_heads: hidden_size / 64,
+            intermediate_size: 4 * hidden_size,
+            hidden_act: Activation::default(),
+            hidden_dropout_prob: defaults::dropout(),
+            attention_probs_dropout_prob: defaults::dropout(),
+            max_position_embeddings: defaults::max_position_embeddings(),
+            type_vocab_size: defaults::type_vocab_size(),
+            initializer_range: defaults::initializer_range(),
+            layer_norm_eps: defaults::layer_norm_eps(),
+            pad_token_id: 0,
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let known = Preset::ALL.into_iter().find(|p| p.name() == name);
+        known.ok_or_else(|| {
+            let names = Preset::ALL.map(Preset::name).join(", ");
+            ConfigError::new("preset", format!("one of {names}"), format!("{name:?}"))
+        })
+    }
+}
+
+/// A key of the configuration holds a value that no BERT has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} requires {requires}, got {got}")]
+pub struct ConfigError {
+    pub key: &'static str,
+    pub requires: String,
+    pub got: String,
+}
+
+impl ConfigError {
+    fn new(key: &'static str, requires: impl Into<String>, got: impl Into<String>) -> Self {
+        ConfigError { key, requires: requires.into(), got: got.into() }
+    }
+}
+
+impl BertConfig {
+    /// Reads the text of a Hugging Face `config.json`.
+    ///
+    /// # Errors
+    /// If a size is missing or impossible, or the file describes another model than ours: not BERT, relative positions, a
+    /// decoder, or an MLM decoder of its own.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let unreadable =
+            |e: serde_json::Error| ConfigError::new("config.json", "the configuration of a BERT", e.to_string());
+        let json: serde_json::Value = serde_json::from_str(text).map_err(unreadable)?;
+        let only = |key: &'static str, expected: serde_json::Value| match json.get(key) {
+            Some(found) if !found.is_null() && *found != expected => {
+                Err(ConfigError::new(key, expected.to_string(), found.to_string()))
+            }
+            _ => Ok(()),
+        };
+        only("model_type", "bert".into())?;
+        only("position_embedding_type", "absolute".into())?;
+        only("is_decoder", false.into())?;
+        only("tie_word_embeddings", true.into())?;
+        let config: BertConfig = serde_json::from_value(json).map_err(unreadable)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Rows of the embedding table on the device: [`BertConfig::vocab_size`] rounded up to [`VOCABULARY_MULTIPLE`]. The
+    /// rows beyond the vocabulary are zero, and no prediction falls on them.
+    pub fn padded_vocab_size(&self) -> usize {
+        self.vocab_size.next_multiple_of(VOCABULARY_MULTIPLE)
+    }
+
+    /// Width of one attention head.
+    pub fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// # Errors
+    /// The first key whose value is impossible, with what it requires.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        if let Some((key, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(ConfigError::new(key, "at least 1", "0"));
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            let requires = format!("a multiple of num_attention_heads ({})", self.num_attention_heads);
+            return Err(ConfigError::new("hidden_size", requires, self.hidden_size.to_string()));
+        }
+        // Token ids and flat positions travel as s32.
+        if i32::try_from(self.padded_vocab_size()).is_err() {
+            return Err(ConfigError::new("vocab_size", "less than 2^31", self.vocab_size.to_string()));
+        }
+        if self.pad_token_id >= self.vocab_size {
+            let requires = format!("an entry of the vocabulary (0 to {})", self.vocab_size - 1);
+            return Err(ConfigError::new("pad_token_id", requires, self.pad_token_id.to_string()));
+        }
+        let probabilities = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+        ];
+        if let Some((key, p)) = probabilities.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
+            return Err(ConfigError::new(key, "a probability from 0 to less than 1", p.to_string()));
+        }
+        let positive = [("initializer_range", self.initializer_range), ("layer_norm_eps", self.layer_norm_eps)];
+        if let Some((key, x)) = positive.into_iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
+            return Err(ConfigError::new(key, "a positive number", x.to_string()));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// If a batch of this form does not fit the model: the sequence is longer than the position table, or there are more
+    /// predictions than tokens.
+    pub fn validate_batch(&self, sequence_length: usize, predictions: usize) -> Result<(), ConfigError> {
+        if sequence_length == 0 || sequence_length > self.max_position_embeddings {
+            let requires = format!("1 to max_position_embeddings ({})", self.max_position_embeddings);
+            return Err(ConfigError::new("sequence_length", requires, sequence_length.to_string()));
+        }
+        if predictions == 0 || predictions > sequence_length {
+            let requires = format!("1 to sequence_length ({sequence_length})");
+            return Err(ConfigError::new("predictions", requires, predictions.to_string()));
+        }
+        Ok(())
+    }
+}
+
+/// The `[model]` table of a run file: a preset, or every size, and whatever it overrides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BertSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    /// Left out, it is the tokenizer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_hidden_layers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_attention_heads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intermediate_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_act: Option<Activation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_dropout_prob: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_probs_dropout_prob: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_position_embeddings: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_vocab_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_norm_eps: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<usize>,
+}
+
+impl BertSettings {
+    /// The model that these settings mean, with the tokenizer's `vocabulary` entries unless they say otherwise.
+    ///
+    /// # Errors
+    /// If neither a preset nor every size is given, or the result is impossible.
+    pub fn resolve(&self, vocabulary: usize) -> Result<BertConfig, ConfigError> {
+        let size = |key: &'static str, own: Option<usize>, preset: fn(&BertConfig) -> usize| {
+            own.or_else(|| self.preset.map(|p| preset(&p.config(vocabulary))))
+                .ok_or_else(|| ConfigError::new(key, "a value when no preset is named", "none"))
+        };
+        let config = BertConfig {
+            vocab_size: self.vocab_size.unwrap_or(vocabulary),
+            hidden_size: size("hidden_size", self.hidden_size, |c| c.hidden_size)?,
+            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers, |c| c.num_hidden_layers)?,
+            num_attention_heads: size("num_attention_heads", self.num_attention_heads, |c| c.num_attention_heads)?,
+            intermediate_size: size("intermediate_size", self.intermediate_size, |c| c.intermediate_size)?,
+            hidden_act: self.hidden_act.unwrap_or_default(),
+            hidden_dropout_prob: self.hidden_dropout_prob.unwrap_or_else(defaults::dropout),
+            attention_probs_dropout_prob: self.attention_probs_dropout_prob.unwrap_or_else(defaults::dropout),
+            max_position_embeddings: self.max_position_embeddings.unwrap_or_else(defaults::max_position_embeddings),
+            type_vocab_size: self.type_vocab_size.unwrap_or_else(defaults::type_vocab_size),
+            initializer_range: self.initializer_range.unwrap_or_else(defaults::initializer_range),
+            layer_norm_eps: self.layer_norm_eps.unwrap_or_else(defaults::layer_norm_eps),
+            pad_token_id: self.pad_token_id.unwrap_or(0),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_sizes() {
+        let large = Preset::Large.config(30522);
+        assert_eq!((large.num_hidden_layers, large.hidden_size, large.num_attention_heads), (24, 1024, 16));
+        assert_eq!((large.intermediate_size, large.head_size(), large.padded_vocab_size()), (4096, 64, 30592));
+        for preset in Preset::ALL {
+            preset.config(30522).validate().unwrap();
+            assert_eq!(preset.name().parse(), Ok(preset));
+        }
+    }
+
+    #[test]
+    fn any_hugging_face_config_is_read_and_other_models_are_refused() {
+        let text = r#"{"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 500, "hidden_size": 24,
+            "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40, "hidden_act": "gelu_pytorch_tanh",
+            "transformers_version": "5.0", "position_embedding_type": "absolute", "classifier_dropout": null}"#;
+        let config = BertConfig::from_json(text).unwrap();
+        assert_eq!((config.hidden_act, config.padded_vocab_size()), (Activation::GeluTanh, 512));
+        let other = text.replace("\"bert\"", "\"roberta\"");
+        let e = BertConfig::from_json(&other).unwrap_err();
+        assert_eq!(e.to_string(), "model_type requires \"bert\", got \"roberta\"");
+        let e = BertConfig::from_json(&text.replace("gelu_pytorch_tanh", "relu")).unwrap_err();
+        assert!(e.to_string().contains("unknown variant `relu`"), "{e}");
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let base = Preset::Base.config(1000);
+        let refusal = |change: fn(&mut BertConfig)| {
+            let mut config = base.clone();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refusal(|c| c.num_attention_heads = 7),
+            "hidden_size requires a multiple of num_attention_heads (7), got 768"
+        );
+        assert_eq!(refusal(|c| c.intermediate_size = 0), "intermediate_size requires at least 1, got 0");
+        assert_eq!(
+            refusal(|c| c.hidden_dropout_prob = 1.0),
+            "hidden_dropout_prob requires a probability from 0 to less than 1, got 1"
+        );
+        let e = base.validate_batch(513, 20).unwrap_err();
+        assert_eq!(e.to_string(), "sequence_length requires 1 to max_position_embeddings (512), got 513");
+        let e = base.validate_batch(128, 129).unwrap_err();
+        assert_eq!(e.to_string(), "predictions requires 1 to sequence_length (128), got 129");
+    }
+
+    #[test]
+    fn a_run_file_overrides_a_preset_and_an_unknown_key_is_an_error() {
+        let settings: BertSettings = toml::from_str("preset = \"tiny\"\nnum_hidden_layers = 3").unwrap();
+        let config = settings.resolve(8192).unwrap();
+        assert_eq!((config.vocab_size, config.num_hidden_layers, config.hidden_size), (8192, 3, 128));
+        let e = BertSettings::default().resolve(8192).unwrap_err();
+        assert_eq!(e.to_string(), "hidden_size requires a value when no preset is named, got none");
+        assert!(toml::from_str::<BertSettings>("num_heads = 3").is_err());
+    }
+}

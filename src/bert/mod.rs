@@ -1,0 +1,11 @@
+//! BERT for pretraining, in Hugging Face's words: embeddings, a post-LayerNorm encoder, a pooler, the MLM head on the
+//! predicted positions, and the next-sentence head.
+//!
+//! Source: google-research/bert `modeling.py` and `run_pretraining.py`; names and weight layouts are those of
+//! transformers' `BertForPreTraining`.
+
+mod config;
+mod params;
+
+pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
+pub use params::{Init, ParamSpec, param_specs};
