@@ -5,6 +5,7 @@
 pub mod bert;
 pub mod checkpoint;
 pub mod cli;
+pub mod data;
 pub mod graph;
 pub mod rng;
 pub mod shape;

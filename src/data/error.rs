@@ -1,0 +1,60 @@
+//! What can be wrong with text, tokenizers, shards and settings: each error names the thing, what was required of it,
+//! what was found, and what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of this room. The cause of an [`DataError::Io`] is its `source`, so that a printed chain says it once.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// A file does not hold what it must.
+    #[error("{}: requires {required}, got {found}; {next}", path.display())]
+    File { path: PathBuf, required: String, found: String, next: String },
+    /// A setting has an impossible value.
+    #[error("{setting}: requires {required}, got {found}")]
+    Setting { setting: &'static str, required: String, found: String },
+    /// The text, as a whole, cannot be used.
+    #[error("{subject}: requires {required}, got {found}; {next}")]
+    Corpus { subject: String, required: String, found: String, next: String },
+    /// There is less room on the disk than the work needs.
+    #[error(
+        "{}: requires about {} MB of free space, got {} MB; free some, or choose another directory",
+        path.display(), required / 1_000_000, found / 1_000_000
+    )]
+    Space { path: PathBuf, required: u64, found: u64 },
+    /// The caller asked for the work to stop.
+    #[error("interrupted; nothing was changed in {}", path.display())]
+    Interrupted { path: PathBuf },
+}
+
+/// The result of this room's functions.
+pub type Result<T> = std::result::Result<T, DataError>;
+
+impl DataError {
+    /// For `map_err`: what was being done, to which file.
+    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> DataError {
+        move |source| DataError::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn file(
+        path: impl AsRef<Path>,
+        required: impl Into<String>,
+        found: impl Into<String>,
+        next: impl Into<String>,
+    ) -> DataError {
+        DataError::File {
+            path: path.as_ref().to_owned(),
+            required: required.into(),
+            found: found.into(),
+            next: next.into(),
+        }
+    }
+
+    pub(crate) fn setting(setting: &'static str, required: impl Into<String>, found: impl ToString) -> DataError {
+        DataError::Setting { setting, required: required.into(), found: found.to_string() }
+    }
+}

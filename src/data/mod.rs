@@ -1,0 +1,36 @@
+//! Text to batches, in two stages of different time.
+//!
+//! *Once*, [`prepare`] reads documents, splits sentences, looks up WordPieces and writes token ids as shards: nothing
+//! that is random, nothing that depends on a sequence length. *For every step*, [`Examples::batch`] cuts the documents
+//! into sentence pairs, masks them and pads them: a pure function of (seed, phase, epoch, example), so that resuming is
+//! arithmetic and every host makes exactly its own rows.
+//!
+//! ```text
+//! corpus ─ sentences ─ tokenize ─ shard │ prepared ─ pairs ─ order ─ mask ─ examples ─ batch
+//!             once, `prepare`           │            for every step
+//! ```
+//!
+//! Nothing here knows of devices, models or optimizers.
+
+mod batch;
+mod error;
+mod examples;
+mod mask;
+mod order;
+mod pairs;
+mod prepared;
+mod shard;
+mod vocabulary;
+
+pub use batch::Batch;
+pub use error::{DataError, Result};
+pub use examples::{Example, ExampleConfig, Examples};
+pub use mask::{MaskConfig, Targets, mask, number_to_predict};
+pub use order::Order;
+pub use pairs::{Pair, Segment};
+pub use prepared::{
+    Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, Sentences, ShardEntry, SourceEntry, Split,
+    TOKENIZER_DIRECTORY,
+};
+pub use shard::{Counts, SHARD_FORMAT, Shard, ShardBuilder, ShardHeader, sha256_of_file};
+pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};

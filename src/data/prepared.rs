@@ -1,0 +1,355 @@
+//! A directory of prepared data: `prepared.json` says what was made from what, `tokenizer/` is a copy of the tokenizer
+//! that made the ids, and the shards of the two splits hold the documents.
+//!
+//! [`Prepared::open`] checks everything but the tokens themselves; [`Prepared::verify`] also reads every byte.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{DataError, Result};
+use super::shard::{Counts, SHARD_FORMAT, Shard, sha256_of_file};
+use super::vocabulary::Vocabulary;
+
+/// File name of the manifest.
+pub const MANIFEST: &str = "prepared.json";
+/// Directory of the tokenizer's copy, within a prepared directory.
+pub const TOKENIZER_DIRECTORY: &str = "tokenizer";
+
+/// Which documents: those to learn from, or those kept apart to measure on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    Train,
+    HeldOut,
+}
+
+impl Split {
+    /// The name in file names and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::HeldOut => "held_out",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a line of plain text is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sentences {
+    /// A line is a paragraph: split it into sentences.
+    #[default]
+    Split,
+    /// A line is a sentence.
+    Lines,
+}
+
+/// The settings that decide what is prepared; two preparations with equal settings and inputs are equal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareOptions {
+    pub sentences: Sentences,
+    /// Key of the text in each record of JSONL inputs.
+    pub jsonl_field: String,
+    /// Share of the documents that is kept apart.
+    pub held_out: f64,
+    /// Decides, with a document's index, which split it goes to.
+    pub seed: u64,
+    /// Tokens after which a shard is closed; a longer document is cut.
+    pub shard_tokens: usize,
+}
+
+impl Default for PrepareOptions {
+    fn default() -> Self {
+        PrepareOptions {
+            sentences: Sentences::Split,
+            jsonl_field: "text".to_owned(),
+            held_out: 0.02,
+            seed: 0,
+            shard_tokens: 1 << 25,
+        }
+    }
+}
+
+/// An input file as it was when it was prepared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceEntry {
+    pub name: String,
+    pub bytes: u64,
+    /// Nanoseconds since 1970 of the last modification.
+    pub modified: u64,
+    pub sha256: String,
+}
+
+/// A shard as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardEntry {
+    pub file: String,
+    pub split: Split,
+    pub bytes: u64,
+    pub sha256: String,
+    pub counts: Counts,
+}
+
+/// The content of `prepared.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format: u32,
+    pub vocabulary_sha256: String,
+    pub vocabulary_size: usize,
+    /// Whether the tokenizer lower-cases; part of what decides the ids.
+    pub lowercase: bool,
+    pub options: PrepareOptions,
+    pub train: Counts,
+    pub held_out: Counts,
+    /// Bytes that were not UTF-8; each run of them was read as U+FFFD, which the tokenizer drops.
+    pub replaced_bytes: u64,
+    /// Documents that were cut because they were longer than a shard.
+    pub cut_documents: u64,
+    /// Lines that were cut because they were longer than a mebibyte.
+    pub cut_lines: u64,
+    pub inputs: Vec<SourceEntry>,
+    pub shards: Vec<ShardEntry>,
+}
+
+impl Manifest {
+    /// Reads `DIR/prepared.json`.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(MANIFEST);
+        let next = "name a directory that `lambert prepare` made";
+        let text = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(DataError::file(directory, format!("a file {MANIFEST}"), "none", next));
+            }
+            read => read.map_err(DataError::io("read", &path))?,
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let unreadable = |e: serde_json::Error| DataError::file(&path, "a manifest", format!("{e}"), next);
+        let Version { format } = serde_json::from_slice(&text).map_err(unreadable)?;
+        if format != SHARD_FORMAT {
+            return Err(DataError::file(
+                &path,
+                format!("format {SHARD_FORMAT}"),
+                format!("format {format}"),
+                "run `lambert prepare` of this version again with --force",
+            ));
+        }
+        serde_json::from_slice(&text).map_err(unreadable)
+    }
+
+    pub fn counts(&self, split: Split) -> Counts {
+        match split {
+            Split::Train => self.train,
+            Split::HeldOut => self.held_out,
+        }
+    }
+}
+
+/// The shards of one split as one sequence of documents and one sequence of sentences.
+#[derive(Debug)]
+pub struct Documents {
+    shards: Vec<Shard>,
+    /// Index of each shard's first document and first sentence; one more entry than shards.
+    first_document: Vec<usize>,
+    first_sentence: Vec<usize>,
+}
+
+impl Documents {
+    fn new(shards: Vec<Shard>) -> Self {
+        let sums = |count: fn(&Counts) -> u64| {
+            let mut sum = 0;
+            let firsts = shards.iter().map(|shard| {
+                let first = sum;
+                sum += count(&shard.counts()) as usize;
+                first
+            });
+            let mut firsts: Vec<usize> = firsts.collect();
+            firsts.push(sum);
+            firsts
+        };
+        let (first_document, first_sentence) = (sums(|c| c.documents), sums(|c| c.sentences));
+        Documents { shards, first_document, first_sentence }
+    }
+
+    /// Number of documents.
+    pub fn len(&self) -> usize {
+        self.first_document[self.shards.len()]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of sentences of all documents.
+    pub fn sentences(&self) -> usize {
+        self.first_sentence[self.shards.len()]
+    }
+
+    /// Document `index` of the split.
+    pub fn get(&self, index: usize) -> Document<'_> {
+        let shard = self.first_document.partition_point(|&first| first <= index) - 1;
+        let local = index - self.first_document[shard];
+        let reader = &self.shards[shard];
+        Document {
+            index,
+            first_sentence: self.first_sentence[shard] + reader.sentences_of(local).start,
+            starts: reader.starts_of(local),
+            shard: reader,
+        }
+    }
+
+    /// The document that holds sentence `sentence` of the split.
+    pub fn of_sentence(&self, sentence: usize) -> Document<'_> {
+        let shard = self.first_sentence.partition_point(|&first| first <= sentence) - 1;
+        let local = self.shards[shard].document_of(sentence - self.first_sentence[shard]);
+        self.get(self.first_document[shard] + local)
+    }
+
+    /// How often each token of the vocabulary stands in the split.
+    pub fn token_counts(&self, vocabulary_size: usize) -> Result<Vec<u64>> {
+        let mut sum = vec![0; vocabulary_size];
+        for shard in &self.shards {
+            for (total, count) in sum.iter_mut().zip(shard.token_counts()?) {
+                *total += count;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// One document: where its sentences start, and the shard that holds its tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    /// Index of the document in the split.
+    pub index: usize,
+    /// Index of its first sentence in the split.
+    pub first_sentence: usize,
+    /// Start of each sentence among the shard's tokens, and the end of the last.
+    pub starts: &'a [u32],
+    pub shard: &'a Shard,
+}
+
+/// A directory of prepared data, opened.
+#[derive(Debug)]
+pub struct Prepared {
+    directory: PathBuf,
+    manifest: Manifest,
+    vocabulary: Vocabulary,
+    train: Documents,
+    held_out: Documents,
+}
+
+impl Prepared {
+    /// Opens a directory that `prepare` made. Reads the manifest, the vocabulary and the starts of all sentences
+    /// (4 bytes a sentence), and checks each shard's size, counts and vocabulary.
+    ///
+    /// # Errors
+    /// If a file is missing, truncated, of another format, or belongs to another vocabulary.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let manifest = Manifest::read(directory)?;
+        let vocabulary_file = directory.join(TOKENIZER_DIRECTORY).join("vocab.txt");
+        let vocabulary = Vocabulary::read(&vocabulary_file)?;
+        if vocabulary.sha256() != manifest.vocabulary_sha256 {
+            return Err(DataError::file(
+                &vocabulary_file,
+                format!(
+                    "the vocabulary with sha256 {} ({} tokens)",
+                    manifest.vocabulary_sha256, manifest.vocabulary_size
+                ),
+                format!("one with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
+                "put the vocabulary back that the data was prepared with, or run `lambert prepare` again with --force",
+            ));
+        }
+        let open = |split: Split| -> Result<Documents> {
+            let mut shards = Vec::new();
+            for entry in manifest.shards.iter().filter(|entry| entry.split == split) {
+                let shard = Shard::open(&directory.join(&entry.file), split, &vocabulary)?;
+                if shard.counts() != entry.counts {
+                    return Err(DataError::file(
+                        shard.path(),
+                        format!("the counts that {MANIFEST} gives, {:?}", entry.counts),
+                        format!("{:?}", shard.counts()),
+                        "the directory mixes two preparations: run `lambert prepare` again with --force",
+                    ));
+                }
+                shards.push(shard);
+            }
+            let documents = Documents::new(shards);
+            // An epoch's table holds sentence numbers in 32 bits.
+            if documents.sentences() > u32::MAX as usize {
+                return Err(DataError::file(
+                    directory,
+                    format!("at most {} sentences in a split", u32::MAX),
+                    documents.sentences().to_string(),
+                    "prepare the inputs as several directories",
+                ));
+            }
+            Ok(documents)
+        };
+        let (train, held_out) = (open(Split::Train)?, open(Split::HeldOut)?);
+        Ok(Prepared { directory: directory.to_owned(), manifest, vocabulary, train, held_out })
+    }
+
+    /// Reads every shard and compares its sha256 with the manifest's; `progress` hears of the bytes read.
+    ///
+    /// # Errors
+    /// The first shard that differs.
+    pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        for entry in &self.manifest.shards {
+            let path = self.directory.join(&entry.file);
+            let found = sha256_of_file(&path, progress)?;
+            if found != entry.sha256 {
+                return Err(DataError::file(
+                    path,
+                    format!("sha256 {}", entry.sha256),
+                    found,
+                    "the shard was changed after it was written: run `lambert prepare` again with --force",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The tokenizer that made the data, ready to be copied beside an exported model.
+    pub fn tokenizer_directory(&self) -> PathBuf {
+        self.directory.join(TOKENIZER_DIRECTORY)
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    pub fn documents(&self, split: Split) -> &Documents {
+        match split {
+            Split::Train => &self.train,
+            Split::HeldOut => &self.held_out,
+        }
+    }
+
+    /// How often each token of the vocabulary stands in a split.
+    pub fn token_counts(&self, split: Split) -> Result<Vec<u64>> {
+        self.documents(split).token_counts(self.vocabulary.len())
+    }
+}
