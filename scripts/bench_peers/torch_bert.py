@@ -1,0 +1,89 @@
+"""Times one BERT training step in PyTorch with transformers, to be set beside `lambert bench`.
+
+    python scripts/bench_peers/torch_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
+
+What is timed is what `lambert bench` times: forward, backward and LAMB on one synthetic batch, MLM head on the predicted
+positions only. Needs torch and transformers.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from transformers import BertConfig, BertForPreTraining
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in [("layers", 12), ("hidden", 768), ("sequence", 128), ("predictions", 20), ("batch", 8)]:
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--vocabulary", type=int, default=30522)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def lamb(parameters, m, v, step, rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-6, decay=0.01):
+    """One LAMB update in multi-tensor operations, PyTorch's fastest way on any device."""
+    gradients = [p.grad for p in parameters]
+    torch._foreach_mul_(m, beta1)
+    torch._foreach_add_(m, gradients, alpha=1 - beta1)
+    torch._foreach_mul_(v, beta2)
+    torch._foreach_addcmul_(v, gradients, gradients, 1 - beta2)
+    denominator = torch._foreach_sqrt(torch._foreach_div(v, 1 - beta2**step))
+    torch._foreach_add_(denominator, epsilon)
+    update = torch._foreach_div(torch._foreach_div(m, 1 - beta1**step), denominator)
+    torch._foreach_add_(update, parameters, alpha=decay)
+    weights, updates = torch._foreach_norm(parameters), torch._foreach_norm(update)
+    ratios = [torch.where((w > 0) & (u > 0), w / u, 1.0) for w, u in zip(weights, updates)]
+    torch._foreach_mul_(update, ratios)
+    torch._foreach_add_(parameters, update, alpha=-rate)
+
+
+def main():
+    args = arguments()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=args.vocabulary, num_hidden_layers=args.layers, hidden_size=args.hidden,
+        num_attention_heads=max(args.hidden // 64, 1), intermediate_size=4 * args.hidden,
+        hidden_dropout_prob=args.dropout, attention_probs_dropout_prob=args.dropout,
+    )
+    model = BertForPreTraining(config).train()
+    parameters = list(model.parameters())
+    m, v = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+
+    rows, length, predictions = args.batch, args.sequence, args.predictions
+    ids = torch.randint(5, args.vocabulary, (rows, length))
+    types = (torch.arange(length) >= length // 2).long().expand(rows, length)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    positions = torch.stack([torch.randperm(length - 1)[:predictions] + 1 for _ in range(rows)])
+    targets = torch.randint(5, args.vocabulary, (rows * predictions,))
+    labels = torch.randint(0, 2, (rows,))
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def step(number):
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
+            hidden, pooled = model.bert(ids, mask, types, return_dict=False)
+            picked = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+            mlm, nsp = model.cls(picked.reshape(rows * predictions, -1), pooled)
+        loss = cross_entropy(mlm.float(), targets) + cross_entropy(nsp.float(), labels)
+        loss.backward()
+        lamb(parameters, m, v, number)
+        return loss.item()
+
+    seconds = []
+    for number in range(1, args.steps + 3):  # two steps warm up
+        begin = time.perf_counter()
+        loss = step(number)
+        seconds.append(time.perf_counter() - begin)
+    median = statistics.median(seconds[2:])
+    print(f"PyTorch {torch.__version__} {args.precision}: {rows / median:.2f} sequences/s, median of {args.steps} steps"
+          f" ({median:.3f} s a step, from {min(seconds[2:]):.3f} to {max(seconds[2:]):.3f}), loss {loss:.3f}")
+
+
+if __name__ == "__main__":
+    main()
