@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod graph;
+pub mod hlo;
 pub mod rng;
 pub mod shape;
 pub mod train;

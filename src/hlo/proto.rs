@@ -1,0 +1,290 @@
+//! The messages of XLA's module format, declared by hand: the fields this crate reads or writes, and no others.
+//!
+//! A protobuf field is known by its number, never by its name or place, so a subset is a complete reader of itself and
+//! a valid writer for everybody. The numbers are those of `xla/service/hlo.proto` and `xla/xla_data.proto` in
+//! openxla/xla. They are sparse and out of order because fields were retired over the years; a wrong number is not an
+//! error but silently another field. `tests/backend.rs` compares each of them with the descriptor that a plugin carries
+//! inside itself.
+//!
+//! Field meaning is documented only where the name does not say it.
+
+use prost::{Enumeration, Message};
+
+/// The whole file.
+#[derive(Clone, PartialEq, Message)]
+pub struct HloModuleProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub entry_computation_name: String,
+    #[prost(int64, tag = "6")]
+    pub entry_computation_id: i64,
+    /// A computation comes after all those it calls.
+    #[prost(message, repeated, tag = "3")]
+    pub computations: Vec<HloComputationProto>,
+    /// Parameters and result as the caller sees them, layouts included.
+    #[prost(message, optional, tag = "4")]
+    pub host_program_shape: Option<ProgramShapeProto>,
+    #[prost(int64, tag = "5")]
+    pub id: i64,
+    #[prost(message, optional, tag = "8")]
+    pub input_output_alias: Option<HloInputOutputAliasProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HloComputationProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// An instruction comes after its operands.
+    #[prost(message, repeated, tag = "2")]
+    pub instructions: Vec<HloInstructionProto>,
+    #[prost(message, optional, tag = "4")]
+    pub program_shape: Option<ProgramShapeProto>,
+    #[prost(int64, tag = "5")]
+    pub id: i64,
+    #[prost(int64, tag = "6")]
+    pub root_id: i64,
+}
+
+/// One instruction of any opcode; which attributes are set depends on it.
+#[derive(Clone, PartialEq, Message)]
+pub struct HloInstructionProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub opcode: String,
+    #[prost(message, optional, tag = "3")]
+    pub shape: Option<ShapeProto>,
+    #[prost(message, optional, tag = "7")]
+    pub metadata: Option<OpMetadata>,
+    #[prost(message, optional, tag = "8")]
+    pub literal: Option<LiteralProto>,
+    #[prost(int64, tag = "9")]
+    pub parameter_number: i64,
+    #[prost(int64, tag = "13")]
+    pub tuple_index: i64,
+    /// Of broadcast, concatenate, iota, reduce, transpose, all-gather and reduce-scatter.
+    #[prost(int64, repeated, tag = "14")]
+    pub dimensions: Vec<i64>,
+    #[prost(message, repeated, tag = "17")]
+    pub slice_dimensions: Vec<SliceDimensions>,
+    #[prost(int64, repeated, tag = "20")]
+    pub dynamic_slice_sizes: Vec<i64>,
+    #[prost(message, optional, tag = "21")]
+    pub padding_config: Option<PaddingConfig>,
+    #[prost(message, optional, tag = "30")]
+    pub dot_dimension_numbers: Option<DotDimensionNumbers>,
+    #[prost(message, optional, tag = "33")]
+    pub gather_dimension_numbers: Option<GatherDimensionNumbers>,
+    #[prost(int64, repeated, tag = "34")]
+    pub gather_slice_sizes: Vec<i64>,
+    #[prost(int64, tag = "35")]
+    pub id: i64,
+    #[prost(int64, repeated, tag = "36")]
+    pub operand_ids: Vec<i64>,
+    #[prost(int64, repeated, tag = "38")]
+    pub called_computation_ids: Vec<i64>,
+    #[prost(message, optional, tag = "48")]
+    pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
+    #[prost(message, optional, tag = "51")]
+    pub precision_config: Option<PrecisionConfig>,
+    /// `EQ`, `NE`, `GE`, `GT`, `LE` or `LT`.
+    #[prost(string, tag = "63")]
+    pub comparison_direction: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SliceDimensions {
+    #[prost(int64, tag = "1")]
+    pub start: i64,
+    #[prost(int64, tag = "2")]
+    pub limit: i64,
+    #[prost(int64, tag = "3")]
+    pub stride: i64,
+}
+
+/// Which results may be written into the memory of which parameters.
+#[derive(Clone, PartialEq, Message)]
+pub struct HloInputOutputAliasProto {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: Vec<AliasEntryProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct AliasEntryProto {
+    /// The path into the result tuple.
+    #[prost(int64, repeated, tag = "1")]
+    pub output_shape_index: Vec<i64>,
+    #[prost(int64, tag = "2")]
+    pub parameter_number: i64,
+    /// The path into the parameter, empty for an array.
+    #[prost(int64, repeated, tag = "3")]
+    pub parameter_shape_index: Vec<i64>,
+    #[prost(enumeration = "AliasKind", tag = "4")]
+    pub kind: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum AliasKind {
+    Undefined = 0,
+    /// The caller decides at each execution whether to give the memory away.
+    May = 1,
+    Must = 2,
+}
+
+/// Where an instruction comes from: what profiles and compiler messages show.
+#[derive(Clone, PartialEq, Message)]
+pub struct OpMetadata {
+    #[prost(string, tag = "1")]
+    pub op_type: String,
+    /// A path, `encoder/layer.3/attention`.
+    #[prost(string, tag = "2")]
+    pub op_name: String,
+}
+
+/// An array's element type and sizes with their layout, or a tuple of shapes.
+#[derive(Clone, PartialEq, Message)]
+pub struct ShapeProto {
+    #[prost(enumeration = "PrimitiveType", tag = "2")]
+    pub element_type: i32,
+    #[prost(int64, repeated, tag = "3")]
+    pub dimensions: Vec<i64>,
+    /// One for each dimension; none is dynamic here.
+    #[prost(bool, repeated, tag = "6")]
+    pub is_dynamic_dimension: Vec<bool>,
+    #[prost(message, repeated, tag = "4")]
+    pub tuple_shapes: Vec<ShapeProto>,
+    #[prost(message, optional, tag = "5")]
+    pub layout: Option<LayoutProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct LayoutProto {
+    /// Dimensions from the fastest-varying to the slowest: descending is row-major.
+    #[prost(int64, repeated, tag = "1")]
+    pub minor_to_major: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ProgramShapeProto {
+    #[prost(message, repeated, tag = "1")]
+    pub parameters: Vec<ShapeProto>,
+    #[prost(message, optional, tag = "2")]
+    pub result: Option<ShapeProto>,
+    #[prost(string, repeated, tag = "3")]
+    pub parameter_names: Vec<String>,
+}
+
+/// A constant. The elements lie in the one field of their type; the types of 16 bits and less that protobuf lacks are
+/// little-endian bytes.
+#[derive(Clone, PartialEq, Message)]
+pub struct LiteralProto {
+    #[prost(message, optional, tag = "1")]
+    pub shape: Option<ShapeProto>,
+    #[prost(bool, repeated, tag = "2")]
+    pub preds: Vec<bool>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub u8s: Vec<u8>,
+    #[prost(int32, repeated, tag = "4")]
+    pub s32s: Vec<i32>,
+    #[prost(uint32, repeated, tag = "6")]
+    pub u32s: Vec<u32>,
+    #[prost(uint64, repeated, tag = "7")]
+    pub u64s: Vec<u64>,
+    #[prost(float, repeated, tag = "8")]
+    pub f32s: Vec<f32>,
+    #[prost(double, repeated, tag = "9")]
+    pub f64s: Vec<f64>,
+    #[prost(bytes = "vec", tag = "11")]
+    pub f16s: Vec<u8>,
+    #[prost(bytes = "vec", tag = "13")]
+    pub bf16s: Vec<u8>,
+    #[prost(bytes = "vec", tag = "16")]
+    pub u16s: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PaddingConfig {
+    #[prost(message, repeated, tag = "1")]
+    pub dimensions: Vec<PaddingConfigDimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PaddingConfigDimension {
+    #[prost(int64, tag = "1")]
+    pub edge_padding_low: i64,
+    #[prost(int64, tag = "2")]
+    pub edge_padding_high: i64,
+    #[prost(int64, tag = "3")]
+    pub interior_padding: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DotDimensionNumbers {
+    #[prost(int64, repeated, tag = "1")]
+    pub lhs_contracting_dimensions: Vec<i64>,
+    #[prost(int64, repeated, tag = "2")]
+    pub rhs_contracting_dimensions: Vec<i64>,
+    #[prost(int64, repeated, tag = "3")]
+    pub lhs_batch_dimensions: Vec<i64>,
+    #[prost(int64, repeated, tag = "4")]
+    pub rhs_batch_dimensions: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct GatherDimensionNumbers {
+    #[prost(int64, repeated, tag = "1")]
+    pub offset_dims: Vec<i64>,
+    #[prost(int64, repeated, tag = "2")]
+    pub collapsed_slice_dims: Vec<i64>,
+    #[prost(int64, repeated, tag = "3")]
+    pub start_index_map: Vec<i64>,
+    #[prost(int64, tag = "4")]
+    pub index_vector_dim: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ScatterDimensionNumbers {
+    #[prost(int64, repeated, tag = "1")]
+    pub update_window_dims: Vec<i64>,
+    #[prost(int64, repeated, tag = "2")]
+    pub inserted_window_dims: Vec<i64>,
+    #[prost(int64, repeated, tag = "3")]
+    pub scatter_dims_to_operand_dims: Vec<i64>,
+    #[prost(int64, tag = "4")]
+    pub index_vector_dim: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PrecisionConfig {
+    /// One for each operand of the dot.
+    #[prost(enumeration = "Precision", repeated, tag = "1")]
+    pub operand_precision: Vec<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum Precision {
+    Default = 0,
+    High = 1,
+    Highest = 2,
+}
+
+/// Element types, and the mark of a tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum PrimitiveType {
+    Invalid = 0,
+    Pred = 1,
+    S32 = 4,
+    U8 = 6,
+    U16 = 7,
+    U32 = 8,
+    U64 = 9,
+    F16 = 10,
+    F32 = 11,
+    F64 = 12,
+    Tuple = 13,
+    Bf16 = 16,
+}

@@ -1,0 +1,243 @@
+//! The way back: a serialized module as text, in the notation that XLA prints, for people and for reviewed files.
+//!
+//! `%add.12 = f32[2,3]{1,0} add(%a.1, %b.2), metadata={op_name="encoder"}`. The text depends on the bytes alone, so two
+//! modules that print alike differ at most in the constants that are too long to print ([`LONGEST_CONSTANT`]) and in
+//! fields that `proto.rs` does not declare.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display, Write};
+
+use half::{bf16, f16};
+use prost::Message;
+
+use super::proto::*;
+
+/// Elements of a constant that are printed; of a longer one, only the shape.
+const LONGEST_CONSTANT: usize = 16;
+
+/// The bytes of an `.hlo.pb` file as HLO text.
+///
+/// # Errors
+/// If the bytes are not a protobuf message. Fields that this crate does not know are passed over, and an instruction
+/// that names an unknown operand prints it as `%?`: the text shows what is there and judges nothing.
+pub fn text(bytes: &[u8]) -> Result<String, prost::DecodeError> {
+    Ok(Module::new(&HloModuleProto::decode(bytes)?).to_string())
+}
+
+struct Module<'a> {
+    proto: &'a HloModuleProto,
+    instructions: HashMap<i64, &'a str>,
+    computations: HashMap<i64, &'a str>,
+}
+
+impl<'a> Module<'a> {
+    fn new(proto: &'a HloModuleProto) -> Self {
+        let instructions = proto.computations.iter().flat_map(|c| &c.instructions).map(|i| (i.id, &*i.name)).collect();
+        let computations = proto.computations.iter().map(|c| (c.id, &*c.name)).collect();
+        Module { proto, instructions, computations }
+    }
+
+    fn computation(&self, f: &mut fmt::Formatter<'_>, computation: &HloComputationProto) -> fmt::Result {
+        if computation.id == self.proto.entry_computation_id {
+            f.write_str("ENTRY ")?;
+        }
+        let shape = computation.program_shape.clone().unwrap_or_default();
+        let parameters = shape.parameters.iter().enumerate().map(|(i, shape)| {
+            let name = shape_name(&computation.program_shape, i);
+            format!("{name}: {}", Typed(shape))
+        });
+        let parameters: Vec<String> = parameters.collect();
+        writeln!(f, "%{} ({}) -> {} {{", computation.name, parameters.join(", "), Maybe(&shape.result))?;
+        for instruction in &computation.instructions {
+            let root = if instruction.id == computation.root_id { "ROOT " } else { "" };
+            write!(f, "  {root}%{} = {} ", instruction.name, Maybe(&instruction.shape))?;
+            write!(f, "{}({})", instruction.opcode, self.arguments(instruction))?;
+            self.attributes(f, instruction)?;
+            writeln!(f)?;
+        }
+        writeln!(f, "}}")
+    }
+
+    fn arguments(&self, instruction: &HloInstructionProto) -> String {
+        match (&*instruction.opcode, &instruction.literal) {
+            ("parameter", _) => instruction.parameter_number.to_string(),
+            (_, Some(literal)) => constant(literal),
+            _ => self.names(&self.instructions, &instruction.operand_ids).join(", "),
+        }
+    }
+
+    fn names(&self, known: &HashMap<i64, &'a str>, ids: &[i64]) -> Vec<String> {
+        ids.iter().map(|id| format!("%{}", known.get(id).unwrap_or(&"?"))).collect()
+    }
+
+    fn attributes(&self, f: &mut fmt::Formatter<'_>, i: &HloInstructionProto) -> fmt::Result {
+        match &*i.opcode {
+            "iota" => write!(f, ", iota_dimension={}", Joined(&i.dimensions))?,
+            "get-tuple-element" => write!(f, ", index={}", i.tuple_index)?,
+            "broadcast" => write!(f, ", dimensions={}", Braced(&i.dimensions))?,
+            _ if !i.dimensions.is_empty() => write!(f, ", dimensions={}", Braced(&i.dimensions))?,
+            _ => {}
+        }
+        if !i.slice_dimensions.is_empty() {
+            let ranges = i.slice_dimensions.iter().map(|d| match d.stride {
+                1 => format!("[{}:{}]", d.start, d.limit),
+                stride => format!("[{}:{}:{stride}]", d.start, d.limit),
+            });
+            write!(f, ", slice={{{}}}", ranges.collect::<Vec<_>>().join(", "))?;
+        }
+        if let Some(padding) = &i.padding_config {
+            let edges = padding.dimensions.iter().map(|d| match d.interior_padding {
+                0 => format!("{}_{}", d.edge_padding_low, d.edge_padding_high),
+                interior => format!("{}_{}_{interior}", d.edge_padding_low, d.edge_padding_high),
+            });
+            write!(f, ", padding={}", edges.collect::<Vec<_>>().join("x"))?;
+        }
+        if !i.comparison_direction.is_empty() {
+            write!(f, ", direction={}", i.comparison_direction)?;
+        }
+        if let Some(d) = &i.dot_dimension_numbers {
+            if !d.lhs_batch_dimensions.is_empty() {
+                write!(f, ", lhs_batch_dims={}", Braced(&d.lhs_batch_dimensions))?;
+                write!(f, ", rhs_batch_dims={}", Braced(&d.rhs_batch_dimensions))?;
+            }
+            write!(f, ", lhs_contracting_dims={}", Braced(&d.lhs_contracting_dimensions))?;
+            write!(f, ", rhs_contracting_dims={}", Braced(&d.rhs_contracting_dimensions))?;
+        }
+        if let Some(precision) = &i.precision_config {
+            let operands = precision.operand_precision().map(|p| format!("{p:?}").to_lowercase());
+            write!(f, ", operand_precision={{{}}}", operands.collect::<Vec<_>>().join(","))?;
+        }
+        if !i.dynamic_slice_sizes.is_empty() {
+            write!(f, ", dynamic_slice_sizes={}", Braced(&i.dynamic_slice_sizes))?;
+        }
+        if let Some(d) = &i.gather_dimension_numbers {
+            write!(f, ", offset_dims={}", Braced(&d.offset_dims))?;
+            write!(f, ", collapsed_slice_dims={}", Braced(&d.collapsed_slice_dims))?;
+            write!(f, ", start_index_map={}", Braced(&d.start_index_map))?;
+            write!(f, ", index_vector_dim={}", d.index_vector_dim)?;
+            write!(f, ", slice_sizes={}", Braced(&i.gather_slice_sizes))?;
+        }
+        if let Some(d) = &i.scatter_dimension_numbers {
+            write!(f, ", update_window_dims={}", Braced(&d.update_window_dims))?;
+            write!(f, ", inserted_window_dims={}", Braced(&d.inserted_window_dims))?;
+            write!(f, ", scatter_dims_to_operand_dims={}", Braced(&d.scatter_dims_to_operand_dims))?;
+            write!(f, ", index_vector_dim={}", d.index_vector_dim)?;
+        }
+        match (&*i.opcode, &*self.names(&self.computations, &i.called_computation_ids)) {
+            (_, []) => {}
+            ("while", [body, condition]) => write!(f, ", condition={condition}, body={body}")?,
+            (_, called) => write!(f, ", to_apply={}", called.join(", "))?,
+        }
+        match &i.metadata {
+            Some(OpMetadata { op_name, .. }) if !op_name.is_empty() => write!(f, ", metadata={{op_name={op_name:?}}}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Display for Module<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HloModule {}", self.proto.name)?;
+        if let Some(aliases) = &self.proto.input_output_alias {
+            let entries = aliases.entries.iter().map(|entry| {
+                let kind = match entry.kind() {
+                    AliasKind::Undefined => "undefined-alias",
+                    AliasKind::May => "may-alias",
+                    AliasKind::Must => "must-alias",
+                };
+                let (output, parameter) = (Braced(&entry.output_shape_index), Braced(&entry.parameter_shape_index));
+                format!("{output}: ({}, {parameter}, {kind})", entry.parameter_number)
+            });
+            write!(f, ", input_output_alias={{ {} }}", entries.collect::<Vec<_>>().join(", "))?;
+        }
+        writeln!(f)?;
+        for computation in &self.proto.computations {
+            writeln!(f)?;
+            self.computation(f, computation)?;
+        }
+        Ok(())
+    }
+}
+
+fn shape_name(program_shape: &Option<ProgramShapeProto>, parameter: usize) -> &str {
+    program_shape.as_ref().and_then(|shape| shape.parameter_names.get(parameter)).map_or("?", |name| name)
+}
+
+/// A shape that may be missing.
+struct Maybe<'a>(&'a Option<ShapeProto>);
+
+impl Display for Maybe<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(shape) => Typed(shape).fmt(f),
+            None => f.write_char('?'),
+        }
+    }
+}
+
+/// `f32[2,3]{1,0}`, or `(f32[], s32[4]{0})`.
+struct Typed<'a>(&'a ShapeProto);
+
+impl Display for Typed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.element_type() == PrimitiveType::Tuple {
+            let elements: Vec<String> = self.0.tuple_shapes.iter().map(|s| Typed(s).to_string()).collect();
+            return write!(f, "({})", elements.join(", "));
+        }
+        let element_type = format!("{:?}", self.0.element_type()).to_lowercase();
+        write!(f, "{element_type}[{}]", Joined(&self.0.dimensions))?;
+        match &self.0.layout {
+            Some(layout) if !layout.minor_to_major.is_empty() => Braced(&layout.minor_to_major).fmt(f),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Joined<'a>(&'a [i64]);
+
+impl Display for Joined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.0.iter().map(|n| n.to_string()).collect();
+        f.write_str(&numbers.join(","))
+    }
+}
+
+struct Braced<'a>(&'a [i64]);
+
+impl Display for Braced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", Joined(self.0))
+    }
+}
+
+/// The elements in row-major order, whatever the rank: the shape stands beside them.
+fn constant(literal: &LiteralProto) -> String {
+    fn halves<T: Display>(bytes: &[u8], from_le_bytes: impl Fn([u8; 2]) -> T) -> Vec<String> {
+        bytes.as_chunks().0.iter().map(|&pair| from_le_bytes(pair).to_string()).collect()
+    }
+    fn each<T: ToString>(elements: &[T]) -> Vec<String> {
+        elements.iter().map(T::to_string).collect()
+    }
+    let shape = literal.shape.clone().unwrap_or_default();
+    let count = shape.dimensions.iter().fold(1, |product: usize, &d| product.saturating_mul(d as usize));
+    if count > LONGEST_CONSTANT {
+        return "{...}".to_string();
+    }
+    let elements = match shape.element_type() {
+        PrimitiveType::Pred => each(&literal.preds),
+        PrimitiveType::S32 => each(&literal.s32s),
+        PrimitiveType::U8 => each(&literal.u8s),
+        PrimitiveType::U16 => halves(&literal.u16s, u16::from_le_bytes),
+        PrimitiveType::U32 => each(&literal.u32s),
+        PrimitiveType::U64 => each(&literal.u64s),
+        PrimitiveType::F16 => halves(&literal.f16s, f16::from_le_bytes),
+        PrimitiveType::F32 => each(&literal.f32s),
+        PrimitiveType::F64 => each(&literal.f64s),
+        PrimitiveType::Bf16 => halves(&literal.bf16s, bf16::from_le_bytes),
+        PrimitiveType::Invalid | PrimitiveType::Tuple => vec!["?".to_string()],
+    };
+    match &*elements {
+        [scalar] if shape.dimensions.is_empty() => scalar.clone(),
+        _ => format!("{{{}}}", elements.join(", ")),
+    }
+}
