@@ -2,10 +2,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod autodiff;
 pub mod bert;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
+pub mod eval;
 pub mod graph;
 pub mod hlo;
 pub mod rng;

@@ -119,6 +119,15 @@ impl Graph {
         result
     }
 
+    /// Nodes made inside `build` carry exactly `scope`, whatever scope surrounds the call: for passes that make nodes on
+    /// behalf of others.
+    pub fn in_scope<R>(&self, scope: std::sync::Arc<str>, build: impl FnOnce() -> R) -> R {
+        let outer = std::mem::replace(&mut self.state.borrow_mut().scope, scope);
+        let result = build();
+        self.state.borrow_mut().scope = outer;
+        result
+    }
+
     /// Nodes made inside `build` are computed a second time by the backward pass, from the region's own inputs, instead
     /// of being kept alive since the forward pass: memory is traded for time. A region within a region belongs to the
     /// outer one. Values and gradients are unchanged.

@@ -1,0 +1,148 @@
+//! Reverse-mode differentiation: *gradients* are asked for, *cotangents* are what flows.
+//!
+//! [`gradients`] runs while the graph is built. It walks the nodes from the loss backwards and appends, for every node
+//! that lies between a requested tensor and the loss, the nodes that carry the loss's derivative from the node's result
+//! to its operands (`vjp.rs`, one rule an operation). The result is an ordinary graph: it is printed, evaluated, lowered
+//! and differentiated again like any other.
+//!
+//! Two kinds of forward value are told apart. A *kept* value is the forward pass's own node, held in memory until the
+//! backward pass has read it. A *recomputed* one, made under [`Graph::recomputed`], is built again for the backward pass
+//! from what enters its region; see [`ForwardValues`].
+
+mod vjp;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::graph::{Graph, NodeId, Op, Recomputed, Tensor, ValueShape};
+
+/// The derivatives of the scalar `loss` with respect to each tensor of `wrt`, of that tensor's shape and type.
+///
+/// A tensor that the loss does not depend on (or only through operations whose derivative is zero) has the gradient
+/// zero. Over several replicas the loss differentiated is the sum of the replicas' losses; see the collectives' rules.
+///
+/// # Panics
+/// These are faults of the caller's graph, never of a user: a loss that is not a floating-point scalar, a tensor of `wrt`
+/// that is not floating-point, a `while` between the two.
+#[track_caller]
+pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    let graph = loss.graph();
+    let Backward { depends, constant } = Backward::survey(loss, wrt);
+    let mut forward = ForwardValues { graph, constant, copies: HashMap::new(), inputs: HashMap::new() };
+    let mut cotangents: Vec<Option<Tensor<'g>>> = vec![None; depends.len()];
+    cotangents[loss.id().index()] = Some(loss.filled(1.0));
+
+    for id in (0..depends.len()).rev().map(|i| NodeId(i as u32)) {
+        let Some(cotangent) = cotangents[id.index()] else { continue };
+        let node = graph.node(id);
+        if !node.inputs.iter().any(|input| depends[input.index()]) {
+            continue;
+        }
+        graph.in_scope(backward_scope(&node.scope), || {
+            let mut rule = vjp::Rule { id, node: &node, cotangent, forward: &mut forward };
+            for (i, (&input, contribution)) in node.inputs.iter().zip(rule.cotangents()).enumerate() {
+                let Some(contribution) = contribution.filter(|_| depends[input.index()]) else { continue };
+                let (found, required) = (contribution.shape(), graph.tensor(input).shape());
+                assert!(
+                    found == required,
+                    "the derivative of {id} = {} for operand {i} requires {required}, got {found}",
+                    node.op.name()
+                );
+                let sum = &mut cotangents[input.index()];
+                *sum = Some(match *sum {
+                    None => contribution,
+                    Some(others) => others + contribution,
+                });
+            }
+        });
+    }
+    wrt.iter().map(|t| cotangents.get(t.id().index()).copied().flatten().unwrap_or_else(|| t.filled(0.0))).collect()
+}
+
+/// The scope of the nodes that differentiate a node of scope `forward`.
+fn backward_scope(forward: &str) -> Arc<str> {
+    match forward {
+        "" => "gradients".into(),
+        scope => format!("gradients/{scope}").into(),
+    }
+}
+
+/// What the backward walk must know of every node up to the loss, by node index.
+struct Backward {
+    /// It is a requested tensor or computed from one, and a derivative can flow through it.
+    depends: Vec<bool>,
+    /// It is made from constants alone.
+    constant: Vec<bool>,
+}
+
+impl Backward {
+    #[track_caller]
+    fn survey<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Backward {
+        let shape = loss.shape();
+        assert!(shape.dtype.is_float() && shape.rank() == 0, "a loss must be a floating-point scalar, got {shape}");
+        let len = loss.id().index() + 1;
+        let mut depends = vec![false; len];
+        for tensor in wrt {
+            assert!(tensor.dtype().is_float(), "a gradient is with respect to floating-point numbers, got {tensor:?}");
+            assert!(std::ptr::eq(tensor.graph(), loss.graph()), "{tensor:?} belongs to another graph than the loss");
+            if let Some(requested) = depends.get_mut(tensor.id().index()) {
+                *requested = true;
+            }
+        }
+        let mut constant = vec![false; len];
+        for i in 0..len {
+            let node = loss.graph().node(NodeId(i as u32));
+            let differentiable = match &node.shape {
+                ValueShape::Array(shape) => shape.dtype.is_float(),
+                ValueShape::Tuple(elements) => elements.iter().any(|shape| shape.dtype.is_float()),
+            };
+            depends[i] |= differentiable && node.inputs.iter().any(|input| depends[input.index()]);
+            constant[i] =
+                !matches!(node.op, Op::Parameter { .. }) && node.inputs.iter().all(|input| constant[input.index()]);
+        }
+        Backward { depends, constant }
+    }
+}
+
+/// Forward values as the backward pass reads them.
+///
+/// What a rule asks for is the forward node itself, unless that node lies in a recomputed region. Then it is a copy,
+/// made on first demand together with the region's nodes it rests on. What enters the region from outside is kept, and
+/// enters the copy through an [`Op::OptimizationBarrier`], one for each region and value, or the compiler would find
+/// copy and original equal and merge them. A value made from constants alone is used as it is: it has no input that a
+/// barrier could hide.
+struct ForwardValues<'g> {
+    graph: &'g Graph,
+    constant: Vec<bool>,
+    copies: HashMap<NodeId, Tensor<'g>>,
+    inputs: HashMap<(Recomputed, NodeId), Tensor<'g>>,
+}
+
+impl<'g> ForwardValues<'g> {
+    /// The value of `id` for the derivative of a node that lies in `reader`.
+    fn read(&mut self, id: NodeId, reader: Option<Recomputed>) -> Tensor<'g> {
+        // What a region reads from another is an input of its own, hence kept: recomputation never cascades.
+        match reader.or(self.graph.node(id).recomputed) {
+            Some(region) => self.recompute(id, region),
+            None => self.graph.tensor(id),
+        }
+    }
+
+    fn recompute(&mut self, id: NodeId, region: Recomputed) -> Tensor<'g> {
+        let graph = self.graph;
+        if self.constant[id.index()] {
+            return graph.tensor(id);
+        }
+        let node = graph.node(id);
+        if node.recomputed != Some(region) || matches!(node.op, Op::Parameter { .. }) {
+            return *self.inputs.entry((region, id)).or_insert_with(|| graph.tensor(id).optimization_barrier());
+        }
+        if let Some(&copy) = self.copies.get(&id) {
+            return copy;
+        }
+        let inputs = node.inputs.iter().map(|&input| self.recompute(input, region).id()).collect();
+        let copy = graph.in_scope(backward_scope(&node.scope), || graph.add_ids(node.op, inputs));
+        self.copies.insert(id, copy);
+        copy
+    }
+}

@@ -1,0 +1,220 @@
+//! The walk over a computation's nodes: one value for each replica, all replicas in step.
+
+use super::value::Value;
+use super::{EvalError, arrays, elementwise};
+use crate::graph::{Computation, Node, Op, ValueShape};
+use crate::shape::{DType, Shape};
+
+/// The outputs of `computation` for each replica; `replicas` are the ids of those that run here.
+pub(super) fn run(
+    computation: &Computation,
+    arguments: &[Vec<Value>],
+    replicas: &[usize],
+) -> Result<Vec<Vec<Value>>, EvalError> {
+    let last_reader = last_readers(computation);
+    // Node by node, replica by replica: the elements of its tuple, or its one array.
+    let mut results: Vec<Vec<Vec<Value>>> = Vec::with_capacity(computation.nodes.len());
+    for (i, node) in computation.nodes.iter().enumerate() {
+        // Replica by replica: the operands, tuples laid out flat.
+        let operands: Vec<Vec<&Value>> = (0..replicas.len())
+            .map(|r| node.inputs.iter().flat_map(|input| &results[input.index()][r]).collect())
+            .collect();
+        let result = match &node.op {
+            Op::While { condition, body } => run_loop(condition, body, &operands, replicas)?,
+            Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
+                let operands: Vec<&Value> = operands.iter().map(|operands| operands[0]).collect();
+                collective(computation, node, &operands)?.into_iter().map(|value| vec![value]).collect()
+            }
+            Op::Parameter { index, .. } => arguments.iter().map(|values| vec![values[*index].clone()]).collect(),
+            Op::ReplicaId => {
+                let id = |&replica: &usize| vec![Value::from_f64(Shape::scalar(DType::U32), vec![replica as f64])];
+                replicas.iter().map(id).collect()
+            }
+            _ => operands.iter().map(|operands| vec![apply(node, operands)]).collect(),
+        };
+        results.push(result);
+        for input in node.inputs.iter().filter(|input| last_reader[input.index()] == i) {
+            results[input.index()] = Vec::new();
+        }
+    }
+    let outputs = |r: usize| computation.outputs.iter().map(|id| results[id.index()][r][0].clone()).collect();
+    Ok((0..replicas.len()).map(outputs).collect())
+}
+
+/// The node after which each node's value is needed no more; past the end for outputs.
+fn last_readers(computation: &Computation) -> Vec<usize> {
+    let mut last: Vec<usize> = (0..computation.nodes.len()).collect();
+    for (i, node) in computation.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|input| last[input.index()] = i);
+    }
+    computation.outputs.iter().for_each(|output| last[output.index()] = usize::MAX);
+    last
+}
+
+/// One operation on one replica's operands.
+fn apply(node: &Node, operands: &[&Value]) -> Value {
+    let shape = match &node.shape {
+        ValueShape::Array(shape) => shape,
+        ValueShape::Tuple(_) => unreachable!("only a while yields a tuple"),
+    };
+    let x = |i: usize| operands[i];
+    match &node.op {
+        // ---- leaves ----
+        Op::Constant(value) => Value::from(value),
+        Op::Iota { shape, dimension } => arrays::iota(shape, *dimension),
+
+        // ---- elementwise, one operand ----
+        Op::Abs
+        | Op::Negate
+        | Op::Sign
+        | Op::Floor
+        | Op::Exp
+        | Op::Log
+        | Op::Log1p
+        | Op::Tanh
+        | Op::Sqrt
+        | Op::Rsqrt
+        | Op::Erf
+        | Op::Not
+        | Op::IsFinite => elementwise::unary(&node.op, x(0)),
+        Op::Convert { dtype } => elementwise::convert(x(0), *dtype),
+        Op::BitcastConvert { dtype } => x(0).bitcast(*dtype),
+
+        // ---- elementwise, two operands ----
+        Op::Add
+        | Op::Subtract
+        | Op::Multiply
+        | Op::Divide
+        | Op::Remainder
+        | Op::Power
+        | Op::Maximum
+        | Op::Minimum
+        | Op::And
+        | Op::Or
+        | Op::Xor
+        | Op::ShiftLeft
+        | Op::ShiftRightLogical => elementwise::binary(&node.op, x(0), x(1)),
+
+        // ---- compare and select ----
+        Op::Compare { direction } => elementwise::compare(*direction, x(0), x(1)),
+        Op::Select => elementwise::select(x(0), x(1), x(2)),
+
+        // ---- shape ----
+        Op::Reshape { dims } => x(0).with_dims(dims),
+        Op::Transpose { permutation } => arrays::transpose(x(0), permutation),
+        Op::Broadcast { dims, broadcast_dimensions } => arrays::broadcast(x(0), dims, broadcast_dimensions),
+        Op::Concatenate { dimension } => arrays::concatenate(operands, *dimension, shape),
+        Op::Slice { starts, strides, .. } => arrays::slice(x(0), starts, strides, &shape.dims),
+        Op::Pad { low, interior, .. } => arrays::pad(x(0), x(1), low, interior, shape),
+
+        // ---- reduce ----
+        Op::Reduce { reduction, dimensions } => arrays::reduce(x(0), *reduction, dimensions, shape),
+
+        // ---- dot ----
+        Op::DotGeneral { dimensions, .. } => arrays::dot(x(0), x(1), dimensions, shape),
+
+        // ---- index ----
+        Op::DynamicSlice { sizes } => {
+            let starts = arrays::clamp_starts(&operands[1..], &x(0).shape().dims, sizes);
+            arrays::slice(x(0), &starts, &vec![1; sizes.len()], sizes)
+        }
+        Op::DynamicUpdateSlice => {
+            let starts = arrays::clamp_starts(&operands[2..], &shape.dims, &x(1).shape().dims);
+            let mut result = x(0).clone();
+            arrays::update(&mut result, x(1), &starts, &vec![1; shape.rank()]);
+            result
+        }
+        Op::Gather(dimensions) => arrays::gather(x(0), x(1), dimensions, shape),
+        Op::ScatterAdd(dimensions) => arrays::scatter_add(x(0), x(1), x(2), dimensions),
+
+        // ---- control ----
+        Op::GetTupleElement { index } => x(*index).clone(),
+        Op::OptimizationBarrier | Op::StopGradient => x(0).clone(),
+
+        // ---- what `run` sees to itself ----
+        Op::Parameter { .. }
+        | Op::While { .. }
+        | Op::ReplicaId
+        | Op::AllReduce { .. }
+        | Op::AllGather { .. }
+        | Op::ReduceScatter { .. } => unreachable!("{} needs more than one replica's operands", node.op.name()),
+    }
+}
+
+/// An operation over all replicas: from the operand of each to the result of each.
+fn collective(computation: &Computation, node: &Node, operands: &[&Value]) -> Result<Vec<Value>, EvalError> {
+    let require = |replicas: usize| match operands.len() == replicas {
+        true => Ok(()),
+        false => Err(EvalError::ReplicaCount {
+            computation: computation.name.clone(),
+            operation: node.op.name(),
+            required: replicas,
+            found: operands.len(),
+        }),
+    };
+    let combined = |op: &Op| {
+        let mut all = operands.iter();
+        let first = all.next().map(|&first| first.clone());
+        all.fold(first, |sum, next| sum.map(|sum| elementwise::binary(op, &sum, next)))
+    };
+    match &node.op {
+        Op::AllReduce { reduction } => {
+            let result = combined(&elementwise::reducer(*reduction));
+            Ok(result.into_iter().cycle().take(operands.len()).collect())
+        }
+        Op::AllGather { dimension, replicas } => {
+            require(*replicas)?;
+            let ValueShape::Array(shape) = &node.shape else { unreachable!("a collective yields an array") };
+            Ok(vec![arrays::concatenate(operands, *dimension, shape); *replicas])
+        }
+        Op::ReduceScatter { dimension, replicas } => {
+            require(*replicas)?;
+            let ValueShape::Array(shape) = &node.shape else { unreachable!("a collective yields an array") };
+            let sum = combined(&Op::Add);
+            let part = |(r, sum): (usize, Value)| {
+                let mut starts = vec![0; shape.rank()];
+                starts[*dimension] = r * shape.dims[*dimension];
+                arrays::slice(&sum, &starts, &vec![1; shape.rank()], &shape.dims)
+            };
+            Ok(sum.into_iter().cycle().take(*replicas).enumerate().map(part).collect())
+        }
+        _ => unreachable!("{} is not a collective", node.op.name()),
+    }
+}
+
+/// `while condition(state) { state = body(state) }` on every replica.
+fn run_loop(
+    condition: &Computation,
+    body: &Computation,
+    initial: &[Vec<&Value>],
+    replicas: &[usize],
+) -> Result<Vec<Vec<Value>>, EvalError> {
+    // Replicas that do not talk to each other may go round differently often.
+    if replicas.len() > 1 && !has_collectives(condition) && !has_collectives(body) {
+        let alone = |(state, &replica): (&Vec<&Value>, &usize)| {
+            Ok(run_loop(condition, body, std::slice::from_ref(state), &[replica])?.swap_remove(0))
+        };
+        return initial.iter().zip(replicas).map(alone).collect();
+    }
+    let mut state: Vec<Vec<Value>> = initial.iter().map(|s| s.iter().map(|&value| value.clone()).collect()).collect();
+    for round in 0.. {
+        let goes_on: Vec<bool> =
+            run(condition, &state, replicas)?.iter().map(|answer| answer[0].integer() != 0).collect();
+        if goes_on.iter().any(|&b| b != goes_on[0]) {
+            return Err(EvalError::Divergence { body: body.name.clone(), round });
+        }
+        if !goes_on.first().is_some_and(|&b| b) {
+            break;
+        }
+        state = run(body, &state, replicas)?;
+    }
+    Ok(state)
+}
+
+fn has_collectives(computation: &Computation) -> bool {
+    computation.nodes.iter().any(|node| match &node.op {
+        Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => true,
+        Op::While { condition, body } => has_collectives(condition) || has_collectives(body),
+        _ => false,
+    })
+}

@@ -1,0 +1,210 @@
+//! [`Value`]: what a node evaluates to, and the moves of elements that most operations come down to.
+
+use crate::shape::{DType, HostTensor, Shape};
+
+/// An array: f64 for every float type; for integers and truth values the exact number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    shape: Shape,
+    data: Data,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Data {
+    Float(Vec<f64>),
+    /// Wide enough for every type; always within the range of the shape's type.
+    Integer(Vec<i128>),
+}
+
+impl Value {
+    pub(super) fn new(shape: Shape, data: Data) -> Self {
+        let len = match &data {
+            Data::Float(elements) => elements.len(),
+            Data::Integer(elements) => elements.len(),
+        };
+        assert_eq!(shape.elements(), len, "{shape} evaluated to {len} elements");
+        assert_eq!(
+            shape.dtype.is_float(),
+            matches!(data, Data::Float(_)),
+            "{shape} evaluated to another kind of number"
+        );
+        Value { shape, data }
+    }
+
+    /// `elements` (row-major) as they are for a float type, unrounded; for an integer type their truncation, wrapped.
+    ///
+    /// # Panics
+    /// If their number is not the shape's.
+    pub fn from_f64(shape: Shape, elements: Vec<f64>) -> Self {
+        let data = match shape.dtype.is_float() {
+            true => Data::Float(elements),
+            false => Data::Integer(elements.into_iter().map(|x| wrap(shape.dtype, x as i128)).collect()),
+        };
+        Value::new(shape, data)
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(super) fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The elements, row-major; integers are converted (exact below 2⁵³).
+    pub fn to_f64(&self) -> Vec<f64> {
+        match &self.data {
+            Data::Float(elements) => elements.clone(),
+            Data::Integer(elements) => elements.iter().map(|&x| x as f64).collect(),
+        }
+    }
+
+    /// The first element: the value of a scalar.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn scalar(&self) -> f64 {
+        match &self.data {
+            Data::Float(elements) => elements[0],
+            Data::Integer(elements) => elements[0] as f64,
+        }
+    }
+
+    /// The value rounded to its declared type.
+    pub fn to_host(&self) -> HostTensor {
+        match &self.data {
+            Data::Float(elements) => HostTensor::from_f64(self.shape.clone(), elements),
+            Data::Integer(elements) => {
+                let size = self.shape.dtype.size();
+                let bytes = elements.iter().flat_map(|x| x.to_le_bytes().into_iter().take(size)).collect();
+                host(&self.shape, bytes)
+            }
+        }
+    }
+
+    /// The same bits, after rounding to the declared type, read as `dtype`.
+    pub(super) fn bitcast(&self, dtype: DType) -> Value {
+        Value::from(&host(&self.shape.with_dtype(dtype), self.to_host().into_bytes()))
+    }
+
+    pub(super) fn integers(&self) -> &[i128] {
+        match &self.data {
+            Data::Integer(elements) => elements,
+            Data::Float(_) => panic!("{} holds floating-point numbers, not integers", self.shape),
+        }
+    }
+
+    /// The scalar integer.
+    pub(super) fn integer(&self) -> i128 {
+        self.integers()[0]
+    }
+
+    /// Every element 0 (false).
+    pub(super) fn zeros(shape: Shape) -> Value {
+        let n = shape.elements();
+        let data = if shape.dtype.is_float() { Data::Float(vec![0.0; n]) } else { Data::Integer(vec![0; n]) };
+        Value::new(shape, data)
+    }
+
+    /// The same elements under other dimensions.
+    pub(super) fn with_dims(&self, dims: &[usize]) -> Value {
+        Value::new(Shape::new(self.shape.dtype, dims), self.data.clone())
+    }
+
+    /// The value of dimensions `dims` whose elements, in order, are this one's at the positions `from`.
+    pub(super) fn take(&self, dims: &[usize], from: impl Iterator<Item = usize>) -> Value {
+        let data = match &self.data {
+            Data::Float(elements) => Data::Float(from.map(|i| elements[i]).collect()),
+            Data::Integer(elements) => Data::Integer(from.map(|i| elements[i]).collect()),
+        };
+        Value::new(Shape::new(self.shape.dtype, dims), data)
+    }
+
+    /// Writes the elements of `source`, in order, to the positions `to`.
+    pub(super) fn put(&mut self, to: impl Iterator<Item = usize>, source: &Value) {
+        match (&mut self.data, &source.data) {
+            (Data::Float(target), Data::Float(source)) => to.zip(source).for_each(|(i, &x)| target[i] = x),
+            (Data::Integer(target), Data::Integer(source)) => to.zip(source).for_each(|(i, &x)| target[i] = x),
+            _ => panic!("{} and {} hold different kinds of number", self.shape, source.shape),
+        }
+    }
+
+    /// Adds the elements of `source` at the positions `from` to those at the positions `to`.
+    pub(super) fn add_at(
+        &mut self,
+        to: impl Iterator<Item = usize>,
+        source: &Value,
+        from: impl Iterator<Item = usize>,
+    ) {
+        let dtype = self.shape.dtype;
+        match (&mut self.data, &source.data) {
+            (Data::Float(target), Data::Float(source)) => to.zip(from).for_each(|(i, j)| target[i] += source[j]),
+            (Data::Integer(target), Data::Integer(source)) => {
+                to.zip(from).for_each(|(i, j)| target[i] = wrap(dtype, target[i] + source[j]));
+            }
+            _ => panic!("{} and {} hold different kinds of number", self.shape, source.shape),
+        }
+    }
+}
+
+impl From<&HostTensor> for Value {
+    fn from(tensor: &HostTensor) -> Self {
+        let shape = tensor.shape().clone();
+        if shape.dtype.is_float() {
+            return Value::new(shape, Data::Float(tensor.to_f64()));
+        }
+        let integer = |bytes: &[u8]| {
+            let mut wide = [0; 16];
+            wide[..bytes.len()].copy_from_slice(bytes);
+            wrap(shape.dtype, i128::from_le_bytes(wide))
+        };
+        let data = Data::Integer(tensor.bytes().chunks_exact(shape.dtype.size()).map(integer).collect());
+        Value::new(shape, data)
+    }
+}
+
+/// `x` modulo the range of an integer type (or of truth values: its lowest bit).
+pub(super) fn wrap(dtype: DType, x: i128) -> i128 {
+    match dtype {
+        DType::Pred => x & 1,
+        DType::U8 => x as u8 as i128,
+        DType::U16 => x as u16 as i128,
+        DType::S32 => x as i32 as i128,
+        DType::U32 => x as u32 as i128,
+        DType::U64 => x as u64 as i128,
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => panic!("{dtype} is not an integer type"),
+    }
+}
+
+/// Bits of an integer type (1 for truth values).
+pub(super) fn width(dtype: DType) -> u32 {
+    if dtype == DType::Pred { 1 } else { 8 * dtype.size() as u32 }
+}
+
+fn host(shape: &Shape, bytes: Vec<u8>) -> HostTensor {
+    match HostTensor::from_bytes(shape.clone(), bytes) {
+        Ok(tensor) => tensor,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+/// The positions `offset + Σ index[i] · strides[i]` for all indices within `dims`, last dimension fastest. With strides
+/// chosen accordingly this walks a transposition, a broadcast (stride 0), a slice or a window.
+pub(super) fn positions(dims: &[usize], strides: &[usize], offset: usize) -> impl Iterator<Item = usize> + use<> {
+    let (dims, strides) = (dims.to_vec(), strides.to_vec());
+    let mut index = vec![0; dims.len()];
+    let mut next = offset;
+    (0..dims.iter().product::<usize>()).map(move |_| {
+        let position = next;
+        for i in (0..dims.len()).rev() {
+            index[i] += 1;
+            next += strides[i];
+            if index[i] < dims[i] {
+                break;
+            }
+            next -= strides[i] * dims[i];
+            index[i] = 0;
+        }
+        position
+    })
+}
