@@ -12,8 +12,8 @@ pub enum CheckpointError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 
     #[error(
-        "no space in {}: the checkpoint requires {needed} bytes, {free} are free; earlier checkpoints are untouched; \
-         make room or choose another directory",
+        "no space in {}: the save requires {needed} bytes, {free} are free; what was saved before is untouched; make room \
+         or choose another directory",
         directory.display()
     )]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },

@@ -14,6 +14,7 @@
 //! exactly this layout are ever removed. Two runs must not save into one directory at the same time.
 
 mod error;
+pub mod hugging_face;
 mod load;
 mod save;
 mod tensor_file;

@@ -33,7 +33,9 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
     }
     fs::create_dir_all(run).map_err(CheckpointError::io("create", run))?;
     let mut notes = remove_partial(run)?;
-    check_space(run, checkpoint)?;
+    let tensors = checkpoint.model.iter().chain(&checkpoint.optimizer).map(|(_, tensor)| tensor.bytes().len());
+    let copied = checkpoint.files.iter().map(|(_, content)| content.len());
+    check_space(run, tensors.chain(copied).sum::<usize>() as u64)?;
 
     let name = step_name(checkpoint.state.step);
     let path = run.join(&name);
@@ -65,13 +67,12 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
     Ok(Saved { path, notes })
 }
 
-fn check_space(run: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-    let tensors = checkpoint.model.iter().chain(&checkpoint.optimizer).map(|(_, tensor)| tensor.bytes().len());
-    let files = checkpoint.files.iter().map(|(_, content)| content.len());
-    let needed = tensors.chain(files).sum::<usize>() as u64 + MARGIN;
-    let free = fs4::available_space(run).map_err(CheckpointError::io("ask for the free space of", run))?;
+/// Asks whether `bytes` fit before the first of them is written.
+pub(super) fn check_space(directory: &Path, bytes: u64) -> Result<(), CheckpointError> {
+    let ask = CheckpointError::io("ask for the free space of", directory);
+    let (needed, free) = (bytes + MARGIN, fs4::available_space(directory).map_err(ask)?);
     if needed > free {
-        return Err(CheckpointError::NoSpace { directory: run.to_path_buf(), needed, free });
+        return Err(CheckpointError::NoSpace { directory: directory.to_path_buf(), needed, free });
     }
     Ok(())
 }

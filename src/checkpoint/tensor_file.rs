@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -21,6 +21,18 @@ use crate::shape::{DType, HostTensor, Shape};
 pub struct FileRecord {
     pub bytes: u64,
     pub sha256: String,
+}
+
+impl FileRecord {
+    /// The record of a file as it is now.
+    pub fn of(path: &Path) -> Result<FileRecord, CheckpointError> {
+        let hash = || {
+            let mut sink = Hashing::new(std::io::sink());
+            std::io::copy(&mut BufReader::with_capacity(1 << 20, File::open(path)?), &mut sink)?;
+            Ok(FileRecord { bytes: sink.bytes, sha256: hex(sink.hasher) })
+        };
+        hash().map_err(CheckpointError::io("read", path))
+    }
 }
 
 /// A writer that hashes what passes through it.

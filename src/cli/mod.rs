@@ -1,6 +1,8 @@
 //! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
 //! computes nothing itself.
 
+pub mod export;
+pub mod import;
 pub mod run_file;
 
 use std::process::ExitCode;
@@ -16,9 +18,15 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    Export(export::Export),
+    Import(import::Import),
+}
 
 /// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {}
+    match cli.command {
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
+    }
 }

@@ -1,0 +1,244 @@
+//! From a checkpoint to a directory that `from_pretrained` loads without a missing, unexpected or mismatched tensor.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
+use crate::checkpoint::save::check_space;
+use crate::checkpoint::tensor_file::{FileRecord, write_bytes, write_tensors};
+use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
+use crate::shape::{HostTensor, Shape};
+
+/// The file by which an export knows a directory as its own: what it wrote, so that nothing else is ever replaced.
+const RECEIPT: &str = "lambert_export.json";
+
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    step: u64,
+    files: BTreeMap<String, FileRecord>,
+}
+
+/// Writes the weights, configuration and tokenizer of `checkpoint` (found at `source`, for the message), which is one of
+/// `model`, to `out`. An earlier export that nobody has changed since is replaced; any other directory must be empty or
+/// not there. Returns sentences that a user should see.
+///
+/// # Errors
+/// [`CheckpointError::WouldOverwrite`]; a tensor error if the checkpoint is of another model; [`CheckpointError::Config`]
+/// if its tokenizer is; [`CheckpointError::NoSpace`]; what the file system says.
+pub fn export(
+    source: &Path,
+    checkpoint: Checkpoint,
+    model: &PublishedModel,
+    out: &Path,
+) -> Result<Vec<String>, CheckpointError> {
+    // `.` and `..` have no name of their own, and the directory that is renamed must have one.
+    let absolute = if out.exists() { fs::canonicalize(out) } else { std::path::absolute(out) };
+    let out = &absolute.map_err(CheckpointError::io("find", out))?;
+    refuse_unless_ours(out)?;
+
+    let mut notes = Vec::new();
+    let mut files = vec![("config.json", pretty(&config_json(model))?)];
+    files.extend(tokenizer_files(source, &checkpoint, model)?);
+    if files.len() == 1 {
+        notes.push(format!("{} holds no tokenizer, so the export has none; copy it there yourself", source.display()));
+    }
+    let tensors = without_padding(&source.join(MODEL), checkpoint.model, &model.tensors)?;
+    let named: Vec<(&str, &HostTensor)> = model.tensors.iter().map(|(name, _)| name.as_str()).zip(&tensors).collect();
+
+    let partial = sibling(out);
+    // What an interrupted export left: the name is hidden, and ours.
+    if partial.exists() {
+        remove_export(&partial)?;
+    }
+    if let Err(error) = write_export(&partial, checkpoint.state.step, &named, &files) {
+        // The error that matters is the first one; what cannot be removed now is removed by the next export.
+        let _ = remove_export(&partial);
+        return Err(error);
+    }
+    if out.exists() {
+        remove_export(out)?;
+    }
+    fs::rename(&partial, out).map_err(CheckpointError::io("rename", &partial))?;
+    Ok(notes)
+}
+
+fn write_export(
+    partial: &Path,
+    step: u64,
+    model: &[(&str, &HostTensor)],
+    files: &[(&str, Vec<u8>)],
+) -> Result<(), CheckpointError> {
+    fs::create_dir_all(partial).map_err(CheckpointError::io("create", partial))?;
+    check_space(partial, model.iter().map(|(_, tensor)| tensor.bytes().len() as u64).sum())?;
+    let mut receipt = Receipt { step, files: BTreeMap::new() };
+    receipt.files.insert(MODEL.to_owned(), write_tensors(&partial.join(MODEL), model)?);
+    for (name, content) in files {
+        receipt.files.insert(name.to_string(), write_bytes(&partial.join(name), content)?);
+    }
+    write_bytes(&partial.join(RECEIPT), &pretty(&receipt)?)?;
+    Ok(())
+}
+
+/// The tensors in the order of `required`, the two vocabulary tensors cut to the rows required.
+fn without_padding(
+    file: &Path,
+    mut model: Vec<(String, HostTensor)>,
+    required: &[(String, Shape)],
+) -> Result<Vec<HostTensor>, CheckpointError> {
+    for (name, tensor) in model.iter_mut().filter(|(name, _)| [WORD_EMBEDDINGS, PREDICTIONS_BIAS].contains(&&**name)) {
+        let found = tensor.shape();
+        let Some((_, shape)) = required.iter().find(|(required, _)| required == name) else { continue };
+        let is_padded = (found.dtype, found.dims.get(1..)) == (shape.dtype, shape.dims.get(1..))
+            && found.dims.first() > shape.dims.first();
+        if is_padded && let Ok(cut) = HostTensor::from_bytes(shape.clone(), tensor.bytes()[..shape.bytes()].to_vec()) {
+            *tensor = cut;
+        }
+    }
+    arrange(file, model, required)
+}
+
+/// `config.json` as transformers 5 writes it; version 4 takes what it does not know as it is.
+fn config_json(model: &PublishedModel) -> Value {
+    let mut json = json!({
+        "architectures": ["BertForPreTraining"],
+        "model_type": "bert",
+        "classifier_dropout": null,
+        "pad_token_id": 0,
+        "bos_token_id": null,
+        "eos_token_id": null,
+        "is_decoder": false,
+        "add_cross_attention": false,
+        "tie_word_embeddings": true,
+        "use_cache": true,
+        "dtype": "float32",
+    });
+    for (key, value) in &model.config {
+        json[key] = value.clone();
+    }
+    json
+}
+
+/// `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, from what the checkpoint has of them; none if it has neither
+/// of the first two. (Version 5 writes no special_tokens_map.json: the special tokens stand in tokenizer_config.json,
+/// where version 4 looks too.)
+fn tokenizer_files(
+    source: &Path,
+    checkpoint: &Checkpoint,
+    model: &PublishedModel,
+) -> Result<Vec<(&'static str, Vec<u8>)>, CheckpointError> {
+    let parse = |name: &str| -> Result<Value, CheckpointError> {
+        let Some(text) = checkpoint.file(name) else { return Ok(Value::Null) };
+        let path = source.join(name);
+        serde_json::from_slice(text).map_err(|e| CheckpointError::damaged(&path, format!("it is not JSON ({e})")))
+    };
+    let (tokenizer, tokenizer_config) = (parse("tokenizer.json")?, parse("tokenizer_config.json")?);
+    let vocabulary = match (checkpoint.file("vocab.txt"), checkpoint.file("tokenizer.json")) {
+        (Some(vocabulary), _) => vocabulary.to_vec(),
+        (None, Some(_)) => vocabulary_of(&source.join("tokenizer.json"), &tokenizer)?,
+        (None, None) => return Ok(Vec::new()),
+    };
+    let (found, most) = (vocabulary.split_inclusive(|&byte| byte == b'\n').count() as u64, model.size("vocab_size"));
+    if most.is_some_and(|most| found > most) {
+        return Err(CheckpointError::Config {
+            path: source.join("config.json"),
+            key: "vocab_size".into(),
+            required: format!("at least {found}, the tokens of the tokenizer beside it"),
+            found: most.unwrap_or(0).to_string(),
+        });
+    }
+
+    let normalizer = &tokenizer["normalizer"];
+    let flag = |ours: &str, theirs: &str| normalizer[ours].as_bool().or(tokenizer_config[theirs].as_bool());
+    let tokenizer_config = json!({
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": flag("lowercase", "do_lower_case").unwrap_or(true),
+        "strip_accents": flag("strip_accents", "strip_accents"),
+        "tokenize_chinese_chars": flag("handle_chinese_chars", "tokenize_chinese_chars").unwrap_or(true),
+        "model_max_length": model.size("max_position_embeddings"),
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    });
+    let mut files = vec![("vocab.txt", vocabulary), ("tokenizer_config.json", pretty(&tokenizer_config)?)];
+    files.extend(checkpoint.file("tokenizer.json").map(|text| ("tokenizer.json", text.to_vec())));
+    Ok(files)
+}
+
+/// The tokens of a `tokenizer.json` in the order of their ids, one a line.
+fn vocabulary_of(path: &Path, tokenizer: &Value) -> Result<Vec<u8>, CheckpointError> {
+    let damaged = |what: String| CheckpointError::damaged(path, what);
+    let Some(vocabulary) = tokenizer["model"]["vocab"].as_object() else {
+        return Err(damaged("its model.vocab requires a table of tokens".to_owned()));
+    };
+    let mut tokens: Vec<(u64, &str)> = Vec::with_capacity(vocabulary.len());
+    for (token, id) in vocabulary {
+        let id = id.as_u64().ok_or_else(|| damaged(format!("its token {token:?} requires a number, found {id}")))?;
+        tokens.push((id, token));
+    }
+    tokens.sort_unstable();
+    if let Some((n, (id, token))) = tokens.iter().enumerate().find(|(n, (id, _))| *n as u64 != *id) {
+        return Err(damaged(format!("its ids require no gap, found {id} for {token:?} in place of {n}")));
+    }
+    Ok(tokens.into_iter().flat_map(|(_, token)| [token.as_bytes(), b"\n"].concat()).collect())
+}
+
+/// A directory is ours if it holds exactly the files of its receipt with exactly their content.
+fn refuse_unless_ours(out: &Path) -> Result<(), CheckpointError> {
+    let refused = || CheckpointError::WouldOverwrite { path: out.to_path_buf() };
+    if !out.exists() {
+        return Ok(());
+    }
+    if !out.is_dir() {
+        return Err(refused());
+    }
+    let mut present = Vec::new();
+    for entry in fs::read_dir(out).map_err(CheckpointError::io("list", out))? {
+        present.push(entry.map_err(CheckpointError::io("list", out))?.file_name());
+    }
+    if present.is_empty() {
+        return Ok(());
+    }
+    let receipt = fs::read(out.join(RECEIPT)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
+    let receipt = receipt.ok_or_else(refused)?;
+    for name in present {
+        let Some(name) = name.to_str() else { return Err(refused()) };
+        if name == RECEIPT {
+            continue;
+        }
+        let path = out.join(name);
+        let record = receipt.files.get(name).ok_or_else(refused)?;
+        if path.is_dir() || FileRecord::of(&path)? != *record {
+            return Err(refused());
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files that an export writes, then the directory, which fails if a user put anything else there.
+fn remove_export(directory: &Path) -> Result<(), CheckpointError> {
+    let names = [MODEL, "config.json", "tokenizer.json", "vocab.txt", "tokenizer_config.json", RECEIPT];
+    for path in names.map(|name| directory.join(name)) {
+        if path.exists() {
+            fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;
+        }
+    }
+    fs::remove_dir(directory).map_err(CheckpointError::io("remove", directory))
+}
+
+/// `.NAME.partial` beside the directory.
+fn sibling(directory: &Path) -> PathBuf {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    directory.with_file_name(format!(".{name}.partial"))
+}
+
+fn pretty(value: &impl Serialize) -> Result<Vec<u8>, CheckpointError> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|e| CheckpointError::io("write", Path::new("the JSON files"))(e.into()))?;
+    Ok((text + "\n").into_bytes())
+}

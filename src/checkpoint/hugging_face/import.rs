@@ -1,0 +1,210 @@
+//! From a Hugging Face directory to a checkpoint of step 0, from which a run starts.
+//!
+//! Directories differ: names from TensorFlow's time (`gamma`, `beta`), a `BertModel` without the prefix `bert.`, half
+//! precision, several shards, copies of tied tensors, heads that are not there. All of it is accepted and reported; a
+//! tensor of the wrong shape or an encoder with a hole is not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
+use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TensorFile};
+use crate::shape::{DType, HostTensor};
+
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A checkpoint of step 0 and what a user should know of its making.
+#[derive(Debug)]
+pub struct Imported {
+    /// Weights in `BertForPreTraining`'s order, unpadded, f32; [`State::missing`] lists those that the directory lacks.
+    pub checkpoint: Checkpoint,
+    /// Tensors that were not taken, by the directory's names.
+    pub ignored: Vec<String>,
+    /// Tensors that were widened or narrowed to f32, by our names.
+    pub converted: Vec<String>,
+}
+
+/// Reads a directory that `save_pretrained` wrote, of this or an older time, whose `config.json` says that it is `model`.
+///
+/// # Errors
+/// [`CheckpointError::NotSafetensors`] for pickled weights, [`CheckpointError::TensorShape`], [`CheckpointError::Config`]
+/// for a tied tensor whose copy differs, [`CheckpointError::TensorMissing`] for a tensor below the heads, [`CheckpointError::Damaged`].
+pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, CheckpointError> {
+    let required = &model.tensors;
+    let mut sources = Sources::open(directory)?;
+    let ours: HashMap<&str, usize> = required.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
+    let mut taken: Vec<Option<HostTensor>> = vec![None; required.len()];
+    let (mut ignored, mut converted) = (Vec::new(), Vec::new());
+    let names = sources.names();
+    // Some writers kept only the decoder's name of the one bias.
+    let bias_is_decoders = !names.iter().any(|name| name == PREDICTIONS_BIAS);
+    for source in names {
+        let name = match source.as_str() {
+            DECODER_BIAS if bias_is_decoders => PREDICTIONS_BIAS.to_owned(),
+            _ => modern_name(&source, |name| ours.contains_key(name)),
+        };
+        let Some(&i) = ours.get(name.as_str()) else {
+            ignored.push(source);
+            continue;
+        };
+        let (file, found) = sources.describe(&source);
+        let tensor = sources.read(&source)?;
+        if taken[i].is_some() {
+            return Err(CheckpointError::TensorTwice { file, tensor: name });
+        }
+        if tensor.shape().dims != required[i].1.dims || !tensor.shape().dtype.is_float() {
+            let required = required[i].1.clone();
+            return Err(CheckpointError::TensorShape { file, tensor: source, required, found });
+        }
+        if tensor.shape().dtype != DType::F32 {
+            converted.push(name);
+        }
+        taken[i] = Some(to_f32(tensor));
+    }
+
+    // Tied tensors may be stored twice; they must then be the same, or the model is another than its copy here.
+    for (copy, original) in [(DECODER_WEIGHT, WORD_EMBEDDINGS), (DECODER_BIAS, PREDICTIONS_BIAS)] {
+        if !ignored.iter().any(|name| name == copy) {
+            continue;
+        }
+        let tied = ours.get(original).and_then(|&i| taken[i].as_ref());
+        if tied.is_some_and(|tied| sources.read(copy).is_ok_and(|copy| to_f32(copy).bytes() != tied.bytes())) {
+            return Err(CheckpointError::Config {
+                path: sources.describe(copy).0,
+                key: copy.to_owned(),
+                required: format!("a copy of {original}, because they are tied"),
+                found: "other values".to_owned(),
+            });
+        }
+    }
+
+    let (mut weights, mut missing) = (Vec::new(), Vec::new());
+    for ((name, shape), tensor) in required.iter().cloned().zip(taken) {
+        match tensor {
+            Some(tensor) => weights.push((name, tensor)),
+            // A base model has no heads, and one without next-sentence prediction no pooler: training makes them.
+            None if name.starts_with("cls.") || name.starts_with("bert.pooler.") => missing.push(name),
+            None => {
+                return Err(CheckpointError::TensorMissing {
+                    file: directory.to_path_buf(),
+                    tensor: name,
+                    required: shape,
+                });
+            }
+        }
+    }
+
+    let config =
+        serde_json::to_string_pretty(&model.config).map_err(|e| CheckpointError::io("write", directory)(e.into()))?;
+    let mut files = vec![("config.json".to_owned(), config.into_bytes())];
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"] {
+        let path = directory.join(name);
+        if path.exists() {
+            files.push((name.to_owned(), std::fs::read(&path).map_err(CheckpointError::io("read", &path))?));
+        }
+    }
+    let state = State { missing, ..State::default() };
+    let checkpoint = Checkpoint { state, model: weights, optimizer: Vec::new(), files };
+    Ok(Imported { checkpoint, ignored, converted })
+}
+
+/// The name that transformers gives the tensor today: `gamma` and `beta` of a LayerNorm became `weight` and `bias`, and
+/// a base model's names lack `bert.`.
+fn modern_name(source: &str, is_ours: impl Fn(&str) -> bool) -> String {
+    let name = match source.rsplit_once('.') {
+        Some((layer_norm, "gamma")) => format!("{layer_norm}.weight"),
+        Some((layer_norm, "beta")) => format!("{layer_norm}.bias"),
+        _ => source.to_owned(),
+    };
+    let prefixed = format!("bert.{name}");
+    if !is_ours(&name) && is_ours(&prefixed) { prefixed } else { name }
+}
+
+/// f32 from the other floating-point types; exact from the two half precisions.
+fn to_f32(tensor: HostTensor) -> HostTensor {
+    match tensor.shape().dtype {
+        DType::F32 => tensor,
+        _ => HostTensor::from_f64(tensor.shape().with_dtype(DType::F32), &tensor.to_f64()),
+    }
+}
+
+/// The safetensors files of a directory, one or several, and which of them holds a tensor.
+struct Sources {
+    files: Vec<TensorFile>,
+    holder: BTreeMap<String, usize>,
+}
+
+impl Sources {
+    fn open(directory: &Path) -> Result<Sources, CheckpointError> {
+        let index = directory.join(INDEX);
+        let paths = if directory.join(MODEL).exists() {
+            vec![directory.join(MODEL)]
+        } else if index.exists() {
+            shards(&index)?
+        } else {
+            return Err(not_safetensors(directory));
+        };
+        let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut holder = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if holder.insert(name.to_owned(), i).is_some() {
+                    return Err(CheckpointError::TensorTwice { file: file.path().to_path_buf(), tensor: name.into() });
+                }
+            }
+        }
+        Ok(Sources { files, holder })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.holder.keys().cloned().collect()
+    }
+
+    /// The file of a tensor and what it is there.
+    fn describe(&self, name: &str) -> (PathBuf, String) {
+        let file = self.holder.get(name).map(|&i| &self.files[i]);
+        let path = file.map(|file| file.path().to_path_buf()).unwrap_or_default();
+        (path, file.and_then(|file| file.describe(name)).unwrap_or_default())
+    }
+
+    fn read(&mut self, name: &str) -> Result<HostTensor, CheckpointError> {
+        match self.holder.get(name) {
+            Some(&i) => self.files[i].read(name),
+            None => Err(CheckpointError::damaged(Path::new(MODEL), format!("it lacks the tensor {name}"))),
+        }
+    }
+}
+
+/// The files that an index names: `{"weight_map": {tensor: file}}`.
+fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let text = std::fs::read(index).map_err(CheckpointError::io("read", index))?;
+    let not_an_index = |what: String| CheckpointError::damaged(index, what);
+    let json: Value = serde_json::from_slice(&text).map_err(|e| not_an_index(format!("it is not JSON ({e})")))?;
+    let map = json["weight_map"].as_object().ok_or_else(|| not_an_index("it lacks the table weight_map".into()))?;
+    let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
+        return Err(not_an_index(format!("it names {name}, which is not a file beside it")));
+    }
+    Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
+
+fn not_safetensors(directory: &Path) -> CheckpointError {
+    let other =
+        ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.onnx"];
+    let found = other.into_iter().find(|name| directory.join(name).exists());
+    let next_move = match found {
+        Some("pytorch_model.bin" | "pytorch_model.bin.index.json") => {
+            "load and save it once with transformers (AutoModelForPreTraining.from_pretrained(DIR).save_pretrained(NEW))"
+        }
+        _ => "name a directory with config.json and model.safetensors",
+    };
+    CheckpointError::NotSafetensors {
+        path: directory.to_path_buf(),
+        found: found.map_or("no weights".to_owned(), str::to_owned),
+        next_move: next_move.to_owned(),
+    }
+}

@@ -1,0 +1,258 @@
+//! Directories of both kinds, made here by hand. (Against transformers itself: `scripts/hugging_face_check.py`.)
+
+use std::fs;
+use std::path::Path;
+
+use half::{bf16, f16};
+use serde_json::json;
+
+use super::*;
+use crate::checkpoint::{Checkpoint, State, TensorFile, write_tensors};
+use crate::shape::{DType, HostTensor};
+
+/// A model with the parts that the exchange treats differently: vocabulary rows, a LayerNorm, a layer, a head.
+fn published(vocab_size: usize, layers: usize) -> PublishedModel {
+    let config = json!({"vocab_size": vocab_size, "max_position_embeddings": 12, "hidden_act": "gelu_new"});
+    let mut tensors = vec![
+        (WORD_EMBEDDINGS.to_owned(), vec![vocab_size, 6]),
+        ("bert.embeddings.LayerNorm.weight".to_owned(), vec![6]),
+        ("bert.embeddings.LayerNorm.bias".to_owned(), vec![6]),
+    ];
+    for layer in 0..layers {
+        tensors.push((format!("bert.encoder.layer.{layer}.intermediate.dense.weight"), vec![10, 6]));
+        tensors.push((format!("bert.encoder.layer.{layer}.intermediate.dense.bias"), vec![10]));
+    }
+    tensors.extend([
+        ("bert.pooler.dense.bias".to_owned(), vec![6]),
+        (PREDICTIONS_BIAS.to_owned(), vec![vocab_size]),
+        ("cls.predictions.transform.LayerNorm.weight".to_owned(), vec![6]),
+        ("cls.seq_relationship.weight".to_owned(), vec![2, 6]),
+    ]);
+    let tensors = tensors.into_iter().map(|(name, dims)| (name, Shape::new(DType::F32, dims))).collect();
+    PublishedModel { config: config.as_object().cloned().unwrap(), tensors }
+}
+
+/// Values that differ from tensor to tensor and are exact in both half precisions.
+fn weights(model: &PublishedModel) -> Vec<(String, HostTensor)> {
+    let tensors = model.tensors.clone().into_iter().enumerate();
+    tensors
+        .map(|(k, (name, shape))| {
+            let values: Vec<f32> = (0..shape.elements()).map(|i| ((i * 7 + k * 13) % 64) as f32 / 32.0 - 1.0).collect();
+            (name, HostTensor::new(shape.dims, &values))
+        })
+        .collect()
+}
+
+fn tokenizer(size: usize) -> Vec<u8> {
+    let vocab: serde_json::Map<String, serde_json::Value> = (0..size).map(|i| (format!("t{i}"), json!(i))).collect();
+    let normalizer = json!({"type": "BertNormalizer", "lowercase": false, "handle_chinese_chars": true,
+        "strip_accents": null, "clean_text": true});
+    json!({"normalizer": normalizer, "model": {"type": "WordPiece", "vocab": vocab}}).to_string().into_bytes()
+}
+
+fn checkpoint(vocabulary: usize, model: Vec<(String, HostTensor)>) -> Checkpoint {
+    let files = vec![("tokenizer.json".to_owned(), tokenizer(vocabulary))];
+    Checkpoint { state: State { step: 5, ..State::default() }, model, optimizer: Vec::new(), files }
+}
+
+/// Writes a directory as another program would: its own names, one or two files.
+fn write_directory(directory: &Path, shards: &[Vec<(String, HostTensor)>]) {
+    let mut weight_map = serde_json::Map::new();
+    for (i, tensors) in shards.iter().enumerate() {
+        let name = match shards.len() {
+            1 => "model.safetensors".to_owned(),
+            n => format!("model-{:05}-of-{n:05}.safetensors", i + 1),
+        };
+        let borrowed: Vec<(&str, &HostTensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        write_tensors(&directory.join(&name), &borrowed).unwrap();
+        weight_map.extend(tensors.iter().map(|(n, _)| (n.clone(), json!(name))));
+    }
+    if shards.len() > 1 {
+        let index = json!({"metadata": {}, "weight_map": weight_map}).to_string();
+        fs::write(directory.join("model.safetensors.index.json"), index).unwrap();
+    }
+}
+
+fn words<T: crate::shape::Element>(tensor: &HostTensor, narrow: impl Fn(f64) -> T) -> HostTensor {
+    let values: Vec<T> = tensor.to_f64().into_iter().map(narrow).collect();
+    HostTensor::new(tensor.shape().dims.clone(), &values)
+}
+
+#[test]
+fn padding_is_cut_on_export_and_everything_comes_back_on_import() {
+    for (vocab_size, padded, layers) in [(21, 24, 1), (24, 24, 2), (1, 128, 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let model = published(vocab_size, layers);
+        let expected = weights(&model);
+        let padded: Vec<_> = expected
+            .iter()
+            .map(|(name, tensor)| {
+                let mut dims = tensor.shape().dims.clone();
+                if name == WORD_EMBEDDINGS || name == PREDICTIONS_BIAS {
+                    dims[0] = padded;
+                }
+                let mut values: Vec<f32> = tensor.to_vec().unwrap();
+                values.resize(dims.iter().product(), f32::NAN);
+                (name.clone(), HostTensor::new(dims, &values))
+            })
+            .collect();
+        let out = folder.path().join("exported");
+        let notes = export(Path::new("run/step-00000005"), checkpoint(vocab_size, padded), &model, &out).unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+
+        let file = TensorFile::open(&out.join("model.safetensors")).unwrap();
+        let names: Vec<&str> = file.names().collect();
+        assert_eq!(names, expected.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+        let written: serde_json::Value =
+            serde_json::from_slice(&fs::read(out.join("tokenizer_config.json")).unwrap()).unwrap();
+        assert_eq!((&written["do_lower_case"], &written["model_max_length"]), (&json!(false), &json!(12)));
+        assert_eq!(fs::read_to_string(out.join("vocab.txt")).unwrap().lines().count(), vocab_size);
+        let written: serde_json::Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+        assert_eq!(written["architectures"], json!(["BertForPreTraining"]));
+        assert_eq!(written["hidden_act"], json!("gelu_new"));
+
+        let imported = import(&out, &model).unwrap();
+        assert_eq!(imported.checkpoint.model, expected);
+        let described = imported.checkpoint.file("config.json").map(serde_json::from_slice::<serde_json::Value>);
+        assert_eq!(described.unwrap().unwrap().as_object(), Some(&model.config));
+        assert!(imported.checkpoint.state.missing.is_empty() && imported.ignored.is_empty());
+        assert_eq!(imported.checkpoint.file("tokenizer.json").unwrap(), tokenizer(vocab_size));
+    }
+}
+
+#[test]
+fn old_names_half_precision_copies_and_shards_are_accepted_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = published(9, 2);
+    let expected = weights(&model);
+    let mut tensors: Vec<(String, HostTensor)> = expected
+        .iter()
+        .enumerate()
+        .map(|(i, (name, tensor))| {
+            let name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+            let tensor = match i % 3 {
+                0 => tensor.clone(),
+                1 => words(tensor, f16::from_f64),
+                _ => words(tensor, bf16::from_f64),
+            };
+            (name, tensor)
+        })
+        .collect();
+    tensors.push((DECODER_WEIGHT.into(), expected[0].1.clone()));
+    tensors.push(("bert.embeddings.position_ids".into(), HostTensor::new([1, 12], &[0i32; 12])));
+    let second = tensors.split_off(tensors.len() / 2);
+    write_directory(folder.path(), &[tensors, second]);
+
+    let imported = import(folder.path(), &model).unwrap();
+    assert_eq!(imported.checkpoint.model, expected);
+    assert_eq!(imported.ignored, ["bert.embeddings.position_ids", DECODER_WEIGHT]);
+    assert_eq!(imported.converted.len(), (0..expected.len()).filter(|i| i % 3 != 0).count());
+    assert!(imported.checkpoint.state.missing.is_empty());
+}
+
+#[test]
+fn a_base_model_without_prefix_or_heads_is_taken_and_what_is_missing_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = published(9, 1);
+    let expected = weights(&model);
+    let base: Vec<_> = expected
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("bert.")?.to_owned(), tensor.clone())))
+        .collect();
+    write_directory(folder.path(), &[base]);
+    let imported = import(folder.path(), &model).unwrap();
+    let (bert, heads): (Vec<_>, Vec<_>) = expected.into_iter().partition(|(name, _)| name.starts_with("bert."));
+    assert_eq!(imported.checkpoint.model, bert);
+    assert_eq!(imported.checkpoint.state.missing, heads.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_bias_may_be_stored_under_the_decoders_name_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = published(9, 1);
+    let expected = weights(&model);
+    let renamed = |name: &String| if name == PREDICTIONS_BIAS { DECODER_BIAS.to_owned() } else { name.clone() };
+    let tensors = expected.iter().map(|(name, tensor)| (renamed(name), tensor.clone())).collect();
+    write_directory(folder.path(), &[tensors]);
+    assert_eq!(import(folder.path(), &model).unwrap().checkpoint.model, expected);
+}
+
+#[test]
+fn what_cannot_be_this_model_is_refused_with_the_tensor_named() {
+    let model = published(9, 1);
+    let refused = |change: &dyn Fn(&mut Vec<(String, HostTensor)>)| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tensors = weights(&model);
+        change(&mut tensors);
+        write_directory(folder.path(), &[tensors]);
+        import(folder.path(), &model).unwrap_err().to_string()
+    };
+    let error = refused(&|tensors| tensors[4].1 = HostTensor::new([11], &[0.0f32; 11]));
+    assert!(error.contains("layer.0.intermediate.dense.bias requires f32[10], found F32[11]"), "{error}");
+    let error = refused(&|tensors| tensors[4].1 = HostTensor::new([10], &[0i32; 10]));
+    assert!(error.contains("layer.0.intermediate.dense.bias requires f32[10], found I32[10]"), "{error}");
+    let error = refused(&|tensors| tensors.retain(|(name, _)| name != "bert.embeddings.LayerNorm.bias"));
+    assert!(error.contains("lacks the tensor bert.embeddings.LayerNorm.bias, required f32[6]"), "{error}");
+    let error = refused(&|tensors| {
+        let untied = HostTensor::zeros(tensors[0].1.shape().clone());
+        tensors.push((DECODER_WEIGHT.into(), untied));
+    });
+    assert!(error.contains("cls.predictions.decoder.weight requires a copy of"), "{error}");
+    let error = refused(&|tensors| tensors.push(("bert.embeddings.LayerNorm.beta".into(), tensors[2].1.clone())));
+    assert!(error.contains("bert.embeddings.LayerNorm.bias was given twice"), "{error}");
+}
+
+#[test]
+fn pickled_weights_are_refused_with_the_next_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = import(folder.path(), &published(9, 1)).unwrap_err().to_string();
+    assert!(error.contains("no weights"), "{error}");
+    fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
+    let error = import(folder.path(), &published(9, 1)).unwrap_err().to_string();
+    assert!(error.contains("pytorch_model.bin") && error.contains("save_pretrained"), "{error}");
+}
+
+#[test]
+fn an_export_replaces_only_an_export_that_nobody_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = published(9, 1);
+    let again = |out: &Path| export(Path::new("run/step-00000005"), checkpoint(9, weights(&model)), &model, out);
+    let out = folder.path().join("exported");
+    again(&out).unwrap();
+    again(&out).unwrap();
+    for (file, content) in [("notes.txt", "mine"), ("vocab.txt", "edited\n")] {
+        let before = fs::read(out.join(file)).ok();
+        fs::write(out.join(file), content).unwrap();
+        let error = again(&out).unwrap_err();
+        assert!(matches!(error, crate::checkpoint::CheckpointError::WouldOverwrite { .. }), "{error}");
+        assert_eq!(fs::read_to_string(out.join(file)).unwrap(), content);
+        match before {
+            Some(before) => fs::write(out.join(file), before).unwrap(),
+            None => fs::remove_file(out.join(file)).unwrap(),
+        }
+    }
+    again(&out).unwrap();
+    let theirs = folder.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    again(&theirs).unwrap(); // empty: nothing to lose
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn a_checkpoint_of_another_model_or_tokenizer_is_not_exported_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("exported");
+    let refused = |checkpoint: Checkpoint| {
+        export(Path::new("run/step-00000005"), checkpoint, &published(9, 1), &out).unwrap_err().to_string()
+    };
+    let error = refused(checkpoint(9, weights(&published(8, 1))));
+    assert!(error.contains("word_embeddings.weight requires f32[9,6], found f32[8,6]"), "{error}");
+    let error = refused(checkpoint(10, weights(&published(9, 1))));
+    assert!(error.contains("vocab_size requires at least 10"), "{error}");
+    let mut gap = checkpoint(9, weights(&published(9, 1)));
+    gap.files[0].1 = String::from_utf8(tokenizer(9)).unwrap().replace(":3", ":30").into_bytes();
+    let error = refused(gap);
+    assert!(error.contains("tokenizer.json") && error.contains("found 4"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

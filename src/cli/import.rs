@@ -1,0 +1,66 @@
+//! `lambert import`: a Hugging Face directory becomes the checkpoint of step 0 that a run starts from.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::export::describe;
+use crate::bert::param_specs;
+use crate::checkpoint::hugging_face::import;
+use crate::checkpoint::{Parts, load_latest, save, sha256_hex};
+
+/// Start a run from a Hugging Face directory (config.json and model.safetensors).
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The directory, as save_pretrained wrote it: BertForPreTraining, BertForMaskedLM or BertModel, old names included.
+    directory: PathBuf,
+    /// The run directory to begin: it gets the checkpoint step-00000000.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub fn run(args: Import) -> anyhow::Result<ExitCode> {
+    if load_latest(&args.out, Parts::Model)?.is_some() {
+        bail!("{} holds checkpoints already; choose another --out to begin a run from an import", args.out.display());
+    }
+    let config_path = args.directory.join("config.json");
+    let text = std::fs::read(&config_path).with_context(|| {
+        format!("cannot read {}; name a directory that save_pretrained wrote", config_path.display())
+    })?;
+    let (config, model) = describe(&config_path, &text)?;
+    let mut imported = import(&args.directory, &model)?;
+
+    // A checkpoint holds what the device holds.
+    let specs: HashMap<_, _> = param_specs(&config).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+    for (name, tensor) in &mut imported.checkpoint.model {
+        if let Some(spec) = specs.get(name) {
+            *tensor = spec.pad(tensor);
+        }
+    }
+    if let Some(vocabulary) = imported.checkpoint.file("vocab.txt") {
+        imported.checkpoint.state.vocabulary_sha256 = sha256_hex(vocabulary);
+    }
+    let saved = save(&args.out, &imported.checkpoint, 0)?;
+    saved.notes.iter().for_each(|note| eprintln!("{note}"));
+
+    println!(
+        "imported {} of {} tensors from {} to {}",
+        imported.checkpoint.model.len(),
+        model.tensors.len(),
+        args.directory.display(),
+        saved.path.display()
+    );
+    for (what, names) in [
+        ("not taken (copies, or no part of this model)", &imported.ignored),
+        ("converted to f32", &imported.converted),
+        ("missing: the run that starts here initialises them from its seed", &imported.checkpoint.state.missing),
+    ] {
+        if !names.is_empty() {
+            println!("{what}: {}", names.join(", "));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
