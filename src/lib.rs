@@ -10,6 +10,7 @@ pub mod data;
 pub mod eval;
 pub mod graph;
 pub mod hlo;
+pub mod pjrt;
 pub mod rng;
 pub mod shape;
 pub mod train;

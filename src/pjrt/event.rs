@@ -1,0 +1,116 @@
+//! An event: the end of work that a plugin does on its own threads. It is where the errors of that work surface.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::client::ClientHandle;
+use super::error::PjrtError;
+use super::sys::{self, Struct};
+
+/// Completion of asynchronous work. Dropping it does not cancel or await the work.
+pub struct Event {
+    client: Arc<ClientHandle>,
+    /// Null if the plugin had finished when it would have made the event.
+    raw: *mut sys::PJRT_Event,
+    /// The C function that began the work, named in the error of the work.
+    begun_by: &'static str,
+}
+
+// SAFETY: the C API lets any thread poll, await and destroy an event.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
+impl Event {
+    /// # Safety
+    /// `raw` is null or an event of `client`'s plugin that nobody else destroys.
+    pub(super) unsafe fn from_raw(
+        client: &Arc<ClientHandle>,
+        raw: *mut sys::PJRT_Event,
+        begun_by: &'static str,
+    ) -> Self {
+        Event { client: client.clone(), raw, begun_by }
+    }
+
+    /// Whether the work has ended, well or not.
+    pub fn is_ready(&self) -> Result<bool, PjrtError> {
+        if self.raw.is_null() {
+            return Ok(true);
+        }
+        let mut args = sys::PJRT_Event_IsReady { event: self.raw, ..Struct::new() };
+        // SAFETY: the event is alive until drop.
+        unsafe { self.client.api.call(&mut args)? };
+        Ok(args.is_ready)
+    }
+
+    /// Blocks until the work has ended.
+    ///
+    /// # Errors
+    /// The error of the work, named after the function that began it. Every call gives it again.
+    pub fn wait(&self) -> Result<(), PjrtError> {
+        if self.raw.is_null() {
+            return Ok(());
+        }
+        let mut args = sys::PJRT_Event_Await { event: self.raw, ..Struct::new() };
+        // SAFETY: the event is alive until drop.
+        unsafe { self.client.api.call(&mut args) }.map_err(|error| self.named(error))
+    }
+
+    /// Calls `callback` once, on a thread of the plugin, when the work has ended, or at once if it already has. A panic
+    /// in it is reported by the panic hook and goes no further. It must not wait for other events, nor drop the last owner
+    /// of a client.
+    pub fn on_ready(&self, callback: impl FnOnce(Result<(), PjrtError>) + Send + 'static) -> Result<(), PjrtError> {
+        if self.raw.is_null() {
+            callback(Ok(()));
+            return Ok(());
+        }
+        // The client is not held: a thread of the plugin must not be the one that destroys it.
+        let (api, begun_by) = (self.client.api.clone(), self.begun_by);
+        let complete: OnReady = Box::new(move |error| {
+            // SAFETY: the plugin passes ownership of the error to the callback.
+            callback(unsafe { api.take_error(error, begun_by) });
+        });
+        // A fat pointer does not fit `void*`, hence the second box.
+        let user_arg: *mut OnReady = Box::into_raw(Box::new(complete));
+        let mut args = sys::PJRT_Event_OnReady {
+            event: self.raw,
+            callback: Some(run_on_ready),
+            user_arg: user_arg.cast(),
+            ..Struct::new()
+        };
+        // SAFETY: the event is alive; the callback takes back the box that `user_arg` points to, once.
+        let registered = unsafe { self.client.api.call(&mut args) };
+        if registered.is_err() {
+            // SAFETY: the plugin refused the callback, so the box is still ours.
+            drop(unsafe { Box::from_raw(user_arg) });
+        }
+        registered
+    }
+
+    fn named(&self, error: PjrtError) -> PjrtError {
+        match error {
+            PjrtError::Call { code, message, .. } => PjrtError::Call { function: self.begun_by, code, message },
+            other => other,
+        }
+    }
+}
+
+type OnReady = Box<dyn FnOnce(*mut sys::PJRT_Error) + Send>;
+
+unsafe extern "C" fn run_on_ready(error: *mut sys::PJRT_Error, user_arg: *mut c_void) {
+    // SAFETY: `user_arg` is the box made in `on_ready`, and the plugin calls once.
+    let complete = unsafe { Box::from_raw(user_arg.cast::<OnReady>()) };
+    // Unwinding into C++ would be undefined; the panic hook has already reported it.
+    let _ = catch_unwind(AssertUnwindSafe(|| complete(error)));
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if !self.raw.is_null() {
+            let mut args = sys::PJRT_Event_Destroy { event: self.raw, ..Struct::new() };
+            // SAFETY: alive and ours; nothing uses it afterwards. A failure to destroy leaves nothing to do.
+            let _ = unsafe { self.client.api.call(&mut args) };
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What a client and a compilation can be told: named create-options, and the CompileOptionsProto.
+//!
+//! The protos are the fields used, with the numbers of openxla/xla `xla/pjrt/proto/compile_options.proto` and
+//! `xla/xla_data.proto`.
+
+use std::collections::BTreeMap;
+use std::ffi::c_char;
+
+use prost::Message;
+
+use super::sys::{self, Struct};
+
+/// The value of a create-option, of a device attribute, or of a line of a cost analysis.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    String(String),
+    Int64(i64),
+    Int64List(Vec<i64>),
+    Float(f32),
+    Bool(bool),
+}
+
+impl Value {
+    /// The number, if it is one.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Int64(x) => Some(*x as f64),
+            Value::Float(x) => Some(f64::from(*x)),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($rust:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$rust> for Value {
+            fn from(value: $rust) -> Self {
+                Value::$variant(value.into())
+            }
+        })*
+    };
+}
+value_from!(&str => String, String => String, i64 => Int64, Vec<i64> => Int64List, f32 => Float, bool => Bool);
+
+/// An option of a client or of a topology, such as `cpu_device_count = 4`. The plugin defines names and types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateOption {
+    pub name: String,
+    pub value: Value,
+}
+
+impl CreateOption {
+    pub fn new(name: impl Into<String>, value: impl Into<Value>) -> Self {
+        CreateOption { name: name.into(), value: value.into() }
+    }
+
+    /// The C form, valid while `self` is.
+    pub(super) fn as_named_value(&self) -> sys::PJRT_NamedValue {
+        use sys::{PJRT_NamedValue_Union as Union, named_value as kind};
+        let (kind, value, value_size) = match &self.value {
+            Value::String(s) => (kind::STRING, Union { string: s.as_ptr().cast() }, s.len()),
+            &Value::Int64(int64) => (kind::INT64, Union { int64 }, 1),
+            Value::Int64List(list) => (kind::INT64_LIST, Union { int64_list: list.as_ptr() }, list.len()),
+            &Value::Float(float) => (kind::FLOAT, Union { float }, 1),
+            &Value::Bool(boolean) => (kind::BOOL, Union { boolean }, 1),
+        };
+        sys::PJRT_NamedValue {
+            name: self.name.as_ptr().cast::<c_char>(),
+            name_size: self.name.len(),
+            kind,
+            value,
+            value_size,
+            ..Struct::new()
+        }
+    }
+}
+
+/// How hard the compiler works at fast code (`ExecutionOptions.EffortLevel`); plugins that do not grade it ignore it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    O0 = 9,
+    O1 = 19,
+    O2 = 29,
+    O3 = 39,
+}
+
+/// A compiler flag's value. The type is the flag's own: a boolean flag is refused as a string, an enumeration or a list
+/// of them is a string.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Override {
+    String(String),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+}
+
+/// How a program is compiled. The default is one replica on one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompileOptions {
+    /// Copies of the program that run side by side on different data.
+    pub num_replicas: usize,
+    /// Parts that one copy is cut into.
+    pub num_partitions: usize,
+    /// Global device ids as `[partition][replica]`; the plugin's own order if `None`.
+    pub device_assignment: Option<Vec<Vec<i64>>>,
+    pub optimization_level: Option<Effort>,
+    /// Values of `XLA_FLAGS` (without the dashes) for this compilation alone.
+    pub env_option_overrides: BTreeMap<String, Override>,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        CompileOptions {
+            num_replicas: 1,
+            num_partitions: 1,
+            device_assignment: None,
+            optimization_level: None,
+            env_option_overrides: BTreeMap::new(),
+        }
+    }
+}
+
+impl CompileOptions {
+    /// `n` replicas, the devices chosen by the plugin.
+    pub fn replicas(n: usize) -> Self {
+        CompileOptions { num_replicas: n, ..Self::default() }
+    }
+
+    /// The options as `platform` (a client's platform name) compiles fastest; see [`recommended_overrides`].
+    pub fn for_platform(mut self, platform: &str) -> Self {
+        self.env_option_overrides.extend(recommended_overrides(platform));
+        self
+    }
+
+    /// A serialized CompileOptionsProto. The same options give the same bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let device_assignment = self.device_assignment.as_ref().map(|partitions| proto::DeviceAssignment {
+            replica_count: partitions.first().map_or(0, |replicas| replicas.len() as i32),
+            computation_count: partitions.len() as i32,
+            computation_devices: partitions
+                .iter()
+                .map(|replicas| proto::ComputationDevice { replica_device_ids: replicas.clone() })
+                .collect(),
+        });
+        let build = proto::ExecutableBuildOptions {
+            // -1 says "not set": zero would pin the program to the first device.
+            device_ordinal: -1,
+            num_replicas: self.num_replicas as i64,
+            num_partitions: self.num_partitions as i64,
+            use_spmd_partitioning: self.num_partitions > 1,
+            device_assignment,
+            optimization_level: self.optimization_level.map_or(0, |level| level as i32),
+        };
+        let env_option_overrides = self
+            .env_option_overrides
+            .iter()
+            .map(|(flag, value)| {
+                use proto::option_override::Value as V;
+                let value = match value.clone() {
+                    Override::String(x) => V::String(x),
+                    Override::Bool(x) => V::Bool(x),
+                    Override::Int(x) => V::Int(x),
+                    Override::Double(x) => V::Double(x),
+                };
+                (flag.clone(), proto::OptionOverride { value: Some(value) })
+            })
+            .collect();
+        proto::CompileOptions { executable_build_options: Some(build), env_option_overrides }.encode_to_vec()
+    }
+}
+
+/// Compiler flags worth setting on a platform. On `cpu`: oneDNN multiplies matrices instead of YNNPACK, which is what
+/// uses AMX for bf16 (several times faster there, also somewhat faster in f32). Plugins built without oneDNN accept
+/// the flags and ignore them. Other platforms need none.
+pub fn recommended_overrides(platform: &str) -> BTreeMap<String, Override> {
+    match platform {
+        "cpu" => BTreeMap::from([
+            ("xla_cpu_experimental_onednn_custom_call".to_owned(), Override::Bool(true)),
+            ("xla_cpu_use_onednn".to_owned(), Override::Bool(true)),
+            // A list of fusion kinds: the empty one keeps YNNPACK from taking the matrix products first.
+            ("xla_cpu_experimental_ynn_fusion_type".to_owned(), Override::String(String::new())),
+        ]),
+        _ => BTreeMap::new(),
+    }
+}
+
+mod proto {
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct CompileOptions {
+        #[prost(message, optional, tag = "3")]
+        pub executable_build_options: Option<ExecutableBuildOptions>,
+        #[prost(btree_map = "string, message", tag = "7")]
+        pub env_option_overrides: BTreeMap<String, OptionOverride>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ExecutableBuildOptions {
+        #[prost(int64, tag = "1")]
+        pub device_ordinal: i64,
+        #[prost(int64, tag = "4")]
+        pub num_replicas: i64,
+        #[prost(int64, tag = "5")]
+        pub num_partitions: i64,
+        #[prost(bool, tag = "6")]
+        pub use_spmd_partitioning: bool,
+        #[prost(message, optional, tag = "9")]
+        pub device_assignment: Option<DeviceAssignment>,
+        #[prost(int32, tag = "24")]
+        pub optimization_level: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct DeviceAssignment {
+        #[prost(int32, tag = "1")]
+        pub replica_count: i32,
+        #[prost(int32, tag = "2")]
+        pub computation_count: i32,
+        #[prost(message, repeated, tag = "3")]
+        pub computation_devices: Vec<ComputationDevice>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ComputationDevice {
+        #[prost(int64, repeated, tag = "1")]
+        pub replica_device_ids: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct OptionOverride {
+        #[prost(oneof = "option_override::Value", tags = "1, 2, 3, 4")]
+        pub value: Option<option_override::Value>,
+    }
+
+    pub mod option_override {
+        #[derive(Clone, PartialEq, prost::Oneof)]
+        pub enum Value {
+            #[prost(string, tag = "1")]
+            String(String),
+            #[prost(bool, tag = "2")]
+            Bool(bool),
+            #[prost(int64, tag = "3")]
+            Int(i64),
+            #[prost(double, tag = "4")]
+            Double(f64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compile_options_have_the_field_numbers_of_the_proto() {
+        // Written out by hand: field 3 { 1: -1, 4: 2, 5: 1 }, field 7 { 1: "f", 2: { 2: true } }.
+        let options = CompileOptions {
+            env_option_overrides: BTreeMap::from([("f".to_owned(), Override::Bool(true))]),
+            ..CompileOptions::replicas(2)
+        };
+        let mut expected = vec![0x1a, 15, 0x08];
+        expected.extend([0xff; 9]);
+        expected.extend([0x01, 0x20, 2, 0x28, 1]);
+        expected.extend([0x3a, 7, 0x0a, 1, b'f', 0x12, 2, 0x10, 1]);
+        assert_eq!(options.encode(), expected);
+    }
+
+    #[test]
+    fn an_explicit_false_or_empty_override_is_written() {
+        // Leaving out a default value would mean "no value" inside a oneof, and the flag would keep its own default.
+        let with = |value| {
+            CompileOptions {
+                env_option_overrides: BTreeMap::from([("f".to_owned(), value)]),
+                ..CompileOptions::default()
+            }
+            .encode()
+        };
+        assert!(with(Override::Bool(false)).ends_with(&[0x12, 2, 0x10, 0]));
+        assert!(with(Override::String(String::new())).ends_with(&[0x12, 2, 0x0a, 0]));
+    }
+}

@@ -1,0 +1,101 @@
+//! A plugin: a shared library that exports `GetPjrtApi`. Loading is once per process and for ever: XLA keeps threads and
+//! global state, so a plugin is never unloaded, and loading the same file again gives the same [`Plugin`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use libloading::Library;
+
+use super::api::{Api, named_values};
+use super::client::Client;
+use super::error::PjrtError;
+use super::options::{CreateOption, Value};
+use super::sys::{self, Struct};
+use super::topology::Topology;
+
+/// A loaded and initialized PJRT plugin. Clones share it.
+#[derive(Clone)]
+pub struct Plugin {
+    pub(super) api: Arc<Api>,
+}
+
+/// Every plugin of this process by canonical path.
+static LOADED: LazyLock<Mutex<HashMap<PathBuf, Plugin>>> = LazyLock::new(Mutex::default);
+
+impl Plugin {
+    /// Opens the shared library at `path`, checks its version and initializes it.
+    ///
+    /// # Errors
+    /// If the file is missing, is no shared library, exports no `GetPjrtApi`, has another major version of the API, or
+    /// refuses to initialize.
+    pub fn load(path: &Path) -> Result<Self, PjrtError> {
+        let open_error = |reason: String| PjrtError::Open { path: path.to_owned(), reason };
+        let path = path.canonicalize().map_err(|e| open_error(e.to_string()))?;
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plugin) = loaded.get(&path) {
+            return Ok(plugin.clone());
+        }
+        // SAFETY: opening a library runs its constructors. The user named this file as a plugin, which is trusted code.
+        let library = unsafe { Library::new(&path) }.map_err(|e| open_error(e.to_string()))?;
+        let table = {
+            type GetPjrtApi = unsafe extern "C" fn() -> *const sys::PJRT_Api;
+            // SAFETY: the type is the one that the API gives this symbol.
+            let get = unsafe { library.get::<GetPjrtApi>(b"GetPjrtApi\0") }
+                .map_err(|_| PjrtError::NotAPlugin { path: path.clone() })?;
+            // SAFETY: the function takes nothing and returns a table of static lifetime.
+            unsafe { get() }
+        };
+        if table.is_null() {
+            return Err(open_error("its GetPjrtApi returned null".to_owned()));
+        }
+        // The table lies in the library, and threads of XLA run in it: from here on it stays.
+        std::mem::forget(library);
+        // SAFETY: a table from GetPjrtApi, in a library that is never unloaded.
+        let api = unsafe { Api::new(table, path.clone()) }?;
+        // SAFETY: no argument but the struct itself. libtpu's other functions fail unless this was called first.
+        unsafe { api.call(&mut sys::PJRT_Plugin_Initialize::new()) }?;
+        let plugin = Plugin { api: Arc::new(api) };
+        loaded.insert(path, plugin.clone());
+        Ok(plugin)
+    }
+
+    /// The file it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.api.path
+    }
+
+    /// Version of the C API that the plugin was built with: major, minor.
+    pub fn api_version(&self) -> (i32, i32) {
+        self.api.version()
+    }
+
+    /// What the plugin says about itself, such as `xla_version`.
+    pub fn attributes(&self) -> Result<BTreeMap<String, Value>, PjrtError> {
+        let mut args = sys::PJRT_Plugin_Attributes::new();
+        // SAFETY: no argument; the attributes live as long as the process.
+        unsafe {
+            self.api.call(&mut args)?;
+            Ok(named_values(args.attributes, args.num_attributes))
+        }
+    }
+
+    /// Starts the runtime on this machine's devices.
+    pub fn client(&self, options: &[CreateOption]) -> Result<Client, PjrtError> {
+        Client::create(self, options)
+    }
+
+    /// Describes devices that need not be here, by the plugin's own name for them, to compile for:
+    /// `v3:32x32` on libtpu, and on CUDA an empty name with the option `topology`.
+    pub fn topology(&self, name: &str, options: &[CreateOption]) -> Result<Topology, PjrtError> {
+        Topology::create(self, name, options)
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = self.api_version();
+        write!(f, "Plugin({}, PJRT C API {major}.{minor})", self.path().display())
+    }
+}

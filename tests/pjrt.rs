@@ -1,0 +1,497 @@
+//! The runtime on a real plugin, with programs written by hand: what `src/pjrt` promises, independent of how graphs are
+//! lowered.
+//!
+//! Needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lambert::pjrt::{
+    Buffer, Client, CompileOptions, CreateOption, Environment, ErrorCode, ExecuteOptions, LoadedExecutable, PjrtError,
+    Platform, PlatformChoice, Plugin, Value, recommended_overrides,
+};
+use lambert::shape::{DType, HostTensor, Shape};
+
+fn plugin() -> Plugin {
+    let cpu = PlatformChoice::Platform(Platform::Cpu);
+    match Environment::of_process().find(&cpu) {
+        Ok(found) => found.item,
+        Err(error) => panic!("this test needs a CPU plugin: {error}"),
+    }
+}
+
+fn client(devices: i64) -> Client {
+    plugin().client(&[CreateOption::new("cpu_device_count", devices)]).unwrap()
+}
+
+fn on_one_device(client: &Client, hlo: &[u8]) -> LoadedExecutable {
+    client.compile(hlo, &CompileOptions::default()).unwrap()
+}
+
+fn upload(client: &Client, tensor: &HostTensor, device: usize) -> Buffer {
+    client.buffer_from_host(tensor.bytes(), tensor.shape(), &client.addressable_devices()[device]).unwrap()
+}
+
+fn floats(values: &[f32]) -> HostTensor {
+    HostTensor::new([values.len()], values)
+}
+
+#[test]
+fn a_program_runs() {
+    let client = client(1);
+    assert_eq!(client.platform_name(), "cpu");
+    assert_eq!(client.process_index(), 0);
+    let add = on_one_device(&client, &hlo::add(3));
+    assert_eq!(add.output_shapes().unwrap(), [Shape::new(DType::F32, [3])]);
+    let x = upload(&client, &floats(&[1.0, 2.0, 3.0]), 0);
+    let y = client.buffer_from_tensor(floats(&[10.0, 20.0, 30.0]), &client.addressable_devices()[0]).unwrap();
+    let outputs = add.execute(&[vec![&x, &y]]).unwrap();
+    assert_eq!(outputs[0][0].shape(), &Shape::new(DType::F32, [3]));
+    assert_eq!(outputs[0][0].to_host().unwrap(), floats(&[11.0, 22.0, 33.0]));
+    assert_eq!(outputs[0][0].device().unwrap(), client.addressable_devices()[0]);
+}
+
+#[test]
+fn every_element_type_goes_to_the_device_and_back() {
+    let client = client(1);
+    for dtype in DType::ALL {
+        for dims in [vec![], vec![3], vec![2, 3, 5], vec![0, 4]] {
+            let shape = Shape::new(dtype, dims);
+            let values: Vec<f64> = (0..shape.elements()).map(|i| (i % 2) as f64).collect();
+            let tensor = HostTensor::from_f64(shape.clone(), &values);
+            let buffer = client.buffer_from_tensor(tensor.clone(), &client.addressable_devices()[0]).unwrap();
+            assert_eq!(buffer.to_host().unwrap(), tensor, "{shape}");
+        }
+    }
+}
+
+#[test]
+fn a_donated_buffer_reads_as_deleted_and_a_protected_one_survives() {
+    let client = client(1);
+    let add = on_one_device(&client, &hlo::module("donating_add", hlo::add_computation(4, &[]), Some(0)));
+    assert_eq!(add.memory_stats().unwrap().alias, 16, "the donated argument is an output in place");
+    let y = upload(&client, &floats(&[1.0; 4]), 0);
+
+    let x = upload(&client, &floats(&[1.0, 2.0, 3.0, 4.0]), 0);
+    let protect = ExecuteOptions { non_donatable_input_indices: vec![0] };
+    let execution = add.execute_with(&[vec![&x, &y]], &protect).unwrap();
+    assert_eq!(execution.outputs[0][0].to_host().unwrap(), floats(&[2.0, 3.0, 4.0, 5.0]));
+    assert!(!x.is_deleted().unwrap());
+
+    let sum = add.execute(&[vec![&x, &y]]).unwrap();
+    assert_eq!(sum[0][0].to_host().unwrap(), floats(&[2.0, 3.0, 4.0, 5.0]));
+    assert!(x.is_deleted().unwrap() && !y.is_deleted().unwrap());
+    let error = x.to_host().unwrap_err();
+    assert!(error.to_string().starts_with("PJRT_Buffer_ToHostBuffer: "), "{error}");
+    let error = add.execute(&[vec![&x, &y]]).err().expect("a deleted argument");
+    assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
+}
+
+#[test]
+fn replicas_sum_over_four_devices() {
+    let client = client(4);
+    let devices = client.addressable_devices();
+    assert_eq!(devices.len(), 4);
+    for assignment in [None, Some(vec![vec![3, 1, 0, 2]])] {
+        let options = CompileOptions { device_assignment: assignment.clone(), ..CompileOptions::replicas(4) };
+        let all_reduce = client.compile(&hlo::all_reduce(2), &options).unwrap();
+        assert_eq!(all_reduce.num_replicas().unwrap(), 4);
+        if let Some(assignment) = assignment {
+            let ids: Vec<i64> = all_reduce.devices().iter().map(|d| i64::from(d.id())).collect();
+            assert_eq!(ids, assignment[0]);
+        }
+        let arguments: Vec<Buffer> = (0..4)
+            .map(|i| {
+                let tensor = floats(&[i as f32, 100.0 * i as f32]);
+                client.buffer_from_tensor(tensor, &all_reduce.devices()[i]).unwrap()
+            })
+            .collect();
+        let lists: Vec<Vec<&Buffer>> = arguments.iter().map(|buffer| vec![buffer]).collect();
+        let execution = all_reduce.execute_with(&lists, &ExecuteOptions::default()).unwrap();
+        for complete in &execution.complete {
+            complete.wait().unwrap();
+            assert!(complete.is_ready().unwrap());
+        }
+        for (device, outputs) in all_reduce.devices().iter().zip(&execution.outputs) {
+            assert_eq!(outputs[0].to_host().unwrap(), floats(&[6.0, 600.0]));
+            assert_eq!(&outputs[0].device().unwrap(), device);
+        }
+        let error = all_reduce.execute(&lists[..3]).err().expect("a list is missing");
+        assert!(error.to_string().contains("requires one argument list for each of 4 devices, got 3"), "{error}");
+    }
+}
+
+#[test]
+fn a_buffer_is_copied_between_devices() {
+    let client = client(2);
+    let devices = client.addressable_devices();
+    let x = upload(&client, &floats(&[1.0, 2.0]), 0);
+    let copy = x.copy_to_device(&devices[1]).unwrap();
+    assert_eq!(copy.device().unwrap(), devices[1]);
+    drop(x);
+    assert_eq!(copy.to_host().unwrap(), floats(&[1.0, 2.0]));
+}
+
+#[test]
+fn an_executable_survives_serialization() {
+    let client = client(1);
+    let add = on_one_device(&client, &hlo::add(3));
+    let bytes = add.serialize().unwrap();
+    let again = client.deserialize(&bytes).unwrap();
+    let x = upload(&client, &floats(&[1.0, 2.0, 3.0]), 0);
+    assert_eq!(again.execute(&[vec![&x, &x]]).unwrap()[0][0].to_host().unwrap(), floats(&[2.0, 4.0, 6.0]));
+    let error = client.deserialize(b"not an executable").err().expect("must be refused");
+    assert!(error.to_string().starts_with("PJRT_Executable_DeserializeAndLoad: "), "{error}");
+}
+
+#[test]
+fn an_executable_can_be_asked_about() {
+    let client = client(1);
+    let add = on_one_device(&client, &hlo::add(1000));
+    let stats = add.memory_stats().unwrap();
+    assert_eq!((stats.argument, stats.output, stats.alias), (8000, 4000, 0));
+    assert!(stats.peak_estimate() >= 12000, "{stats:?}");
+    assert!(add.name().unwrap().starts_with("add"), "{:?}", add.name());
+    let optimized = add.optimized_program().unwrap();
+    assert!(!optimized.format.is_empty() && optimized.code.len() > 100, "{}", optimized.format);
+    match add.cost_analysis() {
+        Ok(costs) => assert_eq!(costs.get("flops").and_then(Value::as_f64), Some(1000.0), "{costs:?}"),
+        Err(PjrtError::Call { code: ErrorCode::Unimplemented, .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    match add.fingerprint() {
+        Ok(fingerprint) => assert_eq!(fingerprint, on_one_device(&client, &hlo::add(1000)).fingerprint().unwrap()),
+        Err(PjrtError::Call { code: ErrorCode::Unimplemented, .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn recommended_overrides_are_accepted_and_unknown_ones_are_not() {
+    let client = client(1);
+    assert_eq!(recommended_overrides("cpu").len(), 3);
+    assert!(recommended_overrides("tpu").is_empty());
+    let options = CompileOptions::default().for_platform(client.platform_name());
+    client.compile(&hlo::add(3), &options).unwrap();
+    let mut wrong = CompileOptions::default();
+    wrong.env_option_overrides.insert("xla_no_such_flag".to_owned(), lambert::pjrt::Override::Bool(true));
+    let error = client.compile(&hlo::add(3), &wrong).err().expect("no such flag").to_string();
+    assert!(error.starts_with("PJRT_Client_Compile: ") && error.contains("xla_no_such_flag"), "{error}");
+}
+
+#[test]
+fn a_wrong_argument_is_an_error_with_both_sides() {
+    let client = client(1);
+    let device = &client.addressable_devices()[0];
+    let error = client.buffer_from_host(&[0; 7], &Shape::new(DType::F32, [2]), device).unwrap_err();
+    assert_eq!(error.to_string(), "a buffer of shape f32[2] requires 8 bytes, got 7");
+    let add = on_one_device(&client, &hlo::add(3));
+    let short = upload(&client, &floats(&[1.0, 2.0]), 0);
+    let error = add.execute(&[vec![&short, &short]]).err().expect("wrong shape");
+    assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
+    let error = add.execute(&[vec![&short]]).err().expect("an argument is missing");
+    assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
+    let other = plugin().client(&[]).unwrap();
+    let foreign = upload(&other, &floats(&[1.0, 2.0, 3.0]), 0);
+    let error = add.execute(&[vec![&foreign, &foreign]]).err().expect("another client");
+    assert!(error.to_string().contains("one of another client"), "{error}");
+    let error = client.compile(b"not a program", &CompileOptions::default()).unwrap_err();
+    assert!(error.to_string().starts_with("PJRT_Client_Compile: "), "{error}");
+}
+
+#[test]
+fn a_failed_execution_gives_its_error_when_awaited() {
+    let client = client(1);
+    // 2^48 floats: no machine has the memory, which is found out only when the program runs.
+    let program = on_one_device(&client, &hlo::broadcast(1 << 48));
+    let x = upload(&client, &HostTensor::scalar(1.0f32), 0);
+    let message = match program.execute(&[vec![&x]]) {
+        Err(error) => error.to_string(),
+        Ok(outputs) => outputs[0][0].ready().unwrap().wait().unwrap_err().to_string(),
+    };
+    assert!(message.contains("RESOURCE_EXHAUSTED"), "{message}");
+    // The client is still usable.
+    let add = on_one_device(&client, &hlo::add(1));
+    let x = upload(&client, &floats(&[1.0]), 0);
+    assert_eq!(add.execute(&[vec![&x, &x]]).unwrap()[0][0].to_host().unwrap(), floats(&[2.0]));
+}
+
+#[test]
+fn callbacks_run_once_and_may_panic() {
+    let client = client(1);
+    let x = upload(&client, &floats(&[1.0]), 0);
+    let ready = x.ready().unwrap();
+    let (send, receive) = mpsc::channel();
+    ready.on_ready(move |result| send.send(result).unwrap()).unwrap();
+    assert_eq!(receive.recv_timeout(Duration::from_secs(10)), Ok(Ok(())));
+    assert!(receive.recv_timeout(Duration::from_millis(10)).is_err(), "the callback is gone after one call");
+    ready.on_ready(|_| panic!("a panic in a callback, on purpose")).unwrap();
+    assert_eq!(x.to_host().unwrap(), floats(&[1.0]));
+}
+
+#[test]
+fn threads_share_a_program() {
+    let client = client(1);
+    let add = on_one_device(&client, &hlo::add(64));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (client, add) = (&client, &add);
+            scope.spawn(move || {
+                for i in 0..50 {
+                    let value = (thread * 1000 + i) as f32;
+                    let x = upload(client, &floats(&[value; 64]), 0);
+                    let sum = add.execute(&[vec![&x, &x]]).unwrap();
+                    assert_eq!(sum[0][0].to_host().unwrap(), floats(&[2.0 * value; 64]));
+                }
+            });
+        }
+    });
+}
+
+/// Resident memory of this process, in bytes.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_leaks() {
+    let client = client(1);
+    let add = on_one_device(&client, &hlo::add(1024));
+    let round = |n: usize| {
+        for _ in 0..n {
+            let x = client.buffer_from_tensor(floats(&[1.0; 1024]), &client.addressable_devices()[0]).unwrap();
+            let sum = add.execute(&[vec![&x, &x]]).unwrap();
+            sum[0][0].ready().unwrap().on_ready(|_| ()).unwrap();
+            assert_eq!(sum[0][0].to_host().unwrap().bytes().len(), 4096);
+            // Errors too are C objects.
+            assert!(client.compile(b"x", &CompileOptions::default()).is_err());
+        }
+    };
+    round(2000);
+    let before = resident();
+    round(20_000);
+    let grown = resident().saturating_sub(before);
+    // One leaked buffer or host copy a round would be 80 MB or more, one leaked event or error several.
+    assert!(grown < 8 << 20, "grew by {grown} bytes over 20,000 rounds");
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_refused_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("plugin.so");
+    std::fs::write(&text, "hello").unwrap();
+    let error = Plugin::load(&text).unwrap_err().to_string();
+    assert!(error.contains("plugin.so cannot be opened"), "{error}");
+    let missing = dir.path().join("missing.so");
+    let error = Plugin::load(&missing).unwrap_err().to_string();
+    assert!(error.contains("missing.so cannot be opened: No such file"), "{error}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_library_without_the_entry_point_is_refused() {
+    // Whatever C library this process runs with is a library without GetPjrtApi.
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let library = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libc"));
+    let error = Plugin::load(library.expect("a C library").as_ref()).unwrap_err();
+    assert!(matches!(error, PjrtError::NotAPlugin { .. }), "{error}");
+    assert!(error.to_string().contains("does not export GetPjrtApi"), "{error}");
+}
+
+#[test]
+fn a_plugin_says_what_it_is() {
+    let plugin = plugin();
+    let (major, minor) = plugin.api_version();
+    assert!(major == 0 && minor >= 57, "{major}.{minor}");
+    plugin.attributes().unwrap();
+    assert!(format!("{plugin:?}").contains(&format!("{major}.{minor}")));
+    let again = Plugin::load(plugin.path()).unwrap();
+    assert_eq!(again.path(), plugin.path());
+    let error = plugin.client(&[CreateOption::new("cpu_device_count", "four")]).unwrap_err();
+    assert!(error.to_string().starts_with("PJRT_Client_Create: "), "{error}");
+}
+
+/// Programs small enough to be written as protos by hand. Field numbers from openxla/xla `xla/service/hlo.proto` and
+/// `xla/xla_data.proto`.
+mod hlo {
+    use prost::Message;
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Layout {
+        #[prost(int64, repeated, tag = "1")]
+        minor_to_major: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Shape {
+        #[prost(int32, tag = "2")]
+        element_type: i32,
+        #[prost(int64, repeated, tag = "3")]
+        dimensions: Vec<i64>,
+        #[prost(message, optional, tag = "5")]
+        layout: Option<Layout>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct ProgramShape {
+        #[prost(message, repeated, tag = "1")]
+        parameters: Vec<Shape>,
+        #[prost(message, optional, tag = "2")]
+        result: Option<Shape>,
+        #[prost(string, repeated, tag = "3")]
+        parameter_names: Vec<String>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Instruction {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "2")]
+        opcode: String,
+        #[prost(message, optional, tag = "3")]
+        shape: Option<Shape>,
+        #[prost(int64, tag = "9")]
+        parameter_number: i64,
+        #[prost(int64, tag = "35")]
+        id: i64,
+        #[prost(int64, repeated, tag = "36")]
+        operand_ids: Vec<i64>,
+        #[prost(int64, repeated, tag = "38")]
+        called_computation_ids: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Computation {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(message, repeated, tag = "2")]
+        instructions: Vec<Instruction>,
+        #[prost(message, optional, tag = "4")]
+        program_shape: Option<ProgramShape>,
+        #[prost(int64, tag = "5")]
+        id: i64,
+        #[prost(int64, tag = "6")]
+        root_id: i64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct AliasEntry {
+        #[prost(int64, tag = "2")]
+        parameter_number: i64,
+        #[prost(int32, tag = "4")]
+        kind: i32,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Alias {
+        #[prost(message, repeated, tag = "1")]
+        entries: Vec<AliasEntry>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Module {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "2")]
+        entry_computation_name: String,
+        #[prost(message, repeated, tag = "3")]
+        computations: Vec<Computation>,
+        #[prost(message, optional, tag = "4")]
+        host_program_shape: Option<ProgramShape>,
+        #[prost(int64, tag = "5")]
+        id: i64,
+        #[prost(int64, tag = "6")]
+        entry_computation_id: i64,
+        #[prost(message, optional, tag = "8")]
+        input_output_alias: Option<Alias>,
+    }
+
+    fn f32(dimensions: &[i64]) -> Shape {
+        let minor_to_major = (0..dimensions.len() as i64).rev().collect();
+        Shape { element_type: 11, dimensions: dimensions.to_vec(), layout: Some(Layout { minor_to_major }) }
+    }
+
+    fn instruction(id: i64, opcode: &str, shape: Shape, operand_ids: &[i64]) -> Instruction {
+        Instruction {
+            name: format!("{opcode}.{id}"),
+            opcode: opcode.to_owned(),
+            shape: Some(shape),
+            id,
+            operand_ids: operand_ids.to_vec(),
+            ..Instruction::default()
+        }
+    }
+
+    /// The instructions in order; the last is the root.
+    fn computation(id: i64, name: &str, mut instructions: Vec<Instruction>) -> Computation {
+        let (mut parameters, mut parameter_names) = (Vec::new(), Vec::new());
+        for instruction in instructions.iter_mut().filter(|i| i.opcode == "parameter") {
+            instruction.parameter_number = parameters.len() as i64;
+            parameters.extend(instruction.shape.clone());
+            parameter_names.push(instruction.name.clone());
+        }
+        let root = instructions.last().cloned().unwrap_or_default();
+        Computation {
+            name: name.to_owned(),
+            program_shape: Some(ProgramShape { parameters, result: root.shape, parameter_names }),
+            root_id: root.id,
+            instructions,
+            id,
+        }
+    }
+
+    /// Two parameters of shape `dims` and their sum, ids from `100 * n` on.
+    fn sum(n: i64, name: &str, dims: &[i64]) -> Computation {
+        let id = 100 * n;
+        let instructions = vec![
+            instruction(id + 1, "parameter", f32(dims), &[]),
+            instruction(id + 2, "parameter", f32(dims), &[]),
+            instruction(id + 3, "add", f32(dims), &[id + 1, id + 2]),
+        ];
+        computation(n, name, instructions)
+    }
+
+    /// `others` and, last, the entry computation: the sum of two arrays of `n`.
+    pub fn add_computation(n: i64, others: &[Computation]) -> Vec<Computation> {
+        others.iter().cloned().chain([sum(1, "main", &[n])]).collect()
+    }
+
+    /// A module whose entry is the last computation; `donated` is the parameter whose memory the output takes.
+    pub fn module(name: &str, computations: Vec<Computation>, donated: Option<i64>) -> Vec<u8> {
+        let entry = computations.last().cloned().unwrap_or_default();
+        let may_alias = 1;
+        Module {
+            name: name.to_owned(),
+            entry_computation_name: entry.name,
+            host_program_shape: entry.program_shape,
+            entry_computation_id: entry.id,
+            id: 1,
+            computations,
+            input_output_alias: donated
+                .map(|parameter_number| Alias { entries: vec![AliasEntry { parameter_number, kind: may_alias }] }),
+        }
+        .encode_to_vec()
+    }
+
+    pub fn add(n: i64) -> Vec<u8> {
+        module("add", add_computation(n, &[]), None)
+    }
+
+    /// Every replica's array of `n`, summed.
+    pub fn all_reduce(n: i64) -> Vec<u8> {
+        let mut all_reduce = instruction(102, "all-reduce", f32(&[n]), &[101]);
+        all_reduce.called_computation_ids = vec![2];
+        let entry = computation(1, "main", vec![instruction(101, "parameter", f32(&[n]), &[]), all_reduce]);
+        module("all_reduce", vec![sum(2, "sum", &[]), entry], None)
+    }
+
+    /// One number, `n` times.
+    pub fn broadcast(n: i64) -> Vec<u8> {
+        let instructions =
+            vec![instruction(101, "parameter", f32(&[]), &[]), instruction(102, "broadcast", f32(&[n]), &[101])];
+        module("broadcast", vec![computation(1, "main", instructions)], None)
+    }
+}
