@@ -1,0 +1,217 @@
+//! The stages that optimizers are chains of, as functions on tensors: clip → [`scale_by_adam`] →
+//! [`add_decayed_weights`] → [`scale_by_trust_ratio`] → [`apply`].
+//!
+//! One call treats one parameter tensor: that is LAMB's *layer*. If encoder layers were ever stacked into one tensor, the
+//! norms here would have to keep the layer axis. All arithmetic is in the weights' element type (f32).
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::Tensor;
+
+/// ‖x‖, the root of the sum of squares, a scalar.
+pub fn norm(x: Tensor<'_>) -> Tensor<'_> {
+    x.square().sum().sqrt()
+}
+
+/// The norm of all tensors together, as if they were one.
+pub fn global_norm<'g>(tensors: &[Tensor<'g>]) -> Tensor<'g> {
+    let squares = tensors.iter().map(|x| x.square().sum());
+    squares.reduce(|a, b| a + b).expect("a model has parameters").sqrt()
+}
+
+/// scalar · x
+pub fn scale<'g>(scalar: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
+    scalar.broadcast_like(x, &[]) * x
+}
+
+/// What is done to the gradients before anything else sees them.
+///
+/// Implementations differ in whether they clip before or after the all-reduce. Here the loss has one denominator for the
+/// global batch, so a replica's own gradient is a part of the sum and has no norm of interest: clipping is after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum GradientClip {
+    #[default]
+    None,
+    /// By the norm n of all gradients together, to at most c = `max`.
+    GlobalNorm {
+        max: f64,
+        #[serde(default)]
+        formula: ClipFormula,
+    },
+    /// Each tensor by its own norm, whatever it is: g / (‖g‖ + 10⁻⁶). LANS, arXiv 2006.13484.
+    PerTensor,
+}
+
+/// How the global norm n and its bound c become a factor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipFormula {
+    /// g · c / max(n, c): `tf.clip_by_global_norm`.
+    #[default]
+    Tensorflow,
+    /// g / max(1, n / c): apex FusedLAMB. The same number but for rounding.
+    Apex,
+    /// g · min(1, c / (n + 10⁻⁶)): apex DistributedFusedLAMB.
+    DistributedFusedLamb,
+}
+
+impl GradientClip {
+    /// The clipped gradients; `global_norm` is the norm of all of them together.
+    pub(super) fn clip<'g>(self, gradients: &[Tensor<'g>], global_norm: Tensor<'g>) -> Vec<Tensor<'g>> {
+        let n = global_norm;
+        let factor = match self {
+            GradientClip::None => return gradients.to_vec(),
+            GradientClip::PerTensor => {
+                return gradients.iter().map(|&g| scale(1.0 / (norm(g) + 1e-6), g)).collect();
+            }
+            GradientClip::GlobalNorm { max: c, formula } => match formula {
+                ClipFormula::Tensorflow => c / n.maximum(n.filled(c)),
+                ClipFormula::Apex => 1.0 / (n / c).maximum(n.filled(1.0)),
+                ClipFormula::DistributedFusedLamb => (c / (n + 1e-6)).minimum(n.filled(1.0)),
+            },
+        };
+        gradients.iter().map(|&g| scale(factor, g)).collect()
+    }
+
+    pub(super) fn describe(self) -> String {
+        match self {
+            GradientClip::None => "none".to_string(),
+            GradientClip::PerTensor => "each tensor to norm 1: g / (‖g‖ + 1e-6)".to_string(),
+            GradientClip::GlobalNorm { max, formula } => {
+                let formula = match formula {
+                    ClipFormula::Tensorflow => "g · c / max(n, c)",
+                    ClipFormula::Apex => "g / max(1, n / c)",
+                    ClipFormula::DistributedFusedLamb => "g · min(1, c / (n + 1e-6))",
+                };
+                format!("global norm n to at most c = {max}: {formula}")
+            }
+        }
+    }
+}
+
+/// Where Adam's bias correction is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BiasCorrection {
+    /// Nowhere: the moments are used as they are.
+    None,
+    /// To the moments: m̂ = m / (1 − β1ᵗ), v̂ = v / (1 − β2ᵗ).
+    InUpdate,
+    /// To the learning rate, outside of the trust ratio: η·√(1 − β2ᵗ) / (1 − β1ᵗ). DeepSpeed's FusedLamb.
+    LearningRateOnly,
+}
+
+/// Which side of the root ε is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EpsilonPlace {
+    /// √v + ε
+    OutsideSqrt,
+    /// √(v + ε)
+    InsideSqrt,
+}
+
+/// Adam's constants.
+#[derive(Clone, Copy, Debug)]
+pub struct Adam {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub epsilon_place: EpsilonPlace,
+    pub bias_correction: BiasCorrection,
+    /// True: the new gradient enters m with 1 − β1. False: with 1 (apex `grad_averaging=False`).
+    pub grad_averaging: bool,
+}
+
+/// 1 − βᵗ for a scalar t ≥ 1, accurate where βᵗ is close to 1 (with β = 0.999 the difference of the two loses four digits
+/// of f32): with y = t·ln β, 1 − eʸ = −2·tanh(y/2) / (1 − tanh(y/2)).
+fn one_minus_power<'g>(beta: f64, t: Tensor<'g>) -> Tensor<'g> {
+    let half = (t * (0.5 * beta.ln())).tanh();
+    -2.0 * half / (1.0 - half)
+}
+
+/// ```text
+/// m ← β1·m + (1 − β1)·g          m̂ = m / (1 − β1ᵗ)
+/// v ← β2·v + (1 − β2)·g²         v̂ = v / (1 − β2ᵗ)
+/// r = m̂ / (√v̂ + ε)
+/// ```
+/// Returns r and the new moments. `t` is the update's number, from 1, a scalar of g's type.
+pub fn scale_by_adam<'g>(
+    adam: &Adam,
+    g: Tensor<'g>,
+    m: Tensor<'g>,
+    v: Tensor<'g>,
+    t: Tensor<'g>,
+) -> (Tensor<'g>, Tensor<'g>, Tensor<'g>) {
+    let share = if adam.grad_averaging { 1.0 - adam.beta1 } else { 1.0 };
+    let m = adam.beta1 * m + share * g;
+    let v = adam.beta2 * v + (1.0 - adam.beta2) * g.square();
+    let (m_hat, v_hat) = match adam.bias_correction {
+        BiasCorrection::InUpdate => {
+            (scale(1.0 / one_minus_power(adam.beta1, t), m), scale(1.0 / one_minus_power(adam.beta2, t), v))
+        }
+        BiasCorrection::None | BiasCorrection::LearningRateOnly => (m, v),
+    };
+    let denominator = match adam.epsilon_place {
+        EpsilonPlace::OutsideSqrt => v_hat.sqrt() + adam.epsilon,
+        EpsilonPlace::InsideSqrt => (v_hat + adam.epsilon).sqrt(),
+    };
+    (m_hat / denominator, m, v)
+}
+
+/// The learning rate with [`BiasCorrection::LearningRateOnly`] applied, unchanged otherwise.
+pub fn corrected_learning_rate<'g>(adam: &Adam, rate: Tensor<'g>, t: Tensor<'g>) -> Tensor<'g> {
+    match adam.bias_correction {
+        BiasCorrection::LearningRateOnly => {
+            rate * one_minus_power(adam.beta2, t).sqrt() / one_minus_power(adam.beta1, t)
+        }
+        BiasCorrection::None | BiasCorrection::InUpdate => rate,
+    }
+}
+
+/// u = r + λ·w
+pub fn add_decayed_weights<'g>(r: Tensor<'g>, w: Tensor<'g>, lambda: f64) -> Tensor<'g> {
+    if lambda == 0.0 { r } else { r + lambda * w }
+}
+
+/// φ of the paper: what the weight's norm counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Phi {
+    /// φ(z) = z: the authors' own code.
+    #[default]
+    Identity,
+    /// φ(z) = min(max(z, `min`), `max`): the paper's example; it gives no bounds.
+    Clamp { min: f64, max: f64 },
+}
+
+/// Bounds of a trust ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RatioClamp {
+    pub min: f64,
+    pub max: f64,
+}
+
+/// The trust ratio φ(‖w‖) / ‖u‖, a scalar; 1 where either norm is 0, so that a tensor that starts at zero can leave it.
+pub fn trust_ratio<'g>(phi: Phi, clamp: Option<RatioClamp>, w: Tensor<'g>, u: Tensor<'g>) -> Tensor<'g> {
+    let (w_norm, u_norm) = (norm(w), norm(u));
+    let phi_w = match phi {
+        Phi::Identity => w_norm,
+        Phi::Clamp { min, max } => w_norm.maximum(w_norm.filled(min)).minimum(w_norm.filled(max)),
+    };
+    let both = w_norm.gt(w_norm.filled(0.0)).and(u_norm.gt(u_norm.filled(0.0)));
+    let one = w_norm.filled(1.0);
+    let ratio = phi_w / both.select(u_norm, one);
+    let ratio = match clamp {
+        None => ratio,
+        Some(RatioClamp { min, max }) => ratio.maximum(ratio.filled(min)).minimum(ratio.filled(max)),
+    };
+    both.select(ratio, one)
+}
+
+/// w ← w − η·u
+pub fn apply<'g>(w: Tensor<'g>, learning_rate: Tensor<'g>, u: Tensor<'g>) -> Tensor<'g> {
+    w - scale(learning_rate, u)
+}

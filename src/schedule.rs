@@ -1,0 +1,485 @@
+//! Everything that depends on the number of the step, as one pure function: [`Schedule::at`].
+//!
+//! A **step** is one weight update; steps are counted from 0 over the whole run. A [`Phase`] is a stretch of steps with one
+//! batch shape and one learning-rate curve; the rate warms up again at the start of every phase. Nothing here remembers
+//! anything, so a resumed run asks the same question and gets the same answer.
+
+use serde::{Deserialize, Serialize};
+
+/// A stretch of steps with one batch shape: a `[[phase]]` table of a run file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    #[serde(default)]
+    pub name: String,
+    pub sequence_length: usize,
+    /// Slots for predicted tokens in each sequence.
+    pub predictions: usize,
+    /// Sequences in one step, over all replicas and hosts.
+    pub global_batch: usize,
+    /// Sequences that one replica takes at a time.
+    pub micro_batch: usize,
+    pub steps: u64,
+    /// The peak rate. Exactly one of this and `sqrt_scaled` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// The peak rate from one known to be good at another batch; see [`sqrt_batch_scaling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqrt_scaled: Option<SqrtScaled>,
+    #[serde(default)]
+    pub warmup: Warmup,
+    #[serde(default)]
+    pub decay: Decay,
+    #[serde(default)]
+    pub curve: Curve,
+    /// Whether the optimizer's moments continue from the phase before (true) or start again from zero.
+    #[serde(default = "yes")]
+    pub carry_moments: bool,
+    /// Whether the step count of the bias correction continues from the phase before (true) or starts again from one, as
+    /// NVIDIA's second phase does.
+    #[serde(default = "yes")]
+    pub carry_step: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A rate known to be good at some batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqrtScaled {
+    pub base_rate: f64,
+    pub base_batch: usize,
+}
+
+/// How long the rate rises.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Warmup {
+    Steps(u64),
+    /// A share of the phase's steps, from 0 to 1.
+    Proportion(f64),
+    /// A share that grows with the batch; see [`linear_epoch_warmup`].
+    LinearEpoch {
+        base_proportion: f64,
+        base_batch: usize,
+    },
+}
+
+impl Default for Warmup {
+    fn default() -> Self {
+        Warmup::Steps(0)
+    }
+}
+
+/// What the rate does after its peak.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Decay {
+    Constant,
+    /// (1 − progress)^power, down to the rate `end`.
+    Polynomial {
+        power: f64,
+        #[serde(default)]
+        end: f64,
+    },
+}
+
+impl Default for Decay {
+    fn default() -> Self {
+        Decay::Polynomial { power: 1.0, end: 0.0 }
+    }
+}
+
+/// How warm-up and decay are joined. With t the step in the phase from 0, T the phase's steps, W the warm-up steps:
+///
+/// | curve | t < W | afterwards, d(progress) |
+/// |---|---|---|
+/// | `continuous` | peak·(t+1)/W | d((t−W)/(T−W)): starts at the peak, no step has rate 0 |
+/// | `google` | peak·t/W | d(t/T): the first step has rate 0, and the rate jumps down when the warm-up ends |
+/// | `nvidia` | peak·(t+1)/W | d((t+1)/T): jumps down likewise, and the last step has rate 0 (or `end`) |
+///
+/// Sources: google-research/bert `optimization.py`; NVIDIA/DeepLearningExamples, PyTorch BERT, `schedulers.py`
+/// (PolyWarmUpScheduler, which does not round W to whole steps; neither do we for this curve).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Curve {
+    #[default]
+    Continuous,
+    Google,
+    Nvidia,
+}
+
+/// A phase, or a question about the schedule, makes no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ScheduleError {
+    #[error("a schedule requires at least one [[phase]], got none")]
+    Empty,
+    #[error("phase {phase:?}: {key} requires {requires}, got {got}")]
+    Phase { phase: String, key: &'static str, requires: String, got: String },
+    #[error("step {step} is past the end: the schedule has {steps} steps (0 to {})", steps - 1)]
+    PastTheEnd { step: u64, steps: u64 },
+}
+
+/// All that step n is: one answer to one question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepPlan {
+    /// Index into the schedule's phases.
+    pub phase: usize,
+    /// Steps of this phase before this one; 0 where a phase begins.
+    pub step_in_phase: u64,
+    pub sequence_length: usize,
+    pub predictions: usize,
+    pub global_batch: usize,
+    pub micro_batch: usize,
+    pub learning_rate: f64,
+    /// Number of the step's first sequence among the phase's sequences.
+    pub first_example: u64,
+    /// The update's number for bias correction, from 1.
+    pub optimizer_step: u64,
+}
+
+/// A validated list of phases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    phases: Vec<Phase>,
+    /// First step of each phase, and behind them the number of all steps.
+    starts: Vec<u64>,
+}
+
+impl Schedule {
+    /// # Errors
+    /// If there is no phase, or one has a value that no phase can have.
+    pub fn new(mut phases: Vec<Phase>) -> Result<Self, ScheduleError> {
+        if phases.is_empty() {
+            return Err(ScheduleError::Empty);
+        }
+        let mut starts = vec![0];
+        for (i, phase) in phases.iter_mut().enumerate() {
+            if phase.name.is_empty() {
+                phase.name = format!("{}", i + 1);
+            }
+            phase.validate()?;
+            starts.push(starts[i] + phase.steps);
+        }
+        Ok(Schedule { phases, starts })
+    }
+
+    pub fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.starts[self.phases.len()]
+    }
+
+    /// The step at which phase `phase` begins.
+    pub fn start_of(&self, phase: usize) -> u64 {
+        self.starts[phase]
+    }
+
+    /// What step `n` (from 0) is.
+    ///
+    /// # Errors
+    /// If the schedule has no step `n`.
+    pub fn at(&self, n: u64) -> Result<StepPlan, ScheduleError> {
+        if n >= self.steps() {
+            return Err(ScheduleError::PastTheEnd { step: n, steps: self.steps() });
+        }
+        let index = self.starts.partition_point(|&start| start <= n) - 1;
+        let (phase, step_in_phase) = (&self.phases[index], n - self.starts[index]);
+        // The count restarts where the last phase up to here began that does not carry it.
+        let counted_from = (1..=index).rev().find(|&i| !self.phases[i].carry_step).map_or(0, |i| self.starts[i]);
+        Ok(StepPlan {
+            phase: index,
+            step_in_phase,
+            sequence_length: phase.sequence_length,
+            predictions: phase.predictions,
+            global_batch: phase.global_batch,
+            micro_batch: phase.micro_batch,
+            learning_rate: phase.learning_rate_at(step_in_phase),
+            first_example: step_in_phase * phase.global_batch as u64,
+            optimizer_step: n - counted_from + 1,
+        })
+    }
+}
+
+impl Phase {
+    /// # Errors
+    /// The first key whose value is impossible, with what it requires.
+    pub fn validate(&self) -> Result<(), ScheduleError> {
+        let refuse = |key, requires: &str, got: String| {
+            Err(ScheduleError::Phase { phase: self.name.clone(), key, requires: requires.to_string(), got })
+        };
+        let sizes = [
+            ("sequence_length", self.sequence_length as u64),
+            ("predictions", self.predictions as u64),
+            ("global_batch", self.global_batch as u64),
+            ("micro_batch", self.micro_batch as u64),
+            ("steps", self.steps),
+        ];
+        if let Some((key, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return refuse(key, "at least 1", "0".to_string());
+        }
+        if self.predictions > self.sequence_length {
+            let requires = format!("at most sequence_length ({})", self.sequence_length);
+            return refuse("predictions", &requires, self.predictions.to_string());
+        }
+        if !self.global_batch.is_multiple_of(self.micro_batch) {
+            let requires = format!("a multiple of micro_batch ({})", self.micro_batch);
+            return refuse("global_batch", &requires, self.global_batch.to_string());
+        }
+        let requires = "a positive number, given once: as learning_rate or by sqrt_scaled";
+        let base = self.sqrt_scaled.map(|s| s.base_rate);
+        match (self.learning_rate, base) {
+            (Some(rate), None) | (None, Some(rate)) if rate.is_finite() && rate > 0.0 => {}
+            (given, base) => return refuse("learning_rate", requires, format!("{given:?} and {base:?}")),
+        }
+        if self.sqrt_scaled.is_some_and(|s| s.base_batch == 0) {
+            return refuse("sqrt_scaled.base_batch", "at least 1", "0".to_string());
+        }
+        let warmup = self.warmup_steps();
+        if !(0.0..=self.steps as f64).contains(&warmup) {
+            return refuse(
+                "warmup",
+                "between none and all of the phase's steps",
+                format!("{warmup} of {}", self.steps),
+            );
+        }
+        if let Decay::Polynomial { power, end } = self.decay {
+            if !(power.is_finite() && power > 0.0) {
+                return refuse("decay.polynomial.power", "a positive number", power.to_string());
+            }
+            if !(0.0..=self.peak()).contains(&end) {
+                let requires = format!("a rate from 0 to the peak ({})", self.peak());
+                return refuse("decay.polynomial.end", &requires, end.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many micro-batches each of `replicas` (over all hosts) takes in one step.
+    ///
+    /// # Errors
+    /// If the global batch does not divide evenly.
+    pub fn micro_batches(&self, replicas: usize) -> Result<usize, ScheduleError> {
+        let at_once = self.micro_batch * replicas;
+        if at_once == 0 || !self.global_batch.is_multiple_of(at_once) {
+            return Err(ScheduleError::Phase {
+                phase: self.name.clone(),
+                key: "global_batch",
+                requires: format!("a multiple of micro_batch × replicas ({} × {replicas})", self.micro_batch),
+                got: self.global_batch.to_string(),
+            });
+        }
+        Ok(self.global_batch / at_once)
+    }
+
+    /// The highest rate of the phase.
+    pub fn peak(&self) -> f64 {
+        match (self.learning_rate, self.sqrt_scaled) {
+            (Some(rate), _) => rate,
+            (None, Some(s)) => sqrt_batch_scaling(s.base_rate, s.base_batch, self.global_batch).value,
+            (None, None) => f64::NAN,
+        }
+    }
+
+    /// Steps over which the rate rises; whole but for the curve `nvidia`.
+    pub fn warmup_steps(&self) -> f64 {
+        let proportion = match self.warmup {
+            Warmup::Steps(steps) => return steps as f64,
+            Warmup::Proportion(proportion) => proportion,
+            Warmup::LinearEpoch { base_proportion, base_batch } => {
+                linear_epoch_warmup(base_proportion, base_batch, self.global_batch).value
+            }
+        };
+        let steps = proportion * self.steps as f64;
+        if self.curve == Curve::Nvidia { steps } else { steps.round() }
+    }
+
+    /// What the scaling helpers chose for this phase, a sentence each; nothing where none was asked.
+    pub fn choices(&self) -> Vec<String> {
+        let rate =
+            self.sqrt_scaled.map(|s| sqrt_batch_scaling(s.base_rate, s.base_batch, self.global_batch).explanation);
+        let warmup = match self.warmup {
+            Warmup::LinearEpoch { base_proportion, base_batch } => {
+                Some(linear_epoch_warmup(base_proportion, base_batch, self.global_batch).explanation)
+            }
+            _ => None,
+        };
+        rate.into_iter().chain(warmup).collect()
+    }
+
+    /// The rate of the phase's step `t`, from 0.
+    pub fn learning_rate_at(&self, t: u64) -> f64 {
+        let (t, steps, warmup, peak) = (t as f64, self.steps as f64, self.warmup_steps(), self.peak());
+        match self.curve {
+            Curve::Continuous if t < warmup => peak * (t + 1.0) / warmup,
+            Curve::Continuous => self.decayed(peak, (t - warmup) / (steps - warmup)),
+            Curve::Google if t < warmup => peak * t / warmup,
+            Curve::Google => self.decayed(peak, t / steps),
+            Curve::Nvidia if t + 1.0 < warmup => peak * (t + 1.0) / warmup,
+            Curve::Nvidia => self.decayed(peak, (t + 1.0) / steps),
+        }
+    }
+
+    fn decayed(&self, peak: f64, progress: f64) -> f64 {
+        match self.decay {
+            Decay::Constant => peak,
+            Decay::Polynomial { power, end } => end + (peak - end) * (1.0 - progress).powf(power),
+        }
+    }
+}
+
+/// A number that a rule of thumb chose, and the sentence that says how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaled {
+    pub value: f64,
+    pub explanation: String,
+}
+
+/// Square-root scaling of the learning rate: rate · √(batch / base batch). Source: arXiv 1904.00962, section 4
+/// ("untuned LAMB": 5/(2³·10³) at 512 becomes 5/10³ at 32,768).
+pub fn sqrt_batch_scaling(base_rate: f64, base_batch: usize, batch: usize) -> Scaled {
+    let value = base_rate * (batch as f64 / base_batch as f64).sqrt();
+    let explanation = format!(
+        "learning rate {value:.6} at batch {batch}: {base_rate} at batch {base_batch}, scaled by the square root"
+    );
+    Scaled { value, explanation }
+}
+
+/// Linear-epoch warm-up: the warm-up, counted in epochs, grows in proportion to the batch; for a fixed number of epochs so
+/// does its share of the steps. Source: arXiv 1904.00962, section 4 (1/320 at 512 becomes 1/5 at 32,768).
+pub fn linear_epoch_warmup(base_proportion: f64, base_batch: usize, batch: usize) -> Scaled {
+    let value = base_proportion * (batch as f64 / base_batch as f64);
+    let explanation = format!(
+        "warm-up over {value:.6} of the steps at batch {batch}: {base_proportion:.6} at batch {base_batch}, scaled linearly"
+    );
+    Scaled { value, explanation }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(text: &str) -> Phase {
+        toml::from_str(text).unwrap()
+    }
+
+    fn nvidia() -> Schedule {
+        let one = phase(
+            "sequence_length = 128\npredictions = 20\nglobal_batch = 65536\nmicro_batch = 64\nsteps = 7038\n\
+             learning_rate = 6e-3\nwarmup = { proportion = 0.2843 }\ndecay = { polynomial = { power = 0.5 } }\n\
+             curve = 'nvidia'",
+        );
+        let two = phase(
+            "sequence_length = 512\npredictions = 80\nglobal_batch = 32768\nmicro_batch = 8\nsteps = 1563\n\
+             learning_rate = 4e-3\nwarmup = { proportion = 0.128 }\ndecay = { polynomial = { power = 0.5 } }\n\
+             curve = 'nvidia'\ncarry_step = false",
+        );
+        Schedule::new(vec![one, two]).unwrap()
+    }
+
+    #[test]
+    fn nvidias_two_phases() {
+        let schedule = nvidia();
+        assert_eq!((schedule.steps(), schedule.start_of(1)), (8601, 7038));
+        let rate = |n| schedule.at(n).unwrap().learning_rate;
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        // The warm-up is 0.2843 · 7038 = 2000.9 steps long; the first update is not wasted.
+        close(rate(0), 6e-3 / (0.2843 * 7038.0));
+        close(rate(1999), 6e-3 * 2000.0 / (0.2843 * 7038.0));
+        // Then the rate jumps to peak · √(1 − progress) and reaches zero at the last step.
+        close(rate(2000), 6e-3 * (1.0 - 2001.0 / 7038.0f64).sqrt());
+        close(rate(7037), 0.0);
+        // Phase 2 warms up again and its count restarts.
+        let plan = schedule.at(7038).unwrap();
+        assert_eq!((plan.phase, plan.step_in_phase, plan.sequence_length, plan.predictions), (1, 0, 512, 80));
+        assert_eq!((plan.global_batch, plan.first_example, plan.optimizer_step), (32768, 0, 1));
+        close(plan.learning_rate, 4e-3 / (0.128 * 1563.0));
+        assert_eq!(schedule.at(7037).unwrap().optimizer_step, 7038);
+        assert_eq!(schedule.at(8600).unwrap().first_example, 1562 * 32768);
+        let e = schedule.at(8601).unwrap_err();
+        assert_eq!(e.to_string(), "step 8601 is past the end: the schedule has 8601 steps (0 to 8600)");
+    }
+
+    #[test]
+    fn the_papers_phases_restart_the_warm_up_and_carry_the_count() {
+        let text = |length: usize, batch: usize, steps: u64| {
+            format!(
+                "sequence_length = {length}\npredictions = 20\nglobal_batch = {batch}\nmicro_batch = 64\nsteps = {steps}\n\
+                 sqrt_scaled = {{ base_rate = 0.000625, base_batch = 512 }}\n\
+                 warmup = {{ linear_epoch = {{ base_proportion = 0.003125, base_batch = 512 }} }}\ncurve = 'google'"
+            )
+        };
+        let schedule = Schedule::new(vec![phase(&text(128, 32768, 14063)), phase(&text(512, 32768, 1562))]).unwrap();
+        assert_eq!(schedule.steps(), 15625);
+        let [one, two] = schedule.phases() else { panic!("two phases") };
+        // The table of untuned LAMB: 5/10³ and a fifth of the steps at 32,768.
+        assert!((one.peak() - 0.005).abs() < 1e-15);
+        assert_eq!((one.warmup_steps(), two.warmup_steps()), (2813.0, 312.0));
+        assert_eq!(one.choices().len(), 2);
+        let rate = |n| schedule.at(n).unwrap().learning_rate;
+        assert_eq!((rate(0), rate(14063)), (0.0, 0.0));
+        assert!((rate(2812) - 0.005 * 2812.0 / 2813.0).abs() < 1e-15);
+        assert!((rate(2813) - 0.005 * (1.0 - 2813.0 / 14063.0)).abs() < 1e-15);
+        assert_eq!(schedule.at(14063).unwrap().optimizer_step, 14064);
+    }
+
+    #[test]
+    fn the_tables_of_the_scaling_rules() {
+        for (batch, rate, warmup) in [
+            (512, 0.000625, 1.0 / 320.0),
+            (1024, 0.000884, 1.0 / 160.0),
+            (2048, 0.00125, 1.0 / 80.0),
+            (4096, 0.001768, 1.0 / 40.0),
+            (8192, 0.0025, 1.0 / 20.0),
+            (16384, 0.003536, 1.0 / 10.0),
+            (32768, 0.005, 1.0 / 5.0),
+        ] {
+            assert!((sqrt_batch_scaling(0.000625, 512, batch).value - rate).abs() < 5e-7, "{batch}");
+            assert!((linear_epoch_warmup(1.0 / 320.0, 512, batch).value - warmup).abs() < 1e-12, "{batch}");
+        }
+        let chosen = sqrt_batch_scaling(0.000625, 512, 32768).explanation;
+        assert_eq!(chosen, "learning rate 0.005000 at batch 32768: 0.000625 at batch 512, scaled by the square root");
+    }
+
+    #[test]
+    fn the_continuous_curve_wastes_no_step_and_does_not_jump() {
+        let phase = phase(
+            "sequence_length = 8\npredictions = 2\nglobal_batch = 4\nmicro_batch = 4\nsteps = 10\nlearning_rate = 1.0\n\
+             warmup = { steps = 4 }\ndecay = { polynomial = { power = 2.0, end = 0.1 } }",
+        );
+        let rates: Vec<f64> = (0..10).map(|t| phase.learning_rate_at(t)).collect();
+        assert_eq!(rates[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
+        assert!((rates[9] - (0.1 + 0.9 / 36.0)).abs() < 1e-15);
+        let constant = Phase { decay: Decay::Constant, ..phase };
+        assert_eq!((constant.learning_rate_at(1), constant.learning_rate_at(9)), (0.5, 1.0));
+    }
+
+    #[test]
+    fn impossible_phases_are_refused_by_name_and_key() {
+        let good = nvidia().phases()[0].clone();
+        let refusal = |change: fn(&mut Phase)| {
+            let mut phase = good.clone();
+            change(&mut phase);
+            phase.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refusal(|p| p.micro_batch = 48),
+            "phase \"1\": global_batch requires a multiple of micro_batch (48), got 65536"
+        );
+        assert_eq!(
+            refusal(|p| p.predictions = 129),
+            "phase \"1\": predictions requires at most sequence_length (128), got 129"
+        );
+        assert!(refusal(|p| p.learning_rate = None).contains("given once"));
+        assert!(refusal(|p| p.warmup = Warmup::Proportion(1.5)).contains("warmup requires"));
+        assert!(refusal(|p| p.decay = Decay::Polynomial { power: 1.0, end: 1.0 }).contains("end requires a rate"));
+        assert_eq!(good.micro_batches(8).unwrap(), 128);
+        assert!(good.micro_batches(3).unwrap_err().to_string().contains("micro_batch × replicas (64 × 3)"));
+        assert_eq!(Schedule::new(vec![]).unwrap_err(), ScheduleError::Empty);
+    }
+}
