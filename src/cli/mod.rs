@@ -3,6 +3,7 @@
 
 pub mod export;
 pub mod import;
+pub mod run_config;
 pub mod run_file;
 
 use std::process::ExitCode;

@@ -38,6 +38,11 @@ impl RunFile {
         Ok(RunFile { text, overridden: true, ..file })
     }
 
+    /// The copy of a run file that a checkpoint holds.
+    pub fn from_text(origin: &Path, text: &str) -> RunFile {
+        RunFile { path: origin.to_path_buf(), text: text.to_owned(), overridden: false }
+    }
+
     /// The file as `T`, whose tables must all deny unknown fields.
     ///
     /// # Errors
@@ -82,8 +87,8 @@ fn in_table(table: &str) -> String {
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let similarity = |candidate: &str| {
         // `batch` for `global_batch`: a part of the name is a better sign than the number of letters shared.
-        let part = candidate.split('_').any(|part| part == word) as u8 as f64;
-        strsim::normalized_damerau_levenshtein(word, candidate).max(0.6 * part)
+        let letters = strsim::normalized_damerau_levenshtein(word, candidate);
+        if candidate.split('_').any(|part| part == word) { 0.6 + 0.1 * letters } else { letters }
     };
     let best = known.iter().copied().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
     (similarity(best) >= 0.5).then_some(best)

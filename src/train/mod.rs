@@ -2,4 +2,6 @@
 
 pub mod flops;
 pub mod interrupt;
+pub mod preflight;
 pub mod progress;
+pub mod run;

@@ -1,0 +1,267 @@
+//! What a run is, once everything that a run file alone decides has been checked: the meaning, not the spelling.
+//!
+//! A [`Run`] holds no device, no buffer and no open file. Two runs of equal [`Run::settings`] on equal data take the same
+//! steps; what else a run holds (where checkpoints go, how a batch is cut, when it is evaluated) changes no weight beyond
+//! rounding.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::flops::training_flops;
+use super::progress::PhaseWork;
+use crate::bert::BertConfig;
+use crate::checkpoint::sha256_hex;
+use crate::data::ExampleConfig;
+use crate::optim::OptimizerConfig;
+use crate::schedule::Schedule;
+
+/// Element type of the inputs of matrix multiplications. Weights, moments, softmax, LayerNorm, loss and optimizer are f32
+/// in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// bfloat16 with f32 accumulation.
+    Bf16,
+}
+
+/// Where the text lies and how examples are made of it: google-research/bert's `create_pretraining_data.py` by default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSettings {
+    /// A directory that `lambert prepare` made.
+    pub path: PathBuf,
+    /// Share of the tokens that is predicted.
+    #[serde(default = "default::masked_lm_prob")]
+    pub masked_lm_prob: f64,
+    /// Mask the pieces of a word together.
+    #[serde(default)]
+    pub whole_word_mask: bool,
+    /// Share of the documents that is cut into shorter sequences.
+    #[serde(default = "default::short_seq_prob")]
+    pub short_seq_prob: f64,
+}
+
+/// When and on what a run is measured: always the same held-out examples, with the same masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateSettings {
+    /// Steps from one evaluation to the next; 0 for none but the last. The last step of every phase is evaluated too.
+    pub every: u64,
+    /// Held-out examples; fewer if there are not so many.
+    pub examples: usize,
+    /// Examples on each device at once.
+    pub batch: usize,
+}
+
+impl Default for EvaluateSettings {
+    fn default() -> Self {
+        EvaluateSettings { every: 0, examples: 1024, batch: 32 }
+    }
+}
+
+/// Where and how often a run is saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// The run directory: checkpoints, metrics and TensorBoard files.
+    pub directory: PathBuf,
+    /// Steps from one checkpoint to the next; 0 for none but the last.
+    #[serde(default)]
+    pub every: u64,
+    /// Newest checkpoints that stay; 0 keeps all.
+    #[serde(default = "default::keep")]
+    pub keep: usize,
+}
+
+mod default {
+    pub fn masked_lm_prob() -> f64 {
+        0.15
+    }
+    pub fn short_seq_prob() -> f64 {
+        0.1
+    }
+    pub fn keep() -> usize {
+        3
+    }
+}
+
+/// A training run as meant.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub name: String,
+    pub seed: u64,
+    pub precision: Precision,
+    /// Updates with a gradient that is not finite that may be left out before the run stops.
+    pub skip_non_finite: u64,
+    pub model: BertConfig,
+    /// Where the first weights come from, if not from the seed: a Hugging Face directory or a checkpoint.
+    pub import: Option<PathBuf>,
+    pub optimizer: OptimizerConfig,
+    pub schedule: Schedule,
+    pub data: DataSettings,
+    pub evaluate: EvaluateSettings,
+    pub checkpoint: CheckpointSettings,
+    /// The text of the run file in force, which is copied into every checkpoint.
+    pub text: String,
+}
+
+impl Run {
+    /// How the examples of phase `phase` are made.
+    pub fn examples(&self, phase: usize) -> ExampleConfig {
+        let shape = &self.schedule.phases()[phase];
+        ExampleConfig {
+            sequence_length: shape.sequence_length,
+            max_predictions: shape.predictions,
+            masked_lm_prob: self.data.masked_lm_prob,
+            short_seq_prob: self.data.short_seq_prob,
+            whole_word_mask: self.data.whole_word_mask,
+            seed: self.seed,
+            phase: phase as u32,
+        }
+    }
+
+    /// The settings that decide what the steps do, by the names of the run file. How a batch is cut into micro-batches is
+    /// not among them.
+    pub fn settings(&self) -> Value {
+        let phases: Vec<Value> = self
+            .schedule
+            .phases()
+            .iter()
+            .map(|phase| {
+                let mut phase = json!(phase);
+                if let Some(phase) = phase.as_object_mut() {
+                    phase.remove("micro_batch");
+                }
+                phase
+            })
+            .collect();
+        json!({
+            "seed": self.seed,
+            "precision": self.precision,
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "data": {
+                "masked_lm_prob": self.data.masked_lm_prob,
+                "whole_word_mask": self.data.whole_word_mask,
+                "short_seq_prob": self.data.short_seq_prob,
+            },
+            "phase": phases,
+        })
+    }
+
+    /// Names what a resumed run must share: [`Run::settings`] and the data they are applied to.
+    pub fn fingerprint(&self, data_fingerprint: &str) -> String {
+        sha256_hex(format!("{}\n{data_fingerprint}", self.settings()).as_bytes())
+    }
+
+    /// Sequences and tokens (padding included) of each phase and of the run.
+    pub fn arithmetic(&self) -> Vec<Arithmetic> {
+        let phases = self.schedule.phases();
+        phases
+            .iter()
+            .map(|phase| {
+                let sequences = phase.steps * phase.global_batch as u64;
+                Arithmetic {
+                    sequences,
+                    tokens: sequences * phase.sequence_length as u64,
+                    flops: sequences as f64 * training_flops(&self.model, phase.sequence_length, phase.predictions),
+                }
+            })
+            .collect()
+    }
+
+    /// [`Run::arithmetic`] as the table that run files open with and runs print at their start.
+    pub fn arithmetic_table(&self) -> Vec<String> {
+        let mut lines = vec!["phase   steps   batch  length       sequences            tokens      FLOP".to_owned()];
+        for (index, (phase, sums)) in self.schedule.phases().iter().zip(self.arithmetic()).enumerate() {
+            lines.push(format!(
+                "{:<5}{:>8}{:>8}{:>8}{:>16}{:>18}{:>10}",
+                index + 1,
+                thousands(phase.steps),
+                thousands(phase.global_batch as u64),
+                phase.sequence_length,
+                thousands(sums.sequences),
+                thousands(sums.tokens),
+                format!("{:.1e}", sums.flops),
+            ));
+        }
+        lines
+    }
+
+    /// The phases as the progress display weighs them.
+    pub fn work(&self) -> Vec<PhaseWork> {
+        let phases = self.schedule.phases().iter();
+        let flops = self.arithmetic().into_iter().map(|a| a.flops);
+        phases
+            .zip(flops)
+            .map(|(phase, flops)| PhaseWork { steps: phase.steps, flops_a_step: flops / phase.steps.max(1) as f64 })
+            .collect()
+    }
+}
+
+/// What a phase amounts to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arithmetic {
+    pub sequences: u64,
+    /// Positions, whether they hold a token or padding.
+    pub tokens: u64,
+    /// Floating-point operations by [`training_flops`].
+    pub flops: f64,
+}
+
+/// `461,242,368`
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The dotted names of the settings in which two runs differ, in order.
+pub fn differing_settings(a: &Value, b: &Value) -> Vec<String> {
+    fn walk(path: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
+        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        match (a, b) {
+            (Value::Object(a), Value::Object(b)) => {
+                let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+                for key in keys {
+                    let value = |of: &serde_json::Map<String, Value>| of.get(key).cloned().unwrap_or(Value::Null);
+                    walk(&join(key), &value(a), &value(b), found);
+                }
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                    walk(&join(&(i + 1).to_string()), a, b, found);
+                }
+            }
+            _ if a != b => found.push(path.to_owned()),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk("", a, b, &mut found);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differing_settings_are_named_as_set_names_them() {
+        let a = json!({"seed": 1, "phase": [{"steps": 3, "rate": 0.1}, {"steps": 4}], "model": {"hidden_size": 8}});
+        let b = json!({"seed": 1, "phase": [{"steps": 3, "rate": 0.2}, {"steps": 5}], "model": {"hidden_size": 8}});
+        assert_eq!(differing_settings(&a, &b), ["phase.1.rate", "phase.2.steps"]);
+        assert_eq!(differing_settings(&a, &json!({"seed": 1, "model": {}})), ["model.hidden_size", "phase"]);
+        assert!(differing_settings(&a, &a).is_empty());
+    }
+}
