@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Holds `lambert export` and `lambert import` against transformers and torch.
+
+    hugging_face_check.py exported DIR [--logits FILE] [--tokens FILE]
+        DIR was written by `lambert export`. Loads AutoTokenizer, BertForPreTraining, BertForMaskedLM and BertModel and
+        requires that no tensor is missing, unexpected (beyond the heads that a class does not have) or mismatched, and
+        that loading emits no warning. FILE of --logits is a safetensors file of what lambert computed from DIR's weights:
+            input_ids, attention_mask, token_type_ids   i32[B,S]
+            prediction_logits                           f32[B,S,V]  (V = vocab_size, without padding)
+            seq_relationship_logits                     f32[B,2]
+        They must agree within 1e-4, at every position that attention_mask marks. FILE of --tokens has one JSON object a
+        line, {"text": "…", "ids": [1, 2, 3]}: the ids of the text without special tokens.
+
+    hugging_face_check.py imported LAMBERT DIR
+        LAMBERT is the program. Writes directories DIR/NAME as save_pretrained (of today and of other times) wrote them,
+        random weights, several sizes; imports each, requires that lambert found missing what is missing, exports those
+        that lack nothing, and requires the same bits from BertForPreTraining before and after.
+
+Prints a line for each thing that holds; exits 1 at the first that does not. Versions: requirements-test.txt.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+# Nothing is downloaded: a name that is not a directory must fail instead.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
+
+TOLERANCE = 1e-4
+
+# The tensors of an export that a class has no place for. It says so when it loads any BertForPreTraining, its own too.
+HEADS_IT_LACKS = {
+    BertForPreTraining: (),
+    BertForMaskedLM: ("cls.seq_relationship.", "bert.pooler."),
+    BertModel: ("cls.",),
+}
+
+
+def require(condition, sentence):
+    if not condition:
+        sys.exit(f"FAILED: {sentence}")
+
+
+def passed(sentence):
+    print(f"ok  {sentence}", flush=True)
+
+
+@contextlib.contextmanager
+def everything_said():
+    """Collects Python warnings and whatever transformers logs at the level of a warning or above."""
+    said = []
+
+    class Collect(logging.Handler):
+        def emit(self, record):
+            said.append(record.getMessage())
+
+    handler = Collect(logging.WARNING)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+        said.extend(f"{w.category.__name__}: {w.message}" for w in caught)
+    finally:
+        logger.removeHandler(handler)
+
+
+def check_exported(directory, logits_file, tokens_file):
+    with everything_said() as said:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    require(not said, f"AutoTokenizer warned: {said}")
+    config = json.loads((directory / "config.json").read_text())
+    vocabulary = (directory / "vocab.txt").read_text().splitlines()
+    require(len(tokenizer) == len(vocabulary) <= config["vocab_size"], f"{len(tokenizer)} tokens, {len(vocabulary)} lines")
+    require(tokenizer.convert_ids_to_tokens(range(len(vocabulary))) == vocabulary, "tokens are not the lines of vocab.txt")
+    require(tokenizer.model_max_length == config["max_position_embeddings"], f"model_max_length {tokenizer.model_max_length}")
+    pair = tokenizer("One sentence.", "And another.")
+    first, last = pair["input_ids"][0], pair["input_ids"][-1]
+    require((first, last) == (tokenizer.cls_token_id, tokenizer.sep_token_id), f"a pair begins and ends {first}, {last}")
+    require(pair["token_type_ids"][0] == 0 and pair["token_type_ids"][-1] == 1, "a pair has no two segments")
+    passed(f"AutoTokenizer: {len(vocabulary)} tokens, pairs, no warning")
+
+    for cls, lacks in HEADS_IT_LACKS.items():
+        with everything_said() as said:
+            model, info = cls.from_pretrained(directory, output_loading_info=True)
+        for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
+            require(not info[kind], f"{cls.__name__}: {kind}: {info[kind]}")
+        unexpected = [key for key in info["unexpected_keys"] if not (lacks and key.startswith(lacks))]
+        require(not unexpected, f"{cls.__name__}: unexpected: {unexpected}")
+        # A class that lacks heads reports them; that report may name nothing else.
+        if info["unexpected_keys"]:
+            said = [text for text in said if "UNEXPECTED" not in text or "MISSING" in text or "MISMATCH" in text]
+        require(not said, f"{cls.__name__} warned: {said}")
+        passed(f"{cls.__name__}: nothing missing, mismatched or unexpected, no warning")
+        if cls is BertForPreTraining:
+            stored = set(load_file(directory / "model.safetensors"))
+            tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+            state = set(model.state_dict())
+            require(stored <= state and state - stored <= tied, f"tensors beyond the model's: {stored ^ state}")
+            require(model.dtype == torch.float32, f"loaded as {model.dtype}")
+            pretraining = model
+
+    if logits_file:
+        check_logits(pretraining, load_file(logits_file))
+    if tokens_file:
+        lines = [json.loads(line) for line in tokens_file.read_text().splitlines() if line]
+        require(lines, f"{tokens_file} is empty")
+        for line in lines:
+            ids = tokenizer(line["text"], add_special_tokens=False)["input_ids"]
+            require(ids == line["ids"], f"{line['text']!r}: AutoTokenizer {ids}, lambert {line['ids']}")
+        passed(f"token ids equal on {len(lines)} texts")
+
+
+def check_logits(model, ours):
+    inputs = {name: ours[name].long() for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        theirs = model.eval()(**inputs)
+    attended = inputs["attention_mask"].bool()
+    require(attended.any(), "attention_mask marks nothing")
+    for name, expected in (("prediction_logits", theirs.prediction_logits[attended]),
+                           ("seq_relationship_logits", theirs.seq_relationship_logits)):
+        found = ours[name][attended] if name == "prediction_logits" else ours[name]
+        require(found.shape == expected.shape, f"{name} requires {list(expected.shape)}, found {list(found.shape)}")
+        difference = (found - expected).abs().max().item()
+        require(difference <= TOLERANCE, f"{name} differ by {difference:.2e}, at most {TOLERANCE} is allowed")
+        require(expected.std().item() > 100 * TOLERANCE, f"{name} are all but constant: nothing was compared")
+        passed(f"{name} {list(expected.shape)}: largest difference {difference:.1e}")
+
+
+def with_gamma_and_beta(tensors):
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for today, then in names.items():
+        tensors = {name.replace(today, then): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def without_prefix(tensors):
+    return {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+
+
+def with_copies(tensors):
+    return tensors | {
+        "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone(),
+        "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone(),
+        "bert.embeddings.position_ids": torch.arange(9)[None],
+    }
+
+
+def in_half_precision(tensors):
+    return {name: tensor.bfloat16() if len(name) % 2 else tensor.half() for name, tensor in tensors.items()}
+
+
+# Name, layers, heads, hidden size, class, and what is done to the tensors that save_pretrained of today writes.
+CASES = [
+    ("today", 1, 2, 16, BertForPreTraining, None),
+    ("gamma_and_beta", 2, 3, 24, BertForPreTraining, with_gamma_and_beta),
+    ("without_prefix", 3, 4, 32, BertForPreTraining, without_prefix),
+    ("copies", 2, 8, 64, BertForPreTraining, with_copies),
+    ("half_precision", 2, 2, 32, BertForPreTraining, in_half_precision),
+    ("shards", 4, 4, 64, BertForPreTraining, None),
+    ("masked_lm", 2, 2, 16, BertForMaskedLM, None),
+    ("base", 2, 2, 16, BertModel, None),
+    ("old_base", 2, 5, 40, BertModel, with_gamma_and_beta),
+]
+
+
+def write_case(out, seed, name, layers, heads, hidden, cls, change):
+    """Writes a directory; returns the names of the tensors that it lacks."""
+    torch.manual_seed(seed)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [mark + c for mark in ("", "##") for c in "abcdefghij"]
+    config = BertConfig(vocab_size=len(vocabulary) + seed, num_hidden_layers=layers, num_attention_heads=heads,
+                        hidden_size=hidden, intermediate_size=3 * hidden, max_position_embeddings=20 + seed,
+                        hidden_act="gelu" if seed % 2 else "gelu_new", layer_norm_eps=1e-12 if seed % 3 else 1e-7)
+    model = cls(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(out, max_shard_size="20KB" if name == "shards" else "5GB")
+    require((out / "model.safetensors.index.json").exists() == (name == "shards"), f"{name}: one file or several?")
+    if change:
+        file = out / "model.safetensors"
+        save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    (out / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    has = {f"bert.{key}" if cls is BertModel else key for key in model.state_dict()}
+    return {key for key in BertForPreTraining(config).state_dict() if key not in has and ".decoder." not in key}
+
+
+def check_imported(lambert, directory):
+    for seed, (name, *rest) in enumerate(CASES):
+        source, run, exported = directory / name, directory / f"{name}.run", directory / f"{name}.exported"
+        lacks = write_case(source, seed, name, *rest)
+        subprocess.run([lambert, "import", source, "--out", run], check=True, stdout=subprocess.DEVNULL)
+        state = json.loads((run / "step-00000000" / "state.json").read_text())["state"]
+        require(set(state.get("missing", [])) == lacks, f"{name}: lacks {lacks}, lambert says {state.get('missing')}")
+        if lacks:
+            passed(f"{name}: imported; {len(lacks)} tensors are missing and listed")
+            continue
+        subprocess.run([lambert, "export", run, "--out", exported], check=True, stdout=subprocess.DEVNULL)
+        require_same(source, exported)
+        passed(f"{name}: the same bits after import and export")
+
+
+def require_same(a, b):
+    def load(directory):
+        model, info = BertForPreTraining.from_pretrained(directory, output_loading_info=True, dtype=torch.float32)
+        require(not info["missing_keys"], f"{directory}: missing {info['missing_keys']}")
+        return model.config, model.state_dict()
+
+    (a_config, a_tensors), (b_config, b_tensors) = load(a), load(b)
+    require(set(a_tensors) == set(b_tensors), f"names differ: {set(a_tensors) ^ set(b_tensors)}")
+    for name, tensor in a_tensors.items():
+        require(torch.equal(tensor, b_tensors[name]), f"{name} differs between {a} and {b}")
+    for key in ("hidden_act", "num_attention_heads", "layer_norm_eps", "max_position_embeddings"):
+        require(getattr(a_config, key) == getattr(b_config, key), f"config.json: {key} differs between {a} and {b}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    exported = verbs.add_parser("exported")
+    exported.add_argument("directory", type=Path)
+    exported.add_argument("--logits", type=Path)
+    exported.add_argument("--tokens", type=Path)
+    imported = verbs.add_parser("imported")
+    imported.add_argument("lambert", type=Path)
+    imported.add_argument("directory", type=Path)
+    args = parser.parse_args()
+    print(f"transformers {transformers.__version__}, torch {torch.__version__}", flush=True)
+    if args.verb == "exported":
+        check_exported(args.directory, args.logits, args.tokens)
+    else:
+        check_imported(args.lambert, args.directory)
+
+
+if __name__ == "__main__":
+    main()
