@@ -1,0 +1,129 @@
+//! Every operation on a real plugin, compared with the evaluator: two readings of the same graph that share no code.
+//!
+//! Integers and truth values must be equal. Floats may differ by the rounding of their type: the evaluator computes in
+//! f64, so what is bounded here is the device's own error.
+
+mod cases;
+
+use std::sync::OnceLock;
+
+use cases::Case;
+use lambert::eval::{Value, evaluate_replicas};
+use lambert::graph::Graph;
+use lambert::hlo::{self, DotPrecision, LowerOptions};
+use lambert::pjrt::{Buffer, Client, CompileOptions, CreateOption, Environment, Platform, PlatformChoice};
+use lambert::shape::{DType, HostTensor, Shape};
+
+/// Four virtual CPU devices; every test shares them, because a plugin is slow to start.
+fn client() -> &'static Client {
+    static CLIENT: OnceLock<Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        let options = |_| vec![CreateOption::new("cpu_device_count", 4i64)];
+        let found = Environment::of_process().open(&PlatformChoice::Platform(Platform::Cpu), options);
+        found.unwrap_or_else(|e| panic!("this test runs on the CPU plugin: {e}")).item
+    })
+}
+
+/// Lowers, compiles and runs on as many devices as there are argument lists: the outputs of each replica.
+fn run(case: &Case) -> Result<Vec<Vec<HostTensor>>, Box<dyn std::error::Error>> {
+    let num_replicas = case.arguments.len();
+    // A device that rounds f32 operands would be compared with the evaluator in vain.
+    let options = LowerOptions { name: &case.name, num_replicas, dot_precision: DotPrecision::Highest, donated: &[] };
+    let module = hlo::lower(&case.computation, &options);
+    let executable = client().compile(&module.bytes, &CompileOptions::replicas(num_replicas))?;
+    let mut arguments = Vec::new();
+    for (values, device) in case.arguments.iter().zip(executable.devices()) {
+        let buffers = values.iter().map(|x| client().buffer_from_host(x.bytes(), x.shape(), device));
+        arguments.push(buffers.collect::<Result<Vec<Buffer>, _>>()?);
+    }
+    let lists: Vec<Vec<&Buffer>> = arguments.iter().map(|list| list.iter().collect()).collect();
+    let mut results = Vec::new();
+    for outputs in executable.execute(&lists)? {
+        results.push(outputs.iter().map(Buffer::to_host).collect::<Result<Vec<HostTensor>, _>>()?);
+    }
+    Ok(results)
+}
+
+/// The error allowed of a value of type `dtype`, relative to the largest of its tensor (at least to 1).
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 1e-12,
+        DType::F32 => 1e-6,
+        DType::F16 => 2e-3,
+        DType::BF16 => 1e-2,
+        DType::Pred | DType::U8 | DType::U16 | DType::S32 | DType::U32 | DType::U64 => 0.0,
+    }
+}
+
+/// The first element in which `found` misses `expected`, as a sentence.
+fn miss(expected: &Value, found: &HostTensor) -> Option<String> {
+    if expected.shape() != found.shape() {
+        return Some(format!("requires {}, got {}", expected.shape(), found.shape()));
+    }
+    let dtype = expected.shape().dtype;
+    if !dtype.is_float() {
+        let expected = expected.to_host();
+        return (expected != *found).then(|| format!("requires {expected:?}, got {found:?}"));
+    }
+    let (expected, found) = (expected.to_f64(), found.to_f64());
+    let largest = expected.iter().filter(|x| x.is_finite()).fold(1.0, |largest: f64, x| largest.max(x.abs()));
+    let agree = |e: f64, f: f64| e == f || (e.is_nan() && f.is_nan()) || (e - f).abs() <= tolerance(dtype) * largest;
+    let at = (0..expected.len()).find(|&i| !agree(expected[i], found[i]))?;
+    Some(format!("{dtype} element {at}: requires {}, got {}", expected[at], found[at]))
+}
+
+#[test]
+fn every_operation_computes_what_the_evaluator_computes() {
+    let cases = cases::all();
+    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations that no case applies");
+    let mut complaints = Vec::new();
+    for case in &cases {
+        let arguments: Vec<Vec<Value>> = case.arguments.iter().map(|x| x.iter().map(Value::from).collect()).collect();
+        let expected = evaluate_replicas(&case.computation, &arguments).unwrap();
+        let found = match run(case) {
+            Ok(found) => found,
+            Err(error) => {
+                complaints.push(format!("{}: {error}", case.name));
+                continue;
+            }
+        };
+        assert_eq!(found.len(), expected.len(), "{}: replicas", case.name);
+        for (replica, (expected, found)) in expected.iter().zip(&found).enumerate() {
+            assert_eq!(found.len(), expected.len(), "{}: outputs", case.name);
+            for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
+                if let Some(miss) = miss(expected, found) {
+                    let output = case.computation.outputs[i];
+                    let node = case.computation.node(output);
+                    complaints.push(format!(
+                        "{}: replica {replica}, output {i} ({output}, {}): {miss}",
+                        case.name,
+                        node.op.name()
+                    ));
+                }
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn a_donated_argument_is_gone_and_the_others_stay() {
+    let graph = Graph::new("donate");
+    let shape = Shape::new(DType::F32, [256]);
+    let (x, y) = (graph.parameter("x", shape.clone()), graph.parameter("y", shape.clone()));
+    let computation = graph.finish(&[x.sum(), x + y]);
+    let module = hlo::lower(&computation, &LowerOptions { donated: &[(1, 1)], ..Default::default() });
+    let executable = client().compile(&module.bytes, &CompileOptions::replicas(1)).unwrap();
+    let device = &executable.devices()[0];
+    let put = |value: f32| {
+        let tensor = HostTensor::new([256], &[value; 256]);
+        client().buffer_from_host(tensor.bytes(), tensor.shape(), device).unwrap()
+    };
+    let (x, y) = (put(1.0), put(2.0));
+    let outputs = executable.execute(&[vec![&x, &y]]).unwrap();
+    assert_eq!(outputs[0][0].to_host().unwrap().to_f64(), [256.0]);
+    assert_eq!(outputs[0][1].to_host().unwrap().to_f64(), [3.0; 256]);
+    assert!(!x.is_deleted().unwrap());
+    assert!(y.is_deleted().unwrap());
+    assert_eq!(executable.executable().memory_stats().unwrap().alias, 1024);
+}

@@ -1,0 +1,136 @@
+//! Loops, barriers, collectives, and one piece of a model with its gradients.
+
+use lambert::autodiff::gradients;
+use lambert::graph::Reduction;
+use lambert::shape::{DType, HostTensor};
+
+use super::{Case, any_bits, case, replicated, uniform};
+
+const REPLICAS: usize = 4;
+
+pub fn cases() -> Vec<Case> {
+    let cases = vec![loops(), nested_loops(), barriers(), collectives(), collectives_of_other_types()];
+    [cases, vec![collective_in_a_loop(), layer_and_gradients()]]
+        .concat()
+        .into_iter()
+        .map(|case| if case.name.contains('/') { case } else { case.reviewed() })
+        .collect()
+}
+
+/// Row by row: a counter, a running sum over a dynamic slice, and a value that only passes through.
+fn loops() -> Case {
+    let arguments = vec![uniform(41, DType::F32, &[5, 3], -2.0, 2.0), HostTensor::scalar(4i32)];
+    case("while", arguments, |g, x| {
+        let zero = g.scalar(0.0, DType::S32);
+        let sum = g.scalar(0.0, DType::F32).broadcast(&[1, 3], &[]);
+        g.while_loop(
+            "rows",
+            &[zero, x[1], x[0], sum],
+            |_, state| state[0].lt(state[1]),
+            |g, state| {
+                let row = state[2].dynamic_slice(&[state[0], g.scalar(0.0, DType::S32)], &[1, 3]);
+                vec![state[0] + 1.0, state[1], state[2], state[3] + row * row]
+            },
+        )
+    })
+}
+
+/// The powers of two by doubling, in u64, until they wrap around to zero; and a loop that never runs.
+fn nested_loops() -> Case {
+    case("while/nested", vec![HostTensor::scalar(3u64), HostTensor::scalar(0u64)], |g, x| {
+        let outer = g.while_loop(
+            "outer",
+            &[x[0], x[1]],
+            |g, state| state[0].gt(g.scalar(0.0, DType::U64)),
+            |g, state| {
+                let one = g.scalar(1.0, DType::U64);
+                let inner = g.while_loop(
+                    "inner",
+                    &[one, one - one],
+                    |g, state| state[0].ne(g.scalar(0.0, DType::U64)),
+                    |_, state| vec![state[0] + state[0], state[1] + 1.0],
+                );
+                vec![state[0] - 1.0, state[1] + inner[1]]
+            },
+        );
+        let never = g.while_loop("never", &[x[0]], |_, state| state[0].ne(state[0]), |_, state| vec![state[0] + 1.0]);
+        [outer, never].concat()
+    })
+}
+
+fn barriers() -> Case {
+    case("barrier", vec![uniform(42, DType::F32, &[2, 3], -2.0, 2.0)], |_, x| {
+        let again = x[0].optimization_barrier();
+        vec![x[0].exp() + again.exp(), x[0].stop_gradient().tanh(), x[0].stop_gradient()]
+    })
+}
+
+/// Each replica has numbers of its own.
+fn on_replicas(argument: impl Fn(u64) -> HostTensor) -> Vec<Vec<HostTensor>> {
+    (0..REPLICAS as u64).map(|replica| vec![argument(replica)]).collect()
+}
+
+fn collectives() -> Case {
+    replicated("collective", on_replicas(|r| uniform(43 + r, DType::F32, &[4, 3], -2.0, 2.0)), |g, x| {
+        let x = x[0];
+        vec![
+            g.replica_id(),
+            x.all_reduce(Reduction::Sum),
+            x.all_reduce(Reduction::Max),
+            x.all_reduce(Reduction::Min),
+            x.all_gather(1, REPLICAS),
+            x.reduce_scatter(0, REPLICAS),
+            x.sum().all_reduce(Reduction::Sum),
+        ]
+    })
+}
+
+fn collectives_of_other_types() -> Case {
+    let argument = |r| {
+        vec![
+            uniform(50 + r, DType::BF16, &[8], -2.0, 2.0),
+            any_bits(60 + r, DType::U32, &[8]),
+            any_bits(70 + r, DType::Pred, &[8]),
+            any_bits(80 + r, DType::S32, &[8]),
+        ]
+    };
+    replicated("collective/types", (0..REPLICAS as u64).map(argument).collect(), |_, x| {
+        vec![
+            x[0].all_reduce(Reduction::Sum),
+            x[0].all_gather(0, REPLICAS),
+            x[1].all_reduce(Reduction::Sum),
+            x[1].reduce_scatter(0, REPLICAS),
+            x[2].all_reduce(Reduction::And),
+            x[2].all_reduce(Reduction::Or),
+            x[3].all_reduce(Reduction::Max),
+            x[3].all_gather(0, REPLICAS),
+        ]
+    })
+}
+
+fn collective_in_a_loop() -> Case {
+    replicated("collective/loop", on_replicas(|r| uniform(90 + r, DType::F32, &[3], 0.5, 1.0)), |g, x| {
+        g.while_loop(
+            "halve",
+            &[g.scalar(0.0, DType::S32), x[0]],
+            |g, state| state[0].lt(g.scalar(3.0, DType::S32)),
+            |_, state| vec![state[0] + 1.0, state[1].all_reduce(Reduction::Sum) * (0.5 / REPLICAS as f64)],
+        )
+    })
+}
+
+/// A dense layer with tanh, recomputed in the backward pass, its squared output as loss: the value and both gradients.
+fn layer_and_gradients() -> Case {
+    let arguments = vec![
+        uniform(95, DType::F32, &[2, 3], -2.0, 2.0),
+        uniform(96, DType::F32, &[3, 4], -1.0, 1.0),
+        uniform(97, DType::F32, &[4], -1.0, 1.0),
+    ];
+    case("layer", arguments, |g, p| {
+        let (x, weight, bias) = (p[0], p[1], p[2]);
+        let y =
+            g.scope("layer", || g.recomputed(|| (x.matmul(weight, DType::F32) + bias.broadcast(&[2, 4], &[1])).tanh()));
+        let loss = g.scope("loss", || y.square().mean(&[0, 1]));
+        [vec![loss], gradients(loss, &[weight, bias])].concat()
+    })
+}

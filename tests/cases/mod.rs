@@ -1,0 +1,152 @@
+//! Small computations that together hold every operation, on every element type it is used with: what `goldens.rs`
+//! prints and `backend.rs` runs. A case is one computation and the arguments of each replica; several operations share
+//! a case where they share operands, because compiling costs more than computing here.
+
+mod arrays;
+mod control;
+mod elementwise;
+
+use lambert::graph::{Computation, Graph, Op, Tensor};
+use lambert::rng::Key;
+use lambert::shape::{DType, HostTensor, Shape};
+
+#[derive(Clone)]
+pub struct Case {
+    /// `family/variant`, as `dot/bf16`.
+    pub name: String,
+    pub computation: Computation,
+    /// By replica, then by parameter.
+    pub arguments: Vec<Vec<HostTensor>>,
+    /// Whether its print lies under `graphs/ops`: one or a few of each family, not all element types.
+    pub reviewed: bool,
+}
+
+impl Case {
+    fn reviewed(self) -> Case {
+        Case { reviewed: true, ..self }
+    }
+}
+
+pub fn all() -> Vec<Case> {
+    [elementwise::cases(), arrays::cases(), control::cases()].concat()
+}
+
+/// A case on one replica.
+fn case(
+    name: impl Into<String>,
+    arguments: Vec<HostTensor>,
+    build: impl for<'g> FnOnce(&'g Graph, &[Tensor<'g>]) -> Vec<Tensor<'g>>,
+) -> Case {
+    replicated(name, vec![arguments], build)
+}
+
+/// A case on as many replicas as there are lists of arguments.
+fn replicated(
+    name: impl Into<String>,
+    arguments: Vec<Vec<HostTensor>>,
+    build: impl for<'g> FnOnce(&'g Graph, &[Tensor<'g>]) -> Vec<Tensor<'g>>,
+) -> Case {
+    let name = name.into();
+    let graph = Graph::new(name.replace('/', "."));
+    let parameter = |(i, x): (usize, &HostTensor)| graph.parameter(format!("x{i}"), x.shape().clone());
+    let parameters: Vec<Tensor<'_>> = arguments[0].iter().enumerate().map(parameter).collect();
+    let computation = graph.finish(&build(&graph, &parameters));
+    Case { name, computation, arguments, reviewed: false }
+}
+
+/// Numbers between `low` and `high`, rounded to `dtype`; another `seed`, other numbers.
+fn uniform(seed: u64, dtype: DType, dims: &[usize], low: f64, high: f64) -> HostTensor {
+    let shape = Shape::new(dtype, dims);
+    let mut draws = Key::new(seed).stream();
+    let values: Vec<f64> = (0..shape.elements()).map(|_| low + (high - low) * draws.uniform()).collect();
+    HostTensor::from_f64(shape, &values)
+}
+
+/// An integer type's whole range; true and false for pred.
+fn any_bits(seed: u64, dtype: DType, dims: &[usize]) -> HostTensor {
+    let shape = Shape::new(dtype, dims);
+    let mut draws = Key::new(seed).stream();
+    let mask = if dtype == DType::Pred { 1 } else { 0xff };
+    let bytes = (0..shape.bytes()).map(|_| draws.next_u64() as u8 & mask).collect();
+    HostTensor::from_bytes(shape, bytes).unwrap()
+}
+
+fn values(dtype: DType, values: &[f64]) -> HostTensor {
+    HostTensor::from_f64(Shape::new(dtype, [values.len()]), values)
+}
+
+/// A match without a wildcard beside a list of what it matched: a new operation does not compile here until it is in the
+/// list, and then [`operations_without_a_case`] asks for its case.
+macro_rules! operations {
+    ($($pattern:pat => $name:literal),* $(,)?) => {
+        const OPERATIONS: &[&str] = &[$($name),*];
+
+        fn known_name(op: &Op) -> &'static str {
+            match op {
+                $($pattern => $name,)*
+            }
+        }
+    };
+}
+
+operations! {
+    Op::Parameter { .. } => "parameter",
+    Op::Constant(_) => "constant",
+    Op::Iota { .. } => "iota",
+    Op::Abs => "abs",
+    Op::Negate => "negate",
+    Op::Sign => "sign",
+    Op::Floor => "floor",
+    Op::Exp => "exponential",
+    Op::Log => "log",
+    Op::Log1p => "log-plus-one",
+    Op::Tanh => "tanh",
+    Op::Sqrt => "sqrt",
+    Op::Rsqrt => "rsqrt",
+    Op::Erf => "erf",
+    Op::Not => "not",
+    Op::IsFinite => "is-finite",
+    Op::Convert { .. } => "convert",
+    Op::BitcastConvert { .. } => "bitcast-convert",
+    Op::Add => "add",
+    Op::Subtract => "subtract",
+    Op::Multiply => "multiply",
+    Op::Divide => "divide",
+    Op::Remainder => "remainder",
+    Op::Power => "power",
+    Op::Maximum => "maximum",
+    Op::Minimum => "minimum",
+    Op::And => "and",
+    Op::Or => "or",
+    Op::Xor => "xor",
+    Op::ShiftLeft => "shift-left",
+    Op::ShiftRightLogical => "shift-right-logical",
+    Op::Compare { .. } => "compare",
+    Op::Select => "select",
+    Op::Reshape { .. } => "reshape",
+    Op::Transpose { .. } => "transpose",
+    Op::Broadcast { .. } => "broadcast",
+    Op::Concatenate { .. } => "concatenate",
+    Op::Slice { .. } => "slice",
+    Op::Pad { .. } => "pad",
+    Op::Reduce { .. } => "reduce",
+    Op::DotGeneral { .. } => "dot",
+    Op::DynamicSlice { .. } => "dynamic-slice",
+    Op::DynamicUpdateSlice => "dynamic-update-slice",
+    Op::Gather(_) => "gather",
+    Op::ScatterAdd(_) => "scatter",
+    Op::While { .. } => "while",
+    Op::GetTupleElement { .. } => "get-tuple-element",
+    Op::OptimizationBarrier => "opt-barrier",
+    Op::StopGradient => "stop-gradient",
+    Op::ReplicaId => "replica-id",
+    Op::AllReduce { .. } => "all-reduce",
+    Op::AllGather { .. } => "all-gather",
+    Op::ReduceScatter { .. } => "reduce-scatter",
+}
+
+/// Operations that no node of any case applies.
+pub fn operations_without_a_case(cases: &[Case]) -> Vec<&'static str> {
+    let applied: Vec<&str> = cases.iter().flat_map(|c| &c.computation.nodes).map(|node| known_name(&node.op)).collect();
+    OPERATIONS.iter().copied().filter(|name| !applied.contains(name)).collect()
+}

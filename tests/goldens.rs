@@ -1,0 +1,77 @@
+//! The reviewed prints under `graphs/`: the graph of every family of operations and the HLO it lowers to. A change to
+//! building, differentiating or lowering shows there as a readable difference. `UPDATE_GRAPHS=1` writes them anew.
+
+mod cases;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lambert::graph::Computation;
+use lambert::hlo::{self, LowerOptions};
+
+/// What a reviewer reads: the graph as built, and the module as the compiler receives it.
+fn print(computation: &Computation, options: &LowerOptions<'_>) -> String {
+    let module = hlo::lower(computation, options);
+    let text = hlo::text(&module.bytes).unwrap();
+    format!("{computation}\n---- lowered ----\n\n{text}")
+}
+
+/// Compares `prints` (file stem → content) with the text files of `folder`, or writes them.
+fn check(folder: &str, prints: BTreeMap<String, String>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs").join(folder);
+    let path = |stem: &str| folder.join(format!("{stem}.txt"));
+    let found: Vec<PathBuf> = fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    let expected: Vec<PathBuf> = prints.keys().map(|stem| path(stem)).collect();
+    let stale = found.iter().filter(|path| !expected.contains(path));
+    if std::env::var_os("UPDATE_GRAPHS").is_some() {
+        stale.for_each(|path| fs::remove_file(path).unwrap());
+        fs::create_dir_all(&folder).unwrap();
+        prints.iter().for_each(|(stem, content)| fs::write(path(stem), content).unwrap());
+        return;
+    }
+    let mut complaints: Vec<String> = stale.map(|path| format!("{} belongs to no case", path.display())).collect();
+    for (stem, content) in &prints {
+        let path = path(stem);
+        let reviewed = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+        if let Some((line, (was, is))) = first_difference(&reviewed, content) {
+            complaints.push(format!("{}:{line}\n  reviewed: {was}\n  now:      {is}", path.display()));
+        }
+    }
+    let next = "look at the differences with `UPDATE_GRAPHS=1 cargo test --test goldens` and `git diff graphs`";
+    assert!(complaints.is_empty(), "\n{}\n{next}\n", complaints.join("\n"));
+}
+
+/// The first line that differs, numbered from 1, in both texts.
+fn first_difference<'a>(left: &'a str, right: &'a str) -> Option<(usize, (&'a str, &'a str))> {
+    if left == right {
+        return None;
+    }
+    let end = "(end of file)";
+    let padded = |text: &'a str| text.lines().chain(std::iter::repeat(end));
+    let length = left.lines().count().max(right.lines().count()) + 1;
+    let mut pairs = (1..).zip(padded(left).zip(padded(right))).take(length);
+    Some(pairs.find(|(_, (left, right))| left != right).unwrap_or((length, (end, end))))
+}
+
+#[test]
+fn every_family_of_operations_prints_as_reviewed() {
+    let cases = cases::all();
+    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations that no case applies");
+    let reviewed = cases.into_iter().filter(|case| case.reviewed);
+    let prints = reviewed.map(|case| {
+        let options = LowerOptions { name: &case.name, num_replicas: case.arguments.len(), ..Default::default() };
+        (case.name.replace('/', "."), print(&case.computation, &options))
+    });
+    let prints: BTreeMap<String, String> = prints.collect();
+    check("ops", prints);
+}
+
+#[test]
+fn a_donated_argument_prints_as_an_alias() {
+    let case = cases::all().into_iter().find(|case| case.name == "float-binary/f32").unwrap();
+    let donated = [(0, 2), (1, 0)];
+    let print = print(&case.computation, &LowerOptions { name: "step", donated: &donated, ..Default::default() });
+    let head = "HloModule step, input_output_alias={ {2}: (0, {}, may-alias), {0}: (1, {}, may-alias) }\n";
+    assert!(print.contains(head), "{print}");
+}
