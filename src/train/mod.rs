@@ -6,4 +6,6 @@ pub mod metrics;
 pub mod preflight;
 pub mod progress;
 pub mod run;
+pub mod state;
 pub mod tensorboard;
+pub mod weights;
