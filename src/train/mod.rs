@@ -1,5 +1,7 @@
 //! The only room where data, graphs and devices meet.
 
+pub mod devices;
+pub mod feed;
 pub mod flops;
 pub mod interrupt;
 pub mod metrics;
