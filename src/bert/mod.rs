@@ -5,7 +5,15 @@
 //! transformers' `BertForPreTraining`.
 
 mod config;
+mod dropout;
+mod embeddings;
+mod encoder;
+mod heads;
+mod layers;
 mod params;
 
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
+pub use dropout::{Dropout, Site, mask_graph};
+pub use heads::{Examples, Outputs, Sums};
+pub use layers::{Bert, Precision, Recompute};
 pub use params::{Init, ParamSpec, param_specs};

@@ -1,13 +1,16 @@
 //! The only room where data, graphs and devices meet.
 
-pub mod devices;
-pub mod feed;
+pub mod evaluation;
 pub mod flops;
 pub mod interrupt;
 pub mod metrics;
 pub mod preflight;
+pub mod program;
 pub mod progress;
 pub mod run;
-pub mod state;
+pub mod step;
 pub mod tensorboard;
-pub mod weights;
+
+pub use evaluation::{EvalSpec, EvalStep, ForwardStep, SUMS};
+pub use program::{Program, Role, Value};
+pub use step::{GradientStep, METRICS, StepSpec, TrainStep};

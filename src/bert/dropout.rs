@@ -1,0 +1,201 @@
+//! Dropout from counters: whether an element survives is a pure function of (seed, step, example, site, element).
+//!
+//! An *example* is a row's number in the global batch and a *site* is a place in the model, so the mask depends neither on
+//! how the batch is cut into micro-batches, replicas and hosts, nor on the device, nor on a restart. It is made of integer
+//! operations that every backend computes alike.
+//!
+//! Two generators share the work. Threefry-2x32-20 turns (seed, step) and then (site, example) into a pair of words
+//! (k₀, k₁): 64 well-mixed bits for each site and example, a table of sites × rows words made once a micro-batch. Then each
+//! element is eight integer operations, the 32-bit finaliser of "lowbias32" (Wellons, "Prospecting for Hash Functions",
+//! 2018) with k₁ put between its rounds, so that two keys never yield shifted or permuted copies of one stream:
+//!
+//! ```text
+//! h = element + k₀;  h ^= h >> 16;  h *= 0x7feb352d;  h ^= (h >> 15) ^ k₁;  h *= 0x846ca68b;  keep if h ≥ p·2³²
+//! ```
+//! The finaliser's last xor-shift is left out: it changes low bits only, and the comparison is decided by high ones.
+
+use crate::graph::{Graph, Tensor};
+use crate::shape::{DType, Shape};
+
+/// A place where elements are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    Embeddings,
+    /// The attention probabilities of a layer.
+    AttentionProbs(usize),
+    /// What attention adds to a layer's residual.
+    AttentionOutput(usize),
+    /// What the feed-forward part adds.
+    Output(usize),
+}
+
+impl Site {
+    /// Sites of a model of `layers` layers.
+    pub const fn count(layers: usize) -> usize {
+        1 + 3 * layers
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Site::Embeddings => 0,
+            Site::AttentionProbs(layer) => 1 + 3 * layer,
+            Site::AttentionOutput(layer) => 2 + 3 * layer,
+            Site::Output(layer) => 3 + 3 * layer,
+        }
+    }
+}
+
+/// The random words of one micro-batch: u32[sites, B] each.
+#[derive(Clone, Copy)]
+pub struct Dropout<'g> {
+    k0: Tensor<'g>,
+    k1: Tensor<'g>,
+}
+
+impl<'g> Dropout<'g> {
+    /// Words for `rows` consecutive examples from `first_example` (u32[]) of step `step` (u32[]), at the sites of `layers`
+    /// layers. `seed` is u32[2].
+    pub fn new(seed: Tensor<'g>, step: Tensor<'g>, first_example: Tensor<'g>, rows: usize, layers: usize) -> Self {
+        let graph = seed.graph();
+        let word = |i| seed.slice(&[i], &[i + 1], &[1]).reshape(&[]);
+        // The constant tells this use of the seed from others: initial values, data order.
+        let (a, b) = threefry2x32((word(0), word(1)), (step, step.filled(f64::from(0xd209_0117u32))));
+        let shape = Shape::new(DType::U32, [Site::count(layers), rows]);
+        let site = graph.iota(shape.clone(), 0);
+        let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
+        let (k0, k1) = threefry2x32((a.broadcast_like(site, &[]), b.broadcast_like(site, &[])), (site, example));
+        Dropout { k0, k1 }
+    }
+
+    /// Drops elements of `x` with probability `probability` and scales the others by 1 / (1 − probability). `x` holds the
+    /// examples one after the other, whatever its dimensions.
+    pub fn apply(&self, x: Tensor<'g>, site: Site, probability: f64) -> Tensor<'g> {
+        if probability == 0.0 {
+            return x;
+        }
+        let kept = x.graph().recomputed(|| self.kept(&x.dims(), site, probability));
+        kept.select(x * (1.0 / (1.0 - probability)), x.filled(0.0))
+    }
+
+    /// pred of dimensions `dims`: the elements that survive.
+    pub fn kept(&self, dims: &[usize], site: Site, probability: f64) -> Tensor<'g> {
+        let graph = self.k0.graph();
+        let rows = self.k0.dims()[1];
+        let width = dims.iter().product::<usize>() / rows;
+        let words = |k: Tensor<'g>| {
+            let row = k.slice_in(0, site.index(), site.index() + 1).reshape(&[rows]);
+            row.broadcast(&[rows, width], &[0])
+        };
+        let element = graph.iota(Shape::new(DType::U32, [rows, width]), 1);
+        let shifted = |h: Tensor<'g>, by: f64| h.shift_right_logical(h.filled(by));
+        let mut h = element + words(self.k0);
+        h = h.xor(shifted(h, 16.0)) * f64::from(0x7feb_352du32);
+        h = h.xor(shifted(h, 15.0).xor(words(self.k1))) * f64::from(0x846c_a68bu32);
+        // The share of words below the threshold is the probability, to 2⁻³².
+        let threshold = (probability * 2f64.powi(32)).round().min(f64::from(u32::MAX));
+        h.ge(h.filled(threshold)).reshape(dims)
+    }
+}
+
+/// One Threefry-2x32-20 block on every element: the graph's twin of [`crate::rng::threefry2x32`].
+fn threefry2x32<'g>(key: (Tensor<'g>, Tensor<'g>), counter: (Tensor<'g>, Tensor<'g>)) -> (Tensor<'g>, Tensor<'g>) {
+    const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
+    const PARITY: u32 = 0x1bd1_1bda;
+    let rotated = |y: Tensor<'g>, r: u32| {
+        y.shift_left(y.filled(f64::from(r))).or(y.shift_right_logical(y.filled(f64::from(32 - r))))
+    };
+    let parity = key.0.xor(key.1);
+    let schedule = [key.0, key.1, parity.xor(parity.filled(f64::from(PARITY)))];
+    let (mut x, mut y) = (counter.0 + schedule[0], counter.1 + schedule[1]);
+    for group in 0..5 {
+        for rotation in ROTATIONS[group % 2] {
+            x = x + y;
+            y = rotated(y, rotation).xor(x);
+        }
+        x = x + schedule[(group + 1) % 3];
+        y = y + schedule[(group + 2) % 3] + (group + 1) as f64;
+    }
+    (x, y)
+}
+
+/// The graph that yields the mask `pred[rows, width]` of one site from (seed, step, first example): for tests and for
+/// comparing devices.
+pub fn mask_graph(rows: usize, width: usize, layers: usize, site: Site, probability: f64) -> crate::graph::Computation {
+    let graph = Graph::new("dropout_mask");
+    let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
+    let step = graph.parameter("step", Shape::scalar(DType::U32));
+    let first_example = graph.parameter("first_example", Shape::scalar(DType::U32));
+    let dropout = Dropout::new(seed, step, first_example, rows, layers);
+    graph.finish(&[dropout.kept(&[rows, width], site, probability)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::evaluate;
+    use crate::rng;
+    use crate::shape::HostTensor;
+
+    fn mask(step: u32, first: u32, rows: usize, width: usize, site: Site) -> Vec<f64> {
+        let arguments = [HostTensor::new([2], &[17u32, 4]), HostTensor::scalar(step), HostTensor::scalar(first)];
+        evaluate(&mask_graph(rows, width, 3, site, 0.1), &arguments).unwrap()[0].to_f64()
+    }
+
+    #[test]
+    fn the_words_are_threefrys() {
+        let graph = Graph::new("words");
+        let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
+        let step = graph.parameter("step", Shape::scalar(DType::U32));
+        let dropout = Dropout::new(seed, step, step.filled(40.0), 3, 2);
+        let computation = graph.finish(&[dropout.k0, dropout.k1]);
+        let found = evaluate(&computation, &[HostTensor::new([2], &[17u32, !4]), HostTensor::scalar(9u32)]).unwrap();
+        let key = rng::threefry2x32((17, !4), (9, 0xd209_0117));
+        for (site, example) in [(0, 0), (3, 2), (6, 1)] {
+            let (a, b) = rng::threefry2x32(key, (site, 40 + example));
+            let at = (site * 3 + example) as usize;
+            assert_eq!((found[0].to_f64()[at], found[1].to_f64()[at]), (a as f64, b as f64));
+        }
+    }
+
+    #[test]
+    fn an_examples_mask_does_not_depend_on_the_rows_around_it() {
+        let whole = mask(5, 0, 8, 96, Site::Output(1));
+        let part = mask(5, 6, 2, 96, Site::Output(1));
+        assert_eq!(whole[6 * 96..], part);
+    }
+
+    /// Counts of dropped elements, alone and together with another mask, against the binomial within five deviations.
+    #[test]
+    fn masks_have_their_rate_and_are_independent() {
+        let (rows, width, p) = (16, 8192, 0.1);
+        let n = (rows * width) as f64;
+        let agree = |a: &[f64], b: &[f64], what: &str| {
+            let both = a.iter().zip(b).filter(|(x, y)| **x == 0.0 && **y == 0.0).count() as f64;
+            let (expected, deviation) = (n * p * p, (n * p * p * (1.0 - p * p)).sqrt());
+            assert!((both - expected).abs() < 5.0 * deviation, "{what}: {both} dropped together, expected {expected}");
+        };
+        let base = mask(100, 0, rows, width, Site::AttentionProbs(0));
+        for (what, other) in [
+            ("next step", mask(101, 0, rows, width, Site::AttentionProbs(0))),
+            ("next site", mask(100, 0, rows, width, Site::AttentionOutput(0))),
+            ("next layer", mask(100, 0, rows, width, Site::AttentionProbs(1))),
+            ("next examples", mask(100, rows as u32, rows, width, Site::AttentionProbs(0))),
+        ] {
+            let dropped = other.iter().filter(|x| **x == 0.0).count() as f64;
+            assert!((dropped - n * p).abs() < 5.0 * (n * p * (1.0 - p)).sqrt(), "{what}: {dropped} of {n} dropped");
+            agree(&base, &other, what);
+        }
+        for shift in [1, 2, 16, 64, 128, 768, 4096] {
+            let mut shifted = base.clone();
+            shifted.rotate_left(shift);
+            agree(&base, &shifted, &format!("element + {shift}"));
+        }
+        // Neighbouring examples at the same element.
+        let mut next_row = base.clone();
+        next_row.rotate_left(width);
+        agree(&base, &next_row, "next example");
+        // Runs of three.
+        let runs = base.windows(3).filter(|w| w.iter().all(|x| *x == 0.0)).count() as f64;
+        assert!((runs - n * 1e-3).abs() < 8.0 * (n * 1e-3).sqrt(), "{runs} runs of three, expected {}", n * 1e-3);
+    }
+}

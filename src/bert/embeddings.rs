@@ -1,0 +1,32 @@
+//! From token ids to the first activations.
+
+use super::dropout::Site;
+use super::layers::Bert;
+use crate::graph::Tensor;
+use crate::shape::Shape;
+
+impl<'g> Bert<'_, 'g> {
+    /// LayerNorm(word + position + type), then dropout: `input_ids` and `token_type_ids` s32`[B, S]` → `[B·S, H]`.
+    ///
+    /// Source: google-research/bert `modeling.py`, embedding_lookup and embedding_postprocessor.
+    pub(super) fn embeddings(&self, input_ids: Tensor<'g>, token_type_ids: Tensor<'g>) -> Tensor<'g> {
+        let dims = input_ids.dims();
+        let (tokens, length) = (dims[0] * dims[1], dims[1]);
+        let hidden = self.config.hidden_size;
+        let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(input_ids.reshape(&[tokens]));
+
+        let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
+        let positions = positions.broadcast(&[dims[0], length, hidden], &[1, 2]).reshape(&[tokens, hidden]);
+
+        // A product with one-hot rows: the table is tiny, and the gradient is a product too instead of a scatter in which
+        // all tokens queue for two rows.
+        let types = token_type_ids.reshape(&[tokens]);
+        let class = types.graph().iota(Shape::new(types.dtype(), [tokens, self.config.type_vocab_size]), 1);
+        let one_hot = class.eq(types.broadcast_like(class, &[0])).convert(self.precision.master());
+        let table = self.weight("bert.embeddings.token_type_embeddings.weight");
+        let types = one_hot.matmul(table, self.precision.master());
+
+        let x = self.layer_norm(words + positions + types, "bert.embeddings.LayerNorm");
+        self.dropped(x, Site::Embeddings)
+    }
+}

@@ -1,0 +1,181 @@
+//! The two pretraining heads and their losses: masked words on the predicted positions, and whether the second sentence
+//! follows the first.
+//!
+//! Losses leave here as *sums* over the micro-batch, never as means: the denominators belong to the global batch.
+
+use super::layers::{Bert, by_rows_of_weight, cross_entropy, logit_of};
+use crate::graph::Tensor;
+use crate::shape::{DType, Shape};
+
+/// What is added to the logits of vocabulary rows that exist for alignment only: their probability is exactly zero.
+const ABSENT: f64 = -1e9;
+
+/// One micro-batch in a graph: the tensors of a batch of B rows.
+#[derive(Clone, Copy)]
+pub struct Examples<'g> {
+    /// s32[B,S]
+    pub input_ids: Tensor<'g>,
+    /// s32[B,S]: 1 = token, 0 = padding.
+    pub attention_mask: Tensor<'g>,
+    /// s32[B,S]
+    pub token_type_ids: Tensor<'g>,
+    /// s32[B,P]
+    pub masked_lm_positions: Tensor<'g>,
+    /// s32[B,P]
+    pub masked_lm_ids: Tensor<'g>,
+    /// f32[B,P]: 0 = unused slot.
+    pub masked_lm_weights: Tensor<'g>,
+    /// s32[B]: 1 = random.
+    pub next_sentence_labels: Tensor<'g>,
+}
+
+impl<'g> Examples<'g> {
+    /// The names that batches have outside, in the order of [`Examples::new`].
+    pub const NAMES: [&'static str; 7] = [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "masked_lm_positions",
+        "masked_lm_ids",
+        "masked_lm_weights",
+        "next_sentence_labels",
+    ];
+
+    /// Shapes of a batch of `rows`, in the order of [`Examples::NAMES`].
+    pub fn shapes(rows: usize, sequence_length: usize, predictions: usize) -> [Shape; 7] {
+        let tokens = Shape::new(DType::S32, [rows, sequence_length]);
+        let slots = Shape::new(DType::S32, [rows, predictions]);
+        let weights = slots.with_dtype(DType::F32);
+        [tokens.clone(), tokens.clone(), tokens, slots.clone(), slots, weights, Shape::new(DType::S32, [rows])]
+    }
+
+    pub fn new(tensors: [Tensor<'g>; 7]) -> Self {
+        let [
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            masked_lm_positions,
+            masked_lm_ids,
+            masked_lm_weights,
+            next_sentence_labels,
+        ] = tensors;
+        Examples {
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            masked_lm_positions,
+            masked_lm_ids,
+            masked_lm_weights,
+            next_sentence_labels,
+        }
+    }
+
+    /// 1 for each row with at least one token, 0 for rows of padding only, of type `dtype`: `[B]`. Rows of padding fill up
+    /// a last batch and count nowhere.
+    pub fn row_weights(&self, dtype: DType) -> Tensor<'g> {
+        let longest = self.attention_mask.reduce_max(&[1]);
+        longest.gt(longest.filled(0.0)).convert(dtype)
+    }
+}
+
+/// Sums over a micro-batch, scalars of the master type.
+#[derive(Clone, Copy)]
+pub struct Sums<'g> {
+    /// Σ w·nll over predictions.
+    pub mlm_nll: Tensor<'g>,
+    /// Σ w over predictions whose true token has the highest logit (a tie counts).
+    pub mlm_correct: Tensor<'g>,
+    /// Σ nll over rows.
+    pub nsp_nll: Tensor<'g>,
+    /// Rows whose label has the higher logit.
+    pub nsp_correct: Tensor<'g>,
+}
+
+/// What the model says about a micro-batch.
+#[derive(Clone, Copy)]
+pub struct Outputs<'g> {
+    /// `[B, S, H]`
+    pub sequence_output: Tensor<'g>,
+    /// `[B, P, V]`, with the padded vocabulary.
+    pub masked_lm_logits: Tensor<'g>,
+    /// `[B, 2]`
+    pub seq_relationship_logits: Tensor<'g>,
+}
+
+impl<'g> Bert<'_, 'g> {
+    /// The forward pass, in the master type.
+    pub fn forward(&self, examples: &Examples<'g>) -> Outputs<'g> {
+        let graph = examples.input_ids.graph();
+        let (rows, length) = (examples.input_ids.dims()[0], examples.input_ids.dims()[1]);
+        let hidden = self.config.hidden_size;
+        let x = graph.scope("embeddings", || self.embeddings(examples.input_ids, examples.token_type_ids));
+        let x = graph.scope("encoder", || self.encoder(x, examples.attention_mask));
+        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, examples.masked_lm_positions, length));
+        let first = x.reshape(&[rows, length, hidden]).slice_in(1, 0, 1).reshape(&[rows, hidden]);
+        let seq_relationship_logits = graph.scope("nsp", || self.nsp_head(first));
+        Outputs {
+            sequence_output: self.master(x).reshape(&[rows, length, hidden]),
+            masked_lm_logits,
+            seq_relationship_logits,
+        }
+    }
+
+    /// Both losses and both counts of right answers, summed over the micro-batch.
+    pub fn sums(&self, examples: &Examples<'g>) -> Sums<'g> {
+        let outputs = self.forward(examples);
+        let graph = examples.input_ids.graph();
+        graph.scope("loss", || {
+            let (mlm_nll, mlm_correct) = self.weighted_sums(
+                outputs.masked_lm_logits,
+                examples.masked_lm_ids,
+                self.master(examples.masked_lm_weights),
+            );
+            let (nsp_nll, nsp_correct) = self.weighted_sums(
+                outputs.seq_relationship_logits,
+                examples.next_sentence_labels,
+                examples.row_weights(self.precision.master()),
+            );
+            Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct }
+        })
+    }
+
+    /// (Σ w·nll, Σ w·\[the label's logit is the highest\]) for logits `[…, C]`, labels and weights `[…]`.
+    fn weighted_sums(&self, logits: Tensor<'g>, labels: Tensor<'g>, weights: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
+        let classes = logits.dims()[logits.dims().len() - 1];
+        let n = labels.shape().elements();
+        let (logits, labels, weights) = (logits.reshape(&[n, classes]), labels.reshape(&[n]), weights.reshape(&[n]));
+        let nll = cross_entropy(logits, labels);
+        let right = logit_of(logits, labels).ge(logits.reduce_max(&[1])).convert(weights.dtype());
+        ((weights * nll).sum(), (weights * right).sum())
+    }
+
+    /// decoder(LayerNorm(gelu(dense(x at positions)))): x `[B·S, H]`, positions s32`[B, P]` → `[B, P, V]`.
+    ///
+    /// Source: google-research/bert `run_pretraining.py`, get_masked_lm_output.
+    fn mlm_head(&self, x: Tensor<'g>, positions: Tensor<'g>, length: usize) -> Tensor<'g> {
+        let dims = positions.dims();
+        let row_starts = x.graph().iota(positions.shape(), 0) * length as f64;
+        let x = x.take_rows((positions + row_starts).reshape(&[dims[0] * dims[1]]));
+        let x = self.gelu(self.linear(x, "cls.predictions.transform.dense"));
+        let x = self.layer_norm(x, "cls.predictions.transform.LayerNorm");
+        let logits = self.dot(x, self.weight("bert.embeddings.word_embeddings.weight"), by_rows_of_weight());
+        let logits = logits + self.decoder_bias().broadcast_like(logits, &[1]);
+        logits.reshape(&[dims[0], dims[1], self.config.padded_vocab_size()])
+    }
+
+    /// The decoder's bias, with [`ABSENT`] in the rows beyond the vocabulary.
+    fn decoder_bias(&self) -> Tensor<'g> {
+        let bias = self.weight("cls.predictions.bias");
+        if self.config.padded_vocab_size() == self.config.vocab_size {
+            return bias;
+        }
+        let entry = bias.graph().iota(bias.shape().with_dtype(DType::S32), 0);
+        entry.lt(entry.filled(self.config.vocab_size as f64)).select(bias, bias.filled(ABSENT))
+    }
+
+    /// dense(tanh(pooler(first))): the first token's activations `[B, H]` → `[B, 2]`.
+    fn nsp_head(&self, first: Tensor<'g>) -> Tensor<'g> {
+        let pooled = self.compute(self.linear_wide(first, "bert.pooler.dense").tanh());
+        self.linear_wide(pooled, "cls.seq_relationship")
+    }
+}

@@ -1,0 +1,189 @@
+//! The layers that BERT is made of, and the one place where number formats are chosen.
+//!
+//! Legend for this room: B rows of the micro-batch, S sequence length, P predictions, H hidden size, A attention heads,
+//! D = H/A head size, V padded vocabulary, N = B·S tokens. Activations are `[N, H]` between layers, so that every linear
+//! layer is one plain matrix product.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::dropout::{Dropout, Site};
+use super::{Activation, BertConfig, ParamSpec};
+use crate::graph::{DotDimensions, Tensor};
+use crate::shape::DType;
+
+/// The number formats of a step. Weights, moments, softmax, LayerNorm and loss are in [`Precision::master`]; operands of
+/// matrix products and the activations between layers are in [`Precision::compute`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// bf16 operands, f32 accumulation.
+    #[default]
+    Bf16,
+    F32,
+    /// Everything in f64: for comparison with reference values.
+    F64,
+}
+
+impl Precision {
+    pub const fn master(self) -> DType {
+        match self {
+            Precision::Bf16 | Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        }
+    }
+
+    pub const fn compute(self) -> DType {
+        match self {
+            Precision::Bf16 => DType::BF16,
+            Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        }
+    }
+
+    /// The type that a matrix product accumulates in and returns. bf16 products return f32: CPU plugins take no other
+    /// kind, and whatever follows (bias, softmax, GELU) reads f32 before it rounds to [`Precision::compute`].
+    pub const fn product(self) -> DType {
+        self.master()
+    }
+}
+
+/// What the backward pass computes again instead of keeping; see [`crate::graph::Graph::recomputed`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Dropout masks only.
+    #[default]
+    Masks,
+    /// The attention probabilities too: nothing of size S² is kept.
+    Attention,
+    /// Everything inside an encoder layer: only the layers' inputs are kept.
+    Layer,
+}
+
+/// A BERT in a graph under construction: its weights by name, and how to compute.
+pub struct Bert<'c, 'g> {
+    pub(super) config: &'c BertConfig,
+    weights: HashMap<&'c str, Tensor<'g>>,
+    pub(super) precision: Precision,
+    pub(super) dropout: Option<Dropout<'g>>,
+    pub(super) recompute: Recompute,
+}
+
+impl<'c, 'g> Bert<'c, 'g> {
+    /// `weights` are the tensors of `specs`, in the same order, of type [`Precision::master`]. Without `dropout` nothing is
+    /// dropped, whatever the configuration says: that is evaluation.
+    pub fn new(
+        config: &'c BertConfig,
+        specs: &'c [ParamSpec],
+        weights: &[Tensor<'g>],
+        precision: Precision,
+        dropout: Option<Dropout<'g>>,
+        recompute: Recompute,
+    ) -> Self {
+        let weights = specs.iter().map(|s| s.name.as_str()).zip(weights.iter().copied()).collect();
+        Bert { config, weights, precision, dropout, recompute }
+    }
+
+    /// # Panics
+    /// If the model has no such tensor.
+    #[track_caller]
+    pub(super) fn weight(&self, name: &str) -> Tensor<'g> {
+        *self.weights.get(name).unwrap_or_else(|| panic!("BERT has no tensor {name}"))
+    }
+
+    /// To the type of activations.
+    pub(super) fn compute(&self, x: Tensor<'g>) -> Tensor<'g> {
+        x.convert(self.precision.compute())
+    }
+
+    /// To the type of sums and norms.
+    pub(super) fn master(&self, x: Tensor<'g>) -> Tensor<'g> {
+        x.convert(self.precision.master())
+    }
+
+    /// Every matrix product of the model: operands in the compute type, result in the product type.
+    pub(super) fn dot(&self, x: Tensor<'g>, y: Tensor<'g>, dimensions: DotDimensions) -> Tensor<'g> {
+        self.compute(x).dot_general(self.compute(y), dimensions, self.precision.product())
+    }
+
+    /// x·Wᵀ + b in the product type: `[N, in]` → `[N, out]`, W being `name.weight` `[out, in]`.
+    pub(super) fn linear_wide(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
+        let weight = self.weight(&format!("{name}.weight"));
+        let bias = self.weight(&format!("{name}.bias"));
+        let y = self.dot(x, weight, by_rows_of_weight());
+        y + bias.broadcast_like(y, &[1])
+    }
+
+    /// [`Bert::linear_wide`], rounded to the type of activations.
+    pub(super) fn linear(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
+        self.compute(self.linear_wide(x, name))
+    }
+
+    /// (x − mean) / √(variance + ε) · γ + β over the last dimension of `[N, H]`, in the master type; the result is an
+    /// activation. The variance is that of all H values, not of H − 1.
+    pub(super) fn layer_norm(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
+        let (gamma, beta) = (self.weight(&format!("{name}.weight")), self.weight(&format!("{name}.bias")));
+        let x = self.master(x);
+        let centered = x - x.mean(&[1]).broadcast_like(x, &[0]);
+        let variance = centered.square().mean(&[1]);
+        let scale = (variance + self.config.layer_norm_eps).rsqrt();
+        let normed = centered * scale.broadcast_like(x, &[0]);
+        self.compute(normed * gamma.broadcast_like(x, &[1]) + beta.broadcast_like(x, &[1]))
+    }
+
+    /// The configured GELU, computed in the master type.
+    pub(super) fn gelu(&self, x: Tensor<'g>) -> Tensor<'g> {
+        let x = self.master(x);
+        self.compute(match self.config.hidden_act {
+            // x·Φ(x)
+            Activation::Gelu => 0.5 * x * (1.0 + (x * std::f64::consts::FRAC_1_SQRT_2).erf()),
+            // The form, constant by constant, that XLA:GPU recognises and fuses into the product before it.
+            Activation::GeluTanh => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * (x * x * x));
+                x * (0.5 * (1.0 + inner.tanh()))
+            }
+        })
+    }
+
+    /// Drops elements of `x`, which holds the micro-batch's examples one after the other.
+    pub(super) fn dropped(&self, x: Tensor<'g>, site: Site) -> Tensor<'g> {
+        let probability = match site {
+            Site::AttentionProbs(_) => self.config.attention_probs_dropout_prob,
+            Site::Embeddings | Site::AttentionOutput(_) | Site::Output(_) => self.config.hidden_dropout_prob,
+        };
+        self.dropout.map_or(x, |dropout| dropout.apply(x, site, probability))
+    }
+
+    /// Runs `build` inside a recomputed region if `wanted`.
+    pub(super) fn recomputed_if(&self, wanted: bool, x: Tensor<'g>, build: impl FnOnce() -> Tensor<'g>) -> Tensor<'g> {
+        if wanted { x.graph().recomputed(build) } else { build() }
+    }
+}
+
+/// Contracts the last dimension of `[N, in]` with the last of `[out, in]`.
+pub(super) fn by_rows_of_weight() -> DotDimensions {
+    DotDimensions { lhs_contracting: vec![1], rhs_contracting: vec![1], ..Default::default() }
+}
+
+/// softmax over the last dimension. The maximum only keeps the exponentials in range: no gradient goes through it.
+pub(super) fn softmax(x: Tensor<'_>) -> Tensor<'_> {
+    let last = x.dims().len() - 1;
+    let kept: Vec<usize> = (0..last).collect();
+    let e = (x - x.reduce_max(&[last]).stop_gradient().broadcast_like(x, &kept)).exp();
+    e / e.reduce_sum(&[last]).broadcast_like(x, &kept)
+}
+
+/// −log softmax(x)[label] for each row of x `[N, C]` and labels s32`[N]`, without forming the softmax: `[N]`.
+pub(super) fn cross_entropy<'g>(x: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+    let max = x.reduce_max(&[1]).stop_gradient();
+    let log_sum = (x - max.broadcast_like(x, &[0])).exp().reduce_sum(&[1]).log() + max;
+    log_sum - logit_of(x, labels)
+}
+
+/// x`[i, labels[i]]`: `[N]`. By comparison rather than by gather, whose derivative would be a scatter.
+pub(super) fn logit_of<'g>(x: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+    let class = x.graph().iota(x.shape().with_dtype(labels.dtype()), 1);
+    class.eq(labels.broadcast_like(class, &[0])).select(x, x.filled(0.0)).reduce_sum(&[1])
+}

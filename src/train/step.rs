@@ -1,0 +1,338 @@
+//! The fused step: forward pass, backward pass and optimizer as one computation, with the loss as the design defines it.
+//!
+//! The loss of a step is a ratio over the **global** batch: Σ w·nll / Σ w for the masked words, plus the mean over rows for
+//! the next sentence. Its denominators are summed over all rows of all replicas before the first micro-batch, so that every
+//! micro-batch adds its share of the one loss, and the update does not depend on how the batch is cut:
+//!
+//! ```text
+//! denominators ← all-reduce(Σ over the replica's rows)
+//! for each micro-batch:  gradients += ∇(Σ w·nll / denominator + …)        (a loop if there are several; in f32)
+//! gradients ← all-reduce(gradients);  weights, slots ← optimizer, or as they were if a gradient is not finite
+//! ```
+//! [`TrainStep`] is all of it, [`GradientStep`] all but the update; the programs without gradients are in
+//! `evaluation.rs`.
+
+use anyhow::{Context, Result, ensure};
+
+use super::program::{Arguments, Program, Results, Role};
+use crate::autodiff::gradients;
+use crate::bert::{Bert, BertConfig, Dropout, Examples, ParamSpec, Precision, Recompute, Sums, param_specs};
+use crate::graph::{Graph, Reduction, Tensor};
+use crate::optim::{Optimizer, OptimizerConfig, global_norm, norm};
+use crate::shape::{DType, Shape};
+
+/// Everything that a step's computation depends on. Equal specs give equal computations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepSpec {
+    pub model: BertConfig,
+    pub optimizer: OptimizerConfig,
+    pub precision: Precision,
+    pub sequence_length: usize,
+    pub predictions: usize,
+    /// Rows that one replica takes in one step: micro-batches × rows of a micro-batch.
+    pub rows: usize,
+    /// Into how many slices, taken one after the other, a replica cuts its rows.
+    pub micro_batches: usize,
+    pub replicas: usize,
+    /// False leaves dropout out, whatever the model's probabilities are.
+    pub dropout: bool,
+    pub recompute: Recompute,
+}
+
+/// The elements of the result `metrics`, f32, in order. Loss and accuracies are those before the update; `skipped` is 1 if
+/// a gradient was not finite, so that nothing was updated.
+pub const METRICS: [&str; 7] = ["loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "grad_norm", "skipped"];
+
+/// One weight update.
+///
+/// Arguments: weights; slots, all of the first kind, then all of the second; `learning_rate`; `optimizer_step` s32, from 1,
+/// for bias correction; `step` u32, `first_row` u32 (number of the replica's first row in the global batch) and `seed`
+/// u32\[2\], for dropout; then the batch. Results: weights and slots, which may take the arguments' memory; `metrics`
+/// ([`METRICS`]); `trust_ratios` f32 and `finite` pred, an element for each parameter tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainStep {
+    pub program: Program,
+    pub params: Vec<ParamSpec>,
+}
+
+impl TrainStep {
+    /// # Errors
+    /// If the spec contradicts itself (see [`StepSpec::validate`]) or an optimizer's pattern matches no tensor.
+    pub fn build(spec: &StepSpec) -> Result<TrainStep> {
+        spec.validate()?;
+        let params = param_specs(&spec.model);
+        let names: Vec<&str> = params.iter().map(|p| p.name.as_str()).collect();
+        let optimizer = Optimizer::new(&spec.optimizer, &names).context("the optimizer does not fit the model")?;
+        let (slot_names, master) = (spec.optimizer.slots(), spec.precision.master());
+        let graph = Graph::new("train_step");
+        let mut arguments = Arguments::new(&graph);
+        let weights = arguments.weights(&params, master);
+        let slots: Vec<_> = slot_names.iter().map(|slot| arguments.slots(slot, &params, master)).collect();
+        let learning_rate = arguments.add("learning_rate", Role::Scalar, Shape::scalar(master));
+        let count = arguments.add("optimizer_step", Role::Scalar, Shape::scalar(DType::S32)).convert(master);
+        let randomness = Randomness::arguments(&mut arguments);
+        let batch = arguments.batch(spec.rows, spec.sequence_length, spec.predictions);
+
+        let derived = spec.derive(&params, &weights, randomness, &batch);
+        let finite = vector(&derived.gradients.iter().map(|&g| norm(g).is_finite()).collect::<Vec<_>>());
+        let all_finite = finite.reduce(Reduction::And, &[0]);
+        let slots_of = |i: usize| slots.iter().map(|slot| slot[i]).collect();
+        let slots_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(slots_of).collect();
+        let update = graph.scope("optimizer", || {
+            optimizer.update(&weights, &derived.gradients, &slots_by_tensor, learning_rate, count)
+        });
+
+        let mut results = Results::default();
+        for (i, param) in params.iter().enumerate() {
+            results.add(&param.name, Role::Weight, where_all(all_finite, update.weights[i], weights[i]));
+        }
+        for (s, slot) in slot_names.iter().enumerate() {
+            for (i, param) in params.iter().enumerate() {
+                let name = format!("{slot}/{}", param.name);
+                results.add(&name, Role::Slot, where_all(all_finite, update.slots[i][s], slots[s][i]));
+            }
+        }
+        let donated = (0..results.len()).map(|i| (i, i)).collect();
+        results.add("metrics", Role::Report, derived.metrics(update.gradient_norm, all_finite));
+        results.add("trust_ratios", Role::Report, vector(&update.trust_ratios).convert(DType::F32));
+        results.add("finite", Role::Report, finite);
+        let program = Program::new(arguments, results, donated, spec.replicas);
+        Ok(TrainStep { program, params })
+    }
+}
+
+/// The gradients of one step's loss, with nothing updated.
+///
+/// Arguments: weights, `step`, `first_row`, `seed`, batch. Results: a gradient `grad/<parameter>` for each weight, then
+/// `metrics`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GradientStep {
+    pub program: Program,
+    pub params: Vec<ParamSpec>,
+}
+
+impl GradientStep {
+    /// # Errors
+    /// If the spec contradicts itself; its optimizer is not looked at.
+    pub fn build(spec: &StepSpec) -> Result<GradientStep> {
+        spec.validate()?;
+        let params = param_specs(&spec.model);
+        let graph = Graph::new("gradient_step");
+        let mut arguments = Arguments::new(&graph);
+        let weights = arguments.weights(&params, spec.precision.master());
+        let randomness = Randomness::arguments(&mut arguments);
+        let batch = arguments.batch(spec.rows, spec.sequence_length, spec.predictions);
+        let derived = spec.derive(&params, &weights, randomness, &batch);
+        let gradient_norm = global_norm(&derived.gradients);
+        let mut results = Results::default();
+        for (param, &gradient) in params.iter().zip(&derived.gradients) {
+            results.add(&format!("grad/{}", param.name), Role::Gradient, gradient);
+        }
+        results.add("metrics", Role::Report, derived.metrics(gradient_norm, gradient_norm.is_finite()));
+        Ok(GradientStep { program: Program::new(arguments, results, Vec::new(), spec.replicas), params })
+    }
+}
+
+/// What dropout masks are a function of, beside the row's place in the micro-batch.
+#[derive(Clone, Copy)]
+struct Randomness<'g> {
+    step: Tensor<'g>,
+    first_row: Tensor<'g>,
+    seed: Tensor<'g>,
+}
+
+impl<'g> Randomness<'g> {
+    fn arguments(arguments: &mut Arguments<'g>) -> Self {
+        let scalar = Shape::scalar(DType::U32);
+        Randomness {
+            step: arguments.add("step", Role::Scalar, scalar.clone()),
+            first_row: arguments.add("first_row", Role::Scalar, scalar),
+            seed: arguments.add("seed", Role::Scalar, Shape::new(DType::U32, [2])),
+        }
+    }
+}
+
+/// The two denominators of the loss over the global batch; 1 where there is nothing to divide.
+#[derive(Clone, Copy)]
+struct Denominators<'g> {
+    predictions: Tensor<'g>,
+    rows: Tensor<'g>,
+}
+
+/// Gradients and sums over the global batch.
+struct Derived<'g> {
+    gradients: Vec<Tensor<'g>>,
+    sums: Sums<'g>,
+    denominators: Denominators<'g>,
+}
+
+impl<'g> Derived<'g> {
+    /// f32, in the order of [`METRICS`].
+    fn metrics(&self, gradient_norm: Tensor<'g>, all_finite: Tensor<'g>) -> Tensor<'g> {
+        let (sums, denominators) = (&self.sums, &self.denominators);
+        let mlm_loss = sums.mlm_nll / denominators.predictions;
+        let nsp_loss = sums.nsp_nll / denominators.rows;
+        let metrics = [
+            mlm_loss + nsp_loss,
+            mlm_loss,
+            nsp_loss,
+            sums.mlm_correct / denominators.predictions,
+            sums.nsp_correct / denominators.rows,
+            gradient_norm,
+            all_finite.not().convert(gradient_norm.dtype()),
+        ];
+        vector(&metrics).convert(DType::F32)
+    }
+}
+
+impl StepSpec {
+    /// # Errors
+    /// If the model is impossible, the batch does not fit it, or the rows cannot be cut as asked.
+    pub fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        self.model.validate_batch(self.sequence_length, self.predictions)?;
+        ensure!(self.replicas > 0, "replicas requires at least 1, got 0");
+        ensure!(
+            self.micro_batches > 0 && self.rows > 0 && self.rows.is_multiple_of(self.micro_batches),
+            "rows requires a positive multiple of micro_batches ({}), got {}",
+            self.micro_batches,
+            self.rows
+        );
+        // Flat token positions and row numbers are s32.
+        ensure!(
+            i32::try_from(self.rows * self.sequence_length).is_ok(),
+            "rows × sequence_length requires less than 2^31, got {} × {}",
+            self.rows,
+            self.sequence_length
+        );
+        Ok(())
+    }
+
+    /// Gradients of the global loss, and the sums that the metrics are made of: the same on all replicas.
+    fn derive<'g>(
+        &self,
+        params: &[ParamSpec],
+        weights: &[Tensor<'g>],
+        randomness: Randomness<'g>,
+        batch: &[Tensor<'g>; 7],
+    ) -> Derived<'g> {
+        let denominators = self.denominators(&Examples::new(*batch));
+        let (gradients, sums) = match self.micro_batches {
+            1 => self.micro_batch(params, weights, randomness, batch, denominators),
+            _ => self.micro_batch_loop(params, weights, randomness, batch, denominators),
+        };
+        let [mlm_nll, mlm_correct, nsp_nll, nsp_correct] = self.over_replicas(&sums);
+        Derived {
+            gradients: gradients.into_iter().map(|g| self.over_replicas_tensor(g)).collect(),
+            sums: Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct },
+            denominators,
+        }
+    }
+
+    fn denominators<'g>(&self, batch: &Examples<'g>) -> Denominators<'g> {
+        let master = self.precision.master();
+        let local = [batch.masked_lm_weights.convert(master).sum(), batch.row_weights(master).sum()];
+        let [predictions, rows] =
+            self.over_replicas(&local).map(|sum| sum.gt(sum.filled(0.0)).select(sum, sum.filled(1.0)));
+        Denominators { predictions, rows }
+    }
+
+    /// One micro-batch's share of the gradients, and its sums in the order of [`Sums`]' fields.
+    fn micro_batch<'g>(
+        &self,
+        params: &[ParamSpec],
+        weights: &[Tensor<'g>],
+        randomness: Randomness<'g>,
+        examples: &[Tensor<'g>; 7],
+        denominators: Denominators<'g>,
+    ) -> (Vec<Tensor<'g>>, [Tensor<'g>; 4]) {
+        let Randomness { step, first_row, seed } = randomness;
+        let rows = examples[0].dims()[0];
+        let dropout = self.dropout.then(|| Dropout::new(seed, step, first_row, rows, self.model.num_hidden_layers));
+        let bert = Bert::new(&self.model, params, weights, self.precision, dropout, self.recompute);
+        let sums = bert.sums(&Examples::new(*examples));
+        let loss = sums.mlm_nll / denominators.predictions + sums.nsp_nll / denominators.rows;
+        (gradients(loss, weights), [sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct])
+    }
+
+    /// [`StepSpec::micro_batch`] over all slices of the batch, added up.
+    ///
+    /// The loop's state is (slice number; constants: weights, batch, randomness, denominators; sums: gradients, sums).
+    fn micro_batch_loop<'g>(
+        &self,
+        params: &[ParamSpec],
+        weights: &[Tensor<'g>],
+        randomness: Randomness<'g>,
+        batch: &[Tensor<'g>; 7],
+        denominators: Denominators<'g>,
+    ) -> (Vec<Tensor<'g>>, [Tensor<'g>; 4]) {
+        let graph = batch[0].graph();
+        let (count, rows) = (self.micro_batches as f64, self.rows / self.micro_batches);
+        let zero = graph.scalar(0.0, self.precision.master());
+        let scalars =
+            [randomness.step, randomness.first_row, randomness.seed, denominators.predictions, denominators.rows];
+        let mut initial = vec![graph.scalar(0.0, DType::S32)];
+        initial.extend(weights);
+        initial.extend(batch);
+        initial.extend(scalars);
+        let constants = initial.len();
+        initial.extend(weights.iter().map(|w| w.filled(0.0)));
+        initial.extend([zero; 4]);
+
+        let last = graph.while_loop(
+            "micro_batches",
+            &initial,
+            |_, state| state[0].lt(state[0].filled(count)),
+            |_, state| {
+                let (slice, state_after) = (state[0], &state[1..]);
+                let (weights, others) = state_after.split_at(params.len());
+                let (batch, others) = others.split_at(batch.len());
+                let start = slice * rows as f64;
+                let examples: Vec<Tensor> = batch.iter().map(|&t| rows_from(t, start, rows)).collect();
+                let examples = <[Tensor; 7]>::try_from(examples).expect("a batch has seven tensors");
+                let first_row = others[1] + start.convert(DType::U32);
+                let randomness = Randomness { step: others[0], first_row, seed: others[2] };
+                let denominators = Denominators { predictions: others[3], rows: others[4] };
+                let (gradients, sums) = self.micro_batch(params, weights, randomness, &examples, denominators);
+                let shares = gradients.into_iter().chain(sums);
+                let sums = state[constants..].iter().zip(shares).map(|(&sum, share)| sum + share);
+                std::iter::once(slice + 1.0).chain(state[1..constants].iter().copied()).chain(sums).collect()
+            },
+        );
+        let gradients = last[constants..constants + params.len()].to_vec();
+        let sums = std::array::from_fn(|i| last[constants + params.len() + i]);
+        (gradients, sums)
+    }
+
+    /// The sum over replicas of each scalar, in one exchange.
+    fn over_replicas<'g, const N: usize>(&self, scalars: &[Tensor<'g>; N]) -> [Tensor<'g>; N] {
+        if self.replicas == 1 {
+            return *scalars;
+        }
+        let sums = vector(scalars).all_reduce(Reduction::Sum);
+        std::array::from_fn(|i| sums.slice(&[i], &[i + 1], &[1]).reshape(&[]))
+    }
+
+    fn over_replicas_tensor<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        if self.replicas == 1 { x } else { x.all_reduce(Reduction::Sum) }
+    }
+}
+
+/// `rows` rows of `x` from row `start` (s32 scalar).
+fn rows_from<'g>(x: Tensor<'g>, start: Tensor<'g>, rows: usize) -> Tensor<'g> {
+    let mut sizes = x.dims();
+    let mut starts = vec![start.filled(0.0); sizes.len()];
+    (sizes[0], starts[0]) = (rows, start);
+    x.dynamic_slice(&starts, &sizes)
+}
+
+/// `new` if the pred scalar holds, else `old`.
+fn where_all<'g>(predicate: Tensor<'g>, new: Tensor<'g>, old: Tensor<'g>) -> Tensor<'g> {
+    predicate.broadcast_like(old, &[]).select(new, old)
+}
+
+/// Scalars of one type as a vector.
+pub(super) fn vector<'g>(scalars: &[Tensor<'g>]) -> Tensor<'g> {
+    let elements: Vec<Tensor<'g>> = scalars.iter().map(|x| x.reshape(&[1])).collect();
+    elements[0].graph().concatenate(&elements, 0)
+}
