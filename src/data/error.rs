@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error of this room. The cause of an [`DataError::Io`] is its `source`, so that a printed chain says it once.
+/// An error of this room. The cause of a [`DataError::Io`] is its `source`, so that a printed chain says it once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -26,9 +26,6 @@ pub enum DataError {
         path.display(), required / 1_000_000, found / 1_000_000
     )]
     Space { path: PathBuf, required: u64, found: u64 },
-    /// The caller asked for the work to stop.
-    #[error("interrupted; nothing was changed in {}", path.display())]
-    Interrupted { path: PathBuf },
 }
 
 /// The result of this room's functions.

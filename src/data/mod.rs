@@ -6,31 +6,43 @@
 //! arithmetic and every host makes exactly its own rows.
 //!
 //! ```text
-//! corpus ─ sentences ─ tokenize ─ shard │ prepared ─ pairs ─ order ─ mask ─ examples ─ batch
-//!             once, `prepare`           │            for every step
+//! corpus ─ sentences ─ wordpiece ─ shard │ prepared ─ pairs ─ order ─ mask ─ examples ─ batch
+//!             once, `prepare`            │            for every step
 //! ```
 //!
 //! Nothing here knows of devices, models or optimizers.
 
+mod baseline;
 mod batch;
+mod corpus;
 mod error;
 mod examples;
 mod mask;
 mod order;
 mod pairs;
+mod prepare;
 mod prepared;
+mod sentences;
 mod shard;
 mod vocabulary;
+mod vocabulary_trainer;
+mod wordpiece;
 
+pub use baseline::{unigram_baseline, unigram_loss};
 pub use batch::Batch;
+pub use corpus::{Input, LONGEST_LINE, Piece, TextBatch, find_inputs, read_text};
 pub use error::{DataError, Result};
 pub use examples::{Example, ExampleConfig, Examples};
 pub use mask::{MaskConfig, Targets, mask, number_to_predict};
 pub use order::Order;
 pub use pairs::{Pair, Segment};
+pub use prepare::{Outcome, Preparation, Stage, prepare};
 pub use prepared::{
     Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, Sentences, ShardEntry, SourceEntry, Split,
     TOKENIZER_DIRECTORY,
 };
+pub use sentences::sentences;
 pub use shard::{Counts, SHARD_FORMAT, Shard, ShardBuilder, ShardHeader, sha256_of_file};
 pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
+pub use vocabulary_trainer::{VocabularyOptions, train_vocabulary};
+pub use wordpiece::{Tokenizer, WordRules};

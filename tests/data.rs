@@ -1,0 +1,333 @@
+//! Examples from prepared data: what create_pretraining_data promises, measured over many examples, and the same rows
+//! however a batch is divided.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use lambert::data::{
+    Batch, DataError, ExampleConfig, Examples, MANIFEST, Manifest, PrepareOptions, Prepared, SHARD_FORMAT,
+    ShardBuilder, ShardEntry, ShardHeader, Split, TOKENIZER_DIRECTORY, Vocabulary,
+};
+use lambert::rng::Key;
+
+const VOCABULARY_SIZE: usize = 1000;
+
+fn vocabulary() -> Vocabulary {
+    let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from);
+    let words = (5..VOCABULARY_SIZE).map(|i| if i % 4 == 0 { format!("##{i}") } else { format!("w{i}") });
+    Vocabulary::new(specials.into_iter().chain(words).collect()).unwrap()
+}
+
+/// Writes prepared data of random text: documents of 1 to 30 sentences of 1 to 60 tokens, uniform over the vocabulary
+/// without its special tokens. Every tenth document is held out.
+fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
+    let vocabulary = vocabulary();
+    std::fs::create_dir_all(directory.join(TOKENIZER_DIRECTORY)).unwrap();
+    std::fs::write(directory.join(TOKENIZER_DIRECTORY).join("vocab.txt"), vocabulary.to_text()).unwrap();
+    let mut manifest = Manifest {
+        format: SHARD_FORMAT,
+        vocabulary_sha256: vocabulary.sha256().to_owned(),
+        vocabulary_size: vocabulary.len(),
+        lowercase: true,
+        options: PrepareOptions::default(),
+        train: Default::default(),
+        held_out: Default::default(),
+        replaced_bytes: 0,
+        cut_documents: 0,
+        cut_lines: 0,
+        inputs: vec![],
+        shards: vec![],
+    };
+    let mut stream = Key::new(seed).stream();
+    for (split, documents) in [(Split::Train, documents - documents / 10), (Split::HeldOut, documents / 10)] {
+        for shard in 0..shards {
+            let mut builder = ShardBuilder::new(&vocabulary);
+            for _ in (0..documents).filter(|document| document * shards / documents == shard) {
+                for _ in 0..stream.between(1, 30) {
+                    let length = stream.between(1, 60);
+                    let ids = (0..length).map(|_| stream.between(5, VOCABULARY_SIZE as u64 - 1) as u32);
+                    builder.push_sentence(&ids.collect::<Vec<_>>());
+                }
+                builder.end_document();
+            }
+            let header = ShardHeader {
+                format: SHARD_FORMAT,
+                split,
+                vocabulary_sha256: vocabulary.sha256().to_owned(),
+                vocabulary_size: vocabulary.len(),
+                counts: builder.counts(),
+                sources: BTreeMap::new(),
+            };
+            let file = format!("{split}-{shard:05}.safetensors");
+            let (bytes, sha256) = builder.write(&directory.join(&file), &header).unwrap();
+            match split {
+                Split::Train => manifest.train += builder.counts(),
+                Split::HeldOut => manifest.held_out += builder.counts(),
+            }
+            manifest.shards.push(ShardEntry { file, split, bytes, sha256, counts: builder.counts() });
+        }
+    }
+    std::fs::write(directory.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+}
+
+fn examples(documents: usize, shards: usize, split: Split, config: ExampleConfig) -> Examples {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), documents, shards, 7);
+    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    prepared.verify(&|_| ()).unwrap();
+    // The open files outlive their directory.
+    Examples::new(prepared, split, config).unwrap()
+}
+
+fn concatenate(parts: &[Batch]) -> Batch {
+    let mut whole = parts[0].clone();
+    for part in &parts[1..] {
+        whole.rows += part.rows;
+        whole.input_ids.extend(&part.input_ids);
+        whole.token_type_ids.extend(&part.token_type_ids);
+        whole.attention_mask.extend(&part.attention_mask);
+        whole.masked_lm_positions.extend(&part.masked_lm_positions);
+        whole.masked_lm_ids.extend(&part.masked_lm_ids);
+        whole.masked_lm_weights.extend(&part.masked_lm_weights);
+        whole.next_sentence_labels.extend(&part.next_sentence_labels);
+    }
+    whole
+}
+
+/// True if `count` of `n` lies within five standard deviations of probability `p`.
+fn near(count: usize, n: usize, p: f64) -> bool {
+    (count as f64 - n as f64 * p).abs() < 5.0 * (n as f64 * p * (1.0 - p)).sqrt()
+}
+
+#[test]
+fn a_batch_is_the_same_for_any_number_of_hosts() {
+    let examples = examples(300, 3, Split::Train, ExampleConfig { seed: 3, ..ExampleConfig::bert(64, 9) });
+    let rows = 192;
+    // The second batch lies across the end of the first epoch.
+    for first in [0, examples.epoch_len(0) - 100] {
+        let whole = examples.batch(first, rows).unwrap();
+        for hosts in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64] {
+            let each = rows / hosts;
+            let part = |host| examples.batch(first + (host * each) as u64, each).unwrap();
+            let parts: Vec<Batch> = (0..hosts).map(part).collect();
+            assert_eq!(concatenate(&parts), whole, "{hosts} hosts from example {first}");
+        }
+    }
+}
+
+#[test]
+fn batches_depend_neither_on_what_was_asked_before_nor_on_shards_of_the_same_text() {
+    let config = ExampleConfig { seed: 11, ..ExampleConfig::bert(48, 7) };
+    let one = examples(100, 1, Split::Train, config.clone());
+    let two = examples(100, 4, Split::Train, config);
+    let far = 9 * one.epoch_len(0);
+    let late = one.batch(far, 16).unwrap();
+    let early = one.batch(5, 16).unwrap();
+    for epoch in 0..8 {
+        two.epoch_len(epoch);
+    }
+    assert_eq!(two.batch(far, 16).unwrap(), late);
+    assert_eq!(two.batch(5, 16).unwrap(), early, "after the table of epoch 0 was dropped");
+    assert_eq!(one.batch(5, 16).unwrap(), early);
+}
+
+#[test]
+fn an_epoch_holds_every_chunk_once_and_the_next_is_cut_anew() {
+    let examples = examples(60, 2, Split::Train, ExampleConfig { seed: 1, ..ExampleConfig::bert(64, 9) });
+    let lengths = [examples.epoch_len(0), examples.epoch_len(1)];
+    let all: Vec<_> = (0..lengths[0] + lengths[1]).map(|n| examples.example(n).unwrap()).collect();
+    let (first, second) = all.split_at(lengths[0] as usize);
+    assert!(first.iter().all(|e| e.epoch == 0) && second.iter().all(|e| e.epoch == 1));
+
+    // Every document is there, and no two pairs have the same `a`.
+    let documents: HashSet<usize> = first.iter().map(|e| e.pair.a.document).collect();
+    assert_eq!(documents.len(), examples.prepared().documents(Split::Train).len());
+    let places: HashSet<_> = first.iter().map(|e| (e.pair.a.document, e.pair.a.tokens.clone())).collect();
+    assert_eq!(places.len(), first.len());
+    // Another cut, another order, other masks.
+    let same = second.iter().filter(|e| first.iter().any(|f| f.tokens == e.tokens)).count();
+    assert!(same * 50 < second.len(), "{same} of {} examples come again", second.len());
+
+    assert_eq!(examples.epochs_covered(lengths[0] + lengths[1]), 2.0);
+    let half = lengths[0] / 2;
+    assert_eq!(examples.epochs_covered(half), half as f64 / lengths[0] as f64);
+}
+
+#[test]
+fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
+    let (s, p) = (128, 20);
+    let examples = examples(3000, 2, Split::Train, ExampleConfig { seed: 5, ..ExampleConfig::bert(s, p) });
+    let rows = examples.epoch_len(0) as usize;
+    let batch = examples.batch(0, rows).unwrap();
+    let (cls, sep, mask) = (2, 3, 4);
+
+    let (mut masked, mut kept, mut random, mut predictions) = (0, 0, 0, 0);
+    for row in 0..rows {
+        let ids = &batch.input_ids[row * s..][..s];
+        let types = &batch.token_type_ids[row * s..][..s];
+        let length = batch.attention_mask[row * s..][..s].iter().sum::<i32>() as usize;
+        let wanted = ((length as f64 * 0.15).round_ties_even() as usize).clamp(1, p);
+        let weights = &batch.masked_lm_weights[row * p..][..p];
+        assert!(weights[..wanted].iter().all(|&w| w == 1.0) && weights[wanted..].iter().all(|&w| w == 0.0));
+        let positions: Vec<usize> =
+            batch.masked_lm_positions[row * p..][..wanted].iter().map(|&position| position as usize).collect();
+        let targets = &batch.masked_lm_ids[row * p..][..wanted];
+        assert!(positions.is_sorted_by(|a, b| a < b), "{positions:?}");
+
+        // [CLS] a [SEP] b [SEP] and padding, once the targets are put back.
+        let mut original = ids.to_vec();
+        for (&position, &id) in positions.iter().zip(targets) {
+            original[position] = id;
+        }
+        let b = types.iter().position(|&t| t == 1).unwrap();
+        assert_eq!((original[0], original[b - 1], original[length - 1]), (cls, sep, sep));
+        assert_eq!(original[..length].iter().filter(|&&id| id < 5).count(), 3, "specials are never predicted");
+        assert!(types[..b].iter().all(|&t| t == 0) && types[b..length].iter().all(|&t| t == 1));
+        assert!(types[length..].iter().all(|&t| t == 0) && ids[length..].iter().all(|&id| id == 0));
+        assert!(b > 2 && length - b >= 2, "neither segment is empty");
+
+        predictions += wanted;
+        for (&position, &id) in positions.iter().zip(targets) {
+            match ids[position] {
+                token if token == mask => masked += 1,
+                token if token == id => kept += 1,
+                _ => random += 1,
+            }
+        }
+    }
+    // A random entry is [MASK], or the token itself, once in VOCABULARY_SIZE each.
+    let v = VOCABULARY_SIZE as f64;
+    assert!(near(masked, predictions, 0.8 + 0.1 / v), "{masked} of {predictions} masked");
+    assert!(near(kept, predictions, 0.1 + 0.1 / v), "{kept} of {predictions} kept");
+    assert!(near(random, predictions, 0.1 - 0.2 / v), "{random} of {predictions} random");
+}
+
+#[test]
+fn a_coin_decides_the_next_sentence() {
+    // A target of 125 tokens in sentences of at most 60 takes three sentences or more, except near a document's end.
+    let config = ExampleConfig { seed: 6, short_seq_prob: 0.0, ..ExampleConfig::bert(128, 20) };
+    let examples = examples(3000, 2, Split::Train, config);
+    let documents = examples.prepared().documents(Split::Train);
+    let (mut coins, mut heads, mut last_sentences) = (0, 0, 0);
+    for n in 0..examples.epoch_len(0) {
+        let pair = examples.example(n).unwrap().pair;
+        assert_eq!(pair.is_random_next, pair.b.document != pair.a.document, "random text is another document's");
+        let starts = documents.get(pair.a.document).starts;
+        if pair.a.tokens.start < starts[starts.len() - 2] {
+            coins += 1;
+            heads += pair.is_random_next as usize;
+        } else {
+            last_sentences += 1;
+            assert!(pair.is_random_next, "one sentence alone has no next one");
+        }
+    }
+    // (`a` reaches into a document's last sentence only if that is all there is.)
+    assert!(coins > 5000 && last_sentences > 500);
+    assert!(near(heads, coins, 0.5), "{heads} of {coins} are random");
+}
+
+#[test]
+fn a_tenth_of_the_documents_gives_short_sequences() {
+    let examples = examples(3000, 1, Split::Train, ExampleConfig { seed: 8, ..ExampleConfig::bert(128, 20) });
+    let documents = examples.prepared().documents(Split::Train);
+    // The first pair of each document that has text for a whole one behind it, if its next sentence is the real one.
+    let mut lengths = BTreeMap::new();
+    for n in 0..examples.epoch_len(0) {
+        let pair = examples.example(n).unwrap().pair;
+        let starts = documents.get(pair.a.document).starts;
+        let room = starts[starts.len() - 1] - starts[0];
+        if !pair.is_random_next && room > 400 && pair.a.tokens.start < starts[1] {
+            lengths.insert(pair.a.document, pair.a.tokens.len() + pair.b.tokens.len());
+        }
+    }
+    let short = lengths.values().filter(|&&length| length < 125).count();
+    // A target t, uniform from 2 to 125, ends at the first sentence that reaches it: the length is below 125 for a t
+    // below about 105, if the chunk has two sentences.
+    let share = short as f64 / lengths.len() as f64;
+    assert!((0.04..0.11).contains(&share), "{short} of {}", lengths.len());
+}
+
+#[test]
+fn held_out_examples_are_the_same_at_every_evaluation() {
+    let examples = examples(400, 2, Split::HeldOut, ExampleConfig { seed: 2, ..ExampleConfig::bert(64, 9) });
+    let len = examples.epoch_len(0);
+    assert_eq!(examples.batch(0, 32).unwrap(), examples.batch(3 * len, 32).unwrap());
+}
+
+#[test]
+fn seeds_and_phases_draw_different_examples() {
+    let config = ExampleConfig::bert(64, 9);
+    let batch = |config| examples(100, 1, Split::Train, config).batch(0, 8).unwrap();
+    let first = batch(config.clone());
+    assert_eq!(first, batch(config.clone()));
+    assert_ne!(first, batch(ExampleConfig { seed: 1, ..config.clone() }));
+    assert_ne!(first, batch(ExampleConfig { phase: 1, ..config }));
+}
+
+#[test]
+fn damaged_shards_and_other_vocabularies_are_refused_when_opened() {
+    let shard = "train-00000.safetensors";
+    let opened_after = |damage: &dyn Fn(&Path)| -> String {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), 40, 1, 1);
+        damage(directory.path());
+        Prepared::open(directory.path()).unwrap_err().to_string()
+    };
+    let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
+        opened_after(&|directory| {
+            let mut bytes = std::fs::read(directory.join(shard)).unwrap();
+            edit(&mut bytes);
+            std::fs::write(directory.join(shard), bytes).unwrap();
+        })
+    };
+    for message in [
+        edited(&|bytes| bytes.truncate(bytes.len() - 2)),
+        edited(&|bytes| bytes.truncate(5)),
+        edited(&|bytes| bytes.push(0)),
+        edited(&|bytes| bytes[20] = b'#'),
+        edited(&|bytes| bytes[7] = 1),
+    ] {
+        assert!(message.contains(shard) && message.contains("lambert prepare"), "{message}");
+    }
+    let message = opened_after(&|directory| std::fs::remove_file(directory.join(shard)).unwrap());
+    assert!(message.contains(shard), "{message}");
+    let message = opened_after(&|directory| {
+        let file = directory.join(TOKENIZER_DIRECTORY).join("vocab.txt");
+        let text = std::fs::read_to_string(&file).unwrap().replace("w5\n", "word\n");
+        std::fs::write(file, text).unwrap();
+    });
+    assert!(message.contains("vocab.txt") && message.contains("requires the vocabulary"), "{message}");
+}
+
+#[test]
+fn verify_finds_a_changed_token() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), 40, 1, 1);
+    let path = directory.path().join("train-00000.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = Prepared::open(directory.path()).unwrap().verify(&|_| ()).unwrap_err();
+    assert!(matches!(error, DataError::File { .. }) && error.to_string().contains("sha256"), "{error}");
+}
+
+#[test]
+fn one_document_and_impossible_settings_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), 1, 1, 1);
+    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    let error = Examples::new(prepared.clone(), Split::Train, ExampleConfig::bert(128, 20)).unwrap_err();
+    assert!(error.to_string().contains("at least 2 documents"), "{error}");
+    for config in [
+        ExampleConfig::bert(4, 1),
+        ExampleConfig::bert(128, 0),
+        ExampleConfig::bert(20, 18),
+        ExampleConfig { masked_lm_prob: f64::NAN, ..ExampleConfig::bert(128, 20) },
+        ExampleConfig { short_seq_prob: 1.5, ..ExampleConfig::bert(128, 20) },
+    ] {
+        let error = Examples::new(prepared.clone(), Split::Train, config).unwrap_err();
+        assert!(matches!(error, DataError::Setting { .. }), "{error}");
+    }
+}
