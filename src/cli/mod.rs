@@ -1,10 +1,14 @@
 //! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
 //! computes nothing itself.
 
+pub mod byte_progress;
 pub mod export;
 pub mod import;
+pub mod inspect;
+pub mod prepare;
 pub mod run_config;
 pub mod run_file;
+pub mod tokenizer;
 
 use std::process::ExitCode;
 
@@ -22,6 +26,10 @@ pub struct Cli {
 pub enum Command {
     Export(export::Export),
     Import(import::Import),
+    Inspect(inspect::Inspect),
+    Prepare(prepare::Prepare),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Tokenizer),
 }
 
 /// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
@@ -29,5 +37,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Prepare(args) => prepare::run(args),
+        Command::Tokenizer(args) => tokenizer::run(args),
     }
 }

@@ -149,6 +149,12 @@ impl Input {
         Ok(SourceEntry { name: self.name(), bytes: self.bytes, modified: self.modified, sha256 })
     }
 
+    /// True if this is still the file of `entry`. Equal size and time stand for equal content; a touched file is read.
+    pub fn is_still(&self, entry: &SourceEntry, progress: &(dyn Fn(u64) + Sync)) -> Result<bool> {
+        Ok(self.bytes == entry.bytes
+            && (self.modified == entry.modified || sha256_of_file(&self.path, progress)? == entry.sha256))
+    }
+
     /// An error if the file was changed since it was found.
     pub fn check_unchanged(&self) -> Result<()> {
         let now = self.stamp()?;

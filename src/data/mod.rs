@@ -24,6 +24,8 @@ mod prepare;
 mod prepared;
 mod sentences;
 mod shard;
+mod statistics;
+mod trained_tokenizer;
 mod vocabulary;
 mod vocabulary_trainer;
 mod wordpiece;
@@ -43,6 +45,8 @@ pub use prepared::{
 };
 pub use sentences::sentences;
 pub use shard::{Counts, SHARD_FORMAT, Shard, ShardBuilder, ShardHeader, sha256_of_file};
+pub use statistics::{DocumentLengths, ExampleLengths, Spread, document_lengths, example_lengths};
+pub use trained_tokenizer::{Trained, train_tokenizer};
 pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
 pub use vocabulary_trainer::{VocabularyOptions, train_vocabulary};
 pub use wordpiece::{Tokenizer, WordRules};

@@ -167,11 +167,7 @@ impl Preparation<'_> {
             return differs(format!("the inputs {asked:?}"), format!("from {there:?}"));
         }
         for (input, entry) in self.inputs.iter().zip(&manifest.inputs) {
-            // Equal size and time stand for equal content; a touched file is read.
-            let equal = input.bytes == entry.bytes
-                && (input.modified == entry.modified
-                    || input.entry(&|bytes| progress(Stage::Hashing, bytes))?.sha256 == entry.sha256);
-            if !equal {
+            if !input.is_still(entry, &|bytes| progress(Stage::Hashing, bytes))? {
                 return differs(format!("{} as it is now", entry.name), "from an earlier content of it".into());
             }
         }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -27,7 +28,8 @@ const NEXT: &str =
     "name a directory with a BERT tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
 
 /// How text becomes words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WordRules {
     /// Lower-case, and strip accents: an "uncased" model.
     pub lowercase: bool,

@@ -1,0 +1,118 @@
+//! `lambert prepare`: text to token ids in shards, once for every corpus and vocabulary.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+
+use super::byte_progress::ByteProgress;
+use crate::data::{
+    Input, Manifest, Outcome, Preparation, PrepareOptions, Sentences, Stage, Tokenizer, find_inputs, prepare,
+};
+
+/// Turn text into shards of token ids that training reads.
+#[derive(Debug, Args)]
+pub struct Prepare {
+    /// Text files (.txt, .jsonl, also .gz or .zst) or directories of them. In plain text, an empty line ends a document.
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// A directory with tokenizer.json or vocab.txt, or such a file.
+    #[arg(long, value_name = "PATH")]
+    tokenizer: PathBuf,
+    /// The directory to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Share of the documents that is kept apart to evaluate on.
+    #[arg(long, default_value_t = PrepareOptions::default().held_out, value_name = "SHARE")]
+    held_out: f64,
+    /// Whether a line is a paragraph to split, or a sentence.
+    #[arg(long, value_enum, default_value_t = LineForm::Split)]
+    sentences: LineForm,
+    /// Key of the text in each JSONL record.
+    #[arg(long, default_value = "text", value_name = "KEY")]
+    jsonl_field: String,
+    /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
+    #[arg(long)]
+    cased: bool,
+    /// Chooses which documents are held out.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Tokens of a shard.
+    #[arg(long, default_value_t = PrepareOptions::default().shard_tokens)]
+    shard_tokens: usize,
+    /// Replace prepared data that was made otherwise.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LineForm {
+    /// A line is a paragraph, to be split into sentences.
+    Split,
+    /// A line is a sentence.
+    Lines,
+}
+
+pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
+    let inputs = find_inputs(&args.inputs)?;
+    let tokenizer = Tokenizer::open(&args.tokenizer, args.cased)?;
+    let options = PrepareOptions {
+        sentences: match args.sentences {
+            LineForm::Split => Sentences::Split,
+            LineForm::Lines => Sentences::Lines,
+        },
+        jsonl_field: args.jsonl_field,
+        held_out: args.held_out,
+        seed: args.seed,
+        shard_tokens: args.shard_tokens,
+    };
+    let preparation =
+        Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: &args.out, force: args.force };
+    let started = Instant::now();
+    let total = inputs.iter().map(|input: &Input| input.bytes).sum::<u64>();
+    let (hashing, tokenizing) = (ByteProgress::new("checking", total), ByteProgress::new("tokenizing", total));
+    let outcome = prepare(&preparation, &|stage, bytes| match stage {
+        Stage::Hashing => hashing.add(bytes),
+        Stage::Tokenizing => tokenizing.add(bytes),
+    });
+    hashing.finish();
+    tokenizing.finish();
+    let out = args.out.display();
+    match outcome? {
+        Outcome::UpToDate(manifest) => println!("{out}: up to date, {}", summary(&manifest)),
+        Outcome::Prepared(manifest) => {
+            let seconds = started.elapsed().as_secs_f64();
+            let rate = (manifest.train.tokens + manifest.held_out.tokens) as f64 / seconds;
+            println!("{out}: {} in {seconds:.1} s ({rate:.0} tokens/s)", summary(&manifest));
+            notes(&manifest);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summary(manifest: &Manifest) -> String {
+    let (train, held_out) = (manifest.train, manifest.held_out);
+    format!(
+        "{} documents, {} sentences, {} tokens to train on; {} documents, {} tokens held out",
+        train.documents, train.sentences, train.tokens, held_out.documents, held_out.tokens
+    )
+}
+
+/// What a person should know of the text.
+fn notes(manifest: &Manifest) {
+    let unknown = manifest.train.unknown_tokens + manifest.held_out.unknown_tokens;
+    let tokens = manifest.train.tokens + manifest.held_out.tokens;
+    if unknown > 0 {
+        eprintln!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64);
+    }
+    for (count, what) in [
+        (manifest.replaced_bytes, "bytes are not UTF-8 and were dropped"),
+        (manifest.cut_lines, "lines are longer than a mebibyte and were cut"),
+        (manifest.cut_documents, "documents are longer than a shard and were cut"),
+    ] {
+        if count > 0 {
+            eprintln!("note: {count} {what}");
+        }
+    }
+}
