@@ -26,13 +26,19 @@ pub enum EvalError {
         "computation {computation} requires {required} arguments, got {found}: pass one for each parameter, in order"
     )]
     ArgumentCount { computation: String, required: usize, found: usize },
-    #[error("argument {index} ({name:?}) of computation {computation} requires {required}, got {found}")]
+    #[error(
+        "argument {index} ({name:?}) of computation {computation} requires {required}, got {found}: \
+         pass a tensor of that shape"
+    )]
     ArgumentShape { computation: String, index: usize, name: String, required: Shape, found: Shape },
-    #[error("{operation} in computation {computation} requires {required} replicas, got {found}")]
+    #[error(
+        "{operation} in computation {computation} requires {required} replicas, got {found}: \
+         evaluate with arguments for {required} replicas"
+    )]
     ReplicaCount { computation: String, operation: &'static str, required: usize, found: usize },
     #[error(
         "the loop {body} holds collectives and requires all replicas to go round equally often, \
-         got replicas that disagree in round {round}"
+         got replicas that disagree in round {round}: derive the condition from values that all replicas share"
     )]
     Divergence { body: String, round: usize },
 }
@@ -95,3 +101,6 @@ fn parameter_name(computation: &Computation, index: usize) -> String {
         op => unreachable!("{} is listed among the parameters", op.name()),
     }
 }
+
+#[cfg(test)]
+mod tests;
