@@ -5,7 +5,8 @@
 //! is what the formula means, not what f32 or bf16 makes of it, and central differences of it are derivatives to nine
 //! digits. *Integers* and truth values are exact: they wrap around in their declared width, and a bitcast between floats
 //! and integers goes through the declared float type, so that counter-based random bits are those of every device. (A
-//! float made from a 32-bit integer keeps all 32 bits here; compare random bits as integers.)
+//! float made from a 32-bit integer keeps all 32 bits here; compare random bits as integers. A constant is what its
+//! declared type holds: 0.1 in an f32 graph is f32's 0.1.)
 //!
 //! [`evaluate_replicas`] runs one computation on several replicas in lock-step, so that collectives have a meaning.
 

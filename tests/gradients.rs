@@ -1,0 +1,585 @@
+//! Every derivative rule against central differences, in f64 on the evaluator.
+//!
+//! A *case* builds a small formula around one operation from randomly shaped, randomly valued arguments; the test
+//! weighs its result at random into a loss and compares `gradients` with differences of the loss, element by element
+//! and replica by replica. [`CASES`] is made by the same macro as an exhaustive match over [`Op`]: an operation without
+//! a case does not compile, and a case that does not contain its operation fails.
+
+use std::panic::catch_unwind;
+
+use lambert::autodiff::gradients;
+use lambert::eval::{Value, evaluate_replicas};
+use lambert::graph::{Computation, DotDimensions, GatherDimensions, Graph, Op, Reduction, ScatterDimensions, Tensor};
+use lambert::rng::{Key, Stream};
+use lambert::shape::{DType, HostTensor, Shape};
+
+/// Trials of each case, with other shapes and values.
+const TRIALS: u64 = 6;
+/// Step of the differences, whose error is h⁴/30 · f⁽⁵⁾ + ε/h: about 10⁻¹² for derivatives near 1.
+const STEP: f64 = 1e-3;
+/// Allowed: this much, absolute and relative.
+const TOLERANCE: f64 = 1e-8;
+
+/// What the derivative of an operation must be.
+enum Expected {
+    /// That of the differences.
+    Derivative(Case),
+    /// Zero, as are the differences.
+    Flat(Case),
+    /// Zero, whatever the differences say.
+    Blocked(Case),
+    /// None: asking for it panics, saying so.
+    Refused(Case),
+}
+use Expected::{Blocked, Derivative, Flat, Refused};
+
+type Case = for<'g> fn(&mut Trial<'g>) -> Tensor<'g>;
+
+macro_rules! cases {
+    ($($pattern:pat => $name:literal: [$($expected:expr),+ $(,)?],)*) => {
+        /// The name under which an operation's cases stand in [`CASES`].
+        fn case_name(op: &Op) -> &'static str {
+            match op { $($pattern => $name,)* }
+        }
+        const CASES: &[(&str, &[Expected])] = &[$(($name, &[$($expected),+])),*];
+    };
+}
+
+cases! {
+    // ---- leaves ----
+    Op::Parameter { .. } => "parameter": [Derivative(|t| t.any())],
+    Op::Constant(_) => "constant": [Derivative(|t| { let x = t.any(); x * t.constant(&x.dims()) })],
+    Op::Iota { .. } => "iota": [Derivative(|t| { let x = t.any(); x * t.graph.iota(x.shape(), x.dims().len() - 1) })],
+
+    // ---- elementwise, one operand ----
+    Op::Abs => "abs": [Derivative(|t| t.any().abs())],
+    Op::Negate => "negate": [Derivative(|t| -t.any())],
+    Op::Sign => "sign": [Flat(|t| t.any().sign())],
+    Op::Floor => "floor": [Flat(|t| t.any().floor())],
+    Op::Exp => "exp": [Derivative(|t| t.any().exp())],
+    Op::Log => "log": [Derivative(|t| t.positive().log())],
+    Op::Log1p => "log1p": [Derivative(|t| t.any().abs().log1p())],
+    Op::Tanh => "tanh": [Derivative(|t| t.any().tanh())],
+    Op::Sqrt => "sqrt": [Derivative(|t| t.positive().sqrt())],
+    Op::Rsqrt => "rsqrt": [Derivative(|t| t.positive().rsqrt())],
+    Op::Erf => "erf": [Derivative(|t| t.any().erf())],
+    Op::Not => "not": [Flat(|t| { let x = t.any(); x.gt(x.filled(0.0)).not().convert(DType::F32) })],
+    Op::IsFinite => "is_finite": [Flat(|t| t.any().is_finite().convert(DType::F32))],
+    Op::Convert { .. } => "convert": [
+        Derivative(|t| t.any().convert(DType::BF16).tanh()),
+        Derivative(|t| (2.0 * t.any().convert(DType::F16)).convert(DType::F32).square()),
+        Flat(|t| t.any().convert(DType::S32).convert(DType::F32)),
+    ],
+    Op::BitcastConvert { .. } => "bitcast_convert": [
+        Blocked(|t| t.any().bitcast_convert(DType::U64).bitcast_convert(DType::F64)),
+    ],
+
+    // ---- elementwise, two operands ----
+    Op::Add => "add": [Derivative(|t| { let (x, y) = t.pair(); x + y }), Derivative(|t| { let x = t.any(); x + x })],
+    Op::Subtract => "subtract": [Derivative(|t| { let (x, y) = t.pair(); x - y })],
+    Op::Multiply => "multiply": [Derivative(|t| { let (x, y) = t.pair(); x * y }), Derivative(|t| t.any().square())],
+    Op::Divide => "divide": [Derivative(|t| { let (x, y) = t.pair(); x / (y.abs() + 0.5) })],
+    Op::Remainder => "remainder": [Derivative(|t| {
+        // x/y lies near the middle between integers of either sign, and moves little.
+        let (x, y) = t.pair();
+        let y = y.abs() + 1.0;
+        let halves = t.constant(&y.dims()).floor() + 0.5;
+        (halves * y + 0.02 * x).rem(y)
+    })],
+    Op::Power => "power": [Derivative(|t| { let (x, y) = t.pair(); (x.abs() + 0.5).pow(y) })],
+    Op::Maximum => "maximum": [Derivative(|t| { let (x, y) = t.pair(); x.maximum(y) })],
+    Op::Minimum => "minimum": [Derivative(|t| { let (x, y) = t.pair(); x.minimum(y) })],
+    Op::And => "and": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).and(x.gt(-y))).convert(DType::F32) })],
+    Op::Or => "or": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).or(x.gt(-y))).convert(DType::F32) })],
+    Op::Xor => "xor": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).xor(x.gt(-y))).convert(DType::F32) })],
+    Op::ShiftLeft => "shift_left": [Flat(|t| {
+        let whole = t.any().convert(DType::S32);
+        whole.shift_left(whole.filled(2.0)).convert(DType::F32)
+    })],
+    Op::ShiftRightLogical => "shift_right_logical": [Flat(|t| {
+        let whole = t.any().abs().convert(DType::U32);
+        whole.shift_right_logical(whole.filled(1.0)).convert(DType::F32)
+    })],
+
+    // ---- compare and select ----
+    Op::Compare { .. } => "compare": [
+        Flat(|t| { let (x, y) = t.pair(); x.lt(y).convert(DType::F32) }),
+        Flat(|t| { let (x, y) = t.pair(); x.ge(y).convert(DType::F32) }),
+    ],
+    Op::Select => "select": [Derivative(|t| {
+        let (x, y) = t.pair();
+        x.gt(x.filled(0.3)).select(x.square(), y.tanh())
+    })],
+
+    // ---- shape ----
+    Op::Reshape { .. } => "reshape": [Derivative(|t| {
+        let [a, b, c] = t.sizes();
+        t.argument(&[a, b, c]).reshape(&[c, a * b])
+    })],
+    Op::Transpose { .. } => "transpose": [Derivative(|t| {
+        let mut permutation = [0, 1, 2];
+        t.stream.shuffle(&mut permutation);
+        let dims: [usize; 3] = t.sizes();
+        t.argument(&dims).transpose(&permutation)
+    })],
+    Op::Broadcast { .. } => "broadcast": [
+        Derivative(|t| { let [a, b, c] = t.sizes(); t.argument(&[b]).broadcast(&[a, b, c], &[1]) }),
+        Derivative(|t| { let [a, b, c] = t.sizes(); t.argument(&[a, c]).broadcast(&[a, b, c], &[0, 2]) }),
+        Derivative(|t| { let [a, b] = t.sizes(); t.argument(&[]).convert(DType::BF16).broadcast(&[a, b], &[]) }),
+    ],
+    Op::Concatenate { .. } => "concatenate": [Derivative(|t| {
+        let [a, b, c, d] = t.sizes();
+        let (x, y) = (t.argument(&[a, b]), t.argument(&[a, c]));
+        let parts = [x, y, t.constant(&[a, d]), x];
+        t.graph.concatenate(&parts, 1)
+    })],
+    Op::Slice { .. } => "slice": [
+        Derivative(|t| {
+            let [a, b] = t.sizes();
+            t.argument(&[a + 2, b + 5]).slice(&[1, 2], &[a + 2, b + 4], &[1, 2])
+        }),
+        Derivative(|t| t.argument(&[7]).slice(&[1], &[7], &[3])),
+        Derivative(|t| { let x = t.argument(&[4]); t.graph.concatenate(&[x.slice(&[3], &[3], &[1]), x], 0) }),
+    ],
+    Op::Pad { .. } => "pad": [
+        Derivative(|t| {
+            let [a, b, low, gap] = t.sizes();
+            let (x, value) = (t.argument(&[a, b]), t.argument(&[]));
+            x.pad(value, &[low, 0], &[0, 2], &[gap, gap - 1])
+        }),
+        Derivative(|t| { let (x, value) = (t.argument(&[0]), t.argument(&[])); x.pad(value, &[1], &[2], &[3]) }),
+    ],
+
+    // ---- reduce ----
+    Op::Reduce { .. } => "reduce": [
+        Derivative(|t| { let dims: [usize; 3] = t.sizes(); t.argument(&dims).reduce_sum(&[0, 2]) }),
+        Derivative(|t| { let dims: [usize; 3] = t.sizes(); t.argument(&dims).reduce_max(&[1]) }),
+        Derivative(|t| { let dims: [usize; 3] = t.sizes(); t.argument(&dims).reduce(Reduction::Min, &[0, 1, 2]) }),
+        Flat(|t| { let (x, y) = t.pair(); x.gt(y).reduce(Reduction::Or, &[0]).convert(DType::F32) }),
+    ],
+
+    // ---- dot ----
+    Op::DotGeneral { .. } => "dot_general": [
+        Derivative(|t| { let [a, k, n] = t.sizes(); t.argument(&[2, a, k]).matmul(t.argument(&[k, n]), DType::F32) }),
+        Derivative(|t| {
+            let [a, k, n] = t.sizes();
+            let (x, y) = (t.argument(&[a, k]).convert(DType::BF16), t.argument(&[k, n]).convert(DType::BF16));
+            x.matmul(y, DType::F32)
+        }),
+        Derivative(two_batches_two_contractions),
+        Derivative(|t| {
+            let [a, b] = t.sizes();
+            t.argument(&[a]).dot_general(t.argument(&[b]), DotDimensions::default(), DType::F32)
+        }),
+    ],
+
+    // ---- index ----
+    Op::DynamicSlice { .. } => "dynamic_slice": [Derivative(|t| {
+        let [a, b] = t.sizes();
+        let starts = [t.start(-1, 4), t.start(0, 3)];
+        t.argument(&[a + 2, b + 2]).dynamic_slice(&starts, &[2, b])
+    })],
+    Op::DynamicUpdateSlice => "dynamic_update_slice": [Derivative(|t| {
+        let [a, b] = t.sizes();
+        let starts = [t.start(-1, 4), t.start(0, 3)];
+        t.argument(&[a + 2, b + 2]).dynamic_update_slice(t.argument(&[2, b]), &starts)
+    })],
+    Op::Gather(_) => "gather": [
+        Derivative(|t| {
+            let [n, d, a, b] = t.sizes();
+            t.argument(&[n, d]).take_rows(t.indices(&[a, b], n))
+        }),
+        Derivative(gather_windows),
+    ],
+    Op::ScatterAdd(_) => "scatter_add": [Derivative(scatter_rows), Derivative(scatter_windows)],
+
+    // ---- control ----
+    Op::While { .. } => "while": [Refused(|t| looped(t.any()))],
+    Op::GetTupleElement { .. } => "get_tuple_element": [Refused(|t| looped(t.any()))],
+    Op::OptimizationBarrier => "optimization_barrier": [Derivative(|t| t.any().optimization_barrier().square())],
+    Op::StopGradient => "stop_gradient": [Blocked(|t| t.any().exp().stop_gradient())],
+
+    // ---- collective, over all replicas ----
+    Op::ReplicaId => "replica_id": [Derivative(|t| {
+        t.replicas = 3;
+        let x = t.any();
+        x * t.graph.replica_id().convert(DType::F64).broadcast_like(x, &[])
+    })],
+    Op::AllReduce { .. } => "all_reduce": [
+        Derivative(|t| { t.replicas = 3; t.any().tanh().all_reduce(Reduction::Sum).square() }),
+        Derivative(|t| { t.replicas = 3; t.any().all_reduce(Reduction::Max) }),
+        Derivative(|t| { t.replicas = 2; t.any().all_reduce(Reduction::Min) }),
+    ],
+    Op::AllGather { .. } => "all_gather": [Derivative(|t| {
+        t.replicas = 2;
+        let dims: [usize; 2] = t.sizes();
+        t.argument(&dims).all_gather(1, 2).square()
+    })],
+    Op::ReduceScatter { .. } => "reduce_scatter": [Derivative(|t| {
+        t.replicas = 2;
+        let [a, b] = t.sizes();
+        t.argument(&[a, 2 * b]).reduce_scatter(1, 2).square()
+    })],
+}
+
+/// Formulas whose gradient is differentiated once more: the result of `gradients` is an ordinary graph.
+const SECOND_DERIVATIVES: &[(&str, Case)] = &[
+    ("exp", |t| {
+        let x = t.any();
+        t.slope(x.exp(), x)
+    }),
+    ("log", |t| {
+        let x = t.positive();
+        t.slope(x.log(), x)
+    }),
+    ("tanh", |t| {
+        let x = t.any();
+        t.slope(x.tanh(), x)
+    }),
+    ("rsqrt", |t| {
+        let x = t.positive();
+        t.slope(x.rsqrt(), x)
+    }),
+    ("erf", |t| {
+        let x = t.any();
+        t.slope(x.erf(), x)
+    }),
+    ("divide", |t| {
+        let (x, y) = t.pair();
+        let y = y.abs() + 0.5;
+        t.slope(x / y, y)
+    }),
+    ("power", |t| {
+        let (x, y) = t.pair();
+        let x = x.abs() + 0.5;
+        t.slope(x.pow(y), x)
+    }),
+    ("maximum", |t| {
+        let (x, y) = t.pair();
+        t.slope(x.maximum(y).square(), x)
+    }),
+    ("dot", |t| {
+        let x = t.argument(&[3, 2]);
+        t.slope(x.matmul(x.transpose(&[1, 0]), DType::F64).tanh(), x)
+    }),
+    ("gather", |t| {
+        let x = t.argument(&[3, 2]);
+        let rows = x.take_rows(t.indices(&[4], 3));
+        t.slope(rows.tanh(), x)
+    }),
+    ("scatter", |t| {
+        let x = scatter_rows(t);
+        t.slope(x.tanh(), t.arguments[0])
+    }),
+    ("log-softmax", |t| {
+        let x = t.argument(&[2, 3]);
+        let shifted = x - x.reduce_max(&[1]).stop_gradient().broadcast_like(x, &[0]);
+        t.slope(shifted - shifted.exp().reduce_sum(&[1]).log().broadcast_like(x, &[0]), x)
+    }),
+];
+
+fn two_batches_two_contractions<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    // Batch and contracting dimensions lie scattered, and pair up in another order on either side.
+    let dimensions = DotDimensions {
+        lhs_batch: vec![3, 0],
+        rhs_batch: vec![1, 4],
+        lhs_contracting: vec![1, 4],
+        rhs_contracting: vec![3, 0],
+    };
+    let [b0, b1] = [1 + t.stream.below(2) as usize, 2];
+    let (k0, k1, m, n) = (2, 1 + t.stream.below(2) as usize, 2, 1);
+    t.argument(&[b1, k0, m, b0, k1]).dot_general(t.argument(&[k1, b0, n, k0, b1]), dimensions, DType::F32)
+}
+
+fn gather_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    // Index vectors of two components, in the first dimension of the indices; some starts do not fit and are clamped.
+    let dimensions = GatherDimensions {
+        offset_dims: vec![0, 2],
+        collapsed_slice_dims: vec![1],
+        start_index_map: vec![2, 0],
+        index_vector_dim: 0,
+        slice_sizes: vec![2, 1, 2],
+    };
+    t.argument(&[3, 2, 4]).gather(t.indices(&[2, 5], 5), dimensions)
+}
+
+fn scatter_rows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    let [n, d, a] = t.sizes();
+    let dimensions = ScatterDimensions {
+        update_window_dims: vec![1],
+        inserted_window_dims: vec![0],
+        scatter_dims_to_operand_dims: vec![0],
+        index_vector_dim: 1,
+    };
+    let (table, rows) = (t.argument(&[n + 1, d]), t.argument(&[a, d]));
+    table.scatter_add(t.indices(&[a], n + 2), rows, dimensions)
+}
+
+fn scatter_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    let dimensions = ScatterDimensions {
+        update_window_dims: vec![0, 2],
+        inserted_window_dims: vec![1],
+        scatter_dims_to_operand_dims: vec![2, 0],
+        index_vector_dim: 0,
+    };
+    let (table, windows) = (t.argument(&[3, 2, 4]), t.argument(&[2, 4, 2]));
+    table.scatter_add(t.indices(&[2, 4], 4), windows, dimensions).tanh()
+}
+
+fn looped(x: Tensor<'_>) -> Tensor<'_> {
+    let count = x.graph().scalar(0.0, DType::S32);
+    let state = x.graph().while_loop(
+        "double",
+        &[count, x],
+        |_, state| state[0].lt(state[0].filled(3.0)),
+        |_, state| vec![state[0] + 1.0, state[1] * 2.0],
+    );
+    state[1]
+}
+
+/// One formula under construction: its arguments, and where random choices come from.
+struct Trial<'g> {
+    graph: &'g Graph,
+    stream: Stream,
+    replicas: usize,
+    arguments: Vec<Tensor<'g>>,
+}
+
+impl<'g> Trial<'g> {
+    fn new(graph: &'g Graph, seed: Key) -> Self {
+        Trial { graph, stream: seed.stream(), replicas: 1, arguments: Vec::new() }
+    }
+
+    fn sizes<const N: usize>(&mut self) -> [usize; N] {
+        std::array::from_fn(|_| self.stream.between(1, 3) as usize)
+    }
+
+    /// Of type f64, so that the constants that rules bring (2/√π) are not rounded to f32.
+    fn argument(&mut self, dims: &[usize]) -> Tensor<'g> {
+        let argument = self.graph.parameter(format!("x{}", self.arguments.len()), Shape::new(DType::F64, dims));
+        self.arguments.push(argument);
+        argument
+    }
+
+    /// An argument of random dimensions.
+    fn any(&mut self) -> Tensor<'g> {
+        let dims: [usize; 2] = self.sizes();
+        self.argument(&dims)
+    }
+
+    /// The size of an argument of random dimensions, far enough from 0 for logarithms and roots to be smooth.
+    fn positive(&mut self) -> Tensor<'g> {
+        self.any().abs() + 0.5
+    }
+
+    /// Two arguments of the same random dimensions.
+    fn pair(&mut self) -> (Tensor<'g>, Tensor<'g>) {
+        let dims: [usize; 2] = self.sizes();
+        (self.argument(&dims), self.argument(&dims))
+    }
+
+    /// Random numbers through which no gradient is asked for.
+    fn constant(&mut self, dims: &[usize]) -> Tensor<'g> {
+        let shape = Shape::new(DType::F64, dims);
+        let values: Vec<f64> = (0..shape.elements()).map(|_| 2.0 * self.stream.normal()).collect();
+        self.graph.constant(HostTensor::from_f64(shape, &values))
+    }
+
+    /// s32 in −1..=limit: some below and above what `0..limit` allows.
+    fn indices(&mut self, dims: &[usize], limit: usize) -> Tensor<'g> {
+        let n = dims.iter().product();
+        let values: Vec<i32> = (0..n).map(|_| self.stream.between(0, limit as u64 + 1) as i32 - 1).collect();
+        self.graph.constant(HostTensor::new(dims, &values))
+    }
+
+    /// A scalar s32 in `low..=high`.
+    fn start(&mut self, low: i32, high: i32) -> Tensor<'g> {
+        let start = low + self.stream.below((high - low + 1) as u64) as i32;
+        self.graph.constant(HostTensor::scalar(start))
+    }
+
+    /// The gradient of a random weighing of `out` with respect to `x`, to be differentiated once more.
+    fn slope(&mut self, out: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
+        let weights = self.constant(&out.dims());
+        gradients((out * weights).sum(), &[x])[0]
+    }
+
+    /// Values for the arguments and the weights, replica by replica. Those of the arguments lie within ±4.5 and keep
+    /// at least 0.03 from each other, from 0 and from other whole numbers, so that no kink or jump is within the steps.
+    fn draw(&mut self, weights: Tensor<'g>) -> Arguments {
+        let mut pool: Vec<f64> =
+            (-45..45).map(|i| 0.1 * (i as f64 + 0.5) + 0.02 * (self.stream.uniform() - 0.5)).collect();
+        self.stream.shuffle(&mut pool);
+        let mut replica = || {
+            let mut values = Vec::new();
+            for argument in &self.arguments {
+                let n = argument.shape().elements();
+                assert!(n <= pool.len(), "the pool is too small for this case");
+                values.push(pool.split_off(pool.len() - n));
+            }
+            values.push((0..weights.shape().elements()).map(|_| self.stream.normal()).collect());
+            values
+        };
+        (0..self.replicas).map(|_| replica()).collect()
+    }
+}
+
+/// A number for each element of each parameter of each replica, in reverse order of these words.
+type Arguments = Vec<Vec<Vec<f64>>>;
+
+fn evaluate(computation: &Computation, arguments: &Arguments) -> Arguments {
+    let shapes = computation.parameter_shapes();
+    let values = |replica: &Vec<Vec<f64>>| -> Vec<Value> {
+        shapes.iter().zip(replica).map(|(&shape, x)| Value::from_f64(shape.clone(), x.clone())).collect()
+    };
+    let arguments: Vec<Vec<Value>> = arguments.iter().map(values).collect();
+    let outputs = evaluate_replicas(computation, &arguments).unwrap();
+    outputs.iter().map(|outputs| outputs.iter().map(Value::to_f64).collect()).collect()
+}
+
+/// The derivative of the replicas' summed loss by every element of the first `n` parameters, by five-point differences.
+fn differences(loss: &Computation, arguments: &Arguments, n: usize) -> Arguments {
+    let total = |arguments: &Arguments| -> f64 { evaluate(loss, arguments).iter().map(|outputs| outputs[0][0]).sum() };
+    let by_element = |r: usize, a: usize, i: usize| {
+        let at = |steps: f64| {
+            let mut moved = arguments.clone();
+            moved[r][a][i] += steps * STEP;
+            total(&moved)
+        };
+        (8.0 * (at(1.0) - at(-1.0)) - (at(2.0) - at(-2.0))) / (12.0 * STEP)
+    };
+    (0..arguments.len())
+        .map(|r| (0..n).map(|a| (0..arguments[r][a].len()).map(|i| by_element(r, a, i)).collect()).collect())
+        .collect()
+}
+
+/// Builds `case` and weighs its result at random into a loss; `right(found, numeric)` must hold of every derivative.
+fn check(name: &str, case: Case, seed: Key, right: impl Fn(f64, f64) -> bool) {
+    let graph = Graph::new(name);
+    let mut trial = Trial::new(&graph, seed);
+    let out = case(&mut trial);
+    let weights = graph.parameter("weights", out.shape());
+    let loss = (out * weights).sum();
+    let values = trial.draw(weights);
+    let found = evaluate(&graph.finish(&gradients(loss, &trial.arguments)), &values);
+    let numeric = differences(&graph.finish(&[loss]), &values, trial.arguments.len());
+    for (r, a) in (0..values.len()).flat_map(|r| (0..trial.arguments.len()).map(move |a| (r, a))) {
+        for (i, (&found, &numeric)) in found[r][a].iter().zip(&numeric[r][a]).enumerate() {
+            assert!(
+                right(found, numeric),
+                "{name}: element {i} of argument {a} on replica {r}: {found}, differences say {numeric}"
+            );
+        }
+    }
+}
+
+fn close(found: f64, numeric: f64) -> bool {
+    (found - numeric).abs() <= TOLERANCE * (1.0 + numeric.abs())
+}
+
+#[test]
+fn every_operation_has_the_derivative_of_its_differences() {
+    for (name, expectations) in CASES {
+        for (i, expected) in expectations.iter().enumerate() {
+            for trial in 0..TRIALS {
+                let seed = Key::new(trial).fold_in(i as u64);
+                match expected {
+                    Derivative(case) => check(name, *case, seed, close),
+                    Flat(case) => check(name, *case, seed, |found, numeric| found == 0.0 && numeric == 0.0),
+                    Blocked(case) => check(name, *case, seed, |found, _| found == 0.0),
+                    Refused(case) => {
+                        let panic = catch_unwind(|| check(name, *case, seed, close)).unwrap_err();
+                        let message = panic.downcast_ref::<String>().unwrap();
+                        assert!(message.contains("a while has no derivative"), "{name}: {message}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_case_contains_its_operation() {
+    for (name, expectations) in CASES {
+        for Derivative(case) | Flat(case) | Blocked(case) | Refused(case) in *expectations {
+            let graph = Graph::new(*name);
+            let out = case(&mut Trial::new(&graph, Key::new(0)));
+            let nodes = graph.finish(&[out]).nodes;
+            assert!(nodes.iter().any(|node| case_name(&node.op) == *name), "a case of {name} does not contain it");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_differentiable_themselves() {
+    for (name, case) in SECOND_DERIVATIVES {
+        (0..TRIALS).for_each(|trial| check(name, *case, Key::new(trial), close));
+    }
+}
+
+/// The gradients of a formula of f32 vectors, at given values.
+fn gradients_at(values: &[&[f64]], formula: impl for<'g> Fn(&[Tensor<'g>]) -> Tensor<'g>) -> Vec<Vec<f64>> {
+    let graph = Graph::new("at");
+    let arguments: Vec<Tensor> =
+        values.iter().map(|x| graph.parameter("x", Shape::new(DType::F32, [x.len()]))).collect();
+    let computation = graph.finish(&gradients(formula(&arguments), &arguments));
+    let values = values.iter().map(|x| x.to_vec()).collect();
+    evaluate(&computation, &vec![values]).swap_remove(0)
+}
+
+#[test]
+fn ties_share_the_gradient_evenly() {
+    let max = gradients_at(&[&[2.0, 7.0, 7.0, 1.0]], |x| 6.0 * x[0].reduce_max(&[0]));
+    assert_eq!(max, [[0.0, 3.0, 3.0, 0.0]]);
+    let min = gradients_at(&[&[2.0, 1.0, 1.0, 1.0]], |x| 6.0 * x[0].reduce(Reduction::Min, &[0]));
+    assert_eq!(min, [[0.0, 2.0, 2.0, 2.0]]);
+    let both = gradients_at(&[&[1.0, 2.0, 3.0], &[2.0, 2.0, 2.0]], |x| x[0].maximum(x[1]).sum());
+    assert_eq!(both, [[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]);
+    let both = gradients_at(&[&[1.0, 2.0, 3.0], &[2.0, 2.0, 2.0]], |x| x[0].minimum(x[1]).sum());
+    assert_eq!(both, [[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]);
+    let same = gradients_at(&[&[5.0]], |x| x[0].maximum(x[0]).sum());
+    assert_eq!(same, [[1.0]]);
+}
+
+#[test]
+fn what_the_loss_does_not_depend_on_has_gradient_zero() {
+    let found = gradients_at(&[&[1.0, 2.0], &[3.0]], |x| x[0].square().sum());
+    assert_eq!(found, [vec![2.0, 4.0], vec![0.0]]);
+}
+
+#[test]
+fn a_tensor_within_the_formula_and_the_loss_itself_have_gradients() {
+    let graph = Graph::new("inner");
+    let x = graph.parameter("x", Shape::new(DType::F32, [2]));
+    let inner = x.exp();
+    let loss = (inner * 3.0).sum();
+    let later = loss * 2.0;
+    let computation = graph.finish(&gradients(loss, &[loss, inner, x, later]));
+    let found = evaluate(&computation, &vec![vec![vec![0.0, 0.0]]]);
+    assert_eq!(found, [[vec![1.0], vec![3.0, 3.0], vec![3.0, 3.0], vec![0.0]]]);
+}
+
+#[test]
+#[should_panic(expected = "a loss must be a floating-point scalar, got f32[2]")]
+fn a_loss_of_several_elements_is_refused() {
+    gradients_at(&[&[1.0, 2.0]], |x| x[0].exp());
+}
+
+#[test]
+fn the_backward_dots_keep_operand_and_accumulation_types() {
+    let graph = Graph::new("mixed");
+    let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
+    let w = graph.parameter("w", Shape::new(DType::BF16, [4, 16]));
+    let found = gradients(x.matmul(w, DType::F32).tanh().sum(), &[x, w]);
+    assert_eq!([found[0].shape(), found[1].shape()], [x.shape(), w.shape()]);
+    let computation = graph.finish(&found);
+    let mut dots = 0;
+    for node in computation.nodes.iter().filter(|node| matches!(node.op, Op::DotGeneral { .. })) {
+        dots += 1;
+        assert!(matches!(node.op, Op::DotGeneral { dtype: DType::F32, .. }));
+        assert!(node.inputs.iter().all(|&input| computation.array_shape(input).dtype == DType::BF16));
+    }
+    assert_eq!(dots, 3, "one forward, two backward");
+    // Gradients of activations [..., K] and of weights [K, N] come out of the dots as they are needed.
+    assert!(!computation.nodes.iter().any(|node| matches!(node.op, Op::Transpose { .. })));
+}

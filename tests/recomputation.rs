@@ -1,0 +1,119 @@
+//! Regions under `Graph::recomputed`: the same numbers, without the forward pass's values being kept for the backward one.
+//!
+//! The formula has the shape of an encoder with dropout: residual layers, each a region, each with a mask made from
+//! integer random bits in a region of its own (which then belongs to the layer's).
+
+use lambert::autodiff::gradients;
+use lambert::eval::{Value, evaluate_values};
+use lambert::graph::{Graph, NodeId, Op, Tensor};
+use lambert::rng::Key;
+use lambert::shape::{DType, Shape};
+
+/// What is under `recomputed`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Regions {
+    None,
+    Masks,
+    LayersAndMasks,
+}
+
+const LAYERS: usize = 3;
+
+/// The loss, and its parameters: a seed, the input, one weight a layer.
+fn encoder(graph: &Graph, regions: Regions) -> (Tensor<'_>, Vec<Tensor<'_>>) {
+    let seed = graph.parameter("seed", Shape::scalar(DType::U32));
+    let input = graph.parameter("input", Shape::new(DType::F32, [6, 4]));
+    let weights: Vec<Tensor> =
+        (0..LAYERS).map(|i| graph.parameter(format!("w{i}"), Shape::new(DType::F32, [4, 4]))).collect();
+    let mut x = input;
+    for (i, &w) in weights.iter().enumerate() {
+        let layer = || {
+            let mask = || {
+                let indices = Shape::new(DType::U32, x.dims());
+                let counter = graph.iota(indices.clone(), 0) * 4.0 + graph.iota(indices, 1);
+                let key = (seed + i as f64).broadcast_like(counter, &[]);
+                let bits = (counter.xor(key) * 2_654_435_761.0).xor(key);
+                bits.ge(bits.filled(0.25 * 2f64.powi(32)))
+            };
+            let kept = if regions == Regions::None { mask() } else { graph.recomputed(mask) };
+            let hidden = x.matmul(w, DType::F32).tanh();
+            x + kept.select(hidden / 0.75, hidden.filled(0.0))
+        };
+        x = if regions == Regions::LayersAndMasks { graph.recomputed(layer) } else { layer() };
+    }
+    (x.square().sum(), [&[seed, input], &weights[..]].concat())
+}
+
+fn loss_and_gradients(regions: Regions) -> Vec<Value> {
+    let graph = Graph::new("encoder");
+    let (loss, parameters) = encoder(&graph, regions);
+    let found = gradients(loss, &parameters[1..]);
+    let mut stream = Key::new(5).stream();
+    let mut draw = |t: &Tensor| {
+        let shape = t.shape();
+        let values = (0..shape.elements()).map(|_| stream.normal()).collect();
+        Value::from_f64(shape, values)
+    };
+    let mut values = vec![Value::from_f64(Shape::scalar(DType::U32), vec![77.0])];
+    values.extend(parameters[1..].iter().map(&mut draw));
+    evaluate_values(&graph.finish(&[&[loss], &found[..]].concat()), &values).unwrap()
+}
+
+#[test]
+fn losses_and_gradients_are_the_same_bits() {
+    let plain = loss_and_gradients(Regions::None);
+    assert_eq!(plain, loss_and_gradients(Regions::Masks));
+    assert_eq!(plain, loss_and_gradients(Regions::LayersAndMasks));
+}
+
+/// The nodes that the backward pass adds, and the forward nodes they read outside of barriers.
+fn backward(regions: Regions) -> (Vec<Op>, Vec<Op>) {
+    let graph = Graph::new("encoder");
+    let (loss, parameters) = encoder(&graph, regions);
+    let forward = graph.len();
+    gradients(loss, &parameters[1..]);
+    // Constants, and what is made from them alone, are nobody's to keep.
+    fn varies(graph: &Graph, id: NodeId) -> bool {
+        let node = graph.node(id);
+        matches!(node.op, Op::Parameter { .. }) || node.inputs.iter().any(|&input| varies(graph, input))
+    }
+    let (mut added, mut kept) = (Vec::new(), Vec::new());
+    for id in (forward..graph.len()).map(|i| NodeId(i as u32)) {
+        let node = graph.node(id);
+        if node.op != Op::OptimizationBarrier {
+            let read = node.inputs.iter().filter(|input| input.index() < forward && varies(&graph, **input));
+            kept.extend(read.map(|&input| graph.node(input).op));
+        }
+        added.push(node.op);
+    }
+    (added, kept)
+}
+
+fn count(ops: &[Op], name: &str) -> usize {
+    ops.iter().filter(|op| op.name() == name).count()
+}
+
+#[test]
+fn without_regions_everything_is_kept_and_nothing_computed_again() {
+    let (added, kept) = backward(Regions::None);
+    assert_eq!([count(&added, "tanh"), count(&added, "xor"), count(&added, "opt-barrier")], [0, 0, 0]);
+    assert!(count(&kept, "compare") > 0 && count(&kept, "tanh") > 0);
+}
+
+#[test]
+fn masks_are_made_again_from_the_seed() {
+    let (added, kept) = backward(Regions::Masks);
+    // One barrier a region: the seed's.
+    let again = [count(&added, "compare"), count(&added, "xor"), count(&added, "opt-barrier"), count(&added, "tanh")];
+    assert_eq!(again, [LAYERS, 2 * LAYERS, LAYERS, 0]);
+    assert_eq!([count(&kept, "compare"), count(&kept, "xor")], [0, 0]);
+}
+
+#[test]
+fn layers_are_made_again_from_their_inputs() {
+    let (added, kept) = backward(Regions::LayersAndMasks);
+    // Three barriers a region: the seed, x and the weight, each read from the forward pass once.
+    assert_eq!([count(&added, "tanh"), count(&added, "opt-barrier")], [LAYERS, 3 * LAYERS]);
+    // The loss's own square is outside all regions but reads the last layer's result, which is made again too.
+    assert_eq!(kept, []);
+}
