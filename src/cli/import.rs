@@ -1,16 +1,14 @@
 //! `lambert import`: a Hugging Face directory becomes the checkpoint of step 0 that a run starts from.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::export::describe;
-use crate::bert::param_specs;
 use crate::checkpoint::hugging_face::import;
-use crate::checkpoint::{Parts, load_latest, save, sha256_hex};
+use crate::checkpoint::{Parts, load_latest, save};
+use crate::train::weights::{describe, pad};
 
 /// Start a run from a Hugging Face directory (config.json and model.safetensors).
 #[derive(Debug, Args)]
@@ -33,16 +31,7 @@ pub fn run(args: Import) -> anyhow::Result<ExitCode> {
     let (config, model) = describe(&config_path, &text)?;
     let mut imported = import(&args.directory, &model)?;
 
-    // A checkpoint holds what the device holds.
-    let specs: HashMap<_, _> = param_specs(&config).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-    for (name, tensor) in &mut imported.checkpoint.model {
-        if let Some(spec) = specs.get(name) {
-            *tensor = spec.pad(tensor);
-        }
-    }
-    if let Some(vocabulary) = imported.checkpoint.file("vocab.txt") {
-        imported.checkpoint.state.vocabulary_sha256 = sha256_hex(vocabulary);
-    }
+    pad(&config, &mut imported.checkpoint);
     let saved = save(&args.out, &imported.checkpoint, 0)?;
     saved.notes.iter().for_each(|note| eprintln!("{note}"));
 

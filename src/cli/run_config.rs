@@ -7,11 +7,11 @@ use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use super::run_file::RunFile;
-use crate::bert::{BertConfig, BertSettings};
+use crate::bert::{BertConfig, BertSettings, Precision, Recompute};
 use crate::data::Manifest;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
-use crate::train::run::{CheckpointSettings, DataSettings, EvaluateSettings, Precision, Run};
+use crate::train::run::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
 
 /// A run file, key by key. Paths are relative to the directory that the command is run in.
 #[derive(Debug, Deserialize)]
@@ -21,8 +21,10 @@ pub struct RunConfig {
     /// Decides first weights, dropout, the order of the data and its masks.
     #[serde(default)]
     seed: u64,
-    #[serde(default)]
+    #[serde(default = "f32")]
     precision: Precision,
+    #[serde(default)]
+    recompute: Recompute,
     #[serde(default)]
     skip_non_finite: u64,
     /// Start from the weights in this directory instead of the seed's.
@@ -37,6 +39,10 @@ pub struct RunConfig {
     phase: Vec<Phase>,
 }
 
+fn f32() -> Precision {
+    Precision::F32
+}
+
 impl RunConfig {
     /// The run of `file`, for a vocabulary of `vocabulary` entries unless the file itself gives their number.
     ///
@@ -45,6 +51,10 @@ impl RunConfig {
     pub fn into_run(self, file: &RunFile, vocabulary: Option<usize>) -> anyhow::Result<Run> {
         let path = file.path.display();
         ensure!(!self.name.trim().is_empty(), "{path}: `name` requires a name, as in name = \"quickstart\"");
+        ensure!(
+            self.precision != Precision::F64,
+            "{path}: `precision` requires \"f32\" or \"bf16\" (f64 is for lambert verify)"
+        );
         let model = self.model(vocabulary).with_context(|| format!("{path}: [model]"))?;
 
         let schedule = Schedule::new(self.phase).with_context(|| format!("{path}: [[phase]]"))?;
@@ -63,6 +73,7 @@ impl RunConfig {
             name: self.name,
             seed: self.seed,
             precision: self.precision,
+            recompute: self.recompute,
             skip_non_finite: self.skip_non_finite,
             model,
             import: self.import,

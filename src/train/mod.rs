@@ -1,6 +1,10 @@
 //! The only room where data, graphs and devices meet.
 
+pub mod compile;
+pub mod devices;
+pub mod evaluate;
 pub mod evaluation;
+pub mod feed;
 pub mod flops;
 pub mod interrupt;
 pub mod metrics;
@@ -8,8 +12,13 @@ pub mod preflight;
 pub mod program;
 pub mod progress;
 pub mod run;
+pub mod start;
+pub mod state;
 pub mod step;
+pub mod summary;
 pub mod tensorboard;
+pub mod trainer;
+pub mod weights;
 
 pub use evaluation::{EvalSpec, EvalStep, ForwardStep, SUMS};
 pub use program::{Program, Role, Value};

@@ -11,22 +11,11 @@ use serde_json::{Value, json};
 
 use super::flops::training_flops;
 use super::progress::PhaseWork;
-use crate::bert::BertConfig;
+use crate::bert::{BertConfig, Precision, Recompute};
 use crate::checkpoint::sha256_hex;
 use crate::data::ExampleConfig;
 use crate::optim::OptimizerConfig;
 use crate::schedule::Schedule;
-
-/// Element type of the inputs of matrix multiplications. Weights, moments, softmax, LayerNorm, loss and optimizer are f32
-/// in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    #[default]
-    F32,
-    /// bfloat16 with f32 accumulation.
-    Bf16,
-}
 
 /// Where the text lies and how examples are made of it: google-research/bert's `create_pretraining_data.py` by default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,6 +84,8 @@ pub struct Run {
     pub name: String,
     pub seed: u64,
     pub precision: Precision,
+    /// What the backward pass computes again instead of keeping.
+    pub recompute: Recompute,
     /// Updates with a gradient that is not finite that may be left out before the run stops.
     pub skip_non_finite: u64,
     pub model: BertConfig,

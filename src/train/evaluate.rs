@@ -1,0 +1,173 @@
+//! How well a model predicts text it was not trained on. The held-out examples and their masks are the same for every
+//! run, seed, phase and step, so that two numbers can always be compared.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::compile::{CompileTimes, Compiled};
+use super::devices::Devices;
+use super::evaluation::{EvalSpec, EvalStep, SUMS};
+use super::feed::{Scalars, send};
+use crate::bert::{BertConfig, Precision};
+use crate::data::{Batch, ExampleConfig, Examples, Prepared, Split};
+use crate::pjrt::{Buffer, HostTransfer};
+
+/// Batches under way at once: the next is made while one runs.
+const AHEAD: usize = 2;
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    pub examples: u64,
+    /// Mean negative log-likelihood of a masked token, in nats.
+    pub mlm_loss: f64,
+    /// Share of the masked tokens that the model ranks first.
+    pub mlm_accuracy: f64,
+    pub nsp_loss: f64,
+    pub nsp_accuracy: f64,
+}
+
+impl Evaluation {
+    /// Names and values, as metrics files have them.
+    pub fn scalars(&self) -> [(&'static str, f64); 5] {
+        [
+            ("mlm_loss", self.mlm_loss),
+            ("mlm_accuracy", self.mlm_accuracy),
+            ("nsp_loss", self.nsp_loss),
+            ("nsp_accuracy", self.nsp_accuracy),
+            ("examples", self.examples as f64),
+        ]
+    }
+}
+
+/// The shape of an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvaluateOptions {
+    pub precision: Precision,
+    pub sequence_length: usize,
+    pub predictions: usize,
+    /// Held-out examples; fewer if there are not so many.
+    pub examples: usize,
+    /// Examples on each device at once.
+    pub batch: usize,
+    pub masked_lm_prob: f64,
+    pub whole_word_mask: bool,
+    pub short_seq_prob: f64,
+}
+
+impl EvaluateOptions {
+    /// The held-out examples: of seed 0 and phase 0, whatever run asks.
+    ///
+    /// # Errors
+    /// If there are too few held-out documents, or a setting is impossible.
+    pub fn held_out(&self, prepared: &Arc<Prepared>) -> anyhow::Result<Examples> {
+        let config = ExampleConfig {
+            masked_lm_prob: self.masked_lm_prob,
+            short_seq_prob: self.short_seq_prob,
+            whole_word_mask: self.whole_word_mask,
+            ..ExampleConfig::bert(self.sequence_length, self.predictions)
+        };
+        Ok(Examples::new(prepared.clone(), Split::HeldOut, config)?)
+    }
+}
+
+/// A compiled evaluation and the examples it uses.
+#[derive(Debug)]
+pub struct Evaluator {
+    compiled: Compiled,
+    examples: Examples,
+    count: u64,
+    rows: usize,
+}
+
+impl Evaluator {
+    /// # Errors
+    /// If there are too few held-out documents, or the program cannot be compiled.
+    pub fn new(
+        model: &BertConfig,
+        prepared: &Arc<Prepared>,
+        options: &EvaluateOptions,
+        devices: &Devices,
+    ) -> anyhow::Result<Evaluator> {
+        let examples = options.held_out(prepared)?;
+        let spec = EvalSpec {
+            model: model.clone(),
+            precision: options.precision,
+            sequence_length: options.sequence_length,
+            predictions: options.predictions,
+            rows: options.batch,
+            replicas: devices.len(),
+        };
+        let compiled = Compiled::new(devices, || Ok(EvalStep::build(&spec)?.program))?;
+        let count = examples.epoch_len(0).min(options.examples as u64);
+        Ok(Evaluator { compiled, examples, count, rows: options.batch * devices.len() })
+    }
+
+    pub fn compile_times(&self) -> CompileTimes {
+        self.compiled.times
+    }
+
+    pub fn examples(&self) -> &Examples {
+        &self.examples
+    }
+
+    /// How many examples one evaluation takes.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Measures the model with `weights`, `[device][tensor]`.
+    ///
+    /// # Errors
+    /// If a shard cannot be read any more, or what the plugin says.
+    pub fn evaluate(&self, weights: &[&[Buffer]], devices: &Devices) -> anyhow::Result<Evaluation> {
+        let inputs = self.compiled.fed_inputs();
+        // Evaluation has no dropout and no update: none of these is asked for.
+        let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0 };
+        let mut sums = [0.0; SUMS.len()];
+        let mut under_way: VecDeque<Vec<HostTransfer>> = VecDeque::new();
+        let mut first = 0;
+        while first < self.count || !under_way.is_empty() {
+            if first < self.count && under_way.len() < AHEAD {
+                let rows = self.rows.min((self.count - first) as usize);
+                let mut batch = self.examples.batch(first, rows)?;
+                pad_rows(&mut batch, self.rows);
+                let fed = send(&devices.client, &devices.devices, &inputs, &batch, &scalars)?;
+                let arguments: Vec<Vec<&Buffer>> =
+                    weights.iter().zip(&fed).map(|(weights, fed)| weights.iter().chain(fed).collect()).collect();
+                let outputs = self.compiled.executable.execute(&arguments)?;
+                let transfers = outputs.iter().map(|outputs| outputs[0].to_host_async());
+                under_way.push_back(transfers.collect::<Result<_, _>>()?);
+                first += rows as u64;
+                continue;
+            }
+            for transfer in under_way.pop_front().unwrap_or_default() {
+                let parts = transfer.wait().context("an evaluation failed on the device")?.to_f64();
+                sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+            }
+        }
+        let [mlm_nll, mlm_weight, mlm_correct, nsp_nll, nsp_rows, nsp_correct] = sums;
+        Ok(Evaluation {
+            examples: self.count,
+            mlm_loss: mlm_nll / mlm_weight,
+            mlm_accuracy: mlm_correct / mlm_weight,
+            nsp_loss: nsp_nll / nsp_rows,
+            nsp_accuracy: nsp_correct / nsp_rows,
+        })
+    }
+}
+
+/// Fills `batch` up to `rows` rows with rows of padding, which count nowhere.
+fn pad_rows(batch: &mut Batch, rows: usize) {
+    let (tokens, slots) = (rows * batch.sequence_length, rows * batch.max_predictions);
+    batch.rows = rows;
+    for ids in [&mut batch.input_ids, &mut batch.token_type_ids, &mut batch.attention_mask] {
+        ids.resize(tokens, 0);
+    }
+    batch.masked_lm_positions.resize(slots, 0);
+    batch.masked_lm_ids.resize(slots, 0);
+    batch.masked_lm_weights.resize(slots, 0.0);
+    batch.next_sentence_labels.resize(rows, 0);
+}

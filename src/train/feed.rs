@@ -1,0 +1,177 @@
+//! The next batch is made and sent to the devices while the step before it runs. A thread of its own does both, a fixed
+//! number of steps ahead; what it makes is a pure function of the step, so stopping and starting it loses nothing.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+
+use super::devices::Devices;
+use super::program::{Role, Value};
+use crate::data::{Batch, Examples};
+use crate::pjrt::{Buffer, Client, Device};
+use crate::schedule::{Schedule, StepPlan};
+use crate::shape::HostTensor;
+
+/// Batches that wait on the devices, beside the one in use and the one being made.
+const AHEAD: usize = 1;
+
+/// What a run feeds its steps from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub schedule: Schedule,
+    pub seed: u64,
+    /// The examples of each phase.
+    pub examples: Vec<Arc<Examples>>,
+    /// What each phase's step takes beside weights and slots.
+    pub inputs: Vec<Vec<Value>>,
+}
+
+/// The inputs of one step, on the devices.
+#[derive(Debug)]
+pub struct Fed {
+    /// The step's number in the run, from 0.
+    pub step: u64,
+    pub plan: StepPlan,
+    /// `[device][input]`, in the order of the step's inputs behind weights and slots.
+    pub buffers: Vec<Vec<Buffer>>,
+    /// Positions of the batch that hold a token.
+    pub real_tokens: usize,
+}
+
+impl Source {
+    /// Makes the inputs of step `step`.
+    fn make(&self, client: &Client, devices: &[Device], step: u64) -> anyhow::Result<Fed> {
+        let plan = self.schedule.at(step)?;
+        let batch = self.examples[plan.phase].batch(plan.first_example, plan.global_batch)?;
+        let scalars = Scalars::of(&plan, step, self.seed);
+        let buffers = send(client, devices, &self.inputs[plan.phase], &batch, &scalars)?;
+        Ok(Fed { step, plan, buffers, real_tokens: batch.real_tokens() })
+    }
+}
+
+/// A source of batches, running ahead.
+#[derive(Debug)]
+pub struct Feed {
+    batches: Option<Receiver<anyhow::Result<Fed>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feed {
+    /// Starts to make the inputs of `steps`.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn start(source: Source, devices: &Devices, steps: Range<u64>) -> anyhow::Result<Feed> {
+        let (sender, batches) = sync_channel(AHEAD);
+        let (client, devices) = (devices.client.clone(), devices.devices.clone());
+        let work = move || {
+            for step in steps {
+                let fed = source.make(&client, &devices, step);
+                let failed = fed.is_err();
+                // The receiver is gone when the run ends early.
+                if sender.send(fed).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("feed".to_owned()).spawn(work);
+        Ok(Feed { batches: Some(batches), thread: Some(thread.context("cannot start the thread that makes batches")?) })
+    }
+
+    /// The next step's inputs, and how long the run had to wait for them; none after the last.
+    ///
+    /// # Errors
+    /// What went wrong while they were made.
+    pub fn next(&mut self) -> anyhow::Result<Option<(Fed, Duration)>> {
+        let begin = Instant::now();
+        let Some(batches) = &self.batches else { return Ok(None) };
+        match batches.recv() {
+            Ok(fed) => Ok(Some((fed?, begin.elapsed()))),
+            // The thread has ended: at the end of the steps, or in a panic.
+            Err(_) => match self.thread.take().map(JoinHandle::join) {
+                Some(Err(_)) => Err(anyhow!("the thread that makes batches has panicked; its message is above")),
+                _ => Ok(None),
+            },
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // Without a receiver the thread's next send fails, and it ends.
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The inputs of a step that are no tensors of the batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scalars {
+    pub learning_rate: f64,
+    /// For bias correction, from 1.
+    pub optimizer_step: u64,
+    /// For dropout: the step's number in the run, from 0.
+    pub step: u64,
+    pub seed: u64,
+}
+
+impl Scalars {
+    pub fn of(plan: &StepPlan, step: u64, seed: u64) -> Scalars {
+        Scalars { learning_rate: plan.learning_rate, optimizer_step: plan.optimizer_step, step, seed }
+    }
+
+    /// The input `name` of the replica whose first row of the global batch is `first_row`.
+    fn input(&self, name: &str, first_row: usize) -> anyhow::Result<HostTensor> {
+        Ok(match name {
+            "learning_rate" => HostTensor::scalar(self.learning_rate as f32),
+            "optimizer_step" => HostTensor::scalar(i32::try_from(self.optimizer_step)?),
+            "step" => HostTensor::scalar(u32::try_from(self.step)?),
+            "first_row" => HostTensor::scalar(u32::try_from(first_row)?),
+            "seed" => HostTensor::new([2], &[self.seed as u32, (self.seed >> 32) as u32]),
+            _ => bail!("the step asks for an input {name:?} that nothing feeds"),
+        })
+    }
+}
+
+/// Sends each of `inputs` to the devices, which divide the rows of `batch` among themselves in order.
+///
+/// # Errors
+/// If the plugin refuses a transfer.
+pub fn send(
+    client: &Client,
+    devices: &[Device],
+    inputs: &[Value],
+    batch: &Batch,
+    scalars: &Scalars,
+) -> anyhow::Result<Vec<Vec<Buffer>>> {
+    let rows = batch.rows / devices.len();
+    let mut tensors = batch.tensors();
+    let mut buffers = vec![Vec::with_capacity(inputs.len()); devices.len()];
+    for input in inputs {
+        if input.role != Role::Batch {
+            for (replica, (device, list)) in devices.iter().zip(&mut buffers).enumerate() {
+                let value = scalars.input(&input.name, replica * rows)?;
+                list.push(client.buffer_from_tensor(value, device)?);
+            }
+            continue;
+        }
+        let Some((_, tensor)) = tensors.iter_mut().find(|(name, _)| *name == input.name) else {
+            bail!("the step asks for an input {:?} that no batch has", input.name)
+        };
+        if let [device] = devices {
+            let whole = std::mem::replace(tensor, HostTensor::scalar(0i32));
+            buffers[0].push(client.buffer_from_host_async(whole, &input.shape, device)?);
+            continue;
+        }
+        for ((part, device), list) in tensor.bytes().chunks_exact(input.shape.bytes()).zip(devices).zip(&mut buffers) {
+            list.push(client.buffer_from_host_async(part.to_vec(), &input.shape, device)?);
+        }
+    }
+    Ok(buffers)
+}

@@ -1,0 +1,429 @@
+//! The training loop. A step is launched before the one before it has been read, so that the device never waits for the
+//! host; everything else (evaluation, saving, stopping) happens between two steps, when none is under way.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::compile::Compiled;
+use super::devices::Devices;
+use super::evaluate::{EvaluateOptions, Evaluation, Evaluator};
+use super::feed::{Fed, Feed, Source};
+use super::interrupt::Interrupt;
+use super::metrics::MetricsLog;
+use super::preflight;
+use super::progress::{Progress, Report, duration};
+use super::run::Run;
+use super::start::{Start, data_fingerprint};
+use super::state::{StateLayout, TrainState};
+use super::step::{METRICS, StepSpec, TrainStep};
+use super::summary::Summary;
+use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
+use crate::data::{Prepared, Split};
+use crate::pjrt::{Buffer, HostTransfer};
+use crate::schedule::StepPlan;
+
+/// A run on its devices, compiled and ready.
+pub struct Trainer {
+    run: Run,
+    devices: Devices,
+    prepared: Arc<Prepared>,
+    /// One step and one evaluation for each phase; phases of one shape share them.
+    steps: Vec<Arc<Compiled>>,
+    evaluators: Vec<Arc<Evaluator>>,
+    source: Source,
+    state: TrainState,
+    /// Weight updates done and read.
+    done: u64,
+    /// Updates left out because a gradient was not finite.
+    skipped: u64,
+    last_metrics: serde_json::Map<String, serde_json::Value>,
+    last_end: Instant,
+    log: MetricsLog,
+    progress: Progress,
+    summary: Summary,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Finished,
+    /// By Ctrl-C or SIGTERM, with everything saved.
+    Interrupted,
+}
+
+/// A step that was launched and not yet read.
+struct Running {
+    step: u64,
+    plan: StepPlan,
+    waited: Duration,
+    real_tokens: usize,
+    metrics: HostTransfer,
+    trust_ratios: HostTransfer,
+    finite: HostTransfer,
+}
+
+impl Trainer {
+    /// Compiles every phase, and puts the first weights on the devices.
+    ///
+    /// # Errors
+    /// If a program cannot be compiled, the weights do not fit the model, or the devices have no room.
+    pub fn new(run: Run, prepared: Arc<Prepared>, devices: Devices, start: Start) -> anyhow::Result<Trainer> {
+        let begin = Instant::now();
+        let examples = preflight::examples(&run, &prepared, Split::Train)?;
+        let mut steps: Vec<Arc<Compiled>> = Vec::new();
+        let mut evaluators: Vec<Arc<Evaluator>> = Vec::new();
+        let specs = (0..run.schedule.phases().len()).map(|phase| step_spec(&run, phase, devices.len()));
+        let specs: Vec<StepSpec> = specs.collect::<anyhow::Result<_>>()?;
+        for (phase, spec) in specs.iter().enumerate() {
+            let equal = specs[..phase].iter().position(|earlier| earlier == spec);
+            steps.push(match equal {
+                Some(earlier) => steps[earlier].clone(),
+                None => Arc::new(Compiled::new(&devices, || Ok(TrainStep::build(spec)?.program))?),
+            });
+            let options: Vec<EvaluateOptions> = (0..=phase).map(|phase| evaluate_options(&run, phase)).collect();
+            let equal = options[..phase].iter().position(|earlier| *earlier == options[phase]);
+            evaluators.push(match equal {
+                Some(earlier) => evaluators[earlier].clone(),
+                None => Arc::new(Evaluator::new(&run.model, &prepared, &options[phase], &devices)?),
+            });
+        }
+        let compiled = begin.elapsed();
+
+        let layout = StateLayout::new(&run.model, run.optimizer.slots());
+        let done = start.step();
+        let state = match start {
+            Start::Fresh => TrainState::initial(layout, run.seed, &devices)?,
+            Start::Import(found) => TrainState::restore(layout, found.checkpoint, &found.path, run.seed, &devices)?,
+            Start::Resume { checkpoint, path } => TrainState::restore(layout, *checkpoint, &path, run.seed, &devices)?,
+        };
+        let source = Source {
+            schedule: run.schedule.clone(),
+            seed: run.seed,
+            examples,
+            inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
+        };
+        let log = MetricsLog::open(&run.checkpoint.directory, done)?;
+        let progress = Progress::new(run.work(), done);
+        let summary = Summary::new(&run, compiled);
+        let (last_end, last_metrics) = (Instant::now(), serde_json::Map::new());
+        Ok(Trainer {
+            run,
+            devices,
+            prepared,
+            steps,
+            evaluators,
+            source,
+            state,
+            done,
+            skipped: 0,
+            last_metrics,
+            last_end,
+            log,
+            progress,
+            summary,
+        })
+    }
+
+    /// The compiled steps, one a phase.
+    pub fn steps(&self) -> &[Arc<Compiled>] {
+        &self.steps
+    }
+
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Takes the steps that are left.
+    ///
+    /// # Errors
+    /// If more updates had to be left out than the run tolerates, or data, device or disk fail. What was saved before
+    /// stays.
+    pub fn train(&mut self, interrupt: Interrupt) -> anyhow::Result<Outcome> {
+        let total = self.run.schedule.steps();
+        if self.done == 0 {
+            self.evaluate(0)?;
+        }
+        let mut feed = Feed::start(self.source.clone(), &self.devices, self.done..total)?;
+        let mut running: Option<Running> = None;
+        self.last_end = Instant::now();
+        while let Some((fed, waited)) = feed.next()? {
+            let plan = fed.plan.clone();
+            let launched = self.launch(fed, waited)?;
+            if let Some(before) = running.replace(launched) {
+                self.read(before)?;
+            }
+            let after = self.done + 1;
+            let phase = &self.run.schedule.phases()[plan.phase];
+            let ends_phase = plan.step_in_phase + 1 == phase.steps;
+            let due = |every: u64| ends_phase || (every > 0 && after.is_multiple_of(every));
+            let (evaluate, save) = (due(self.run.evaluate.every), due(self.run.checkpoint.every));
+            let stop = interrupt.asked();
+            if !(evaluate || save || stop) {
+                continue;
+            }
+            if let Some(last) = running.take() {
+                self.read(last)?;
+            }
+            if evaluate {
+                self.evaluate(plan.phase)?;
+            }
+            if save || stop {
+                self.save()?;
+            }
+            if stop && self.done < total {
+                self.progress.finish();
+                return Ok(Outcome::Interrupted);
+            }
+            self.last_end = Instant::now();
+        }
+        self.progress.finish();
+        Ok(Outcome::Finished)
+    }
+
+    /// Starts a step and returns while it runs.
+    fn launch(&mut self, fed: Fed, waited: Duration) -> anyhow::Result<Running> {
+        let phase = &self.run.schedule.phases()[fed.plan.phase];
+        if fed.plan.step_in_phase == 0 && fed.plan.phase > 0 && !phase.carry_moments {
+            self.state.reset_slots(&self.devices)?;
+        }
+        let arguments: Vec<Vec<&Buffer>> = self
+            .state
+            .buffers()
+            .iter()
+            .zip(&fed.buffers)
+            .map(|(state, fed)| state.iter().chain(fed).collect())
+            .collect();
+        let step = &self.steps[fed.plan.phase];
+        let mut outputs = step.executable.execute(&arguments).with_context(|| format!("step {}", fed.step + 1))?;
+        drop(arguments);
+
+        let held = self.state.layout().len();
+        let reports = outputs.iter_mut().map(|outputs| outputs.split_off(held));
+        // Every replica reports the same.
+        let reports: Vec<Buffer> = reports.take(self.devices.len()).next().unwrap_or_default();
+        outputs.iter_mut().for_each(|outputs| outputs.truncate(held));
+        self.state.replace(outputs);
+        let report = |name: &str| {
+            let at = step.outputs[held..].iter().position(|value| value.name == name);
+            let buffer = at.and_then(|at| reports.get(at)).with_context(|| format!("the step reports no {name}"))?;
+            Ok::<_, anyhow::Error>(buffer.to_host_async()?)
+        };
+        Ok(Running {
+            step: fed.step,
+            plan: fed.plan,
+            waited,
+            real_tokens: fed.real_tokens,
+            metrics: report("metrics")?,
+            trust_ratios: report("trust_ratios")?,
+            finite: report("finite")?,
+        })
+    }
+
+    /// Waits for a step and tells what it reports.
+    fn read(&mut self, running: Running) -> anyhow::Result<()> {
+        let Running { step, plan, waited, real_tokens, .. } = running;
+        let failed = || format!("step {} failed on the device", step + 1);
+        let metrics = running.metrics.wait().with_context(failed)?.to_f64();
+        let trust_ratios = running.trust_ratios.wait().with_context(failed)?.to_f64();
+        let finite = running.finite.wait().with_context(failed)?.to_f64();
+        let elapsed = self.last_end.elapsed();
+        self.last_end = Instant::now();
+        self.done = step + 1;
+
+        let value = |name: &str| METRICS.iter().position(|metric| *metric == name).map_or(f64::NAN, |at| metrics[at]);
+        let seconds = elapsed.as_secs_f64();
+        let tokens = plan.global_batch * plan.sequence_length;
+        let mut scalars: Vec<(&str, f64)> = METRICS.iter().copied().zip(metrics.iter().copied()).collect();
+        scalars.extend([
+            ("learning_rate", plan.learning_rate),
+            ("phase", (plan.phase + 1) as f64),
+            ("sequences_per_second", plan.global_batch as f64 / seconds),
+            ("tokens_per_second", tokens as f64 / seconds),
+            ("padding", 1.0 - real_tokens as f64 / tokens as f64),
+            ("waiting_for_data", (waited.as_secs_f64() / seconds).min(1.0)),
+        ]);
+        scalars.extend(spread(&trust_ratios));
+        self.log.record("train", self.done, &scalars)?;
+        self.last_metrics = scalars.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
+        let report = Report {
+            step: self.done,
+            phase: plan.phase,
+            loss: value("loss"),
+            mlm_accuracy: value("mlm_accuracy"),
+            sequences: plan.global_batch,
+            tokens,
+            elapsed,
+        };
+        self.progress.step(&report);
+        self.summary.step(&report, waited);
+        if value("skipped") != 0.0 || !value("loss").is_finite() {
+            self.skip(&plan, value("loss"), &finite)?;
+        }
+        Ok(())
+    }
+
+    /// A step whose gradient was not finite: weights and slots are as before it.
+    fn skip(&mut self, plan: &StepPlan, loss: f64, finite: &[f64]) -> anyhow::Result<()> {
+        self.skipped += 1;
+        let specs = self.state.layout().specs();
+        let bad = specs.iter().zip(finite).filter(|(_, finite)| **finite == 0.0).map(|(spec, _)| &spec.name);
+        let bad: Vec<&String> = bad.collect();
+        let what = match bad.as_slice() {
+            [] => "the loss is not finite although every gradient is".to_owned(),
+            [only] => format!("the gradient of {only} is not finite"),
+            [first, rest @ ..] => format!("the gradients of {first} and {} more tensors are not finite", rest.len()),
+        };
+        let (step, tolerated) = (self.done, self.run.skip_non_finite);
+        if self.skipped <= tolerated {
+            self.progress
+                .say(&format!("step {step}: {what} (loss {loss}); no update ({} of {tolerated})", self.skipped));
+            return Ok(());
+        }
+        self.progress.finish();
+        bail!(
+            "step {step}: {what} (loss {loss}, learning rate {:.3e}); nothing was updated or saved since. Checkpoints in {} \
+             are from before. Try a lower learning_rate or a longer warmup (with --resume --accept-changes), or tolerate \
+             some such steps with skip_non_finite = {}",
+            plan.learning_rate,
+            self.run.checkpoint.directory.display(),
+            (2 * tolerated).max(10),
+        );
+    }
+
+    /// Measures the model on the held-out examples in the shape of phase `phase`.
+    fn evaluate(&mut self, phase: usize) -> anyhow::Result<Evaluation> {
+        let begin = Instant::now();
+        let evaluation = self.evaluators[phase].evaluate(&self.state.weights(), &self.devices)?;
+        self.log.record("evaluation", self.done, &evaluation.scalars())?;
+        self.progress.say(&format!(
+            "step {}: held-out MLM loss {:.4}, MLM accuracy {:.2} %, NSP accuracy {:.2} % ({} examples of length {}, {})",
+            self.done,
+            evaluation.mlm_loss,
+            100.0 * evaluation.mlm_accuracy,
+            100.0 * evaluation.nsp_accuracy,
+            evaluation.examples,
+            self.run.schedule.phases()[phase].sequence_length,
+            duration(begin.elapsed()),
+        ));
+        self.summary.evaluation(self.done, evaluation, begin.elapsed());
+        Ok(evaluation)
+    }
+
+    /// Writes a checkpoint of the steps done.
+    fn save(&mut self) -> anyhow::Result<PathBuf> {
+        let begin = Instant::now();
+        let (model, optimizer) = self.state.to_host()?;
+        let not_finite = |(_, tensor): &&(String, crate::shape::HostTensor)| {
+            tensor.bytes().chunks_exact(4).any(|b| !f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
+        };
+        if let Some((name, _)) = model.iter().chain(&optimizer).find(not_finite) {
+            bail!(
+                "step {}: {name} holds a value that is not finite, so nothing was saved; the checkpoints in {} are from \
+                 before. Try a lower learning_rate (with --resume --accept-changes)",
+                self.done,
+                self.run.checkpoint.directory.display()
+            );
+        }
+        let checkpoint = Checkpoint { state: self.position()?, model, optimizer, files: self.copied_files()? };
+        let saved = save(&self.run.checkpoint.directory, &checkpoint, self.run.checkpoint.keep)?;
+        saved.notes.iter().for_each(|note| self.progress.say(note));
+        self.summary.saved(saved.path.clone(), begin.elapsed());
+        Ok(saved.path)
+    }
+
+    /// Everything that the next step depends on and that is no tensor.
+    fn position(&self) -> anyhow::Result<State> {
+        let schedule = &self.run.schedule;
+        let state = State {
+            step: self.done,
+            seed: self.run.seed,
+            run_fingerprint: self.run.fingerprint(&data_fingerprint(self.prepared.manifest())),
+            vocabulary_sha256: self.prepared.vocabulary().sha256().to_owned(),
+            metrics: self.last_metrics.clone(),
+            ..State::default()
+        };
+        if self.done < schedule.steps() {
+            let next = schedule.at(self.done)?;
+            return Ok(State {
+                phase: next.phase,
+                step_in_phase: next.step_in_phase,
+                next_example: next.first_example,
+                optimizer_steps: next.optimizer_step - 1,
+                ..state
+            });
+        }
+        let last = schedule.at(self.done - 1)?;
+        Ok(State {
+            phase: last.phase,
+            step_in_phase: last.step_in_phase + 1,
+            next_example: last.first_example + last.global_batch as u64,
+            optimizer_steps: last.optimizer_step,
+            ..state
+        })
+    }
+
+    /// The run file, the model's configuration and the tokenizer, as they go into a checkpoint.
+    fn copied_files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let mut config = serde_json::to_value(&self.run.model)?;
+        config["model_type"] = "bert".into();
+        config["architectures"] = serde_json::json!(["BertForPreTraining"]);
+        let mut files = vec![
+            ("run.toml".to_owned(), self.run.text.clone().into_bytes()),
+            ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
+        ];
+        let tokenizer = self.prepared.tokenizer_directory();
+        for name in COPIED_FILES {
+            let path = tokenizer.join(name);
+            if files.iter().all(|(taken, _)| taken != name) && path.exists() {
+                let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                files.push((name.to_owned(), content));
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// What phase `phase`'s step depends on, with `replicas` devices.
+///
+/// # Errors
+/// If the batch does not divide.
+pub fn step_spec(run: &Run, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
+    let shape = &run.schedule.phases()[phase];
+    Ok(StepSpec {
+        model: run.model.clone(),
+        optimizer: run.optimizer.clone(),
+        precision: run.precision,
+        sequence_length: shape.sequence_length,
+        predictions: shape.predictions,
+        rows: shape.global_batch / replicas,
+        micro_batches: shape.micro_batches(replicas)?,
+        replicas,
+        dropout: true,
+        recompute: run.recompute,
+    })
+}
+
+fn evaluate_options(run: &Run, phase: usize) -> EvaluateOptions {
+    let shape = &run.schedule.phases()[phase];
+    EvaluateOptions {
+        precision: run.precision,
+        sequence_length: shape.sequence_length,
+        predictions: shape.predictions,
+        examples: run.evaluate.examples,
+        batch: run.evaluate.batch,
+        masked_lm_prob: run.data.masked_lm_prob,
+        whole_word_mask: run.data.whole_word_mask,
+        short_seq_prob: run.data.short_seq_prob,
+    }
+}
+
+/// Smallest, middle and largest trust ratio.
+fn spread(ratios: &[f64]) -> [(&'static str, f64); 3] {
+    let mut sorted = ratios.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: usize| sorted.get(share.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
+    [("trust_ratio_min", at(0)), ("trust_ratio_median", at(sorted.len() / 2)), ("trust_ratio_max", at(usize::MAX))]
+}
