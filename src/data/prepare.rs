@@ -103,9 +103,9 @@ impl Preparation<'_> {
         if !(0.0..=0.5).contains(&held_out) {
             return Err(DataError::setting("held_out", "a share from 0 to 0.5", held_out));
         }
-        // Starts are 32-bit numbers, and a shard may exceed its size by one sentence.
-        if !(1 << 10..=1 << 31).contains(&shard_tokens) {
-            return Err(DataError::setting("shard_tokens", "1024 to 2147483648 tokens", shard_tokens));
+        // Starts are 32-bit numbers, and a shard may exceed its size by one document of that size and one sentence.
+        if !(1 << 10..=1 << 30).contains(&shard_tokens) {
+            return Err(DataError::setting("shard_tokens", "1024 to 1073741824 tokens", shard_tokens));
         }
         Ok(())
     }
@@ -227,11 +227,16 @@ impl Preparation<'_> {
                 read_text(self.inputs, &self.options.jsonl_field, &reading, &mut sink)
             });
             let writer = scope.spawn(move || writer.run(tokens));
-            let encoded = texts.iter().try_for_each(|text| {
-                // A writer that failed has stopped listening; its own error is the one to tell.
-                let _ = send_tokens.send(self.encode(text)?);
+            let encode_all = || {
+                for text in &texts {
+                    // A writer that failed has stopped listening; its own error is the one to tell.
+                    if send_tokens.send(self.encode(text)?).is_err() {
+                        break;
+                    }
+                }
                 Ok(())
-            });
+            };
+            let encoded = encode_all();
             drop((texts, send_tokens));
             let read = join(reader);
             let written = join(writer);
@@ -344,8 +349,8 @@ impl<'a> ShardWriter<'a> {
         let limit = self.manifest.options.shard_tokens;
         let mut start = 0;
         for &end in &line.ends {
-            // A document that fills a shard by itself is cut; what remains of it stays in its split.
-            if self.builder().tokens() >= limit && self.builder().in_document() {
+            // A document that would fill a shard by itself is cut; what remains of it stays in its split.
+            if self.builder().document_tokens() >= limit {
                 self.manifest.cut_documents += 1;
                 self.builder().end_document();
                 self.close(self.split)?;
@@ -357,7 +362,7 @@ impl<'a> ShardWriter<'a> {
     }
 
     fn end_document(&mut self) -> Result<()> {
-        if self.builder().in_document() {
+        if self.builder().document_tokens() > 0 {
             self.builder().end_document();
             if self.builder().tokens() >= self.manifest.options.shard_tokens {
                 self.close(self.split)?;

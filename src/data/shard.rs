@@ -111,14 +111,15 @@ impl ShardBuilder {
         self.sentence_starts.push(self.tokens() as u32);
     }
 
-    /// True if the document at hand has a sentence.
-    pub fn in_document(&self) -> bool {
-        self.sentence_starts.len() - 1 > self.document_starts[self.document_starts.len() - 1] as usize
+    /// Tokens of the document at hand.
+    pub fn document_tokens(&self) -> usize {
+        let first_sentence = self.document_starts[self.document_starts.len() - 1] as usize;
+        self.tokens() - self.sentence_starts[first_sentence] as usize
     }
 
     /// Ends the document at hand. One without sentences does not exist.
     pub fn end_document(&mut self) {
-        if self.in_document() {
+        if self.document_tokens() > 0 {
             self.document_starts.push(self.sentence_starts.len() as u32 - 1);
         }
     }

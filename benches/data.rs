@@ -1,0 +1,106 @@
+//! How fast text becomes tokens, beside the `tokenizers` crate on the same text and threads, and how fast tokens become
+//! batches. The text is random words, or, for numbers worth quoting, the files of `LAMBERT_BENCH_TEXT`.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use lambert::data::{
+    ExampleConfig, Examples, Preparation, PrepareOptions, Prepared, Split, Tokenizer, VocabularyOptions, WordRules,
+    find_inputs, prepare, read_text, sentences, train_vocabulary,
+};
+use lambert::rng::Key;
+use rayon::prelude::*;
+
+/// Documents of random words, some of which are frequent.
+fn random_text(path: &Path) {
+    let mut stream = Key::new(1).stream();
+    let words: Vec<String> = (0..20_000)
+        .map(|_| (0..stream.between(2, 9)).map(|_| (b'a' + stream.below(26) as u8) as char).collect())
+        .collect();
+    let mut text = String::new();
+    for _ in 0..2000 {
+        for _ in 0..stream.between(3, 40) {
+            for _ in 0..stream.between(4, 30) {
+                let rank = (words.len() as f64).powf(stream.uniform()) as usize;
+                text += &words[rank.min(words.len() - 1)];
+                text.push(' ');
+            }
+            text += "End. ";
+        }
+        text += "\n\n";
+    }
+    std::fs::write(path, text).expect("a temporary directory takes files");
+}
+
+fn data(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let text = match std::env::var_os("LAMBERT_BENCH_TEXT") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            random_text(&directory.path().join("text.txt"));
+            directory.path().join("text.txt")
+        }
+    };
+    let inputs = find_inputs(&[text]).expect("the text is there");
+    let vocabulary = train_vocabulary(&inputs, &VocabularyOptions::new(30_522, true), &|_| ()).expect("a vocabulary");
+    let tokenizer = Tokenizer::new(vocabulary, WordRules { lowercase: true });
+    let options = PrepareOptions::default();
+    let out = directory.path().join("prepared");
+    let run = || {
+        let preparation =
+            Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: &out, force: true };
+        prepare(&preparation, &|_, _| ()).expect("the text is long enough")
+    };
+    run();
+    let prepared = Arc::new(Prepared::open(&out).expect("it was just made"));
+    let tokens = prepared.manifest().train.tokens + prepared.manifest().held_out.tokens;
+
+    let mut group = criterion.benchmark_group("tokens");
+    group.sample_size(10).throughput(Throughput::Elements(tokens));
+    group.bench_function("prepare", |bench| {
+        bench.iter(|| {
+            std::fs::remove_dir_all(&out).expect("it is ours");
+            run()
+        })
+    });
+    let mut lines = Vec::new();
+    let mut sink = |batch: lambert::data::TextBatch| {
+        lines.extend(batch.text.lines().flat_map(sentences).map(str::to_owned));
+        true
+    };
+    read_text(&inputs, "text", &|_| (), &mut sink).expect("the text is there");
+    group.bench_function("encode", |bench| {
+        bench.iter(|| {
+            lines.par_iter().for_each(|line| {
+                let mut ids = Vec::new();
+                tokenizer.encode(line, &mut ids).expect("text can be tokenized");
+                black_box(ids);
+            })
+        })
+    });
+    let reference = tokenizers::Tokenizer::from_bytes(&tokenizer.files()[0].1).expect("our own file");
+    group.bench_function("encode_fast of the tokenizers crate", |bench| {
+        bench.iter(|| lines.par_iter().for_each(|line| drop(black_box(reference.encode_fast(line.as_str(), false)))))
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("sequences");
+    let rows = 4096;
+    group.sample_size(10).throughput(Throughput::Elements(rows as u64));
+    for (length, predictions) in [(128, 20), (512, 80)] {
+        let config = ExampleConfig::bert(length, predictions);
+        let examples = Examples::new(prepared.clone(), Split::Train, config).expect("there are documents");
+        let mut first = 0;
+        group.bench_function(format!("batch of {length}"), |bench| {
+            bench.iter(|| {
+                first += rows as u64;
+                examples.batch(first, rows).expect("the shards are there")
+            })
+        });
+    }
+}
+
+criterion_group!(benches, data);
+criterion_main!(benches);

@@ -1,0 +1,286 @@
+//! Text to prepared data and trained vocabularies: what is written, what is refused, and that nothing a user has is lost.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use lambert::data::{
+    ExampleConfig, Examples, MANIFEST, Manifest, Outcome, Preparation, PrepareOptions, Prepared, Sentences, Split,
+    Tokenizer, Trained, VocabularyOptions, WordRules, find_inputs, prepare, train_tokenizer, train_vocabulary,
+};
+use lambert::rng::Key;
+
+const WORDS: [&str; 12] =
+    ["river", "stone", "Mountain", "light", "walked", "singing", "under", "the", "a", "café", "quiet", "houses"];
+
+/// Documents of one to six lines of up to four sentences.
+fn corpus(documents: usize, seed: u64) -> String {
+    let mut stream = Key::new(seed).stream();
+    let mut text = String::new();
+    for document in 0..documents {
+        for _ in 0..stream.between(1, 6) {
+            for _ in 0..stream.between(1, 4) {
+                let words: Vec<&str> =
+                    (0..stream.between(3, 12)).map(|_| WORDS[stream.below(WORDS.len() as u64) as usize]).collect();
+                text += &format!("Document{document} {}. ", words.join(" "));
+            }
+            text += "\n";
+        }
+        text += "\n";
+    }
+    text
+}
+
+struct Place {
+    directory: tempfile::TempDir,
+    tokenizer: Tokenizer,
+}
+
+impl Place {
+    /// A directory with `text.txt` and a vocabulary trained on it.
+    fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("text.txt"), text).unwrap();
+        let training = directory.path().join("training.txt");
+        fs::write(&training, corpus(50, 1)).unwrap();
+        let inputs = find_inputs(&[training]).unwrap();
+        let vocabulary = train_vocabulary(&inputs, &VocabularyOptions::new(150, true), &|_| ()).unwrap();
+        Place { directory, tokenizer: Tokenizer::new(vocabulary, WordRules { lowercase: true }) }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn prepare(&self, out: &str, options: &PrepareOptions, force: bool) -> lambert::data::Result<Outcome> {
+        let inputs = find_inputs(&[self.at("text.txt")])?;
+        let out = self.at(out);
+        prepare(&Preparation { inputs: &inputs, tokenizer: &self.tokenizer, options, out: &out, force }, &|_, _| ())
+    }
+
+    /// The message of a preparation that must fail, and must leave nothing behind.
+    fn refused(&self, out: &str, options: &PrepareOptions) -> String {
+        let before = files(self.directory.path());
+        let message = self.prepare(out, options, false).unwrap_err().to_string();
+        assert_eq!(files(self.directory.path()), before, "after: {message}");
+        message
+    }
+
+    /// The documents of a split, each as the words of its sentences.
+    fn documents(&self, out: &str, split: Split) -> Vec<Vec<String>> {
+        let prepared = Prepared::open(&self.at(out)).unwrap();
+        let documents = prepared.documents(split);
+        let text = |ids: Vec<u32>| {
+            let pieces = ids.iter().map(|&id| prepared.vocabulary().token(id).unwrap());
+            pieces.collect::<Vec<_>>().join(" ").replace(" ##", "")
+        };
+        let document = |index| {
+            let document = documents.get(index);
+            let sentences = document.starts.windows(2);
+            sentences.map(|s| text(document.shard.read_tokens(s[0]..s[1]).unwrap())).collect()
+        };
+        (0..documents.len()).map(document).collect()
+    }
+}
+
+/// Every file below a directory, with its content.
+fn files(directory: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(files(&path)),
+            false => drop(all.insert((path.clone(), fs::read(path).unwrap()))),
+        }
+    }
+    all
+}
+
+fn options() -> PrepareOptions {
+    PrepareOptions { held_out: 0.0, ..PrepareOptions::default() }
+}
+
+#[test]
+fn sentences_and_documents_are_those_of_the_text() {
+    let place = Place::new("The river. A stone!\nThe light.\n\n\n\u{7}\n\nHouses under the Mountain\r\n");
+    place.prepare("split", &options(), false).unwrap();
+    let expected = vec![vec!["the river .", "a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
+    assert_eq!(place.documents("split", Split::Train), expected);
+
+    let lines = PrepareOptions { sentences: Sentences::Lines, ..options() };
+    place.prepare("lines", &lines, false).unwrap();
+    let expected = vec![vec!["the river . a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
+    assert_eq!(place.documents("lines", Split::Train), expected);
+}
+
+#[test]
+fn the_same_text_gives_the_same_files_and_splits_part_the_documents() {
+    let place = Place::new(&corpus(400, 2));
+    let options = PrepareOptions { held_out: 0.1, shard_tokens: 4096, seed: 9, ..options() };
+    let Outcome::Prepared(manifest) = place.prepare("one", &options, false).unwrap() else { panic!("not new") };
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    one_thread.install(|| place.prepare("two", &options, false)).unwrap();
+    assert!(manifest.shards.len() > 3);
+    for entry in &manifest.shards {
+        assert_eq!(
+            fs::read(place.at("one").join(&entry.file)).unwrap(),
+            fs::read(place.at("two").join(&entry.file)).unwrap()
+        );
+    }
+    let names = |split| -> Vec<String> {
+        let documents = place.documents("one", split);
+        documents.iter().map(|d| d[0].split(' ').take_while(|w| !WORDS.contains(w)).collect()).collect()
+    };
+    let (train, held_out) = (names(Split::Train), names(Split::HeldOut));
+    let all: BTreeSet<&String> = train.iter().chain(&held_out).collect();
+    assert_eq!((train.len() + held_out.len(), all.len()), (400, 400), "every document once, in one split");
+    // Five standard deviations of a binomial(400, 0.1) are 30.
+    assert!(held_out.len().abs_diff(40) < 30, "{} held out", held_out.len());
+
+    let prepared = Arc::new(Prepared::open(&place.at("one")).unwrap());
+    prepared.verify(&|_| ()).unwrap();
+    let counted: u64 = prepared.token_counts(Split::Train).unwrap().iter().sum();
+    assert_eq!(counted, manifest.train.tokens);
+    let examples = Examples::new(prepared, Split::Train, ExampleConfig::bert(64, 9)).unwrap();
+    assert_eq!(examples.batch(0, 100).unwrap().rows, 100);
+}
+
+#[test]
+fn a_document_longer_than_a_shard_is_cut_and_keeps_its_split() {
+    let long = corpus(60, 3).replace("\n\n", "\n");
+    let place = Place::new(&format!("{long}\n\nThe end.\n"));
+    let options = PrepareOptions { shard_tokens: 1024, ..options() };
+    let Outcome::Prepared(manifest) = place.prepare("out", &options, false).unwrap() else { panic!("not new") };
+    assert!(manifest.cut_documents >= 3, "{}", manifest.cut_documents);
+    assert_eq!(manifest.train.documents, manifest.cut_documents + 2);
+    let sentences: usize = place.documents("out", Split::Train).iter().map(Vec::len).sum();
+    assert_eq!(sentences, long.matches(". ").count() + 1);
+}
+
+#[test]
+fn what_is_there_is_kept_unless_told() {
+    let place = Place::new(&corpus(40, 4));
+    place.prepare("out", &options(), false).unwrap();
+    let before = files(&place.at("out"));
+    assert!(matches!(place.prepare("out", &options(), false).unwrap(), Outcome::UpToDate(_)));
+    // Touched but equal: read again, and up to date.
+    fs::write(place.at("text.txt"), corpus(40, 4)).unwrap();
+    assert!(matches!(place.prepare("out", &options(), false).unwrap(), Outcome::UpToDate(_)));
+
+    let other = PrepareOptions { seed: 5, ..options() };
+    assert!(place.refused("out", &other).contains("--force"));
+    fs::write(place.at("text.txt"), corpus(40, 5)).unwrap();
+    assert!(place.refused("out", &options()).contains("text.txt as it is now"));
+    assert_eq!(files(&place.at("out")), before);
+    assert!(matches!(place.prepare("out", &options(), true).unwrap(), Outcome::Prepared(_)));
+    assert_ne!(files(&place.at("out")), before);
+
+    // Other files are never replaced, not even when told.
+    fs::create_dir(place.at("mine")).unwrap();
+    fs::write(place.at("mine").join("thesis.txt"), "years of work").unwrap();
+    let message = place.prepare("mine", &options(), true).unwrap_err().to_string();
+    assert!(message.contains("other files"), "{message}");
+    assert_eq!(fs::read_to_string(place.at("mine").join("thesis.txt")).unwrap(), "years of work");
+}
+
+#[test]
+fn a_missing_or_shortened_shard_is_not_up_to_date() {
+    let place = Place::new(&corpus(40, 6));
+    let Outcome::Prepared(manifest) = place.prepare("out", &options(), false).unwrap() else { panic!("not new") };
+    fs::write(place.at("out").join(&manifest.shards[0].file), "short").unwrap();
+    assert!(place.refused("out", &options()).contains("5 bytes"));
+    fs::write(place.at("out").join(MANIFEST), "{").unwrap();
+    assert!(place.refused("out", &options()).contains(MANIFEST));
+    assert!(matches!(place.prepare("out", &options(), true).unwrap(), Outcome::Prepared(_)));
+    Manifest::read(&place.at("out")).unwrap();
+}
+
+#[test]
+fn too_little_text_is_said() {
+    assert!(Place::new(" \n\n\r\n").refused("out", &options()).contains("there is no text in it"));
+    assert!(Place::new("One. Two.\nThree.").refused("out", &options()).contains("at least 2 documents to train on"));
+    let held_out = PrepareOptions { held_out: 0.02, ..options() };
+    assert!(Place::new(&corpus(10, 7)).refused("out", &held_out).contains("--held-out"));
+    for bad in [-0.1, 0.9, f64::NAN] {
+        let message = Place::new("One.").refused("out", &PrepareOptions { held_out: bad, ..options() });
+        assert!(message.contains("held_out"), "{message}");
+    }
+}
+
+#[test]
+fn a_vocabulary_depends_on_the_text_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("text.txt");
+    fs::write(&file, corpus(300, 8)).unwrap();
+    let inputs = find_inputs(&[file]).unwrap();
+    let options = VocabularyOptions::new(180, false);
+    let first = train_vocabulary(&inputs, &options, &|_| ()).unwrap();
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(pool.install(|| train_vocabulary(&inputs, &options, &|_| ())).unwrap(), first, "{threads} threads");
+    }
+    assert_eq!(first.len(), 180);
+    assert_eq!(first.tokens()[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
+    assert!(first.tokens().iter().any(|t| t == "Mountain"), "frequent words are whole, with their case");
+
+    let message = train_vocabulary(&inputs, &VocabularyOptions::new(20, false), &|_| ()).unwrap_err().to_string();
+    assert!(message.contains("vocab_size") && message.contains("got 20"), "{message}");
+    fs::write(inputs[0].path(), " \n").unwrap();
+    let message = train_vocabulary(&inputs, &options, &|_| ()).unwrap_err().to_string();
+    assert!(message.contains("none"), "{message}");
+}
+
+#[test]
+fn a_tokenizer_is_trained_once_and_never_silently_replaced() {
+    let place = Place::new(&corpus(100, 9));
+    let train = |size, force| {
+        let inputs = find_inputs(&[place.at("text.txt")]).unwrap();
+        train_tokenizer(&inputs, &VocabularyOptions::new(size, true), &place.at("tokenizer"), force, &|_| ())
+    };
+    assert!(matches!(train(120, false).unwrap(), Trained::New(_)));
+    assert!(matches!(train(120, false).unwrap(), Trained::UpToDate(_)));
+    let before = files(&place.at("tokenizer"));
+    assert!(train(130, false).unwrap_err().to_string().contains("--force"));
+    assert_eq!(files(&place.at("tokenizer")), before);
+    assert!(matches!(train(130, true).unwrap(), Trained::New(tokenizer) if tokenizer.vocabulary().len() == 130));
+}
+
+#[test]
+fn the_verbs_do_it_from_the_command_line() {
+    let place = Place::new(&corpus(200, 10));
+    let lambert = |arguments: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_lambert"))
+            .args(arguments.split(' '))
+            .current_dir(place.directory.path())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, error) = lambert("tokenizer train text.txt --vocab-size 160 --out tokenizer");
+    assert_eq!((code, out.contains("160 tokens")), (Some(0), true), "{out}{error}");
+    let (code, out, error) = lambert("prepare text.txt --tokenizer tokenizer --out prepared --held-out 0.1");
+    assert_eq!((code, out.contains("tokens/s")), (Some(0), true), "{out}{error}");
+    let (code, out, _) = lambert("prepare text.txt --tokenizer tokenizer --out prepared --held-out 0.1");
+    assert_eq!((code, out.contains("up to date")), (Some(0), true), "{out}");
+    let (code, out, error) = lambert("inspect prepared --seq 32 --count 2 --verify");
+    assert!(code == Some(0) && out.contains("→") && out.contains("padding"), "{out}{error}");
+    let (code, out, _) = lambert("inspect prepared --seq 32 --count 2 --json --split held-out");
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, json["examples"].as_array().unwrap().len()), (Some(0), 2));
+
+    for (arguments, named) in [
+        ("prepare text.txt --tokenizer nowhere --out new", "nowhere"),
+        ("prepare nothing.txt --tokenizer tokenizer --out new", "nothing.txt"),
+        ("prepare text.txt --tokenizer tokenizer --out prepared", "--force"),
+        ("inspect tokenizer", "prepared.json"),
+        ("inspect prepared --seq 3", "sequence_length"),
+        ("inspect prepared --predictions 126", "max_predictions"),
+    ] {
+        let (code, _, error) = lambert(arguments);
+        assert!(code == Some(1) && error.contains(named), "{arguments}: {error}");
+        assert!(!error.contains("panicked"), "{error}");
+    }
+}
