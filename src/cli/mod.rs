@@ -2,10 +2,12 @@
 //! computes nothing itself.
 
 pub mod byte_progress;
+pub mod device_args;
 pub mod export;
 pub mod import;
 pub mod inspect;
 pub mod prepare;
+pub mod pretrain;
 pub mod run_config;
 pub mod run_file;
 pub mod tokenizer;
@@ -26,6 +28,7 @@ pub struct Cli {
 pub enum Command {
     Export(export::Export),
     Import(import::Import),
+    Pretrain(pretrain::Pretrain),
     Inspect(inspect::Inspect),
     Prepare(prepare::Prepare),
     #[command(subcommand)]
@@ -37,6 +40,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
+        Command::Pretrain(args) => pretrain::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Prepare(args) => prepare::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),

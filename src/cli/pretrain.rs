@@ -1,0 +1,183 @@
+//! `lambert pretrain`: a run file becomes weights.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use comfy_table::{Table, presets};
+
+use super::device_args::DeviceArgs;
+use super::run_config::{parse_run, read_run};
+use crate::train::compile::CompileTimes;
+use crate::train::devices::Devices;
+use crate::train::interrupt::{INTERRUPTED, Interrupt};
+use crate::train::preflight;
+use crate::train::progress::duration;
+use crate::train::run::{Run, thousands};
+use crate::train::start::{Start, StartOptions, data_fingerprint};
+use crate::train::trainer::{Outcome, Trainer};
+
+/// Train a BERT as a run file says.
+///
+/// Everything that can be wrong is checked first; then both phases are compiled, and the run starts. Ctrl-C (or SIGTERM)
+/// finishes the step, saves, prints the command that goes on, and exits with 130. A resumed run takes the same steps, bit
+/// for bit, as if it had never stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert pretrain scripts/runs/quickstart.toml
+  lambert pretrain scripts/runs/quickstart.toml --resume
+  lambert pretrain scripts/runs/bert-base.toml --platform cuda --set phase.1.micro_batch=256 --set checkpoint.keep=5
+
+A run directory gets step-… (checkpoints), metrics.jsonl (one JSON object a step) and TensorBoard files.")]
+pub struct Pretrain {
+    /// The run file; scripts/runs/ has examples that explain themselves
+    #[arg(value_name = "RUN.toml")]
+    run: PathBuf,
+    /// Go on from the newest checkpoint in the run directory; start at the beginning if there is none
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: go on although settings that decide the steps have changed
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
+    /// Change a key of the run file for this run; phases count from 1
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    devices: DeviceArgs,
+}
+
+pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
+    let resume_command = args.resume_command();
+    let run = read_run(&args.run, &args.set)?;
+    let prepared = preflight::open_data(&run)?;
+    let vocabulary = prepared.vocabulary().len();
+    let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
+    let fingerprint = data_fingerprint(prepared.manifest());
+    let (start, notes) = Start::find(&run, &fingerprint, options, |text| parse_run(&args.run, text, vocabulary))?;
+    notes.iter().for_each(|note| eprintln!("{note}"));
+    if start.step() >= run.schedule.steps() {
+        println!("{} is complete: {} steps are done", run.name, thousands(start.step()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    preflight::check_directory(&run)?;
+    let devices = args.devices.open()?;
+    preflight::check_batches(&run, devices.len())?;
+    let interrupt = Interrupt::listen()?;
+
+    print_in_force(&run, &devices, &start);
+    let mut trainer = Trainer::new(run, prepared, devices, start)?;
+    for (phase, step) in trainer.steps().iter().enumerate() {
+        println!("phase {} compiled: {}", phase + 1, describe_times(&step.times));
+    }
+    let outcome = trainer.train(interrupt).with_context(|| format!("to go on later: {resume_command}"))?;
+    println!("\n{}", trainer.summary().to_text());
+    match outcome {
+        Outcome::Finished => Ok(ExitCode::SUCCESS),
+        Outcome::Interrupted => {
+            println!("\ninterrupted; everything is saved. To go on:\n  {resume_command}");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+impl Pretrain {
+    /// The command that goes on where this one stops.
+    fn resume_command(&self) -> String {
+        let mut command = format!("lambert pretrain {} --resume", quoted(&self.run.display().to_string()));
+        self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
+        if self.devices.platform.to_string() != "auto" {
+            command += &format!(" --platform {}", quoted(&self.devices.platform.to_string()));
+        }
+        if let Some(devices) = self.devices.devices {
+            command += &format!(" --devices {devices}");
+        }
+        command
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+pub(super) fn describe_times(times: &CompileTimes) -> String {
+    format!("graph {}, HLO {}, compiler {}", duration(times.build), duration(times.lower), duration(times.compile))
+}
+
+/// Prints what the run is, with every setting that is in force.
+fn print_in_force(run: &Run, devices: &Devices, start: &Start) {
+    let model = &run.model;
+    println!("{} on {}", run.name, devices.describe());
+    println!(
+        "model      {} layers, {} wide, {} heads, {} entries of vocabulary, dropout {} and {}; {:?}",
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.num_attention_heads,
+        thousands(model.vocab_size as u64),
+        model.hidden_dropout_prob,
+        model.attention_probs_dropout_prob,
+        run.precision,
+    );
+    println!(
+        "data       {}, {:.0} % of the tokens masked{}",
+        run.data.path.display(),
+        100.0 * run.data.masked_lm_prob,
+        if run.data.whole_word_mask { " by whole words" } else { "" },
+    );
+    match start {
+        Start::Fresh => println!("start      first values drawn with seed {}", run.seed),
+        Start::Import(found) => println!("start      weights of {}", found.path.display()),
+        Start::Resume { checkpoint, path } => {
+            println!("start      step {} of {}", thousands(checkpoint.state.step), path.display());
+        }
+    }
+    let mut knobs = Table::new();
+    knobs.load_style(presets::NOTHING);
+    run.optimizer.describe().into_iter().for_each(|(name, value)| {
+        knobs.add_row([name.to_owned(), value]);
+    });
+    println!("{knobs}\n");
+    run.arithmetic_table().iter().for_each(|line| println!("{line}"));
+    for phase in run.schedule.phases() {
+        println!(
+            "phase {}: rate up to {:.3e} over {} of {} steps, then {:?}; micro-batches of {}{}{}",
+            phase.name,
+            phase.peak(),
+            phase.warmup_steps().round(),
+            thousands(phase.steps),
+            phase.decay,
+            phase.micro_batch,
+            if phase.carry_moments { "" } else { "; moments start from zero" },
+            if phase.carry_step { "" } else { "; bias correction counts from one" },
+        );
+        phase.choices().iter().for_each(|choice| println!("  {choice}"));
+    }
+    println!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resume_command_can_be_pasted() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            pretrain: Pretrain,
+        }
+        let line = ["x", "a b.toml", "--set", "name=it's", "--platform", "cpu", "--devices", "2"];
+        let pretrain = <Line as clap::Parser>::parse_from(line).pretrain;
+        assert_eq!(
+            pretrain.resume_command(),
+            r"lambert pretrain 'a b.toml' --resume --set 'name=it'\''s' --platform cpu --devices 2"
+        );
+    }
+}
