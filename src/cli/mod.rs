@@ -3,14 +3,19 @@
 
 pub mod byte_progress;
 pub mod device_args;
+pub mod devices;
 pub mod export;
 pub mod import;
 pub mod inspect;
+pub mod platform;
+pub mod plugin;
 pub mod prepare;
 pub mod pretrain;
 pub mod run_config;
 pub mod run_file;
 pub mod tokenizer;
+pub mod wheel_pins;
+pub mod wheels;
 
 use std::process::ExitCode;
 
@@ -26,10 +31,13 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Devices(devices::Devices),
     Export(export::Export),
     Import(import::Import),
     Pretrain(pretrain::Pretrain),
     Inspect(inspect::Inspect),
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     Prepare(prepare::Prepare),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
@@ -38,10 +46,12 @@ pub enum Command {
 /// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
+        Command::Devices(args) => devices::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Plugin(command) => plugin::run(command),
         Command::Prepare(args) => prepare::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
     }

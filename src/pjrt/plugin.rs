@@ -37,6 +37,9 @@ impl Plugin {
         if let Some(plugin) = loaded.get(&path) {
             return Ok(plugin.clone());
         }
+        if loaded.is_empty() {
+            quiet_logs();
+        }
         // SAFETY: opening a library runs its constructors. The user named this file as a plugin, which is trusted code.
         let library = unsafe { Library::new(&path) }.map_err(|e| open_error(e.to_string()))?;
         let table = {
@@ -90,6 +93,17 @@ impl Plugin {
     /// `v3:32x32` on libtpu, and on CUDA an empty name with the option `topology`.
     pub fn topology(&self, name: &str, options: &[CreateOption]) -> Result<Topology, PjrtError> {
         Topology::create(self, name, options)
+    }
+}
+
+/// Keeps plugins from writing their notes ("cpu_device_count set") to standard error; warnings and errors stay. A value
+/// that the user set is left.
+fn quiet_logs() {
+    const VARIABLE: &str = "TF_CPP_MIN_LOG_LEVEL";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: the hazard is C code reading the environment on another thread meanwhile, and no plugin, the only
+        // such code here, has been loaded yet.
+        unsafe { std::env::set_var(VARIABLE, "1") };
     }
 }
 

@@ -64,7 +64,7 @@ impl Platform {
 
     /// Whether this machine has such hardware, or why it seems not to. Asked before a plugin is tried unbidden: some
     /// wait for minutes, or end the process, where their hardware is missing.
-    fn hardware(self) -> Result<(), String> {
+    pub fn hardware(self) -> Result<(), String> {
         match self {
             Platform::Cpu => Ok(()),
             Platform::Cuda => {
