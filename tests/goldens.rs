@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lambert::bert::{BertConfig, Precision, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
+use lambert::optim::OptimizerConfig;
+use lambert::train::{StepSpec, TrainStep};
 
 /// What a reviewer reads: the graph as built, and the module as the compiler receives it.
 fn print(computation: &Computation, options: &LowerOptions<'_>) -> String {
@@ -74,4 +77,35 @@ fn a_donated_argument_prints_as_an_alias() {
     let print = print(&case.computation, &LowerOptions { name: "step", donated: &donated, ..Default::default() });
     let head = "HloModule step, input_output_alias={ {2}: (0, {}, may-alias), {0}: (1, {}, may-alias) }\n";
     assert!(print.contains(head), "{print}");
+}
+
+/// All that a step can hold, on the smallest shapes: one layer, dropout, micro-batches in a loop, two replicas, donation.
+#[test]
+fn the_tiny_training_step_prints_as_reviewed() {
+    let spec = StepSpec {
+        model: BertConfig {
+            hidden_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 16,
+            max_position_embeddings: 16,
+            ..Preset::Tiny.config(32)
+        },
+        optimizer: OptimizerConfig::default(),
+        precision: Precision::Bf16,
+        sequence_length: 6,
+        predictions: 2,
+        rows: 4,
+        micro_batches: 2,
+        replicas: 2,
+        dropout: true,
+        recompute: Recompute::default(),
+    };
+    let step = TrainStep::build(&spec).unwrap();
+    let module = step.program.lower();
+    let prints = [
+        ("train_step.graph".to_string(), step.program.computation.to_string()),
+        ("train_step.hlo".to_string(), hlo::text(&module.bytes).unwrap()),
+    ];
+    check("tiny", prints.into());
 }

@@ -5,6 +5,7 @@ pub mod byte_progress;
 pub mod device_args;
 pub mod devices;
 pub mod export;
+pub mod graph;
 pub mod import;
 pub mod inspect;
 pub mod platform;
@@ -33,6 +34,7 @@ pub struct Cli {
 pub enum Command {
     Devices(devices::Devices),
     Export(export::Export),
+    Graph(graph::Graph),
     Import(import::Import),
     Pretrain(pretrain::Pretrain),
     Inspect(inspect::Inspect),
@@ -48,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Export(args) => export::run(args),
+        Command::Graph(args) => graph::run(args),
         Command::Import(args) => import::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Inspect(args) => inspect::run(args),
