@@ -87,7 +87,7 @@ fn threefry_in_the_graph_has_the_bits_of_threefry_in_rust() {
 #[test]
 fn bitcasts_go_through_the_declared_type() {
     let x = HostTensor::new([3], &[1.0f32, -2.5, 1e-40]);
-    let bits = output(&[x.clone()], |p| p[0].bitcast_convert(DType::U32));
+    let bits = output(std::slice::from_ref(&x), |p| p[0].bitcast_convert(DType::U32));
     assert_eq!(bits.to_vec::<u32>().unwrap(), [1.0f32, -2.5, 1e-40].map(f32::to_bits));
     assert_eq!(output(&[bits], |p| p[0].bitcast_convert(DType::F32)), x);
 }
@@ -134,13 +134,14 @@ fn extrema_pass_nan_on_and_empty_reductions_are_neutral() {
 #[test]
 fn pads_slices_and_concatenations_move_the_right_elements() {
     let x = HostTensor::new([2, 3], &[1i32, 2, 3, 4, 5, 6]);
-    let padded = output(&[x.clone()], |p| p[0].pad(p[0].graph().scalar(9.0, DType::S32), &[1, 0], &[0, 1], &[0, 1]));
+    let padded =
+        output(std::slice::from_ref(&x), |p| p[0].pad(p[0].graph().scalar(9.0, DType::S32), &[1, 0], &[0, 1], &[0, 1]));
     assert_eq!(padded.shape().dims, [3, 6]);
     #[rustfmt::skip]
     assert_eq!(padded.to_vec::<i32>().unwrap(), [9, 9, 9, 9, 9, 9,  1, 9, 2, 9, 3, 9,  4, 9, 5, 9, 6, 9]);
-    let sliced = output(&[x.clone()], |p| p[0].slice(&[0, 0], &[2, 3], &[1, 2]));
+    let sliced = output(std::slice::from_ref(&x), |p| p[0].slice(&[0, 0], &[2, 3], &[1, 2]));
     assert_eq!(sliced.to_vec::<i32>().unwrap(), [1, 3, 4, 6]);
-    let joined = output(&[x.clone()], |p| p[0].graph().concatenate(&[p[0], p[0].slice_in(1, 0, 1)], 1));
+    let joined = output(std::slice::from_ref(&x), |p| p[0].graph().concatenate(&[p[0], p[0].slice_in(1, 0, 1)], 1));
     assert_eq!(joined.to_vec::<i32>().unwrap(), [1, 2, 3, 1, 4, 5, 6, 4]);
     let transposed = output(&[x], |p| p[0].transpose(&[1, 0]));
     assert_eq!(transposed.to_vec::<i32>().unwrap(), [1, 4, 2, 5, 3, 6]);

@@ -421,6 +421,9 @@ mod tests {
     use super::*;
     use DType::*;
 
+    /// An operation, its operands, and the result's shape or the refusal.
+    type Row<'a> = (Op, &'a [(DType, &'a [usize])], &'a str);
+
     fn infer(op: Op, operands: &[(DType, &[usize])]) -> std::result::Result<String, String> {
         let shapes: Vec<ValueShape> =
             operands.iter().map(|&(dtype, dims)| ValueShape::Array(Shape::new(dtype, dims))).collect();
@@ -465,7 +468,7 @@ mod tests {
         let pad = Op::Pad { low: vec![1], high: vec![2], interior: vec![3] };
         let broadcast = Op::Broadcast { dims: vec![4, 3, 2], broadcast_dimensions: vec![0, 2] };
         #[rustfmt::skip]
-        let table: [(Op, &[(DType, &[usize])], &str); 15] = [
+        let table: [Row; 15] = [
             (Op::IsFinite, &[(BF16, &[2])], "pred[2]"),
             (Op::Compare { direction: Comparison::Lt }, &[(U32, &[2]), (U32, &[2])], "pred[2]"),
             (Op::Select, &[(Pred, &[2]), (F32, &[2]), (F32, &[2])], "f32[2]"),
@@ -496,7 +499,7 @@ mod tests {
         let or = Op::Reduce { reduction: Reduction::Or, dimensions: vec![0] };
         let twice = Op::Reduce { reduction: Reduction::Sum, dimensions: vec![1, 1] };
         #[rustfmt::skip]
-        let table: [(Op, &[(DType, &[usize])], &str); 30] = [
+        let table: [Row; 30] = [
             (Op::Iota { shape: Shape::new(F32, [2]), dimension: 1 }, &[], "iota requires a dimension of its shape, got 1 of f32[2]"),
             (Op::Negate, &[(Pred, &[2])], "negate requires a numeric operand, got pred[2]"),
             (Op::Exp, &[(S32, &[2])], "exponential requires a floating-point operand, got s32[2]"),

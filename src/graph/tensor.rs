@@ -34,6 +34,10 @@ macro_rules! plain {
     };
 }
 
+#[expect(
+    clippy::should_implement_trait,
+    reason = "`not` and `rem` are HLO's names, and written as methods like its others"
+)]
 impl<'g> Tensor<'g> {
     pub(super) fn new(graph: &'g Graph, id: NodeId) -> Self {
         Tensor { graph, id }
