@@ -3,7 +3,7 @@
 //! A protobuf field is known by its number, never by its name or place, so a subset is a complete reader of itself and
 //! a valid writer for everybody. The numbers are those of `xla/service/hlo.proto` and `xla/xla_data.proto` in
 //! openxla/xla. They are sparse and out of order because fields were retired over the years; a wrong number is not an
-//! error but silently another field. `tests/backend.rs` compares each of them with the descriptor that a plugin carries
+//! error but silently another field. `tests/proto.rs` compares each of them with the descriptor that a plugin carries
 //! inside itself.
 //!
 //! Field meaning is documented only where the name does not say it.
