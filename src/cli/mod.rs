@@ -1,9 +1,11 @@
 //! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
 //! computes nothing itself.
 
+pub mod bench;
 pub mod byte_progress;
 pub mod device_args;
 pub mod devices;
+pub mod evaluate;
 pub mod export;
 pub mod graph;
 pub mod import;
@@ -32,7 +34,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Bench(bench::Bench),
     Devices(devices::Devices),
+    Evaluate(evaluate::Evaluate),
     Export(export::Export),
     Graph(graph::Graph),
     Import(import::Import),
@@ -48,7 +52,9 @@ pub enum Command {
 /// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
+        Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Export(args) => export::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Import(args) => import::run(args),

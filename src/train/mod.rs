@@ -1,5 +1,6 @@
 //! The only room where data, graphs and devices meet.
 
+pub mod bench;
 pub mod compile;
 pub mod devices;
 pub mod evaluate;

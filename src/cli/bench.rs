@@ -1,0 +1,167 @@
+//! `lambert bench`: how fast one step is on the devices at hand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::device_args::DeviceArgs;
+use super::pretrain::describe_times;
+use crate::bert::{Precision, Preset, Recompute};
+use crate::optim::OptimizerConfig;
+use crate::train::StepSpec;
+use crate::train::bench::{Measured, measure};
+use crate::train::progress::quantity;
+
+/// Time one training step: forward, backward and LAMB, compiled and run as training does it.
+///
+/// The batch is synthetic: full sequences of random tokens. TFLOP/s count what the model needs (a multiply-add is two, the
+/// backward pass costs two forward passes, the MLM head runs on predicted positions only), not what is recomputed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert bench
+  lambert bench --model large --sequence 512 --batch 16 --precision bf16 --platform cuda
+  lambert bench --json | jq .sequences_per_second
+
+scripts/bench_peers/ times the same step in PyTorch and JAX.")]
+pub struct Bench {
+    /// tiny, mini, small, medium, base or large
+    #[arg(long, default_value = "base")]
+    model: Preset,
+    #[arg(long, default_value_t = 128, value_name = "LENGTH")]
+    sequence: usize,
+    /// Predicted tokens of a sequence [default: 20 at length 128, 80 at 512, 15.6 % at others]
+    #[arg(long)]
+    predictions: Option<usize>,
+    /// Sequences of one step on each device
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Slices that the batch is cut into, one after the other
+    #[arg(long, default_value_t = 1)]
+    micro_batches: usize,
+    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+    precision: BenchPrecision,
+    #[arg(long, default_value_t = 30_522)]
+    vocabulary: usize,
+    /// Dropout probability, everywhere
+    #[arg(long, default_value_t = 0.1)]
+    dropout: f64,
+    /// Steps that are timed, after two that are not
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Write the program as the compiler left it into this file
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+    #[command(flatten)]
+    devices: DeviceArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BenchPrecision {
+    F32,
+    Bf16,
+}
+
+pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
+    let mut model = args.model.config(args.vocabulary);
+    model.hidden_dropout_prob = args.dropout;
+    model.attention_probs_dropout_prob = args.dropout;
+    model.max_position_embeddings = model.max_position_embeddings.max(args.sequence);
+    let devices = args.devices.open()?;
+    let spec = StepSpec {
+        model,
+        optimizer: OptimizerConfig::default(),
+        precision: match args.precision {
+            BenchPrecision::F32 => Precision::F32,
+            BenchPrecision::Bf16 => Precision::Bf16,
+        },
+        sequence_length: args.sequence,
+        predictions: args.predictions.unwrap_or((args.sequence * 5 / 32).max(1)),
+        rows: args.batch,
+        micro_batches: args.micro_batches,
+        replicas: devices.len(),
+        dropout: args.dropout > 0.0,
+        recompute: Recompute::default(),
+    };
+    let measured = measure(&spec, &devices, args.steps, |compiled| {
+        let Some(path) = &args.dump else { return Ok(()) };
+        let program = compiled.executable.optimized_program()?;
+        std::fs::write(path, &program.code).with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("wrote the optimized program ({}) to {}", program.format, path.display());
+        Ok(())
+    })?;
+    if args.json {
+        println!("{}", to_json(&args, &measured, &devices.describe()));
+    } else {
+        print!("{}", to_text(&args, &measured, &devices.describe()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
+    let [median, shortest, longest] = measured.seconds();
+    let rate = |seconds: f64| quantity(measured.sequences as f64 / seconds);
+    let flops = measured.flops / median;
+    let share = measured.peak_flops.map(|peak| format!(", {:.1} % of peak", 100.0 * flops / peak)).unwrap_or_default();
+    let mut lines = vec![
+        format!("BERT-{} {:?}, {} × {} on {devices}", args.model, args.precision, measured.sequences, args.sequence),
+        format!(
+            "{} sequences/s, median of {} steps (from {} to {}; {median:.4} s a step), {}FLOP/s{share}",
+            rate(median),
+            measured.steps.len(),
+            rate(longest),
+            rate(shortest),
+            quantity(flops),
+        ),
+        format!("{}; loss {:.4}", describe_times(&measured.times), measured.loss),
+    ];
+    let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
+    if let Some(memory) = &measured.memory {
+        lines.push(format!(
+            "program: arguments {}, temporaries {}, peak {}",
+            bytes(memory.argument),
+            bytes(memory.temp),
+            bytes(memory.peak_estimate())
+        ));
+    }
+    if let Some(peak) = measured.device_peak {
+        lines.push(format!("device memory at most {}", bytes(peak)));
+    }
+    if let Some(peak) = measured.host_peak {
+        lines.push(format!("host memory at most {}", bytes(peak as i64)));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn to_json(args: &Bench, measured: &Measured, devices: &str) -> serde_json::Value {
+    let [median, shortest, longest] = measured.seconds();
+    let rate = |seconds: f64| measured.sequences as f64 / seconds;
+    json!({
+        "model": args.model,
+        "precision": format!("{:?}", args.precision).to_lowercase(),
+        "sequence_length": args.sequence,
+        "batch": measured.sequences,
+        "devices": devices,
+        "sequences_per_second": rate(median),
+        "sequences_per_second_min": rate(longest),
+        "sequences_per_second_max": rate(shortest),
+        "seconds_per_step": median,
+        "flops_per_second": measured.flops / median,
+        "share_of_peak": measured.peak_flops.map(|peak| measured.flops / median / peak),
+        "build_seconds": measured.times.build.as_secs_f64(),
+        "lower_seconds": measured.times.lower.as_secs_f64(),
+        "compile_seconds": measured.times.compile.as_secs_f64(),
+        "loss": measured.loss,
+        "program_argument_bytes": measured.memory.map(|memory| memory.argument),
+        "program_temporary_bytes": measured.memory.map(|memory| memory.temp),
+        "program_peak_bytes": measured.memory.map(|memory| memory.peak_estimate()),
+        "device_peak_bytes": measured.device_peak,
+        "host_peak_bytes": measured.host_peak,
+    })
+}
