@@ -1,5 +1,7 @@
 //! `lambert devices`: which platforms can be used here, what they consist of, and why others cannot.
 
+use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,14 +10,14 @@ use clap::Args;
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::platform::{PlatformArgs, create_options};
-use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice};
+use super::device_args::DeviceArgs;
+use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
 
 /// List the platforms and devices of this machine.
 #[derive(Debug, Args)]
 pub struct Devices {
     #[command(flatten)]
-    platform: PlatformArgs,
+    devices: DeviceArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -57,8 +59,9 @@ struct DeviceReport {
 
 pub fn run(args: Devices) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_process();
-    let open = |choice: &PlatformChoice| environment.open(choice, |p| create_options(p, args.platform.devices));
-    let platforms: Vec<PlatformReport> = match &args.platform.platform {
+    let count = args.devices.devices.map(NonZeroUsize::get);
+    let open = |choice: &PlatformChoice| environment.open(choice, |platform| client_options(platform, count));
+    let platforms: Vec<PlatformReport> = match &args.devices.platform {
         // Every platform, not only the one that would be chosen.
         PlatformChoice::Auto => Platform::ALL
             .into_iter()
@@ -74,11 +77,8 @@ pub fn run(args: Devices) -> anyhow::Result<ExitCode> {
     };
     let usable = platforms.iter().any(|platform| matches!(platform, PlatformReport::Usable { .. }));
     let report = Report { platforms };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
-    }
+    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
+    std::io::stdout().write_all(text.as_bytes())?;
     if !usable {
         bail!("no platform can be used; `lambert plugin install cpu` makes one that every machine has");
     }
@@ -114,31 +114,36 @@ fn describe_device(device: &Device) -> DeviceReport {
     }
 }
 
-fn print(report: &Report) {
+/// The report as a person reads it.
+fn table(report: &Report) -> String {
+    let mut text = String::new();
     for platform in &report.platforms {
         match platform {
+            PlatformReport::Unusable { platform, reason } => text += &format!("{platform}: not usable: {reason}\n"),
             PlatformReport::Usable { platform, plugin, pjrt_c_api, platform_version, devices } => {
-                println!("{platform}: {} (PJRT C API {pjrt_c_api})", plugin.display());
-                for line in platform_version.lines().filter(|line| !line.trim().is_empty()) {
-                    println!("  {}", line.trim());
+                text += &format!("{platform}: {} (PJRT C API {pjrt_c_api})\n", plugin.display());
+                // Some platforms say no more than their name.
+                for line in platform_version.lines().map(str::trim).filter(|line| !line.is_empty() && line != platform)
+                {
+                    text += &format!("  {line}\n");
                 }
                 let mut table = Table::new();
                 table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
-                table.set_header(["id", "kind", "memory", "in use", ""]);
+                table.set_header(["id", "kind", "memory", "in use", "process"]);
                 for device in devices {
                     table.add_row([
                         device.id.to_string(),
                         device.kind.clone(),
                         device.memory_bytes.map_or("the host's".to_owned(), gigabytes),
                         device.memory_in_use_bytes.map_or(String::new(), gigabytes),
-                        if device.addressable { String::new() } else { format!("process {}", device.process_index) },
+                        if device.addressable { "this".to_owned() } else { device.process_index.to_string() },
                     ]);
                 }
-                println!("{table}");
+                text += &format!("{table}\n");
             }
-            PlatformReport::Unusable { platform, reason } => println!("{platform}: not usable: {reason}"),
         }
     }
+    text
 }
 
 fn gigabytes(bytes: i64) -> String {

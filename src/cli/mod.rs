@@ -10,7 +10,6 @@ pub mod export;
 pub mod graph;
 pub mod import;
 pub mod inspect;
-pub mod platform;
 pub mod plugin;
 pub mod prepare;
 pub mod pretrain;

@@ -1,5 +1,6 @@
 //! `lambert plugin`: PJRT plugins on this machine, and fetching them.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -108,7 +109,6 @@ fn list() -> anyhow::Result<ExitCode> {
             }
         }
     }
-    println!("{table}");
-    println!("install one with  lambert plugin install cpu|cuda|tpu [--package NAME]");
+    writeln!(std::io::stdout(), "{table}\ninstall one with  lambert plugin install cpu|cuda|tpu [--package NAME]")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use super::api::{Api, named_values};
 use super::client::Client;
 use super::error::PjrtError;
 use super::options::{CreateOption, Value};
+use super::search::Platform;
 use super::sys::{self, Struct};
 use super::topology::Topology;
 
@@ -38,7 +39,7 @@ impl Plugin {
             return Ok(plugin.clone());
         }
         if loaded.is_empty() {
-            quiet_logs();
+            prepare_environment();
         }
         // SAFETY: opening a library runs its constructors. The user named this file as a plugin, which is trusted code.
         let library = unsafe { Library::new(&path) }.map_err(|e| open_error(e.to_string()))?;
@@ -96,14 +97,20 @@ impl Plugin {
     }
 }
 
-/// Keeps plugins from writing their notes ("cpu_device_count set") to standard error; warnings and errors stay. A value
-/// that the user set is left.
-fn quiet_logs() {
-    const VARIABLE: &str = "TF_CPP_MIN_LOG_LEVEL";
-    if std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: the hazard is C code reading the environment on another thread meanwhile, and no plugin, the only
-        // such code here, has been loaded yet.
-        unsafe { std::env::set_var(VARIABLE, "1") };
+/// Sets what plugins read from the environment while they are loaded, where the user has not set it: their notes
+/// ("cpu_device_count set") are kept from standard error, warnings and errors stay; and libtpu on a machine without a TPU
+/// does not ask a metadata server that is not there, which would take it many minutes.
+fn prepare_environment() {
+    let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "1")];
+    if Platform::Tpu.hardware().is_err() {
+        variables.push(("TPU_SKIP_MDS_QUERY", "1"));
+    }
+    for (name, value) in variables {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: the hazard is C code reading the environment on another thread meanwhile, and no plugin, the
+            // only such code here, has been loaded yet.
+            unsafe { std::env::set_var(name, value) };
+        }
     }
 }
 

@@ -12,8 +12,6 @@ use super::plugin::Plugin;
 use super::sys::{self, Struct};
 
 /// A description of devices to compile for.
-///
-/// libtpu looks for a metadata server unless `TPU_SKIP_MDS_QUERY=1` is in the environment before the plugin is loaded.
 pub struct Topology {
     api: Arc<Api>,
     raw: *mut sys::PJRT_TopologyDescription,

@@ -2,8 +2,7 @@
 
 use anyhow::{Context, bail};
 
-use crate::pjrt::{Client, CompileOptions, CreateOption, Device, LoadedExecutable};
-use crate::pjrt::{Environment, Platform, PlatformChoice};
+use crate::pjrt::{Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options};
 
 /// A client and the devices chosen of it, in the order of the replicas.
 #[derive(Debug)]
@@ -24,10 +23,7 @@ impl Devices {
         if count == Some(0) {
             bail!("--devices requires at least 1, got 0");
         }
-        let options = |platform| match (platform, count) {
-            (Some(Platform::Cpu), count) => vec![CreateOption::new("cpu_device_count", count.unwrap_or(1) as i64)],
-            _ => Vec::new(),
-        };
+        let options = |platform| client_options(platform, count);
         let found = Environment::of_process().open(choice, options)?;
         let client = found.item;
         let mut devices = client.addressable_devices();
