@@ -16,6 +16,7 @@ pub mod pretrain;
 pub mod run_config;
 pub mod run_file;
 pub mod tokenizer;
+pub mod verify;
 pub mod wheel_pins;
 pub mod wheels;
 
@@ -46,6 +47,7 @@ pub enum Command {
     Prepare(prepare::Prepare),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
+    Verify(verify::Verify),
 }
 
 /// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
@@ -62,5 +64,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(command),
         Command::Prepare(args) => prepare::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Verify(args) => verify::run(args),
     }
 }

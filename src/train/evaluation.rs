@@ -7,7 +7,6 @@ use super::program::{Arguments, Program, Results, Role};
 use super::step::vector;
 use crate::bert::{Bert, BertConfig, Examples, ParamSpec, Precision, Recompute, param_specs};
 use crate::graph::Graph;
-use crate::shape::DType;
 
 /// A forward pass over `rows` rows, without dropout.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +20,7 @@ pub struct EvalSpec {
     pub replicas: usize,
 }
 
-/// The elements of [`EvalStep`]'s result `sums`, f32, in order. They are sums and not means so that batches and replicas
+/// The elements of [`EvalStep`]'s result `sums`, in order. They are sums and not means so that batches and replicas
 /// add up: loss is Σ `mlm_nll` / Σ `mlm_weight`, and so on. Rows of padding only count nowhere.
 pub const SUMS: [&str; 6] = ["mlm_nll", "mlm_weight", "mlm_correct", "nsp_nll", "nsp_rows", "nsp_correct"];
 
@@ -32,7 +31,7 @@ pub struct EvalStep {
     pub params: Vec<ParamSpec>,
 }
 
-/// What the model says about one batch. Arguments: weights, batch. Results, f32: `sequence_output` \[B,S,H\],
+/// What the model says about one batch. Arguments: weights, batch. Results: `sequence_output` \[B,S,H\],
 /// `masked_lm_logits` \[B,P,V\] without the padded vocabulary, `seq_relationship_logits` \[B,2\].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwardStep {
@@ -54,7 +53,7 @@ impl EvalStep {
                 examples.row_weights(master).sum(),
                 sums.nsp_correct,
             ];
-            results.add("sums", Role::Report, vector(&sums).convert(DType::F32));
+            results.add("sums", Role::Report, vector(&sums));
         })?;
         Ok(EvalStep { program, params })
     }
@@ -67,10 +66,9 @@ impl ForwardStep {
         let (program, params) = spec.build("forward_step", |bert, examples, results| {
             let outputs = bert.forward(examples);
             let logits = outputs.masked_lm_logits.slice_in(2, 0, spec.model.vocab_size);
-            results.add("sequence_output", Role::Batch, outputs.sequence_output.convert(DType::F32));
-            results.add("masked_lm_logits", Role::Batch, logits.convert(DType::F32));
-            let relationship = outputs.seq_relationship_logits.convert(DType::F32);
-            results.add("seq_relationship_logits", Role::Batch, relationship);
+            results.add("sequence_output", Role::Batch, outputs.sequence_output);
+            results.add("masked_lm_logits", Role::Batch, logits);
+            results.add("seq_relationship_logits", Role::Batch, outputs.seq_relationship_logits);
         })?;
         Ok(ForwardStep { program, params })
     }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod compile;
 pub mod devices;
+pub mod engine;
 pub mod evaluate;
 pub mod evaluation;
 pub mod feed;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod preflight;
 pub mod program;
 pub mod progress;
+pub mod reference;
 pub mod run;
 pub mod start;
 pub mod state;
@@ -19,6 +21,7 @@ pub mod step;
 pub mod summary;
 pub mod tensorboard;
 pub mod trainer;
+pub mod verify;
 pub mod weights;
 
 pub use evaluation::{EvalSpec, EvalStep, ForwardStep, SUMS};

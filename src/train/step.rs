@@ -39,7 +39,7 @@ pub struct StepSpec {
     pub recompute: Recompute,
 }
 
-/// The elements of the result `metrics`, f32, in order. Loss and accuracies are those before the update; `skipped` is 1 if
+/// The elements of the result `metrics`, in order. Loss and accuracies are those before the update; `skipped` is 1 if
 /// a gradient was not finite, so that nothing was updated.
 pub const METRICS: [&str; 7] = ["loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "grad_norm", "skipped"];
 
@@ -48,7 +48,7 @@ pub const METRICS: [&str; 7] = ["loss", "mlm_loss", "nsp_loss", "mlm_accuracy", 
 /// Arguments: weights; slots, all of the first kind, then all of the second; `learning_rate`; `optimizer_step` s32, from 1,
 /// for bias correction; `step` u32, `first_row` u32 (number of the replica's first row in the global batch) and `seed`
 /// u32\[2\], for dropout; then the batch. Results: weights and slots, which may take the arguments' memory; `metrics`
-/// ([`METRICS`]); `trust_ratios` f32 and `finite` pred, an element for each parameter tensor.
+/// ([`METRICS`]); `trust_ratios` and `finite` (pred), an element for each parameter tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainStep {
     pub program: Program,
@@ -94,7 +94,7 @@ impl TrainStep {
         }
         let donated = (0..results.len()).map(|i| (i, i)).collect();
         results.add("metrics", Role::Report, derived.metrics(update.gradient_norm, all_finite));
-        results.add("trust_ratios", Role::Report, vector(&update.trust_ratios).convert(DType::F32));
+        results.add("trust_ratios", Role::Report, vector(&update.trust_ratios));
         results.add("finite", Role::Report, finite);
         let program = Program::new(arguments, results, donated, spec.replicas);
         Ok(TrainStep { program, params })
@@ -167,7 +167,7 @@ struct Derived<'g> {
 }
 
 impl<'g> Derived<'g> {
-    /// f32, in the order of [`METRICS`].
+    /// In the order of [`METRICS`].
     fn metrics(&self, gradient_norm: Tensor<'g>, all_finite: Tensor<'g>) -> Tensor<'g> {
         let (sums, denominators) = (&self.sums, &self.denominators);
         let mlm_loss = sums.mlm_nll / denominators.predictions;
@@ -181,7 +181,7 @@ impl<'g> Derived<'g> {
             gradient_norm,
             all_finite.not().convert(gradient_norm.dtype()),
         ];
-        vector(&metrics).convert(DType::F32)
+        vector(&metrics)
     }
 }
 

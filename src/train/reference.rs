@@ -1,0 +1,280 @@
+//! A directory of reference values: what a correct build computes on one small model, made elsewhere by other code.
+//!
+//! ```text
+//! DIR/config.json                 Hugging Face's configuration; its dropout probabilities are not used
+//!     model.safetensors           first weights, f32, by Hugging Face's names
+//!     batches.safetensors         t/input_ids … for t = 0, 1, …: the tensors of a batch
+//!     expected_step0.safetensors  on batch 0: sequence_output, the logits of both heads, grad/<tensor>
+//!     optimizers.json             settings by name; keys whose value is text are remarks
+//!     trajectories.json           by optimizer, one row a batch: lr, losses, … before that step's update
+//!     expected_final.safetensors  <optimizer>/<tensor>: weights after the last step, for some optimizers
+//! ```
+//! Step t, from 1, uses batch t − 1. Tensors whose names end in `bias` or contain `LayerNorm` neither decay nor are
+//! adapted. Nothing here knows how large the model is or how many batches there are.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::bert::{BertConfig, Examples, ParamSpec, param_specs};
+use crate::checkpoint::TensorFile;
+use crate::optim::{
+    AdamWConfig, Adaptation, BiasCorrection, ClipFormula, GradientClip, LambConfig, LambPreset, LarsConfig,
+    OptimizerConfig,
+};
+use crate::shape::HostTensor;
+
+/// One directory, read and checked for completeness.
+pub struct ReferenceCase {
+    pub config: BertConfig,
+    pub params: Vec<ParamSpec>,
+    /// First weights in the published shapes, in the order of `params`.
+    pub weights: Vec<HostTensor>,
+    /// Each in the order of [`Examples::NAMES`].
+    pub batches: Vec<[HostTensor; 7]>,
+    pub sequence_output: HostTensor,
+    pub masked_lm_logits: HostTensor,
+    pub seq_relationship_logits: HostTensor,
+    /// In the order of `params`.
+    pub gradients: Vec<HostTensor>,
+    pub trajectories: Vec<Trajectory>,
+}
+
+/// What one optimizer does to the weights.
+pub struct Trajectory {
+    pub name: String,
+    pub optimizer: OptimizerConfig,
+    pub rows: Vec<Row>,
+    /// Weights after the last row, in the order of the parameters; none if the case does not tell.
+    pub final_weights: Option<Vec<HostTensor>>,
+}
+
+/// One step of a trajectory, measured before its update.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Row {
+    pub lr: f64,
+    pub loss: f64,
+    pub mlm_loss: f64,
+    pub nsp_loss: f64,
+    pub mlm_accuracy: f64,
+    pub grad_norm: f64,
+}
+
+/// An entry of `optimizers.json`.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum Settings {
+    Lamb {
+        beta1: f64,
+        beta2: f64,
+        epsilon: f64,
+        weight_decay: f64,
+        bias_correction: bool,
+        grad_clip: Option<Clip>,
+        #[serde(rename = "lr")]
+        _peak_rate: f64,
+    },
+    Adamw {
+        beta1: f64,
+        beta2: f64,
+        epsilon: f64,
+        weight_decay: f64,
+        bias_correction: bool,
+        grad_clip: Option<Clip>,
+        #[serde(rename = "lr")]
+        _peak_rate: f64,
+    },
+    Lars {
+        momentum: f64,
+        weight_decay: f64,
+        trust_coefficient: f64,
+        grad_clip: Option<Clip>,
+        #[serde(rename = "lr")]
+        _peak_rate: f64,
+        #[serde(rename = "formula")]
+        _formula: Option<String>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clip {
+    global_norm: f64,
+    #[serde(rename = "formula")]
+    _formula: Option<String>,
+}
+
+impl Settings {
+    fn config(self) -> OptimizerConfig {
+        let exclusions = || vec!["*bias".to_string(), "*LayerNorm*".to_string()];
+        let correction = |on| if on { BiasCorrection::InUpdate } else { BiasCorrection::None };
+        let clip = |clip: Option<Clip>| match clip {
+            None => GradientClip::None,
+            Some(clip) => GradientClip::GlobalNorm { max: clip.global_norm, formula: ClipFormula::Apex },
+        };
+        match self {
+            Settings::Lamb { beta1, beta2, epsilon, weight_decay, bias_correction, grad_clip, .. } => {
+                OptimizerConfig::Lamb(LambConfig {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    weight_decay,
+                    bias_correction: correction(bias_correction),
+                    gradient_clip: clip(grad_clip),
+                    exclude_from_weight_decay: exclusions(),
+                    adaptation: Adaptation::AsWeightDecay,
+                    ..LambPreset::Paper.config()
+                })
+            }
+            Settings::Adamw { beta1, beta2, epsilon, weight_decay, bias_correction, grad_clip, .. } => {
+                OptimizerConfig::AdamW(AdamWConfig {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    weight_decay,
+                    bias_correction: correction(bias_correction),
+                    gradient_clip: clip(grad_clip),
+                    exclude_from_weight_decay: exclusions(),
+                })
+            }
+            Settings::Lars { momentum, weight_decay, trust_coefficient, grad_clip, .. } => {
+                OptimizerConfig::Lars(LarsConfig {
+                    momentum,
+                    weight_decay,
+                    trust_coefficient,
+                    gradient_clip: clip(grad_clip),
+                    exclude_from_weight_decay: exclusions(),
+                    ..LarsConfig::default()
+                })
+            }
+        }
+    }
+}
+
+impl ReferenceCase {
+    /// # Errors
+    /// If a file or tensor is missing, is not what the layout says, or two files contradict each other; the message names
+    /// the file and the tensor or key.
+    pub fn read(directory: &Path) -> Result<ReferenceCase> {
+        ensure!(directory.is_dir(), "{} is not a directory of reference values", directory.display());
+        let config_path = directory.join("config.json");
+        let text = fs::read_to_string(&config_path).with_context(|| config_path.display().to_string())?;
+        let config = BertConfig::from_json(&text).with_context(|| config_path.display().to_string())?;
+        let params = param_specs(&config);
+
+        let mut model = Tensors::open(directory.join("model.safetensors"))?;
+        let weights = model.parameters("", &params)?;
+        let batches = read_batches(directory, &config)?;
+        let mut step0 = Tensors::open(directory.join("expected_step0.safetensors"))?;
+        let [rows, length] = *batches[0][0].shape().dims else { unreachable!("input_ids has two dimensions") };
+        let predictions = batches[0][3].shape().dims[1];
+        Ok(ReferenceCase {
+            sequence_output: step0.read("sequence_output", &[rows, length, config.hidden_size])?,
+            masked_lm_logits: step0.read("masked_lm_logits", &[rows, predictions, config.vocab_size])?,
+            seq_relationship_logits: step0.read("seq_relationship_logits", &[rows, 2])?,
+            gradients: step0.parameters("grad/", &params)?,
+            trajectories: read_trajectories(directory, &params, batches.len())?,
+            config,
+            params,
+            weights,
+            batches,
+        })
+    }
+
+    /// Rows, sequence length and predictions of every batch.
+    pub fn batch_form(&self) -> (usize, usize, usize) {
+        let batch = &self.batches[0];
+        (batch[0].shape().dims[0], batch[0].shape().dims[1], batch[3].shape().dims[1])
+    }
+}
+
+/// A safetensors file whose complaints name it.
+struct Tensors {
+    path: PathBuf,
+    file: TensorFile,
+}
+
+impl Tensors {
+    fn open(path: PathBuf) -> Result<Tensors> {
+        Ok(Tensors { file: TensorFile::open(&path)?, path })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.file.names().any(|n| n == name)
+    }
+
+    fn read(&mut self, name: &str, dims: &[usize]) -> Result<HostTensor> {
+        let tensor = self.file.read(name)?;
+        let (path, found) = (self.path.display(), &tensor.shape().dims);
+        ensure!(found == dims, "{path}: {name} requires dimensions {dims:?}, got {found:?}");
+        Ok(tensor)
+    }
+
+    fn parameters(&mut self, prefix: &str, params: &[ParamSpec]) -> Result<Vec<HostTensor>> {
+        params.iter().map(|p| self.read(&format!("{prefix}{}", p.name), &p.published_dims)).collect()
+    }
+}
+
+fn read_batches(directory: &Path, config: &BertConfig) -> Result<Vec<[HostTensor; 7]>> {
+    let mut file = Tensors::open(directory.join("batches.safetensors"))?;
+    let path = file.path.display().to_string();
+    ensure!(file.has("0/input_ids"), "{path} requires at least one batch (0/input_ids), got none");
+    let form = |file: &mut Tensors, name: &str| -> Result<[usize; 2]> {
+        let dims = file.file.read(name)?.shape().dims.clone();
+        <[usize; 2]>::try_from(dims)
+            .map_err(|dims| anyhow::anyhow!("{path}: {name} requires 2 dimensions, got {dims:?}"))
+    };
+    let [rows, length] = form(&mut file, "0/input_ids")?;
+    let [_, predictions] = form(&mut file, "0/masked_lm_positions")?;
+    config.validate_batch(length, predictions).with_context(|| path.clone())?;
+    let shapes = Examples::shapes(rows, length, predictions);
+    let mut batches = Vec::new();
+    while file.has(&format!("{}/input_ids", batches.len())) {
+        let mut batch = Vec::new();
+        for (name, shape) in Examples::NAMES.iter().zip(&shapes) {
+            let name = format!("{}/{name}", batches.len());
+            let tensor = file.read(&name, &shape.dims)?;
+            let found = tensor.shape();
+            ensure!(found == shape, "{path}: {name} requires {shape}, got {found}");
+            batch.push(tensor);
+        }
+        batches.push(<[HostTensor; 7]>::try_from(batch).map_err(|_| anyhow::anyhow!("a batch has seven tensors"))?);
+    }
+    Ok(batches)
+}
+
+fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> Result<Vec<Trajectory>> {
+    let mut settings: BTreeMap<String, serde_json::Value> = read_json(directory, "optimizers.json")?;
+    settings.retain(|_, value| !value.is_string());
+    let rows: BTreeMap<String, Vec<Row>> = read_json(directory, "trajectories.json")?;
+    let mut finals = Tensors::open(directory.join("expected_final.safetensors"))?;
+    let mut trajectories = Vec::new();
+    for (name, rows) in rows {
+        let settings = settings.remove(&name).with_context(|| {
+            format!("optimizers.json requires an entry {name:?}, which trajectories.json has; got none")
+        })?;
+        let optimizer: Settings =
+            serde_json::from_value(settings).with_context(|| format!("optimizers.json: {name}"))?;
+        ensure!(
+            !rows.is_empty() && rows.len() <= batches,
+            "trajectories.json: {name} requires 1 to {batches} rows, one for each batch, got {}",
+            rows.len()
+        );
+        let prefix = format!("{name}/");
+        let told = finals.file.names().any(|n| n.starts_with(&prefix));
+        let final_weights = if told { Some(finals.parameters(&prefix, params)?) } else { None };
+        trajectories.push(Trajectory { name, optimizer: optimizer.config(), rows, final_weights });
+    }
+    ensure!(!trajectories.is_empty(), "trajectories.json requires at least one optimizer, got none");
+    Ok(trajectories)
+}
+
+fn read_json<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
+    let path = directory.join(name);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not what its name says", path.display()))
+}

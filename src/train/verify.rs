@@ -1,0 +1,352 @@
+//! Compares what this build computes with a [`ReferenceCase`]: forward pass, every gradient by name, every optimizer's
+//! trajectory and its final weights.
+//!
+//! An error of a tensor is ‖found − expected‖ / ‖expected‖, with two floors for tensors whose true values are next to
+//! nothing (softmax does not see a key's bias, so its gradient is zero but for rounding): a gradient's norm counts as at
+//! least 10⁻³ of the norm of all gradients together, a weight's as at least 10⁻² of the root of its number of elements.
+//! An error of a loss is |found − expected|, the largest over the steps.
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::engine::Engine;
+use super::evaluation::{EvalSpec, ForwardStep};
+use super::program::{Program, Role};
+use super::reference::{ReferenceCase, Row, Trajectory};
+use super::step::{GradientStep, METRICS, StepSpec, TrainStep};
+use crate::bert::{Examples, Precision, Recompute};
+use crate::optim::OptimizerConfig;
+use crate::shape::{HostTensor, Shape};
+
+/// How to compute.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    pub precision: Precision,
+    /// Into how many micro-batches each replica cuts its rows.
+    pub micro_batches: usize,
+    pub recompute: Recompute,
+    /// Stop every trajectory after so many steps, without looking at its final weights.
+    pub steps: Option<usize>,
+    /// Look at this optimizer's trajectory only.
+    pub optimizer: Option<String>,
+}
+
+/// One comparison.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// `forward`, `gradient`, or the name of an optimizer.
+    pub group: String,
+    pub name: String,
+    pub error: f64,
+    pub tolerance: f64,
+    pub ok: bool,
+}
+
+impl Check {
+    fn new(group: &str, name: impl Into<String>, error: f64, tolerance: f64) -> Check {
+        // Not a number is a miss.
+        Check { group: group.to_string(), name: name.into(), error, tolerance, ok: error <= tolerance }
+    }
+}
+
+/// What a correct build reaches.
+struct Tolerances {
+    forward: f64,
+    loss: f64,
+    gradient: f64,
+    gradient_norm: f64,
+    weights: f64,
+}
+
+impl Tolerances {
+    fn of(precision: Precision) -> Tolerances {
+        match precision {
+            // Reference tensors are stored in f32, the first weights too: rounding them moves a loss by some 10⁻⁹.
+            Precision::F64 => {
+                Tolerances { forward: 1e-6, loss: 1e-8, gradient: 1e-6, gradient_norm: 1e-8, weights: 1e-6 }
+            }
+            Precision::F32 => {
+                Tolerances { forward: 1e-4, loss: 1e-5, gradient: 1e-4, gradient_norm: 1e-4, weights: 1e-4 }
+            }
+            Precision::Bf16 => {
+                Tolerances { forward: 2e-2, loss: 2e-2, gradient: 5e-2, gradient_norm: 2e-2, weights: 5e-2 }
+            }
+        }
+    }
+}
+
+/// All comparisons; `report` hears of each as it is made.
+///
+/// # Errors
+/// If the batches cannot be cut as asked, or the engine fails. A miss is not an error.
+pub fn verify<E: Engine>(
+    case: &ReferenceCase,
+    engine: &E,
+    options: &VerifyOptions,
+    mut report: impl FnMut(&Check),
+) -> Result<Vec<Check>> {
+    let verification = Verification { case, engine, options, tolerances: Tolerances::of(options.precision) };
+    verification.check_division()?;
+    let mut checks = Vec::new();
+    let mut add = |found: Vec<Check>| {
+        found.iter().for_each(&mut report);
+        checks.extend(found);
+    };
+    add(verification.forward()?);
+    add(verification.gradients()?);
+    let wanted = |t: &&Trajectory| options.optimizer.as_ref().is_none_or(|name| *name == t.name);
+    for trajectory in case.trajectories.iter().filter(wanted) {
+        add(verification.trajectory(trajectory)?);
+    }
+    Ok(checks)
+}
+
+struct Verification<'a, E: Engine> {
+    case: &'a ReferenceCase,
+    engine: &'a E,
+    options: &'a VerifyOptions,
+    tolerances: Tolerances,
+}
+
+impl<E: Engine> Verification<'_, E> {
+    fn check_division(&self) -> Result<()> {
+        let (rows, ..) = self.case.batch_form();
+        let (replicas, micro_batches) = (self.engine.replicas(), self.options.micro_batches);
+        ensure!(
+            micro_batches > 0 && rows.is_multiple_of(replicas * micro_batches),
+            "--devices × --micro-batches requires a divisor of the batch's {rows} rows, got {replicas} × {micro_batches}"
+        );
+        Ok(())
+    }
+
+    fn forward(&self) -> Result<Vec<Check>> {
+        let (rows, sequence_length, predictions) = self.case.batch_form();
+        let spec = EvalSpec {
+            model: self.case.config.clone(),
+            precision: self.options.precision,
+            sequence_length,
+            predictions,
+            rows: rows / self.engine.replicas(),
+            replicas: self.engine.replicas(),
+        };
+        let program = ForwardStep::build(&spec)?.program;
+        let outputs = self.run_once(&program)?;
+        let expected = [&self.case.sequence_output, &self.case.masked_lm_logits, &self.case.seq_relationship_logits];
+        let mut checks = Vec::new();
+        for (i, (value, expected)) in program.outputs.iter().zip(expected).enumerate() {
+            // Replicas hold consecutive rows.
+            let mut found = Vec::new();
+            for replica in &outputs {
+                found.extend(self.engine.get(&replica[i])?);
+            }
+            let expected = expected.to_f64();
+            let error = distance(&found, &expected) / length(&expected);
+            checks.push(Check::new("forward", &value.name, error, self.tolerances.forward));
+        }
+        Ok(checks)
+    }
+
+    fn gradients(&self) -> Result<Vec<Check>> {
+        let case = self.case;
+        let program = GradientStep::build(&self.spec(&OptimizerConfig::default()))?.program;
+        let outputs = self.run_once(&program)?;
+        let expected: Vec<Vec<f64>> = case.gradients.iter().map(HostTensor::to_f64).collect();
+        let all = expected.iter().map(|g| length(g).powi(2)).sum::<f64>().sqrt();
+        let mut checks = Vec::new();
+        for (i, (param, expected)) in case.params.iter().zip(&expected).enumerate() {
+            let found = self.engine.get(&outputs[0][i])?;
+            let error = distance(&found, expected) / length(expected).max(1e-3 * all);
+            checks.push(Check::new("gradient", &param.name, error, self.tolerances.gradient));
+        }
+        Ok(checks)
+    }
+
+    fn trajectory(&self, trajectory: &Trajectory) -> Result<Vec<Check>> {
+        let (case, engine) = (self.case, self.engine);
+        let step = TrainStep::build(&self.spec(&trajectory.optimizer))?.program;
+        let executable = engine.load(&step)?;
+        let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::Slot).len();
+        let metrics_at = step.output("metrics").unwrap_or(state_size);
+        let mut state = self.on_every_replica(|replica| self.initial_state(&step, replica))?;
+        let rows = &trajectory.rows[..self.options.steps.unwrap_or(usize::MAX).min(trajectory.rows.len())];
+        let mut worst = Worst::default();
+        for (t, row) in rows.iter().enumerate() {
+            let others = self.on_every_replica(|replica| self.other_arguments(&step, t, row.lr, replica))?;
+            let arguments: Vec<Vec<&E::Array>> =
+                state.iter().zip(&others).map(|(state, others)| state.iter().chain(others).collect()).collect();
+            let mut outputs = engine.run(&executable, &arguments)?;
+            worst.see(row, &engine.get(&outputs[0][metrics_at])?, &case.batches[t]);
+            outputs.iter_mut().for_each(|replica| replica.truncate(state_size));
+            state = outputs;
+        }
+        let mut checks = worst.checks(&trajectory.name, &self.tolerances);
+        if let (Some(expected), None) = (&trajectory.final_weights, self.options.steps) {
+            for (i, (param, expected)) in case.params.iter().zip(expected).enumerate() {
+                let (found, expected) = (engine.get(&state[0][i])?, expected.to_f64());
+                let floor = 1e-2 * (expected.len() as f64).sqrt();
+                let error = distance(&found, &expected) / length(&expected).max(floor);
+                let name = format!("final {}", param.name);
+                checks.push(Check::new(&trajectory.name, name, error, self.tolerances.weights));
+            }
+        }
+        Ok(checks)
+    }
+
+    fn spec(&self, optimizer: &OptimizerConfig) -> StepSpec {
+        let (rows, sequence_length, predictions) = self.case.batch_form();
+        StepSpec {
+            model: self.case.config.clone(),
+            optimizer: optimizer.clone(),
+            precision: self.options.precision,
+            sequence_length,
+            predictions,
+            rows: rows / self.engine.replicas(),
+            micro_batches: self.options.micro_batches,
+            replicas: self.engine.replicas(),
+            dropout: false,
+            recompute: self.options.recompute,
+        }
+    }
+
+    /// Runs a program without state on batch 0.
+    fn run_once(&self, program: &Program) -> Result<Vec<Vec<E::Array>>> {
+        let executable = self.engine.load(program)?;
+        let arguments = self.on_every_replica(|replica| {
+            let mut arguments = self.initial_state(program, replica)?;
+            arguments.extend(self.other_arguments(program, 0, 0.0, replica)?);
+            Ok(arguments)
+        })?;
+        let arguments: Vec<Vec<&E::Array>> = arguments.iter().map(|replica| replica.iter().collect()).collect();
+        self.engine.run(&executable, &arguments)
+    }
+
+    fn on_every_replica<T>(&self, make: impl Fn(usize) -> Result<T>) -> Result<Vec<T>> {
+        (0..self.engine.replicas()).map(make).collect()
+    }
+
+    /// First weights, and slots of zeros.
+    fn initial_state(&self, program: &Program, replica: usize) -> Result<Vec<E::Array>> {
+        let mut arrays = Vec::new();
+        for (param, weight) in self.case.params.iter().zip(&self.case.weights) {
+            let padded = param.pad(weight);
+            let shape = padded.shape().with_dtype(self.options.precision.master());
+            arrays.push(self.engine.put(&HostTensor::from_f64(shape, &padded.to_f64()), replica)?);
+        }
+        for slot in program.inputs_of(Role::Slot) {
+            arrays.push(self.engine.put(&HostTensor::zeros(program.inputs[slot].shape.clone()), replica)?);
+        }
+        Ok(arrays)
+    }
+
+    /// Scalars and the replica's part of batch `t`, in the program's order.
+    fn other_arguments(
+        &self,
+        program: &Program,
+        t: usize,
+        learning_rate: f64,
+        replica: usize,
+    ) -> Result<Vec<E::Array>> {
+        let rows = self.case.batch_form().0 / self.engine.replicas();
+        let mut arrays = Vec::new();
+        for value in program.inputs.iter().filter(|v| !matches!(v.role, Role::Weight | Role::Slot)) {
+            let tensor = match value.name.as_str() {
+                "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[learning_rate]),
+                "optimizer_step" => HostTensor::scalar(t as i32 + 1),
+                "first_row" => HostTensor::scalar((replica * rows) as u32),
+                // Nothing is dropped: neither step nor seed is read.
+                "step" | "seed" => HostTensor::zeros(value.shape.clone()),
+                name => {
+                    let at = Examples::NAMES.iter().position(|n| *n == name);
+                    let whole = at.map(|i| &self.case.batches[t][i]);
+                    ensure!(whole.is_some(), "the program takes an argument {name}, which no batch has");
+                    rows_of(whole.unwrap_or(&self.case.batches[t][0]), replica * rows, rows)
+                }
+            };
+            arrays.push(self.engine.put(&tensor, replica)?);
+        }
+        Ok(arrays)
+    }
+}
+
+/// The largest errors along a trajectory.
+#[derive(Default)]
+struct Worst {
+    loss: f64,
+    mlm_loss: f64,
+    nsp_loss: f64,
+    mlm_accuracy: f64,
+    grad_norm: f64,
+    /// What one prediction weighs in the accuracy, at most.
+    one_prediction: f64,
+}
+
+impl Worst {
+    fn see(&mut self, row: &Row, metrics: &[f64], batch: &[HostTensor; 7]) {
+        let found = |name: &str| METRICS.iter().position(|m| *m == name).map_or(f64::NAN, |i| metrics[i]);
+        // `f64::max` would forget a NaN.
+        let larger = |worst: &mut f64, error: f64| {
+            if !(error <= *worst) {
+                *worst = error;
+            }
+        };
+        larger(&mut self.loss, (found("loss") - row.loss).abs());
+        larger(&mut self.mlm_loss, (found("mlm_loss") - row.mlm_loss).abs());
+        larger(&mut self.nsp_loss, (found("nsp_loss") - row.nsp_loss).abs());
+        larger(&mut self.mlm_accuracy, (found("mlm_accuracy") - row.mlm_accuracy).abs());
+        larger(&mut self.grad_norm, (found("grad_norm") - row.grad_norm).abs() / row.grad_norm.max(1e-12));
+        larger(&mut self.one_prediction, 1.0 / batch[5].to_f64().iter().sum::<f64>().max(1.0));
+    }
+
+    fn checks(&self, group: &str, tolerances: &Tolerances) -> Vec<Check> {
+        vec![
+            Check::new(group, "loss", self.loss, tolerances.loss),
+            Check::new(group, "mlm_loss", self.mlm_loss, tolerances.loss),
+            Check::new(group, "nsp_loss", self.nsp_loss, tolerances.loss),
+            // Two logits may be equal but for rounding: one prediction may tip over.
+            Check::new(group, "mlm_accuracy", self.mlm_accuracy, self.one_prediction * 1.001),
+            Check::new(group, "grad_norm", self.grad_norm, tolerances.gradient_norm),
+        ]
+    }
+}
+
+/// `rows` rows of `tensor` from row `start`.
+fn rows_of(tensor: &HostTensor, start: usize, rows: usize) -> HostTensor {
+    let mut shape: Shape = tensor.shape().clone();
+    let row_bytes = tensor.bytes().len() / shape.dims[0];
+    shape.dims[0] = rows;
+    let bytes = tensor.bytes()[start * row_bytes..(start + rows) * row_bytes].to_vec();
+    HostTensor::from_bytes(shape, bytes).expect("whole rows")
+}
+
+/// ‖found − expected‖. `found` may have padded vocabulary rows behind the expected elements, which must be zero.
+fn distance(found: &[f64], expected: &[f64]) -> f64 {
+    let differences = found.iter().zip(expected).map(|(f, e)| f - e);
+    differences.chain(found.iter().skip(expected.len()).copied()).map(|d| d * d).sum::<f64>().sqrt()
+}
+
+fn length(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::DType;
+
+    #[test]
+    fn not_a_number_is_a_miss_and_is_not_forgotten() {
+        assert!(!Check::new("forward", "x", f64::NAN, 1.0).ok);
+        let row = Row { lr: 0.1, loss: 1.0, mlm_loss: 1.0, nsp_loss: 0.0, mlm_accuracy: 0.0, grad_norm: 1.0 };
+        let batch: [HostTensor; 7] = std::array::from_fn(|_| HostTensor::zeros(Shape::new(DType::F32, [1, 1])));
+        let mut worst = Worst::default();
+        worst.see(&row, &[f64::NAN; 7], &batch);
+        worst.see(&row, &[1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0], &batch);
+        assert!(worst.loss.is_nan());
+    }
+
+    #[test]
+    fn padded_rows_must_be_zero() {
+        assert_eq!(distance(&[1.0, 2.0, 0.0], &[1.0, 2.0]), 0.0);
+        assert_eq!(distance(&[1.0, 2.0, 3.0], &[1.0, 2.0]), 3.0);
+    }
+}

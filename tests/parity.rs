@@ -1,0 +1,300 @@
+//! The whole road from graph to number, against values that other code computed (`fixtures/bert_small`): forward pass,
+//! every gradient by name, every optimizer; and what must not change a result, shown not to change it: micro-batches,
+//! replicas, recomputation, padded vocabulary rows.
+//!
+//! In the f64 evaluator the formulas themselves are compared, to nine digits and more; on a real plugin, what it makes of
+//! them. The latter needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
+
+use std::path::Path;
+
+use lambert::bert::{Activation, BertConfig, Precision, Preset, Recompute, Site, mask_graph, param_specs};
+use lambert::eval::evaluate;
+use lambert::hlo;
+use lambert::optim::OptimizerConfig;
+use lambert::pjrt::{Platform, PlatformChoice};
+use lambert::shape::{DType, HostTensor, Shape};
+use lambert::train::devices::Devices;
+use lambert::train::engine::{Engine, Evaluator};
+use lambert::train::reference::ReferenceCase;
+use lambert::train::verify::{Check, VerifyOptions, verify};
+use lambert::train::{EvalSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
+
+fn case() -> ReferenceCase {
+    ReferenceCase::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert_small")).unwrap()
+}
+
+fn cpu(devices: usize) -> Devices {
+    match Devices::open(&PlatformChoice::Platform(Platform::Cpu), Some(devices)) {
+        Ok(devices) => devices,
+        Err(error) => panic!("this test needs a CPU plugin: {error:#}"),
+    }
+}
+
+fn options(precision: Precision) -> VerifyOptions {
+    VerifyOptions { precision, micro_batches: 1, recompute: Recompute::default(), steps: None, optimizer: None }
+}
+
+/// Fails with every miss.
+fn assert_parity(engine: &impl Engine, options: &VerifyOptions) -> Vec<Check> {
+    let checks = verify(&case(), engine, options, |_| {}).unwrap();
+    let misses: Vec<&Check> = checks.iter().filter(|c| !c.ok).collect();
+    assert!(misses.is_empty(), "{misses:#?}");
+    checks
+}
+
+#[test]
+fn the_formulas_agree_with_the_reference_in_f64() {
+    let checks =
+        assert_parity(&Evaluator { replicas: 1 }, &VerifyOptions { steps: Some(4), ..options(Precision::F64) });
+    // 3 forward, 39 gradients, 5 numbers for each of 5 optimizers.
+    assert_eq!(checks.len(), 3 + 5 + 2 * 16 + 2 + 7 + 25);
+}
+
+#[test]
+fn the_cpu_plugin_agrees_with_the_reference_in_f32() {
+    assert_parity(&cpu(1), &options(Precision::F32));
+}
+
+#[test]
+fn the_cpu_plugin_agrees_with_the_reference_in_f32_however_the_batch_is_cut() {
+    for (devices, micro_batches, recompute) in [(2, 2, Recompute::Attention), (1, 8, Recompute::Layer)] {
+        let optimizer = Some("nvlamb".to_string());
+        assert_parity(&cpu(devices), &VerifyOptions { micro_batches, recompute, optimizer, ..options(Precision::F32) });
+    }
+}
+
+#[test]
+fn the_cpu_plugin_agrees_with_the_reference_in_bf16() {
+    assert_parity(&cpu(1), &options(Precision::Bf16));
+}
+
+/// A model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the other GELU.
+fn small() -> BertConfig {
+    BertConfig {
+        hidden_size: 12,
+        num_hidden_layers: 2,
+        num_attention_heads: 3,
+        intermediate_size: 20,
+        max_position_embeddings: 10,
+        hidden_act: Activation::GeluTanh,
+        initializer_range: 0.2,
+        ..Preset::Tiny.config(100)
+    }
+}
+
+fn spec(model: &BertConfig, rows: usize, micro_batches: usize, replicas: usize) -> StepSpec {
+    StepSpec {
+        model: model.clone(),
+        optimizer: OptimizerConfig::default(),
+        precision: Precision::F64,
+        sequence_length: 8,
+        predictions: 3,
+        rows: rows / replicas,
+        micro_batches,
+        replicas,
+        dropout: true,
+        recompute: Recompute::default(),
+    }
+}
+
+/// Arguments for every replica of a program of `small()`: weights from a seed, slots zero, a batch of `rows` rows of which
+/// some have padding, fewer predictions, or nothing at all.
+fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<HostTensor>> {
+    let mut stream = lambert::rng::Key::new(5).stream();
+    let (length, predictions) = (8, 3);
+    let mut batch: Vec<Vec<f64>> = vec![Vec::new(); 7];
+    for row in 0..rows {
+        let tokens = if row == rows - 1 { 0 } else { length - row % 3 };
+        for i in 0..length {
+            batch[0].push(if i < tokens { stream.below(model.vocab_size as u64) as f64 } else { 0.0 });
+            batch[1].push((i < tokens) as u8 as f64);
+            batch[2].push((i > 4 && i < tokens) as u8 as f64);
+        }
+        for i in 0..predictions {
+            let used = tokens > 0 && i < 1 + row % 3;
+            batch[3].push(if used { (1 + i) as f64 } else { 0.0 });
+            batch[4].push(if used { stream.below(model.vocab_size as u64) as f64 } else { 0.0 });
+            batch[5].push(used as u8 as f64);
+        }
+        batch[6].push(stream.below(2) as f64);
+    }
+    let params = param_specs(model);
+    (0..program.replicas)
+        .map(|replica| {
+            let argument = |value: &lambert::train::Value| -> HostTensor {
+                let local = rows / program.replicas;
+                match value.name.as_str() {
+                    "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[0.01]),
+                    "optimizer_step" => HostTensor::scalar(1i32),
+                    "step" => HostTensor::scalar(3u32),
+                    "first_row" => HostTensor::scalar((replica * local) as u32),
+                    "seed" => HostTensor::new([2], &[1u32, 2]),
+                    name => match value.role {
+                        Role::Weight => {
+                            let param = params.iter().find(|p| p.name == name).unwrap();
+                            HostTensor::from_f64(value.shape.clone(), &param.initial(9).to_f64())
+                        }
+                        Role::Slot => HostTensor::zeros(value.shape.clone()),
+                        _ => {
+                            let i = lambert::bert::Examples::NAMES.iter().position(|n| *n == name).unwrap();
+                            let n = value.shape.elements();
+                            HostTensor::from_f64(value.shape.clone(), &batch[i][replica * n..(replica + 1) * n])
+                        }
+                    },
+                }
+            };
+            program.inputs.iter().map(argument).collect()
+        })
+        .collect()
+}
+
+fn run(engine: &impl Engine, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<f64>> {
+    let executable = engine.load(program).unwrap();
+    let put = |(r, list): (usize, &Vec<HostTensor>)| list.iter().map(|t| engine.put(t, r).unwrap()).collect();
+    let arrays: Vec<Vec<_>> = arguments.iter().enumerate().map(put).collect();
+    let arrays: Vec<Vec<_>> = arrays.iter().map(|list| list.iter().collect()).collect();
+    let outputs = engine.run(&executable, &arrays).unwrap();
+    outputs[0].iter().map(|x| engine.get(x).unwrap()).collect()
+}
+
+fn assert_close(a: &[Vec<f64>], b: &[Vec<f64>], tolerance: f64, what: &str) {
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        for (x, y) in x.iter().zip(y) {
+            assert!((x - y).abs() <= tolerance * (1.0 + y.abs()), "{what}, result {i}: {x} and {y}");
+        }
+    }
+}
+
+#[test]
+fn with_dropout_on_a_step_does_not_depend_on_how_the_batch_is_cut() {
+    let (model, rows) = (small(), 8);
+    let step = |micro_batches, replicas, recompute| {
+        let program =
+            TrainStep::build(&StepSpec { recompute, ..spec(&model, rows, micro_batches, replicas) }).unwrap().program;
+        run(&Evaluator { replicas }, &program, &arguments(&program, &model, rows))
+    };
+    let whole = step(1, 1, Recompute::Masks);
+    for (micro_batches, replicas, recompute) in [
+        (2, 1, Recompute::Masks),
+        (4, 1, Recompute::Masks),
+        (1, 2, Recompute::Masks),
+        (2, 2, Recompute::Masks),
+        (1, 1, Recompute::Attention),
+        (2, 1, Recompute::Layer),
+    ] {
+        let cut = step(micro_batches, replicas, recompute);
+        assert_close(&cut, &whole, 1e-9, &format!("{micro_batches} micro-batches, {replicas} replicas, {recompute:?}"));
+    }
+    let other_masks = {
+        let program = TrainStep::build(&spec(&model, rows, 1, 1)).unwrap().program;
+        let mut arguments = arguments(&program, &model, rows);
+        arguments[0][program.input("step").unwrap()] = HostTensor::scalar(4u32);
+        run(&Evaluator { replicas: 1 }, &program, &arguments)
+    };
+    let metrics = whole.len() - 3;
+    assert!((other_masks[metrics][0] - whole[metrics][0]).abs() > 1e-4, "another step drops other elements");
+}
+
+#[test]
+fn masks_are_the_same_bits_on_the_plugin_and_in_the_evaluator() {
+    let (engine, host) = (cpu(1), |t: &HostTensor| t.to_f64());
+    for site in [Site::Embeddings, Site::AttentionProbs(2), Site::Output(1)] {
+        let computation = mask_graph(5, 700, 3, site, 0.1);
+        let arguments = [HostTensor::new([2], &[7u32, !0]), HostTensor::scalar(123456u32), HostTensor::scalar(!2u32)];
+        let expected = evaluate(&computation, &arguments).unwrap()[0].to_f64();
+        let executable = engine.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
+        let buffers: Vec<_> = arguments.iter().map(|t| engine.put(t, 0).unwrap()).collect();
+        let outputs = executable.execute(&[buffers.iter().collect()]).unwrap();
+        assert_eq!(host(&outputs[0][0].to_host().unwrap()), expected, "{site:?}");
+    }
+}
+
+/// The loss from the published logits alone, without dropout: what a model without padded rows computes.
+fn loss_without_padding(model: &BertConfig, rows: usize, change: impl Fn(&mut [HostTensor], &Program)) -> f64 {
+    let spec = EvalSpec {
+        model: model.clone(),
+        precision: Precision::F64,
+        sequence_length: 8,
+        predictions: 3,
+        rows,
+        replicas: 1,
+    };
+    let program = ForwardStep::build(&spec).unwrap().program;
+    let mut arguments = arguments(&program, model, rows);
+    change(&mut arguments[0], &program);
+    let outputs = run(&Evaluator { replicas: 1 }, &program, &arguments);
+    let batch = |name: &str| arguments[0][program.input(name).unwrap()].to_f64();
+    let nll = |logits: &[f64], label: f64| logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[label as usize];
+    let (ids, weights, mask) = (batch("masked_lm_ids"), batch("masked_lm_weights"), batch("attention_mask"));
+    let mlm: f64 =
+        outputs[1].chunks(model.vocab_size).zip(&ids).zip(&weights).map(|((x, id), w)| w * nll(x, *id)).sum();
+    let real: Vec<f64> = mask.chunks(8).map(|row| row[0]).collect();
+    let labels = batch("next_sentence_labels");
+    let nsp: f64 = outputs[2].chunks(2).zip(&labels).zip(&real).map(|((x, label), w)| w * nll(x, *label)).sum();
+    mlm / weights.iter().sum::<f64>() + nsp / real.iter().sum::<f64>()
+}
+
+#[test]
+fn padded_vocabulary_rows_change_neither_loss_nor_gradients() {
+    let (model, rows) = (small(), 4);
+    let program = GradientStep::build(&StepSpec { dropout: false, ..spec(&model, rows, 1, 1) }).unwrap().program;
+    let outputs = run(&Evaluator { replicas: 1 }, &program, &arguments(&program, &model, rows));
+    let metrics = program.output("metrics").unwrap();
+    let loss = loss_without_padding(&model, rows, |_, _| {});
+    assert!((outputs[metrics][0] - loss).abs() < 1e-12, "{} {loss}", outputs[metrics][0]);
+
+    for (name, element) in [
+        ("bert.embeddings.word_embeddings.weight", 17),
+        ("bert.embeddings.word_embeddings.weight", 99 * 12 + 5),
+        ("cls.predictions.bias", 40),
+        ("bert.encoder.layer.1.output.dense.weight", 33),
+        ("bert.embeddings.token_type_embeddings.weight", 14),
+    ] {
+        let moved = |by: f64| {
+            loss_without_padding(&model, rows, |arguments, program| {
+                let at = program.input(name).unwrap();
+                let mut values = arguments[at].to_f64();
+                values[element] += by;
+                arguments[at] = HostTensor::from_f64(arguments[at].shape().clone(), &values);
+            })
+        };
+        let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+        let found = outputs[program.output(&format!("grad/{name}")).unwrap()][element];
+        assert!((found - expected).abs() < 1e-8, "{name}[{element}]: {found}, by differences {expected}");
+    }
+    for (name, published) in [("bert.embeddings.word_embeddings.weight", 1200), ("cls.predictions.bias", 100)] {
+        let gradient = &outputs[program.output(&format!("grad/{name}")).unwrap()];
+        assert!(gradient[published..].iter().all(|g| *g == 0.0), "{name}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing_and_is_named() {
+    let (model, rows) = (small(), 4);
+    let program = TrainStep::build(&spec(&model, rows, 2, 1)).unwrap().program;
+    let mut arguments = arguments(&program, &model, rows);
+    let bad = program.input("cls.seq_relationship.bias").unwrap();
+    arguments[0][bad] = HostTensor::new([2], &[f64::INFINITY, 0.0]);
+    let outputs = run(&Evaluator { replicas: 1 }, &program, &arguments);
+    for (i, value) in program.outputs.iter().enumerate().filter(|(_, v)| matches!(v.role, Role::Weight | Role::Slot)) {
+        assert_eq!(outputs[i], arguments[0][i].to_f64(), "{}", value.name);
+    }
+    assert_eq!(outputs[program.output("metrics").unwrap()][6], 1.0);
+    let finite = &outputs[program.output("finite").unwrap()];
+    assert_eq!(finite[bad], 0.0);
+    assert_eq!(finite[program.input("cls.predictions.bias").unwrap()], 1.0, "the other head is not to blame");
+}
+
+#[test]
+fn donated_pairs_have_equal_shapes_and_the_layout_is_weights_slots_scalars_batch() {
+    let program = TrainStep::build(&spec(&small(), 4, 2, 1)).unwrap().program;
+    for &(input, output) in &program.donated {
+        assert_eq!(program.inputs[input].shape, program.outputs[output].shape);
+        assert_eq!(program.inputs[input].name, program.outputs[output].name);
+    }
+    assert_eq!(program.donated.len(), 3 * 46);
+    let names: Vec<&str> = program.inputs[3 * 46..].iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names[..6], ["learning_rate", "optimizer_step", "step", "first_row", "seed", "input_ids"]);
+    assert_eq!(program.inputs[46].name, "m/bert.embeddings.word_embeddings.weight");
+    assert_eq!(program.inputs[46].shape, Shape::new(DType::F64, [128, 12]));
+}
