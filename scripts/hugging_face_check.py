@@ -6,9 +6,11 @@
         requires that no tensor is missing, unexpected (beyond the heads that a class does not have) or mismatched, and
         that loading emits no warning. FILE of --logits is a safetensors file of what lambert computed from DIR's weights:
             input_ids, attention_mask, token_type_ids   i32[B,S]
-            prediction_logits                           f32[B,S,V]  (V = vocab_size, without padding)
             seq_relationship_logits                     f32[B,2]
-        They must agree within 1e-4, at every position that attention_mask marks. FILE of --tokens has one JSON object a
+        and, with V = vocab_size, without padding, either or both of
+            prediction_logits                           f32[B,S,V]: compared where attention_mask is 1
+            masked_lm_positions, masked_lm_logits       i32[B,P], f32[B,P,V]: compared at these positions
+        They must agree within 1e-4. FILE of --tokens has one JSON object a
         line, {"text": "…", "ids": [1, 2, 3]}: the ids of the text without special tokens.
 
     hugging_face_check.py imported LAMBERT DIR
@@ -129,15 +131,21 @@ def check_logits(model, ours):
     inputs = {name: ours[name].long() for name in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.no_grad():
         theirs = model.eval()(**inputs)
-    attended = inputs["attention_mask"].bool()
-    require(attended.any(), "attention_mask marks nothing")
-    for name, expected in (("prediction_logits", theirs.prediction_logits[attended]),
-                           ("seq_relationship_logits", theirs.seq_relationship_logits)):
-        found = ours[name][attended] if name == "prediction_logits" else ours[name]
+    predictions, relationship = theirs.prediction_logits, theirs.seq_relationship_logits
+    pairs = [("seq_relationship_logits", ours["seq_relationship_logits"], relationship)]
+    if "prediction_logits" in ours:
+        require(ours["prediction_logits"].shape == predictions.shape, f"prediction_logits require {list(predictions.shape)}")
+        attended = inputs["attention_mask"].bool()
+        pairs.append(("prediction_logits", ours["prediction_logits"][attended], predictions[attended]))
+    if "masked_lm_logits" in ours:
+        positions = ours["masked_lm_positions"].long()[..., None].expand(-1, -1, predictions.shape[-1])
+        pairs.append(("masked_lm_logits", ours["masked_lm_logits"], predictions.gather(1, positions)))
+    require(len(pairs) > 1, "neither prediction_logits nor masked_lm_logits was given")
+    for name, found, expected in pairs:
         require(found.shape == expected.shape, f"{name} requires {list(expected.shape)}, found {list(found.shape)}")
+        require(expected.std().item() > 100 * TOLERANCE, f"{name} are all but constant: nothing was compared")
         difference = (found - expected).abs().max().item()
         require(difference <= TOLERANCE, f"{name} differ by {difference:.2e}, at most {TOLERANCE} is allowed")
-        require(expected.std().item() > 100 * TOLERANCE, f"{name} are all but constant: nothing was compared")
         passed(f"{name} {list(expected.shape)}: largest difference {difference:.1e}")
 
 

@@ -180,25 +180,25 @@ fn the_bias_may_be_stored_under_the_decoders_name_only() {
 #[test]
 fn what_cannot_be_this_model_is_refused_with_the_tensor_named() {
     let model = published(9, 1);
-    let refused = |change: &dyn Fn(&mut Vec<(String, HostTensor)>)| {
+    let refused = |change: fn(&mut Vec<(String, HostTensor)>)| {
         let folder = tempfile::tempdir().unwrap();
         let mut tensors = weights(&model);
         change(&mut tensors);
         write_directory(folder.path(), &[tensors]);
         import(folder.path(), &model).unwrap_err().to_string()
     };
-    let error = refused(&|tensors| tensors[4].1 = HostTensor::new([11], &[0.0f32; 11]));
+    let error = refused(|tensors| tensors[4].1 = HostTensor::new([11], &[0.0f32; 11]));
     assert!(error.contains("layer.0.intermediate.dense.bias requires f32[10], found F32[11]"), "{error}");
-    let error = refused(&|tensors| tensors[4].1 = HostTensor::new([10], &[0i32; 10]));
+    let error = refused(|tensors| tensors[4].1 = HostTensor::new([10], &[0i32; 10]));
     assert!(error.contains("layer.0.intermediate.dense.bias requires f32[10], found I32[10]"), "{error}");
-    let error = refused(&|tensors| tensors.retain(|(name, _)| name != "bert.embeddings.LayerNorm.bias"));
+    let error = refused(|tensors| tensors.retain(|(name, _)| name != "bert.embeddings.LayerNorm.bias"));
     assert!(error.contains("lacks the tensor bert.embeddings.LayerNorm.bias, required f32[6]"), "{error}");
-    let error = refused(&|tensors| {
+    let error = refused(|tensors| {
         let untied = HostTensor::zeros(tensors[0].1.shape().clone());
         tensors.push((DECODER_WEIGHT.into(), untied));
     });
     assert!(error.contains("cls.predictions.decoder.weight requires a copy of"), "{error}");
-    let error = refused(&|tensors| tensors.push(("bert.embeddings.LayerNorm.beta".into(), tensors[2].1.clone())));
+    let error = refused(|tensors| tensors.push(("bert.embeddings.LayerNorm.beta".into(), tensors[2].1.clone())));
     assert!(error.contains("bert.embeddings.LayerNorm.bias was given twice"), "{error}");
 }
 
