@@ -59,7 +59,7 @@ impl Order {
         let (mut left, mut right) = (x / self.side, x % self.side);
         for round in 0..ROUNDS {
             // `right` is below 2^31, so (round, right) is one counter. The product maps 64 random bits to 0..side.
-            let draw = (self.key.bits(round << 32 | right) as u128 * self.side as u128 >> 64) as u64;
+            let draw = ((self.key.bits((round << 32) | right) as u128 * self.side as u128) >> 64) as u64;
             (left, right) = (right, (left + draw) % self.side);
         }
         left * self.side + right
