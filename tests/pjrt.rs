@@ -314,6 +314,25 @@ fn a_plugin_says_what_it_is() {
     assert!(error.to_string().starts_with("PJRT_Client_Create: "), "{error}");
 }
 
+#[test]
+fn a_topology_compiles_without_devices() {
+    let plugin = plugin();
+    let topology = match plugin.topology("", &[]) {
+        Ok(topology) => topology,
+        // Some CPU plugins describe none.
+        Err(PjrtError::Call { function, code: ErrorCode::Unimplemented, .. }) => {
+            assert_eq!(function, "PJRT_TopologyDescription_Create");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(topology.platform_name().unwrap(), "cpu");
+    assert!(!topology.device_descriptions().unwrap().is_empty());
+    let add = topology.compile(&hlo::add(3), &CompileOptions::default()).unwrap();
+    assert_eq!(add.output_shapes().unwrap(), [Shape::new(DType::F32, [3])]);
+    assert!(!add.serialize().unwrap().is_empty());
+}
+
 /// Programs small enough to be written as protos by hand. Field numbers from openxla/xla `xla/service/hlo.proto` and
 /// `xla/xla_data.proto`.
 mod hlo {
