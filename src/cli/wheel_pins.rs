@@ -193,6 +193,6 @@ pub const PACKAGES: &[Package] = &[
                 megabytes: 76,
             },
         ],
-        unpacked_megabytes: 6000,
+        unpacked_megabytes: 3800,
     },
 ];
