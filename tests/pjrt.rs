@@ -310,8 +310,6 @@ fn a_plugin_says_what_it_is() {
     assert!(format!("{plugin:?}").contains(&format!("{major}.{minor}")));
     let again = Plugin::load(plugin.path()).unwrap();
     assert_eq!(again.path(), plugin.path());
-    let error = plugin.client(&[CreateOption::new("cpu_device_count", "four")]).unwrap_err();
-    assert!(error.to_string().starts_with("PJRT_Client_Create: "), "{error}");
 }
 
 #[test]
