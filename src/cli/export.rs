@@ -1,5 +1,6 @@
 //! `lambert export`: a checkpoint becomes a directory that Hugging Face's `from_pretrained` loads.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,7 +41,11 @@ pub fn run(args: Export) -> anyhow::Result<ExitCode> {
     let step = checkpoint.state.step;
     export(&path, checkpoint, &model, &args.out)?.iter().for_each(|note| eprintln!("{note}"));
     let out = args.out.display();
-    println!("exported {} (step {step}, {} tensors) to {out}", path.display(), model.tensors.len());
-    println!("load it with  AutoTokenizer.from_pretrained({out:?})  BertForPreTraining.from_pretrained({out:?})");
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "exported {} (step {step}, {} tensors) to {out}", path.display(), model.tensors.len())?;
+    writeln!(
+        stdout,
+        "load it with  AutoTokenizer.from_pretrained({out:?})  BertForPreTraining.from_pretrained({out:?})"
+    )?;
     Ok(ExitCode::SUCCESS)
 }

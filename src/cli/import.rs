@@ -1,5 +1,6 @@
 //! `lambert import`: a Hugging Face directory becomes the checkpoint of step 0 that a run starts from.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,21 +35,23 @@ pub fn run(args: Import) -> anyhow::Result<ExitCode> {
     pad(&config, &mut imported.checkpoint);
     let saved = save(&args.out, &imported.checkpoint, 0)?;
     saved.notes.iter().for_each(|note| eprintln!("{note}"));
+    let mut stdout = std::io::stdout().lock();
 
-    println!(
+    writeln!(
+        stdout,
         "imported {} of {} tensors from {} to {}",
         imported.checkpoint.model.len(),
         model.tensors.len(),
         args.directory.display(),
         saved.path.display()
-    );
+    )?;
     for (what, names) in [
         ("not taken (copies, or no part of this model)", &imported.ignored),
         ("converted to f32", &imported.converted),
         ("missing: the run that starts here initialises them from its seed", &imported.checkpoint.state.missing),
     ] {
         if !names.is_empty() {
-            println!("{what}: {}", names.join(", "));
+            writeln!(stdout, "{what}: {}", names.join(", "))?;
         }
     }
     Ok(ExitCode::SUCCESS)
