@@ -65,7 +65,8 @@ fn the_cpu_plugin_agrees_with_the_reference_in_f32_however_the_batch_is_cut() {
 
 #[test]
 fn the_cpu_plugin_agrees_with_the_reference_in_bf16() {
-    assert_parity(&cpu(1), &options(Precision::Bf16));
+    let optimizer = Some("lamb".to_string());
+    assert_parity(&cpu(1), &VerifyOptions { optimizer, ..options(Precision::Bf16) });
 }
 
 /// A model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the other GELU.

@@ -285,7 +285,7 @@ impl Worst {
         let found = |name: &str| METRICS.iter().position(|m| *m == name).map_or(f64::NAN, |i| metrics[i]);
         // `f64::max` would forget a NaN.
         let larger = |worst: &mut f64, error: f64| {
-            if !(error <= *worst) {
+            if error.is_nan() || error > *worst {
                 *worst = error;
             }
         };
