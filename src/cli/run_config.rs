@@ -90,7 +90,11 @@ impl RunConfig {
     fn model(&self, vocabulary: Option<usize>) -> anyhow::Result<BertConfig> {
         if let Some(settings) = &self.model {
             let vocabulary = vocabulary.or(settings.vocab_size).ok_or_else(|| {
-                anyhow!("requires vocab_size, because there is no prepared data at {} yet", self.data.path.display())
+                let data = self.data.path.display();
+                anyhow!(
+                    "requires vocab_size, because there is no prepared data at {data}; make it with `lambert prepare --out \
+                     {data} …`"
+                )
             })?;
             return Ok(settings.resolve(vocabulary)?);
         }

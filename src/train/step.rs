@@ -75,12 +75,13 @@ impl TrainStep {
 
         let derived = spec.derive(&params, &weights, randomness, &batch);
         let finite = vector(&derived.gradients.iter().map(|&g| norm(g).is_finite()).collect::<Vec<_>>());
-        let all_finite = finite.reduce(Reduction::And, &[0]);
         let slots_of = |i: usize| slots.iter().map(|slot| slot[i]).collect();
         let slots_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(slots_of).collect();
         let update = graph.scope("optimizer", || {
             optimizer.update(&weights, &derived.gradients, &slots_by_tensor, learning_rate, count)
         });
+        // By the one norm, not by the conjunction of all: a compiler takes that for cheap and repeats it in every update.
+        let all_finite = update.gradient_norm.is_finite();
 
         let mut results = Results::default();
         for (i, param) in params.iter().enumerate() {

@@ -1,0 +1,76 @@
+//! The command line as a user meets it: exit codes, and one sentence for every mistake, before any long work.
+
+mod common;
+
+use common::{Workshop, text};
+
+#[track_caller]
+fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
+    let output = workshop.lambert(arguments);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(code), "lambert {arguments:?}\n{text}");
+    for words in said {
+        assert!(text.contains(words), "lambert {arguments:?} requires {words:?}, got\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn mistakes_are_answered_with_one_sentence() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    workshop
+        .run_file("typo.toml", "run", |text| text.replace("micro_batch = 4\nsteps = 4", "mirco_batch = 4\nsteps = 4"));
+    let pretrain = |set: &'static str| ["pretrain", "run.toml", "--platform", "cpu", "--set", set];
+
+    fails(&workshop, &["pretrian"], 2, &["unrecognized subcommand", "pretrain"]);
+    fails(&workshop, &["pretrain", "run.toml", "--platform", "gpu"], 2, &["requires auto, cpu, cuda, tpu"]);
+    fails(&workshop, &["pretrain", "none.toml"], 1, &["cannot read the run file none.toml", "scripts/runs/"]);
+    fails(
+        &workshop,
+        &["pretrain", "typo.toml"],
+        1,
+        &["typo.toml:41: unknown key `mirco_batch` in [[phase]]; did you mean `micro_batch`?"],
+    );
+    fails(
+        &workshop,
+        &pretrain("data.path=nowhere"),
+        1,
+        &["no prepared data at nowhere", "lambert prepare --out nowhere"],
+    );
+    fails(&workshop, &pretrain("model.vocab_size=999"), 1, &["vocab_size", "999"]);
+    fails(
+        &workshop,
+        &pretrain("model.num_attention_heads=3"),
+        1,
+        &["hidden_size requires a multiple of num_attention_heads (3)"],
+    );
+    fails(&workshop, &pretrain("phase.1.predictions=25"), 1, &["predictions requires at most sequence_length (24)"]);
+    fails(
+        &workshop,
+        &pretrain("phase.2.sequence_length=49"),
+        1,
+        &["requires 1 to max_position_embeddings (48), got 49"],
+    );
+    fails(&workshop, &pretrain("phase.1.global_batch=6"), 1, &["global_batch requires a multiple of micro_batch"]);
+    fails(&workshop, &pretrain("checkpoint.directory=text.txt"), 1, &["[checkpoint] directory", "text.txt"]);
+    fails(&workshop, &pretrain("precision=f64"), 1, &["`precision` requires \"f32\" or \"bf16\""]);
+    fails(
+        &workshop,
+        &["pretrain", "run.toml", "--platform", "cpu", "--devices", "4"],
+        1,
+        &["devices × micro_batch (4 × 4 = 16), got 8; the nearest are 16"],
+    );
+    fails(&workshop, &["evaluate", "text.txt", "--data", "data"], 1, &["text.txt", "it is not a directory"]);
+    fails(&workshop, &["pretrain", "run.toml", "--platform", "text.txt"], 1, &["text.txt"]);
+    assert!(!workshop.path("run/metrics.jsonl").exists(), "nothing was begun");
+}
+
+#[test]
+fn every_verb_teaches() {
+    let workshop = Workshop::new();
+    for verb in ["pretrain", "evaluate", "bench"] {
+        let output = workshop.succeed(&[verb, "--help"]);
+        assert!(text(&output).contains(&format!("Examples:\n  lambert {verb}")), "{}", text(&output));
+    }
+}

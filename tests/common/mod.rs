@@ -1,0 +1,146 @@
+//! A small corpus, prepared, and a run file over it: what the tests of training share.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A directory with `data/` prepared from a few made-up documents, in which runs are begun.
+pub struct Workshop {
+    directory: tempfile::TempDir,
+}
+
+impl Workshop {
+    /// Prepares the data with the program itself, as a user does.
+    pub fn new() -> Workshop {
+        let workshop = Workshop { directory: tempfile::tempdir().expect("a temporary directory") };
+        std::fs::write(workshop.path("text.txt"), corpus()).expect("the corpus is written");
+        for line in [
+            ["tokenizer", "train", "text.txt", "--vocab-size", "160", "--out", "tokenizer"].as_slice(),
+            ["prepare", "text.txt", "--tokenizer", "tokenizer", "--held-out", "0.2", "--out", "data"].as_slice(),
+        ] {
+            let output = workshop.lambert(line);
+            assert!(output.status.success(), "{line:?}: {}", text(&output));
+        }
+        workshop
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes the run file `name` with run directory `directory`, and `edit`ed.
+    pub fn run_file(&self, name: &str, directory: &str, edit: impl FnOnce(String) -> String) {
+        let text = edit(RUN.replace("RUN_DIRECTORY", directory));
+        std::fs::write(self.path(name), text).expect("the run file is written");
+    }
+
+    /// `lambert` with `arguments`, ready to be run here.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
+        command.args(arguments).current_dir(self.directory.path());
+        command
+    }
+
+    /// Runs `lambert` to its end.
+    pub fn lambert(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("lambert starts")
+    }
+
+    /// Runs `lambert`, which must succeed.
+    pub fn succeed(&self, arguments: &[&str]) -> Output {
+        let output = self.lambert(arguments);
+        let hint = "(this test runs on the CPU plugin: `lambert plugin install cpu`, or set LAMBERT_PLUGIN)";
+        assert!(output.status.success(), "lambert {arguments:?} {hint}\n{}", text(&output));
+        output
+    }
+}
+
+/// Everything a process said.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The numbers of `metrics.jsonl` that depend on weights and data alone, by kind and step; a step told twice counts as told
+/// last.
+pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
+    let content = std::fs::read_to_string(run.join("metrics.jsonl")).expect("a run writes metrics.jsonl");
+    let mut metrics = std::collections::BTreeMap::new();
+    for line in content.lines() {
+        let mut value: Value = serde_json::from_str(line).expect("a line is a JSON object");
+        let object = value.as_object_mut().expect("a line is a JSON object");
+        for timing in ["time", "sequences_per_second", "tokens_per_second", "waiting_for_data"] {
+            object.remove(timing);
+        }
+        let kind = object["kind"].as_str().expect("a kind").to_owned();
+        let step = object["step"].as_u64().expect("a step");
+        metrics.insert((kind, step), value);
+    }
+    metrics
+}
+
+/// Two phases that differ in shape, carry-over and rate; dropout is on, a batch is two micro-batches.
+const RUN: &str = r#"
+name = "small"
+seed = 11
+
+[data]
+path = "data"
+
+[model]
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 32
+max_position_embeddings = 48
+
+[optimizer]
+preset = "paper"
+
+[evaluate]
+every = 4
+examples = 12
+batch = 8
+
+[checkpoint]
+directory = "RUN_DIRECTORY"
+every = 0
+keep = 0
+
+[[phase]]
+sequence_length = 24
+predictions = 4
+global_batch = 8
+micro_batch = 4
+steps = 6
+learning_rate = 0.02
+warmup = { steps = 2 }
+
+[[phase]]
+sequence_length = 48
+predictions = 8
+global_batch = 4
+micro_batch = 4
+steps = 4
+learning_rate = 0.01
+warmup = { steps = 1 }
+"#;
+
+/// Documents of a grammar with few words: enough to learn something from in a few hundred steps.
+fn corpus() -> String {
+    let subjects = ["The cat", "A dog", "The old man", "My sister", "The queen", "A small bird"];
+    let verbs = ["sees", "finds", "likes", "follows", "paints"];
+    let objects = ["the river", "a red house", "some bread", "the green hill", "a long road"];
+    let mut text = String::new();
+    for document in 0..200 {
+        for sentence in 0..12 {
+            let n = document * 31 + sentence * 17;
+            let (subject, verb) = (subjects[n % subjects.len()], verbs[(n / 3) % verbs.len()]);
+            text += &format!("{subject} {verb} {}. ", objects[(n / 2 + document) % objects.len()]);
+        }
+        text += "\n\n";
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! Training learns, in every way of cutting a batch the same, and stops where there is nothing to learn from.
+
+mod common;
+
+use common::{Workshop, metrics, text};
+
+/// Losses of the training steps, in order.
+fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
+    let metrics = metrics(&workshop.path(run));
+    metrics.iter().filter(|((kind, _), _)| kind == "train").map(|(_, line)| line["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_small_model_beats_guessing_by_frequency() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| {
+        let no_dropout = "hidden_size = 32\nhidden_dropout_prob = 0.0\nattention_probs_dropout_prob = 0.0";
+        let text = text.replace("hidden_size = 16", no_dropout).replace("steps = 6", "steps = 400");
+        let text = text.replace("global_batch = 8\nmicro_batch = 4", "global_batch = 32\nmicro_batch = 32");
+        text.replace("steps = 2 }", "proportion = 0.1 }").replace("every = 4", "every = 0").replace("0.01", "0.002")
+    });
+    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
+    let evaluate = ["evaluate", "run", "--data", "data", "--platform", "cpu", "--json"];
+    let output = workshop.succeed(&evaluate);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let (loss, baseline) = (found["mlm_loss"].as_f64().unwrap(), found["unigram_loss"].as_f64().unwrap());
+    assert!(loss < baseline - 0.4, "MLM loss {loss}, guessing by frequency {baseline}");
+    assert_eq!(found["step"], 404);
+
+    // What the run measured last is what the verb measures on as many examples.
+    let again = workshop.succeed(&[&evaluate[..], &["--examples", "12", "--batch", "8"]].concat());
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).expect("one JSON object");
+    assert_eq!(metrics(&workshop.path("run"))[&("evaluation".to_owned(), 404)]["mlm_loss"], again["mlm_loss"]);
+
+    // Logits of every position, in the model's own vocabulary.
+    workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--logits", "logits.safetensors"]);
+    let bytes = std::fs::read(workshop.path("logits.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.tensor("seq_relationship_logits").unwrap().shape(), [4, 2]);
+    let vocabulary = std::fs::read_to_string(workshop.path("tokenizer/vocab.txt")).unwrap().lines().count();
+    assert_eq!(tensors.tensor("prediction_logits").unwrap().shape(), [4, 48, vocabulary]);
+}
+
+#[test]
+fn the_way_a_batch_is_cut_changes_nothing_but_rounding() {
+    let workshop = Workshop::new();
+    for (name, micro, devices) in [("whole", "8", "1"), ("cut", "2", "1"), ("spread", "4", "2")] {
+        let edit =
+            |text: String| text.replace("micro_batch = 4\nsteps = 6", &format!("micro_batch = {micro}\nsteps = 6"));
+        workshop
+            .run_file(&format!("{name}.toml"), name, |text| edit(text).replace("micro_batch = 4", "micro_batch = 2"));
+        workshop.succeed(&["pretrain", &format!("{name}.toml"), "--platform", "cpu", "--devices", devices]);
+    }
+    let whole = losses(&workshop, "whole");
+    assert_eq!(whole.len(), 10);
+    for other in ["cut", "spread"] {
+        for (step, (a, b)) in whole.iter().zip(losses(&workshop, other)).enumerate() {
+            assert!((a - b).abs() < 1e-4, "{other}, step {}: {a} and {b}", step + 1);
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_stops_the_run_and_is_named() {
+    let workshop = Workshop::new();
+    // Weights of this size overflow in the first product.
+    workshop.run_file("bad.toml", "bad", |text| {
+        text.replace("num_hidden_layers = 1", "num_hidden_layers = 1\ninitializer_range = 1e30")
+    });
+    let output = workshop.lambert(&["pretrain", "bad.toml", "--platform", "cpu"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("step 1: the gradient") && said.contains("not finite"), "{said}");
+    assert!(said.contains("skip_non_finite") && said.contains("bert.embeddings"), "{said}");
+    let saved = std::fs::read_dir(workshop.path("bad")).unwrap().flatten();
+    assert_eq!(saved.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count(), 0);
+}
