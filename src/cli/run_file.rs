@@ -103,8 +103,8 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 /// The header of the table that byte `at` of `text` lies in, as it is written there: `[data]`, `[[phase]]`.
 fn table_at(text: &str, at: usize) -> String {
     let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
-    let headers = text[..end].lines().map(str::trim).filter(|line| line.starts_with('['));
-    let header = headers.last().unwrap_or("");
+    let mut headers = text[..end].lines().map(str::trim).filter(|line| line.starts_with('['));
+    let header = headers.next_back().unwrap_or("");
     header.split('#').next().unwrap_or("").trim().to_owned()
 }
 

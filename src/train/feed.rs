@@ -86,7 +86,7 @@ impl Feed {
     ///
     /// # Errors
     /// What went wrong while they were made.
-    pub fn next(&mut self) -> anyhow::Result<Option<(Fed, Duration)>> {
+    pub fn wait(&mut self) -> anyhow::Result<Option<(Fed, Duration)>> {
         let begin = Instant::now();
         let Some(batches) = &self.batches else { return Ok(None) };
         match batches.recv() {

@@ -149,7 +149,7 @@ impl Trainer {
         let mut feed = Feed::start(self.source.clone(), &self.devices, self.done..total)?;
         let mut running: Option<Running> = None;
         self.last_end = Instant::now();
-        while let Some((fed, waited)) = feed.next()? {
+        while let Some((fed, waited)) = feed.wait()? {
             let plan = fed.plan.clone();
             let launched = self.launch(fed, waited)?;
             if let Some(before) = running.replace(launched) {
