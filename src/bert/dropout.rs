@@ -64,7 +64,8 @@ impl<'g> Dropout<'g> {
         let site = graph.iota(shape.clone(), 0);
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
         let (k0, k1) = threefry2x32((a.broadcast_like(site, &[]), b.broadcast_like(site, &[])), (site, example));
-        Dropout { k0, k1 }
+        // Cheap operations a word, so a compiler would repeat them for each element of each mask that reads the word.
+        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier() }
     }
 
     /// Drops elements of `x` with probability `probability` and scales the others by 1 / (1 − probability). `x` holds the
