@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::allocator;
 use super::api::{Api, slice, text};
 use super::buffer::{Buffer, BufferHandle, HostBytes, element_type_of};
 use super::device::{Device, DeviceDescription};
@@ -67,6 +68,9 @@ impl Client {
         };
         // If one of these fails, the handle's drop destroys the client.
         handle.read_facts()?;
+        if handle.platform_name == "cpu" {
+            allocator::keep_freed_memory();
+        }
         Ok(Client { handle: Arc::new(handle) })
     }
 

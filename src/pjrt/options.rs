@@ -187,16 +187,14 @@ impl CompileOptions {
     }
 }
 
-/// Compiler flags worth setting on a platform. On `cpu`: oneDNN multiplies matrices instead of YNNPACK, which is what
-/// uses AMX for bf16 (several times faster there, also somewhat faster in f32). Plugins built without oneDNN accept
-/// the flags and ignore them. Other platforms need none.
+/// Compiler flags worth setting on a platform. On `cpu`, by processor time of whole training steps on a Sapphire Rapids
+/// machine: vectors of the full width (a tenth less), and bf16 taken at its word (a sixth less: otherwise the compiler
+/// drops the rounding to bf16 and multiplies in f32, past AMX). oneDNN in the place of YNNPACK took a third more.
 pub fn recommended_overrides(platform: &str) -> BTreeMap<String, Override> {
     match platform {
         "cpu" => BTreeMap::from([
-            ("xla_cpu_experimental_onednn_custom_call".to_owned(), Override::Bool(true)),
-            ("xla_cpu_use_onednn".to_owned(), Override::Bool(true)),
-            // A list of fusion kinds: the empty one keeps YNNPACK from taking the matrix products first.
-            ("xla_cpu_experimental_ynn_fusion_type".to_owned(), Override::String(String::new())),
+            ("xla_allow_excess_precision".to_owned(), Override::Bool(false)),
+            ("xla_cpu_prefer_vector_width".to_owned(), Override::Int(512)),
         ]),
         _ => BTreeMap::new(),
     }
