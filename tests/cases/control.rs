@@ -46,7 +46,7 @@ fn nested_loops() -> Case {
                 let one = g.scalar(1.0, DType::U64);
                 let inner = g.while_loop(
                     "inner",
-                    &[one, one - one],
+                    &[one, g.scalar(0.0, DType::U64)],
                     |g, state| state[0].ne(g.scalar(0.0, DType::U64)),
                     |_, state| vec![state[0] + state[0], state[1] + 1.0],
                 );
