@@ -125,7 +125,7 @@ fn a_while_names_its_body_before_its_condition_and_carries_one_tuple() {
     assert_eq!(state.tuple_shapes.len(), 2);
     assert_eq!(i.operand_ids.len(), 1);
     for computation in [body, condition] {
-        assert_eq!(computation.program_shape.as_ref().unwrap().parameters, [state.clone()]);
+        assert_eq!(computation.program_shape.as_ref().unwrap().parameters, std::slice::from_ref(state));
         assert_eq!(computation.instructions.iter().filter(|i| i.opcode == "parameter").count(), 1);
     }
     assert_eq!(body.program_shape.as_ref().unwrap().result.as_ref(), Some(state));
