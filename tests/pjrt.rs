@@ -255,9 +255,18 @@ fn resident() -> usize {
     statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// Memory is counted for the whole process, and the tests beside this one use it too: so it runs again, alone.
 #[test]
 #[cfg(target_os = "linux")]
 fn nothing_leaks() {
+    const ALONE: &str = "LAMBERT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let itself = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "nothing_leaks", "--nocapture"];
+        let status = std::process::Command::new(itself).args(arguments).env(ALONE, "1").status().unwrap();
+        assert!(status.success(), "the test, run alone, says why");
+        return;
+    }
     let client = client(1);
     let add = on_one_device(&client, &hlo::add(1024));
     let round = |n: usize| {

@@ -52,6 +52,8 @@ impl Drop for ClientHandle {
 
 impl Client {
     pub(super) fn create(plugin: &Plugin, options: &[CreateOption]) -> Result<Self, PjrtError> {
+        // Before the plugin starts its threads: each takes its heap at its first allocation, and for good.
+        allocator::keep_freed_memory();
         let api = plugin.api.clone();
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args =
@@ -68,9 +70,6 @@ impl Client {
         };
         // If one of these fails, the handle's drop destroys the client.
         handle.read_facts()?;
-        if handle.platform_name == "cpu" {
-            allocator::keep_freed_memory();
-        }
         Ok(Client { handle: Arc::new(handle) })
     }
 
