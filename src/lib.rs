@@ -25,6 +25,7 @@ pub mod eval;
 pub mod graph;
 pub mod hlo;
 pub mod optim;
+pub mod output;
 pub mod pjrt;
 pub mod rng;
 pub mod schedule;

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use common::{Workshop, text};
 
 #[track_caller]
@@ -73,4 +75,41 @@ fn every_verb_teaches() {
         let output = workshop.succeed(&[verb, "--help"]);
         assert!(text(&output).contains(&format!("Examples:\n  lambert {verb}")), "{}", text(&output));
     }
+}
+
+#[test]
+fn a_reader_that_leaves_early_changes_nothing_but_what_is_shown() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    for line in [
+        ["tokenizer", "train", "text.txt", "--vocab-size", "170", "--out", "other"].as_slice(),
+        &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "other-data"],
+        &["inspect", "data", "--seq", "24"],
+        &["plugin", "list"],
+        &["devices"],
+        &["graph", "run.toml", "--out", "dump"],
+        &["pretrain", "run.toml", "--platform", "cpu"],
+        &["evaluate", "run", "--data", "data", "--platform", "cpu"],
+        &["export", "run", "--out", "exported"],
+        &["import", "exported", "--out", "imported"],
+        &["bench", "--model", "tiny", "--vocabulary", "64", "--steps", "1", "--platform", "cpu"],
+    ] {
+        // Nobody reads either stream, from the first word on.
+        let mut child =
+            workshop.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts");
+        drop((child.stdout.take(), child.stderr.take()));
+        let status = child.wait().expect("lambert ends");
+        assert_eq!(status.code(), Some(0), "lambert {line:?} | true");
+    }
+    assert!(workshop.path("dump/small.phase-2.hlo.pb").exists(), "the work goes on");
+    assert!(workshop.path("run/step-00000010").exists() && workshop.path("imported/step-00000000").exists());
+
+    // A full disk behind the stream is no choice of anybody's.
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let Ok(full) = full else { return };
+    let mut child = workshop.command(&["inspect", "data"]).stdout(full).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut said).expect("readable");
+    assert_eq!(child.wait().expect("ends").code(), Some(1), "{said}");
+    assert!(said.contains("cannot write to standard output"), "{said}");
 }

@@ -18,6 +18,12 @@ pub enum CheckpointError {
     )]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },
 
+    #[error(
+        "another run is saving into {}; wait for it to end or stop it, or choose another directory for this one",
+        directory.display()
+    )]
+    InUse { directory: PathBuf },
+
     #[error("{} is damaged: {what}; use another checkpoint, or remove this one if it cannot be restored", path.display())]
     Damaged { path: PathBuf, what: String },
 

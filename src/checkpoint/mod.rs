@@ -11,11 +11,13 @@
 //! ```
 //!
 //! A save writes beside and renames, so a directory named `step-…` was complete when it appeared. Only directories of
-//! exactly this layout are ever removed. Two runs must not save into one directory at the same time.
+//! exactly this layout are ever removed. A run holds a [`RunLock`] while it saves, so
+//! that two never save into one directory at the same time.
 
 mod error;
 pub mod hugging_face;
 mod load;
+mod lock;
 mod save;
 mod tensor_file;
 
@@ -26,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::CheckpointError;
 pub use load::{Loaded, Parts, arrange, load, load_latest, open};
+pub use lock::RunLock;
 pub use save::{Saved, save};
 pub use tensor_file::{FileRecord, TensorFile, sha256_hex, write_tensors};
 

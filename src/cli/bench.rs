@@ -11,6 +11,7 @@ use super::device_args::DeviceArgs;
 use super::pretrain::describe_times;
 use crate::bert::{Precision, Preset, Recompute};
 use crate::optim::OptimizerConfig;
+use crate::output::{note, print, print_text};
 use crate::train::StepSpec;
 use crate::train::bench::{Measured, measure};
 use crate::train::progress::quantity;
@@ -93,13 +94,13 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         let Some(path) = &args.dump else { return Ok(()) };
         let program = compiled.executable.optimized_program()?;
         std::fs::write(path, &program.code).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("wrote the optimized program ({}) to {}", program.format, path.display());
+        note(format_args!("wrote the optimized program ({}) to {}", program.format, path.display()));
         Ok(())
     })?;
     if args.json {
-        println!("{}", to_json(&args, &measured, &devices.describe()));
+        print(to_json(&args, &measured, &devices.describe()))?;
     } else {
-        print!("{}", to_text(&args, &measured, &devices.describe()));
+        print_text(to_text(&args, &measured, &devices.describe()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

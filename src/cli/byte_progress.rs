@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use crate::output::note;
+
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The display of one stage; it may be told from any thread.
@@ -35,7 +37,12 @@ impl ByteProgress {
             let seconds = self.started.elapsed().as_secs_f64();
             let left = seconds * total.saturating_sub(done) as f64 / done.max(1) as f64;
             let rate = HumanBytes((done as f64 / seconds) as u64);
-            eprintln!("{}: {} of {}, {rate}/s, {left:.0} s left", self.label, HumanBytes(done), HumanBytes(total));
+            note(format_args!(
+                "{}: {} of {}, {rate}/s, {left:.0} s left",
+                self.label,
+                HumanBytes(done),
+                HumanBytes(total)
+            ));
         }
     }
 

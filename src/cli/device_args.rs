@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
+use crate::output::note;
 use crate::pjrt::PlatformChoice;
 use crate::train::devices::Devices;
 
@@ -24,7 +25,7 @@ impl DeviceArgs {
     /// As [`Devices::open`].
     pub fn open(&self) -> anyhow::Result<Devices> {
         let devices = Devices::open(&self.platform, self.devices.map(NonZeroUsize::get))?;
-        devices.passed_over.iter().for_each(|reason| eprintln!("not used: {reason}"));
+        devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
         Ok(devices)
     }
 }

@@ -1,6 +1,5 @@
 //! `lambert devices`: which platforms can be used here, what they consist of, and why others cannot.
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::device_args::DeviceArgs;
+use crate::output::print_text;
 use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
 
 /// List the platforms and devices of this machine.
@@ -78,7 +78,7 @@ pub fn run(args: Devices) -> anyhow::Result<ExitCode> {
     let usable = platforms.iter().any(|platform| matches!(platform, PlatformReport::Usable { .. }));
     let report = Report { platforms };
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print_text(text)?;
     if !usable {
         bail!("no platform can be used; `lambert plugin install cpu` makes one that every machine has");
     }

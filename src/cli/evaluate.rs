@@ -13,6 +13,7 @@ use super::run_config::parse_run;
 use crate::bert::Precision;
 use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Prepared, unigram_baseline};
+use crate::output::{note, print};
 use crate::pjrt::Buffer;
 use crate::shape::HostTensor;
 use crate::train::compile::Compiled;
@@ -65,7 +66,7 @@ pub struct Evaluate {
 
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     let found = open_model(&args.model)?;
-    found.notes.iter().for_each(|note| eprintln!("{note}"));
+    found.notes.iter().for_each(note);
     let prepared = Arc::new(Prepared::open(&args.data)?);
     check_vocabulary(&found, &prepared, &args.data)?;
     let options = args.options(&found);
@@ -89,17 +90,17 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         }
         object["examples"] = evaluation.examples.into();
         object["unigram_loss"] = baseline.into();
-        println!("{object}");
+        print(object)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    print(format_args!(
         "{model} (step {step}) on {} held-out examples of length {}",
         evaluation.examples, options.sequence_length
-    );
-    println!("MLM loss      {:.4}   guessing by frequency: {baseline:.4}", evaluation.mlm_loss);
-    println!("MLM accuracy  {:.2} %", 100.0 * evaluation.mlm_accuracy);
-    println!("NSP loss      {:.4}   guessing: {:.4}", evaluation.nsp_loss, std::f64::consts::LN_2);
-    println!("NSP accuracy  {:.2} %", 100.0 * evaluation.nsp_accuracy);
+    ))?;
+    print(format_args!("MLM loss      {:.4}   guessing by frequency: {baseline:.4}", evaluation.mlm_loss))?;
+    print(format_args!("MLM accuracy  {:.2} %", 100.0 * evaluation.mlm_accuracy))?;
+    print(format_args!("NSP loss      {:.4}   guessing: {:.4}", evaluation.nsp_loss, std::f64::consts::LN_2))?;
+    print(format_args!("NSP accuracy  {:.2} %", 100.0 * evaluation.nsp_accuracy))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,6 +195,6 @@ fn write_logits(
     tensors.push(("seq_relationship_logits".to_owned(), output("seq_relationship_logits")?));
     let tensors: Vec<(&str, &HostTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     write_tensors(file, &tensors)?;
-    println!("wrote the logits of {rows} examples to {}", file.display());
+    print(format_args!("wrote the logits of {rows} examples to {}", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }

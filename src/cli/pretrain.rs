@@ -9,6 +9,8 @@ use comfy_table::{Table, presets};
 
 use super::device_args::DeviceArgs;
 use super::run_config::{parse_run, read_run};
+use crate::checkpoint::RunLock;
+use crate::output::{note, print};
 use crate::train::compile::CompileTimes;
 use crate::train::devices::Devices;
 use crate::train::interrupt::{INTERRUPTED, Interrupt};
@@ -55,10 +57,12 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let vocabulary = prepared.vocabulary().len();
     let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
     let fingerprint = data_fingerprint(prepared.manifest());
+    // Held to the end. Taken before the newest checkpoint is looked for, which another run may be about to replace.
+    let _lock = RunLock::take(&run.checkpoint.directory).context("[checkpoint] directory")?;
     let (start, notes) = Start::find(&run, &fingerprint, options, |text| parse_run(&args.run, text, vocabulary))?;
-    notes.iter().for_each(|note| eprintln!("{note}"));
+    notes.iter().for_each(note);
     if start.step() >= run.schedule.steps() {
-        println!("{} is complete: {} steps are done", run.name, thousands(start.step()));
+        print(format_args!("{} is complete: {} steps are done", run.name, thousands(start.step())))?;
         return Ok(ExitCode::SUCCESS);
     }
     preflight::check_directory(&run)?;
@@ -66,17 +70,17 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     preflight::check_batches(&run, devices.len())?;
     let interrupt = Interrupt::listen()?;
 
-    print_in_force(&run, &devices, &start);
+    print_in_force(&run, &devices, &start)?;
     let mut trainer = Trainer::new(run, prepared, devices, start)?;
     for (phase, step) in trainer.steps().iter().enumerate() {
-        println!("phase {} compiled: {}", phase + 1, describe_times(&step.times));
+        print(format_args!("phase {} compiled: {}", phase + 1, describe_times(&step.times)))?;
     }
     let outcome = trainer.train(interrupt).with_context(|| format!("to go on later: {resume_command}"))?;
-    println!("\n{}", trainer.summary().to_text());
+    print(format_args!("\n{}", trainer.summary().to_text()))?;
     match outcome {
         Outcome::Finished => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => {
-            println!("\ninterrupted; everything is saved. To go on:\n  {resume_command}");
+            print(format_args!("\ninterrupted; everything is saved. To go on:\n  {resume_command}"))?;
             Ok(ExitCode::from(INTERRUPTED))
         }
     }
@@ -112,10 +116,10 @@ pub(super) fn describe_times(times: &CompileTimes) -> String {
 }
 
 /// Prints what the run is, with every setting that is in force.
-fn print_in_force(run: &Run, devices: &Devices, start: &Start) {
+fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Result<()> {
     let model = &run.model;
-    println!("{} on {}", run.name, devices.describe());
-    println!(
+    print(format_args!("{} on {}", run.name, devices.describe()))?;
+    print(format_args!(
         "model      {} layers, {} wide, {} heads, {} entries of vocabulary, dropout {} and {}; {:?}",
         model.num_hidden_layers,
         model.hidden_size,
@@ -124,18 +128,18 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) {
         model.hidden_dropout_prob,
         model.attention_probs_dropout_prob,
         run.precision,
-    );
-    println!(
+    ))?;
+    print(format_args!(
         "data       {}, {:.0} % of the tokens masked{}",
         run.data.path.display(),
         100.0 * run.data.masked_lm_prob,
         if run.data.whole_word_mask { " by whole words" } else { "" },
-    );
+    ))?;
     match start {
-        Start::Fresh => println!("start      first values drawn with seed {}", run.seed),
-        Start::Import(found) => println!("start      weights of {}", found.path.display()),
+        Start::Fresh => print(format_args!("start      first values drawn with seed {}", run.seed))?,
+        Start::Import(found) => print(format_args!("start      weights of {}", found.path.display()))?,
         Start::Resume { checkpoint, path } => {
-            println!("start      step {} of {}", thousands(checkpoint.state.step), path.display());
+            print(format_args!("start      step {} of {}", thousands(checkpoint.state.step), path.display()))?;
         }
     }
     let mut knobs = Table::new();
@@ -143,10 +147,10 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) {
     run.optimizer.describe().into_iter().for_each(|(name, value)| {
         knobs.add_row([name.to_owned(), value]);
     });
-    println!("{knobs}\n");
-    run.arithmetic_table().iter().for_each(|line| println!("{line}"));
+    print(format_args!("{knobs}\n"))?;
+    run.arithmetic_table().iter().try_for_each(print)?;
     for phase in run.schedule.phases() {
-        println!(
+        print(format_args!(
             "phase {}: rate up to {:.3e} over {} of {} steps, then {:?}; micro-batches of {}{}{}",
             phase.name,
             phase.peak(),
@@ -156,10 +160,10 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) {
             phase.micro_batch,
             if phase.carry_moments { "" } else { "; moments start from zero" },
             if phase.carry_step { "" } else { "; bias correction counts from one" },
-        );
-        phase.choices().iter().for_each(|choice| println!("  {choice}"));
+        ))?;
+        phase.choices().iter().try_for_each(|choice| print(format_args!("  {choice}")))?;
     }
-    println!();
+    print("")
 }
 
 #[cfg(test)]

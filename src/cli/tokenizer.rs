@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::byte_progress::ByteProgress;
 use crate::data::{Input, Trained, VocabularyOptions, find_inputs, train_tokenizer};
+use crate::output::{note, print};
 
 /// Make tokenizers.
 #[derive(Debug, Subcommand)]
@@ -61,13 +62,16 @@ pub fn run(verb: Tokenizer) -> anyhow::Result<ExitCode> {
     let out = args.out.display();
     match trained? {
         Trained::UpToDate(tokenizer) => {
-            println!("{out}: up to date, {} tokens", tokenizer.vocabulary().len());
+            print(format_args!("{out}: up to date, {} tokens", tokenizer.vocabulary().len()))?;
         }
         Trained::New(tokenizer) => {
             let found = tokenizer.vocabulary().len();
-            println!("{out}: {found} tokens in {:.1} s", started.elapsed().as_secs_f64());
+            print(format_args!("{out}: {found} tokens in {:.1} s", started.elapsed().as_secs_f64()))?;
             if found < args.vocab_size {
-                eprintln!("note: the text gives no more than {found} of the {} tokens asked for", args.vocab_size);
+                note(format_args!(
+                    "note: the text gives no more than {found} of the {} tokens asked for",
+                    args.vocab_size
+                ));
             }
         }
     }

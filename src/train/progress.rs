@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::note;
+
 /// Time between plain lines when standard error is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// Rates are averages over about this many steps: steady to read, quick to show a change.
@@ -89,7 +91,7 @@ impl Progress {
                 bar.set_message(line);
             }
             None if report.step == total || self.last_line.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL) => {
-                eprintln!("step {}/{total}  {line}", report.step);
+                note(format_args!("step {}/{total}  {line}", report.step));
                 self.last_line = Some(Instant::now());
             }
             None => {}
@@ -99,8 +101,8 @@ impl Progress {
     /// Prints a line that stays: above the bar, or like any other.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| note(line)),
+            None => note(line),
         }
     }
 
