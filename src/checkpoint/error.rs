@@ -18,6 +18,14 @@ pub enum CheckpointError {
     )]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },
 
+    /// The disk was full before the end although there had been room at the beginning: others write to it, too.
+    #[error(
+        "cannot write {}: it requires {needed} bytes, and the disk takes no more ({source}); what was saved before is \
+         untouched; make room or choose another directory",
+        path.display()
+    )]
+    DiskFull { path: PathBuf, needed: u64, source: std::io::Error },
+
     #[error(
         "another run is saving into {}; wait for it to end or stop it, or choose another directory for this one",
         directory.display()
@@ -67,6 +75,16 @@ impl CheckpointError {
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
         let path = path.to_path_buf();
         move |source| CheckpointError::Io { action, path, source }
+    }
+
+    /// As [`CheckpointError::io`], of a file that was to have `needed` bytes.
+    pub(super) fn write(path: &Path, needed: u64) -> impl FnOnce(std::io::Error) -> CheckpointError {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let path = path.to_path_buf();
+        move |source| match source.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => CheckpointError::DiskFull { path, needed, source },
+            _ => CheckpointError::Io { action: "write", path, source },
+        }
     }
 
     pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Self {

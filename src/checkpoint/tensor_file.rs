@@ -71,9 +71,10 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(Sha256::new_with_prefix(bytes))
 }
 
-/// Creates a file, lets `fill` write it, syncs it to the disk.
+/// Creates a file, lets `fill` write its `bytes`, syncs it to the disk.
 fn create_synced(
     path: &Path,
+    bytes: u64,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<FileRecord, CheckpointError> {
     let attempt = || {
@@ -83,12 +84,12 @@ fn create_synced(
         inner.into_inner().map_err(|e| e.into_error())?.sync_all()?;
         Ok(FileRecord { bytes, sha256: hex(hasher) })
     };
-    attempt().map_err(CheckpointError::io("write", path))
+    attempt().map_err(CheckpointError::write(path, bytes))
 }
 
 /// Writes a small file; it must not exist yet.
 pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<FileRecord, CheckpointError> {
-    create_synced(path, |file| file.write_all(bytes))
+    create_synced(path, bytes.len() as u64, |file| file.write_all(bytes))
 }
 
 /// Writes tensors in the order given; the file must not exist yet. The metadata `{"format": "pt"}` is what transformers
@@ -115,11 +116,12 @@ pub fn write_tensors(path: &Path, tensors: &[(&str, &HostTensor)]) -> Result<Fil
     });
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let invalid = |what: String| CheckpointError::io("write", path)(std::io::Error::other(what));
-    let metadata = Metadata::new(Some(format), infos.collect()).map_err(|e| invalid(e.to_string()))?;
+    let infos = infos.collect();
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| invalid(e.to_string()))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|e| invalid(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    create_synced(path, |file| {
+    create_synced(path, (8 + header.len() + offset) as u64, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         tensors.iter().try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))

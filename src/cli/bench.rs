@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::device_args::DeviceArgs;
 use super::pretrain::describe_times;
+use super::whole_file::write_whole;
 use crate::bert::{Precision, Preset, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
@@ -93,7 +93,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     let measured = measure(&spec, &devices, args.steps, |compiled| {
         let Some(path) = &args.dump else { return Ok(()) };
         let program = compiled.executable.optimized_program()?;
-        std::fs::write(path, &program.code).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(path, |partial| std::fs::write(partial, &program.code))?;
         note(format_args!("wrote the optimized program ({}) to {}", program.format, path.display()));
         Ok(())
     })?;

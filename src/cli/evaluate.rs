@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::device_args::DeviceArgs;
 use super::run_config::parse_run;
+use super::whole_file::write_whole;
 use crate::bert::Precision;
 use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Prepared, unigram_baseline};
@@ -155,6 +156,7 @@ fn write_logits(
 ) -> anyhow::Result<ExitCode> {
     ensure!(devices.len() == 1, "--logits requires one device, got {}; add --devices 1", devices.len());
     ensure!(rows > 0, "--rows requires at least 1, got 0");
+    ensure!(!file.exists(), "--logits {} is there already; name another file or remove it", file.display());
     let length = options.sequence_length;
     let batch = options.held_out(prepared)?.batch(0, rows)?;
     // The head runs on predicted positions: here, on all of them.
@@ -194,7 +196,7 @@ fn write_logits(
     tensors.push(("prediction_logits".to_owned(), output("masked_lm_logits")?));
     tensors.push(("seq_relationship_logits".to_owned(), output("seq_relationship_logits")?));
     let tensors: Vec<(&str, &HostTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    write_tensors(file, &tensors)?;
+    write_whole(file, |partial| write_tensors(partial, &tensors).map(drop))?;
     print(format_args!("wrote the logits of {rows} examples to {}", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::run_config::read_run;
+use super::whole_file::write_whole;
 use crate::hlo;
 use crate::output::print;
 use crate::train::TrainStep;
@@ -34,6 +35,7 @@ pub struct Graph {
 
 pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
     let run = read_run(&args.run, &args.set)?;
+    let write = |path: &Path, content: &[u8]| write_whole(path, |partial| fs::write(partial, content));
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     for (i, phase) in run.schedule.phases().iter().enumerate() {
         let spec = step_spec(&run, i, args.devices as usize)?;
@@ -71,12 +73,4 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
 /// A run's name may hold anything; a file's name holds letters, digits, dots, dashes and underscores.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
-}
-
-/// Writes beside and renames, so that a reader never sees half a file.
-fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let partial = path.with_added_extension("partial");
-    fs::write(&partial, content)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("cannot write {}", path.display()))
 }

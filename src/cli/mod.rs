@@ -19,6 +19,7 @@ pub mod tokenizer;
 pub mod verify;
 pub mod wheel_pins;
 pub mod wheels;
+pub mod whole_file;
 
 use std::process::ExitCode;
 

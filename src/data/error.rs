@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error of this room. The cause of a [`DataError::Io`] is its `source`, so that a printed chain says it once.
+/// An error of this room. The cause of a [`DataError::Io`] or [`DataError::Full`] is its `source`, so that a printed chain says it once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -20,6 +20,12 @@ pub enum DataError {
     /// The text, as a whole, cannot be used.
     #[error("{subject}: requires {required}, got {found}; {next}")]
     Corpus { subject: String, required: String, found: String, next: String },
+    /// The disk was full before the end although there had been room at the beginning: others write to it, too.
+    #[error(
+        "cannot write {}: requires {required} bytes, and the disk takes no more; make room, or choose another directory",
+        path.display()
+    )]
+    Full { path: PathBuf, required: u64, source: io::Error },
     /// There is less room on the disk than the work needs.
     #[error(
         "{}: requires about {} MB of free space, got {} MB; free some, or choose another directory",
@@ -35,6 +41,20 @@ impl DataError {
     /// For `map_err`: what was being done, to which file.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> DataError {
         move |source| DataError::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    /// As [`DataError::io`], of a file that was to have `required` bytes.
+    pub(crate) fn write(path: impl AsRef<Path>, required: usize) -> impl FnOnce(io::Error) -> DataError {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        move |source| {
+            let path = path.as_ref().to_owned();
+            match source.kind() {
+                StorageFull | QuotaExceeded | FileTooLarge => {
+                    DataError::Full { path, required: required as u64, source }
+                }
+                _ => DataError::Io { action: "write", path, source },
+            }
+        }
     }
 
     pub(crate) fn file(

@@ -88,11 +88,11 @@ pub fn prepare(preparation: &Preparation, progress: &(dyn Fn(Stage, u64) + Sync)
     fs::create_dir(&tokenizer_directory).map_err(DataError::io("create", &tokenizer_directory))?;
     for (name, content) in preparation.tokenizer.files() {
         let path = tokenizer_directory.join(name);
-        fs::write(&path, content).map_err(DataError::io("write", &path))?;
+        fs::write(&path, &content).map_err(DataError::write(&path, content.len()))?;
     }
     let path = staging.path.join(MANIFEST);
-    let json = serde_json::to_string_pretty(&manifest).map_err(|e| DataError::io("write", &path)(e.into()))?;
-    fs::write(&path, json + "\n").map_err(DataError::io("write", &path))?;
+    let json = serde_json::to_string_pretty(&manifest).map_err(|e| DataError::io("write", &path)(e.into()))? + "\n";
+    fs::write(&path, &json).map_err(DataError::write(&path, json.len()))?;
     staging.rename_to(preparation.out)?;
     Ok(Outcome::Prepared(manifest))
 }
@@ -402,7 +402,7 @@ impl<'a> ShardWriter<'a> {
         let number = self.manifest.shards.iter().filter(|entry| entry.split == split).count();
         let file = format!("{split}-{number:05}.safetensors");
         let path = self.directory.join(&file);
-        let (bytes, sha256) = shard.write(&path, &header).map_err(DataError::io("write", &path))?;
+        let (bytes, sha256) = shard.write(&path, &header).map_err(DataError::write(&path, shard.bytes()))?;
         self.manifest.shards.push(ShardEntry { file, split, bytes, sha256, counts });
         Ok(())
     }

@@ -133,6 +133,11 @@ impl ShardBuilder {
         }
     }
 
+    /// Bytes of the tensors, which the shard's file holds after its header.
+    pub fn bytes(&self) -> usize {
+        8 * self.token_counts.len() + 4 * (self.document_starts.len() + self.sentence_starts.len()) + self.tokens.len()
+    }
+
     /// Writes the shard as a new file and returns its size and sha256.
     pub fn write(&self, path: &Path, header: &ShardHeader) -> io::Result<(u64, String)> {
         // Descending alignment, as safetensors wants it: every tensor then starts at a multiple of its element's size.

@@ -73,7 +73,11 @@ pub fn train_tokenizer(
     }
     for (name, content) in tokenizer.files().into_iter().chain([(RECORD, record + "\n")]) {
         let (path, partial) = (out.join(name), out.join(format!(".{name}.partial")));
-        fs::write(&partial, content).map_err(DataError::io("write", &partial))?;
+        if let Err(error) = fs::write(&partial, &content) {
+            // The error that matters is the first one; what cannot be removed is written over the next time.
+            let _ = fs::remove_file(&partial);
+            return Err(DataError::write(&path, content.len())(error));
+        }
         fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
     }
     Ok(Trained::New(tokenizer))

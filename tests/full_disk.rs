@@ -1,0 +1,87 @@
+//! A disk that takes no more in the middle of a write. The limit on the size of a file stands in for it: writing beyond it
+//! fails like writing to a full disk, and needs no disk of its own.
+#![cfg(unix)]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::{Workshop, metrics, text};
+
+/// `lambert` with `arguments`, when no file may be larger than about `kilobytes` (shells count in halves or wholes).
+fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
+    // The signal that tells of the limit would end the process; ignored, it leaves the error that a full disk gives.
+    let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_lambert")).args(arguments).current_dir(workshop.path("."));
+    command.output().expect("a shell starts")
+}
+
+#[track_caller]
+fn refused(output: &Output, said: &[&str]) {
+    let words = text(output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    said.iter().for_each(|part| assert!(words.contains(part), "requires {part:?}, got\n{words}"));
+    assert!(!words.contains("panicked"), "{words}");
+}
+
+fn names(workshop: &Workshop, directory: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(workshop.path(directory)).expect("a directory");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+const NEXT: &str = "bytes, and the disk takes no more";
+
+#[test]
+fn preparing_leaves_nothing_half_written() {
+    let workshop = Workshop::new();
+    let before = names(&workshop, ".");
+    let output = limited(&workshop, 4, &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more"]);
+    refused(&output, &["train-00000.safetensors: requires", NEXT, "make room"]);
+    let output = limited(
+        &workshop,
+        4,
+        &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "data", "--force", "--seed", "5"],
+    );
+    refused(&output, &["train-00000.safetensors: requires", NEXT]);
+    assert_eq!(names(&workshop, "."), before);
+    workshop.succeed(&["inspect", "data", "--verify"]);
+    let output = limited(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
+    refused(&output, &["words", NEXT]);
+    assert_eq!(names(&workshop, "words"), Vec::<String>::new());
+}
+
+#[test]
+fn a_save_and_an_export_that_fail_leave_what_was_there() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text.replace("hidden_size = 16", "hidden_size = 128"));
+    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
+    let run = workshop.path("run");
+    let (before, told) = (names(&workshop, "run"), metrics(&run));
+
+    let resume = ["pretrain", "run.toml", "--platform", "cpu", "--resume", "--accept-changes", "--set"];
+    let output = limited(&workshop, 150, &[&resume[..], &["phase.2.steps=6"]].concat());
+    refused(&output, &[".step-00000012.partial/", "model.safetensors: it requires", NEXT, "to go on later: lambert"]);
+    // The steps were taken and told, but the checkpoint is the one from before, alone and whole.
+    assert!(metrics(&run).len() > told.len());
+    let checkpoints =
+        |names: &[String]| -> Vec<String> { names.iter().filter(|name| name.contains("step-")).cloned().collect() };
+    assert_eq!(checkpoints(&names(&workshop, "run")), checkpoints(&before));
+    workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--examples", "8", "--batch", "4"]);
+
+    let top = names(&workshop, ".");
+    refused(
+        &limited(&workshop, 150, &["export", "run", "--out", "exported"]),
+        &["model.safetensors: it requires", NEXT],
+    );
+    let logits = ["evaluate", "run", "--data", "data", "--platform", "cpu", "--logits", "logits.safetensors"];
+    refused(&limited(&workshop, 8, &logits), &["logits.safetensors", NEXT]);
+    assert_eq!(names(&workshop, "."), top, "nothing half-written under any name");
+    // With room again, both end as if nothing had happened.
+    workshop.succeed(&["export", "run", "--out", "exported"]);
+    workshop.succeed(&[&resume[..], &["phase.2.steps=6"]].concat());
+    assert!(names(&workshop, "run").contains(&"step-00000012".to_owned()));
+}
