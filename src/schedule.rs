@@ -28,6 +28,10 @@ pub struct Phase {
     pub sqrt_scaled: Option<SqrtScaled>,
     #[serde(default)]
     pub warmup: Warmup,
+    /// The step of the phase at which the warm-up is taken to have begun, 0 or before: a negative one enters the ramp
+    /// part-way up, as MLPerf's `start_warmup_step` does. The decay is not moved.
+    #[serde(default)]
+    pub warmup_start: i64,
     #[serde(default)]
     pub decay: Decay,
     #[serde(default)]
@@ -99,6 +103,9 @@ impl Default for Decay {
 /// | `continuous` | peak·(t+1)/W | d((t−W)/(T−W)): starts at the peak, no step has rate 0 |
 /// | `google` | peak·t/W | d(t/T): the first step has rate 0, and the rate jumps down when the warm-up ends |
 /// | `nvidia` | peak·(t+1)/W | d((t+1)/T): jumps down likewise, and the last step has rate 0 (or `end`) |
+///
+/// With `warmup_start` s ≤ 0, the warm-up reads t − s in place of t, so it ends at the step W + s; `continuous` then decays
+/// from there. (mlcommons/training, BERT, `optimization.py`: curve `google`, `start_warmup_step` = s.)
 ///
 /// Sources: google-research/bert `optimization.py`; NVIDIA/DeepLearningExamples, PyTorch BERT, `schedulers.py`
 /// (PolyWarmUpScheduler, which does not round W to whole steps; neither do we for this curve).
@@ -235,7 +242,9 @@ impl Phase {
         let base = self.sqrt_scaled.map(|s| s.base_rate);
         match (self.learning_rate, base) {
             (Some(rate), None) | (None, Some(rate)) if rate.is_finite() && rate > 0.0 => {}
-            (given, base) => return refuse("learning_rate", requires, format!("{given:?} and {base:?}")),
+            (Some(given), Some(base)) => return refuse("learning_rate", requires, format!("both, {given} and {base}")),
+            (None, None) => return refuse("learning_rate", requires, "neither".to_string()),
+            (Some(rate), None) | (None, Some(rate)) => return refuse("learning_rate", requires, rate.to_string()),
         }
         if self.sqrt_scaled.is_some_and(|s| s.base_batch == 0) {
             return refuse("sqrt_scaled.base_batch", "at least 1", "0".to_string());
@@ -247,6 +256,9 @@ impl Phase {
                 "between none and all of the phase's steps",
                 format!("{warmup} of {}", self.steps),
             );
+        }
+        if self.warmup_start > 0 {
+            return refuse("warmup_start", "0 or a negative step", self.warmup_start.to_string());
         }
         if let Decay::Polynomial { power, end } = self.decay {
             if !(power.is_finite() && power > 0.0) {
@@ -315,12 +327,13 @@ impl Phase {
     /// The rate of the phase's step `t`, from 0.
     pub fn learning_rate_at(&self, t: u64) -> f64 {
         let (t, steps, warmup, peak) = (t as f64, self.steps as f64, self.warmup_steps(), self.peak());
+        let (warmed, end) = (t - self.warmup_start as f64, (warmup + self.warmup_start as f64).max(0.0));
         match self.curve {
-            Curve::Continuous if t < warmup => peak * (t + 1.0) / warmup,
-            Curve::Continuous => self.decayed(peak, (t - warmup) / (steps - warmup)),
-            Curve::Google if t < warmup => peak * t / warmup,
+            Curve::Continuous if warmed < warmup => peak * (warmed + 1.0) / warmup,
+            Curve::Continuous => self.decayed(peak, (t - end) / (steps - end)),
+            Curve::Google if warmed < warmup => peak * warmed / warmup,
             Curve::Google => self.decayed(peak, t / steps),
-            Curve::Nvidia if t + 1.0 < warmup => peak * (t + 1.0) / warmup,
+            Curve::Nvidia if warmed + 1.0 < warmup => peak * (warmed + 1.0) / warmup,
             Curve::Nvidia => self.decayed(peak, (t + 1.0) / steps),
         }
     }
@@ -457,6 +470,34 @@ mod tests {
         assert!((rates[9] - (0.1 + 0.9 / 36.0)).abs() < 1e-15);
         let constant = Phase { decay: Decay::Constant, ..phase };
         assert_eq!((constant.learning_rate_at(1), constant.learning_rate_at(9)), (0.5, 1.0));
+    }
+
+    /// The recipes of MLPerf Training BERT at 8192 and 6144 (its reference convergence points): the ramp is entered at step
+    /// 76 of 287, or was left long ago.
+    #[test]
+    fn a_warm_up_may_have_begun_before_the_phase() {
+        let recipe = |batch: usize, steps: u64, rate: f64, warmup: u64, start: i64, curve: &str| {
+            phase(&format!(
+                "sequence_length = 512\npredictions = 76\nglobal_batch = {batch}\nmicro_batch = 64\nsteps = {steps}\n\
+                 learning_rate = {rate}\nwarmup = {{ steps = {warmup} }}\nwarmup_start = {start}\ncurve = '{curve}'"
+            ))
+        };
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} {b}");
+        let google = recipe(8192, 600, 0.00288293, 287, -76, "google");
+        close(google.learning_rate_at(0), 0.00288293 * 76.0 / 287.0);
+        close(google.learning_rate_at(210), 0.00288293 * 286.0 / 287.0);
+        close(google.learning_rate_at(211), 0.00288293 * 389.0 / 600.0);
+        let long_ago = recipe(6144, 700, 0.0029293, 0, -700, "google");
+        (0..700).for_each(|t| close(long_ago.learning_rate_at(t), 0.0029293 * (700.0 - t as f64) / 700.0));
+        // The continuous curve reaches its peak where the shortened ramp ends, and decays over what is left.
+        let continuous = recipe(8192, 600, 1.0, 287, -76, "continuous");
+        close(continuous.learning_rate_at(0), 77.0 / 287.0);
+        close(continuous.learning_rate_at(210), 1.0);
+        close(continuous.learning_rate_at(211), 1.0);
+        close(continuous.learning_rate_at(599), 1.0 / 389.0);
+        close(recipe(8192, 600, 1.0, 287, -76, "nvidia").learning_rate_at(0), 77.0 / 287.0);
+        let late = Phase { warmup_start: 5, ..continuous };
+        assert!(late.validate().unwrap_err().to_string().contains("warmup_start requires 0 or a negative step, got 5"));
     }
 
     #[test]

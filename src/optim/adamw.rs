@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::stages::{
-    self, Adam, BiasCorrection, EpsilonPlace, GradientClip, add_decayed_weights, apply, scale_by_adam,
+    self, Adam, AdamScaled, BiasCorrection, EpsilonPlace, GradientClip, add_decayed_weights, apply, scale_by_adam,
 };
 use super::{OptimizerError, Updated, Variable, above_zero, below_one};
 use crate::graph::Tensor;
@@ -62,7 +62,7 @@ impl AdamWConfig {
             grad_averaging: true,
         };
         let w = x.weight;
-        let (r, m, v) = scale_by_adam(&adam, x.gradient, x.slots[0], x.slots[1], t);
+        let AdamScaled { r, m, v, .. } = scale_by_adam(&adam, x.gradient, x.slots[0], x.slots[1], t);
         let u = add_decayed_weights(r, w, if x.treatment.decayed { self.weight_decay } else { 0.0 });
         let learning_rate = stages::corrected_learning_rate(&adam, learning_rate, t);
         let ratio = w.graph().scalar(1.0, w.dtype());

@@ -6,6 +6,14 @@
 //!     r = m̂ / (√v̂ + ε)
 //!     w ← w − η · φ(‖w‖) / ‖r + λ·w‖ · (r + λ·w)
 //! ```
+//! LANS (arXiv 2006.13484) moves along two directions at once, each with a trust ratio of its own:
+//!
+//! ```text
+//!     g ← g / (‖g‖ + ε) for each tensor, then m and v as above
+//!     u_m = m̂ / (√v̂ + ε) + λ·w;  u_g = g / (√v̂ + ε) + λ·w
+//!     w ← w − η · (β1 · φ(‖w‖)/‖u_m‖ · u_m + (1 − β1) · φ(‖w‖)/‖u_g‖ · u_g)
+//! ```
+//!
 //! The layer of the paper is one parameter tensor. With ε → 0 and λ = 0 the trust ratio divides the bias correction out
 //! again: it matters to decay, and to tensors that are not adapted. A constant factor on all gradients changes nothing but
 //! through ε and the clip.
@@ -16,8 +24,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::stages::{
-    self, Adam, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp, add_decayed_weights, apply,
-    scale, scale_by_adam, trust_ratio,
+    self, Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp,
+    add_decayed_weights, apply, scale, scale_by_adam, trust_ratio,
 };
 use super::{OptimizerError, Updated, Variable, above_zero, below_one};
 use crate::graph::Tensor;
@@ -38,6 +46,7 @@ pub struct LambConfig {
     pub weight_decay_mode: WeightDecayMode,
     /// Patterns of the tensors that do not decay.
     pub exclude_from_weight_decay: Vec<String>,
+    pub direction: Direction,
     pub adaptation: Adaptation,
     pub phi: Phi,
     /// Bounds of the trust ratio; none if left out.
@@ -53,6 +62,18 @@ pub enum WeightDecayMode {
     Decoupled,
     /// To the gradient, before the moments: g + λ·w (apex `adam_w_mode=False`).
     L2,
+}
+
+/// What a step moves along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The momentum alone: LAMB.
+    #[default]
+    Momentum,
+    /// The momentum with weight β1 and the gradient itself with weight 1 − β1 (or 1, without `grad_averaging`), each with
+    /// its own weight decay and trust ratio: LANS.
+    MomentumAndGradient,
 }
 
 /// Which tensors get a trust ratio; the others are updated with ratio 1.
@@ -86,10 +107,12 @@ pub enum LambPreset {
     Optax,
     /// mlcommons/training `lamb_optimizer_v1.py`.
     Mlperf,
+    /// szhengac/apex, branch lans, `multi_tensor_lans.cu`: gradients normalised by tensor, every tensor adapted.
+    Lans,
 }
 
 impl LambPreset {
-    pub const ALL: [LambPreset; 7] = [
+    pub const ALL: [LambPreset; 8] = [
         LambPreset::Paper,
         LambPreset::Albert,
         LambPreset::Apex,
@@ -97,6 +120,7 @@ impl LambPreset {
         LambPreset::Deepspeed,
         LambPreset::Optax,
         LambPreset::Mlperf,
+        LambPreset::Lans,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -108,6 +132,7 @@ impl LambPreset {
             LambPreset::Deepspeed => "deepspeed",
             LambPreset::Optax => "optax",
             LambPreset::Mlperf => "mlperf",
+            LambPreset::Lans => "lans",
         }
     }
 
@@ -124,6 +149,7 @@ impl LambPreset {
             weight_decay: 0.01,
             weight_decay_mode: WeightDecayMode::Decoupled,
             exclude_from_weight_decay: super::default_exclusions(),
+            direction: Direction::Momentum,
             adaptation: Adaptation::AsWeightDecay,
             phi: Phi::Identity,
             ratio_clamp: None,
@@ -155,6 +181,12 @@ impl LambPreset {
                 ..paper
             },
             LambPreset::Mlperf => LambConfig { gradient_clip: clip(ClipFormula::Tensorflow), ..paper },
+            LambPreset::Lans => LambConfig {
+                gradient_clip: GradientClip::PerTensor,
+                direction: Direction::MomentumAndGradient,
+                adaptation: Adaptation::All,
+                ..paper
+            },
         }
     }
 }
@@ -220,13 +252,23 @@ impl LambConfig {
             WeightDecayMode::Decoupled => (0.0, lambda),
         };
         let g = add_decayed_weights(x.gradient, w, into_gradient);
-        let (r, m, v) = scale_by_adam(&adam, g, x.slots[0], x.slots[1], t);
-        let u = add_decayed_weights(r, w, into_update);
-        let ratio = match x.treatment.adapted {
-            true => trust_ratio(self.phi, self.ratio_clamp, w, u),
-            false => w.graph().scalar(1.0, w.dtype()),
+        let AdamScaled { r, m, v, denominator } = scale_by_adam(&adam, g, x.slots[0], x.slots[1], t);
+        let scaled_by_trust_ratio = |r: Tensor<'g>| {
+            let u = add_decayed_weights(r, w, into_update);
+            if !x.treatment.adapted {
+                return (u, w.graph().scalar(1.0, w.dtype()));
+            }
+            let ratio = trust_ratio(self.phi, self.ratio_clamp, w, u);
+            (scale(ratio, u), ratio)
         };
-        let u = if x.treatment.adapted { scale(ratio, u) } else { u };
+        let (u, ratio) = scaled_by_trust_ratio(r);
+        let u = match self.direction {
+            Direction::Momentum => u,
+            Direction::MomentumAndGradient => {
+                let (u_g, _) = scaled_by_trust_ratio(g / denominator);
+                self.beta1 * u + adam.share() * u_g
+            }
+        };
         let learning_rate = stages::corrected_learning_rate(&adam, learning_rate, t);
         Updated { weight: apply(w, learning_rate, u), slots: vec![m, v], trust_ratio: ratio }
     }
@@ -244,6 +286,10 @@ impl LambConfig {
         let mode = match self.weight_decay_mode {
             WeightDecayMode::Decoupled => "added to the direction, inside the trust ratio",
             WeightDecayMode::L2 => "added to the gradient (L2)",
+        };
+        let direction = match self.direction {
+            Direction::Momentum => "the momentum",
+            Direction::MomentumAndGradient => "β1 · the momentum + (1 − β1) · the gradient, each with its trust ratio",
         };
         let adaptation = match &self.adaptation {
             Adaptation::All => "every tensor".to_string(),
@@ -264,6 +310,7 @@ impl LambConfig {
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", format!("{}, {mode}", self.weight_decay)),
             ("no weight decay", super::or_none(&self.exclude_from_weight_decay)),
+            ("direction", direction.to_string()),
             ("trust ratio", format!("{phi} / ‖u‖{clamp}; 1 where a norm is 0")),
             ("trust ratio for", adaptation),
         ]

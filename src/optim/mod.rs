@@ -5,7 +5,7 @@
 //!
 //! ```toml
 //! [optimizer]
-//! preset = "nvlamb"              # paper, albert, apex, nvlamb, deepspeed, optax, mlperf; or kind = "adamw" | "lars"
+//! preset = "nvlamb"              # paper, albert, apex, nvlamb, deepspeed, optax, mlperf, lans; or kind = "adamw" | "lars"
 //! weight_decay = 0.02            # any knob overrides the preset's
 //! ```
 
@@ -18,11 +18,11 @@ mod stages;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use adamw::AdamWConfig;
-pub use lamb::{Adaptation, LambConfig, LambPreset, WeightDecayMode};
+pub use lamb::{Adaptation, Direction, LambConfig, LambPreset, WeightDecayMode};
 pub use lars::{LarsConfig, LarsOrder};
 pub use stages::{
-    Adam, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp, add_decayed_weights, apply,
-    global_norm, norm, scale_by_adam, trust_ratio,
+    Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp, add_decayed_weights,
+    apply, global_norm, norm, scale_by_adam, trust_ratio,
 };
 
 use crate::graph::Tensor;
@@ -192,7 +192,7 @@ pub struct Update<'g> {
     pub weights: Vec<Tensor<'g>>,
     /// The slots of the first tensor, then of the second, …, each in the order of [`OptimizerConfig::slots`].
     pub slots: Vec<Vec<Tensor<'g>>>,
-    /// A scalar for each tensor; 1 where no ratio applies.
+    /// A scalar for each tensor; 1 where no ratio applies. Of LANS's two, the momentum's.
     pub trust_ratios: Vec<Tensor<'g>>,
     /// The norm of all gradients together, before clipping.
     pub gradient_norm: Tensor<'g>,
@@ -252,7 +252,8 @@ impl Optimizer {
         t: Tensor<'g>,
     ) -> Update<'g> {
         let gradient_norm = global_norm(gradients);
-        let clipped = self.config.gradient_clip().clip(gradients, gradient_norm);
+        let decayed: Vec<bool> = self.treatments.iter().map(|treatment| treatment.decayed).collect();
+        let clipped = self.config.gradient_clip().clip(gradients, gradient_norm, &decayed);
         let mut update = Update { weights: Vec::new(), slots: Vec::new(), trust_ratios: Vec::new(), gradient_norm };
         for (i, &treatment) in self.treatments.iter().enumerate() {
             let variable = Variable { weight: weights[i], gradient: clipped[i], slots: slots[i].clone(), treatment };
@@ -293,6 +294,7 @@ fn not_negative(key: &'static str, value: f64) -> Result<(), OptimizerError> {
 fn validate_clip(clip: GradientClip) -> Result<(), OptimizerError> {
     match clip {
         GradientClip::GlobalNorm { max, .. } => above_zero("gradient_clip.global_norm.max", max),
+        GradientClip::PerGroup { max, .. } => above_zero("gradient_clip.per_group.max", max),
         GradientClip::None | GradientClip::PerTensor => Ok(()),
     }
 }

@@ -39,6 +39,13 @@ pub enum GradientClip {
         #[serde(default)]
         formula: ClipFormula,
     },
+    /// By the norms of two groups, those tensors that decay and those that do not, each to at most `max`: what a
+    /// framework does that clips by parameter groups (DeepSpeed's FusedLamb).
+    PerGroup {
+        max: f64,
+        #[serde(default)]
+        formula: ClipFormula,
+    },
     /// Each tensor by its own norm, whatever it is: g / (‖g‖ + 10⁻⁶). LANS, arXiv 2006.13484.
     PerTensor,
 }
@@ -56,22 +63,52 @@ pub enum ClipFormula {
     DistributedFusedLamb,
 }
 
+impl ClipFormula {
+    /// What gradients of the norm `n` are multiplied by.
+    fn factor(self, n: Tensor<'_>, c: f64) -> Tensor<'_> {
+        match self {
+            ClipFormula::Tensorflow => c / n.maximum(n.filled(c)),
+            ClipFormula::Apex => 1.0 / (n / c).maximum(n.filled(1.0)),
+            ClipFormula::DistributedFusedLamb => (c / (n + 1e-6)).minimum(n.filled(1.0)),
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            ClipFormula::Tensorflow => "g · c / max(n, c)",
+            ClipFormula::Apex => "g / max(1, n / c)",
+            ClipFormula::DistributedFusedLamb => "g · min(1, c / (n + 1e-6))",
+        }
+    }
+}
+
 impl GradientClip {
-    /// The clipped gradients; `global_norm` is the norm of all of them together.
-    pub(super) fn clip<'g>(self, gradients: &[Tensor<'g>], global_norm: Tensor<'g>) -> Vec<Tensor<'g>> {
-        let n = global_norm;
-        let factor = match self {
-            GradientClip::None => return gradients.to_vec(),
-            GradientClip::PerTensor => {
-                return gradients.iter().map(|&g| scale(1.0 / (norm(g) + 1e-6), g)).collect();
+    /// The clipped gradients; `norm_of_all` is that of all of them together, `decayed` says which tensors decay.
+    pub(super) fn clip<'g>(
+        self,
+        gradients: &[Tensor<'g>],
+        norm_of_all: Tensor<'g>,
+        decayed: &[bool],
+    ) -> Vec<Tensor<'g>> {
+        let all = gradients.iter().copied();
+        match self {
+            GradientClip::None => gradients.to_vec(),
+            GradientClip::PerTensor => all.map(|g| scale(1.0 / (norm(g) + 1e-6), g)).collect(),
+            GradientClip::GlobalNorm { max, formula } => {
+                let factor = formula.factor(norm_of_all, max);
+                all.map(|g| scale(factor, g)).collect()
             }
-            GradientClip::GlobalNorm { max: c, formula } => match formula {
-                ClipFormula::Tensorflow => c / n.maximum(n.filled(c)),
-                ClipFormula::Apex => 1.0 / (n / c).maximum(n.filled(1.0)),
-                ClipFormula::DistributedFusedLamb => (c / (n + 1e-6)).minimum(n.filled(1.0)),
-            },
-        };
-        gradients.iter().map(|&g| scale(factor, g)).collect()
+            GradientClip::PerGroup { max, formula } => {
+                let factor = |group: bool| {
+                    let members: Vec<Tensor> =
+                        all.clone().zip(decayed).filter(|(_, d)| **d == group).map(|(g, _)| g).collect();
+                    (!members.is_empty()).then(|| formula.factor(global_norm(&members), max))
+                };
+                let factors = [factor(false), factor(true)];
+                let clipped = all.zip(decayed).map(|(g, &d)| factors[d as usize].map_or(g, |factor| scale(factor, g)));
+                clipped.collect()
+            }
+        }
     }
 
     pub(super) fn describe(self) -> String {
@@ -79,12 +116,10 @@ impl GradientClip {
             GradientClip::None => "none".to_string(),
             GradientClip::PerTensor => "each tensor to norm 1: g / (‖g‖ + 1e-6)".to_string(),
             GradientClip::GlobalNorm { max, formula } => {
-                let formula = match formula {
-                    ClipFormula::Tensorflow => "g · c / max(n, c)",
-                    ClipFormula::Apex => "g / max(1, n / c)",
-                    ClipFormula::DistributedFusedLamb => "g · min(1, c / (n + 1e-6))",
-                };
-                format!("global norm n to at most c = {max}: {formula}")
+                format!("global norm n to at most c = {max}: {}", formula.text())
+            }
+            GradientClip::PerGroup { max, formula } => {
+                format!("norm n of the tensors that decay, and of the others, to at most c = {max}: {}", formula.text())
             }
         }
     }
@@ -124,6 +159,25 @@ pub struct Adam {
     pub grad_averaging: bool,
 }
 
+impl Adam {
+    /// β3: the weight with which the new gradient enters m.
+    pub fn share(&self) -> f64 {
+        if self.grad_averaging { 1.0 - self.beta1 } else { 1.0 }
+    }
+}
+
+/// What [`scale_by_adam`] makes.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamScaled<'g> {
+    /// The direction m̂ / (√v̂ + ε).
+    pub r: Tensor<'g>,
+    /// The new moments.
+    pub m: Tensor<'g>,
+    pub v: Tensor<'g>,
+    /// √v̂ + ε, by which other directions than m̂ can be divided.
+    pub denominator: Tensor<'g>,
+}
+
 /// 1 − βᵗ for a scalar t ≥ 1, accurate where βᵗ is close to 1 (with β = 0.999 the difference of the two loses four digits
 /// of f32): with y = t·ln β, 1 − eʸ = −2·tanh(y/2) / (1 − tanh(y/2)).
 fn one_minus_power<'g>(beta: f64, t: Tensor<'g>) -> Tensor<'g> {
@@ -136,16 +190,9 @@ fn one_minus_power<'g>(beta: f64, t: Tensor<'g>) -> Tensor<'g> {
 /// v ← β2·v + (1 − β2)·g²         v̂ = v / (1 − β2ᵗ)
 /// r = m̂ / (√v̂ + ε)
 /// ```
-/// Returns r and the new moments. `t` is the update's number, from 1, a scalar of g's type.
-pub fn scale_by_adam<'g>(
-    adam: &Adam,
-    g: Tensor<'g>,
-    m: Tensor<'g>,
-    v: Tensor<'g>,
-    t: Tensor<'g>,
-) -> (Tensor<'g>, Tensor<'g>, Tensor<'g>) {
-    let share = if adam.grad_averaging { 1.0 - adam.beta1 } else { 1.0 };
-    let m = adam.beta1 * m + share * g;
+/// `t` is the update's number, from 1, a scalar of g's type.
+pub fn scale_by_adam<'g>(adam: &Adam, g: Tensor<'g>, m: Tensor<'g>, v: Tensor<'g>, t: Tensor<'g>) -> AdamScaled<'g> {
+    let m = adam.beta1 * m + adam.share() * g;
     let v = adam.beta2 * v + (1.0 - adam.beta2) * g.square();
     let (m_hat, v_hat) = match adam.bias_correction {
         BiasCorrection::InUpdate => {
@@ -157,7 +204,7 @@ pub fn scale_by_adam<'g>(
         EpsilonPlace::OutsideSqrt => v_hat.sqrt() + adam.epsilon,
         EpsilonPlace::InsideSqrt => (v_hat + adam.epsilon).sqrt(),
     };
-    (m_hat / denominator, m, v)
+    AdamScaled { r: m_hat / denominator, m, v, denominator }
 }
 
 /// The learning rate with [`BiasCorrection::LearningRateOnly`] applied, unchanged otherwise.

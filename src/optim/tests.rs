@@ -67,6 +67,7 @@ fn presets_differ_where_their_sources_do() {
     assert_eq!(treatments("preset = 'apex'\nweight_decay = 0"), [(true, false), (false, false), (false, false)]);
     assert_eq!(treatments("preset = 'nvlamb'"), everyone);
     assert_eq!(treatments("preset = 'deepspeed'"), everyone);
+    assert_eq!(treatments("preset = 'lans'"), everyone);
     assert_eq!(treatments("preset = 'optax'"), [(true, true); 3]);
     assert_eq!(treatments("kind = 'adamw'"), [(true, false), (false, false), (false, false)]);
 }

@@ -1,0 +1,297 @@
+//! LAMB as its implementations have it, each formula written here once more in plain arithmetic, from its source and not
+//! from `optim`: several steps on tensors of several kinds, in f64, to twelve digits.
+
+use lambert::eval::{Value, evaluate_values};
+use lambert::graph::{Graph, Tensor};
+use lambert::optim::{Optimizer, OptimizerConfig};
+use lambert::shape::{DType, Shape};
+
+/// A weight, a bias, a LayerNorm scale, and a bias that starts at zero.
+const NAMES: [&str; 4] = ["a.dense.weight", "a.dense.bias", "a.LayerNorm.weight", "b.dense.bias"];
+const SIZES: [usize; 4] = [12, 5, 4, 3];
+const STEPS: usize = 5;
+const RATE: f64 = 0.01;
+
+type Tensors = Vec<Vec<f64>>;
+
+/// Numbers that look drawn; tensor 3 is zero at first. Gradients vary in size from step to step, so that clips bite in
+/// some and not in others.
+fn weights() -> Tensors {
+    let value =
+        |i: usize, k: usize| if i == 3 { 0.0 } else { (1.3 * (7 * i + k) as f64 + 0.4).sin() * (1.0 + i as f64) };
+    (0..4).map(|i| (0..SIZES[i]).map(|k| value(i, k)).collect()).collect()
+}
+
+fn gradients(step: usize) -> Tensors {
+    let size = [0.02, 3.0, 0.4, 0.1, 1.7][step];
+    let value = |i: usize, k: usize| size * (0.9 * (11 * i + 5 * k + 3 * step) as f64 + 1.1).cos();
+    (0..4).map(|i| (0..SIZES[i]).map(|k| value(i, k)).collect()).collect()
+}
+
+/// The weights after [`STEPS`] updates by the graph.
+fn by_graph(settings: &str) -> Tensors {
+    let config: OptimizerConfig = toml::from_str(settings).unwrap();
+    let optimizer = Optimizer::new(&config, &NAMES).unwrap();
+    let graph = Graph::new("update");
+    let tensors = |kind: &str| -> Vec<Tensor> {
+        let one = |i: usize| graph.parameter(format!("{kind}{i}"), Shape::new(DType::F64, [SIZES[i]]));
+        (0..4).map(one).collect()
+    };
+    let (w, g, m, v) = (tensors("w"), tensors("g"), tensors("m"), tensors("v"));
+    let slots: Vec<Vec<Tensor>> = m.into_iter().zip(v).map(|(m, v)| vec![m, v]).collect();
+    let scalar = |name: &str| graph.parameter(name, Shape::new(DType::F64, []));
+    let update = optimizer.update(&w, &g, &slots, scalar("rate"), scalar("t"));
+    let mut outputs = update.weights.clone();
+    outputs.extend(update.slots.iter().map(|slots| slots[0]));
+    outputs.extend(update.slots.iter().map(|slots| slots[1]));
+    let computation = graph.finish(&outputs);
+
+    let zeros: Tensors = SIZES.map(|size| vec![0.0; size]).to_vec();
+    let (mut w, mut m, mut v) = (weights(), zeros.clone(), zeros);
+    for step in 0..STEPS {
+        let value = |x: &Vec<f64>| Value::from_f64(Shape::new(DType::F64, [x.len()]), x.clone());
+        let scalar = |x: f64| Value::from_f64(Shape::new(DType::F64, []), vec![x]);
+        let mut arguments: Vec<Value> = [&w, &gradients(step), &m, &v].into_iter().flatten().map(value).collect();
+        arguments.extend([scalar(RATE), scalar((step + 1) as f64)]);
+        let outputs = evaluate_values(&computation, &arguments).unwrap();
+        let read = |from: usize| -> Tensors { outputs[from..from + 4].iter().map(Value::to_f64).collect() };
+        (w, m, v) = (read(0), read(4), read(8));
+    }
+    w
+}
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The norm of several tensors together.
+fn norm_of<'a>(all: impl Iterator<Item = &'a Vec<f64>>) -> f64 {
+    all.map(|x| norm(x).powi(2)).sum::<f64>().sqrt()
+}
+
+fn decays(i: usize) -> bool {
+    i == 0
+}
+
+/// ‖w‖ / ‖u‖, and 1 where there is no ratio.
+fn ratio(w_norm: f64, u_norm: f64) -> f64 {
+    if w_norm > 0.0 && u_norm > 0.0 { w_norm / u_norm } else { 1.0 }
+}
+
+/// One tensor of one step, as each source writes it: `t` from 1.
+struct Moments<'a> {
+    m: &'a mut Vec<f64>,
+    v: &'a mut Vec<f64>,
+}
+
+impl Moments<'_> {
+    /// m ← β1·m + β3·g, v ← β2·v + (1 − β2)·g²
+    fn see(&mut self, g: &[f64], beta3: f64) {
+        for (k, g) in g.iter().enumerate() {
+            self.m[k] = 0.9 * self.m[k] + beta3 * g;
+            self.v[k] = 0.999 * self.v[k] + (1.0 - 0.999) * g * g;
+        }
+    }
+
+    /// The direction of element k.
+    fn direction(&self, of: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+        self.m.iter().zip(self.v.iter()).map(|(m, v)| of(*m, *v)).collect()
+    }
+}
+
+fn corrected(t: f64) -> (f64, f64) {
+    (1.0 - 0.9f64.powf(t), 1.0 - 0.999f64.powf(t))
+}
+
+/// The weights after [`STEPS`] updates, each of `one(i, t, w, g, moments)`, from gradients that `clip` has seen.
+fn by_hand(
+    clip: impl Fn(Tensors) -> Tensors,
+    one: impl Fn(usize, f64, &[f64], &[f64], &mut Moments) -> Vec<f64>,
+) -> Tensors {
+    let zeros: Tensors = SIZES.map(|size| vec![0.0; size]).to_vec();
+    let (mut w, mut m, mut v) = (weights(), zeros.clone(), zeros);
+    for step in 0..STEPS {
+        let g = clip(gradients(step));
+        for i in 0..4 {
+            let mut moments = Moments { m: &mut m[i], v: &mut v[i] };
+            let u = one(i, (step + 1) as f64, &w[i], &g[i], &mut moments);
+            w[i].iter_mut().zip(u).for_each(|(w, u)| *w -= RATE * u);
+        }
+    }
+    w
+}
+
+fn scaled(x: &[f64], factor: f64) -> Vec<f64> {
+    x.iter().map(|x| factor * x).collect()
+}
+
+/// u + λ·w
+fn plus(u: Vec<f64>, lambda: f64, w: &[f64]) -> Vec<f64> {
+    u.iter().zip(w).map(|(u, w)| u + lambda * w).collect()
+}
+
+fn unclipped(g: Tensors) -> Tensors {
+    g
+}
+
+/// tf.clip_by_global_norm to 1, and apex's g / (n / c) if n > c, which is the same number.
+fn clipped_globally(g: Tensors) -> Tensors {
+    let n = norm_of(g.iter());
+    g.iter().map(|g| scaled(g, if n > 1.0 { 1.0 / n } else { 1.0 })).collect()
+}
+
+#[track_caller]
+fn agree(settings: &str, expected: Tensors) {
+    let found = by_graph(settings);
+    for (name, (found, expected)) in NAMES.iter().zip(found.iter().zip(&expected)) {
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() <= 1e-12 * (1.0 + b.abs()), "{settings}: {name} {found:?}, expected {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn googles_code_has_no_bias_correction_and_excludes_biases_and_layer_norm() {
+    agree(
+        "preset = 'albert'",
+        by_hand(clipped_globally, |i, _, w, g, moments| {
+            moments.see(g, 1.0 - 0.9);
+            let u = moments.direction(|m, v| m / (v.sqrt() + 1e-6));
+            if !decays(i) {
+                return u;
+            }
+            let u = plus(u, 0.01, w);
+            scaled(&u, ratio(norm(w), norm(&u)))
+        }),
+    );
+}
+
+#[test]
+fn paper_mlperf_apex_nvlamb_and_optax_correct_the_bias_and_differ_in_whom_they_adapt() {
+    let lamb = |decay: f64, adapted: fn(usize) -> bool| {
+        move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
+            moments.see(g, 1.0 - 0.9);
+            let (c1, c2) = corrected(t);
+            let u = moments.direction(|m, v| (m / c1) / ((v / c2).sqrt() + 1e-6));
+            let u = if decays(i) { plus(u, decay, w) } else { u };
+            if adapted(i) { scaled(&u, ratio(norm(w), norm(&u))) } else { u }
+        }
+    };
+    agree("preset = 'paper'", by_hand(unclipped, lamb(0.01, decays)));
+    agree("preset = 'mlperf'", by_hand(clipped_globally, lamb(0.01, decays)));
+    agree("preset = 'apex'", by_hand(clipped_globally, lamb(0.01, decays)));
+    agree("preset = 'apex'\nweight_decay = 0", by_hand(clipped_globally, lamb(0.0, |_| false)));
+    agree("preset = 'nvlamb'", by_hand(clipped_globally, lamb(0.01, |_| true)));
+    agree("preset = 'optax'", by_hand(unclipped, lamb(0.0, |_| true)));
+    agree("adaptation = { exclude = ['*LayerNorm*', 'b.*'] }", by_hand(unclipped, lamb(0.01, |i| i < 2)));
+}
+
+#[test]
+fn deepspeed_corrects_the_learning_rate_and_clamps_the_ratio() {
+    let kernel = |low: f64, high: f64, corrects: bool| {
+        move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
+            moments.see(g, 1.0 - 0.9);
+            let u = moments.direction(|m, v| m / (v.sqrt() + 1e-8));
+            let u = if decays(i) { plus(u, 0.01, w) } else { u };
+            let (c1, c2) = corrected(t);
+            let rate = if corrects { c2.sqrt() / c1 } else { 1.0 };
+            let both = norm(w) > 0.0 && norm(&u) > 0.0;
+            scaled(&u, rate * if both { (norm(w) / norm(&u)).clamp(low, high) } else { 1.0 })
+        }
+    };
+    agree("preset = 'deepspeed'", by_hand(unclipped, kernel(0.01, 10.0, true)));
+    // Its BERT recipe, with gradients clipped by parameter groups, as its combined scale does.
+    let by_group = |g: Tensors| -> Tensors {
+        let factor = |group: bool| {
+            let members = g.iter().enumerate().filter(|(i, _)| decays(*i) == group).map(|(_, g)| g);
+            (1.0 / (norm_of(members) + 1e-6)).min(1.0)
+        };
+        g.iter().enumerate().map(|(i, g)| scaled(g, factor(decays(i)))).collect()
+    };
+    agree(
+        "preset = 'deepspeed'\nbias_correction = 'none'\nratio_clamp = { min = 0.01, max = 0.3 }\n\
+         gradient_clip = { per_group = { max = 1.0, formula = 'distributed_fused_lamb' } }",
+        by_hand(by_group, kernel(0.01, 0.3, false)),
+    );
+}
+
+#[test]
+fn apexes_l2_mode_puts_the_decay_into_the_gradient_and_gradients_may_enter_whole() {
+    // DistributedFusedLAMB's clip: c / (n + 1e-6), at most 1.
+    let clip = |g: Tensors| -> Tensors {
+        let n = norm_of(g.iter());
+        g.iter().map(|g| scaled(g, (0.5 / (n + 1e-6)).min(1.0))).collect()
+    };
+    agree(
+        "preset = 'apex'\nweight_decay_mode = 'l2'\ngrad_averaging = false\n\
+         gradient_clip = { global_norm = { max = 0.5, formula = 'distributed_fused_lamb' } }",
+        by_hand(clip, |i, t, w, g, moments| {
+            let g = if decays(i) { plus(g.to_vec(), 0.01, w) } else { g.to_vec() };
+            moments.see(&g, 1.0);
+            let (c1, c2) = corrected(t);
+            let u = moments.direction(|m, v| (m / c1) / ((v / c2).sqrt() + 1e-6));
+            if decays(i) { scaled(&u, ratio(norm(w), norm(&u))) } else { u }
+        }),
+    );
+}
+
+#[test]
+fn gluon_and_pytorch_lamb_clamp_the_weights_norm_and_lambc_the_ratio() {
+    // dmlc/gluon-nlp with bias correction: ε inside the root, ‖w‖ in [1e-3, 10].
+    agree(
+        "preset = 'optax'\nepsilon_place = 'inside_sqrt'\nphi = { clamp = { min = 0.001, max = 10.0 } }",
+        by_hand(unclipped, |_, t, w, g, moments| {
+            moments.see(g, 1.0 - 0.9);
+            let (c1, c2) = corrected(t);
+            let u = moments.direction(|m, v| (m / c1) / (v / c2 + 1e-6).sqrt());
+            let both = norm(w) > 0.0 && norm(&u) > 0.0;
+            scaled(&u, if both { norm(w).clamp(1e-3, 10.0) / norm(&u) } else { 1.0 })
+        }),
+    );
+    // cybertronai/pytorch-lamb: no correction, ‖w‖ at most 10; here 2, which the weights reach.
+    agree(
+        "preset = 'optax'\nbias_correction = 'none'\nphi = { clamp = { min = 0.0, max = 2.0 } }",
+        by_hand(unclipped, |_, _, w, g, moments| {
+            moments.see(g, 1.0 - 0.9);
+            let u = moments.direction(|m, v| m / (v.sqrt() + 1e-6));
+            scaled(&u, ratio(norm(w).min(2.0), norm(&u)))
+        }),
+    );
+    // timm's LAMBC: the ratio is at most 1.
+    agree(
+        "preset = 'apex'\nratio_clamp = { min = 0.0, max = 1.0 }",
+        by_hand(clipped_globally, |i, t, w, g, moments| {
+            moments.see(g, 1.0 - 0.9);
+            let (c1, c2) = corrected(t);
+            let u = moments.direction(|m, v| (m / c1) / ((v / c2).sqrt() + 1e-6));
+            if !decays(i) {
+                return u;
+            }
+            let u = plus(u, 0.01, w);
+            scaled(&u, ratio(norm(w), norm(&u)).min(1.0))
+        }),
+    );
+}
+
+#[test]
+fn lans_moves_along_momentum_and_gradient_each_with_its_ratio() {
+    let normalised = |g: Tensors| -> Tensors { g.iter().map(|g| scaled(g, 1.0 / (norm(g) + 1e-6))).collect() };
+    let lans = |beta3: f64| {
+        move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
+            moments.see(g, beta3);
+            let (c1, c2) = corrected(t);
+            let lambda = if decays(i) { 0.01 } else { 0.0 };
+            let denominators: Vec<f64> = moments.v.iter().map(|v| (v / c2).sqrt() + 1e-6).collect();
+            let over = |x: Vec<f64>| -> Vec<f64> { x.iter().zip(&denominators).map(|(x, d)| x / d).collect() };
+            let u_m = plus(over(moments.m.iter().map(|m| m / c1).collect()), lambda, w);
+            let u_g = plus(over(g.to_vec()), lambda, w);
+            let (r_m, r_g) = (ratio(norm(w), norm(&u_m)), ratio(norm(w), norm(&u_g)));
+            u_m.iter().zip(&u_g).map(|(m, g)| 0.9 * r_m * m + beta3 * r_g * g).collect()
+        }
+    };
+    agree("preset = 'lans'", by_hand(normalised, lans(1.0 - 0.9)));
+    agree("preset = 'lans'\ngrad_averaging = false", by_hand(normalised, lans(1.0)));
+    // Without momentum it is the gradient's direction alone.
+    let paper = by_graph("preset = 'lans'\nbeta1 = 0.0");
+    agree("preset = 'lans'\nbeta1 = 0.0\ndirection = 'momentum'", paper);
+}
