@@ -85,7 +85,9 @@ pub const PACKAGES: &[Package] = &[
     },
     Package {
         platform: Platform::Cuda,
-        // The NVIDIA wheels are those that jax-cuda13-plugin[with-cuda] asks for.
+        // The NVIDIA wheels are those that jax-cuda13-plugin[with-cuda] 0.12.0.1 asks for, and those that these ask for;
+        // but for nvidia-cuda-cccl (asked for by nvidia-nvshmem-cu13), which holds headers and CMake files: nothing of it
+        // would be unpacked.
         wheels: &[
             Wheel {
                 name: "jax-cuda13-pjrt",

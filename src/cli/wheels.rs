@@ -332,6 +332,35 @@ mod tests {
     }
 
     #[test]
+    fn cuda_has_every_library_that_jax_installs_with_its_plugin() {
+        let cuda = PACKAGES.iter().find(|package| package.platform == Platform::Cuda).expect("CUDA is pinned");
+        // As jax-cuda13-plugin 0.12.0.1 declares its extra "with-cuda"; the last is asked for by nvidia-cuda-nvcc.
+        for (name, least) in [
+            ("jax-cuda13-pjrt", "0.12.0.1"),
+            ("nvidia-cublas", "13.0.0.19"),
+            ("nvidia-cuda-cupti", "13.0.48"),
+            ("nvidia-cuda-nvcc", "13.0.48"),
+            ("nvidia-cuda-runtime", "13.0.48"),
+            ("nvidia-cudnn-cu13", "9.12.0.46"),
+            ("nvidia-cufft", "12.0.0.15"),
+            ("nvidia-cusolver", "12.0.3.29"),
+            ("nvidia-cusparse", "12.6.2.49"),
+            ("nvidia-nccl-cu13", "2.27.7"),
+            ("nvidia-nvjitlink", "13.0.39"),
+            ("nvidia-cuda-nvrtc", "13.0.48"),
+            ("nvidia-nvshmem-cu13", "3.3.20"),
+            ("nvidia-nvvm", "0"),
+            ("nvidia-cuda-crt", "0"),
+        ] {
+            let wheel = cuda.wheels.iter().find(|wheel| wheel.name == name);
+            let wheel = wheel.unwrap_or_else(|| panic!("{name} is not pinned"));
+            let numbers = |version: &str| -> Vec<u32> { version.split('.').filter_map(|n| n.parse().ok()).collect() };
+            assert!(numbers(wheel.version) >= numbers(least), "{name} {} is older than {least}", wheel.version);
+        }
+        assert_eq!(cuda.wheels.len(), 15);
+    }
+
+    #[test]
     fn of_a_wheel_only_plugin_and_libraries_are_unpacked() {
         for (platform, path, wanted) in [
             (Platform::Tpu, "libtpu/libtpu.so", true),

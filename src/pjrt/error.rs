@@ -18,9 +18,15 @@ pub enum PjrtError {
         version.1
     )]
     Absent { function: &'static str, plugin: PathBuf, version: (i32, i32) },
-    #[error("the PJRT plugin {} cannot be opened: {reason}", path.display())]
+    #[error(
+        "the PJRT plugin {} cannot be opened: {reason}; name the file of a plugin for this machine, or install one with \
+         `lambert plugin install cpu`", path.display()
+    )]
     Open { path: PathBuf, reason: String },
-    #[error("{} is a shared library but no PJRT plugin: it does not export GetPjrtApi", path.display())]
+    #[error(
+        "{} is a shared library but no PJRT plugin: it does not export GetPjrtApi; name the file of a plugin, or install \
+         one with `lambert plugin install cpu`", path.display()
+    )]
     NotAPlugin { path: PathBuf },
     #[error(
         "the plugin {} has PJRT C API {}.{}, and this program requires major version {} and at least minor version {}: \
