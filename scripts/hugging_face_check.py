@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds `lambert export` and `lambert import` against transformers and torch.
 
-    hugging_face_check.py exported DIR [--logits FILE] [--tokens FILE]
+    hugging_face_check.py exported DIR [--logits FILE]
         DIR was written by `lambert export`. Loads AutoTokenizer, BertForPreTraining, BertForMaskedLM and BertModel and
         requires that no tensor is missing, unexpected (beyond the heads that a class does not have) or mismatched, and
         that loading emits no warning. FILE of --logits is a safetensors file of what lambert computed from DIR's weights:
@@ -10,8 +10,11 @@
         and, with V = vocab_size, without padding, either or both of
             prediction_logits                           f32[B,S,V]: compared where attention_mask is 1
             masked_lm_positions, masked_lm_logits       i32[B,P], f32[B,P,V]: compared at these positions
-        They must agree within 1e-4. FILE of --tokens has one JSON object a
-        line, {"text": "…", "ids": [1, 2, 3]}: the ids of the text without special tokens.
+        They must agree within 1e-4.
+
+    hugging_face_check.py tokenizer LAMBERT DIR [TEXT …]
+        LAMBERT is the program, DIR a tokenizer. The ids of `lambert tokenizer encode` must be those of AutoTokenizer for
+        every line of the TEXT files (.txt, or .jsonl with a key "text") and for lines that go wrong easily.
 
     hugging_face_check.py imported LAMBERT DIR
         LAMBERT is the program. Writes directories DIR/NAME as save_pretrained (of today and of other times) wrote them,
@@ -28,6 +31,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -81,7 +85,7 @@ def everything_said():
         logger.removeHandler(handler)
 
 
-def check_exported(directory, logits_file, tokens_file):
+def check_exported(directory, logits_file):
     with everything_said() as said:
         tokenizer = AutoTokenizer.from_pretrained(directory)
     require(not said, f"AutoTokenizer warned: {said}")
@@ -118,13 +122,43 @@ def check_exported(directory, logits_file, tokens_file):
 
     if logits_file:
         check_logits(pretraining, load_file(logits_file))
-    if tokens_file:
-        lines = [json.loads(line) for line in tokens_file.read_text().splitlines() if line]
-        require(lines, f"{tokens_file} is empty")
-        for line in lines:
-            ids = tokenizer(line["text"], add_special_tokens=False)["input_ids"]
-            require(ids == line["ids"], f"{line['text']!r}: AutoTokenizer {ids}, lambert {line['ids']}")
-        passed(f"token ids equal on {len(lines)} texts")
+
+
+# Other scripts, marks that combine, characters that are cleaned away or are a white space of their own, words at the limit
+# of a hundred characters, special tokens as text, and halves of all these.
+NASTY = [
+    "", " ", "\t", "\r", "word\rword", "a\u0000b\ufffdc", "\u0007bell \u001bescape\u007f", "\u200bzero\u200bwidth\u200d\ufeff",
+    "no\u00a0break \u3000 wide\u2028line\u2029paragraph\u0085next", "\u00ad soft-\u00adhyphen",
+    "Café naïve Ångström Ærøskøbing straße ſ İstanbul ıı Σίσυφος ΣΑΣ", "Cafe\u0301 e\u0301\u0327 \u0301alone o\u0308\u0304",
+    "你好，世界。这是测试", "日本語のテキスト、カタカナとｶﾅ", "한국어 문장입니다", "\U00020000\U0002a6df rare Han", "\uf900\u3400 more Han",
+    "Привет, мир! ёж Ёж", "مرحبا بالعالم ـ", "שלום עולם", "नमस्ते दुनिया", "สวัสดีชาวโลก", "Ａｂｃ１２３ ﬁ ﬀ ½ ² ① Ⅷ",
+    "emoji 😀👍🏽👨‍👩‍👧‍👦🇩🇪❤️ end", "$ £ € ¥ ₿ + < = > ^ ` | ~ © ® ™ ° ± × ÷", "¿Qué? ¡Sí! «oui» „ja“ ‚nein‘ … — – ‐ ‑ ―",
+    "[MASK] [CLS] [SEP] [PAD] [UNK] [mask] [ MASK ]", "a[MASK]b[SEP]", "##ing ## # un##able", "[unused0] [unused1]",
+    "x" * 99, "x" * 100, "x" * 101, "é" * 100, "e\u0301" * 60, "ß" * 101, "a-" * 150, "." * 300, "word " * 3000,
+    "http://user@example.org:80/path?q=1&r=%20#f", "3.14 1,000,000 1e-6 0x7f 12:30 2024-01-02", "don't can't o'clock rock'n'roll",
+    "\ud7ff\ue000\ufffe\U0010ffff private", "\u0378\u0379 unassigned", "\u202eleft\u202c \u2066isolate\u2069", "\u180e\u2060joined",
+]
+
+
+def check_tokenizer(lambert, directory, texts):
+    lines = list(NASTY)
+    for path in texts:
+        text = path.read_text(errors="replace")
+        lines += [json.loads(line)["text"] for line in text.splitlines() if line] if path.suffix == ".jsonl" else text.split("\n")
+    # A text may hold line feeds, a line may not.
+    lines = [line for text in lines for line in text.split("\n")]
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    with tempfile.TemporaryDirectory() as scratch:
+        source, out = Path(scratch, "lines.txt"), Path(scratch, "ids.jsonl")
+        source.write_bytes("\n".join(lines).encode() + b"\n")
+        subprocess.run([lambert, "tokenizer", "encode", directory, source, "--out", out], check=True)
+        ours = [json.loads(line) for line in out.read_text().split("\n") if line]
+    require([line["text"] for line in ours] == lines, f"{len(lines)} lines went in, {len(ours)} came out, or they were changed")
+    # In a corpus "[MASK]" is text: five characters in brackets.
+    theirs = tokenizer(lines, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    for line, ids in zip(ours, theirs):
+        require(line["ids"] == ids, f"{line['text'][:200]!r}: AutoTokenizer {ids[:60]}, lambert {line['ids'][:60]}")
+    passed(f"token ids equal on {len(lines)} lines, {sum(map(len, theirs))} tokens, {len(NASTY)} nasty texts among them")
 
 
 def check_logits(model, ours):
@@ -241,14 +275,19 @@ def main():
     exported = verbs.add_parser("exported")
     exported.add_argument("directory", type=Path)
     exported.add_argument("--logits", type=Path)
-    exported.add_argument("--tokens", type=Path)
+    tokenizer = verbs.add_parser("tokenizer")
+    tokenizer.add_argument("lambert", type=Path)
+    tokenizer.add_argument("directory", type=Path)
+    tokenizer.add_argument("text", type=Path, nargs="*")
     imported = verbs.add_parser("imported")
     imported.add_argument("lambert", type=Path)
     imported.add_argument("directory", type=Path)
     args = parser.parse_args()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}", flush=True)
     if args.verb == "exported":
-        check_exported(args.directory, args.logits, args.tokens)
+        check_exported(args.directory, args.logits)
+    elif args.verb == "tokenizer":
+        check_tokenizer(args.lambert, args.directory, args.text)
     else:
         check_imported(args.lambert, args.directory)
 

@@ -1,19 +1,39 @@
-//! `lambert tokenizer`: a WordPiece vocabulary from text.
+//! `lambert tokenizer`: a WordPiece vocabulary from text, and what it makes of text.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::byte_progress::ByteProgress;
-use crate::data::{Input, Trained, VocabularyOptions, find_inputs, train_tokenizer};
+use super::whole_file::write_whole;
+use crate::data::{self, Input, Trained, VocabularyOptions, find_inputs, train_tokenizer};
 use crate::output::{note, print};
 
-/// Make tokenizers.
+/// Make tokenizers, and see what they make of text.
 #[derive(Debug, Subcommand)]
 pub enum Tokenizer {
+    Encode(Encode),
     Train(Train),
+}
+
+/// Write the token ids of every line of a text: one JSON object a line, {"text": …, "ids": […]}, no special tokens.
+#[derive(Debug, Args)]
+pub struct Encode {
+    /// A directory with tokenizer.json or vocab.txt, or such a file.
+    tokenizer: PathBuf,
+    /// The text, in UTF-8.
+    file: PathBuf,
+    /// Write into this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
+    #[arg(long)]
+    cased: bool,
 }
 
 /// Train a WordPiece vocabulary; write tokenizer.json, vocab.txt and tokenizer_config.json.
@@ -46,7 +66,47 @@ pub struct Train {
 }
 
 pub fn run(verb: Tokenizer) -> anyhow::Result<ExitCode> {
-    let Tokenizer::Train(args) = verb;
+    match verb {
+        Tokenizer::Encode(args) => encode(&args),
+        Tokenizer::Train(args) => train(args),
+    }
+}
+
+fn encode(args: &Encode) -> anyhow::Result<ExitCode> {
+    let tokenizer = data::Tokenizer::open(&args.tokenizer, args.cased)?;
+    match &args.out {
+        None => each_line(&tokenizer, &args.file, |line| Ok(print(line)?))?,
+        Some(out) => write_whole(out, |partial| {
+            let mut writer = BufWriter::new(File::create(partial)?);
+            each_line(&tokenizer, &args.file, |line| Ok(writeln!(writer, "{line}")?))?;
+            Ok::<_, anyhow::Error>(writer.flush()?)
+        })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Calls `each` with the JSON of every line of `file`. Only the line feed is no part of a line.
+fn each_line(
+    tokenizer: &data::Tokenizer,
+    file: &Path,
+    mut each: impl FnMut(serde_json::Value) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let cannot_read = || format!("cannot read {}", file.display());
+    let reader = BufReader::new(File::open(file).with_context(cannot_read)?);
+    let mut ids = Vec::new();
+    for (i, line) in reader.split(b'\n').enumerate() {
+        let text = String::from_utf8(line.with_context(cannot_read)?).ok();
+        let text = text.with_context(|| {
+            format!("{}: line {} requires UTF-8; convert the file, for instance with iconv", file.display(), i + 1)
+        })?;
+        ids.clear();
+        tokenizer.encode(&text, &mut ids)?;
+        each(serde_json::json!({ "text": text, "ids": ids }))?;
+    }
+    Ok(())
+}
+
+fn train(args: Train) -> anyhow::Result<ExitCode> {
     let inputs = find_inputs(&args.inputs)?;
     let options = VocabularyOptions {
         min_frequency: args.min_frequency,
