@@ -113,6 +113,13 @@ fn sentences_and_documents_are_those_of_the_text() {
     place.prepare("lines", &lines, false).unwrap();
     let expected = vec![vec!["the river . a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
     assert_eq!(place.documents("lines", Split::Train), expected);
+
+    let wrapped = PrepareOptions { sentences: Sentences::Wrapped, ..options() };
+    let place = Place::new("The river. A\nstone! The light.\n\nHouses under the\nMountain\n\n\nThe\r\nlight.\r\n");
+    place.prepare("wrapped", &wrapped, false).unwrap();
+    let expected =
+        vec![vec!["the river .", "a stone [UNK]", "the light .", "houses under the mountain"], vec!["the light ."]];
+    assert_eq!(place.documents("wrapped", Split::Train), expected);
 }
 
 #[test]

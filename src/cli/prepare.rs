@@ -27,7 +27,7 @@ pub struct Prepare {
     /// Share of the documents that is kept apart to evaluate on.
     #[arg(long, default_value_t = PrepareOptions::default().held_out, value_name = "SHARE")]
     held_out: f64,
-    /// Whether a line is a paragraph to split, or a sentence.
+    /// Whether a line is a paragraph to split, a sentence, or a part of a paragraph.
     #[arg(long, value_enum, default_value_t = LineForm::Split)]
     sentences: LineForm,
     /// Key of the text in each JSONL record.
@@ -53,6 +53,8 @@ enum LineForm {
     Split,
     /// A line is a sentence.
     Lines,
+    /// Books wrapped at 80 columns: lines are joined up to an empty one; two empty lines end a document.
+    Wrapped,
 }
 
 pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
@@ -62,6 +64,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         sentences: match args.sentences {
             LineForm::Split => Sentences::Split,
             LineForm::Lines => Sentences::Lines,
+            LineForm::Wrapped => Sentences::Wrapped,
         },
         jsonl_field: args.jsonl_field,
         held_out: args.held_out,

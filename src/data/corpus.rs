@@ -1,6 +1,7 @@
 //! Raw text as a stream of pieces: a piece is a line of text, and documents end where the form of the file says so.
 //!
 //! In plain text an empty line ends a document, and so does the end of the file. In JSONL every record is a document.
+//! Text that was wrapped at some column gives paragraphs in place of lines, and it takes two empty lines to end a document.
 //! Files may be gzip (of several members) or zstd (of several frames). Nothing is held but the batch at hand: a line
 //! longer than [`LONGEST_LINE`] is cut at white space, and a document has no length at all.
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::error::{DataError, Result};
-use super::prepared::SourceEntry;
+use super::prepared::{Sentences, SourceEntry};
 use super::shard::sha256_of_file;
 
 /// Bytes after which a line of plain text is cut.
@@ -235,7 +236,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
 /// A part of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// A line of text: a range of [`TextBatch::text`], not empty.
+    /// A line of text, or a paragraph of wrapped lines: a range of [`TextBatch::text`], not empty.
     Line(Range<usize>),
     /// The document at hand ends here.
     DocumentEnd,
@@ -248,14 +249,17 @@ pub struct TextBatch {
     pub pieces: Vec<Piece>,
     /// Bytes of these lines that were not UTF-8.
     pub replaced_bytes: u64,
-    /// Lines that were cut in these pieces.
+    /// Lines or paragraphs that were cut in these pieces.
     pub cut_lines: u64,
 }
 
 impl TextBatch {
-    /// Adds a line if it is more than white space.
-    fn push_line(&mut self, bytes: &[u8]) {
+    /// Adds a line if it is more than white space, to the paragraph at hand if it is `joined`.
+    fn push_line(&mut self, bytes: &[u8], joined: bool) {
         let start = self.text.len();
+        if joined && !self.text.ends_with(char::is_whitespace) {
+            self.text.push(' ');
+        }
         for chunk in bytes.utf8_chunks() {
             self.text.push_str(chunk.valid());
             if !chunk.invalid().is_empty() {
@@ -263,22 +267,24 @@ impl TextBatch {
                 self.replaced_bytes += chunk.invalid().len() as u64;
             }
         }
-        if self.text[start..].trim().is_empty() {
-            self.text.truncate(start);
-        } else {
-            self.pieces.push(Piece::Line(start..self.text.len()));
+        let end = self.text.len();
+        match self.pieces.last_mut() {
+            _ if self.text[start..].trim().is_empty() => self.text.truncate(start),
+            Some(Piece::Line(paragraph)) if joined => paragraph.end = end,
+            _ => self.pieces.push(Piece::Line(start..end)),
         }
     }
 }
 
 /// Reads the inputs one after the other and hands batches to `sink`, until it returns `false` or the text ends.
-/// `jsonl_field` is the key of a record's text; `progress` hears of the bytes read from disk.
+/// `jsonl_field` is the key of a record's text, `form` says what a line is; `progress` hears of the bytes read from disk.
 ///
 /// # Errors
 /// If a file cannot be read or decompressed, or a record of JSONL has no such text: the line is named.
 pub fn read_text(
     inputs: &[Input],
     jsonl_field: &str,
+    form: Sentences,
     progress: &(dyn Fn(u64) + Sync),
     sink: &mut dyn FnMut(TextBatch) -> bool,
 ) -> Result<()> {
@@ -289,7 +295,8 @@ pub fn read_text(
         if start.starts_with(b"\xef\xbb\xbf") {
             reader.consume(3);
         }
-        let mut lines = Lines { input, reader, line: Vec::new(), number: 0 };
+        let paragraph = Paragraph { wrapped: form == Sentences::Wrapped, is_open: false, empty_lines: 0 };
+        let mut lines = Lines { input, reader, line: Vec::new(), number: 0, paragraph };
         let wanted = match input.form {
             Form::Text => lines.text(&mut batch, sink)?,
             Form::JsonLines => lines.records(jsonl_field, &mut batch, sink)?,
@@ -302,9 +309,39 @@ pub fn read_text(
     Ok(())
 }
 
-/// Hands the batch on if it is full; false if no more is wanted.
-fn hand_on(batch: &mut TextBatch, sink: &mut dyn FnMut(TextBatch) -> bool) -> bool {
-    batch.text.len() < BATCH || sink(std::mem::take(batch))
+/// Which lines belong together.
+struct Paragraph {
+    wrapped: bool,
+    /// The next line goes on with the paragraph at hand. Never, unless lines are wrapped.
+    is_open: bool,
+    empty_lines: u32,
+}
+
+impl Paragraph {
+    /// Takes a line that is not empty.
+    fn line(&mut self, bytes: &[u8], batch: &mut TextBatch) {
+        batch.push_line(bytes, self.is_open);
+        self.is_open = self.wrapped;
+        self.empty_lines = 0;
+    }
+
+    /// Takes an empty line; true if it ends a document of plain text.
+    fn empty_line(&mut self) -> bool {
+        self.is_open = false;
+        self.empty_lines += 1;
+        !self.wrapped || self.empty_lines == 2
+    }
+
+    /// Hands the batch on if it is full, a paragraph whole if it is not as long as a batch; false if no more is wanted.
+    fn hand_on(&mut self, batch: &mut TextBatch, sink: &mut dyn FnMut(TextBatch) -> bool) -> bool {
+        let room = if self.is_open { 2 * BATCH } else { BATCH };
+        if batch.text.len() < room {
+            return true;
+        }
+        batch.cut_lines += self.is_open as u64;
+        self.is_open = false;
+        sink(std::mem::take(batch))
+    }
 }
 
 struct Lines<'a> {
@@ -312,6 +349,7 @@ struct Lines<'a> {
     reader: Box<dyn BufRead + Send + 'a>,
     line: Vec<u8>,
     number: u64,
+    paragraph: Paragraph,
 }
 
 impl Lines<'_> {
@@ -328,20 +366,20 @@ impl Lines<'_> {
         while self.read_line(LONGEST_LINE)? || !self.line.is_empty() {
             if self.line.len() == LONGEST_LINE && !self.line.ends_with(b"\n") {
                 let end = cut_of(&self.line);
-                batch.push_line(&self.line[..end]);
+                self.paragraph.line(&self.line[..end], batch);
                 batch.cut_lines += !rest_of_a_line as u64;
                 self.line.drain(..end);
                 rest_of_a_line = true;
             } else {
-                if self.line.trim_ascii().is_empty() && !rest_of_a_line {
+                if !self.line.trim_ascii().is_empty() || rest_of_a_line {
+                    self.paragraph.line(&self.line, batch);
+                } else if self.paragraph.empty_line() {
                     batch.pieces.push(Piece::DocumentEnd);
-                } else {
-                    batch.push_line(&self.line);
                 }
                 self.line.clear();
                 rest_of_a_line = false;
             }
-            if !hand_on(batch, sink) {
+            if !self.paragraph.hand_on(batch, sink) {
                 return Ok(false);
             }
         }
@@ -356,14 +394,14 @@ impl Lines<'_> {
                 self.record(field, batch)?;
             }
             self.line.clear();
-            if !hand_on(batch, sink) {
+            if !self.paragraph.hand_on(batch, sink) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn record(&self, field: &str, batch: &mut TextBatch) -> Result<()> {
+    fn record(&mut self, field: &str, batch: &mut TextBatch) -> Result<()> {
         let wrong = |found: String| {
             let required = format!("a JSON object with a string {field:?} on line {}", self.number);
             DataError::file(
@@ -396,8 +434,12 @@ impl Lines<'_> {
             }
         };
         for line in text.lines() {
-            batch.push_line(line.as_bytes());
+            match line.trim().is_empty() {
+                true => drop(self.paragraph.empty_line()),
+                false => self.paragraph.line(line.as_bytes(), batch),
+            }
         }
+        self.paragraph.is_open = false;
         batch.pieces.push(Piece::DocumentEnd);
         Ok(())
     }
@@ -421,13 +463,17 @@ mod tests {
 
     /// Reads `files` and shows lines, with `¶` for the end of a document. Batches are joined.
     fn read(files: &[(&str, &[u8])]) -> Result<(Vec<String>, u64, u64)> {
+        read_as(Sentences::Split, files)
+    }
+
+    fn read_as(form: Sentences, files: &[(&str, &[u8])]) -> Result<(Vec<String>, u64, u64)> {
         let directory = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             std::fs::write(directory.path().join(name), bytes).unwrap();
         }
         let inputs = find_inputs(&[directory.path().to_owned()])?;
         let (mut shown, mut replaced, mut cut) = (Vec::new(), 0, 0);
-        read_text(&inputs, "text", &|_| (), &mut |batch| {
+        read_text(&inputs, "text", form, &|_| (), &mut |batch| {
             for piece in &batch.pieces {
                 shown.push(match piece {
                     Piece::Line(range) => batch.text[range.clone()].trim_end().to_owned(),
@@ -446,6 +492,39 @@ mod tests {
         let (shown, ..) =
             read(&[("a.txt", b"\xef\xbb\xbfOne.\r\nTwo.\r\n \r\nThree."), ("b.txt", b"Four.\n")]).unwrap();
         assert_eq!(shown, ["One.", "Two.", "¶", "Three.", "¶", "Four.", "¶"]);
+    }
+
+    #[test]
+    fn wrapped_lines_are_joined_to_paragraphs_and_two_empty_ones_end_a_document() {
+        let book = b"It was the best\nof times, it was\nthe worst.\n\nA new paragraph\r\n  goes on.  \n \n\n\n\nAnother\nbook.";
+        let (shown, ..) = read_as(Sentences::Wrapped, &[("a.txt", book), ("b.txt", b"\n\n\nThe end")]).unwrap();
+        let shown: Vec<String> = shown.iter().map(|s| s.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let expected = [
+            "It was the best of times, it was the worst.",
+            "A new paragraph goes on.",
+            "¶",
+            "Another book.",
+            "¶",
+            "¶",
+            "The end",
+            "¶",
+        ];
+        assert_eq!(shown, expected);
+        let records = b"{\"text\": \"One\\ntwo.\\n\\n\\nThree\\nfour.\"}\n{\"text\": \"Five.\"}";
+        let (shown, ..) = read_as(Sentences::Wrapped, &[("a.jsonl", records)]).unwrap();
+        assert_eq!(shown, ["One two.", "Three four.", "¶", "Five.", "¶"]);
+    }
+
+    #[test]
+    fn a_paragraph_longer_than_two_batches_is_cut_and_no_word_of_it_is_lost() {
+        let text = "some words of it\n".repeat(300_000);
+        let (shown, _, cut) = read_as(Sentences::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
+        assert_eq!((cut, shown.len()), (2, 4), "three paragraphs and the end of the document");
+        assert_eq!(shown.iter().flat_map(|piece| piece.split_whitespace()).filter(|w| *w == "words").count(), 300_000);
+        // One that ends in time is whole, although a batch is full in the middle of it.
+        let text = "some words of it\n".repeat(100_000) + "\nNext.";
+        let (shown, _, cut) = read_as(Sentences::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
+        assert_eq!((cut, shown.len(), shown[1].as_str()), (0, 3, "Next."));
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Preparation<'_> {
                 // `send_text` must be dropped here, for its end is how the next thread knows the end.
                 let send_text = send_text;
                 let mut sink = |batch| send_text.send(batch).is_ok();
-                read_text(self.inputs, &self.options.jsonl_field, &reading, &mut sink)
+                read_text(self.inputs, &self.options.jsonl_field, self.options.sentences, &reading, &mut sink)
             });
             let writer = scope.spawn(move || writer.run(tokens));
             let encode_all = || {
@@ -253,7 +253,9 @@ impl Preparation<'_> {
             // English has about 4.5 bytes a token.
             let mut tokens = LineTokens { ids: Vec::with_capacity(line.len() / 4), ends: Vec::new() };
             match self.options.sentences {
-                Sentences::Split => sentences(line).try_for_each(|sentence| tokens.push(self.tokenizer, sentence)),
+                Sentences::Split | Sentences::Wrapped => {
+                    sentences(line).try_for_each(|sentence| tokens.push(self.tokenizer, sentence))
+                }
                 Sentences::Lines => tokens.push(self.tokenizer, line),
             }?;
             Ok(Some(tokens))
@@ -421,7 +423,10 @@ fn check_enough(manifest: &Manifest) -> Result<()> {
     if train + held_out == 0 {
         return too_few("documents", "none: there is no text in it".into(), "name inputs with text");
     }
-    let next = "add documents, or part the text into documents by empty lines";
+    let next = match manifest.options.sentences {
+        Sentences::Wrapped => "add documents, or part the text into documents by two empty lines",
+        _ => "add documents, or part the text into documents by empty lines",
+    };
     if train < 2 {
         let required = "at least 2 documents to train on, for a random next sentence comes from another one";
         return too_few(required, format!("{train}"), next);

@@ -6,11 +6,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::error::{DataError, Result};
 use super::shard::{Counts, SHARD_FORMAT, Shard, sha256_of_file};
 use super::vocabulary::Vocabulary;
+use super::wordpiece::Tokenizer;
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "prepared.json";
@@ -41,7 +43,7 @@ impl fmt::Display for Split {
     }
 }
 
-/// How a line of plain text is read.
+/// How a line of text is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sentences {
@@ -50,6 +52,9 @@ pub enum Sentences {
     Split,
     /// A line is a sentence.
     Lines,
+    /// A line is a part of a paragraph, as in books wrapped at 80 columns: lines up to an empty one are joined and then
+    /// split. In plain text, two empty lines in a row end a document.
+    Wrapped,
 }
 
 /// The settings that decide what is prepared; two preparations with equal settings and inputs are equal.
@@ -304,12 +309,24 @@ impl Prepared {
         Ok(Prepared { directory: directory.to_owned(), manifest, vocabulary, train, held_out })
     }
 
-    /// Reads every shard and compares its sha256 with the manifest's; `progress` hears of the bytes read.
+    /// Reads the tokenizer, and every shard, and compares vocabulary and sha256 with the manifest's; `progress` hears of
+    /// the bytes of shards read.
     ///
     /// # Errors
-    /// The first shard that differs.
+    /// A file that differs.
     pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        for entry in &self.manifest.shards {
+        // It goes into checkpoints and exports, long after the text was tokenized.
+        let (directory, manifest) = (self.tokenizer_directory(), &self.manifest);
+        let tokenizer = Tokenizer::open(&directory, !manifest.lowercase)?;
+        if tokenizer.rules().lowercase != manifest.lowercase {
+            return Err(DataError::file(
+                directory,
+                format!("lower-casing {}, as the data was prepared with", manifest.lowercase),
+                format!("{}", tokenizer.rules().lowercase),
+                "put the tokenizer back, or run `lambert prepare` again with --force",
+            ));
+        }
+        self.manifest.shards.par_iter().try_for_each(|entry| {
             let path = self.directory.join(&entry.file);
             let found = sha256_of_file(&path, progress)?;
             if found != entry.sha256 {
@@ -320,8 +337,8 @@ impl Prepared {
                     "the shard was changed after it was written: run `lambert prepare` again with --force",
                 ));
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     pub fn directory(&self) -> &Path {

@@ -13,6 +13,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 
 use super::corpus::{Input, Piece, read_text};
 use super::error::{DataError, Result};
+use super::prepared::Sentences;
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
 use super::wordpiece::WordRules;
 
@@ -103,7 +104,8 @@ fn count_words(
 ) -> Result<HashMap<String, u64>> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     let mut failure = None;
-    read_text(inputs, &options.jsonl_field, progress, &mut |batch| {
+    // Words end at line ends, whatever the lines are.
+    read_text(inputs, &options.jsonl_field, Sentences::Lines, progress, &mut |batch| {
         let count = |mut counts: HashMap<String, u64>, piece: &Piece| {
             if let Piece::Line(range) = piece {
                 options.rules.words(&batch.text[range.clone()], |word| match counts.get_mut(word) {
