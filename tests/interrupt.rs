@@ -27,12 +27,12 @@ fn endless(text: String) -> String {
     text.replace("steps = 4\n", "steps = 1_000_000\n")
 }
 
-/// Waits until `holds`, or fails after a minute with what the process said.
+/// Waits until `holds`, or fails after minutes with what the process said.
 fn wait_until(child: &mut Child, what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         let ended = child.try_wait().expect("a child can be asked").is_some();
-        if ended || begin.elapsed() > Duration::from_secs(60) {
+        if ended || begin.elapsed() > Duration::from_secs(240) {
             child.kill().expect("a child can be killed");
             panic!("{what} did not come: {}", said(child).1);
         }

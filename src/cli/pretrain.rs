@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
 
+use super::byte_progress::ByteProgress;
 use super::device_args::DeviceArgs;
 use super::run_config::{parse_run, read_run};
 use crate::checkpoint::RunLock;
@@ -54,6 +55,10 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let resume_command = args.resume_command();
     let run = read_run(&args.run, &args.set)?;
     let prepared = preflight::open_data(&run)?;
+    let checking = ByteProgress::new("checking", prepared.manifest().shards.iter().map(|shard| shard.bytes).sum());
+    let checked = prepared.verify(&|read| checking.add(read));
+    checking.finish();
+    checked?;
     let vocabulary = prepared.vocabulary().len();
     let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
     let fingerprint = data_fingerprint(prepared.manifest());

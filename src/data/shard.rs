@@ -197,7 +197,10 @@ impl Shard {
     /// If the file is missing, truncated, of another format, or made with another vocabulary.
     pub fn open(path: &Path, split: Split, vocabulary: &Vocabulary) -> Result<Self> {
         let damaged = |required: &str, found: String| DataError::file(path, required, found, DAMAGED);
-        let mut file = File::open(path).map_err(DataError::io("open", path))?;
+        let mut file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged("a shard", "no such file".into())),
+            file => file.map_err(DataError::io("open", path))?,
+        };
         let length = file.metadata().map_err(DataError::io("read the size of", path))?.len();
 
         let mut prefix = [0; 8];

@@ -69,15 +69,18 @@ impl Vocabulary {
 
     /// Reads a `vocab.txt`.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(DataError::io("read", path))?;
-        Vocabulary::new(text.lines().map(str::to_owned).collect()).map_err(|(required, found)| {
-            DataError::file(
-                path,
-                required,
-                found,
-                "name a WordPiece vocabulary, or train one with `lambert tokenizer train`",
-            )
-        })
+        const NEXT: &str = "name a WordPiece vocabulary, or train one with `lambert tokenizer train`";
+        let text = match std::fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(DataError::file(path, "a vocabulary, one token a line", "no such file", NEXT));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(DataError::file(path, "UTF-8 text, one token a line", "other bytes", NEXT));
+            }
+            text => text.map_err(DataError::io("read", path))?,
+        };
+        Vocabulary::new(text.lines().map(str::to_owned).collect())
+            .map_err(|(required, found)| DataError::file(path, required, found, NEXT))
     }
 
     /// The content of `vocab.txt`.

@@ -162,7 +162,12 @@ impl ReferenceCase {
     pub fn read(directory: &Path) -> Result<ReferenceCase> {
         ensure!(directory.is_dir(), "{} is not a directory of reference values", directory.display());
         let config_path = directory.join("config.json");
-        let text = fs::read_to_string(&config_path).with_context(|| config_path.display().to_string())?;
+        let text = fs::read_to_string(&config_path).with_context(|| {
+            format!(
+                "cannot read {}; name a directory of reference values, as tests/fixtures/bert_small",
+                config_path.display()
+            )
+        })?;
         let config = BertConfig::from_json(&text).with_context(|| config_path.display().to_string())?;
         let params = param_specs(&config);
 

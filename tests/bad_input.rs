@@ -1,0 +1,249 @@
+//! Files that are not what they must be: cut, changed, empty, of another time or vocabulary. Each gets one sentence before
+//! any long work, and nothing that was there is lost.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Workshop, text};
+
+/// Copies a directory and what is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("writable");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).expect("copied")) }
+    }
+}
+
+#[track_caller]
+fn fails(workshop: &Workshop, arguments: &[&str], said: &[&str]) {
+    let output = workshop.lambert(arguments);
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(1), "lambert {arguments:?}\n{words}");
+    said.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
+    assert!(!words.contains("panicked"), "{words}");
+    let errors = words.lines().filter(|line| line.starts_with("error: ")).count();
+    assert_eq!((errors, words.lines().last().is_some_and(|line| line.starts_with("error: "))), (1, true), "{words}");
+}
+
+fn cut(path: &Path, bytes: u64) {
+    let length = path.metadata().expect("it is there").len();
+    let file = std::fs::File::options().write(true).open(path).expect("writable");
+    file.set_len(length - bytes).expect("cut");
+}
+
+/// Changes one bit of the byte that stands `from_end` before the end.
+fn flip(path: &Path, from_end: usize) {
+    let mut bytes = std::fs::read(path).expect("readable");
+    let at = bytes.len() - from_end;
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).expect("writable");
+}
+
+const TRAIN: [&str; 4] = ["pretrain", "run.toml", "--platform", "cpu"];
+
+#[test]
+fn damaged_data_is_refused_before_a_step_is_compiled() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text.replace("path = \"data\"", "path = \"copy\""));
+    let again = "`lambert prepare` again with --force";
+    let damaged = |damage: &dyn Fn(&Path), said: &[&str]| {
+        let directory = workshop.path("copy");
+        let _ = std::fs::remove_dir_all(&directory);
+        copy(&workshop.path("data"), &directory);
+        damage(&directory);
+        fails(&workshop, &TRAIN, said);
+    };
+    let shard = |directory: &Path| directory.join("train-00000.safetensors");
+    let file = "copy/train-00000.safetensors: requires";
+    damaged(&|d| cut(&shard(d), 100), &[file, again]);
+    damaged(&|d| flip(&shard(d), 51), &[file, "sha256", again]);
+    damaged(&|d| std::fs::write(shard(d), "").expect("writable"), &[file, "got 0 bytes", again]);
+    damaged(&|d| std::fs::remove_file(shard(d)).expect("removed"), &[file, "no such file", again]);
+    damaged(&|d| flip(&d.join("held_out-00000.safetensors"), 3), &["copy/held_out-00000.safetensors", "sha256", again]);
+    damaged(&|d| cut(&d.join("prepared.json"), 40), &["copy/prepared.json: requires a manifest"]);
+    damaged(
+        &|d| {
+            let text = std::fs::read_to_string(d.join("prepared.json")).expect("readable");
+            std::fs::write(d.join("prepared.json"), text.replace("\"format\": 1", "\"format\": 9")).expect("writable");
+        },
+        &["copy/prepared.json: requires format 1, got format 9", again],
+    );
+    damaged(
+        &|d| cut(&d.join("tokenizer/vocab.txt"), 20),
+        &["copy/tokenizer/vocab.txt: requires the vocabulary", again],
+    );
+    damaged(&|d| cut(&d.join("tokenizer/tokenizer.json"), 20), &["copy/tokenizer/tokenizer.json: requires JSON"]);
+    damaged(
+        &|d| std::fs::remove_dir_all(d.join("tokenizer")).expect("removed"),
+        &["copy/tokenizer/vocab.txt: requires a vocabulary", "no such file"],
+    );
+    assert!(!workshop.path("run").exists(), "nothing was begun");
+}
+
+#[test]
+fn damaged_or_foreign_tokenizers_are_refused() {
+    let workshop = Workshop::new();
+    let damaged = |content: &[u8], said: &[&str]| {
+        std::fs::create_dir_all(workshop.path("words")).expect("writable");
+        std::fs::write(workshop.path("words/vocab.txt"), content).expect("writable");
+        fails(&workshop, &["prepare", "text.txt", "--tokenizer", "words", "--out", "more"], said);
+    };
+    damaged(b"", &["words/vocab.txt: requires the token [PAD]", "lambert tokenizer train"]);
+    damaged(b"one\ntwo\n", &["words/vocab.txt: requires the token [PAD]", "got 2 tokens without it"]);
+    damaged(b"[PAD]\n\xff\xfe\n", &["words/vocab.txt: requires UTF-8 text, one token a line"]);
+    fails(
+        &workshop,
+        &["prepare", "text.txt", "--tokenizer", "nowhere", "--out", "more"],
+        &["nowhere: requires a tokenizer, got no tokenizer.json and no vocab.txt", "lambert tokenizer train"],
+    );
+    copy(&workshop.path("tokenizer"), &workshop.path("cut"));
+    cut(&workshop.path("cut/tokenizer.json"), 30);
+    fails(
+        &workshop,
+        &["tokenizer", "encode", "cut", "text.txt", "--out", "ids.jsonl"],
+        &["cut/tokenizer.json: requires JSON, got EOF"],
+    );
+    std::fs::write(workshop.path("latin.txt"), b"fine\ncaf\xe9\n").expect("writable");
+    fails(
+        &workshop,
+        &["tokenizer", "encode", "tokenizer", "latin.txt", "--out", "ids.jsonl"],
+        &["latin.txt: line 2 requires UTF-8"],
+    );
+    assert!(!workshop.path("more").exists() && !workshop.path("ids.jsonl").exists());
+    assert!(!workshop.path("ids.jsonl.partial").exists());
+}
+
+#[test]
+fn text_that_is_too_little_is_refused() {
+    let workshop = Workshop::new();
+    let prepare = |name: &str, content: &[u8], more: &[&str], said: &[&str]| {
+        std::fs::write(workshop.path(name), content).expect("writable");
+        fails(&workshop, &[&["prepare", name, "--tokenizer", "tokenizer", "--out", "more"], more].concat(), said);
+    };
+    prepare("empty.txt", b"", &[], &["empty.txt: requires documents, got none", "name inputs with text"]);
+    prepare("blank.txt", b" \n\n \t\n", &[], &["blank.txt: requires documents, got none"]);
+    let next = ["requires at least 2 documents to train on, for a random next sentence", "empty lines"];
+    prepare("one.txt", b"The cat sees.\nIt finds.\n", &["--held-out", "0"], &next);
+    let wrapped = ["--held-out", "0", "--sentences", "wrapped"];
+    prepare("two.txt", b"The cat sees.\n\nIt finds.\n", &wrapped, &[next[0], "by two empty lines"]);
+    prepare(
+        "three.txt",
+        b"One.\n\nTwo.\n\nThree.\n",
+        &["--held-out", "0.01"],
+        &["at least 2 documents held out", "--held-out"],
+    );
+    prepare(
+        "a.jsonl",
+        b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n",
+        &[],
+        &["a.jsonl", "on line 2", "--jsonl-field"],
+    );
+    prepare("a.txt.gz", b"not gzip", &[], &["cannot read a.txt.gz"]);
+    fails(
+        &workshop,
+        &["tokenizer", "train", "empty.txt", "--out", "words"],
+        &["requires text to train a vocabulary on"],
+    );
+    assert!(!workshop.path("more").exists());
+
+    // Data may have been prepared to train only; a run that evaluates needs held-out documents.
+    workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--held-out", "0", "--out", "all"]);
+    workshop.run_file("run.toml", "run", |text| text);
+    fails(&workshop, &[&TRAIN[..], &["--set", "data.path=all"]].concat(), &["held", "at least 2 documents"]);
+    assert!(!workshop.path("run/metrics.jsonl").exists());
+}
+
+#[test]
+fn damaged_checkpoints_and_those_of_another_vocabulary_are_refused() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    workshop.succeed(&TRAIN);
+    workshop.run_file("copy.toml", "copy", |text| text);
+    let resume = ["pretrain", "copy.toml", "--platform", "cpu", "--resume"];
+    let fresh = || {
+        let directory = workshop.path("copy");
+        let _ = std::fs::remove_dir_all(&directory);
+        copy(&workshop.path("run"), &directory);
+        directory
+    };
+    // The newest is damaged: named, it is refused; of the run, the one before is taken and that is said.
+    let run = fresh();
+    cut(&run.join("step-00000010/model.safetensors"), 10);
+    fails(
+        &workshop,
+        &["export", "copy/step-00000010", "--out", "exported"],
+        &["copy/step-00000010/model.safetensors is damaged: it requires", "use another checkpoint"],
+    );
+    let output = workshop.succeed(&["export", "copy", "--out", "exported"]);
+    let words = text(&output);
+    assert!(words.contains("passed over: copy/step-00000010/model.safetensors is damaged"), "{words}");
+    assert!(words.contains("exported copy/step-00000006 (step 6"), "{words}");
+    // Every one is damaged.
+    flip(&run.join("step-00000006/optimizer.safetensors"), 9);
+    fails(&workshop, &resume, &["copy/step-00000010/model.safetensors is damaged"]);
+    assert!(run.join("step-00000010").exists() && run.join("step-00000006").exists(), "nothing is removed");
+
+    let run = fresh();
+    std::fs::write(run.join("step-00000010/state.json"), "{").expect("writable");
+    let evaluate = |model: &'static str| ["evaluate", model, "--data", "data", "--platform", "cpu"];
+    fails(&workshop, &evaluate("copy/step-00000010"), &["copy/step-00000010/state.json is damaged: it is not a state"]);
+    let run = fresh();
+    let state = run.join("step-00000010/state.json");
+    let newer =
+        std::fs::read_to_string(&state).expect("readable").replace("\"format_version\": 1", "\"format_version\": 7");
+    std::fs::write(&state, newer).expect("writable");
+    fails(&workshop, &resume, &["has checkpoint format version 7, this build reads version 1"]);
+    fails(&workshop, &evaluate("nowhere"), &["nowhere", "does not exist"]);
+
+    // Another vocabulary, for each way of using the model.
+    workshop.succeed(&["tokenizer", "train", "text.txt", "--vocab-size", "90", "--out", "words"]);
+    workshop.succeed(&["prepare", "text.txt", "--tokenizer", "words", "--held-out", "0.2", "--out", "other"]);
+    fails(
+        &workshop,
+        &["evaluate", "run", "--data", "other", "--platform", "cpu"],
+        &["requires data in its own vocabulary", "other is in another (90 entries)", "with the model's tokenizer"],
+    );
+    fails(
+        &workshop,
+        &["pretrain", "run.toml", "--platform", "cpu", "--resume", "--set", "data.path=other"],
+        &["cannot resume from run/step-00000010", "--accept-changes"],
+    );
+}
+
+#[test]
+fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    let with = |set: &'static str| [&TRAIN[..], &["--set", set]].concat();
+    fails(&workshop, &with("phase.1.learning_rate=nan"), &["learning_rate requires a positive number", "got NaN"]);
+    fails(&workshop, &with("phase.1.global_batch=0"), &["global_batch requires at least 1, got 0"]);
+    fails(&workshop, &with("phase.1.warmup_start=3"), &["warmup_start requires 0 or a negative step, got 3"]);
+    fails(&workshop, &with("optimizer.wieght_decay=1"), &["unknown key `wieght_decay`", "`weight_decay`?"]);
+    fails(&workshop, &with("import=nowhere"), &["`import` names nowhere"]);
+    // A model of a hundred terabytes: more than any disk here holds.
+    let huge = [
+        "--set",
+        "model.hidden_size=262144",
+        "--set",
+        "model.num_hidden_layers=24",
+        "--set",
+        "model.intermediate_size=1048576",
+    ];
+    fails(&workshop, &[&TRAIN[..], &huge].concat(), &["[checkpoint] directory: run requires", "make room"]);
+    fails(&workshop, &["pretrain", "run.toml", "--platform", "./text.txt"], &["text.txt cannot be opened"]);
+    std::fs::write(workshop.path("broken.toml"), "name = ").expect("writable");
+    fails(&workshop, &["pretrain", "broken.toml"], &["broken.toml:1"]);
+    fails(&workshop, &["graph", "none.toml"], &["cannot read the run file none.toml"]);
+    fails(&workshop, &["verify", "data"], &["cannot read data/config.json", "reference values"]);
+    fails(&workshop, &["import", "data", "--out", "imported"], &["cannot read data/config.json"]);
+    let bench =
+        |option: &'static str, value: &'static str| ["bench", "--model", "tiny", "--platform", "cpu", option, value];
+    fails(&workshop, &bench("--steps", "0"), &["--steps requires at least 1, got 0"]);
+    fails(&workshop, &bench("--predictions", "200"), &["predictions requires 1 to sequence_length (128), got 200"]);
+    fails(&workshop, &bench("--dropout", "1.5"), &["hidden_dropout_prob requires a probability", "got 1.5"]);
+    fails(&workshop, &bench("--batch", "0"), &["rows requires", "got 0"]);
+    assert!(!workshop.path("run/metrics.jsonl").exists() && !workshop.path("imported").exists());
+}
