@@ -10,6 +10,8 @@ pub mod export;
 pub mod graph;
 pub mod import;
 pub mod inspect;
+pub mod plan;
+pub mod plan_report;
 pub mod plugin;
 pub mod prepare;
 pub mod pretrain;
@@ -43,6 +45,7 @@ pub enum Command {
     Import(import::Import),
     Pretrain(pretrain::Pretrain),
     Inspect(inspect::Inspect),
+    Plan(plan::Plan),
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     Prepare(prepare::Prepare),
@@ -62,6 +65,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Import(args) => import::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Plugin(command) => plugin::run(command),
         Command::Prepare(args) => prepare::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),

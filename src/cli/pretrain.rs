@@ -15,6 +15,7 @@ use crate::output::{note, print};
 use crate::train::compile::CompileTimes;
 use crate::train::devices::Devices;
 use crate::train::interrupt::{INTERRUPTED, Interrupt};
+use crate::train::plan::saved::SavedSteps;
 use crate::train::preflight;
 use crate::train::progress::duration;
 use crate::train::run::{Run, thousands};
@@ -47,6 +48,9 @@ pub struct Pretrain {
     /// Change a key of the run file for this run; phases count from 1
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Load the steps that `lambert plan --save` compiled into this directory, instead of compiling them
+    #[arg(long, value_name = "DIR")]
+    compiled: Option<PathBuf>,
     #[command(flatten)]
     devices: DeviceArgs,
 }
@@ -54,6 +58,7 @@ pub struct Pretrain {
 pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let resume_command = args.resume_command();
     let run = read_run(&args.run, &args.set)?;
+    let saved = args.compiled.as_deref().map(SavedSteps::open).transpose()?;
     let prepared = preflight::open_data(&run)?;
     let checking = ByteProgress::new("checking", prepared.manifest().shards.iter().map(|shard| shard.bytes).sum());
     let checked = prepared.verify(&|read| checking.add(read));
@@ -73,12 +78,14 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     preflight::check_directory(&run)?;
     let devices = args.devices.open()?;
     preflight::check_batches(&run, devices.len())?;
+    saved.as_ref().map_or(Ok(()), |saved| saved.check_devices(&devices))?;
     let interrupt = Interrupt::listen()?;
 
     print_in_force(&run, &devices, &start)?;
-    let mut trainer = Trainer::new(run, prepared, devices, start)?;
+    let mut trainer = Trainer::new(run, prepared, devices, start, saved.as_ref())?;
     for (phase, step) in trainer.steps().iter().enumerate() {
-        print(format_args!("phase {} compiled: {}", phase + 1, describe_times(&step.times)))?;
+        let how = if saved.is_some() { "loaded" } else { "compiled" };
+        print(format_args!("phase {} {how}: {}", phase + 1, describe_times(&step.times)))?;
     }
     let outcome = trainer.train(interrupt).with_context(|| format!("to go on later: {resume_command}"))?;
     print(format_args!("\n{}", trainer.summary().to_text()))?;
@@ -101,6 +108,9 @@ impl Pretrain {
         }
         if let Some(devices) = self.devices.devices {
             command += &format!(" --devices {devices}");
+        }
+        if let Some(compiled) = &self.compiled {
+            command += &format!(" --compiled {}", quoted(&compiled.display().to_string()));
         }
         command
     }

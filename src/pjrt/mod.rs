@@ -41,7 +41,9 @@ pub use device::{Device, DeviceDescription, MemoryStats};
 pub use error::{ErrorCode, PjrtError};
 pub use event::Event;
 pub use executable::{CompiledMemoryStats, Executable, ExecuteOptions, Execution, LoadedExecutable, OptimizedProgram};
-pub use options::{CompileOptions, CreateOption, Effort, Override, Value, client_options, recommended_overrides};
+pub use options::{
+    CUDA_MEMORY_FRACTION, CompileOptions, CreateOption, Effort, Override, Value, client_options, recommended_overrides,
+};
 pub use plugin::Plugin;
 pub use search::{Environment, Found, Platform, PlatformChoice, Rejected};
 pub use topology::Topology;

@@ -76,14 +76,17 @@ impl CreateOption {
     }
 }
 
+/// The share of a GPU's memory that the runtime takes. The plugin's own 0.75 leaves a quarter of the card idle; the rest is
+/// for CUDA's context and libraries.
+pub const CUDA_MEMORY_FRACTION: f32 = 0.92;
+
 /// How a client of `platform` is made when `devices` of it are wanted (all if `None`, and on the CPU one: there, that
 /// many virtual devices share the cores).
 pub fn client_options(platform: Option<Platform>, devices: Option<usize>) -> Vec<CreateOption> {
     match platform {
         Some(Platform::Cpu) => vec![CreateOption::new("cpu_device_count", devices.unwrap_or(1) as i64)],
         Some(Platform::Cuda) => {
-            // The plugin's own 0.75 leaves a quarter of the card idle; the rest is for CUDA's context and libraries.
-            let mut options = vec![CreateOption::new("memory_fraction", 0.92_f32)];
+            let mut options = vec![CreateOption::new("memory_fraction", CUDA_MEMORY_FRACTION)];
             if let Some(n) = devices {
                 options.push(CreateOption::new("visible_devices", (0..n as i64).collect::<Vec<_>>()));
             }

@@ -2,6 +2,7 @@
 //! softmax, LayerNorm, GELU, dropout and the optimizer earn no credit, and the share of a chip's peak can be compared
 //! between programs.
 
+use super::chips::Chip;
 use crate::bert::BertConfig;
 
 /// Floating-point operations of the forward pass of one sequence, a multiply-add counting two.
@@ -29,25 +30,14 @@ pub fn training_flops(model: &BertConfig, sequence_length: usize, predictions: u
     3.0 * forward_flops(model, sequence_length, predictions)
 }
 
-/// Dense matrix-multiply peak of one device in FLOP/s, when its kind is known; bf16 unless said otherwise.
-///
-/// Source: get_peak_flops in pytorch/torchtitan torchtitan/tools/utils.py; TPU v3 in stanford-crfm/levanter
-/// src/levanter/utils/flop_utils.py (123 TFLOP/s a chip of two cores, and a device is one core there).
+/// Dense bf16 matrix-multiply peak of one device in FLOP/s, when its kind is known: the chips of [`Chip::ALL`], and two that
+/// cannot be planned for (get_peak_flops in pytorch/torchtitan torchtitan/tools/utils.py).
 pub fn peak_flops(device_kind: &str) -> Option<f64> {
-    const PEAKS: [(&str, f64); 11] = [
-        ("A100", 312e12),
-        ("H100 PCIe", 756e12),
-        ("H100", 989e12),
-        ("H200", 989e12),
-        ("B200", 2250e12),
-        ("TPU v3", 123e12 / 2.0),
-        ("TPU v4", 275e12),
-        ("TPU v5 lite", 197e12),
-        ("TPU v5e", 197e12),
-        ("TPU v5", 459e12),
-        ("TPU v6", 918e12),
-    ];
-    PEAKS.iter().find(|(kind, _)| device_kind.contains(kind)).map(|(_, peak)| *peak)
+    const OTHERS: [(&str, f64); 2] = [("H100 PCIe", 756e12), ("B200", 2250e12)];
+    let other = OTHERS.iter().find(|(kind, _)| device_kind.contains(kind)).map(|(_, peak)| *peak);
+    // "TPU v5 lite" is listed before "TPU v5", which it contains.
+    let chip = || Chip::ALL.iter().find(|chip| device_kind.contains(chip.kind));
+    other.or_else(|| chip().map(|chip| chip.peak_flops / chip.devices as f64))
 }
 
 #[cfg(test)]
@@ -80,6 +70,8 @@ mod tests {
         assert_eq!(peak_flops("NVIDIA H100 PCIe"), Some(756e12));
         assert_eq!(peak_flops("NVIDIA H200"), Some(989e12));
         assert_eq!(peak_flops("TPU v5 lite"), Some(197e12));
+        assert_eq!(peak_flops("TPU v5"), Some(459e12));
+        assert_eq!(peak_flops("TPU v3"), Some(61.5e12), "a device is one of the chip's two cores");
         assert_eq!(peak_flops("cpu"), None);
     }
 }

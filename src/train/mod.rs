@@ -1,6 +1,7 @@
 //! The only room where data, graphs and devices meet.
 
 pub mod bench;
+pub mod chips;
 pub mod compile;
 pub mod devices;
 pub mod engine;
@@ -10,6 +11,7 @@ pub mod feed;
 pub mod flops;
 pub mod interrupt;
 pub mod metrics;
+pub mod plan;
 pub mod preflight;
 pub mod program;
 pub mod progress;

@@ -13,6 +13,7 @@ use super::evaluate::{EvaluateOptions, Evaluation, Evaluator};
 use super::feed::{Fed, Feed, Source};
 use super::interrupt::Interrupt;
 use super::metrics::MetricsLog;
+use super::plan::saved::SavedSteps;
 use super::preflight;
 use super::progress::{Progress, Report, duration};
 use super::run::Run;
@@ -66,11 +67,19 @@ struct Running {
 }
 
 impl Trainer {
-    /// Compiles every phase, and puts the first weights on the devices.
+    /// Compiles every phase (its step is taken from `saved` instead, if there is one), and puts the first weights on the
+    /// devices.
     ///
     /// # Errors
-    /// If a program cannot be compiled, the weights do not fit the model, or the devices have no room.
-    pub fn new(run: Run, prepared: Arc<Prepared>, devices: Devices, start: Start) -> anyhow::Result<Trainer> {
+    /// If a program cannot be compiled or `saved` is for others, the weights do not fit the model, or the devices have no
+    /// room.
+    pub fn new(
+        run: Run,
+        prepared: Arc<Prepared>,
+        devices: Devices,
+        start: Start,
+        saved: Option<&SavedSteps>,
+    ) -> anyhow::Result<Trainer> {
         let begin = Instant::now();
         let examples = preflight::examples(&run, &prepared, Split::Train)?;
         let mut steps: Vec<Arc<Compiled>> = Vec::new();
@@ -81,7 +90,13 @@ impl Trainer {
             let equal = specs[..phase].iter().position(|earlier| earlier == spec);
             steps.push(match equal {
                 Some(earlier) => steps[earlier].clone(),
-                None => Arc::new(Compiled::new(&devices, || Ok(TrainStep::build(spec)?.program))?),
+                None => {
+                    let build = || Ok(TrainStep::build(spec)?.program);
+                    Arc::new(match saved {
+                        Some(saved) => saved.load(phase, &devices, build)?,
+                        None => Compiled::new(&devices, build)?,
+                    })
+                }
             });
             let options: Vec<EvaluateOptions> = (0..=phase).map(|phase| evaluate_options(&run, phase)).collect();
             let equal = options[..phase].iter().position(|earlier| *earlier == options[phase]);

@@ -1,0 +1,285 @@
+//! A plan as people and as programs read it. Every number of the table stands beside where it comes from.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use crate::train::chips::Chip;
+use crate::train::plan::roofline::seconds as as_duration;
+use crate::train::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
+use crate::train::progress::{duration, quantity};
+use crate::train::run::thousands;
+
+/// One row: what it is, its value in every phase, and where that comes from.
+type Row = (&'static str, Vec<String>, String);
+
+/// The table and the lines around it.
+pub fn to_text(plan: &Plan, target_time: Option<f64>) -> String {
+    let mut lines = vec![headline(plan)];
+    lines.push(table(plan));
+    lines.extend(plan.target.chip.map(rates));
+    lines.extend(whole_run(plan));
+    lines.extend(target_time.and_then(|seconds| chips_for(plan, seconds)));
+    lines.join("\n") + "\n"
+}
+
+fn headline(plan: &Plan) -> String {
+    let (chips, devices) = (plan.target.chips(), plan.target.devices());
+    let kind = plan.target.chip.map_or("cpu", |chip| chip.kind);
+    let hardware = match devices == chips {
+        true => format!("{} × {kind}", thousands(chips as u64)),
+        false => format!("{} × {kind}, {} devices", thousands(chips as u64), thousands(devices as u64)),
+    };
+    let version = plan.platform_version.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    format!("{} on {}: {hardware}; compiled by {version}", plan.run, plan.target)
+}
+
+fn table(plan: &Plan) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let mut header = vec![String::new()];
+    header.extend(plan.phases.iter().map(|phase| format!("phase {}", phase.name)));
+    header.push("from".to_owned());
+    table.set_header(header);
+    for (name, values, source) in rows(plan) {
+        table.add_row([name.to_owned()].into_iter().chain(values).chain([source]));
+    }
+    table
+        .column_iter_mut()
+        .skip(1)
+        .take(plan.phases.len())
+        .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table.to_string()
+}
+
+fn rows(plan: &Plan) -> Vec<Row> {
+    let phases = &plan.phases;
+    let each = |value: &dyn Fn(&PhasePlan) -> String| -> Vec<String> { phases.iter().map(value).collect() };
+    let of_fit = |value: &dyn Fn(&Fit) -> Option<String>| -> Vec<String> {
+        let text = |phase: &PhasePlan| phase.fits.as_ref().and_then(value).unwrap_or_else(|| "–".to_owned());
+        phases.iter().map(text).collect()
+    };
+    let bytes = |n: i64| Some(gigabytes(n as f64));
+    let memory = |value: fn(&Fit) -> i64| of_fit(&|fit| bytes(value(fit)));
+    let seconds = |value: fn(&Fit) -> Option<f64>| of_fit(&|fit| value(fit).map(|s| duration(as_duration(s))));
+    let compiler = || "the compiler".to_owned();
+    let share = |share: f64, of: &str| format!("{:.0} % of {of}, assumed", 100.0 * share);
+    let efficiency = &plan.efficiency;
+    let devices = thousands(plan.target.devices() as u64);
+    vec![
+        ("compiles and fits", each(&verdict), "this machine's processor".to_owned()),
+        (
+            "sequences a device",
+            of_rows(phases),
+            format!("global batch over {devices} devices; micro-batches × rows of one"),
+        ),
+        ("arguments", memory(|fit| fit.memory.argument), compiler()),
+        ("outputs", memory(|fit| fit.memory.output), compiler()),
+        ("of these in place", memory(|fit| fit.memory.alias), compiler()),
+        ("temporaries", memory(|fit| fit.memory.temp), compiler()),
+        ("code", memory(|fit| fit.memory.generated_code), compiler()),
+        ("peak", memory(|fit| fit.memory.peak_estimate()), peak_source(plan)),
+        ("FLOP of a step", each(&|phase| quantity(phase.flops)), "counted from the model, all devices".to_owned()),
+        (
+            "FLOP on a device",
+            of_fit(&|fit| fit.compiler_flops.map(quantity)),
+            "the compiler's cost analysis".to_owned(),
+        ),
+        ("bytes moved on a device", of_fit(&|fit| fit.bytes.map(gigabytes)), "the compiler's cost analysis".to_owned()),
+        (
+            "bytes exchanged",
+            of_fit(&|fit| Some(gigabytes(fit.collectives.total()))),
+            "collectives in the graph, of one replica".to_owned(),
+        ),
+        ("arithmetic", seconds(|fit| Some(fit.times?.compute)), share(efficiency.compute, "the peak")),
+        ("memory", seconds(|fit| Some(fit.times?.memory)), share(efficiency.memory, "its bandwidth")),
+        ("network", seconds(|fit| Some(fit.times?.network)), share(efficiency.network, "its bandwidth")),
+        (
+            "step",
+            of_fit(&|fit| fit.times.map(|t| format!("{} ({})", duration(as_duration(t.step())), t.bound()))),
+            "the slowest of the three".to_owned(),
+        ),
+        ("steps", each(&|phase| thousands(phase.steps)), "the run file".to_owned()),
+        (
+            "phase",
+            each(&|phase| phase.seconds().map_or("–".to_owned(), |s| duration(as_duration(s)))),
+            "steps × step".to_owned(),
+        ),
+    ]
+}
+
+fn of_rows(phases: &[PhasePlan]) -> Vec<String> {
+    let text = |phase: &PhasePlan| match &phase.fits {
+        Some(fit) => format!("{} = {} × {}", phase.rows, fit.micro_batches, fit.micro_batch),
+        None => phase.rows.to_string(),
+    };
+    phases.iter().map(text).collect()
+}
+
+fn verdict(phase: &PhasePlan) -> String {
+    let took = phase.attempts.last().map_or(String::new(), |last| duration(last.took));
+    match (&phase.fits, phase.attempts.last().map(|last| &last.verdict)) {
+        (Some(fit), _) => {
+            let of = phase.attempts.iter().find(|attempt| attempt.micro_batch == fit.micro_batch);
+            format!("yes, in {}", of.map_or(took, |attempt| duration(attempt.took)))
+        }
+        (None, Some(Verdict::Refused(_))) => "does not compile".to_owned(),
+        (None, _) => "does not fit".to_owned(),
+    }
+}
+
+fn peak_source(plan: &Plan) -> String {
+    match plan.memory_limit {
+        Some(limit) => format!("the compiler; a device has {}", gigabytes(limit)),
+        None => "the compiler".to_owned(),
+    }
+}
+
+/// The rates that the times are computed from.
+fn rates(chip: &Chip) -> String {
+    let rate = |rate: f64| format!("{}B/s", quantity(rate));
+    let network = match chip.network_bandwidth {
+        Some(network) => format!("links {}, network {}", rate(chip.link_bandwidth), rate(network)),
+        None => format!("links {}", rate(chip.link_bandwidth)),
+    };
+    let devices = if chip.devices == 1 { String::new() } else { format!(" ({} devices)", chip.devices) };
+    format!(
+        "rates of a {} chip{devices}: {}FLOP/s in bf16, memory {} of {}, {network} each way ({})",
+        chip.kind,
+        quantity(chip.peak_flops),
+        rate(chip.memory_bandwidth),
+        gigabytes(chip.memory as f64),
+        chip.source()
+    )
+}
+
+fn whole_run(plan: &Plan) -> Option<String> {
+    let seconds = plan.seconds()?;
+    let chips = plan.target.chips() as f64;
+    let paper = PAPER_MINUTES * 1024.0 / 60.0;
+    Some(format!(
+        "whole run           {} ({:.2} minutes), {} chip-hours; the paper's: {PAPER_MINUTES} minutes on 1,024 TPU v3 chips, \
+         {} chip-hours. Evaluation, checkpoints and start-up come on top.",
+        duration(as_duration(seconds)),
+        seconds / 60.0,
+        thousands((chips * seconds / 3600.0).round() as u64),
+        thousands(paper.round() as u64),
+    ))
+}
+
+fn chips_for(plan: &Plan, wanted: f64) -> Option<String> {
+    let (target, seconds) = plan.target_for(wanted)?;
+    let (asked, takes) = (duration(as_duration(wanted)), duration(as_duration(seconds)));
+    let chips = thousands(target.chips() as u64);
+    Some(match seconds <= wanted {
+        true => format!("for {asked}     {chips} chips, {target}: {takes}"),
+        false => format!(
+            "for {asked}     not reached: {chips} chips, {target}, the most that the batches divide among, take {takes}"
+        ),
+    })
+}
+
+/// One object: the same numbers, in bytes, seconds and operations, under the names of the table.
+pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
+    let chip = plan.target.chip;
+    let phases: Vec<Value> = plan.phases.iter().map(phase_json).collect();
+    let wanted = target_time.and_then(|wanted| {
+        let (target, seconds) = plan.target_for(wanted)?;
+        Some(json!({
+            "seconds": wanted,
+            "reached": seconds <= wanted,
+            "topology": target.to_string(),
+            "chips": target.chips(),
+            "takes_seconds": seconds,
+        }))
+    });
+    json!({
+        "run": plan.run,
+        "topology": plan.target.to_string(),
+        "chips": plan.target.chips(),
+        "devices": plan.target.devices(),
+        "platform_version": plan.platform_version,
+        "memory_limit_bytes": plan.memory_limit,
+        "assumed_efficiency": {
+            "compute": plan.efficiency.compute,
+            "memory": plan.efficiency.memory,
+            "network": plan.efficiency.network,
+        },
+        "stated_rates_of_a_chip": chip.map(|chip| json!({
+            "kind": chip.kind,
+            "peak_flops": chip.peak_flops,
+            "memory_bytes": chip.memory,
+            "memory_bandwidth": chip.memory_bandwidth,
+            "link_bandwidth": chip.link_bandwidth,
+            "network_bandwidth": chip.network_bandwidth,
+            "source": chip.source(),
+        })),
+        "phases": phases,
+        "seconds": plan.seconds(),
+        "paper_seconds": PAPER_MINUTES * 60.0,
+        "target_time": wanted,
+        "saved": plan.saved,
+    })
+}
+
+fn phase_json(phase: &PhasePlan) -> Value {
+    let attempts = phase.attempts.iter().map(|attempt| {
+        let (verdict, reason) = match &attempt.verdict {
+            Verdict::Fits => ("fits", None),
+            Verdict::TooLarge(reason) => ("does not fit", Some(reason)),
+            Verdict::Refused(reason) => ("does not compile", Some(reason)),
+        };
+        json!({
+            "micro_batch": attempt.micro_batch,
+            "seconds": attempt.took.as_secs_f64(),
+            "verdict": verdict,
+            "reason": reason,
+        })
+    });
+    let fit = phase.fits.as_ref().map(|fit| {
+        let memory = &fit.memory;
+        json!({
+            "micro_batch": fit.micro_batch,
+            "micro_batches": fit.micro_batches,
+            "argument_bytes": memory.argument,
+            "output_bytes": memory.output,
+            "alias_bytes": memory.alias,
+            "temporary_bytes": memory.temp,
+            "code_bytes": memory.generated_code,
+            "peak_bytes": memory.peak_estimate(),
+            "compiler_flops_of_a_device": fit.compiler_flops,
+            "bytes_moved_of_a_device": fit.bytes,
+            "exchanged_bytes": {
+                "all_reduce": fit.collectives.all_reduce,
+                "reduce_scatter": fit.collectives.reduce_scatter,
+                "all_gather": fit.collectives.all_gather,
+            },
+            "step_seconds": fit.times.map(|times| json!({
+                "compute": times.compute,
+                "memory": times.memory,
+                "network": times.network,
+                "step": times.step(),
+                "bound": times.bound(),
+            })),
+        })
+    });
+    json!({
+        "phase": phase.index + 1,
+        "name": phase.name,
+        "sequence_length": phase.sequence_length,
+        "global_batch": phase.global_batch,
+        "rows_of_a_device": phase.rows,
+        "steps": phase.steps,
+        "flops_of_a_step": phase.flops,
+        "attempts": attempts.collect::<Vec<_>>(),
+        "fit": fit,
+        "seconds": phase.seconds(),
+    })
+}
+
+fn gigabytes(bytes: f64) -> String {
+    match bytes {
+        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
+        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} kB", b / 1e3),
+    }
+}

@@ -1,0 +1,301 @@
+//! What chips are said to do: a table of vendors' numbers, each with its source. A *chip* is what is bought or rented; a
+//! plugin shows one or more *devices* on it (a TPU v3 chip shows its two cores). All numbers are of a chip.
+//!
+//! Peaks are dense bf16. Bandwidths are in one direction. Sources that several lines share:
+//!
+//! * Cloud TPU documentation, docs.cloud.google.com/tpu/docs/v3, v4, v5e, v5p-training, v6e, for peak, memory, slices; the
+//!   rate of an all-reduce is that page's "all-reduce bandwidth per Pod" over its chips, which is half of "bidirectional
+//!   inter-chip interconnect bandwidth per chip" where a page gives both or only the latter.
+//! * NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM, for peak, memory and NVLink (600, 900 and 900 GB/s in
+//!   both directions), and of DGX A100, DGX H100 and DGX H200 for the network (an InfiniBand adapter of 200, 400 and
+//!   400 Gb/s a GPU).
+//! * openxla/xla `xla/backends/gpu/target_config/specs/*.txtpb` for what the compiler must know of a GPU ([`Gpu`]).
+
+use crate::pjrt::Platform;
+
+/// One kind of chip.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Chip {
+    /// As `--topology` spells it: `v5e`, `h200`.
+    pub name: &'static str,
+    pub platform: Platform,
+    /// What a plugin calls the kind of its devices; they say more behind it.
+    pub kind: &'static str,
+    /// Devices that the plugin shows on a chip.
+    pub devices: usize,
+    /// FLOP/s of dense bf16 matrix products.
+    pub peak_flops: f64,
+    /// Bytes of high-bandwidth memory.
+    pub memory: u64,
+    /// Bytes a second between that memory and the chip.
+    pub memory_bandwidth: f64,
+    /// Bytes a second that a chip sends over the links to its neighbours: TPU's inter-chip interconnect, NVLink.
+    pub link_bandwidth: f64,
+    /// Bytes a second that a chip sends out of its host, where links end there.
+    pub network_bandwidth: Option<f64>,
+    /// The slices that are offered, smallest first; none where any number of hosts is.
+    pub slices: &'static [&'static str],
+    pub gpu: Option<Gpu>,
+}
+
+/// What XLA's compiler must know of a GPU that is not there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gpu {
+    pub description: &'static str,
+    /// Major, minor.
+    pub compute_capability: (u32, u32),
+    /// Whether instructions of this capability alone (`sm_90a`) may be used.
+    pub accelerated_features: bool,
+    pub cores: u32,
+    pub fpus_per_core: u32,
+    pub clock_ghz: f64,
+    pub l2_cache: u64,
+    pub shared_memory_per_block: u32,
+    pub shared_memory_per_block_optin: u32,
+    pub shared_memory_per_core: u32,
+    /// Bytes that the driver reports, more than the name says.
+    pub memory: u64,
+}
+
+const GIB: u64 = 1 << 30;
+
+const SQUARES: &[&str] = &["1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"];
+const CUBES: &[&str] =
+    &["2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"];
+const CUBES_OF_V5P: &[&str] = &[
+    "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16", "16x16x24",
+];
+
+const HOPPER: Gpu = Gpu {
+    description: "NVIDIA H200 141GB HBM3e",
+    compute_capability: (9, 0),
+    accelerated_features: true,
+    cores: 132,
+    fpus_per_core: 128,
+    clock_ghz: 1.98,
+    l2_cache: 52_428_800,
+    shared_memory_per_block: 49_152,
+    shared_memory_per_block_optin: 232_448,
+    shared_memory_per_core: 233_472,
+    memory: 151_397_597_184,
+};
+
+const AMPERE: Gpu = Gpu {
+    description: "NVIDIA A100-SXM4-80GB",
+    compute_capability: (8, 0),
+    accelerated_features: false,
+    cores: 108,
+    fpus_per_core: 64,
+    clock_ghz: 1.41,
+    l2_cache: 41_943_040,
+    shared_memory_per_block: 49_152,
+    shared_memory_per_block_optin: 166_912,
+    shared_memory_per_core: 167_936,
+    memory: 85_100_068_864,
+};
+
+impl Chip {
+    /// Every chip that can be planned for.
+    pub const ALL: [Chip; 8] = [
+        Chip {
+            name: "v3",
+            platform: Platform::Tpu,
+            kind: "TPU v3",
+            devices: 2,
+            peak_flops: 123e12,
+            memory: 32 * GIB,
+            memory_bandwidth: 900e9,
+            link_bandwidth: 340e12 / 1024.0,
+            network_bandwidth: None,
+            slices: &["2x2", "4x4", "4x8", "8x8", "8x16", "16x16", "16x32", "32x32"],
+            gpu: None,
+        },
+        Chip {
+            name: "v4",
+            platform: Platform::Tpu,
+            kind: "TPU v4",
+            devices: 1,
+            peak_flops: 275e12,
+            memory: 32 * GIB,
+            memory_bandwidth: 1200e9,
+            link_bandwidth: 1.1e15 / 4096.0,
+            network_bandwidth: None,
+            slices: CUBES,
+            gpu: None,
+        },
+        Chip {
+            name: "v5e",
+            platform: Platform::Tpu,
+            kind: "TPU v5 lite",
+            devices: 1,
+            peak_flops: 197e12,
+            memory: 16 * GIB,
+            memory_bandwidth: 819e9,
+            link_bandwidth: 51.2e12 / 256.0,
+            network_bandwidth: None,
+            slices: SQUARES,
+            gpu: None,
+        },
+        Chip {
+            name: "v5p",
+            platform: Platform::Tpu,
+            kind: "TPU v5",
+            devices: 1,
+            peak_flops: 459e12,
+            memory: 95 * GIB,
+            memory_bandwidth: 2765e9,
+            link_bandwidth: 1200e9 / 2.0,
+            network_bandwidth: None,
+            slices: CUBES_OF_V5P,
+            gpu: None,
+        },
+        Chip {
+            name: "v6e",
+            platform: Platform::Tpu,
+            kind: "TPU v6",
+            devices: 1,
+            peak_flops: 918e12,
+            memory: 32 * GIB,
+            memory_bandwidth: 1638e9,
+            link_bandwidth: 102.4e12 / 256.0,
+            network_bandwidth: None,
+            slices: SQUARES,
+            gpu: None,
+        },
+        Chip {
+            name: "a100",
+            platform: Platform::Cuda,
+            kind: "NVIDIA A100",
+            devices: 1,
+            peak_flops: 312e12,
+            memory: AMPERE.memory,
+            memory_bandwidth: 2039e9,
+            link_bandwidth: 300e9,
+            network_bandwidth: Some(25e9),
+            slices: &[],
+            gpu: Some(AMPERE),
+        },
+        Chip {
+            name: "h100",
+            platform: Platform::Cuda,
+            kind: "NVIDIA H100",
+            devices: 1,
+            peak_flops: 989e12,
+            memory: 84_942_979_072,
+            memory_bandwidth: 3352e9,
+            link_bandwidth: 450e9,
+            network_bandwidth: Some(50e9),
+            slices: &[],
+            gpu: Some(Gpu { description: "NVIDIA H100 80GB HBM3", memory: 84_942_979_072, ..HOPPER }),
+        },
+        Chip {
+            name: "h200",
+            platform: Platform::Cuda,
+            kind: "NVIDIA H200",
+            devices: 1,
+            peak_flops: 989e12,
+            memory: HOPPER.memory,
+            memory_bandwidth: 4800e9,
+            link_bandwidth: 450e9,
+            network_bandwidth: Some(50e9),
+            slices: &[],
+            gpu: Some(HOPPER),
+        },
+    ];
+
+    /// The chip called `name`, of any platform.
+    pub fn named(name: &str) -> Option<&'static Chip> {
+        const ALL: &[Chip] = &Chip::ALL;
+        ALL.iter().find(|chip| chip.name == name)
+    }
+
+    /// Where the numbers come from, for people who ask.
+    pub fn source(&self) -> &'static str {
+        match self.platform {
+            Platform::Tpu => "docs.cloud.google.com/tpu/docs",
+            Platform::Cuda => "NVIDIA data sheets",
+            Platform::Cpu => "none",
+        }
+    }
+}
+
+impl Gpu {
+    /// A `stream_executor.GpuTargetConfigProto` in text form (openxla/xla `xla/stream_executor/device_description.proto`),
+    /// as the CUDA plugin's create-option `target_config` takes it. `memory_bandwidth` is in bytes a second.
+    pub fn target_config(&self, memory_bandwidth: f64) -> String {
+        let (major, minor) = self.compute_capability;
+        let features = if self.accelerated_features { "ACCELERATED_FEATURES" } else { "NONE" };
+        let facts: [(&str, String); 18] = [
+            ("core_count", self.cores.to_string()),
+            ("fpus_per_core", self.fpus_per_core.to_string()),
+            ("clock_rate_ghz", self.clock_ghz.to_string()),
+            ("device_memory_size", self.memory.to_string()),
+            ("memory_bandwidth", format!("{memory_bandwidth:.0}")),
+            ("l2_cache_size", self.l2_cache.to_string()),
+            ("shared_memory_per_block", self.shared_memory_per_block.to_string()),
+            ("shared_memory_per_block_optin", self.shared_memory_per_block_optin.to_string()),
+            ("shared_memory_per_core", self.shared_memory_per_core.to_string()),
+            // The same on every GPU since compute capability 8.0.
+            ("threads_per_block_limit", "1024".to_owned()),
+            ("threads_per_warp", "32".to_owned()),
+            ("threads_per_core_limit", "2048".to_owned()),
+            ("registers_per_core_limit", "65536".to_owned()),
+            ("registers_per_block_limit", "65536".to_owned()),
+            ("block_dim_limit_x", "2147483647".to_owned()),
+            ("block_dim_limit_y", "65535".to_owned()),
+            ("block_dim_limit_z", "65535".to_owned()),
+            ("device_address_bits", "64".to_owned()),
+        ];
+        let facts: String = facts.iter().map(|(field, value)| format!("  {field}: {value}\n")).collect();
+        format!(
+            "gpu_device_info {{\n{facts}  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: \
+             {features} }}\n  name: \"{name}\"\n  device_vendor: \"NVIDIA Corporation\"\n  dnn_version: \"9.10.0\"\n}}\n\
+             platform_name: \"CUDA\"\ndnn_version_info {{ major: 9 minor: 10 }}\ndevice_description_str: \"{name}\"\n",
+            name = self.description,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_kinds_tell_chips_apart() {
+        for (i, chip) in Chip::ALL.iter().enumerate() {
+            assert_eq!(Chip::named(chip.name), Some(chip));
+            // A device's kind says more than the table's; the first that it starts with must be the right one.
+            let first = Chip::ALL.iter().position(|other| chip.kind.starts_with(other.kind));
+            assert_eq!(first, Some(i), "{}", chip.kind);
+            assert_eq!(chip.gpu.is_some(), chip.platform == Platform::Cuda);
+            assert_eq!(chip.slices.is_empty(), chip.platform == Platform::Cuda);
+        }
+        assert_eq!(Chip::named("v9"), None);
+    }
+
+    #[test]
+    fn slices_ascend() {
+        for chip in Chip::ALL {
+            let chips = |slice: &str| slice.split('x').map(|n| n.parse::<usize>().unwrap()).product::<usize>();
+            assert!(chip.slices.is_sorted_by_key(|slice| chips(slice)), "{}", chip.name);
+        }
+    }
+
+    #[test]
+    fn a_target_config_says_what_the_compiler_must_know() {
+        let h200 = Chip::named("h200").unwrap();
+        let config = h200.gpu.unwrap().target_config(h200.memory_bandwidth);
+        for field in [
+            "core_count: 132\n",
+            "memory_bandwidth: 4800000000000\n",
+            "device_memory_size: 151397597184\n",
+            "major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES",
+            "platform_name: \"CUDA\"",
+            "device_description_str: \"NVIDIA H200 141GB HBM3e\"",
+        ] {
+            assert!(config.contains(field), "{field:?} is not in\n{config}");
+        }
+        let a100 = Chip::named("a100").unwrap();
+        assert!(a100.gpu.unwrap().target_config(1.0).contains("major: 8 minor: 0 feature_extension: NONE"));
+    }
+}

@@ -1,0 +1,75 @@
+//! What replicas exchange in a step, read off its graph: so it is known before anything is compiled, and whatever the
+//! step does (sum gradients, scatter their sum, gather weights) is counted as it does it.
+
+use crate::graph::{Computation, NodeId, Op, ValueShape};
+
+/// Bytes of one replica's arrays that go through collectives in a step, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Collectives {
+    /// What is summed and wanted by all.
+    pub all_reduce: f64,
+    /// What is summed and left in shares: the whole operand counts.
+    pub reduce_scatter: f64,
+    /// What is put together of shares: the whole result counts.
+    pub all_gather: f64,
+}
+
+impl Collectives {
+    /// Of `step`, whose loops take `trips` rounds each.
+    pub fn of(step: &Computation, trips: usize) -> Collectives {
+        let mut sum = Collectives::default();
+        sum.add(step, 1.0, trips as f64);
+        sum
+    }
+
+    pub fn total(&self) -> f64 {
+        self.all_reduce + self.reduce_scatter + self.all_gather
+    }
+
+    fn add(&mut self, computation: &Computation, times: f64, trips: f64) {
+        let bytes = |id: NodeId| times * bytes(&computation.nodes[id.index()].shape);
+        for (index, node) in computation.nodes.iter().enumerate() {
+            match &node.op {
+                Op::AllReduce { .. } => self.all_reduce += bytes(node.inputs[0]),
+                Op::ReduceScatter { .. } => self.reduce_scatter += bytes(node.inputs[0]),
+                Op::AllGather { .. } => self.all_gather += times * self::bytes(&computation.nodes[index].shape),
+                Op::While { body, .. } => self.add(body, times * trips, trips),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn bytes(shape: &ValueShape) -> f64 {
+    match shape {
+        ValueShape::Array(shape) => shape.bytes() as f64,
+        ValueShape::Tuple(shapes) => shapes.iter().map(|shape| shape.bytes() as f64).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Graph, Reduction};
+    use crate::shape::{DType, Shape};
+
+    #[test]
+    fn every_kind_is_counted_and_a_loop_as_often_as_it_turns() {
+        let graph = Graph::new("exchange");
+        let x = graph.parameter("x", Shape::new(DType::F32, [8, 3]));
+        let outside = x.all_reduce(Reduction::Sum);
+        let loops = graph.while_loop(
+            "loop",
+            &[graph.scalar(0.0, DType::S32), outside],
+            |_, state| state[0].lt(state[0].filled(5.0)),
+            |_, state| {
+                vec![state[0] + 1.0, state[1].convert(DType::BF16).all_reduce(Reduction::Sum).convert(DType::F32)]
+            },
+        );
+        let scattered = graph.add(Op::ReduceScatter { dimension: 0, replicas: 4 }, &[loops[1]]);
+        let gathered = graph.add(Op::AllGather { dimension: 0, replicas: 4 }, &[scattered]);
+        let collectives = Collectives::of(&graph.finish(&[gathered]), 5);
+        assert_eq!(collectives, Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 96.0 });
+        assert_eq!(collectives.total(), 528.0);
+    }
+}
