@@ -13,7 +13,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a directory") {
         let path = entry.expect("an entry").path();
         let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).expect("copied")) }
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
+        }
     }
 }
 
@@ -48,7 +52,7 @@ const TRAIN: [&str; 4] = ["pretrain", "run.toml", "--platform", "cpu"];
 fn damaged_data_is_refused_before_a_step_is_compiled() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replace("path = \"data\"", "path = \"copy\""));
-    let again = "`lambert prepare` again with --force";
+    let again = "with --force";
     let damaged = |damage: &dyn Fn(&Path), said: &[&str]| {
         let directory = workshop.path("copy");
         let _ = std::fs::remove_dir_all(&directory);

@@ -28,8 +28,8 @@ pub enum DataError {
     Full { path: PathBuf, required: u64, source: io::Error },
     /// There is less room on the disk than the work needs.
     #[error(
-        "{}: requires about {} MB of free space, got {} MB; free some, or choose another directory",
-        path.display(), required / 1_000_000, found / 1_000_000
+        "{}: requires about {required} bytes of free space, got {found}; free some, or choose another directory",
+        path.display()
     )]
     Space { path: PathBuf, required: u64, found: u64 },
 }
