@@ -30,7 +30,7 @@ pub struct Phase {
     pub warmup: Warmup,
     /// The step of the phase at which the warm-up is taken to have begun, 0 or before: a negative one enters the ramp
     /// part-way up, as MLPerf's `start_warmup_step` does. The decay is not moved.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub warmup_start: i64,
     #[serde(default)]
     pub decay: Decay,
@@ -47,6 +47,10 @@ pub struct Phase {
 
 fn yes() -> bool {
     true
+}
+
+fn is_zero(step: &i64) -> bool {
+    *step == 0
 }
 
 /// A rate known to be good at some batch.

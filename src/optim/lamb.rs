@@ -46,6 +46,8 @@ pub struct LambConfig {
     pub weight_decay_mode: WeightDecayMode,
     /// Patterns of the tensors that do not decay.
     pub exclude_from_weight_decay: Vec<String>,
+    /// Left out where it is the momentum alone, so that runs begun before there was a choice can be resumed.
+    #[serde(default, skip_serializing_if = "Direction::is_momentum")]
     pub direction: Direction,
     pub adaptation: Adaptation,
     pub phi: Phi,
@@ -74,6 +76,12 @@ pub enum Direction {
     /// The momentum with weight β1 and the gradient itself with weight 1 − β1 (or 1, without `grad_averaging`), each with
     /// its own weight decay and trust ratio: LANS.
     MomentumAndGradient,
+}
+
+impl Direction {
+    fn is_momentum(&self) -> bool {
+        *self == Direction::Momentum
+    }
 }
 
 /// Which tensors get a trust ratio; the others are updated with ratio 1.
