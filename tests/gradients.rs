@@ -583,3 +583,17 @@ fn the_backward_dots_keep_operand_and_accumulation_types() {
     // Gradients of activations [..., K] and of weights [K, N] come out of the dots as they are needed.
     assert!(!computation.nodes.iter().any(|node| matches!(node.op, Op::Transpose { .. })));
 }
+
+#[test]
+fn the_gradient_of_a_weight_that_was_rounded_is_not() {
+    let graph = Graph::new("master_weights");
+    let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
+    // [out, in], as linear layers keep it.
+    let w = graph.parameter("w", Shape::new(DType::F32, [16, 4]));
+    let by_rows = DotDimensions { lhs_contracting: vec![2], rhs_contracting: vec![1], ..Default::default() };
+    let y = x.dot_general(w.convert(DType::BF16), by_rows, DType::F32);
+    let gradient = gradients(y.tanh().sum(), &[w])[0];
+    let computation = graph.finish(&[gradient]);
+    let made_by = &computation.nodes[computation.outputs[0].index()];
+    assert!(matches!(made_by.op, Op::DotGeneral { dtype: DType::F32, .. }), "rounded or transposed: {made_by:?}");
+}

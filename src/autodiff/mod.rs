@@ -5,6 +5,9 @@
 //! to its operands (`vjp.rs`, one rule an operation). The result is an ordinary graph: it is printed, evaluated, lowered
 //! and differentiated again like any other.
 //!
+//! A cotangent has its value's dimensions. Its type may differ: a dot of bf16 operands hands back what it accumulated in
+//! f32, and where the operand was converted from an f32 weight, the weight's gradient is never rounded.
+//!
 //! Two kinds of forward value are told apart. A *kept* value is the forward pass's own node, held in memory until the
 //! backward pass has read it. A *recomputed* one, made under [`Graph::recomputed`], is built again for the backward pass
 //! from what enters its region; see [`ForwardValues`].
@@ -39,24 +42,35 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
             continue;
         }
         graph.in_scope(backward_scope(&node.scope), || {
+            // A conversion takes a cotangent as it comes; every other rule computes in its node's type.
+            let cotangent = match node.op {
+                Op::Convert { .. } => cotangent,
+                _ => cotangent.convert(graph.tensor(id).dtype()),
+            };
             let mut rule = vjp::Rule { id, node: &node, cotangent, forward: &mut forward };
             for (i, (&input, contribution)) in node.inputs.iter().zip(rule.cotangents()).enumerate() {
                 let Some(contribution) = contribution.filter(|_| depends[input.index()]) else { continue };
                 let (found, required) = (contribution.shape(), graph.tensor(input).shape());
                 assert!(
-                    found == required,
+                    found.dims == required.dims && found.dtype.is_float(),
                     "the derivative of {id} = {} for operand {i} requires {required}, got {found}",
                     node.op.name()
                 );
                 let sum = &mut cotangents[input.index()];
                 *sum = Some(match *sum {
                     None => contribution,
-                    Some(others) => others + contribution,
+                    Some(others) => wider(others, contribution),
                 });
             }
         });
     }
-    wrt.iter().map(|t| cotangents.get(t.id().index()).copied().flatten().unwrap_or_else(|| t.filled(0.0))).collect()
+    let cotangent = |t: &Tensor<'g>| cotangents.get(t.id().index()).copied().flatten();
+    wrt.iter().map(|t| cotangent(t).map_or_else(|| t.filled(0.0), |ct| ct.convert(t.dtype()))).collect()
+}
+
+/// The sum of two cotangents of one value, in the wider of their types.
+fn wider<'g>(a: Tensor<'g>, b: Tensor<'g>) -> Tensor<'g> {
+    if a.dtype().size() >= b.dtype().size() { a + b.convert(a.dtype()) } else { a.convert(b.dtype()) + b }
 }
 
 /// The scope of the nodes that differentiate a node of scope `forward`.

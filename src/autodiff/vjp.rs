@@ -157,9 +157,8 @@ impl<'g> Rule<'_, 'g> {
             Op::DotGeneral { dimensions, dtype } => {
                 let (x, y) = (self.x(), self.y());
                 // The backward dots have the forward one's operand and accumulation types.
-                let ct = ct.convert(x.dtype());
-                let (for_x, for_y) = dot(x, y, ct, dimensions, *dtype);
-                two(for_x.convert(x.dtype()), for_y.convert(y.dtype()))
+                let (for_x, for_y) = dot(x, y, ct.convert(x.dtype()), dimensions, *dtype);
+                two(for_x, for_y)
             }
 
             // ---- index ----
@@ -339,54 +338,68 @@ fn span(n: usize, stride: usize) -> usize {
 }
 
 /// The cotangents of `x` and `y`, of the accumulation type, for `out = dot(x, y)` and `ct` of the operands' type.
-///
-/// `out` has the batch dimensions, then x's free ones, then y's. Each backward dot contracts the other operand's free
-/// dimensions where they lie, and orders its operands so that a weight `[K, N]` with activations `[…, K]` needs no
-/// transposition of a result: dx = ct · yᵀ is `[…, K]`, dy = xᵀ · ct is `[K, N]`.
 fn dot<'g>(x: Tensor<'g>, y: Tensor<'g>, ct: Tensor<'g>, d: &DotDimensions, dtype: DType) -> (Tensor<'g>, Tensor<'g>) {
-    let free = |rank: usize, batch: &[usize], contracting: &[usize]| -> Vec<usize> {
-        (0..rank).filter(|i| !batch.contains(i) && !contracting.contains(i)).collect()
-    };
-    let x_free = free(x.dims().len(), &d.lhs_batch, &d.lhs_contracting);
-    let y_free = free(y.dims().len(), &d.rhs_batch, &d.rhs_contracting);
-    let batch = d.lhs_batch.len();
-    let ct_batch: Vec<usize> = (0..batch).collect();
-    let ct_x: Vec<usize> = (batch..batch + x_free.len()).collect();
-    let ct_y: Vec<usize> = (batch + x_free.len()..ct.dims().len()).collect();
-    // A dot leaves the contracting pairs, free here, in the order of the operand that brings them.
-    let mut pairs: Vec<(usize, usize)> =
-        d.lhs_contracting.iter().copied().zip(d.rhs_contracting.iter().copied()).collect();
+    // `out` has the batch dimensions, then x's free ones, then y's.
+    let batch: Vec<usize> = (0..d.lhs_batch.len()).collect();
+    let x = Operand { tensor: x, batch: &d.lhs_batch, contracting: &d.lhs_contracting };
+    let y = Operand { tensor: y, batch: &d.rhs_batch, contracting: &d.rhs_contracting };
+    let (rank, middle) = (ct.dims().len(), batch.len() + x.free().len());
+    let ct_x: Vec<usize> = (batch.len()..middle).collect();
+    let ct_y: Vec<usize> = (middle..rank).collect();
+    let for_x = x.cotangent(Operand { tensor: ct, batch: &batch, contracting: &ct_y }, y, Side::Left, dtype);
+    let for_y = y.cotangent(Operand { tensor: ct, batch: &batch, contracting: &ct_x }, x, Side::Right, dtype);
+    (for_x, for_y)
+}
 
-    // [batch, x free, pairs in y's order]
-    pairs.sort_by_key(|pair| pair.1);
-    let for_x = ct.dot_general(
-        y,
-        DotDimensions {
-            lhs_batch: ct_batch.clone(),
-            rhs_batch: d.rhs_batch.clone(),
-            lhs_contracting: ct_y,
-            rhs_contracting: y_free.clone(),
-        },
-        dtype,
-    );
-    let order: Vec<usize> = d.lhs_batch.iter().chain(&x_free).copied().chain(pairs.iter().map(|pair| pair.0)).collect();
-    let for_x = for_x.transpose(&inverse(&order));
+/// Where an operand stands in its dot.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Left,
+    Right,
+}
 
-    // [batch, pairs in x's order, y free]
-    pairs.sort_by_key(|pair| pair.0);
-    let for_y = x.dot_general(
-        ct,
-        DotDimensions {
-            lhs_batch: d.lhs_batch.clone(),
-            rhs_batch: ct_batch,
-            lhs_contracting: x_free,
-            rhs_contracting: ct_x,
-        },
-        dtype,
-    );
-    let order: Vec<usize> =
-        d.rhs_batch.iter().copied().chain(pairs.iter().map(|pair| pair.1)).chain(y_free.iter().copied()).collect();
-    (for_x, for_y.transpose(&inverse(&order)))
+/// An operand of a dot, with the dimensions of it that the dot pairs with the other's.
+#[derive(Clone, Copy)]
+struct Operand<'a, 'g> {
+    tensor: Tensor<'g>,
+    batch: &'a [usize],
+    contracting: &'a [usize],
+}
+
+impl<'g> Operand<'_, 'g> {
+    /// The dimensions that pass into the result.
+    fn free(&self) -> Vec<usize> {
+        (0..self.tensor.dims().len()).filter(|i| !self.batch.contains(i) && !self.contracting.contains(i)).collect()
+    }
+
+    /// The cotangent of this operand in its own order of dimensions: `ct` with the `other` operand over the other's free
+    /// dimensions.
+    ///
+    /// The backward dot leaves the batch dimensions, then the free ones of its two operands in their order. Of the two
+    /// orders the one is taken that needs no transposition: the gradient of a weight comes as the weight is, whether
+    /// that is `[in, out]` or `[out, in]`. If both need one, `ct` stands where this operand stood.
+    fn cotangent(&self, ct: Operand<'_, 'g>, other: Operand<'_, 'g>, side: Side, dtype: DType) -> Tensor<'g> {
+        let free = self.free();
+        // What was contracted is free here, in the other operand's order: this operand's dimension for each.
+        let mut pairs: Vec<(usize, usize)> =
+            other.contracting.iter().copied().zip(self.contracting.iter().copied()).collect();
+        pairs.sort_unstable();
+        let contracted: Vec<usize> = pairs.into_iter().map(|(_, mine)| mine).collect();
+        let ct_left = [self.batch, &free, &contracted].concat();
+        let ct_right = [self.batch, &contracted, &free].concat();
+
+        let dimensions = DotDimensions {
+            lhs_batch: ct.batch.to_vec(),
+            lhs_contracting: ct.contracting.to_vec(),
+            rhs_batch: other.batch.to_vec(),
+            rhs_contracting: other.free(),
+        };
+        if ct_left.is_sorted() || (side == Side::Left && !ct_right.is_sorted()) {
+            ct.tensor.dot_general(other.tensor, dimensions, dtype).transpose(&inverse(&ct_left))
+        } else {
+            other.tensor.dot_general(ct.tensor, dimensions.swapped(), dtype).transpose(&inverse(&ct_right))
+        }
+    }
 }
 
 /// The last start, for each component of an index vector, at which a window still fits the operand.

@@ -6,17 +6,17 @@ use crate::graph::Tensor;
 use crate::shape::Shape;
 
 impl<'g> Bert<'_, 'g> {
-    /// LayerNorm(word + position + type), then dropout: `input_ids` and `token_type_ids` s32`[B, S]` → `[B·S, H]`.
+    /// LayerNorm(word + position + type), then dropout: `input_ids` and `token_type_ids` s32`[B, S]` → `[B, S, H]`.
     ///
     /// Source: google-research/bert `modeling.py`, embedding_lookup and embedding_postprocessor.
     pub(super) fn embeddings(&self, input_ids: Tensor<'g>, token_type_ids: Tensor<'g>) -> Tensor<'g> {
         let dims = input_ids.dims();
-        let (tokens, length) = (dims[0] * dims[1], dims[1]);
-        let hidden = self.config.hidden_size;
+        let (tokens, length, hidden) = (dims[0] * dims[1], dims[1], self.config.hidden_size);
+        let by_row = |x: Tensor<'g>| x.reshape(&[dims[0], length, hidden]);
         let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(input_ids.reshape(&[tokens]));
 
         let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
-        let positions = positions.broadcast(&[dims[0], length, hidden], &[1, 2]).reshape(&[tokens, hidden]);
+        let positions = positions.broadcast(&[dims[0], length, hidden], &[1, 2]);
 
         // A product with one-hot rows: the table is tiny, and the gradient is a product too instead of a scatter in which
         // all tokens queue for two rows.
@@ -26,7 +26,7 @@ impl<'g> Bert<'_, 'g> {
         let table = self.weight("bert.embeddings.token_type_embeddings.weight");
         let types = one_hot.matmul(table, self.precision.master());
 
-        let x = self.layer_norm(words + positions + types, "bert.embeddings.LayerNorm");
+        let x = self.layer_norm(by_row(words) + positions + by_row(types), "bert.embeddings.LayerNorm");
         self.dropped(x, Site::Embeddings)
     }
 }

@@ -10,7 +10,7 @@ use crate::graph::{DotDimensions, Tensor};
 const MASKED: f64 = -10000.0;
 
 impl<'g> Bert<'_, 'g> {
-    /// All layers: x `[B·S, H]` and `attention_mask` s32`[B, S]` (1 = token, 0 = padding) → `[B·S, H]`.
+    /// All layers: x `[B, S, H]` and `attention_mask` s32`[B, S]` (1 = token, 0 = padding) → `[B, S, H]`.
     pub(super) fn encoder(&self, x: Tensor<'g>, attention_mask: Tensor<'g>) -> Tensor<'g> {
         let mask = self.master(attention_mask);
         let mask = (1.0 - mask) * MASKED;
@@ -41,7 +41,7 @@ impl<'g> Bert<'_, 'g> {
         self.layer_norm(self.master(x) + self.master(self.dropped(y, site)), name)
     }
 
-    /// softmax(q·kᵀ/√D + mask)·v for each head: x `[B·S, H]`, mask `[B, S]` → `[B·S, H]`.
+    /// softmax(q·kᵀ/√D + mask)·v for each head: x `[B, S, H]`, mask `[B, S]` → `[B, S, H]`.
     fn self_attention(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         let (rows, length) = (mask.dims()[0], mask.dims()[1]);
         let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
@@ -59,7 +59,7 @@ impl<'g> Bert<'_, 'g> {
         });
         // [B, A, S, S] with [B, S, A, D] over the keys: [B, A, S, D]
         let context = self.compute(self.dot(probs, v, over(&[0, 1], &[3], &[0, 2], &[1])));
-        context.transpose(&[0, 2, 1, 3]).reshape(&[rows * length, heads * size])
+        context.transpose(&[0, 2, 1, 3]).reshape(&[rows, length, heads * size])
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Losses leave here as *sums* over the micro-batch, never as means: the denominators belong to the global batch.
 
-use super::layers::{Bert, by_rows_of_weight, cross_entropy, logit_of};
+use super::layers::{Bert, cross_entropy, logit_of};
 use crate::graph::Tensor;
 use crate::shape::{DType, Shape};
 
@@ -106,18 +106,13 @@ impl<'g> Bert<'_, 'g> {
     /// The forward pass, in the master type.
     pub fn forward(&self, examples: &Examples<'g>) -> Outputs<'g> {
         let graph = examples.input_ids.graph();
-        let (rows, length) = (examples.input_ids.dims()[0], examples.input_ids.dims()[1]);
-        let hidden = self.config.hidden_size;
+        let (rows, hidden) = (examples.input_ids.dims()[0], self.config.hidden_size);
         let x = graph.scope("embeddings", || self.embeddings(examples.input_ids, examples.token_type_ids));
         let x = graph.scope("encoder", || self.encoder(x, examples.attention_mask));
-        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, examples.masked_lm_positions, length));
-        let first = x.reshape(&[rows, length, hidden]).slice_in(1, 0, 1).reshape(&[rows, hidden]);
+        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, examples.masked_lm_positions));
+        let first = x.slice_in(1, 0, 1).reshape(&[rows, hidden]);
         let seq_relationship_logits = graph.scope("nsp", || self.nsp_head(first));
-        Outputs {
-            sequence_output: self.master(x).reshape(&[rows, length, hidden]),
-            masked_lm_logits,
-            seq_relationship_logits,
-        }
+        Outputs { sequence_output: self.master(x), masked_lm_logits, seq_relationship_logits }
     }
 
     /// Both losses and both counts of right answers, summed over the micro-batch.
@@ -149,16 +144,17 @@ impl<'g> Bert<'_, 'g> {
         ((weights * nll).sum(), (weights * right).sum())
     }
 
-    /// decoder(LayerNorm(gelu(dense(x at positions)))): x `[B·S, H]`, positions s32`[B, P]` → `[B, P, V]`.
+    /// decoder(LayerNorm(gelu(dense(x at positions)))): x `[B, S, H]`, positions s32`[B, P]` → `[B, P, V]`.
     ///
     /// Source: google-research/bert `run_pretraining.py`, get_masked_lm_output.
-    fn mlm_head(&self, x: Tensor<'g>, positions: Tensor<'g>, length: usize) -> Tensor<'g> {
+    fn mlm_head(&self, x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
         let dims = positions.dims();
+        let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
         let row_starts = x.graph().iota(positions.shape(), 0) * length as f64;
-        let x = x.take_rows((positions + row_starts).reshape(&[dims[0] * dims[1]]));
+        let x = x.reshape(&[rows * length, hidden]).take_rows((positions + row_starts).reshape(&[dims[0] * dims[1]]));
         let x = self.gelu(self.linear(x, "cls.predictions.transform.dense"));
         let x = self.layer_norm(x, "cls.predictions.transform.LayerNorm");
-        let logits = self.dot(x, self.weight("bert.embeddings.word_embeddings.weight"), by_rows_of_weight());
+        let logits = self.times_transposed(x, self.weight("bert.embeddings.word_embeddings.weight"));
         let logits = logits + self.decoder_bias().broadcast_like(logits, &[1]);
         logits.reshape(&[dims[0], dims[1], self.config.padded_vocab_size()])
     }

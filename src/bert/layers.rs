@@ -1,8 +1,8 @@
 //! The layers that BERT is made of, and the one place where number formats are chosen.
 //!
 //! Legend for this room: B rows of the micro-batch, S sequence length, P predictions, H hidden size, A attention heads,
-//! D = H/A head size, V padded vocabulary, N = B·S tokens. Activations are `[N, H]` between layers, so that every linear
-//! layer is one plain matrix product.
+//! D = H/A head size, V padded vocabulary. Activations are `[B, S, H]`, those of predicted positions `[B·P, H]`: a layer here
+//! takes any dimensions before the last, which it maps.
 
 use std::collections::HashMap;
 
@@ -108,12 +108,12 @@ impl<'c, 'g> Bert<'c, 'g> {
         self.compute(x).dot_general(self.compute(y), dimensions, self.precision.product())
     }
 
-    /// x·Wᵀ + b in the product type: `[N, in]` → `[N, out]`, W being `name.weight` `[out, in]`.
+    /// x·Wᵀ + b in the product type: `[…, in]` → `[…, out]`, W being `name.weight` `[out, in]`.
     pub(super) fn linear_wide(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
         let weight = self.weight(&format!("{name}.weight"));
         let bias = self.weight(&format!("{name}.bias"));
-        let y = self.dot(x, weight, by_rows_of_weight());
-        y + bias.broadcast_like(y, &[1])
+        let y = self.times_transposed(x, weight);
+        y + bias.broadcast_like(y, &[last(y)])
     }
 
     /// [`Bert::linear_wide`], rounded to the type of activations.
@@ -121,16 +121,24 @@ impl<'c, 'g> Bert<'c, 'g> {
         self.compute(self.linear_wide(x, name))
     }
 
-    /// (x − mean) / √(variance + ε) · γ + β over the last dimension of `[N, H]`, in the master type; the result is an
+    /// x·Wᵀ in the product type: `[…, in]` with W `[out, in]` → `[…, out]`.
+    pub(super) fn times_transposed(&self, x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
+        let by_rows = DotDimensions { lhs_contracting: vec![last(x)], rhs_contracting: vec![1], ..Default::default() };
+        self.dot(x, weight, by_rows)
+    }
+
+    /// (x − mean) / √(variance + ε) · γ + β over the last dimension of `[…, H]`, in the master type; the result is an
     /// activation. The variance is that of all H values, not of H − 1.
     pub(super) fn layer_norm(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
         let (gamma, beta) = (self.weight(&format!("{name}.weight")), self.weight(&format!("{name}.bias")));
         let x = self.master(x);
-        let centered = x - x.mean(&[1]).broadcast_like(x, &[0]);
-        let variance = centered.square().mean(&[1]);
+        let last = last(x);
+        let others: Vec<usize> = (0..last).collect();
+        let centered = x - x.mean(&[last]).broadcast_like(x, &others);
+        let variance = centered.square().mean(&[last]);
         let scale = (variance + self.config.layer_norm_eps).rsqrt();
-        let normed = centered * scale.broadcast_like(x, &[0]);
-        self.compute(normed * gamma.broadcast_like(x, &[1]) + beta.broadcast_like(x, &[1]))
+        let normed = centered * scale.broadcast_like(x, &others);
+        self.compute(normed * gamma.broadcast_like(x, &[last]) + beta.broadcast_like(x, &[last]))
     }
 
     /// The configured GELU, computed in the master type.
@@ -162,14 +170,14 @@ impl<'c, 'g> Bert<'c, 'g> {
     }
 }
 
-/// Contracts the last dimension of `[N, in]` with the last of `[out, in]`.
-pub(super) fn by_rows_of_weight() -> DotDimensions {
-    DotDimensions { lhs_contracting: vec![1], rhs_contracting: vec![1], ..Default::default() }
+/// The number of the last dimension.
+fn last(x: Tensor<'_>) -> usize {
+    x.dims().len() - 1
 }
 
 /// softmax over the last dimension. The maximum only keeps the exponentials in range: no gradient goes through it.
 pub(super) fn softmax(x: Tensor<'_>) -> Tensor<'_> {
-    let last = x.dims().len() - 1;
+    let last = last(x);
     let kept: Vec<usize> = (0..last).collect();
     let e = (x - x.reduce_max(&[last]).stop_gradient().broadcast_like(x, &kept)).exp();
     e / e.reduce_sum(&[last]).broadcast_like(x, &kept)

@@ -196,6 +196,18 @@ pub struct DotDimensions {
     pub rhs_contracting: Vec<usize>,
 }
 
+impl DotDimensions {
+    /// The same pairs for the dot with its operands exchanged.
+    pub fn swapped(self) -> Self {
+        DotDimensions {
+            lhs_batch: self.rhs_batch,
+            rhs_batch: self.lhs_batch,
+            lhs_contracting: self.rhs_contracting,
+            rhs_contracting: self.lhs_contracting,
+        }
+    }
+}
+
 /// HLO's GatherDimensionNumbers and slice sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GatherDimensions {

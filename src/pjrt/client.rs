@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::allocator;
 use super::api::{Api, slice, text};
 use super::buffer::{Buffer, BufferHandle, HostBytes, element_type_of};
 use super::device::{Device, DeviceDescription};
@@ -52,8 +51,6 @@ impl Drop for ClientHandle {
 
 impl Client {
     pub(super) fn create(plugin: &Plugin, options: &[CreateOption]) -> Result<Self, PjrtError> {
-        // Before the plugin starts its threads: each takes its heap at its first allocation, and for good.
-        allocator::keep_freed_memory();
         let api = plugin.api.clone();
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args =

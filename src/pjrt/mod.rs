@@ -21,7 +21,6 @@
 
 #![allow(unsafe_code, reason = "the C API can be reached in no other way; nothing outside this room needs it")]
 
-mod allocator;
 mod api;
 mod buffer;
 mod client;
