@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plan_report::{to_json, to_text};
 use super::run_config::read_run;
+use crate::output::{note, print, print_text};
 use crate::pjrt::PlatformChoice;
 use crate::train::plan::micro_batch::Choice;
 use crate::train::plan::roofline::Efficiency;
@@ -83,11 +84,14 @@ pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
     let planned = plan(&run, &options, &mut |progress| spinner.show(progress))?;
     let target_time = args.target_time.map(|time| time.as_secs_f64());
     if args.json {
-        println!("{}", to_json(&planned, target_time));
+        print(to_json(&planned, target_time))?;
     } else {
-        print!("{}", to_text(&planned, target_time));
+        print_text(to_text(&planned, target_time))?;
         if let (Some(directory), Some(_)) = (&args.save, &planned.saved) {
-            println!("compiled steps      {}; use them with `lambert pretrain … --compiled`", directory.display());
+            print(format_args!(
+                "compiled steps      {}; use them with `lambert pretrain … --compiled`",
+                directory.display()
+            ))?;
         }
     }
     Ok(if planned.phases.iter().all(|phase| phase.fits.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -136,7 +140,7 @@ impl Spinner {
             Progress::Compiling { phase, micro_batch } => {
                 let message = format!("compiling phase {phase}, micro-batches of {micro_batch}");
                 if !console::user_attended_stderr() {
-                    eprintln!("{message}");
+                    note(message);
                     return;
                 }
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -156,7 +160,7 @@ impl Spinner {
                     Verdict::TooLarge(reason) => format!("does not fit: {reason}"),
                     Verdict::Refused(reason) => format!("does not compile: {reason}"),
                 };
-                eprintln!("micro-batches of {micro_batch}: {said} ({})", duration(*took));
+                note(format_args!("micro-batches of {micro_batch}: {said} ({})", duration(*took)));
             }
         }
     }
