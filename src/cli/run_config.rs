@@ -215,7 +215,7 @@ mod tests {
             (("preset = \"paper\"", "preset = \"paper\"\nwieght_decay = 0.1"), "`wieght_decay`", "`weight_decay`"),
             (("preset = \"tiny\"", "hiden_size = 64"), "`hiden_size`", "`hidden_size`"),
             (("keep = 2", "keeep = 2"), "`keeep` in [checkpoint]", "`keep`"),
-            (("learning_rate = 0.01", "learning_rat = 0.01"), "`learning_rat` in [[phase]]", "`learning_rate`"),
+            (("learning_rate = ", "learning_rat = "), "`learning_rat` in [[phase]]", "`learning_rate`"),
             (("{ proportion = 0.1 }", "{ proportoin = 0.1 }"), "`proportoin`", "`proportion`"),
         ];
         for (change, unknown, near) in unknown {
