@@ -70,14 +70,11 @@ fn a_plugin_of_other_hardware_is_told_so() {
     workshop.run_file("run.toml", "run", |text| text);
     let cpu = Environment::of_process().find(&PlatformChoice::Platform(Platform::Cpu)).expect("a CPU plugin").path;
     let cpu = cpu.display().to_string();
-    fails(
-        &workshop,
-        &plan("tpu:v3:2x2", &["--platform", &cpu]),
-        1,
-        &["tpu:v3:2x2", "lambert plugin install tpu", &cpu],
-    );
     let more = ["--platform", &cpu, "--set", "phase.1.global_batch=64", "--set", "phase.2.global_batch=64"];
-    fails(&workshop, &plan("cuda:h100:1x8x8", &more), 1, &["cuda:h100:1x8x8", "lambert plugin install cuda", &cpu]);
+    for (topology, platform) in [("tpu:v3:2x2", "tpu"), ("cuda:h100:1x8x8", "cuda")] {
+        let install = format!("lambert plugin install {platform}");
+        fails(&workshop, &plan(topology, &more), 1, &[topology, &install, &cpu]);
+    }
 }
 
 #[test]
