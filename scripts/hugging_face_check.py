@@ -19,7 +19,8 @@
     hugging_face_check.py imported LAMBERT DIR
         LAMBERT is the program. Writes directories DIR/NAME as save_pretrained (of today and of other times) wrote them,
         random weights, several sizes; imports each, requires that lambert found missing what is missing, exports those
-        that lack nothing, and requires the same bits from BertForPreTraining before and after.
+        that lack nothing, and requires the same bits from BertForPreTraining before and after; and that what is exported
+        for another class is loaded by it whole and without a warning.
 
 Prints a line for each thing that holds; exits 1 at the first that does not. Versions: requirements-test.txt.
 """
@@ -253,6 +254,20 @@ def check_imported(lambert, directory):
         subprocess.run([lambert, "export", run, "--out", exported], check=True, stdout=subprocess.DEVNULL)
         require_same(source, exported)
         passed(f"{name}: the same bits after import and export")
+        for cls in (BertForMaskedLM, BertModel):
+            out = directory / f"{name}.{cls.__name__}"
+            command = [lambert, "export", run, "--out", out, "--architecture", cls.__name__]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            require_clean(cls, out)
+        passed(f"{name}: exports for BertForMaskedLM and BertModel load with no report and no warning")
+
+
+def require_clean(cls, directory):
+    with everything_said() as said:
+        _, info = cls.from_pretrained(directory, output_loading_info=True)
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
+        require(not info[kind], f"{directory}: {kind}: {info[kind]}")
+    require(not said, f"{directory}: {cls.__name__} warned: {said}")
 
 
 def require_same(a, b):

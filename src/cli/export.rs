@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::checkpoint::hugging_face::export;
+use crate::checkpoint::hugging_face::{Architecture, export};
 use crate::checkpoint::{Parts, open};
 use crate::output::{note, print};
 use crate::train::weights::describe;
@@ -19,6 +19,17 @@ pub struct Export {
     /// The directory to write: not there yet, empty, or an earlier export that nobody has changed.
     #[arg(long)]
     out: PathBuf,
+    /// The class of transformers to write for, which then loads without a warning: BertForPreTraining, BertForMaskedLM or
+    /// BertModel. The others load what is written for the first too, but name the heads they have no place for.
+    #[arg(long, value_name = "CLASS", default_value = Architecture::default().name(), value_parser = architecture)]
+    architecture: Architecture,
+}
+
+fn architecture(name: &str) -> Result<Architecture, String> {
+    Architecture::ALL
+        .into_iter()
+        .find(|architecture| architecture.name() == name)
+        .ok_or_else(|| format!("the classes are {}", Architecture::ALL.map(Architecture::name).join(", ")))
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
@@ -39,11 +50,10 @@ pub fn run(args: Export) -> anyhow::Result<ExitCode> {
     let (_, model) = describe(&config_path, &config)?;
 
     let step = checkpoint.state.step;
-    export(&path, checkpoint, &model, &args.out)?.iter().for_each(note);
-    let out = args.out.display();
-    print(format_args!("exported {} (step {step}, {} tensors) to {out}", path.display(), model.tensors.len()))?;
-    print(format_args!(
-        "load it with  AutoTokenizer.from_pretrained({out:?})  BertForPreTraining.from_pretrained({out:?})"
-    ))?;
+    export(&path, checkpoint, &model, args.architecture, &args.out)?.iter().for_each(note);
+    let (out, class) = (args.out.display(), args.architecture.name());
+    let tensors = model.tensors.iter().filter(|(name, _)| args.architecture.has(name)).count();
+    print(format_args!("exported {} (step {step}, {tensors} tensors) to {out}", path.display()))?;
+    print(format_args!("load it with  AutoTokenizer.from_pretrained({out:?})  {class}.from_pretrained({out:?})"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
+use super::{Architecture, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
 use crate::checkpoint::save::check_space;
 use crate::checkpoint::tensor_file::{FileRecord, write_bytes, write_tensors};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
@@ -23,7 +23,7 @@ struct Receipt {
 }
 
 /// Writes the weights, configuration and tokenizer of `checkpoint` (found at `source`, for the message), which is one of
-/// `model`, to `out`. An earlier export that nobody has changed since is replaced; any other directory must be empty or
+/// `model`, to `out`, as `architecture` loads them. An earlier export that nobody has changed since is replaced; any other directory must be empty or
 /// not there. Returns sentences that a user should see.
 ///
 /// # Errors
@@ -33,6 +33,7 @@ pub fn export(
     source: &Path,
     checkpoint: Checkpoint,
     model: &PublishedModel,
+    architecture: Architecture,
     out: &Path,
 ) -> Result<Vec<String>, CheckpointError> {
     // `.` and `..` have no name of their own, and the directory that is renamed must have one.
@@ -41,13 +42,14 @@ pub fn export(
     refuse_unless_ours(out)?;
 
     let mut notes = Vec::new();
-    let mut files = vec![("config.json", pretty(&config_json(model))?)];
+    let mut files = vec![("config.json", pretty(&config_json(model, architecture))?)];
     files.extend(tokenizer_files(source, &checkpoint, model)?);
     if files.len() == 1 {
         notes.push(format!("{} holds no tokenizer, so the export has none; copy it there yourself", source.display()));
     }
     let tensors = without_padding(&source.join(MODEL), checkpoint.model, &model.tensors)?;
-    let named: Vec<(&str, &HostTensor)> = model.tensors.iter().map(|(name, _)| name.as_str()).zip(&tensors).collect();
+    let names = model.tensors.iter().map(|(name, _)| name.as_str());
+    let named: Vec<(&str, &HostTensor)> = names.zip(&tensors).filter(|(name, _)| architecture.has(name)).collect();
 
     let partial = sibling(out);
     // What an interrupted export left: the name is hidden, and ours.
@@ -102,9 +104,9 @@ fn without_padding(
 }
 
 /// `config.json` as transformers 5 writes it; version 4 takes what it does not know as it is.
-fn config_json(model: &PublishedModel) -> Value {
+fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
     let mut json = json!({
-        "architectures": ["BertForPreTraining"],
+        "architectures": [architecture.name()],
         "model_type": "bert",
         "classifier_dropout": null,
         "pad_token_id": 0,

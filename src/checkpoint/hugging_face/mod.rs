@@ -23,6 +23,43 @@ const PREDICTIONS_BIAS: &str = "cls.predictions.bias";
 const DECODER_WEIGHT: &str = "cls.predictions.decoder.weight";
 const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
 
+/// The class of transformers that a directory is written for: it loads everything in it, so it has nothing to warn of. The
+/// other classes load it too, and name the heads that they have no place for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Architecture {
+    /// Everything that was trained.
+    #[default]
+    BertForPreTraining,
+    /// Without pooler and next-sentence head.
+    BertForMaskedLM,
+    /// Without both heads.
+    BertModel,
+}
+
+impl Architecture {
+    pub const ALL: [Architecture; 3] =
+        [Architecture::BertForPreTraining, Architecture::BertForMaskedLM, Architecture::BertModel];
+
+    /// The name of the class.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Architecture::BertForPreTraining => "BertForPreTraining",
+            Architecture::BertForMaskedLM => "BertForMaskedLM",
+            Architecture::BertModel => "BertModel",
+        }
+    }
+
+    /// Whether the class has a place for this tensor of `BertForPreTraining`.
+    pub fn has(self, tensor: &str) -> bool {
+        let lacks: &[&str] = match self {
+            Architecture::BertForPreTraining => &[],
+            Architecture::BertForMaskedLM => &["cls.seq_relationship.", "bert.pooler."],
+            Architecture::BertModel => &["cls."],
+        };
+        !lacks.iter().any(|prefix| tensor.starts_with(prefix))
+    }
+}
+
 /// A model as its directory shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedModel {

@@ -78,6 +78,30 @@ fn words<T: crate::shape::Element>(tensor: &HostTensor, narrow: impl Fn(f64) -> 
     HostTensor::new(tensor.shape().dims.clone(), &values)
 }
 
+const ALL_HEADS: Architecture = Architecture::BertForPreTraining;
+
+#[test]
+fn an_export_holds_what_its_architecture_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = published(9, 1);
+    for (architecture, absent) in [
+        (ALL_HEADS, vec![]),
+        (Architecture::BertForMaskedLM, vec!["bert.pooler.dense.bias", "cls.seq_relationship.weight"]),
+        (Architecture::BertModel, vec!["cls.predictions.bias", "cls.seq_relationship.weight"]),
+    ] {
+        let out = folder.path().join(architecture.name());
+        export(Path::new("run"), checkpoint(9, weights(&model)), &model, architecture, &out).unwrap();
+        let file = TensorFile::open(&out.join("model.safetensors")).unwrap();
+        for (name, _) in &model.tensors {
+            assert_eq!(file.names().any(|found| found == name), architecture.has(name), "{architecture:?} {name}");
+        }
+        assert!(file.names().any(|name| name == WORD_EMBEDDINGS));
+        assert!(absent.iter().all(|absent| file.names().all(|name| name != *absent)), "{architecture:?}");
+        let config: serde_json::Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["architectures"], json!([architecture.name()]));
+    }
+}
+
 #[test]
 fn padding_is_cut_on_export_and_everything_comes_back_on_import() {
     for (vocab_size, padded, layers) in [(21, 24, 1), (24, 24, 2), (1, 128, 3)] {
@@ -97,7 +121,8 @@ fn padding_is_cut_on_export_and_everything_comes_back_on_import() {
             })
             .collect();
         let out = folder.path().join("exported");
-        let notes = export(Path::new("run/step-00000005"), checkpoint(vocab_size, padded), &model, &out).unwrap();
+        let notes =
+            export(Path::new("run/step-00000005"), checkpoint(vocab_size, padded), &model, ALL_HEADS, &out).unwrap();
         assert!(notes.is_empty(), "{notes:?}");
 
         let file = TensorFile::open(&out.join("model.safetensors")).unwrap();
@@ -216,7 +241,8 @@ fn pickled_weights_are_refused_with_the_next_move() {
 fn an_export_replaces_only_an_export_that_nobody_changed() {
     let folder = tempfile::tempdir().unwrap();
     let model = published(9, 1);
-    let again = |out: &Path| export(Path::new("run/step-00000005"), checkpoint(9, weights(&model)), &model, out);
+    let again =
+        |out: &Path| export(Path::new("run/step-00000005"), checkpoint(9, weights(&model)), &model, ALL_HEADS, out);
     let out = folder.path().join("exported");
     again(&out).unwrap();
     again(&out).unwrap();
@@ -244,7 +270,7 @@ fn a_checkpoint_of_another_model_or_tokenizer_is_not_exported_and_nothing_is_lef
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("exported");
     let refused = |checkpoint: Checkpoint| {
-        export(Path::new("run/step-00000005"), checkpoint, &published(9, 1), &out).unwrap_err().to_string()
+        export(Path::new("run/step-00000005"), checkpoint, &published(9, 1), ALL_HEADS, &out).unwrap_err().to_string()
     };
     let error = refused(checkpoint(9, weights(&published(8, 1))));
     assert!(error.contains("word_embeddings.weight requires f32[9,6], found f32[8,6]"), "{error}");
