@@ -137,8 +137,8 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
         assert!(manifest.contains(from));
         std::fs::write(workshop.path("steps/manifest.json"), manifest.replace(from, to)).unwrap();
     };
-    with_manifest("\"platform_version\": \"", "\"platform_version\": \"older ");
-    refused(&["--compiled", "steps"], &["compiled for the plugin version \"older "]);
+    with_manifest("\"plugin\": \"", "\"plugin\": \"older ");
+    refused(&["--compiled", "steps"], &["compiled for the plugin \"older PJRT C API"]);
     with_manifest("\"format\": 1", "\"format\": 2");
     refused(&["--compiled", "steps"], &["requires format 1, found 2"]);
     with_manifest("{", "");

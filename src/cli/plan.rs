@@ -88,10 +88,8 @@ pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
     } else {
         print_text(to_text(&planned, target_time))?;
         if let (Some(directory), Some(_)) = (&args.save, &planned.saved) {
-            print(format_args!(
-                "compiled steps      {}; use them with `lambert pretrain … --compiled`",
-                directory.display()
-            ))?;
+            let directory = directory.display();
+            print(format_args!("compiled steps: {directory}; `lambert pretrain … --compiled {directory}` uses them"))?;
         }
     }
     Ok(if planned.phases.iter().all(|phase| phase.fits.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -51,6 +51,7 @@ pub struct PlanOptions {
 pub struct Plan {
     pub run: String,
     pub target: Target,
+    /// The plugin's own words on what it is, or is for.
     pub platform_version: String,
     pub efficiency: Efficiency,
     /// Bytes that a program may take on one device, where that is known.
@@ -126,7 +127,7 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
     }
     let compiler = Compiler::open(target, &options.platform)?;
     let mut saver = match &options.save {
-        Some(directory) => Some(Saver::begin(directory, target, &compiler.platform_version)?),
+        Some(directory) => Some(Saver::begin(directory, target, &compiler.plugin)?),
         None => None,
     };
     let mut phases = Vec::new();
@@ -296,8 +297,8 @@ impl PhasePlanner<'_> {
         // Outside the loop: the update reads and writes the state and reads the gradients twice, for norms and for moments.
         let update = 2.0 * memory.alias as f64 + 8.0 * parameters(spec) as f64;
         let bytes = cost("bytes accessed").map(|bytes| update + (bytes - update).max(0.0) * rounds);
-        let demand = bytes.map(|bytes| Demand { flops, bytes, collectives });
-        let times = demand.zip(self.target.chip).map(|(d, chip)| Times::of(&d, self.target, chip, self.efficiency));
+        let demand = Demand { flops, bytes, collectives };
+        let times = self.target.chip.map(|chip| Times::of(&demand, self.target, chip, self.efficiency));
         Fit {
             micro_batch: spec.rows / spec.micro_batches,
             micro_batches: spec.micro_batches,
@@ -372,13 +373,15 @@ impl Plan {
         let chip = target.chip?;
         let of_phase = |phase: &PhasePlan| {
             let fit = phase.fits.as_ref()?;
-            let demand = Demand { flops: phase.flops, bytes: fit.bytes?, collectives: fit.collectives };
             if !phase.global_batch.is_multiple_of(target.devices()) {
                 return None;
             }
             let share = (phase.global_batch / target.devices()) as f64 / phase.rows as f64;
-            let update = fit.update_bytes.min(demand.bytes);
-            let demand = Demand { bytes: update + (demand.bytes - update) * share, ..demand };
+            let bytes = fit.bytes.map(|bytes| {
+                let update = fit.update_bytes.min(bytes);
+                update + (bytes - update) * share
+            });
+            let demand = Demand { flops: phase.flops, bytes, collectives: fit.collectives };
             Some(phase.steps as f64 * Times::of(&demand, target, chip, &self.efficiency).step())
         };
         self.phases.iter().map(of_phase).sum()
@@ -421,7 +424,7 @@ mod tests {
         let efficiency = Efficiency { compute: 0.5, memory: 1.0, network: 1.0 };
         let phase = |flops: f64, all_reduce: f64, steps| {
             let collectives = Collectives { all_reduce, ..Collectives::default() };
-            let demand = Demand { flops, bytes: 1e9, collectives };
+            let demand = Demand { flops, bytes: Some(1e9), collectives };
             let fit = Fit {
                 micro_batch: 4,
                 micro_batches: 16,

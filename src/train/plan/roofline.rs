@@ -29,8 +29,8 @@ impl Default for Efficiency {
 pub struct Demand {
     /// Floating-point operations of the whole step, over all devices.
     pub flops: f64,
-    /// Bytes that one device moves between its memory and its cores.
-    pub bytes: f64,
+    /// Bytes that one device moves between its memory and its cores, if that is known.
+    pub bytes: Option<f64>,
     /// What the replicas exchange.
     pub collectives: Collectives,
 }
@@ -39,7 +39,8 @@ pub struct Demand {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Times {
     pub compute: f64,
-    pub memory: f64,
+    /// None where nobody says how many bytes a step moves; the step then counts as if they were hidden.
+    pub memory: Option<f64>,
     pub network: f64,
 }
 
@@ -48,24 +49,24 @@ impl Times {
     pub fn of(demand: &Demand, target: &Target, chip: &Chip, efficiency: &Efficiency) -> Times {
         let chips = target.chips() as f64;
         // The devices of a chip share its memory's bandwidth.
-        let bytes_of_chip = demand.bytes * chip.devices as f64;
+        let bytes_of_chip = demand.bytes.map(|bytes| bytes * chip.devices as f64);
         Times {
             compute: demand.flops / (chips * chip.peak_flops * efficiency.compute),
-            memory: bytes_of_chip / (chip.memory_bandwidth * efficiency.memory),
+            memory: bytes_of_chip.map(|bytes| bytes / (chip.memory_bandwidth * efficiency.memory)),
             network: network_seconds(&demand.collectives, target, chip) / efficiency.network,
         }
     }
 
     /// The step: what is slowest, the others hidden behind it.
     pub fn step(&self) -> f64 {
-        self.compute.max(self.memory).max(self.network)
+        self.compute.max(self.memory.unwrap_or(0.0)).max(self.network)
     }
 
     /// The name of what is slowest.
     pub fn bound(&self) -> &'static str {
         match self.step() {
             slowest if slowest == self.compute => "compute",
-            slowest if slowest == self.memory => "memory",
+            slowest if Some(slowest) == self.memory => "memory",
             _ => "network",
         }
     }
@@ -101,14 +102,14 @@ mod tests {
         let target: Target = topology.parse().unwrap();
         let collectives = Collectives { all_reduce, ..Collectives::default() };
         let efficiency = Efficiency { compute: 0.5, memory: 1.0, network: 1.0 };
-        Times::of(&Demand { flops, bytes, collectives }, &target, target.chip.unwrap(), &efficiency)
+        Times::of(&Demand { flops, bytes: Some(bytes), collectives }, &target, target.chip.unwrap(), &efficiency)
     }
 
     #[test]
     fn the_slowest_resource_is_the_step() {
         // 64 GPUs of 989 TFLOP/s at half their rate: 31.648 PFLOP take one second.
         let t = times("cuda:h200:1x8x8", 31.648e15, 2.4e12, 0.0);
-        assert!((t.compute - 1.0).abs() < 1e-12 && (t.memory - 0.5).abs() < 1e-12 && t.network == 0.0);
+        assert!((t.compute - 1.0).abs() < 1e-12 && (t.memory.unwrap() - 0.5).abs() < 1e-12 && t.network == 0.0);
         assert_eq!((t.step(), t.bound()), (t.compute, "compute"));
         let t = times("cuda:h200:1x8x8", 1.0, 9.6e12, 1e9);
         assert_eq!((t.step(), t.bound()), (2.0, "memory"));
@@ -127,6 +128,6 @@ mod tests {
 
     #[test]
     fn devices_of_a_chip_share_its_memory() {
-        assert!((times("tpu:v3:2x2", 1.0, 450e9, 0.0).memory - 1.0).abs() < 1e-12);
+        assert!((times("tpu:v3:2x2", 1.0, 450e9, 0.0).memory.unwrap() - 1.0).abs() < 1e-12);
     }
 }

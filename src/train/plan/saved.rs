@@ -7,15 +7,18 @@
 //! ```
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::target::{Compiled, Target};
 use crate::checkpoint::sha256_hex;
 use crate::hlo::HloModule;
+use crate::pjrt::Plugin;
 use crate::train::compile::{self, CompileTimes};
 use crate::train::devices::Devices;
 use crate::train::program::Program;
@@ -27,9 +30,9 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub format: u32,
-    /// The plugin, as its clients name it and its version.
     pub platform: String,
-    pub platform_version: String,
+    /// The plugin: its file by content, for what it says of its version is not the same with devices and without.
+    pub plugin: String,
     /// As `lambert plan --topology` takes it.
     pub topology: String,
     pub devices: usize,
@@ -61,7 +64,7 @@ impl Saver {
     ///
     /// # Errors
     /// If the directory holds anything that no plan put there, or cannot be made.
-    pub fn begin(directory: &Path, target: &Target, platform_version: &str) -> anyhow::Result<Saver> {
+    pub fn begin(directory: &Path, target: &Target, plugin: &Plugin) -> anyhow::Result<Saver> {
         fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
         let ours = |name: &str| name == MANIFEST || (name.starts_with("phase-") && name.contains(".executable"));
         let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
@@ -77,7 +80,7 @@ impl Saver {
         let manifest = Manifest {
             format: FORMAT,
             platform: target.platform().name().to_owned(),
-            platform_version: platform_version.to_owned(),
+            plugin: identity(plugin)?,
             topology: target.to_string(),
             devices: target.devices(),
             phases: Vec::new(),
@@ -126,12 +129,33 @@ impl Saver {
     }
 }
 
-/// Writes beside and renames, so that a reader never sees half a file.
+/// A plugin's version: that of its C API, and the sha256 of its file.
+fn identity(plugin: &Plugin) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut hash = || -> io::Result<()> {
+        let mut file = fs::File::open(plugin.path())?;
+        let mut chunk = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(()),
+                read => hasher.update(&chunk[..read]),
+            }
+        }
+    };
+    hash().with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
+    let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (major, minor) = plugin.api_version();
+    Ok(format!("PJRT C API {major}.{minor}, sha256 {digest}"))
+}
+
+/// Writes beside and renames, so that a reader never sees half a file; after an error nothing is left of it.
 fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let partial = path.with_added_extension("partial");
-    fs::write(&partial, content)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let written = fs::write(&partial, content).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A directory of compiled steps, to be loaded instead of compiling.
@@ -180,8 +204,9 @@ impl SavedSteps {
         if saved.platform != client.platform_name() {
             return refuse("the platform", &saved.platform, client.platform_name());
         }
-        if saved.platform_version != client.platform_version() {
-            return refuse("the plugin version", &saved.platform_version, client.platform_version());
+        let plugin = identity(&client.plugin())?;
+        if saved.plugin != plugin {
+            return refuse("the plugin", &saved.plugin, &plugin);
         }
         let target: Target =
             saved.topology.parse().with_context(|| self.directory.join(MANIFEST).display().to_string())?;

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::pjrt::{
     CompileOptions, CreateOption, Environment, ErrorCode, Executable, LoadedExecutable, PjrtError, Platform,
-    PlatformChoice, Topology,
+    PlatformChoice, Plugin, Topology,
 };
 use crate::train::chips::Chip;
 use crate::train::devices::Devices;
@@ -144,7 +144,8 @@ impl fmt::Display for Target {
 /// A plugin that compiles for a [`Target`].
 pub struct Compiler {
     target: Target,
-    /// As the plugin names itself; a saved program is for this version alone.
+    pub plugin: Plugin,
+    /// The plugin's own words on what it is, or is for.
     pub platform_version: String,
     means: Means,
 }
@@ -186,7 +187,8 @@ impl Compiler {
         let Some(chip) = target.chip else {
             let devices = Devices::open(choice, Some(target.devices()))?;
             let platform_version = devices.client.platform_version().to_owned();
-            return Ok(Compiler { target: target.clone(), platform_version, means: Means::Here(devices) });
+            let plugin = devices.client.plugin().clone();
+            return Ok(Compiler { target: target.clone(), plugin, platform_version, means: Means::Here(devices) });
         };
         let plugin = Environment::of_process().find(choice)?.item;
         let shape = spell(&target.shape);
@@ -226,7 +228,7 @@ impl Compiler {
             chip.kind,
         );
         let platform_version = topology.platform_version()?;
-        Ok(Compiler { target: target.clone(), platform_version, means: Means::Ahead(topology) })
+        Ok(Compiler { target: target.clone(), plugin, platform_version, means: Means::Ahead(topology) })
     }
 
     /// Compiles a serialized HloModuleProto into one replica on each device.
