@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lambert::data::{
-    ExampleConfig, Examples, Preparation, PrepareOptions, Prepared, Sentences, Split, Tokenizer, VocabularyOptions,
+    ExampleConfig, Examples, Preparation, PrepareOptions, Prepared, ReadOptions, Split, Tokenizer, VocabularyOptions,
     WordRules, find_inputs, prepare, read_text, sentences, train_vocabulary,
 };
 use lambert::rng::Key;
@@ -70,7 +70,7 @@ fn data(criterion: &mut Criterion) {
         lines.extend(batch.text.lines().flat_map(sentences).map(str::to_owned));
         true
     };
-    read_text(&inputs, "text", Sentences::Split, &|_| (), &mut sink).expect("the text is there");
+    read_text(&inputs, &ReadOptions::default(), &|_| (), &mut sink).expect("the text is there");
     group.bench_function("encode", |bench| {
         bench.iter(|| {
             lines.par_iter().for_each(|line| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lambert::data::{
-    Batch, DataError, ExampleConfig, Examples, MANIFEST, Manifest, PrepareOptions, Prepared, SHARD_FORMAT,
+    Batch, DataError, ExampleConfig, Examples, MANIFEST, Manifest, PrepareOptions, Prepared, ReadCounts, SHARD_FORMAT,
     ShardBuilder, ShardEntry, ShardHeader, Split, TOKENIZER_DIRECTORY, Vocabulary,
 };
 use lambert::rng::Key;
@@ -33,9 +33,8 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
         options: PrepareOptions::default(),
         train: Default::default(),
         held_out: Default::default(),
-        replaced_bytes: 0,
+        reading: ReadCounts::default(),
         cut_documents: 0,
-        cut_lines: 0,
         inputs: vec![],
         shards: vec![],
     };

@@ -7,8 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use lambert::data::{
-    ExampleConfig, Examples, MANIFEST, Manifest, Outcome, Preparation, PrepareOptions, Prepared, Sentences, Split,
-    Tokenizer, Trained, VocabularyOptions, WordRules, find_inputs, prepare, train_tokenizer, train_vocabulary,
+    ExampleConfig, Examples, MANIFEST, Manifest, Outcome, Preparation, PrepareOptions, Prepared, ReadOptions,
+    Sentences, Split, Tokenizer, Trained, VocabularyOptions, WordRules, find_inputs, prepare, train_tokenizer,
+    train_vocabulary,
 };
 use lambert::rng::Key;
 
@@ -98,6 +99,10 @@ fn files(directory: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
     all
 }
 
+fn sentences_as(sentences: Sentences) -> PrepareOptions {
+    PrepareOptions { reading: ReadOptions { sentences, ..ReadOptions::default() }, ..options() }
+}
+
 fn options() -> PrepareOptions {
     PrepareOptions { held_out: 0.0, ..PrepareOptions::default() }
 }
@@ -109,12 +114,12 @@ fn sentences_and_documents_are_those_of_the_text() {
     let expected = vec![vec!["the river .", "a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
     assert_eq!(place.documents("split", Split::Train), expected);
 
-    let lines = PrepareOptions { sentences: Sentences::Lines, ..options() };
+    let lines = sentences_as(Sentences::Lines);
     place.prepare("lines", &lines, false).unwrap();
     let expected = vec![vec!["the river . a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
     assert_eq!(place.documents("lines", Split::Train), expected);
 
-    let wrapped = PrepareOptions { sentences: Sentences::Wrapped, ..options() };
+    let wrapped = sentences_as(Sentences::Wrapped);
     let place = Place::new("The river. A\nstone! The light.\n\nHouses under the\nMountain\n\n\nThe\r\nlight.\r\n");
     place.prepare("wrapped", &wrapped, false).unwrap();
     let expected =

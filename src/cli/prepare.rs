@@ -7,8 +7,10 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::byte_progress::ByteProgress;
+use super::read_args::ReadArgs;
 use crate::data::{
-    Input, Manifest, Outcome, Preparation, PrepareOptions, Sentences, Stage, Tokenizer, find_inputs, prepare,
+    Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions, Sentences, Stage, Tokenizer, find_inputs,
+    prepare,
 };
 use crate::output::{note, print};
 
@@ -30,9 +32,8 @@ pub struct Prepare {
     /// Whether a line is a paragraph to split, a sentence, or a part of a paragraph.
     #[arg(long, value_enum, default_value_t = LineForm::Split)]
     sentences: LineForm,
-    /// Key of the text in each JSONL record.
-    #[arg(long, default_value = "text", value_name = "KEY")]
-    jsonl_field: String,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
     #[arg(long)]
     cased: bool,
@@ -61,12 +62,14 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     let inputs = find_inputs(&args.inputs)?;
     let tokenizer = Tokenizer::open(&args.tokenizer, args.cased)?;
     let options = PrepareOptions {
-        sentences: match args.sentences {
-            LineForm::Split => Sentences::Split,
-            LineForm::Lines => Sentences::Lines,
-            LineForm::Wrapped => Sentences::Wrapped,
+        reading: ReadOptions {
+            sentences: match args.sentences {
+                LineForm::Split => Sentences::Split,
+                LineForm::Lines => Sentences::Lines,
+                LineForm::Wrapped => Sentences::Wrapped,
+            },
+            ..args.reading.options()
         },
-        jsonl_field: args.jsonl_field,
         held_out: args.held_out,
         seed: args.seed,
         shard_tokens: args.shard_tokens,
@@ -110,9 +113,13 @@ fn notes(manifest: &Manifest) {
     if unknown > 0 {
         note(format_args!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64));
     }
+    let reading = &manifest.reading;
     for (count, what) in [
-        (manifest.replaced_bytes, "bytes are not UTF-8 and were dropped"),
-        (manifest.cut_lines, "lines are longer than a mebibyte and were cut"),
+        (reading.empty_documents, "records have an empty text and were passed over"),
+        (reading.without_text, "records have no text field and were passed over"),
+        (reading.replaced_bytes, "bytes are not UTF-8 and were dropped"),
+        (reading.nul_bytes, "NUL characters were dropped"),
+        (reading.cut_lines, "lines are longer than a mebibyte and were cut"),
         (manifest.cut_documents, "documents are longer than a shard and were cut"),
     ] {
         if count > 0 {

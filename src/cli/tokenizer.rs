@@ -10,8 +10,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::byte_progress::ByteProgress;
+use super::read_args::ReadArgs;
 use super::whole_file::write_whole;
-use crate::data::{self, Input, Trained, VocabularyOptions, find_inputs, train_tokenizer};
+use crate::data::{self, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer};
 use crate::output::{note, print};
 
 /// Make tokenizers, and see what they make of text.
@@ -57,9 +58,8 @@ pub struct Train {
     /// Characters to keep, the most frequent first.
     #[arg(long, default_value_t = 1000)]
     alphabet: usize,
-    /// Key of the text in each JSONL record.
-    #[arg(long, default_value = "text", value_name = "KEY")]
-    jsonl_field: String,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// Replace a tokenizer that is there.
     #[arg(long)]
     force: bool,
@@ -111,7 +111,7 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
     let options = VocabularyOptions {
         min_frequency: args.min_frequency,
         alphabet: args.alphabet,
-        jsonl_field: args.jsonl_field,
+        reading: ReadOptions { sentences: Sentences::Lines, ..args.reading.options() },
         ..VocabularyOptions::new(args.vocab_size, !args.cased)
     };
     let started = Instant::now();

@@ -32,7 +32,9 @@ mod wordpiece;
 
 pub use baseline::{unigram_baseline, unigram_loss};
 pub use batch::Batch;
-pub use corpus::{Input, LONGEST_LINE, Piece, TextBatch, find_inputs, read_text};
+pub use corpus::{
+    Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, TextBatch, Tolerance, find_inputs, read_text,
+};
 pub use error::{DataError, Result};
 pub use examples::{Example, ExampleConfig, Examples};
 pub use mask::{MaskConfig, Targets, mask, number_to_predict};
@@ -40,7 +42,7 @@ pub use order::Order;
 pub use pairs::{Pair, Segment};
 pub use prepare::{Outcome, Preparation, Stage, prepare};
 pub use prepared::{
-    Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, Sentences, ShardEntry, SourceEntry, Split,
+    Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, ShardEntry, SourceEntry, Split,
     TOKENIZER_DIRECTORY,
 };
 pub use sentences::sentences;

@@ -13,11 +13,9 @@ use rayon::prelude::*;
 
 use crate::rng::Key;
 
-use super::corpus::{Input, Piece, TextBatch, read_text};
+use super::corpus::{Input, Piece, ReadCounts, Sentences, TextBatch, read_text};
 use super::error::{DataError, Result};
-use super::prepared::{
-    MANIFEST, Manifest, PrepareOptions, Sentences, ShardEntry, SourceEntry, Split, TOKENIZER_DIRECTORY,
-};
+use super::prepared::{MANIFEST, Manifest, PrepareOptions, ShardEntry, SourceEntry, Split, TOKENIZER_DIRECTORY};
 use super::sentences::sentences;
 use super::shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader};
 use super::wordpiece::Tokenizer;
@@ -209,9 +207,8 @@ impl Preparation<'_> {
             options: self.options.clone(),
             train: Counts::default(),
             held_out: Counts::default(),
-            replaced_bytes: 0,
+            reading: ReadCounts::default(),
             cut_documents: 0,
-            cut_lines: 0,
             inputs: sources,
             shards: Vec::new(),
         };
@@ -224,7 +221,7 @@ impl Preparation<'_> {
                 // `send_text` must be dropped here, for its end is how the next thread knows the end.
                 let send_text = send_text;
                 let mut sink = |batch| send_text.send(batch).is_ok();
-                read_text(self.inputs, &self.options.jsonl_field, self.options.sentences, &reading, &mut sink)
+                read_text(self.inputs, &self.options.reading, &reading, &mut sink)
             });
             let writer = scope.spawn(move || writer.run(tokens));
             let encode_all = || {
@@ -246,13 +243,13 @@ impl Preparation<'_> {
 
     /// Splits and tokenizes the lines of a batch on all cores.
     fn encode(&self, batch: TextBatch) -> Result<TokenBatch> {
-        let TextBatch { text, pieces, replaced_bytes, cut_lines } = batch;
+        let TextBatch { text, pieces, counts } = batch;
         let lines = pieces.par_iter().map(|piece| {
             let Piece::Line(range) = piece else { return Ok(None) };
             let line = &text[range.clone()];
             // English has about 4.5 bytes a token.
             let mut tokens = LineTokens { ids: Vec::with_capacity(line.len() / 4), ends: Vec::new() };
-            match self.options.sentences {
+            match self.options.reading.sentences {
                 Sentences::Split | Sentences::Wrapped => {
                     sentences(line).try_for_each(|sentence| tokens.push(self.tokenizer, sentence))
                 }
@@ -260,7 +257,7 @@ impl Preparation<'_> {
             }?;
             Ok(Some(tokens))
         });
-        Ok(TokenBatch { lines: lines.collect::<Result<_>>()?, replaced_bytes, cut_lines })
+        Ok(TokenBatch { lines: lines.collect::<Result<_>>()?, counts })
     }
 }
 
@@ -286,8 +283,7 @@ impl LineTokens {
 /// A [`TextBatch`] as tokens; `None` is the end of a document.
 struct TokenBatch {
     lines: Vec<Option<LineTokens>>,
-    replaced_bytes: u64,
-    cut_lines: u64,
+    counts: ReadCounts,
 }
 
 /// True if document `index` of a corpus is held out: a pure function, whatever the other documents are.
@@ -320,8 +316,7 @@ impl<'a> ShardWriter<'a> {
 
     fn run(mut self, batches: Receiver<TokenBatch>) -> Result<Manifest> {
         for batch in batches {
-            self.manifest.replaced_bytes += batch.replaced_bytes;
-            self.manifest.cut_lines += batch.cut_lines;
+            self.manifest.reading += batch.counts;
             for line in batch.lines {
                 match line {
                     Some(tokens) => self.push(&tokens)?,
@@ -423,7 +418,7 @@ fn check_enough(manifest: &Manifest) -> Result<()> {
     if train + held_out == 0 {
         return too_few("documents", "none: there is no text in it".into(), "name inputs with text");
     }
-    let next = match manifest.options.sentences {
+    let next = match manifest.options.reading.sentences {
         Sentences::Wrapped => "add documents, or part the text into documents by two empty lines",
         _ => "add documents, or part the text into documents by empty lines",
     };

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::corpus::{ReadCounts, ReadOptions};
 use super::error::{DataError, Result};
 use super::shard::{Counts, SHARD_FORMAT, Shard, sha256_of_file};
 use super::vocabulary::Vocabulary;
@@ -43,27 +44,11 @@ impl fmt::Display for Split {
     }
 }
 
-/// How a line of text is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sentences {
-    /// A line is a paragraph: split it into sentences.
-    #[default]
-    Split,
-    /// A line is a sentence.
-    Lines,
-    /// A line is a part of a paragraph, as in books wrapped at 80 columns: lines up to an empty one are joined and then
-    /// split. In plain text, two empty lines in a row end a document.
-    Wrapped,
-}
-
 /// The settings that decide what is prepared; two preparations with equal settings and inputs are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareOptions {
-    pub sentences: Sentences,
-    /// Key of the text in each record of JSONL inputs.
-    pub jsonl_field: String,
+    pub reading: ReadOptions,
     /// Share of the documents that is kept apart.
     pub held_out: f64,
     /// Decides, with a document's index, which split it goes to.
@@ -74,13 +59,7 @@ pub struct PrepareOptions {
 
 impl Default for PrepareOptions {
     fn default() -> Self {
-        PrepareOptions {
-            sentences: Sentences::Split,
-            jsonl_field: "text".to_owned(),
-            held_out: 0.02,
-            seed: 0,
-            shard_tokens: 1 << 25,
-        }
+        PrepareOptions { reading: ReadOptions::default(), held_out: 0.02, seed: 0, shard_tokens: 1 << 25 }
     }
 }
 
@@ -118,12 +97,10 @@ pub struct Manifest {
     pub options: PrepareOptions,
     pub train: Counts,
     pub held_out: Counts,
-    /// Bytes that were not UTF-8; each run of them was read as U+FFFD, which the tokenizer drops.
-    pub replaced_bytes: u64,
+    /// What was met while reading the inputs.
+    pub reading: ReadCounts,
     /// Documents that were cut because they were longer than a shard.
     pub cut_documents: u64,
-    /// Lines that were cut because they were longer than a mebibyte.
-    pub cut_lines: u64,
     pub inputs: Vec<SourceEntry>,
     pub shards: Vec<ShardEntry>,
 }

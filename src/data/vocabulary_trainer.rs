@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 
-use super::corpus::{Input, Piece, read_text};
+use super::corpus::{Input, Piece, ReadOptions, Sentences, read_text};
 use super::error::{DataError, Result};
-use super::prepared::Sentences;
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
 use super::wordpiece::WordRules;
 
@@ -28,14 +27,16 @@ pub struct VocabularyOptions {
     /// Characters that are kept, the most frequent ones; words with another are `[UNK]`.
     pub alphabet: usize,
     pub rules: WordRules,
-    pub jsonl_field: String,
+    /// Lines are sentences: words end at line ends, whatever the lines are.
+    pub reading: ReadOptions,
 }
 
 impl VocabularyOptions {
     /// The usual ones: pairs that occur twice, a thousand characters.
     pub fn new(size: usize, lowercase: bool) -> Self {
         let rules = WordRules { lowercase };
-        VocabularyOptions { size, min_frequency: 2, alphabet: 1000, rules, jsonl_field: "text".into() }
+        let reading = ReadOptions { sentences: Sentences::Lines, ..ReadOptions::default() };
+        VocabularyOptions { size, min_frequency: 2, alphabet: 1000, rules, reading }
     }
 }
 
@@ -104,8 +105,7 @@ fn count_words(
 ) -> Result<HashMap<String, u64>> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     let mut failure = None;
-    // Words end at line ends, whatever the lines are.
-    read_text(inputs, &options.jsonl_field, Sentences::Lines, progress, &mut |batch| {
+    read_text(inputs, &options.reading, progress, &mut |batch| {
         let count = |mut counts: HashMap<String, u64>, piece: &Piece| {
             if let Piece::Line(range) = piece {
                 options.rules.words(&batch.text[range.clone()], |word| match counts.get_mut(word) {

@@ -1,0 +1,114 @@
+//! Files as streams of bytes, decompressed as their names say, any number of members, frames or streams in a row.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+use super::super::error::{DataError, Result};
+
+const BUFFER: usize = 1 << 18;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+    Bzip2,
+    Xz,
+}
+
+impl Compression {
+    /// What the last extension of a name says.
+    pub fn of_extension(extension: &str) -> Option<Self> {
+        match extension {
+            "gz" => Some(Compression::Gzip),
+            "zst" => Some(Compression::Zstd),
+            "bz2" => Some(Compression::Bzip2),
+            "xz" => Some(Compression::Xz),
+            _ => None,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Compression::None => "plain",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Bzip2 => "bzip2",
+            Compression::Xz => "xz",
+        }
+    }
+}
+
+/// An open input: its bytes, decompressed and without a byte order mark.
+pub(super) struct Source<'a> {
+    pub path: &'a Path,
+    pub reader: BufReader<Counted<Box<dyn Read + Send + 'a>>>,
+    compression: Compression,
+}
+
+impl<'a> Source<'a> {
+    /// `progress` hears of the bytes read from disk.
+    pub fn open(path: &'a Path, compression: Compression, progress: &'a (dyn Fn(u64) + Sync)) -> Result<Self> {
+        let file = File::open(path).map_err(DataError::io("open", path))?;
+        let file = BufReader::with_capacity(BUFFER, Reporting { file, progress });
+        let decoder: Box<dyn Read + Send + 'a> = match compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file).map_err(DataError::io("decompress", path))?),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
+            Compression::Xz => Box::new(lzma_rust2::XzReader::new(file, true)),
+        };
+        let reader = BufReader::with_capacity(BUFFER, Counted { inner: decoder, bytes: 0 });
+        let mut source = Source { path, reader, compression };
+        match source.reader.fill_buf() {
+            Ok(start) if start.starts_with(b"\xef\xbb\xbf") => source.reader.consume(3),
+            Ok(_) => {}
+            Err(error) => return Err(source.broken(error)),
+        }
+        Ok(source)
+    }
+
+    /// The error of a read that failed: of a compressed file, how much of it was good.
+    pub fn broken(&self, error: io::Error) -> DataError {
+        let is_of_the_disk = error.raw_os_error().is_some();
+        if is_of_the_disk || self.compression == Compression::None {
+            return DataError::io("read", self.path)(error);
+        }
+        let bytes = self.reader.get_ref().bytes;
+        let found = match error.kind() {
+            ErrorKind::UnexpectedEof => format!("its end after {bytes} bytes of text"),
+            _ => format!("a fault after {bytes} bytes of text: {error}"),
+        };
+        let required = format!("a whole {} file", self.compression.name());
+        DataError::file(self.path, required, found, "fetch it again and compare its checksum with the publisher's")
+    }
+}
+
+/// A file that reports the bytes read from it.
+struct Reporting<'a> {
+    file: File,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Read for Reporting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        (self.progress)(read as u64);
+        Ok(read)
+    }
+}
+
+/// A reader that knows how many bytes it gave.
+pub(super) struct Counted<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}

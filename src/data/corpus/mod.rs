@@ -1,0 +1,125 @@
+//! Corpora as they are published, each input as one stream of pieces: a piece is a line of text, and documents end where
+//! the form of the input says so. One file a form:
+//!
+//! ```text
+//! input (which file is what) ─ compression ─┬─ text, jsonl ─────────┬─ batches ─► TextBatch
+//!                                           └─ one file a form more ─┘
+//! ```
+//!
+//! [`Input::read`] streams one input, and nothing is held but the batch at hand: what is read of an input, and how it is
+//! cut into batches, depends on the input and the [`ReadOptions`] alone, so that several can be read at once and reading
+//! can be taken up again after any document.
+
+mod batches;
+mod compression;
+mod input;
+mod jsonl;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Result;
+
+pub use batches::{LONGEST_LINE, Piece, TextBatch};
+pub use input::{Input, find_inputs};
+
+/// How a line of text is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sentences {
+    /// A line is a paragraph: split it into sentences.
+    #[default]
+    Split,
+    /// A line is a sentence.
+    Lines,
+    /// A line is a part of a paragraph, as in books wrapped at 80 columns: lines up to an empty one are joined and then
+    /// split. In plain text, two empty lines in a row end a document.
+    Wrapped,
+}
+
+/// What to do with a thing that is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tolerance {
+    /// Count it and go on without it.
+    Count,
+    /// End with an error that says where it is.
+    Refuse,
+}
+
+/// How inputs are read, whatever their form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadOptions {
+    pub sentences: Sentences,
+    /// Key of the text in each record of JSONL.
+    pub text_field: String,
+    /// Bytes that are not UTF-8: each run of them is read as U+FFFD, which the tokenizer drops, or refused.
+    pub invalid_utf8: Tolerance,
+    /// Records without a text.
+    pub missing_text: Tolerance,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        ReadOptions {
+            sentences: Sentences::Split,
+            text_field: "text".to_owned(),
+            invalid_utf8: Tolerance::Count,
+            missing_text: Tolerance::Refuse,
+        }
+    }
+}
+
+/// What was met while reading: documents, and what was not taken as it stood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReadCounts {
+    /// Documents that ended and have text.
+    pub documents: u64,
+    /// Records that have no text but white space.
+    pub empty_documents: u64,
+    /// Records without the field of the text.
+    pub without_text: u64,
+    /// Bytes that were not UTF-8.
+    pub replaced_bytes: u64,
+    /// NUL characters, which were left out.
+    pub nul_bytes: u64,
+    /// Lines that were cut because they were longer than [`LONGEST_LINE`].
+    pub cut_lines: u64,
+}
+
+impl AddAssign for ReadCounts {
+    fn add_assign(&mut self, other: ReadCounts) {
+        self.documents += other.documents;
+        self.empty_documents += other.empty_documents;
+        self.without_text += other.without_text;
+        self.replaced_bytes += other.replaced_bytes;
+        self.nul_bytes += other.nul_bytes;
+        self.cut_lines += other.cut_lines;
+    }
+}
+
+/// Reads inputs one after the other and hands batches to `sink`, until it returns `false` or the inputs end. `progress`
+/// hears of the bytes read from disk.
+///
+/// # Errors
+/// As [`Input::read`].
+pub fn read_text(
+    inputs: &[Input],
+    options: &ReadOptions,
+    progress: &(dyn Fn(u64) + Sync),
+    sink: &mut dyn FnMut(TextBatch) -> bool,
+) -> Result<()> {
+    for input in inputs {
+        if !input.read(options, progress, sink)? {
+            break;
+        }
+    }
+    Ok(())
+}

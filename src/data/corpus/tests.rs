@@ -1,0 +1,136 @@
+//! What is read of each form, what is counted, and what is refused.
+
+use std::io::Write;
+
+use super::*;
+
+/// What was read, with `¶` for the end of a document; batches are joined.
+fn read_with(options: &ReadOptions, files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+    }
+    let inputs = find_inputs(&[directory.path().to_owned()])?;
+    let (mut shown, mut counts) = (Vec::new(), ReadCounts::default());
+    read_text(&inputs, options, &|_| (), &mut |batch| {
+        for piece in &batch.pieces {
+            shown.push(match piece {
+                Piece::Line(range) => batch.text[range.clone()].to_owned(),
+                Piece::DocumentEnd => "¶".into(),
+            });
+        }
+        counts += batch.counts;
+        true
+    })?;
+    Ok((shown, counts))
+}
+
+fn read(files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
+    read_with(&ReadOptions::default(), files)
+}
+
+fn read_as(sentences: Sentences, files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
+    read_with(&ReadOptions { sentences, ..ReadOptions::default() }, files)
+}
+
+fn message(files: &[(&str, &[u8])]) -> String {
+    read(files).unwrap_err().to_string()
+}
+
+#[test]
+fn empty_lines_and_files_end_documents() {
+    let (shown, ..) = read(&[("a.txt", b"\xef\xbb\xbfOne.\r\nTwo.\r\n \r\nThree."), ("b.txt", b"Four.\n")]).unwrap();
+    assert_eq!(shown, ["One.", "Two.", "¶", "Three.", "¶", "Four.", "¶"]);
+}
+
+#[test]
+fn wrapped_lines_are_joined_to_paragraphs_and_two_empty_ones_end_a_document() {
+    let book =
+        b"It was the best\nof times, it was\nthe worst.\n\nA new paragraph\r\n  goes on.  \n \n\n\n\nAnother\nbook.";
+    let (shown, ..) = read_as(Sentences::Wrapped, &[("a.txt", book), ("b.txt", b"\n\n\nThe end")]).unwrap();
+    let shown: Vec<String> = shown.iter().map(|s| s.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let expected = [
+        "It was the best of times, it was the worst.",
+        "A new paragraph goes on.",
+        "¶",
+        "Another book.",
+        "¶",
+        "The end",
+        "¶",
+    ];
+    assert_eq!(shown, expected);
+    let records = b"{\"text\": \"One\\ntwo.\\n\\n\\nThree\\nfour.\"}\n{\"text\": \"Five.\"}";
+    let (shown, ..) = read_as(Sentences::Wrapped, &[("a.jsonl", records)]).unwrap();
+    assert_eq!(shown, ["One two.", "Three four.", "¶", "Five.", "¶"]);
+}
+
+#[test]
+fn a_paragraph_longer_than_two_batches_is_cut_and_no_word_of_it_is_lost() {
+    let text = "some words of it\n".repeat(300_000);
+    let (shown, counts) = read_as(Sentences::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
+    assert_eq!((counts.cut_lines, shown.len()), (2, 4), "three paragraphs and the end of the document");
+    assert_eq!(shown.iter().flat_map(|piece| piece.split_whitespace()).filter(|w| *w == "words").count(), 300_000);
+    // One that ends in time is whole, although a batch is full in the middle of it.
+    let text = "some words of it\n".repeat(100_000) + "\nNext.";
+    let (shown, counts) = read_as(Sentences::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
+    assert_eq!((counts.cut_lines, shown.len(), shown[1].as_str()), (0, 3, "Next."));
+}
+
+#[test]
+fn records_are_documents_and_bad_ones_are_named() {
+    let good = b"{\"text\": \"One.\\n\\nTwo.\", \"n\": 1}\n\n{\"text\": \"Three.\"}";
+    assert_eq!(read(&[("a.jsonl", good)]).unwrap().0, ["One.", "Two.", "¶", "Three.", "¶"]);
+    for bad in [&b"{\"text\": \"\"}\n{\"body\": \"x\"}"[..], b"\n{\"text\": 3}", b"\n[]", b"\n{\"text\": \"x"] {
+        let message = read(&[("a.jsonl", bad)]).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl") && message.contains("on line 2"), "{message}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_counted_and_replaced() {
+    let (shown, counts) = read(&[("a.txt", b"caf\xe9 \xff\xfe end")]).unwrap();
+    assert_eq!((shown[0].as_str(), counts.replaced_bytes), ("caf\u{fffd} \u{fffd}\u{fffd} end", 3));
+    let (shown, counts) = read(&[("a.jsonl", b"{\"text\": \"caf\xe9\"}")]).unwrap();
+    assert_eq!((shown[0].as_str(), counts.replaced_bytes), ("caf\u{fffd}", 1));
+}
+
+#[test]
+fn a_huge_line_is_cut_between_words_and_stays_one_document() {
+    let text = "wörd ".repeat(500_000);
+    let (shown, counts) = read(&[("a.txt", text.as_bytes())]).unwrap();
+    assert_eq!((counts.replaced_bytes, counts.cut_lines, shown.last().unwrap().as_str()), (0, 1, "¶"));
+    assert_eq!(shown.iter().filter(|s| *s == "¶").count(), 1);
+    let words: usize = shown.iter().map(|line| line.split(' ').filter(|w| *w == "wörd").count()).sum();
+    assert_eq!(words, 500_000);
+    // Without white space, it is cut between characters.
+    let (shown, counts) = read(&[("a.txt", "é".repeat(900_000).as_bytes())]).unwrap();
+    assert_eq!((counts.replaced_bytes, shown.concat().chars().filter(|&c| c == 'é').count()), (0, 900_000));
+}
+
+#[test]
+fn gzip_members_and_zstd_frames_are_read_to_the_end() {
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = |text: &str| zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
+    let members = [gzip("One.\n"), gzip("Two.\n")].concat();
+    let frames = [zstd("Three.\n"), skippable.to_vec(), zstd("Four.\n")].concat();
+    let (shown, ..) = read(&[("a.txt.gz", &members), ("b.txt.zst", &frames)]).unwrap();
+    assert_eq!(shown, ["One.", "Two.", "¶", "Three.", "Four.", "¶"]);
+
+    let long = gzip(&"some words of text\n".repeat(1000));
+    assert!(message(&[("a.txt.gz", &long[..long.len() / 2])]).contains("a.txt.gz"));
+    let long = zstd(&"some words of text\n".repeat(1000));
+    assert!(message(&[("b.txt.zst", &long[..long.len() / 2])]).contains("b.txt.zst"));
+    assert!(message(&[("b.txt.zst", b"no zstd at all")]).contains("b.txt.zst"));
+}
+
+#[test]
+fn inputs_that_are_missing_or_hold_nothing_are_refused() {
+    assert!(read(&[("notes.md", b"text")]).unwrap_err().to_string().contains("requires a file .txt"));
+    let error = find_inputs(&["no-such-file.txt".into()]).unwrap_err();
+    assert!(error.to_string().contains("no-such-file.txt"));
+}
