@@ -14,6 +14,7 @@ fn build_and_lower(criterion: &mut Criterion) {
             precision: Precision::Bf16,
             sequence_length: 128,
             predictions: 20,
+            sequences_per_row: 1,
             rows: 16 * micro_batches,
             micro_batches,
             replicas: 8,

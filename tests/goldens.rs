@@ -95,6 +95,7 @@ fn the_tiny_training_step_prints_as_reviewed() {
         precision: Precision::Bf16,
         sequence_length: 6,
         predictions: 2,
+        sequences_per_row: 1,
         rows: 4,
         micro_batches: 2,
         replicas: 2,

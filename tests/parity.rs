@@ -90,6 +90,7 @@ fn spec(model: &BertConfig, rows: usize, micro_batches: usize, replicas: usize) 
         precision: Precision::F64,
         sequence_length: 8,
         predictions: 3,
+        sequences_per_row: 1,
         rows: rows / replicas,
         micro_batches,
         replicas,

@@ -13,9 +13,13 @@
 //! h = element + k₀;  h ^= h >> 16;  h *= 0x7feb352d;  h ^= (h >> 15) ^ k₁;  h *= 0x846ca68b;  keep if h ≥ p·2³²
 //! ```
 //! The finaliser's last xor-shift is left out: it changes low bits only, and the comparison is decided by high ones.
+//!
+//! In packed rows every position has the words of *its* example and counts elements from that example's first position,
+//! so an example loses the same elements wherever it lies.
 
+use super::heads::Packed;
 use crate::graph::{Graph, Tensor};
-use crate::shape::{DType, Shape};
+use crate::shape::{DType, HostTensor, Shape};
 
 /// A place where elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,11 @@ impl Site {
         1 + 3 * layers
     }
 
+    /// Elements of the site `index` from one position to the next.
+    const fn stride(index: usize, sequence_length: usize, hidden_size: usize) -> usize {
+        if index % 3 == 1 { sequence_length } else { hidden_size }
+    }
+
     const fn index(self) -> usize {
         match self {
             Site::Embeddings => 0,
@@ -45,11 +54,16 @@ impl Site {
     }
 }
 
-/// The random words of one micro-batch: u32[sites, B] each.
+/// The random words of one micro-batch.
 #[derive(Clone, Copy)]
 pub struct Dropout<'g> {
+    /// u32`[sites, B]`, to which an element's number in its row is added; for packed rows u32`[sites, B, S]`, the number of
+    /// the first element of each position included.
     k0: Tensor<'g>,
+    /// u32`[sites, B]`; for packed rows u32`[sites, B, S]`.
     k1: Tensor<'g>,
+    /// s32`[B, S]`: for packed rows, each position's place in its example.
+    position_ids: Option<Tensor<'g>>,
 }
 
 impl<'g> Dropout<'g> {
@@ -57,19 +71,56 @@ impl<'g> Dropout<'g> {
     /// layers. `seed` is u32[2].
     pub fn new(seed: Tensor<'g>, step: Tensor<'g>, first_example: Tensor<'g>, rows: usize, layers: usize) -> Self {
         let graph = seed.graph();
-        let word = |i| seed.slice(&[i], &[i + 1], &[1]).reshape(&[]);
-        // The constant tells this use of the seed from others: initial values, data order.
-        let (a, b) = threefry2x32((word(0), word(1)), (step, step.filled(f64::from(0xd209_0117u32))));
+        let key = step_key(seed, step);
         let shape = Shape::new(DType::U32, [Site::count(layers), rows]);
         let site = graph.iota(shape.clone(), 0);
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
-        let (k0, k1) = threefry2x32((a.broadcast_like(site, &[]), b.broadcast_like(site, &[])), (site, example));
+        let (k0, k1) = words_of(key, site, example);
         // Cheap operations a word, so a compiler would repeat them for each element of each mask that reads the word.
-        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier() }
+        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), position_ids: None }
+    }
+
+    /// Words for packed rows, whose activations are `hidden_size` wide: `sequence_numbers` s32`[B, S]` says which of its
+    /// row's sequences a position belongs to, from 1, and 0 for padding.
+    pub fn packed(
+        seed: Tensor<'g>,
+        step: Tensor<'g>,
+        sequence_numbers: Tensor<'g>,
+        packed: Packed<'g>,
+        layers: usize,
+        hidden_size: usize,
+    ) -> Self {
+        let graph = seed.graph();
+        let key = step_key(seed, step);
+        let [rows, length] = <[usize; 2]>::try_from(sequence_numbers.dims()).expect("sequence numbers are [B, S]");
+        let (sites, per_row) = (Site::count(layers), packed.example_ids.dims()[1]);
+        let shape = Shape::new(DType::U32, [sites, rows, per_row]);
+        let site = graph.iota(shape, 0);
+        let example = packed.example_ids.convert(DType::U32).broadcast_like(site, &[1, 2]);
+        let (k0, k1) = words_of(key, site, example);
+
+        // From the words of each sequence to those of each position: all but one addend are zero.
+        let place = graph.iota(Shape::new(DType::S32, [sites, rows, length, per_row]), 3) + 1.0;
+        let owns = place.eq(sequence_numbers.broadcast_like(place, &[1, 2]));
+        let of_position = |word: Tensor<'g>| {
+            let word = word.broadcast_like(place, &[0, 1, 3]);
+            owns.select(word, word.filled(0.0)).reduce_sum(&[3])
+        };
+        let strides: Vec<u32> = (0..sites).map(|site| Site::stride(site, length, hidden_size) as u32).collect();
+        let strides = graph.constant(HostTensor::new([sites], &strides));
+        let k0 = of_position(k0);
+        let position = packed.position_ids.convert(DType::U32).broadcast_like(k0, &[1, 2]);
+        let first = position * strides.broadcast_like(k0, &[0]) + k0;
+        Dropout {
+            k0: first.optimization_barrier(),
+            k1: of_position(k1).optimization_barrier(),
+            position_ids: Some(packed.position_ids),
+        }
     }
 
     /// Drops elements of `x` with probability `probability` and scales the others by 1 / (1 − probability). `x` holds the
-    /// examples one after the other, whatever its dimensions.
+    /// rows one after the other; if they are packed, it is `[B, A, S, S]` at [`Site::AttentionProbs`] and `[B, S, …]` at
+    /// others.
     pub fn apply(&self, x: Tensor<'g>, site: Site, probability: f64) -> Tensor<'g> {
         if probability == 0.0 {
             return x;
@@ -82,12 +133,30 @@ impl<'g> Dropout<'g> {
     pub fn kept(&self, dims: &[usize], site: Site, probability: f64) -> Tensor<'g> {
         let graph = self.k0.graph();
         let rows = self.k0.dims()[1];
-        let width = dims.iter().product::<usize>() / rows;
-        let words = |k: Tensor<'g>| {
-            let row = k.slice_in(0, site.index(), site.index() + 1).reshape(&[rows]);
-            row.broadcast(&[rows, width], &[0])
+        // Plain rows count through all their elements; packed ones keep the dimensions, to find each element's position.
+        let counted = match self.position_ids {
+            None => vec![rows, dims.iter().product::<usize>() / rows],
+            Some(_) => dims.to_vec(),
         };
-        let element = graph.iota(Shape::new(DType::U32, [rows, width]), 1);
+        let attention = matches!(site, Site::AttentionProbs(_));
+        let words = |k: Tensor<'g>| {
+            let word = k.slice_in(0, site.index(), site.index() + 1).reshape(&k.dims()[1..]);
+            match self.position_ids {
+                None => word.broadcast(&counted, &[0]),
+                // A probability belongs to the query's position.
+                Some(_) if attention => word.broadcast(&counted, &[0, 2]),
+                Some(_) => word.broadcast(&counted, &[0, 1]),
+            }
+        };
+        let element = |dimension: usize| graph.iota(Shape::new(DType::U32, counted.clone()), dimension);
+        let element = match self.position_ids {
+            None => element(1),
+            Some(positions) if attention => {
+                let keys = positions.convert(DType::U32).broadcast(&counted, &[0, 3]);
+                element(1) * (counted[2] * counted[3]) as f64 + keys
+            }
+            Some(_) => element(2),
+        };
         let shifted = |h: Tensor<'g>, by: f64| h.shift_right_logical(h.filled(by));
         let mut h = element + words(self.k0);
         h = h.xor(shifted(h, 16.0)) * f64::from(0x7feb_352du32);
@@ -96,6 +165,18 @@ impl<'g> Dropout<'g> {
         let threshold = (probability * 2f64.powi(32)).round().min(f64::from(u32::MAX));
         h.ge(h.filled(threshold)).reshape(dims)
     }
+}
+
+/// The pair of words that (seed, step) are turned into.
+fn step_key<'g>(seed: Tensor<'g>, step: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
+    let word = |i| seed.slice(&[i], &[i + 1], &[1]).reshape(&[]);
+    // The constant tells this use of the seed from others: initial values, data order.
+    threefry2x32((word(0), word(1)), (step, step.filled(f64::from(0xd209_0117u32))))
+}
+
+/// The pair of words for each (site, example).
+fn words_of<'g>(key: (Tensor<'g>, Tensor<'g>), site: Tensor<'g>, example: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
+    threefry2x32((key.0.broadcast_like(site, &[]), key.1.broadcast_like(site, &[])), (site, example))
 }
 
 /// One Threefry-2x32-20 block on every element: the graph's twin of [`crate::rng::threefry2x32`].

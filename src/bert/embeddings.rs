@@ -1,22 +1,27 @@
 //! From token ids to the first activations.
 
 use super::dropout::Site;
+use super::heads::Examples;
 use super::layers::Bert;
 use crate::graph::Tensor;
 use crate::shape::Shape;
 
 impl<'g> Bert<'_, 'g> {
-    /// LayerNorm(word + position + type), then dropout: `input_ids` and `token_type_ids` s32`[B, S]` → `[B, S, H]`.
+    /// LayerNorm(word + position + type), then dropout: `[B, S, H]`.
     ///
     /// Source: google-research/bert `modeling.py`, embedding_lookup and embedding_postprocessor.
-    pub(super) fn embeddings(&self, input_ids: Tensor<'g>, token_type_ids: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn embeddings(&self, examples: &Examples<'g>) -> Tensor<'g> {
+        let Examples { input_ids, token_type_ids, .. } = *examples;
         let dims = input_ids.dims();
         let (tokens, length, hidden) = (dims[0] * dims[1], dims[1], self.config.hidden_size);
         let by_row = |x: Tensor<'g>| x.reshape(&[dims[0], length, hidden]);
         let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(input_ids.reshape(&[tokens]));
 
         let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
-        let positions = positions.broadcast(&[dims[0], length, hidden], &[1, 2]);
+        let positions = match examples.packed {
+            None => positions.broadcast(&[dims[0], length, hidden], &[1, 2]),
+            Some(packed) => by_row(positions.take_rows(packed.position_ids.reshape(&[tokens]))),
+        };
 
         // A product with one-hot rows: the table is tiny, and the gradient is a product too instead of a scatter in which
         // all tokens queue for two rows.

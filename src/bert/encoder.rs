@@ -3,6 +3,7 @@
 //! Source: google-research/bert `modeling.py`, transformer_model and attention_layer.
 
 use super::dropout::Site;
+use super::heads::Examples;
 use super::layers::{Bert, Recompute, softmax};
 use crate::graph::{DotDimensions, Tensor};
 
@@ -10,15 +11,27 @@ use crate::graph::{DotDimensions, Tensor};
 const MASKED: f64 = -10000.0;
 
 impl<'g> Bert<'_, 'g> {
-    /// All layers: x `[B, S, H]` and `attention_mask` s32`[B, S]` (1 = token, 0 = padding) → `[B, S, H]`.
-    pub(super) fn encoder(&self, x: Tensor<'g>, attention_mask: Tensor<'g>) -> Tensor<'g> {
-        let mask = self.master(attention_mask);
-        let mask = (1.0 - mask) * MASKED;
+    /// All layers: x `[B, S, H]` → `[B, S, H]`.
+    pub(super) fn encoder(&self, x: Tensor<'g>, examples: &Examples<'g>) -> Tensor<'g> {
+        let mask = self.attention_bias(examples);
         (0..self.config.num_hidden_layers).fold(x, |x, layer| {
             x.graph().scope(&format!("layer.{layer}"), || {
                 self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, mask, layer))
             })
         })
+    }
+
+    /// What is added to scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and key,
+    /// for keys of other sequences, so that no sequence knows of its neighbours.
+    fn attention_bias(&self, examples: &Examples<'g>) -> Tensor<'g> {
+        let numbers = examples.attention_mask;
+        if examples.packed.is_none() {
+            return (1.0 - self.master(numbers)) * MASKED;
+        }
+        let [rows, length] = <[usize; 2]>::try_from(numbers.dims()).expect("an attention mask is [B, S]");
+        let of = |dimension| numbers.broadcast(&[rows, length, length], &[0, dimension]);
+        let other = of(1).ne(of(2));
+        self.master(other) * MASKED
     }
 
     fn encoder_layer(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
@@ -41,7 +54,7 @@ impl<'g> Bert<'_, 'g> {
         self.layer_norm(self.master(x) + self.master(self.dropped(y, site)), name)
     }
 
-    /// softmax(q·kᵀ/√D + mask)·v for each head: x `[B, S, H]`, mask `[B, S]` → `[B, S, H]`.
+    /// softmax(q·kᵀ/√D + mask)·v for each head: x `[B, S, H]`, mask `[B, S]` or `[B, S, S]` → `[B, S, H]`.
     fn self_attention(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         let (rows, length) = (mask.dims()[0], mask.dims()[1]);
         let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
@@ -54,7 +67,8 @@ impl<'g> Bert<'_, 'g> {
         let probs = self.recomputed_if(recompute, q, || {
             // [B, S, A, D] with [B, S, A, D] over D, for each row and head: [B, A, S, S]
             let scores = self.dot(q, k, over(&[0, 2], &[3], &[0, 2], &[3])) * (1.0 / (size as f64).sqrt());
-            let probs = softmax(scores + mask.broadcast_like(scores, &[0, 3]));
+            let keys: &[usize] = if mask.dims().len() == 2 { &[0, 3] } else { &[0, 2, 3] };
+            let probs = softmax(scores + mask.broadcast_like(scores, keys));
             self.dropped(self.compute(probs), Site::AttentionProbs(layer))
         });
         // [B, A, S, S] with [B, S, A, D] over the keys: [B, A, S, D]

@@ -10,12 +10,33 @@ use crate::shape::{DType, Shape};
 /// What is added to the logits of vocabulary rows that exist for alignment only: their probability is exactly zero.
 const ABSENT: f64 = -1e9;
 
+/// The form of a batch: B rows of S positions with P slots for predictions, each row with up to K sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchForm {
+    pub rows: usize,
+    pub sequence_length: usize,
+    pub predictions: usize,
+    /// 1 for plain rows; more for packed ones, which have tensors of their own (see [`Packed`]).
+    pub sequences_per_row: usize,
+}
+
+/// What only packed rows have, K sequences a row.
+#[derive(Clone, Copy)]
+pub struct Packed<'g> {
+    /// s32[B,S]: each position's place in its sequence.
+    pub position_ids: Tensor<'g>,
+    /// s32[B,K]: where in the row each sequence begins.
+    pub cls_positions: Tensor<'g>,
+    /// s32[B,K]: each sequence's number in the global batch, which decides what dropout drops of it.
+    pub example_ids: Tensor<'g>,
+}
+
 /// One micro-batch in a graph: the tensors of a batch of B rows.
 #[derive(Clone, Copy)]
 pub struct Examples<'g> {
     /// s32[B,S]
     pub input_ids: Tensor<'g>,
-    /// s32[B,S]: 1 = token, 0 = padding.
+    /// s32[B,S]: 1 = token, 0 = padding; in packed rows the number of the row's sequence, from 1.
     pub attention_mask: Tensor<'g>,
     /// s32[B,S]
     pub token_type_ids: Tensor<'g>,
@@ -25,13 +46,14 @@ pub struct Examples<'g> {
     pub masked_lm_ids: Tensor<'g>,
     /// f32[B,P]: 0 = unused slot.
     pub masked_lm_weights: Tensor<'g>,
-    /// s32[B]: 1 = random.
+    /// s32[B], in packed rows s32[B,K]: 1 = random.
     pub next_sentence_labels: Tensor<'g>,
+    pub packed: Option<Packed<'g>>,
 }
 
 impl<'g> Examples<'g> {
-    /// The names that batches have outside, in the order of [`Examples::new`].
-    pub const NAMES: [&'static str; 7] = [
+    /// The names that batches have outside, in the order of [`Examples::new`]. Plain rows have the first seven.
+    pub const NAMES: [&'static str; 10] = [
         "input_ids",
         "attention_mask",
         "token_type_ids",
@@ -39,26 +61,47 @@ impl<'g> Examples<'g> {
         "masked_lm_ids",
         "masked_lm_weights",
         "next_sentence_labels",
+        "position_ids",
+        "cls_positions",
+        "example_ids",
     ];
 
-    /// Shapes of a batch of `rows`, in the order of [`Examples::NAMES`].
-    pub fn shapes(rows: usize, sequence_length: usize, predictions: usize) -> [Shape; 7] {
+    /// Shapes of a batch, in the order of [`Examples::NAMES`].
+    pub fn shapes(form: BatchForm) -> Vec<Shape> {
+        let BatchForm { rows, sequence_length, predictions, sequences_per_row } = form;
         let tokens = Shape::new(DType::S32, [rows, sequence_length]);
         let slots = Shape::new(DType::S32, [rows, predictions]);
         let weights = slots.with_dtype(DType::F32);
-        [tokens.clone(), tokens.clone(), tokens, slots.clone(), slots, weights, Shape::new(DType::S32, [rows])]
+        let mut shapes = vec![tokens.clone(), tokens.clone(), tokens.clone(), slots.clone(), slots, weights];
+        if sequences_per_row == 1 {
+            shapes.push(Shape::new(DType::S32, [rows]));
+        } else {
+            let sequences = Shape::new(DType::S32, [rows, sequences_per_row]);
+            shapes.extend([sequences.clone(), tokens, sequences.clone(), sequences]);
+        }
+        shapes
     }
 
-    pub fn new(tensors: [Tensor<'g>; 7]) -> Self {
-        let [
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            masked_lm_positions,
-            masked_lm_ids,
-            masked_lm_weights,
-            next_sentence_labels,
-        ] = tensors;
+    /// # Panics
+    /// If `tensors` are not those of [`Examples::shapes`].
+    pub fn new(tensors: &[Tensor<'g>]) -> Self {
+        let (
+            &[
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                masked_lm_positions,
+                masked_lm_ids,
+                masked_lm_weights,
+                next_sentence_labels,
+            ],
+            rest,
+        ) = tensors.split_first_chunk().expect("a batch has seven tensors");
+        let packed = match *rest {
+            [] => None,
+            [position_ids, cls_positions, example_ids] => Some(Packed { position_ids, cls_positions, example_ids }),
+            _ => panic!("a packed batch has ten tensors, this one {}", tensors.len()),
+        };
         Examples {
             input_ids,
             attention_mask,
@@ -67,14 +110,17 @@ impl<'g> Examples<'g> {
             masked_lm_ids,
             masked_lm_weights,
             next_sentence_labels,
+            packed,
         }
     }
 
-    /// 1 for each row with at least one token, 0 for rows of padding only, of type `dtype`: `[B]`. Rows of padding fill up
+    /// 1 for each sequence, 0 where a row has none, of type `dtype`: `[B]`, in packed rows `[B, K]`. Rows of padding fill up
     /// a last batch and count nowhere.
-    pub fn row_weights(&self, dtype: DType) -> Tensor<'g> {
-        let longest = self.attention_mask.reduce_max(&[1]);
-        longest.gt(longest.filled(0.0)).convert(dtype)
+    pub fn sequence_weights(&self, dtype: DType) -> Tensor<'g> {
+        let sequences = self.attention_mask.reduce_max(&[1]);
+        let Some(packed) = self.packed else { return sequences.gt(sequences.filled(0.0)).convert(dtype) };
+        let place = sequences.graph().iota(packed.cls_positions.shape(), 1);
+        place.lt(sequences.broadcast_like(place, &[0])).convert(dtype)
     }
 }
 
@@ -85,9 +131,9 @@ pub struct Sums<'g> {
     pub mlm_nll: Tensor<'g>,
     /// Σ w over predictions whose true token has the highest logit (a tie counts).
     pub mlm_correct: Tensor<'g>,
-    /// Σ nll over rows.
+    /// Σ nll over sequences.
     pub nsp_nll: Tensor<'g>,
-    /// Rows whose label has the higher logit.
+    /// Sequences whose label has the higher logit.
     pub nsp_correct: Tensor<'g>,
 }
 
@@ -98,7 +144,7 @@ pub struct Outputs<'g> {
     pub sequence_output: Tensor<'g>,
     /// `[B, P, V]`, with the padded vocabulary.
     pub masked_lm_logits: Tensor<'g>,
-    /// `[B, 2]`
+    /// `[B, 2]`, in packed rows `[B, K, 2]`
     pub seq_relationship_logits: Tensor<'g>,
 }
 
@@ -107,11 +153,18 @@ impl<'g> Bert<'_, 'g> {
     pub fn forward(&self, examples: &Examples<'g>) -> Outputs<'g> {
         let graph = examples.input_ids.graph();
         let (rows, hidden) = (examples.input_ids.dims()[0], self.config.hidden_size);
-        let x = graph.scope("embeddings", || self.embeddings(examples.input_ids, examples.token_type_ids));
-        let x = graph.scope("encoder", || self.encoder(x, examples.attention_mask));
+        let x = graph.scope("embeddings", || self.embeddings(examples));
+        let x = graph.scope("encoder", || self.encoder(x, examples));
         let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, examples.masked_lm_positions));
-        let first = x.slice_in(1, 0, 1).reshape(&[rows, hidden]);
-        let seq_relationship_logits = graph.scope("nsp", || self.nsp_head(first));
+        let first = match examples.packed {
+            None => x.slice_in(1, 0, 1).reshape(&[rows, hidden]),
+            Some(packed) => at_positions(x, packed.cls_positions),
+        };
+        let logits = graph.scope("nsp", || self.nsp_head(first));
+        let seq_relationship_logits = match examples.packed {
+            None => logits,
+            Some(packed) => logits.reshape(&[&packed.cls_positions.dims()[..], &[2]].concat()),
+        };
         Outputs { sequence_output: self.master(x), masked_lm_logits, seq_relationship_logits }
     }
 
@@ -128,7 +181,7 @@ impl<'g> Bert<'_, 'g> {
             let (nsp_nll, nsp_correct) = self.weighted_sums(
                 outputs.seq_relationship_logits,
                 examples.next_sentence_labels,
-                examples.row_weights(self.precision.master()),
+                examples.sequence_weights(self.precision.master()),
             );
             Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct }
         })
@@ -149,10 +202,7 @@ impl<'g> Bert<'_, 'g> {
     /// Source: google-research/bert `run_pretraining.py`, get_masked_lm_output.
     fn mlm_head(&self, x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
         let dims = positions.dims();
-        let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-        let row_starts = x.graph().iota(positions.shape(), 0) * length as f64;
-        let x = x.reshape(&[rows * length, hidden]).take_rows((positions + row_starts).reshape(&[dims[0] * dims[1]]));
-        let x = self.gelu(self.linear(x, "cls.predictions.transform.dense"));
+        let x = self.gelu(self.linear(at_positions(x, positions), "cls.predictions.transform.dense"));
         let x = self.layer_norm(x, "cls.predictions.transform.LayerNorm");
         let logits = self.times_transposed(x, self.weight("bert.embeddings.word_embeddings.weight"));
         let logits = logits + self.decoder_bias().broadcast_like(logits, &[1]);
@@ -169,9 +219,17 @@ impl<'g> Bert<'_, 'g> {
         entry.lt(entry.filled(self.config.vocab_size as f64)).select(bias, bias.filled(ABSENT))
     }
 
-    /// dense(tanh(pooler(first))): the first token's activations `[B, H]` → `[B, 2]`.
+    /// dense(tanh(pooler(first))): the first token's activations `[…, H]` → `[…, 2]`.
     fn nsp_head(&self, first: Tensor<'g>) -> Tensor<'g> {
         let pooled = self.compute(self.linear_wide(first, "bert.pooler.dense").tanh());
         self.linear_wide(pooled, "cls.seq_relationship")
     }
+}
+
+/// The activations at `positions` s32`[B, N]` of their rows: x `[B, S, H]` → `[B·N, H]`.
+fn at_positions<'g>(x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
+    let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
+    let row_starts = x.graph().iota(positions.shape(), 0) * length as f64;
+    let x = x.reshape(&[rows * length, hidden]);
+    x.take_rows((positions + row_starts).reshape(&[positions.shape().elements()]))
 }

@@ -14,6 +14,6 @@ mod params;
 
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
-pub use heads::{Examples, Outputs, Sums};
+pub use heads::{BatchForm, Examples, Outputs, Packed, Sums};
 pub use layers::{Bert, Precision, Recompute};
 pub use params::{Init, ParamSpec, param_specs};

@@ -84,6 +84,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         },
         sequence_length: args.sequence,
         predictions: args.predictions.unwrap_or((args.sequence * 5 / 32).max(1)),
+        sequences_per_row: 1,
         rows: args.batch,
         micro_batches: args.micro_batches,
         replicas: devices.len(),

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 
 use super::program::{Arguments, Program, Results, Role};
 use super::step::vector;
-use crate::bert::{Bert, BertConfig, Examples, ParamSpec, Precision, Recompute, param_specs};
+use crate::bert::{BatchForm, Bert, BertConfig, Examples, ParamSpec, Precision, Recompute, param_specs};
 use crate::graph::Graph;
 
 /// A forward pass over `rows` rows, without dropout.
@@ -50,7 +50,7 @@ impl EvalStep {
                 examples.masked_lm_weights.convert(master).sum(),
                 sums.mlm_correct,
                 sums.nsp_nll,
-                examples.row_weights(master).sum(),
+                examples.sequence_weights(master).sum(),
                 sums.nsp_correct,
             ];
             results.add("sums", Role::Report, vector(&sums));
@@ -87,7 +87,9 @@ impl EvalSpec {
         let graph = Graph::new(name);
         let mut arguments = Arguments::new(&graph);
         let weights = arguments.weights(&params, self.precision.master());
-        let batch = Examples::new(arguments.batch(self.rows, self.sequence_length, self.predictions));
+        let EvalSpec { rows, sequence_length, predictions, .. } = *self;
+        let form = BatchForm { rows, sequence_length, predictions, sequences_per_row: 1 };
+        let batch = Examples::new(&arguments.batch(form));
         let bert = Bert::new(&self.model, &params, &weights, self.precision, None, Recompute::default());
         let mut results = Results::default();
         body(&bert, &batch, &mut results);

@@ -1,7 +1,7 @@
 //! A computation together with what its arguments and results *mean*: their order is the contract between the graphs of
 //! this room and whoever feeds them.
 
-use crate::bert::{Examples, ParamSpec};
+use crate::bert::{BatchForm, Examples, ParamSpec};
 use crate::graph::{Computation, Graph, Tensor};
 use crate::hlo::{self, DotPrecision, HloModule, LowerOptions};
 use crate::shape::{DType, Shape};
@@ -107,10 +107,9 @@ impl<'g> Arguments<'g> {
     }
 
     /// The tensors of a batch, in the order of [`Examples::NAMES`].
-    pub fn batch(&mut self, rows: usize, sequence_length: usize, predictions: usize) -> [Tensor<'g>; 7] {
-        let mut names = Examples::NAMES.iter();
-        Examples::shapes(rows, sequence_length, predictions)
-            .map(|shape| self.add(names.next().expect("a name for each shape"), Role::Batch, shape))
+    pub fn batch(&mut self, form: BatchForm) -> Vec<Tensor<'g>> {
+        let shapes = Examples::shapes(form).into_iter();
+        Examples::NAMES.iter().zip(shapes).map(|(name, shape)| self.add(name, Role::Batch, shape)).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::bert::{BertConfig, Examples, ParamSpec, param_specs};
+use crate::bert::{BatchForm, BertConfig, Examples, ParamSpec, param_specs};
 use crate::checkpoint::TensorFile;
 use crate::optim::{
     AdamWConfig, Adaptation, BiasCorrection, ClipFormula, GradientClip, LambConfig, LambPreset, LarsConfig,
@@ -236,7 +236,8 @@ fn read_batches(directory: &Path, config: &BertConfig) -> Result<Vec<[HostTensor
     let [rows, length] = form(&mut file, "0/input_ids")?;
     let [_, predictions] = form(&mut file, "0/masked_lm_positions")?;
     config.validate_batch(length, predictions).with_context(|| path.clone())?;
-    let shapes = Examples::shapes(rows, length, predictions);
+    let form = BatchForm { rows, sequence_length: length, predictions, sequences_per_row: 1 };
+    let shapes = Examples::shapes(form);
     let mut batches = Vec::new();
     while file.has(&format!("{}/input_ids", batches.len())) {
         let mut batch = Vec::new();

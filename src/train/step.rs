@@ -1,7 +1,7 @@
 //! The fused step: forward pass, backward pass and optimizer as one computation, with the loss as the design defines it.
 //!
-//! The loss of a step is a ratio over the **global** batch: Σ w·nll / Σ w for the masked words, plus the mean over rows for
-//! the next sentence. Its denominators are summed over all rows of all replicas before the first micro-batch, so that every
+//! The loss of a step is a ratio over the **global** batch: Σ w·nll / Σ w for the masked words, plus the mean over sequences
+//! for the next sentence. Its denominators are summed over all rows of all replicas before the first micro-batch, so that every
 //! micro-batch adds its share of the one loss, and the update does not depend on how the batch is cut:
 //!
 //! ```text
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::program::{Arguments, Program, Results, Role};
 use crate::autodiff::gradients;
-use crate::bert::{Bert, BertConfig, Dropout, Examples, ParamSpec, Precision, Recompute, Sums, param_specs};
+use crate::bert::{BatchForm, Bert, BertConfig, Dropout, Examples, ParamSpec, Precision, Recompute, Sums, param_specs};
 use crate::graph::{Graph, Reduction, Tensor};
 use crate::optim::{Optimizer, OptimizerConfig, global_norm, norm};
 use crate::shape::{DType, Shape};
@@ -28,7 +28,10 @@ pub struct StepSpec {
     pub optimizer: OptimizerConfig,
     pub precision: Precision,
     pub sequence_length: usize,
+    /// Slots for predictions in a row.
     pub predictions: usize,
+    /// Sequences that a row holds at most; 1 if rows are not packed.
+    pub sequences_per_row: usize,
     /// Rows that one replica takes in one step: micro-batches × rows of a micro-batch.
     pub rows: usize,
     /// Into how many slices, taken one after the other, a replica cuts its rows.
@@ -71,7 +74,7 @@ impl TrainStep {
         let learning_rate = arguments.add("learning_rate", Role::Scalar, Shape::scalar(master));
         let count = arguments.add("optimizer_step", Role::Scalar, Shape::scalar(DType::S32)).convert(master);
         let randomness = Randomness::arguments(&mut arguments);
-        let batch = arguments.batch(spec.rows, spec.sequence_length, spec.predictions);
+        let batch = arguments.batch(spec.form());
 
         let derived = spec.derive(&params, &weights, randomness, &batch);
         let finite = vector(&derived.gradients.iter().map(|&g| norm(g).is_finite()).collect::<Vec<_>>());
@@ -122,7 +125,7 @@ impl GradientStep {
         let mut arguments = Arguments::new(&graph);
         let weights = arguments.weights(&params, spec.precision.master());
         let randomness = Randomness::arguments(&mut arguments);
-        let batch = arguments.batch(spec.rows, spec.sequence_length, spec.predictions);
+        let batch = arguments.batch(spec.form());
         let derived = spec.derive(&params, &weights, randomness, &batch);
         let gradient_norm = global_norm(&derived.gradients);
         let mut results = Results::default();
@@ -157,7 +160,7 @@ impl<'g> Randomness<'g> {
 #[derive(Clone, Copy)]
 struct Denominators<'g> {
     predictions: Tensor<'g>,
-    rows: Tensor<'g>,
+    sequences: Tensor<'g>,
 }
 
 /// Gradients and sums over the global batch.
@@ -172,13 +175,13 @@ impl<'g> Derived<'g> {
     fn metrics(&self, gradient_norm: Tensor<'g>, all_finite: Tensor<'g>) -> Tensor<'g> {
         let (sums, denominators) = (&self.sums, &self.denominators);
         let mlm_loss = sums.mlm_nll / denominators.predictions;
-        let nsp_loss = sums.nsp_nll / denominators.rows;
+        let nsp_loss = sums.nsp_nll / denominators.sequences;
         let metrics = [
             mlm_loss + nsp_loss,
             mlm_loss,
             nsp_loss,
             sums.mlm_correct / denominators.predictions,
-            sums.nsp_correct / denominators.rows,
+            sums.nsp_correct / denominators.sequences,
             gradient_norm,
             all_finite.not().convert(gradient_norm.dtype()),
         ];
@@ -192,6 +195,12 @@ impl StepSpec {
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.model.validate_batch(self.sequence_length, self.predictions)?;
+        ensure!(
+            (1..=self.sequence_length).contains(&self.sequences_per_row),
+            "sequences_per_row requires 1 to sequence_length ({}), got {}",
+            self.sequence_length,
+            self.sequences_per_row
+        );
         ensure!(self.replicas > 0, "replicas requires at least 1, got 0");
         ensure!(
             self.micro_batches > 0 && self.rows > 0 && self.rows.is_multiple_of(self.micro_batches),
@@ -209,15 +218,21 @@ impl StepSpec {
         Ok(())
     }
 
+    /// The form of a replica's batch.
+    pub fn form(&self) -> BatchForm {
+        let StepSpec { rows, sequence_length, predictions, sequences_per_row, .. } = *self;
+        BatchForm { rows, sequence_length, predictions, sequences_per_row }
+    }
+
     /// Gradients of the global loss, and the sums that the metrics are made of: the same on all replicas.
     fn derive<'g>(
         &self,
         params: &[ParamSpec],
         weights: &[Tensor<'g>],
         randomness: Randomness<'g>,
-        batch: &[Tensor<'g>; 7],
+        batch: &[Tensor<'g>],
     ) -> Derived<'g> {
-        let denominators = self.denominators(&Examples::new(*batch));
+        let denominators = self.denominators(&Examples::new(batch));
         let (gradients, sums) = match self.micro_batches {
             1 => self.micro_batch(params, weights, randomness, batch, denominators),
             _ => self.micro_batch_loop(params, weights, randomness, batch, denominators),
@@ -232,10 +247,10 @@ impl StepSpec {
 
     fn denominators<'g>(&self, batch: &Examples<'g>) -> Denominators<'g> {
         let master = self.precision.master();
-        let local = [batch.masked_lm_weights.convert(master).sum(), batch.row_weights(master).sum()];
-        let [predictions, rows] =
+        let local = [batch.masked_lm_weights.convert(master).sum(), batch.sequence_weights(master).sum()];
+        let [predictions, sequences] =
             self.over_replicas(&local).map(|sum| sum.gt(sum.filled(0.0)).select(sum, sum.filled(1.0)));
-        Denominators { predictions, rows }
+        Denominators { predictions, sequences }
     }
 
     /// One micro-batch's share of the gradients, and its sums in the order of [`Sums`]' fields.
@@ -244,19 +259,31 @@ impl StepSpec {
         params: &[ParamSpec],
         weights: &[Tensor<'g>],
         randomness: Randomness<'g>,
-        examples: &[Tensor<'g>; 7],
+        examples: &[Tensor<'g>],
         denominators: Denominators<'g>,
     ) -> (Vec<Tensor<'g>>, [Tensor<'g>; 4]) {
-        let Randomness { step, first_row, seed } = randomness;
-        let rows = examples[0].dims()[0];
-        let dropout = self.dropout.then(|| Dropout::new(seed, step, first_row, rows, self.model.num_hidden_layers));
+        let examples = Examples::new(examples);
+        let dropout = self.dropout.then(|| self.dropout_of(&examples, randomness));
         let bert = Bert::new(&self.model, params, weights, self.precision, dropout, self.recompute);
-        let sums = bert.sums(&Examples::new(*examples));
-        let loss = sums.mlm_nll / denominators.predictions + sums.nsp_nll / denominators.rows;
+        let sums = bert.sums(&examples);
+        let loss = sums.mlm_nll / denominators.predictions + sums.nsp_nll / denominators.sequences;
         (gradients(loss, weights), [sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct])
     }
 
-    /// [`StepSpec::micro_batch`] over all slices of the batch, added up.
+    fn dropout_of<'g>(&self, examples: &Examples<'g>, randomness: Randomness<'g>) -> Dropout<'g> {
+        let Randomness { step, first_row, seed } = randomness;
+        let (layers, rows) = (self.model.num_hidden_layers, examples.input_ids.dims()[0]);
+        match examples.packed {
+            None => Dropout::new(seed, step, first_row, rows, layers),
+            Some(packed) => {
+                Dropout::packed(seed, step, examples.attention_mask, packed, layers, self.model.hidden_size)
+            }
+        }
+    }
+
+    /// [`StepSpec::micro_batch`] over the slices of the batch, added up: over all of them, or in packed form over those with
+    /// a sequence in them. How many rows a packed batch fills is known only when it is there; the rows behind them are
+    /// padding.
     ///
     /// The loop's state is (slice number; constants: weights, batch, randomness, denominators; sums: gradients, sums).
     fn micro_batch_loop<'g>(
@@ -264,18 +291,20 @@ impl StepSpec {
         params: &[ParamSpec],
         weights: &[Tensor<'g>],
         randomness: Randomness<'g>,
-        batch: &[Tensor<'g>; 7],
+        batch: &[Tensor<'g>],
         denominators: Denominators<'g>,
     ) -> (Vec<Tensor<'g>>, [Tensor<'g>; 4]) {
         let graph = batch[0].graph();
-        let (count, rows) = (self.micro_batches as f64, self.rows / self.micro_batches);
+        let (all, rows) = (self.micro_batches as f64, self.rows / self.micro_batches);
+        let filled = Examples::new(batch).packed.map(|_| self.filled_micro_batches(batch, rows));
         let zero = graph.scalar(0.0, self.precision.master());
         let scalars =
-            [randomness.step, randomness.first_row, randomness.seed, denominators.predictions, denominators.rows];
+            [randomness.step, randomness.first_row, randomness.seed, denominators.predictions, denominators.sequences];
         let mut initial = vec![graph.scalar(0.0, DType::S32)];
         initial.extend(weights);
         initial.extend(batch);
         initial.extend(scalars);
+        initial.extend(filled);
         let constants = initial.len();
         initial.extend(weights.iter().map(|w| w.filled(0.0)));
         initial.extend([zero; 4]);
@@ -283,17 +312,19 @@ impl StepSpec {
         let last = graph.while_loop(
             "micro_batches",
             &initial,
-            |_, state| state[0].lt(state[0].filled(count)),
+            |_, state| match filled {
+                None => state[0].lt(state[0].filled(all)),
+                Some(_) => state[0].lt(state[constants - 1]),
+            },
             |_, state| {
                 let (slice, state_after) = (state[0], &state[1..]);
                 let (weights, others) = state_after.split_at(params.len());
                 let (batch, others) = others.split_at(batch.len());
                 let start = slice * rows as f64;
                 let examples: Vec<Tensor> = batch.iter().map(|&t| rows_from(t, start, rows)).collect();
-                let examples = <[Tensor; 7]>::try_from(examples).expect("a batch has seven tensors");
                 let first_row = others[1] + start.convert(DType::U32);
                 let randomness = Randomness { step: others[0], first_row, seed: others[2] };
-                let denominators = Denominators { predictions: others[3], rows: others[4] };
+                let denominators = Denominators { predictions: others[3], sequences: others[4] };
                 let (gradients, sums) = self.micro_batch(params, weights, randomness, &examples, denominators);
                 let shares = gradients.into_iter().chain(sums);
                 let sums = state[constants..].iter().zip(shares).map(|(&sum, share)| sum + share);
@@ -303,6 +334,15 @@ impl StepSpec {
         let gradients = last[constants..constants + params.len()].to_vec();
         let sums = std::array::from_fn(|i| last[constants + params.len() + i]);
         (gradients, sums)
+    }
+
+    /// Micro-batches of `rows` rows up to the last row that holds a sequence, on the replica that has most: s32.
+    fn filled_micro_batches<'g>(&self, batch: &[Tensor<'g>], rows: usize) -> Tensor<'g> {
+        let sequences = Examples::new(batch).attention_mask.reduce_max(&[1]);
+        let row = sequences.graph().iota(sequences.shape(), 0);
+        let end = sequences.gt(sequences.filled(0.0)).select(row + 1.0, row.filled(0.0)).reduce_max(&[0]);
+        let micro_batches = (end + (rows - 1) as f64) / end.filled(rows as f64);
+        if self.replicas == 1 { micro_batches } else { micro_batches.all_reduce(Reduction::Max) }
     }
 
     /// The sum over replicas of each scalar, in one exchange.

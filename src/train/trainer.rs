@@ -413,6 +413,7 @@ pub fn step_spec(run: &Run, phase: usize, replicas: usize) -> anyhow::Result<Ste
         precision: run.precision,
         sequence_length: shape.sequence_length,
         predictions: shape.predictions,
+        sequences_per_row: 1,
         rows: shape.global_batch / replicas,
         micro_batches: shape.micro_batches(replicas)?,
         replicas,

@@ -200,6 +200,7 @@ impl<E: Engine> Verification<'_, E> {
             precision: self.options.precision,
             sequence_length,
             predictions,
+            sequences_per_row: 1,
             rows: rows / self.engine.replicas(),
             micro_batches: self.options.micro_batches,
             replicas: self.engine.replicas(),
