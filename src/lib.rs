@@ -30,4 +30,5 @@ pub mod pjrt;
 pub mod rng;
 pub mod schedule;
 pub mod shape;
+pub mod tls;
 pub mod train;
