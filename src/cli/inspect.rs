@@ -1,7 +1,7 @@
 //! `lambert inspect`: examples as training sees them, read back as text, and how long they are.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,11 +9,14 @@ use clap::{Args, ValueEnum};
 use console::style;
 use serde_json::json;
 
+use super::byte_progress::ByteProgress;
+use super::data_report::page;
+use super::whole_file::write_whole;
 use crate::data::{
-    Example, ExampleConfig, ExampleLengths, Examples, Prepared, Split, Spread, Vocabulary, document_lengths,
+    Example, ExampleConfig, ExampleLengths, Examples, Prepared, Split, Spread, Survey, Vocabulary, document_lengths,
     example_lengths,
 };
-use crate::output::print_text;
+use crate::output::{note, print_text};
 
 /// Examples that length statistics are taken over, at most.
 const MEASURED: u64 = 20_000;
@@ -45,6 +48,9 @@ pub struct Inspect {
     /// Also read every shard and compare its sha256.
     #[arg(long)]
     verify: bool,
+    /// Also write a page about both splits to this file: lengths, vocabulary, masks, duplicates, with plots.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Print one JSON object instead.
     #[arg(long)]
     json: bool,
@@ -108,7 +114,29 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
         text + &of_examples(&lengths)
     };
     print_text(text)?;
+    if let Some(path) = &args.report {
+        write_report(path, &args.directory, &examples)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Surveys the splits that have examples, under the configuration of `examples`, and writes the page.
+fn write_report(path: &Path, directory: &Path, examples: &Examples) -> anyhow::Result<()> {
+    let prepared = examples.prepared();
+    let mut surveys = Vec::new();
+    for split in [Split::Train, Split::HeldOut] {
+        if prepared.documents(split).len() < 2 {
+            continue;
+        }
+        let examples = Examples::new(prepared.clone(), split, examples.config().clone())?;
+        let progress = ByteProgress::new("reading", prepared.manifest().counts(split).tokens);
+        surveys.push(Survey::of(&examples, examples.epoch_len(0).min(MEASURED), &|tokens| progress.add(tokens))?);
+        progress.finish();
+    }
+    let html = page(&directory.display().to_string(), prepared.manifest(), &surveys);
+    write_whole(path, |partial| std::fs::write(partial, &html))?;
+    note(format_args!("report: {}", path.display()));
+    Ok(())
 }
 
 fn in_words(spread: &Spread) -> String {

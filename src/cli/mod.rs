@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod byte_progress;
+pub mod data_report;
 pub mod device_args;
 pub mod devices;
 pub mod evaluate;
@@ -18,6 +19,7 @@ pub mod pretrain;
 pub mod read_args;
 mod run_config;
 pub mod run_file;
+pub mod svg;
 pub mod tokenizer;
 pub mod verify;
 pub mod wheel_pins;

@@ -168,6 +168,10 @@ impl Examples {
         &self.prepared
     }
 
+    pub fn split(&self) -> Split {
+        self.split
+    }
+
     pub fn config(&self) -> &ExampleConfig {
         &self.config
     }

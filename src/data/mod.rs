@@ -25,6 +25,7 @@ mod prepared;
 mod sentences;
 mod shard;
 mod statistics;
+mod survey;
 mod trained_tokenizer;
 mod vocabulary;
 mod vocabulary_trainer;
@@ -48,6 +49,7 @@ pub use prepared::{
 pub use sentences::sentences;
 pub use shard::{Counts, SHARD_FORMAT, Shard, ShardBuilder, ShardHeader, sha256_of_file};
 pub use statistics::{DocumentLengths, ExampleLengths, Spread, document_lengths, example_lengths};
+pub use survey::{Bar, Coverage, Duplicates, Masks, Survey, doubling_bars};
 pub use trained_tokenizer::{Trained, train_tokenizer};
 pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
 pub use vocabulary_trainer::{VocabularyOptions, train_vocabulary};

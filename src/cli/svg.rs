@@ -1,0 +1,167 @@
+//! Plots for a page that needs nothing but itself: inline SVG, coloured by the page's style sheet, with a tooltip on every
+//! mark.
+
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 220.0;
+/// Room for the labels at the left and below.
+const LEFT: f64 = 56.0;
+const BELOW: f64 = 34.0;
+const ABOVE: f64 = 10.0;
+const RIGHT: f64 = 14.0;
+/// Labels along the horizontal axis, at most.
+const LABELS: usize = 12;
+
+/// One bar of a bar chart.
+pub struct Column {
+    pub label: String,
+    pub value: f64,
+    /// What the mark says when it is pointed at.
+    pub tooltip: String,
+}
+
+/// A bar chart; `unit` writes the values of the vertical axis.
+pub fn bars(columns: &[Column], caption: &str, unit: impl Fn(f64) -> String) -> String {
+    let most = columns.iter().map(|column| column.value).fold(0.0, f64::max);
+    let mut plot = Plot::new(caption, most, unit);
+    let step = plot.inner_width() / columns.len().max(1) as f64;
+    let every = columns.len().div_ceil(LABELS).max(1);
+    for (i, Column { label, value, tooltip }) in columns.iter().enumerate() {
+        let (x, y) = (LEFT + i as f64 * step, plot.y(*value));
+        plot.body += &format!(
+            r#"<rect x="{:.1}" y="{y:.1}" width="{:.1}" height="{:.1}"><title>{}</title></rect>"#,
+            x + 0.1 * step,
+            0.8 * step,
+            (HEIGHT - BELOW - y).max(0.0),
+            escape(tooltip)
+        );
+        if i % every == 0 {
+            plot.label(x + 0.5 * step, label);
+        }
+    }
+    plot.finish()
+}
+
+/// A curve over a logarithmic axis: points (x ≥ 1, y from 0 to 1), x ascending, y in percent.
+pub fn share_curve(points: &[(f64, f64)], caption: &str) -> String {
+    let mut plot = Plot::new(caption, 1.0, |share| format!("{:.0} %", 100.0 * share));
+    let last = points.last().map_or(1.0, |point| point.0.ln()).max(f64::MIN_POSITIVE);
+    let width = plot.inner_width();
+    let at = |x: f64| LEFT + width * x.ln() / last;
+    let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1},{:.1}", at(x), plot.y(y))).collect();
+    plot.body += &format!(r#"<polyline points="{}"/>"#, path.join(" "));
+    for &(x, y) in points {
+        let tooltip = format!("the {x:.0} most frequent entries: {:.2} % of the tokens", 100.0 * y);
+        let (x, y) = (at(x), plot.y(y));
+        plot.body += &format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="3"><title>{tooltip}</title></circle>"#);
+    }
+    let powers = (0..).map(|power| 10f64.powi(power)).take_while(|&x| x.ln() <= last);
+    powers.for_each(|x| plot.label(at(x), &format!("{x:.0}")));
+    plot.finish()
+}
+
+/// The smallest of 1, 2 or 5 times a power of ten that is not below `step`; 1 for nothing.
+fn round_step(step: f64) -> f64 {
+    if step <= 0.0 {
+        return 1.0;
+    }
+    let power = 10f64.powf(step.log10().floor());
+    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= step).unwrap_or(10.0);
+    factor * power
+}
+
+/// Text where markup stands.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A frame with a vertical axis from 0 to at least `most`, in round steps, and what is drawn into it.
+struct Plot {
+    most: f64,
+    body: String,
+}
+
+impl Plot {
+    fn new(caption: &str, most: f64, unit: impl Fn(f64) -> String) -> Plot {
+        let step = round_step(most / 4.0);
+        let steps = (most / step).ceil().max(1.0);
+        let mut plot = Plot { most: steps * step, body: String::new() };
+        let _ = write!(
+            plot.body,
+            r#"<figure><figcaption>{}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">"#,
+            escape(caption)
+        );
+        for i in 0..=steps as usize {
+            let value = i as f64 * step;
+            let y = plot.y(value);
+            let _ = write!(
+                plot.body,
+                r#"<line x1="{LEFT}" x2="{:.1}" y1="{y:.1}" y2="{y:.1}"/><text class="y" x="{:.1}" y="{:.1}">{}</text>"#,
+                WIDTH - RIGHT,
+                LEFT - 6.0,
+                y + 4.0,
+                escape(&unit(value))
+            );
+        }
+        plot
+    }
+
+    fn inner_width(&self) -> f64 {
+        WIDTH - LEFT - RIGHT
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let inner = HEIGHT - BELOW - ABOVE;
+        ABOVE + inner * (1.0 - value / self.most)
+    }
+
+    /// A label below the horizontal axis.
+    fn label(&mut self, x: f64, text: &str) {
+        let _ = write!(
+            self.body,
+            r#"<text class="x" x="{x:.1}" y="{:.1}">{}</text>"#,
+            HEIGHT - BELOW + 18.0,
+            escape(text)
+        );
+    }
+
+    fn finish(self) -> String {
+        self.body + "</svg></figure>\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_have_round_steps() {
+        assert_eq!([0.0, 1.0, 1.1, 30.0, 0.04].map(round_step), [1.0, 1.0, 2.0, 50.0, 0.05]);
+    }
+
+    #[test]
+    fn a_bar_is_as_high_as_its_share_of_the_highest() {
+        let column = |value: f64| Column { label: "<a>".into(), value, tooltip: "a & b".into() };
+        let svg = bars(&[column(4.0), column(1.0)], "caption", |v| format!("{v}"));
+        let heights: Vec<f64> = svg
+            .split("<rect ")
+            .skip(1)
+            .map(|mark| mark.split("height=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
+            .collect();
+        // The axis goes to 4: its steps are 1.
+        let full = HEIGHT - BELOW - ABOVE;
+        assert_eq!(heights, [full, full / 4.0]);
+        assert!(svg.contains("&lt;a&gt;") && svg.contains("a &amp; b"));
+    }
+}
