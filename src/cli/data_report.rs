@@ -85,8 +85,8 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
     let head: Vec<String> = std::iter::once(String::new()).chain(each(&|s| s.split.to_string())).collect();
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let notes = [
-        (manifest.replaced_bytes, "bytes were not UTF-8 and were replaced"),
-        (manifest.cut_lines, "lines were cut because they were too long"),
+        (manifest.reading.replaced_bytes, "bytes were not UTF-8 and were replaced"),
+        (manifest.reading.cut_lines, "lines were cut because they were too long"),
         (manifest.cut_documents, "documents were cut because they were longer than a shard"),
     ];
     let notes: Vec<String> =
@@ -181,7 +181,11 @@ fn doubling(bars: &[Bar], what: &str) -> Vec<Column> {
 
 fn column(bar: &Bar, what: &str, label: u64) -> Column {
     let range = if bar.from == bar.to { bar.from.to_string() } else { format!("{}–{}", bar.from, bar.to) };
-    Column { label: short(label), value: bar.count as f64, tooltip: format!("{range}: {} {what}", thousands(bar.count)) }
+    Column {
+        label: short(label),
+        value: bar.count as f64,
+        tooltip: format!("{range}: {} {what}", thousands(bar.count)),
+    }
 }
 
 /// A count on an axis: `1.5 k`.

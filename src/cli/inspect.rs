@@ -93,7 +93,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
         });
         format!("{object:#}\n")
     } else {
-        let mut text = String::new();
+        let mut text = if shown.is_empty() { String::new() } else { legend() + "\n" };
         for (number, example) in &shown {
             let label = if example.pair.is_random_next { "a random one follows" } else { "the next one follows" };
             let head = format!("example {number}, {} tokens, {label}", example.tokens.len());
@@ -173,22 +173,69 @@ fn shown(vocabulary: &Vocabulary, id: u32) -> &str {
     vocabulary.token(id).unwrap_or("?")
 }
 
-/// Pieces joined to words; `[MASK→word]` where a word is to be predicted, `[other→word]` where another token stands,
-/// `[word→word]` where it was left.
+/// What a reader must know to read [`as_text`], in the colours that it uses.
+fn legend() -> String {
+    let [masked, random, kept] = [Fate::Masked, Fate::Random, Fate::Kept].map(Fate::paint);
+    format!(
+        "{} first segment, {} second; to predict: {} hidden, {} another token shown, {} left as it is\n",
+        style("text").cyan(),
+        style("text").blue(),
+        masked("[MASK→word]"),
+        random("[other→word]"),
+        kept("[word→word]")
+    )
+}
+
+/// What masking did to a token that is to be predicted.
+#[derive(Clone, Copy)]
+enum Fate {
+    Masked,
+    Random,
+    Kept,
+}
+
+impl Fate {
+    fn of(word: &str, now: &str) -> Fate {
+        match now {
+            "[MASK]" => Fate::Masked,
+            _ if now == word => Fate::Kept,
+            _ => Fate::Random,
+        }
+    }
+
+    fn paint(self) -> impl Fn(&str) -> String {
+        move |text| {
+            let text = style(text.to_owned());
+            match self {
+                Fate::Masked => text.red(),
+                Fate::Random => text.yellow(),
+                Fate::Kept => text.green(),
+            }
+            .to_string()
+        }
+    }
+}
+
+/// Pieces joined to words, a line for each segment; tokens to be predicted as [`legend`] shows them.
 fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
     let mut text = String::new();
     for (position, &id) in example.tokens.iter().enumerate() {
         let token = shown(vocabulary, id);
+        let in_second = position >= example.first_segment();
         let (joined, piece) = match target(example, vocabulary, position) {
             Some((word, now)) => {
-                let joined = word.starts_with("##");
-                let now = if now == "[MASK]" { "MASK" } else { now };
-                (joined, style(format!("[{now}→{}]", word.trim_start_matches("##"))).red().to_string())
+                let shown = if now == "[MASK]" { "MASK" } else { now };
+                let piece = format!("[{shown}→{}]", word.trim_start_matches("##"));
+                (word.starts_with("##"), Fate::of(word, now).paint()(&piece))
             }
             None if vocabulary.special().sep == id || vocabulary.special().cls == id => {
                 (false, style(token).dim().to_string())
             }
-            None => (vocabulary.is_continuation(id), token.trim_start_matches("##").to_owned()),
+            None => {
+                let piece = style(token.trim_start_matches("##"));
+                let piece = if in_second { piece.blue() } else { piece.cyan() };
+                (vocabulary.is_continuation(id), piece.to_string())
+            }
         };
         if position == example.first_segment() {
             text.push('\n');

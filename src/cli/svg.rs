@@ -128,12 +128,8 @@ impl Plot {
 
     /// A label below the horizontal axis.
     fn label(&mut self, x: f64, text: &str) {
-        let _ = write!(
-            self.body,
-            r#"<text class="x" x="{x:.1}" y="{:.1}">{}</text>"#,
-            HEIGHT - BELOW + 18.0,
-            escape(text)
-        );
+        let _ =
+            write!(self.body, r#"<text class="x" x="{x:.1}" y="{:.1}">{}</text>"#, HEIGHT - BELOW + 18.0, escape(text));
     }
 
     fn finish(self) -> String {
