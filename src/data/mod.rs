@@ -24,6 +24,7 @@ mod prepare;
 mod prepared;
 mod sentences;
 mod shard;
+mod shard_reader;
 mod statistics;
 mod survey;
 mod trained_tokenizer;
@@ -47,7 +48,8 @@ pub use prepared::{
     TOKENIZER_DIRECTORY,
 };
 pub use sentences::sentences;
-pub use shard::{Counts, SHARD_FORMAT, Shard, ShardBuilder, ShardHeader, sha256_of_file};
+pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, sha256_of_file};
+pub use shard_reader::Shard;
 pub use statistics::{DocumentLengths, ExampleLengths, Spread, document_lengths, example_lengths};
 pub use survey::{Bar, Coverage, Duplicates, Masks, Survey, doubling_bars};
 pub use trained_tokenizer::{Trained, train_tokenizer};

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::corpus::{ReadCounts, ReadOptions};
 use super::error::{DataError, Result};
-use super::shard::{Counts, SHARD_FORMAT, Shard, sha256_of_file};
+use super::shard::{Counts, SHARD_FORMAT, sha256_of_file};
+use super::shard_reader::Shard;
 use super::vocabulary::Vocabulary;
 use super::wordpiece::Tokenizer;
 
@@ -202,14 +203,14 @@ impl Documents {
     }
 
     /// How often each token of the vocabulary stands in the split.
-    pub fn token_counts(&self, vocabulary_size: usize) -> Result<Vec<u64>> {
+    pub fn token_counts(&self, vocabulary_size: usize) -> Vec<u64> {
         let mut sum = vec![0; vocabulary_size];
         for shard in &self.shards {
-            for (total, count) in sum.iter_mut().zip(shard.token_counts()?) {
+            for (total, count) in sum.iter_mut().zip(shard.token_counts()) {
                 *total += count;
             }
         }
-        Ok(sum)
+        sum
     }
 }
 
@@ -343,7 +344,7 @@ impl Prepared {
     }
 
     /// How often each token of the vocabulary stands in a split.
-    pub fn token_counts(&self, split: Split) -> Result<Vec<u64>> {
+    pub fn token_counts(&self, split: Split) -> Vec<u64> {
         self.documents(split).token_counts(self.vocabulary.len())
     }
 }

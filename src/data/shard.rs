@@ -1,15 +1,11 @@
 //! One shard of prepared data: a safetensors file of whole documents, as token ids and the places where sentences and
-//! documents start. No pairs and no masks: those are made when a batch is.
-//!
-//! Starts are read into memory when a shard is opened (4 bytes a sentence); token ids stay in the file, and a batch
-//! reads the ranges that it needs. The layout, byte by byte, is in `data/README.md`.
+//! documents start. No pairs and no masks: those are made when a batch is. The layout, byte by byte, is in
+//! `data/README.md`; here a shard is written, and `shard_reader.rs` reads it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -24,14 +20,12 @@ pub const SHARD_FORMAT: u32 = 1;
 
 /// The one key of the file's `__metadata__`; its value is a [`ShardHeader`] as JSON. (One key, because the order of
 /// several is not kept, and equal shards shall be equal bytes.)
-const METADATA_KEY: &str = "lambert_prepared";
+pub(super) const METADATA_KEY: &str = "lambert_prepared";
 
-const TOKENS: &str = "tokens";
-const SENTENCE_STARTS: &str = "sentence_starts";
-const DOCUMENT_STARTS: &str = "document_starts";
-const TOKEN_COUNTS: &str = "token_counts";
-
-const DAMAGED: &str = "the file is damaged or is not one of ours: run `lambert prepare` again with --force";
+pub(super) const TOKENS: &str = "tokens";
+pub(super) const SENTENCE_STARTS: &str = "sentence_starts";
+pub(super) const DOCUMENT_STARTS: &str = "document_starts";
+pub(super) const TOKEN_COUNTS: &str = "token_counts";
 
 /// How much text there is, in the units of this room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,181 +164,6 @@ impl ShardBuilder {
         }
         file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
         Ok(((8 + text.len() + end) as u64, hexadecimal(&hash.finalize())))
-    }
-}
-
-/// A shard opened for reading.
-#[derive(Debug)]
-pub struct Shard {
-    path: PathBuf,
-    file: File,
-    header: ShardHeader,
-    /// Offset of token 0 in the file, and bytes of one token.
-    tokens_at: u64,
-    token_size: u64,
-    token_counts_at: u64,
-    /// `tokens` index at which sentence `i` starts; one more entry than sentences, the last is the number of tokens.
-    sentence_starts: Vec<u32>,
-    /// `sentence_starts` index at which document `i` starts; one more entry than documents.
-    document_starts: Vec<u32>,
-}
-
-impl Shard {
-    /// Opens a shard and checks everything that can be checked without reading its tokens: header, sizes against the
-    /// file's length, starts ascending, counts, vocabulary.
-    ///
-    /// # Errors
-    /// If the file is missing, truncated, of another format, or made with another vocabulary.
-    pub fn open(path: &Path, split: Split, vocabulary: &Vocabulary) -> Result<Self> {
-        let damaged = |required: &str, found: String| DataError::file(path, required, found, DAMAGED);
-        let mut file = match File::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged("a shard", "no such file".into())),
-            file => file.map_err(DataError::io("open", path))?,
-        };
-        let length = file.metadata().map_err(DataError::io("read the size of", path))?.len();
-
-        let mut prefix = [0; 8];
-        file.read_exact(&mut prefix).map_err(|_| damaged("a safetensors header", format!("{length} bytes")))?;
-        let header_length = u64::from_le_bytes(prefix);
-        if header_length > length - 8 {
-            return Err(damaged(
-                "a safetensors header",
-                format!("a header of {header_length} bytes in a file of {length}"),
-            ));
-        }
-        let mut text = vec![0; header_length as usize];
-        file.read_exact(&mut text).map_err(DataError::io("read", path))?;
-        let metadata: Metadata = serde_json::from_slice(&text)
-            .map_err(|e| damaged("a safetensors header", format!("one that reads: {e}")))?;
-        let about = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY));
-        let about = about.ok_or_else(|| damaged("a shard of prepared data", "another safetensors file".into()))?;
-        let header: ShardHeader =
-            serde_json::from_str(about).map_err(|e| damaged("a shard of prepared data", format!("metadata: {e}")))?;
-
-        if header.format != SHARD_FORMAT {
-            return Err(DataError::file(
-                path,
-                format!("format {SHARD_FORMAT}"),
-                format!("format {}", header.format),
-                "run `lambert prepare` of this version again with --force",
-            ));
-        }
-        if header.vocabulary_sha256 != vocabulary.sha256() {
-            return Err(DataError::file(
-                path,
-                format!("the vocabulary with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
-                format!("one with sha256 {} ({} tokens)", header.vocabulary_sha256, header.vocabulary_size),
-                "the shard was made with another vocabulary: run `lambert prepare` again with --force",
-            ));
-        }
-        if header.split != split {
-            return Err(damaged(&format!("the split {split}"), format!("{}", header.split)));
-        }
-
-        let data_at = 8 + header_length;
-        let Counts { documents, sentences, tokens, .. } = header.counts;
-        let token_dtype = if vocabulary.len() > 1 << 16 { Dtype::U32 } else { Dtype::U16 };
-        let mut data_length = 0;
-        let mut locate = |name: &str, dtype: Dtype, elements: u64| -> Result<u64> {
-            let info = metadata.info(name).ok_or_else(|| damaged(&format!("a tensor {name}"), "none".into()))?;
-            let size = (dtype.bitsize() / 8) as u64;
-            let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
-            if info.dtype != dtype || info.shape != [elements as usize] || end.wrapping_sub(start) != elements * size {
-                return Err(damaged(
-                    &format!("{name} {dtype:?}[{elements}]"),
-                    format!("{:?}{:?} at {start}..{end}", info.dtype, info.shape),
-                ));
-            }
-            data_length = data_length.max(end);
-            Ok(data_at + start)
-        };
-        let token_counts_at = locate(TOKEN_COUNTS, Dtype::U64, vocabulary.len() as u64)?;
-        let documents_at = locate(DOCUMENT_STARTS, Dtype::U32, documents.saturating_add(1))?;
-        let sentences_at = locate(SENTENCE_STARTS, Dtype::U32, sentences.saturating_add(1))?;
-        let tokens_at = locate(TOKENS, token_dtype, tokens)?;
-        if data_at + data_length != length {
-            return Err(damaged(&format!("{} bytes", data_at + data_length), format!("{length}")));
-        }
-
-        let starts = |at: u64, elements: u64, last: u64, name: &str| -> Result<Vec<u32>> {
-            let mut values = vec![0u32; elements as usize];
-            file.read_exact_at(bytemuck::cast_slice_mut(&mut values), at).map_err(DataError::io("read", path))?;
-            let ascending = values.is_sorted_by(|a, b| a < b);
-            if !ascending || values.first() != Some(&0) || values.last().map(|&x| x as u64) != Some(last) {
-                return Err(damaged(&format!("{name} that ascend from 0 to {last}"), "others".into()));
-            }
-            Ok(values)
-        };
-        let sentence_starts = starts(sentences_at, sentences + 1, tokens, SENTENCE_STARTS)?;
-        let document_starts = starts(documents_at, documents + 1, sentences, DOCUMENT_STARTS)?;
-        let token_size = (token_dtype.bitsize() / 8) as u64;
-        let path = path.to_owned();
-        Ok(Shard { path, file, header, tokens_at, token_size, token_counts_at, sentence_starts, document_starts })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn header(&self) -> &ShardHeader {
-        &self.header
-    }
-
-    pub fn counts(&self) -> Counts {
-        self.header.counts
-    }
-
-    /// Sentences of a document, as indices of this shard's sentences.
-    pub fn sentences_of(&self, document: usize) -> Range<usize> {
-        self.document_starts[document] as usize..self.document_starts[document + 1] as usize
-    }
-
-    /// Document that a sentence belongs to.
-    pub fn document_of(&self, sentence: usize) -> usize {
-        self.document_starts.partition_point(|&start| start as usize <= sentence) - 1
-    }
-
-    /// Where the sentences of a document start among this shard's tokens, and where the last one ends.
-    pub fn starts_of(&self, document: usize) -> &[u32] {
-        let sentences = self.sentences_of(document);
-        &self.sentence_starts[sentences.start..=sentences.end]
-    }
-
-    /// Reads token ids from the file.
-    ///
-    /// # Errors
-    /// If the file cannot be read any more, or an id lies outside the vocabulary.
-    pub fn read_tokens(&self, range: Range<u32>) -> Result<Vec<u32>> {
-        let count = range.len();
-        let at = self.tokens_at + range.start as u64 * self.token_size;
-        let fail = DataError::io("read tokens of", &self.path);
-        let ids = if self.token_size == 2 {
-            let mut ids = vec![0u16; count];
-            self.file.read_exact_at(bytemuck::cast_slice_mut(&mut ids), at).map_err(fail)?;
-            ids.into_iter().map(u32::from).collect()
-        } else {
-            let mut ids = vec![0u32; count];
-            self.file.read_exact_at(bytemuck::cast_slice_mut(&mut ids), at).map_err(fail)?;
-            ids
-        };
-        match ids.iter().find(|&&id| id as usize >= self.header.vocabulary_size) {
-            Some(id) => Err(DataError::file(
-                &self.path,
-                format!("token ids below {}", self.header.vocabulary_size),
-                format!("{id} among the tokens {range:?}"),
-                DAMAGED,
-            )),
-            None => Ok(ids),
-        }
-    }
-
-    /// How often each token of the vocabulary stands in this shard.
-    pub fn token_counts(&self) -> Result<Vec<u64>> {
-        let mut counts = vec![0u64; self.header.vocabulary_size];
-        self.file
-            .read_exact_at(bytemuck::cast_slice_mut(&mut counts), self.token_counts_at)
-            .map_err(DataError::io("read", &self.path))?;
-        Ok(counts)
     }
 }
 
