@@ -20,6 +20,9 @@ pub struct Phase {
     /// Sequences that one replica takes at a time.
     pub micro_batch: usize,
     pub steps: u64,
+    /// Share of the tokens that is predicted in this phase, if it is not that of `[data]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked_lm_prob: Option<f64>,
     /// The peak rate. Exactly one of this and `sqrt_scaled` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,

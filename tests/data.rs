@@ -140,9 +140,10 @@ fn an_epoch_holds_every_chunk_once_and_the_next_is_cut_anew() {
     assert!(first.iter().all(|e| e.epoch == 0) && second.iter().all(|e| e.epoch == 1));
 
     // Every document is there, and no two pairs have the same `a`.
-    let documents: HashSet<usize> = first.iter().map(|e| e.pair.a.document).collect();
+    let documents: HashSet<usize> = first.iter().map(|e| e.text.segments[0].document).collect();
     assert_eq!(documents.len(), examples.prepared().documents(Split::Train).len());
-    let places: HashSet<_> = first.iter().map(|e| (e.pair.a.document, e.pair.a.tokens.clone())).collect();
+    let places: HashSet<_> =
+        first.iter().map(|e| (e.text.segments[0].document, e.text.segments[0].tokens.clone())).collect();
     assert_eq!(places.len(), first.len());
     // Another cut, another order, other masks.
     let same = second.iter().filter(|e| first.iter().any(|f| f.tokens == e.tokens)).count();
@@ -210,15 +211,16 @@ fn a_coin_decides_the_next_sentence() {
     let documents = examples.prepared().documents(Split::Train);
     let (mut coins, mut heads, mut last_sentences) = (0, 0, 0);
     for n in 0..examples.epoch_len(0) {
-        let pair = examples.example(n).unwrap().pair;
-        assert_eq!(pair.is_random_next, pair.b.document != pair.a.document, "random text is another document's");
-        let starts = documents.get(pair.a.document).starts;
-        if pair.a.tokens.start < starts[starts.len() - 2] {
+        let text = examples.window(n, 1).text(0);
+        let [a, b] = text.segments.as_slice() else { panic!("a pair") };
+        assert_eq!(text.label == 1, b.document != a.document, "random text is another document's");
+        let starts = documents.get(a.document).starts;
+        if a.tokens.start < starts[starts.len() - 2] {
             coins += 1;
-            heads += pair.is_random_next as usize;
+            heads += usize::from(text.label == 1);
         } else {
             last_sentences += 1;
-            assert!(pair.is_random_next, "one sentence alone has no next one");
+            assert!(text.label == 1, "one sentence alone has no next one");
         }
     }
     // (`a` reaches into a document's last sentence only if that is all there is.)
@@ -233,11 +235,12 @@ fn a_tenth_of_the_documents_gives_short_sequences() {
     // The first pair of each document that has text for a whole one behind it, if its next sentence is the real one.
     let mut lengths = BTreeMap::new();
     for n in 0..examples.epoch_len(0) {
-        let pair = examples.example(n).unwrap().pair;
-        let starts = documents.get(pair.a.document).starts;
+        let text = examples.window(n, 1).text(0);
+        let [a, b] = text.segments.as_slice() else { panic!("a pair") };
+        let starts = documents.get(a.document).starts;
         let room = starts[starts.len() - 1] - starts[0];
-        if !pair.is_random_next && room > 400 && pair.a.tokens.start < starts[1] {
-            lengths.insert(pair.a.document, pair.a.tokens.len() + pair.b.tokens.len());
+        if text.label == 0 && room > 400 && a.tokens.start < starts[1] {
+            lengths.insert(a.document, a.tokens.len() + b.tokens.len());
         }
     }
     let short = lengths.values().filter(|&&length| length < 125).count();

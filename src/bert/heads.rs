@@ -46,7 +46,7 @@ pub struct Examples<'g> {
     pub masked_lm_ids: Tensor<'g>,
     /// f32[B,P]: 0 = unused slot.
     pub masked_lm_weights: Tensor<'g>,
-    /// s32[B], in packed rows s32[B,K]: 1 = random.
+    /// s32[B], in packed rows s32[B,K]: 1 = random; below 0 = no label.
     pub next_sentence_labels: Tensor<'g>,
     pub packed: Option<Packed<'g>>,
 }
@@ -114,13 +114,20 @@ impl<'g> Examples<'g> {
         }
     }
 
-    /// 1 for each sequence, 0 where a row has none, of type `dtype`: `[B]`, in packed rows `[B, K]`. Rows of padding fill up
-    /// a last batch and count nowhere.
+    /// What each sequence counts in the loss of the next sentence, of type `dtype`: `[B]`, in packed rows `[B, K]`. 1; but 0
+    /// where a row has no sequence (rows of padding fill up a last batch), and 0 for one without a label (Hugging Face's
+    /// −100).
     pub fn sequence_weights(&self, dtype: DType) -> Tensor<'g> {
         let sequences = self.attention_mask.reduce_max(&[1]);
-        let Some(packed) = self.packed else { return sequences.gt(sequences.filled(0.0)).convert(dtype) };
-        let place = sequences.graph().iota(packed.cls_positions.shape(), 1);
-        place.lt(sequences.broadcast_like(place, &[0])).convert(dtype)
+        let present = match self.packed {
+            None => sequences.gt(sequences.filled(0.0)),
+            Some(packed) => {
+                let place = sequences.graph().iota(packed.cls_positions.shape(), 1);
+                place.lt(sequences.broadcast_like(place, &[0]))
+            }
+        };
+        let (present, labels) = (present.convert(dtype), self.next_sentence_labels);
+        labels.ge(labels.filled(0.0)).select(present, present.filled(0.0))
     }
 }
 

@@ -13,7 +13,7 @@ use super::run_config::parse_run;
 use super::whole_file::write_whole;
 use crate::bert::Precision;
 use crate::checkpoint::write_tensors;
-use crate::data::{Batch, Prepared, unigram_baseline};
+use crate::data::{Batch, ExampleConfig, Prepared, unigram_baseline};
 use crate::output::{note, print};
 use crate::pjrt::Buffer;
 use crate::shape::HostTensor;
@@ -71,7 +71,7 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     let prepared = Arc::new(Prepared::open(&args.data)?);
     check_vocabulary(&found, &prepared, &args.data)?;
     let options = args.options(&found);
-    found.config.validate_batch(options.sequence_length, options.predictions)?;
+    found.config.validate_batch(options.config.sequence_length, options.config.max_predictions)?;
     ensure!(options.examples > 0 && options.batch > 0, "--examples and --batch require at least 1, got 0");
     let devices = args.devices.open()?;
     if let Some(file) = &args.logits {
@@ -85,7 +85,7 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     let evaluation = evaluator.evaluate(&state.weights(), &devices)?;
     let baseline = unigram_baseline(evaluator.examples(), evaluator.count())?;
     if args.json {
-        let mut object = json!({ "model": model, "step": step, "sequence_length": options.sequence_length });
+        let mut object = json!({ "model": model, "step": step, "sequence_length": options.config.sequence_length });
         for (name, value) in evaluation.scalars() {
             object[name] = value.into();
         }
@@ -96,12 +96,14 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     }
     print(format_args!(
         "{model} (step {step}) on {} held-out examples of length {}",
-        evaluation.examples, options.sequence_length
+        evaluation.examples, options.config.sequence_length
     ))?;
     print(format_args!("MLM loss      {:.4}   guessing by frequency: {baseline:.4}", evaluation.mlm_loss))?;
     print(format_args!("MLM accuracy  {:.2} %", 100.0 * evaluation.mlm_accuracy))?;
-    print(format_args!("NSP loss      {:.4}   guessing: {:.4}", evaluation.nsp_loss, std::f64::consts::LN_2))?;
-    print(format_args!("NSP accuracy  {:.2} %", 100.0 * evaluation.nsp_accuracy))?;
+    if options.config.mode.is_pair() {
+        print(format_args!("NSP loss      {:.4}   guessing: {:.4}", evaluation.nsp_loss, std::f64::consts::LN_2))?;
+        print(format_args!("NSP accuracy  {:.2} %", 100.0 * evaluation.nsp_accuracy))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,15 +118,15 @@ impl Evaluate {
         // 15.6 %: 20 of 128, 80 of 512.
         let usual = (sequence_length * 5 / 32).max(1);
         let predictions = last.filter(|_| self.sequence.is_none()).map_or(usual, |phase| phase.predictions);
+        let predictions = self.predictions.unwrap_or(predictions);
         EvaluateOptions {
             precision: run.as_ref().map_or(Precision::F32, |run| run.precision),
-            sequence_length,
-            predictions: self.predictions.unwrap_or(predictions),
+            config: match &run {
+                Some(run) => run.data.held_out(sequence_length, predictions),
+                None => ExampleConfig::bert(sequence_length, predictions),
+            },
             examples: self.examples,
             batch: self.batch,
-            masked_lm_prob: run.as_ref().map_or(0.15, |run| run.data.masked_lm_prob),
-            whole_word_mask: run.as_ref().is_some_and(|run| run.data.whole_word_mask),
-            short_seq_prob: run.as_ref().map_or(0.1, |run| run.data.short_seq_prob),
         }
     }
 }
@@ -157,7 +159,7 @@ fn write_logits(
     ensure!(devices.len() == 1, "--logits requires one device, got {}; add --devices 1", devices.len());
     ensure!(rows > 0, "--rows requires at least 1, got 0");
     ensure!(!file.exists(), "--logits {} is there already; name another file or remove it", file.display());
-    let length = options.sequence_length;
+    let length = options.config.sequence_length;
     let batch = options.held_out(prepared)?.batch(0, rows)?;
     // The head runs on predicted positions: here, on all of them.
     let everywhere = Batch {

@@ -95,7 +95,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     } else {
         let mut text = if shown.is_empty() { String::new() } else { legend() + "\n" };
         for (number, example) in &shown {
-            let label = if example.pair.is_random_next { "a random one follows" } else { "the next one follows" };
+            let label = if example.text.label == 1 { "a random one follows" } else { "the next one follows" };
             let head = format!("example {number}, {} tokens, {label}", example.tokens.len());
             writeln!(text, "{}\n{}\n", style(head).bold(), as_text(example, vocabulary))?;
         }
@@ -221,7 +221,7 @@ fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
     let mut text = String::new();
     for (position, &id) in example.tokens.iter().enumerate() {
         let token = shown(vocabulary, id);
-        let in_second = position >= example.first_segment();
+        let in_second = position >= example.text.first_segment();
         let (joined, piece) = match target(example, vocabulary, position) {
             Some((word, now)) => {
                 let shown = if now == "[MASK]" { "MASK" } else { now };
@@ -237,7 +237,7 @@ fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
                 (vocabulary.is_continuation(id), piece.to_string())
             }
         };
-        if position == example.first_segment() {
+        if position == example.text.first_segment() {
             text.push('\n');
         } else if position > 0 && !joined {
             text.push(' ');
@@ -254,7 +254,7 @@ fn as_json(number: u64, example: &Example, vocabulary: &Vocabulary) -> serde_jso
         Some(json!({ "position": position, "token": word }))
     });
     json!({
-        "number": number, "epoch": example.epoch, "tokens": tokens, "first_segment": example.first_segment(),
-        "masked": targets.collect::<Vec<_>>(), "random_next": example.pair.is_random_next,
+        "number": number, "epoch": example.epoch, "tokens": tokens, "first_segment": example.text.first_segment(),
+        "masked": targets.collect::<Vec<_>>(), "random_next": example.text.label == 1,
     })
 }

@@ -22,7 +22,7 @@ pub struct Batch {
     pub masked_lm_ids: Vec<i32>,
     /// f32[B,P]: 1 for a prediction, 0 for none.
     pub masked_lm_weights: Vec<f32>,
-    /// s32[B]: 1 if `b` is random.
+    /// s32[B]: 1 if `b` is random (or swapped with `a`), −100 if there is no `b`.
     pub next_sentence_labels: Vec<i32>,
 }
 

@@ -6,7 +6,7 @@
 //! arithmetic and every host makes exactly its own rows.
 //!
 //! ```text
-//! corpus ─ sentences ─ wordpiece ─ shard │ prepared ─ pairs ─ order ─ mask ─ examples ─ batch
+//! corpus ─ sentences ─ wordpiece ─ shard │ prepared ─ pairs ─ epochs ─ order ─ mask ─ examples ─ batch
 //!             once, `prepare`            │            for every step
 //! ```
 //!
@@ -15,8 +15,11 @@
 mod baseline;
 mod batch;
 mod corpus;
+mod epochs;
 mod error;
+mod example_config;
 mod examples;
+mod full_sentences;
 mod mask;
 mod order;
 mod pairs;
@@ -27,6 +30,7 @@ mod shard;
 mod shard_reader;
 mod statistics;
 mod survey;
+mod text;
 mod trained_tokenizer;
 mod vocabulary;
 mod vocabulary_trainer;
@@ -38,10 +42,10 @@ pub use corpus::{
     Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, TextBatch, Tolerance, find_inputs, read_text,
 };
 pub use error::{DataError, Result};
-pub use examples::{Example, ExampleConfig, Examples};
-pub use mask::{MaskConfig, Targets, mask, number_to_predict};
+pub use example_config::{ExampleConfig, Masking, Mode};
+pub use examples::{Example, Examples, Window};
+pub use mask::{MaskConfig, Masker, SpanMask, Targets, number_to_predict};
 pub use order::Order;
-pub use pairs::{Pair, Segment};
 pub use prepare::{Outcome, Preparation, Stage, prepare};
 pub use prepared::{
     Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, ShardEntry, SourceEntry, Split,
@@ -52,6 +56,7 @@ pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, sha256_of_file}
 pub use shard_reader::Shard;
 pub use statistics::{DocumentLengths, ExampleLengths, Spread, document_lengths, example_lengths};
 pub use survey::{Bar, Coverage, Duplicates, Masks, Survey, doubling_bars};
+pub use text::{IGNORED_LABEL, Segment, Text};
 pub use trained_tokenizer::{Trained, train_tokenizer};
 pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
 pub use vocabulary_trainer::{VocabularyOptions, train_vocabulary};

@@ -1,39 +1,27 @@
-//! Next sentence prediction: a document is cut into chunks, a chunk into `a` and `b`, and half of the time `b` is
-//! replaced by text of another document.
+//! Pairs of segments: a document is cut into chunks, a chunk into `a` and `b`. For next sentence prediction `b` is
+//! replaced half of the time by text of another document; for sentence order prediction both are swapped half of the time.
 //!
 //! The rules are those of `create_instances_from_document` in google-research/bert, `create_pretraining_data.py`, with
 //! two differences that its own author asks for in comments or that its memory forces on it: the other document is
 //! drawn from all others (there, after ten draws of the same one, "random" text may come from the document itself), and
-//! every draw comes from a key instead of one generator, so that any pair can be made alone.
+//! every draw comes from a key instead of one generator, so that any pair can be made alone. Sentence order is that of
+//! google-research/albert, file of the same name: a chunk of a single sentence has no order, and gets random text there too.
 //!
-//! Nothing here reads tokens: lengths decide, and a [`Pair`] says which ranges of tokens to read.
+//! Nothing here reads tokens: lengths decide, and a [`Text`] says which ranges of tokens to read.
 
 use std::ops::Range;
 
 use crate::rng::{Key, Stream};
 
+use super::example_config::Mode;
 use super::prepared::{Document, Documents};
+use super::text::{Segment, Text};
 
-/// Consecutive tokens of one document, as a range of its shard's tokens. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    pub document: usize,
-    pub tokens: Range<u32>,
-}
-
-/// Two segments, `len(a) + len(b)` at most the limit they were made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
-    pub a: Segment,
-    pub b: Segment,
-    /// True if `b` does not follow `a`: label 1.
-    pub is_random_next: bool,
-}
-
-/// What decides the chunks of one document in one epoch.
+/// What decides the chunks of one document.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     key: Key,
+    mode: Mode,
     /// Tokens after which a chunk is complete.
     target: u32,
     max_tokens: u32,
@@ -45,8 +33,6 @@ struct Chunk {
     sentences: Range<usize>,
     a_end: usize,
     is_random_next: bool,
-    /// Draws of this chunk that are still to be made.
-    stream: Stream,
 }
 
 impl Chunk {
@@ -57,15 +43,16 @@ impl Chunk {
 }
 
 impl Cut {
-    /// For the document with this epoch's key `key`. `max_tokens` is the room for `a` and `b`; with probability
-    /// `short_seq_prob` the whole document is cut for a shorter target, so that short sequences are seen too.
-    pub fn new(key: Key, max_tokens: u32, short_seq_prob: f64) -> Self {
-        let mut stream = key.stream();
+    /// For the document with the key `key`. `max_tokens` is the room for `a` and `b`; with probability `short_seq_prob`
+    /// the whole document is cut for a shorter target, so that short sequences are seen too.
+    pub fn new(key: Key, mode: Mode, max_tokens: u32, short_seq_prob: f64) -> Self {
+        // The draws of chunks are those of the key itself, by their first sentence.
+        let mut stream = key.fold_in(0).stream();
         let target = match stream.uniform() < short_seq_prob {
             true => stream.between(2, max_tokens as u64) as u32,
             false => max_tokens,
         };
-        Cut { key, target, max_tokens }
+        Cut { key, mode, target, max_tokens }
     }
 
     /// First sentences of the document's chunks; one pair is made of each. `starts` as in [`Document::starts`].
@@ -81,21 +68,22 @@ impl Cut {
     fn chunk(&self, starts: &[u32], first: usize) -> Chunk {
         let wanted = starts[first].saturating_add(self.target);
         let sentences = first..end_of_segment(starts, first, wanted);
-        // A chunk starts at each sentence at most once, so the sentence can name its draws.
-        let mut stream = self.key.fold_in(first as u64).stream();
-        let a_end = match sentences.len() {
-            1 => sentences.end,
-            n => first + stream.between(1, n as u64 - 1) as usize,
-        };
-        let is_random_next = sentences.len() == 1 || stream.uniform() < 0.5;
-        Chunk { sentences, a_end, is_random_next, stream }
+        if sentences.len() == 1 {
+            return Chunk { a_end: sentences.end, sentences, is_random_next: true };
+        }
+        // A chunk starts at each sentence at most once, so the sentence can name its one draw: the coin is the lowest
+        // bit, and the upper half, times the sentences that `b` may begin with, says which (within 2⁻³² of uniform).
+        let bits = self.key.bits(first as u64);
+        let a_end = first + 1 + (((bits >> 32) * (sentences.len() as u64 - 1)) >> 32) as usize;
+        Chunk { a_end, sentences, is_random_next: self.mode == Mode::NextSentence && bits & 1 == 0 }
     }
 
-    /// The pair of the chunk that starts at sentence `first` of `document`, and the stream to mask it with.
+    /// Sets `text` to the pair of the chunk that starts at sentence `first` of `document`; draws from `stream` what is of
+    /// this epoch alone: the random text, the swap, the tokens that are too many.
     ///
     /// `documents` are all documents of the split; there must be at least two.
-    pub fn pair(&self, documents: &Documents, document: &Document, first: usize) -> (Pair, Stream) {
-        let Chunk { sentences, a_end, is_random_next, mut stream } = self.chunk(document.starts, first);
+    pub fn pair(&self, documents: &Documents, document: &Document, first: usize, stream: &mut Stream, text: &mut Text) {
+        let Chunk { sentences, a_end, is_random_next } = self.chunk(document.starts, first);
         let starts = document.starts;
         let mut a = Segment { document: document.index, tokens: starts[first]..starts[a_end] };
         let mut b = if is_random_next {
@@ -109,8 +97,14 @@ impl Cut {
         } else {
             Segment { document: document.index, tokens: starts[a_end]..starts[sentences.end] }
         };
-        truncate(&mut a.tokens, &mut b.tokens, self.max_tokens, &mut stream);
-        (Pair { a, b, is_random_next }, stream)
+        let swapped = self.mode == Mode::SentenceOrder && !is_random_next && stream.uniform() < 0.5;
+        if swapped {
+            std::mem::swap(&mut a, &mut b);
+        }
+        truncate(&mut a.tokens, &mut b.tokens, self.max_tokens, stream);
+        text.segments.clear();
+        text.segments.extend([a, b]);
+        text.label = (is_random_next || swapped) as i32;
     }
 }
 
@@ -153,7 +147,7 @@ mod tests {
         let lengths: Vec<u32> = (0..200).map(|i| 1 + (i * 7) % 40).collect();
         let starts = starts(&lengths);
         for seed in 0..50 {
-            let cut = Cut::new(Key::new(seed), 125, 0.1);
+            let cut = Cut::new(Key::new(seed), Mode::NextSentence, 125, 0.1);
             let firsts: Vec<usize> = cut.chunk_starts(&starts).collect();
             let mut covered = 0;
             for (i, &first) in firsts.iter().enumerate() {
@@ -174,14 +168,16 @@ mod tests {
     #[test]
     fn a_document_of_one_sentence_gives_one_random_pair() {
         let starts = starts(&[300]);
-        let cut = Cut::new(Key::new(1), 125, 0.0);
+        let cut = Cut::new(Key::new(1), Mode::NextSentence, 125, 0.0);
         assert_eq!(cut.chunk_starts(&starts).collect::<Vec<_>>(), [0]);
         assert!(cut.chunk(&starts, 0).is_random_next);
     }
 
     #[test]
     fn a_tenth_of_the_documents_is_cut_short() {
-        let short = (0..20_000).filter(|&i| Cut::new(Key::new(5).fold_in(i), 125, 0.1).target < 125).count();
+        let short = (0..20_000)
+            .filter(|&i| Cut::new(Key::new(5).fold_in(i), Mode::NextSentence, 125, 0.1).target < 125)
+            .count();
         // A draw of exactly 125 is short without showing it: 0.1 · 123/124. Five standard deviations are 211.
         assert!(short.abs_diff(1984) < 212, "{short} of 20000");
     }

@@ -72,7 +72,7 @@ pub fn example_lengths(examples: &Examples, count: u64) -> Result<ExampleLengths
         let batch = examples.batch(first, at_once.min((count - first) as usize))?;
         lengths.extend(batch.attention_mask.chunks(s).map(|row| row.iter().sum::<i32>() as u64));
         predictions += batch.masked_lm_weights.iter().map(|&w| w as f64).sum::<f64>();
-        random += batch.next_sentence_labels.iter().sum::<i32>();
+        random += batch.next_sentence_labels.iter().filter(|&&label| label == 1).count();
     }
     let mut histogram: Vec<(usize, u64)> = (1..=BARS).map(|bar| ((s * bar).div_ceil(BARS), 0)).collect();
     for &length in &lengths {

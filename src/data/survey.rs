@@ -133,7 +133,7 @@ fn tokens_of(document: Document<'_>) -> u64 {
 fn coverage(examples: &Examples) -> Result<Coverage> {
     let (prepared, split) = (examples.prepared(), examples.split());
     let vocabulary = prepared.vocabulary();
-    let counts = prepared.token_counts(split)?;
+    let counts = prepared.token_counts(split);
     let total = counts.iter().sum::<u64>().max(1) as f64;
     let share = |wanted: &dyn Fn(u32) -> bool| {
         let of = (0u32..).zip(&counts).filter(|(id, _)| wanted(*id)).map(|(_, count)| count).sum::<u64>();

@@ -25,20 +25,25 @@ pub struct Evaluation {
     pub mlm_loss: f64,
     /// Share of the masked tokens that the model ranks first.
     pub mlm_accuracy: f64,
+    /// Of the second segment's label; not a number if the examples are single segments.
     pub nsp_loss: f64,
     pub nsp_accuracy: f64,
 }
 
 impl Evaluation {
     /// Names and values, as metrics files have them.
-    pub fn scalars(&self) -> [(&'static str, f64); 5] {
-        [
-            ("mlm_loss", self.mlm_loss),
-            ("mlm_accuracy", self.mlm_accuracy),
-            ("nsp_loss", self.nsp_loss),
-            ("nsp_accuracy", self.nsp_accuracy),
-            ("examples", self.examples as f64),
-        ]
+    pub fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut scalars = vec![("mlm_loss", self.mlm_loss), ("mlm_accuracy", self.mlm_accuracy)];
+        if self.of_pairs() {
+            scalars.extend([("nsp_loss", self.nsp_loss), ("nsp_accuracy", self.nsp_accuracy)]);
+        }
+        scalars.push(("examples", self.examples as f64));
+        scalars
+    }
+
+    /// Whether the examples had a label to predict.
+    pub fn of_pairs(&self) -> bool {
+        !self.nsp_loss.is_nan()
     }
 }
 
@@ -46,30 +51,19 @@ impl Evaluation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluateOptions {
     pub precision: Precision,
-    pub sequence_length: usize,
-    pub predictions: usize,
+    /// How the held-out examples are made.
+    pub config: ExampleConfig,
     /// Held-out examples; fewer if there are not so many.
     pub examples: usize,
     /// Examples on each device at once.
     pub batch: usize,
-    pub masked_lm_prob: f64,
-    pub whole_word_mask: bool,
-    pub short_seq_prob: f64,
 }
 
 impl EvaluateOptions {
-    /// The held-out examples: of seed 0 and phase 0, whatever run asks.
-    ///
     /// # Errors
     /// If there are too few held-out documents, or a setting is impossible.
     pub fn held_out(&self, prepared: &Arc<Prepared>) -> anyhow::Result<Examples> {
-        let config = ExampleConfig {
-            masked_lm_prob: self.masked_lm_prob,
-            short_seq_prob: self.short_seq_prob,
-            whole_word_mask: self.whole_word_mask,
-            ..ExampleConfig::bert(self.sequence_length, self.predictions)
-        };
-        Ok(Examples::new(prepared.clone(), Split::HeldOut, config)?)
+        Ok(Examples::new(prepared.clone(), Split::HeldOut, self.config.clone())?)
     }
 }
 
@@ -95,8 +89,8 @@ impl Evaluator {
         let spec = EvalSpec {
             model: model.clone(),
             precision: options.precision,
-            sequence_length: options.sequence_length,
-            predictions: options.predictions,
+            sequence_length: options.config.sequence_length,
+            predictions: options.config.max_predictions,
             rows: options.batch,
             replicas: devices.len(),
         };

@@ -13,7 +13,7 @@ use super::flops::training_flops;
 use super::progress::PhaseWork;
 use crate::bert::{BertConfig, Precision, Recompute};
 use crate::checkpoint::sha256_hex;
-use crate::data::ExampleConfig;
+use crate::data::{ExampleConfig, Masking, Mode, SpanMask};
 use crate::optim::OptimizerConfig;
 use crate::schedule::Schedule;
 
@@ -22,16 +22,44 @@ use crate::schedule::Schedule;
 #[serde(deny_unknown_fields)]
 pub struct DataSettings {
     /// A directory that `lambert prepare` made.
+    #[serde(skip_serializing)]
     pub path: PathBuf,
-    /// Share of the tokens that is predicted.
+    /// Sentence pairs for next sentence or sentence order prediction, or single segments.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: Mode,
+    /// Share of the tokens that is predicted. A phase may have its own.
     #[serde(default = "default::masked_lm_prob")]
     pub masked_lm_prob: f64,
     /// Mask the pieces of a word together.
     #[serde(default)]
     pub whole_word_mask: bool,
-    /// Share of the documents that is cut into shorter sequences.
+    /// Mask runs of whole words, as SpanBERT does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_mask: Option<SpanMask>,
+    /// Whether masks are drawn anew in every epoch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub masking: Masking,
+    /// Share of the documents that is cut into shorter sequences. Of no effect on single segments.
     #[serde(default = "default::short_seq_prob")]
     pub short_seq_prob: f64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl DataSettings {
+    /// How held-out examples are made: with the same draws in every run and phase, so that two numbers can be compared.
+    pub fn held_out(&self, sequence_length: usize, max_predictions: usize) -> ExampleConfig {
+        ExampleConfig {
+            mode: self.mode,
+            masked_lm_prob: self.masked_lm_prob,
+            short_seq_prob: self.short_seq_prob,
+            whole_word_mask: self.whole_word_mask,
+            span_mask: self.span_mask,
+            ..ExampleConfig::bert(sequence_length, max_predictions)
+        }
+    }
 }
 
 /// When and on what a run is measured: always the same held-out examples, with the same masks.
@@ -105,13 +133,11 @@ impl Run {
     pub fn examples(&self, phase: usize) -> ExampleConfig {
         let shape = &self.schedule.phases()[phase];
         ExampleConfig {
-            sequence_length: shape.sequence_length,
-            max_predictions: shape.predictions,
-            masked_lm_prob: self.data.masked_lm_prob,
-            short_seq_prob: self.data.short_seq_prob,
-            whole_word_mask: self.data.whole_word_mask,
+            masked_lm_prob: shape.masked_lm_prob.unwrap_or(self.data.masked_lm_prob),
+            masking: self.data.masking,
             seed: self.seed,
             phase: phase as u32,
+            ..self.data.held_out(shape.sequence_length, shape.predictions)
         }
     }
 
@@ -135,11 +161,7 @@ impl Run {
             "precision": self.precision,
             "model": self.model,
             "optimizer": self.optimizer,
-            "data": {
-                "masked_lm_prob": self.data.masked_lm_prob,
-                "whole_word_mask": self.data.whole_word_mask,
-                "short_seq_prob": self.data.short_seq_prob,
-            },
+            "data": self.data,
             "phase": phases,
         })
     }

@@ -106,15 +106,18 @@ impl Summary {
             duration(self.saving)
         ));
         if let Some([(from, first), (to, last)]) = &self.evaluations {
+            let nsp = match last.of_pairs() {
+                true => {
+                    format!(", NSP accuracy {:.2} % to {:.2} %", 100.0 * first.nsp_accuracy, 100.0 * last.nsp_accuracy)
+                }
+                false => String::new(),
+            };
             lines.push(format!(
-                "held out, step {from} to {to}: MLM loss {:.4} to {:.4}, MLM accuracy {:.2} % to {:.2} %, NSP accuracy {:.2} % to \
-                 {:.2} %",
+                "held out, step {from} to {to}: MLM loss {:.4} to {:.4}, MLM accuracy {:.2} % to {:.2} %{nsp}",
                 first.mlm_loss,
                 last.mlm_loss,
                 100.0 * first.mlm_accuracy,
                 100.0 * last.mlm_accuracy,
-                100.0 * first.nsp_accuracy,
-                100.0 * last.nsp_accuracy,
             ));
         }
         if let Some(checkpoint) = &self.last_checkpoint {

@@ -252,6 +252,8 @@ impl Trainer {
         let seconds = elapsed.as_secs_f64();
         let tokens = plan.global_batch * plan.sequence_length;
         let mut scalars: Vec<(&str, f64)> = METRICS.iter().copied().zip(metrics.iter().copied()).collect();
+        // Single segments have no second one to predict.
+        scalars.retain(|(name, _)| self.run.data.mode.is_pair() || !name.starts_with("nsp_"));
         scalars.extend([
             ("learning_rate", plan.learning_rate),
             ("phase", (plan.phase + 1) as f64),
@@ -313,12 +315,15 @@ impl Trainer {
         let begin = Instant::now();
         let evaluation = self.evaluators[phase].evaluate(&self.state.weights(), &self.devices)?;
         self.log.record("evaluation", self.done, &evaluation.scalars())?;
+        let nsp = match evaluation.of_pairs() {
+            true => format!(", NSP accuracy {:.2} %", 100.0 * evaluation.nsp_accuracy),
+            false => String::new(),
+        };
         self.progress.say(&format!(
-            "step {}: held-out MLM loss {:.4}, MLM accuracy {:.2} %, NSP accuracy {:.2} % ({} examples of length {}, {})",
+            "step {}: held-out MLM loss {:.4}, MLM accuracy {:.2} %{nsp} ({} examples of length {}, {})",
             self.done,
             evaluation.mlm_loss,
             100.0 * evaluation.mlm_accuracy,
-            100.0 * evaluation.nsp_accuracy,
             evaluation.examples,
             self.run.schedule.phases()[phase].sequence_length,
             duration(begin.elapsed()),
@@ -426,13 +431,9 @@ fn evaluate_options(run: &Run, phase: usize) -> EvaluateOptions {
     let shape = &run.schedule.phases()[phase];
     EvaluateOptions {
         precision: run.precision,
-        sequence_length: shape.sequence_length,
-        predictions: shape.predictions,
+        config: run.data.held_out(shape.sequence_length, shape.predictions),
         examples: run.evaluate.examples,
         batch: run.evaluate.batch,
-        masked_lm_prob: run.data.masked_lm_prob,
-        whole_word_mask: run.data.whole_word_mask,
-        short_seq_prob: run.data.short_seq_prob,
     }
 }
 
