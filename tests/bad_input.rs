@@ -139,12 +139,7 @@ fn text_that_is_too_little_is_refused() {
         &["--held-out", "0.01"],
         &["at least 2 documents held out", "--held-out"],
     );
-    prepare(
-        "a.jsonl",
-        b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n",
-        &[],
-        &["a.jsonl", "on line 2", "--jsonl-field"],
-    );
+    prepare("a.jsonl", b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n", &[], &["a.jsonl", "on line 2", "--text-field"]);
     prepare("a.txt.gz", b"not gzip", &[], &["cannot read a.txt.gz"]);
     fails(
         &workshop,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::byte_progress::ByteProgress;
-use super::read_args::ReadArgs;
+use super::read_args::{FORMS, ReadArgs};
 use crate::data::{
     Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions, Sentences, Stage, Tokenizer, find_inputs,
     prepare,
@@ -16,8 +16,9 @@ use crate::output::{note, print};
 
 /// Turn text into shards of token ids that training reads.
 #[derive(Debug, Args)]
+#[command(after_help = FORMS)]
 pub struct Prepare {
-    /// Text files (.txt, .jsonl, also .gz or .zst) or directories of them. In plain text, an empty line ends a document.
+    /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// A directory with tokenizer.json or vocab.txt, or such a file.
@@ -117,6 +118,9 @@ fn notes(manifest: &Manifest) {
     for (count, what) in [
         (reading.empty_documents, "records have an empty text and were passed over"),
         (reading.without_text, "records have no text field and were passed over"),
+        (reading.redirects, "pages are redirects and were passed over"),
+        (reading.disambiguations, "pages are disambiguations and were passed over"),
+        (reading.other_pages, "pages are no articles and were passed over"),
         (reading.replaced_bytes, "bytes are not UTF-8 and were dropped"),
         (reading.nul_bytes, "NUL characters were dropped"),
         (reading.cut_lines, "lines are longer than a mebibyte and were cut"),

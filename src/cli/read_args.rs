@@ -4,15 +4,25 @@ use clap::{Args, ValueEnum};
 
 use crate::data::{ReadOptions, Tolerance};
 
+/// The forms of input, for the help of a verb.
+pub const FORMS: &str = "\
+Forms of input, by name:
+  .txt, .text, any other     plain text: an empty line ends a document
+  .jsonl, .ndjson            a record is a document; its text is under --text-field
+  .parquet                   a row is a document; its text is in the column --text-field
+  wiki_00, wiki_01 …         what WikiExtractor writes, <doc …> or --json
+  .xml, .xml-p1p2 …          a Wikimedia dump (pages-articles): the articles, as plain text
+All but Parquet also compressed: .gz, .zst, .bz2, .xz. A directory gives its files of these names, at any depth.";
+
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Key of the text in each record of JSONL.
+    /// Key of the text in each record of JSONL, name of its column in Parquet.
     #[arg(long, alias = "jsonl-field", default_value = "text", value_name = "NAME")]
     text_field: String,
     /// Bytes that are not UTF-8.
     #[arg(long, value_enum, default_value_t = OnFault::Count, value_name = "WHAT")]
     invalid_utf8: OnFault,
-    /// Records without a text.
+    /// Records of JSONL and rows of Parquet without a text.
     #[arg(long, value_enum, default_value_t = OnFault::Refuse, value_name = "WHAT")]
     missing_text: OnFault,
 }

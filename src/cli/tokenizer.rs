@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::byte_progress::ByteProgress;
-use super::read_args::ReadArgs;
+use super::read_args::{FORMS, ReadArgs};
 use super::whole_file::write_whole;
 use crate::data::{self, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer};
 use crate::output::{note, print};
@@ -39,8 +39,9 @@ pub struct Encode {
 
 /// Train a WordPiece vocabulary; write tokenizer.json, vocab.txt and tokenizer_config.json.
 #[derive(Debug, Args)]
+#[command(after_help = FORMS)]
 pub struct Train {
-    /// Text files (.txt, .jsonl, also .gz or .zst) or directories of them.
+    /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// Entries of the vocabulary, the five special tokens included.

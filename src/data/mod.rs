@@ -39,7 +39,8 @@ mod wordpiece;
 pub use baseline::{unigram_baseline, unigram_loss};
 pub use batch::Batch;
 pub use corpus::{
-    Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, TextBatch, Tolerance, find_inputs, read_text,
+    Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, Source, SourcePath, TextBatch, Tolerance,
+    find_inputs, find_sources, read_text,
 };
 pub use error::{DataError, Result};
 pub use example_config::{ExampleConfig, Masking, Mode};

@@ -125,6 +125,11 @@ impl<'a> Batches<'a> {
                 false => self.line(line),
             }
         }
+        self.end_record();
+    }
+
+    /// Ends a document that is one whether or not it has a line; without one it is counted as empty.
+    pub fn end_record(&mut self) {
         self.batch.counts.empty_documents += !self.document_is_open as u64;
         self.end_document();
     }

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use super::super::error::{DataError, Result};
+use super::bzip2_blocks::Bzip2Blocks;
 
 const BUFFER: usize = 1 << 18;
 
@@ -41,13 +42,13 @@ impl Compression {
 }
 
 /// An open input: its bytes, decompressed and without a byte order mark.
-pub(super) struct Source<'a> {
+pub(super) struct Decompressed<'a> {
     pub path: &'a Path,
     pub reader: BufReader<Counted<Box<dyn Read + Send + 'a>>>,
     compression: Compression,
 }
 
-impl<'a> Source<'a> {
+impl<'a> Decompressed<'a> {
     /// `progress` hears of the bytes read from disk.
     pub fn open(path: &'a Path, compression: Compression, progress: &'a (dyn Fn(u64) + Sync)) -> Result<Self> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
@@ -56,17 +57,25 @@ impl<'a> Source<'a> {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file).map_err(DataError::io("decompress", path))?),
-            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
+            Compression::Bzip2 => Box::new(Bzip2Blocks::new(file)),
             Compression::Xz => Box::new(lzma_rust2::XzReader::new(file, true)),
         };
         let reader = BufReader::with_capacity(BUFFER, Counted { inner: decoder, bytes: 0 });
-        let mut source = Source { path, reader, compression };
+        let mut source = Decompressed { path, reader, compression };
         match source.reader.fill_buf() {
             Ok(start) if start.starts_with(b"\xef\xbb\xbf") => source.reader.consume(3),
             Ok(_) => {}
             Err(error) => return Err(source.broken(error)),
         }
         Ok(source)
+    }
+
+    /// The first bytes, not taken.
+    pub fn start(&mut self) -> Result<Vec<u8>> {
+        match self.reader.fill_buf() {
+            Ok(start) => Ok(start[..start.len().min(64)].to_vec()),
+            Err(error) => Err(self.broken(error)),
+        }
     }
 
     /// The error of a read that failed: of a compressed file, how much of it was good.

@@ -1,5 +1,6 @@
 //! Which file is what: the form and the compression that a name says, and the files that paths name.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -8,13 +9,17 @@ use super::super::error::{DataError, Result};
 use super::super::prepared::SourceEntry;
 use super::super::shard::sha256_of_file;
 use super::batches::{Batches, TextBatch};
-use super::compression::{Compression, Source};
-use super::{ReadOptions, jsonl, text};
+use super::compression::{Compression, Decompressed};
+use super::sources::Source;
+use super::{ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Text,
     JsonLines,
+    Parquet,
+    WikiExtractor,
+    Wikimedia,
 }
 
 /// One input file.
@@ -23,56 +28,88 @@ pub struct Input {
     path: PathBuf,
     form: Form,
     compression: Compression,
+    pub source: Source,
     /// Size on disk.
     pub bytes: u64,
     /// Nanoseconds since 1970.
     pub modified: u64,
 }
 
-/// The form and compression that a file's name says, or `None` if it says nothing.
+/// What is named where no input was found.
+const FORMS: &str = "a file .txt, .text, .jsonl, .ndjson, .parquet, .xml or wiki_00 (also .gz, .zst, .bz2, .xz)";
+
+/// The form and compression that a file's name says; no form if it says nothing.
 fn kind_of(path: &Path) -> (Option<Form>, Compression) {
-    let extension = |path: &Path| path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    let compression = extension(path).and_then(|e| Compression::of_extension(&e));
-    let inner = if compression.is_some() { path.with_extension("") } else { path.to_owned() };
-    let form = match extension(&inner).as_deref() {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let (inner, compression) = match name.rsplit_once('.') {
+        Some((inner, extension)) => match Compression::of_extension(extension) {
+            Some(compression) => (inner, compression),
+            None => (name.as_str(), Compression::None),
+        },
+        None => (name.as_str(), Compression::None),
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let form = match inner.rsplit_once('.').map(|(_, extension)| extension) {
+        // The index of a dump lists titles.
+        Some("txt") if inner.ends_with("-multistream-index.txt") => None,
         Some("txt" | "text") => Some(Form::Text),
         Some("jsonl" | "ndjson") => Some(Form::JsonLines),
+        Some("parquet") => Some(Form::Parquet),
+        Some("xml") => Some(Form::Wikimedia),
+        // Parts of a dump are called `…-pages-articles1.xml-p1p41242`.
+        Some(extension) if extension.starts_with("xml-p") => Some(Form::Wikimedia),
+        None if inner.strip_prefix("wiki_").is_some_and(is_number) => Some(Form::WikiExtractor),
         _ => None,
     };
-    (form, compression.unwrap_or(Compression::None))
+    (form, compression)
 }
 
-/// The files that `paths` name: a file is taken as it is (plain text unless its name says JSONL), a directory gives
-/// its `.txt`, `.text`, `.jsonl` and `.ndjson` files, also with `.gz`, `.zst`, `.bz2` or `.xz`, at any depth, in the
-/// order of their names.
+/// The files that `paths` name: a file is taken as it is (plain text unless its name says otherwise), a directory gives
+/// those of its files whose names say a form, at any depth, in the order of their names, and a path that does not exist
+/// but has `*`, `?`, `[` or `**` gives what matches it.
 ///
 /// # Errors
-/// If a path does not exist, a directory has no such file, or a file comes twice.
+/// If a path does not exist, a directory or pattern has no such file, or a file comes twice.
 pub fn find_inputs(paths: &[PathBuf]) -> Result<Vec<Input>> {
     let mut inputs: Vec<Input> = Vec::new();
     for path in paths {
-        if std::fs::metadata(path).map_err(DataError::io("read", path))?.is_dir() {
-            let before = inputs.len();
-            collect(path, &mut inputs)?;
-            if inputs.len() == before {
-                return Err(DataError::file(
-                    path,
-                    "a file .txt, .text, .jsonl or .ndjson (also .gz, .zst)",
-                    "none",
-                    "name the files themselves if they are called otherwise",
-                ));
+        let before = inputs.len();
+        for path in matches_of(path)? {
+            match std::fs::metadata(&path).map_err(DataError::io("read", &path))?.is_dir() {
+                true => collect(&path, &mut inputs)?,
+                false => inputs.push(Input::new(&path, kind_of(&path))?),
             }
-        } else {
-            inputs.push(Input::new(path, kind_of(path))?);
+        }
+        if inputs.len() == before {
+            return Err(DataError::file(path, FORMS, "none", "name the files themselves if they are called otherwise"));
         }
     }
-    let mut seen = std::collections::HashSet::new();
-    for input in &inputs {
+    check_each_is_once(&inputs)?;
+    Ok(inputs)
+}
+
+/// An error if a file comes twice, whatever it is called.
+pub(super) fn check_each_is_once(inputs: &[Input]) -> Result<()> {
+    let mut seen = HashSet::new();
+    for input in inputs {
         if !seen.insert(std::fs::canonicalize(&input.path).map_err(DataError::io("read", &input.path))?) {
             return Err(DataError::file(&input.path, "every input once", "it twice", "name it once"));
         }
     }
-    Ok(inputs)
+    Ok(())
+}
+
+/// The path itself, or if it does not exist and is a pattern, what matches it.
+fn matches_of(path: &Path) -> Result<Vec<PathBuf>> {
+    let pattern = path.to_string_lossy();
+    if path.exists() || !pattern.contains(['*', '?', '[']) {
+        return Ok(vec![path.to_owned()]);
+    }
+    let wrong = |error: glob::PatternError| {
+        DataError::file(path, "a pattern", error.to_string(), "see `lambert prepare --help`")
+    };
+    let matches = glob::glob(&pattern).map_err(wrong)?;
+    matches.map(|found| found.map_err(|e| DataError::io("read", e.path().to_owned())(e.into()))).collect()
 }
 
 fn collect(directory: &Path, inputs: &mut Vec<Input>) -> Result<()> {
@@ -94,8 +131,12 @@ fn collect(directory: &Path, inputs: &mut Vec<Input>) -> Result<()> {
 
 impl Input {
     fn new(path: &Path, (form, compression): (Option<Form>, Compression)) -> Result<Self> {
-        let mut input =
-            Input { path: path.to_owned(), form: form.unwrap_or(Form::Text), compression, bytes: 0, modified: 0 };
+        if form == Some(Form::Parquet) && compression != Compression::None {
+            let required = "Parquet that is not compressed as a whole";
+            return Err(DataError::file(path, required, "its name", "unpack it: its columns are compressed already"));
+        }
+        let (path, form) = (path.to_owned(), form.unwrap_or(Form::Text));
+        let mut input = Input { path, form, compression, source: Source::default(), bytes: 0, modified: 0 };
         (input.bytes, input.modified) = input.stamp()?;
         Ok(input)
     }
@@ -120,7 +161,11 @@ impl Input {
 
     /// Bytes of text to expect, from the size on disk. Compressed text is taken to be four times as long.
     pub fn expected_text(&self) -> u64 {
-        if self.compression == Compression::None { self.bytes } else { self.bytes.saturating_mul(4) }
+        if self.compression == Compression::None && self.form != Form::Parquet {
+            self.bytes
+        } else {
+            self.bytes.saturating_mul(4)
+        }
     }
 
     /// Reads the whole file for its entry in the manifest.
@@ -157,10 +202,22 @@ impl Input {
         sink: &mut dyn FnMut(TextBatch) -> bool,
     ) -> Result<bool> {
         let mut batches = Batches::new(&self.path, options, sink);
-        let mut source = Source::open(&self.path, self.compression, progress)?;
-        match self.form {
-            Form::Text => text::read(&mut source, &mut batches)?,
-            Form::JsonLines => jsonl::read(&mut source, &mut batches)?,
+        if self.form == Form::Parquet {
+            parquet::read(&self.path, self.bytes, progress, &mut batches)?;
+            return Ok(batches.finish());
+        }
+        let mut source = Decompressed::open(&self.path, self.compression, progress)?;
+        match (self.form, source.start()?) {
+            (Form::Wikimedia, _) => wikimedia::read(&mut source, &mut batches)?,
+            (Form::JsonLines, _) => jsonl::read(&mut source, &mut batches)?,
+            // WikiExtractor gives no extensions, with `--json` neither.
+            (Form::WikiExtractor, start) if start.starts_with(b"{") => jsonl::read(&mut source, &mut batches)?,
+            (Form::WikiExtractor, _) => wiki_extractor::read(&mut source, &mut batches)?,
+            (_, start) if start.starts_with(wiki_extractor::START) => {
+                let next = "call it wiki_00, wiki_01 …, as WikiExtractor does";
+                return Err(DataError::file(&self.path, "plain text, by its name", "WikiExtractor's <doc id=…>", next));
+            }
+            _ => text::read(&mut source, &mut batches)?,
         }
         Ok(batches.finish())
     }

@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::super::error::{DataError, Result};
 use super::Tolerance;
 use super::batches::Batches;
-use super::compression::Source;
+use super::compression::Decompressed;
 
 /// Bytes that a record may have.
 const LONGEST_RECORD: usize = 1 << 28;
 
 /// Reads to the end.
-pub(super) fn read(source: &mut Source, batches: &mut Batches) -> Result<()> {
+pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
     let mut line = Vec::new();
     let mut number = 0;
     while batches.wanted() {

@@ -11,10 +11,18 @@
 //! can be taken up again after any document.
 
 mod batches;
+mod bzip2_blocks;
 mod compression;
+mod entities;
 mod input;
 mod jsonl;
+mod lines;
+mod parquet;
+mod sources;
 mod text;
+mod wiki_extractor;
+mod wikimedia;
+mod wikitext;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +35,7 @@ use super::error::Result;
 
 pub use batches::{LONGEST_LINE, Piece, TextBatch};
 pub use input::{Input, find_inputs};
+pub use sources::{Source, SourcePath, find_sources};
 
 /// How a line of text is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +66,11 @@ pub enum Tolerance {
 #[serde(deny_unknown_fields)]
 pub struct ReadOptions {
     pub sentences: Sentences,
-    /// Key of the text in each record of JSONL.
+    /// Key of the text in each record of JSONL, and name of its column in Parquet.
     pub text_field: String,
     /// Bytes that are not UTF-8: each run of them is read as U+FFFD, which the tokenizer drops, or refused.
     pub invalid_utf8: Tolerance,
-    /// Records without a text.
+    /// Records of JSONL and rows of Parquet without a text.
     pub missing_text: Tolerance,
 }
 
@@ -82,7 +91,7 @@ impl Default for ReadOptions {
 pub struct ReadCounts {
     /// Documents that ended and have text.
     pub documents: u64,
-    /// Records that have no text but white space.
+    /// Records and articles that have no text but white space.
     pub empty_documents: u64,
     /// Records without the field of the text.
     pub without_text: u64,
@@ -92,6 +101,12 @@ pub struct ReadCounts {
     pub nul_bytes: u64,
     /// Lines that were cut because they were longer than [`LONGEST_LINE`].
     pub cut_lines: u64,
+    /// Pages of a dump that only name another page.
+    pub redirects: u64,
+    /// Pages of a dump that list the meanings of their title.
+    pub disambiguations: u64,
+    /// Pages of a dump that are no articles: talk, users, templates.
+    pub other_pages: u64,
 }
 
 impl AddAssign for ReadCounts {
@@ -102,6 +117,9 @@ impl AddAssign for ReadCounts {
         self.replaced_bytes += other.replaced_bytes;
         self.nul_bytes += other.nul_bytes;
         self.cut_lines += other.cut_lines;
+        self.redirects += other.redirects;
+        self.disambiguations += other.disambiguations;
+        self.other_pages += other.other_pages;
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is read of each form, what is counted, and what is refused.
 
-use std::io::Write;
+mod compressed;
+mod parquet_files;
+mod wikis;
 
 use super::*;
 
@@ -108,29 +110,87 @@ fn a_huge_line_is_cut_between_words_and_stays_one_document() {
 }
 
 #[test]
-fn gzip_members_and_zstd_frames_are_read_to_the_end() {
-    let gzip = |text: &str| {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(text.as_bytes()).unwrap();
-        encoder.finish().unwrap()
-    };
-    let zstd = |text: &str| zstd::encode_all(text.as_bytes(), 1).unwrap();
-    let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
-    let members = [gzip("One.\n"), gzip("Two.\n")].concat();
-    let frames = [zstd("Three.\n"), skippable.to_vec(), zstd("Four.\n")].concat();
-    let (shown, ..) = read(&[("a.txt.gz", &members), ("b.txt.zst", &frames)]).unwrap();
-    assert_eq!(shown, ["One.", "Two.", "¶", "Three.", "Four.", "¶"]);
-
-    let long = gzip(&"some words of text\n".repeat(1000));
-    assert!(message(&[("a.txt.gz", &long[..long.len() / 2])]).contains("a.txt.gz"));
-    let long = zstd(&"some words of text\n".repeat(1000));
-    assert!(message(&[("b.txt.zst", &long[..long.len() / 2])]).contains("b.txt.zst"));
-    assert!(message(&[("b.txt.zst", b"no zstd at all")]).contains("b.txt.zst"));
-}
-
-#[test]
 fn inputs_that_are_missing_or_hold_nothing_are_refused() {
     assert!(read(&[("notes.md", b"text")]).unwrap_err().to_string().contains("requires a file .txt"));
     let error = find_inputs(&["no-such-file.txt".into()]).unwrap_err();
     assert!(error.to_string().contains("no-such-file.txt"));
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused_on_request() {
+    let options = ReadOptions { invalid_utf8: Tolerance::Refuse, ..ReadOptions::default() };
+    for (name, bytes) in
+        [("a.txt", &b"fine\n\ncaf\xe9 au"[..]), ("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"caf\xe9\"}")]
+    {
+        let message = read_with(&options, &[(name, bytes)]).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("[e9]") && message.contains("line 3"), "{message}");
+    }
+}
+
+#[test]
+fn nul_characters_are_left_out_and_counted() {
+    let (shown, counts) =
+        read(&[("a.txt", b"One\0 two\0\0.\n\0\nThree."), ("b.jsonl", br#"{"text": "F\u0000our"}"#)]).unwrap();
+    assert_eq!(shown, ["One two.", "Three.", "¶", "Four", "¶"]);
+    assert_eq!(counts.nul_bytes, 5);
+}
+
+#[test]
+fn records_without_text_are_counted_and_passed_over_on_request() {
+    let records = b"{\"text\": \" \"}\n{\"body\": 1}\n{\"text\": null}\n{\"text\": \"x\"}";
+    let options = ReadOptions { missing_text: Tolerance::Count, ..ReadOptions::default() };
+    let (shown, counts) = read_with(&options, &[("a.jsonl", records)]).unwrap();
+    assert_eq!(shown, ["x", "¶"]);
+    assert_eq!((counts.documents, counts.empty_documents, counts.without_text), (1, 1, 2));
+    let wrong = read_with(&options, &[("a.jsonl", b"{\"text\": 3}")]).unwrap_err().to_string();
+    assert!(wrong.contains("not a string"), "{wrong}");
+}
+
+#[test]
+fn names_patterns_and_directories_say_what_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = [
+        "a/wiki_00",
+        "a/b/c.TXT.xz",
+        "a/b/d.parquet",
+        "a/b/dump.xml-p1p2.bz2",
+        "a/b/notes.md",
+        "a/wiki_x",
+        "e.jsonl.zst",
+    ];
+    for file in files.into_iter().chain(["a/x-multistream-index.txt.bz2"]) {
+        let path = directory.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "text").unwrap();
+    }
+    let found = |pattern: &str| {
+        let inputs = find_inputs(&[directory.path().join(pattern)]).map_err(|e| e.to_string())?;
+        let name = |input: &Input| input.path().strip_prefix(directory.path()).unwrap().to_str().unwrap().to_owned();
+        Ok::<Vec<String>, String>(inputs.iter().map(name).collect())
+    };
+    assert_eq!(
+        found("").unwrap(),
+        ["a/b/c.TXT.xz", "a/b/d.parquet", "a/b/dump.xml-p1p2.bz2", "a/wiki_00", "e.jsonl.zst"]
+    );
+    assert_eq!(found("a/**/*.parquet").unwrap(), ["a/b/d.parquet"]);
+    assert_eq!(found("*/b").unwrap(), ["a/b/c.TXT.xz", "a/b/d.parquet", "a/b/dump.xml-p1p2.bz2"]);
+    assert_eq!(found("a/b/*.md").unwrap(), ["a/b/notes.md"], "named itself");
+    assert!(found("a/*.nothing").unwrap_err().contains("a/*.nothing: requires a file .txt"));
+    assert!(found("a/***").unwrap_err().contains("requires a pattern"));
+    std::fs::write(directory.path().join("x.parquet.gz"), "text").unwrap();
+    assert!(found("x.parquet.gz").unwrap_err().contains("unpack it"));
+}
+
+#[test]
+fn a_sink_that_wants_no_more_ends_the_reading() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.txt");
+    std::fs::write(&path, "some words\n\n".repeat(300_000)).unwrap();
+    let input = &find_inputs(&[path]).unwrap()[0];
+    let mut batches = 0;
+    let all = input.read(&ReadOptions::default(), &|_| (), &mut |_| {
+        batches += 1;
+        batches < 2
+    });
+    assert_eq!((all.unwrap(), batches), (false, 2));
 }

@@ -1,0 +1,49 @@
+//! Lines of an input, however long: one that is too long comes in parts.
+
+use std::borrow::Cow;
+use std::io::{BufRead, Read};
+
+use super::super::error::Result;
+use super::batches::{Batches, LONGEST_LINE, cut_of};
+use super::compression::Decompressed;
+
+/// A line, or a part of a line that is longer than [`LONGEST_LINE`].
+pub(super) struct Line<'a> {
+    pub text: Cow<'a, str>,
+    /// This is the rest of a line that was cut. It may be empty without being an empty line.
+    pub is_rest: bool,
+}
+
+/// The lines of an input, one after the other.
+pub(super) struct Lines<'s, 'a> {
+    source: &'s mut Decompressed<'a>,
+    /// What was read; the first `taken` bytes of it were given out.
+    read: Vec<u8>,
+    taken: usize,
+    /// The line at hand, from 1.
+    pub number: u64,
+    is_cut: bool,
+}
+
+impl<'s, 'a> Lines<'s, 'a> {
+    pub fn new(source: &'s mut Decompressed<'a>) -> Self {
+        Lines { source, read: Vec::new(), taken: 0, number: 0, is_cut: false }
+    }
+
+    /// The next line, decoded and counted as `batches` are to have it.
+    pub fn next(&mut self, batches: &mut Batches) -> Result<Option<Line<'_>>> {
+        self.read.drain(..self.taken);
+        let room = (LONGEST_LINE - self.read.len()) as u64;
+        let read = self.source.reader.by_ref().take(room).read_until(b'\n', &mut self.read);
+        if read.map_err(|error| self.source.broken(error))? == 0 && self.read.is_empty() {
+            return Ok(None);
+        }
+        let is_rest = self.is_cut;
+        self.number += !is_rest as u64;
+        self.is_cut = self.read.len() == LONGEST_LINE && !self.read.ends_with(b"\n");
+        self.taken = if self.is_cut { cut_of(&self.read) } else { self.read.len() };
+        batches.counts().cut_lines += (self.is_cut && !is_rest) as u64;
+        let text = batches.decode(&self.read[..self.taken], || format!("line {}", self.number))?;
+        Ok(Some(Line { text, is_rest }))
+    }
+}

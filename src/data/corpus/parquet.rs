@@ -1,0 +1,103 @@
+//! Parquet, as Hugging Face publishes corpora: a row is a document, and a column of strings is the text. Only that column
+//! is read, a page at a time.
+
+use std::fs::File;
+use std::path::Path;
+
+use parquet::basic::Type;
+use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::SchemaDescriptor;
+
+use super::super::error::{DataError, Result};
+use super::Tolerance;
+use super::batches::Batches;
+
+/// Rows that are read at a time; they share the memory of their page.
+const ROWS: usize = 256;
+
+/// Reads to the end. `progress` hears of the share of the file's `bytes` that its rows so far are.
+pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), batches: &mut Batches) -> Result<()> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let reader = SerializedFileReader::new(file).map_err(|error| broken(path, 0, error))?;
+    let metadata = reader.metadata().file_metadata();
+    let index = column_of(metadata.schema_descr(), path, &batches.options().text_field)?;
+    let description = metadata.schema_descr().column(index);
+    let rows = metadata.num_rows().max(1) as u64;
+    let (mut row, mut told) = (0, 0);
+    for group in 0..reader.num_row_groups() {
+        let pages = reader.get_row_group(group).and_then(|group| group.get_column_page_reader(index));
+        let pages = pages.map_err(|error| broken(path, row, error))?;
+        let mut column = get_typed_column_reader(get_column_reader(description.clone(), pages));
+        let mut values = Values { texts: Vec::new(), levels: Vec::new() };
+        while batches.wanted() && values.fill(&mut column).map_err(|error| broken(path, row, error))? {
+            let mut texts = values.texts.iter();
+            for &level in &values.levels {
+                row += 1;
+                let text = if level == description.max_def_level() { texts.next() } else { None };
+                match text {
+                    Some(text) => {
+                        let text = batches.decode(text.data(), || format!("row {row}"))?;
+                        batches.document(&text);
+                    }
+                    None if batches.options().missing_text == Tolerance::Count => batches.counts().without_text += 1,
+                    None => {
+                        let required = format!("a text in the column {:?} of row {row}", description.name());
+                        let next = "pass over such rows by --missing-text count";
+                        return Err(DataError::file(path, required, "null", next));
+                    }
+                }
+            }
+            let share = (bytes as u128 * row as u128 / rows as u128) as u64;
+            progress(share.min(bytes) - told);
+            told = share.min(bytes);
+        }
+    }
+    Ok(())
+}
+
+/// Some rows of the column: the definition level of each, and the texts of those that have one.
+struct Values {
+    texts: Vec<ByteArray>,
+    levels: Vec<i16>,
+}
+
+impl Values {
+    /// Reads the next rows; false at the end.
+    fn fill(&mut self, column: &mut ColumnReaderImpl<ByteArrayType>) -> std::result::Result<bool, ParquetError> {
+        self.texts.clear();
+        self.levels.clear();
+        let (rows, ..) = column.read_records(ROWS, Some(&mut self.levels), None, &mut self.texts)?;
+        // A column that cannot be null has no levels.
+        self.levels.resize(rows, 0);
+        Ok(rows > 0)
+    }
+}
+
+/// The index of the column `name`, which must be one of strings.
+fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize> {
+    let is_text = |index: &usize| {
+        let column = schema.column(*index);
+        column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0
+    };
+    let mut columns = 0..schema.num_columns();
+    columns.find(|&index| schema.column(index).path().string() == name).filter(is_text).ok_or_else(|| {
+        let shown = schema.columns().iter().map(|column| {
+            let kind = match column.logical_type_ref() {
+                Some(logical) => format!("{logical:?}"),
+                None => column.physical_type().to_string(),
+            };
+            format!("{} ({kind})", column.path().string())
+        });
+        let found = format!("the columns {}", shown.collect::<Vec<_>>().join(", "));
+        DataError::file(path, format!("a column {name:?} of strings"), found, "name the column with --text-field")
+    })
+}
+
+fn broken(path: &Path, rows: u64, error: ParquetError) -> DataError {
+    let found = format!("a fault after {rows} rows: {error}");
+    let next = "fetch it again and compare its checksum with the publisher's";
+    DataError::file(path, "a whole Parquet file", found, next)
+}

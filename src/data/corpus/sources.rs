@@ -1,0 +1,104 @@
+//! Sources: inputs under one name, and the weight of their documents in the mixture.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::error::{DataError, Result};
+use super::input::{Input, check_each_is_once, find_inputs};
+
+/// The most that a weight can be.
+const LARGEST_WEIGHT: f64 = 100.0;
+
+/// What inputs belong to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub name: String,
+    /// How often the data has each document to train on: 2 is twice, 0.25 is one in four, 2.5 is twice and half of them
+    /// once more.
+    pub weight: f64,
+}
+
+impl Default for Source {
+    /// That of inputs that are named alone.
+    fn default() -> Self {
+        Source { name: "text".to_owned(), weight: 1.0 }
+    }
+}
+
+/// A source and a path of it, as they are written: `NAME=PATH` or `NAME:WEIGHT=PATH`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourcePath {
+    pub source: Source,
+    /// A file, directory or pattern.
+    pub path: PathBuf,
+}
+
+impl FromStr for SourcePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong = || format!("requires NAME=PATH or NAME:WEIGHT=PATH, with a weight above 0 up to {LARGEST_WEIGHT}");
+        let (source, path) = text.split_once('=').ok_or_else(wrong)?;
+        let (name, weight) = source.split_once(':').unwrap_or((source, "1"));
+        let weight: f64 = weight.parse().map_err(|_| wrong())?;
+        match name.is_empty() || path.is_empty() || !(weight > 0.0 && weight <= LARGEST_WEIGHT) {
+            true => Err(wrong()),
+            false => Ok(SourcePath { source: Source { name: name.to_owned(), weight }, path: path.into() }),
+        }
+    }
+}
+
+/// The inputs that `paths` name, of the source `text`, and those of `sources`.
+///
+/// # Errors
+/// As [`find_inputs`], or if a source has two weights.
+pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<Vec<Input>> {
+    let mut inputs = find_inputs(paths)?;
+    for SourcePath { source, path } in sources {
+        if let Some(other) = inputs.iter().map(|input| &input.source).find(|s| s.name == source.name && *s != source) {
+            let found = format!("{} and {} for {:?}", other.weight, source.weight, source.name);
+            return Err(DataError::setting("source", "one weight for each name", found));
+        }
+        let mut of_source = find_inputs(std::slice::from_ref(path))?;
+        of_source.iter_mut().for_each(|input| input.source.clone_from(source));
+        inputs.append(&mut of_source);
+    }
+    check_each_is_once(&inputs)?;
+    Ok(inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read_as_they_are_written() {
+        let read = |text: &str| text.parse::<SourcePath>().map(|s| (s.source.name, s.source.weight, s.path));
+        assert_eq!(read("wiki=a/b=c").unwrap(), ("wiki".into(), 1.0, "a/b=c".into()));
+        assert_eq!(read("books:2.5=*.txt").unwrap(), ("books".into(), 2.5, "*.txt".into()));
+        for wrong in ["wiki", "=a", "wiki=", "wiki:=a", "wiki:x=a", "wiki:0=a", "wiki:-1=a", "wiki:NaN=a", "wiki:101=a"]
+        {
+            assert!(read(wrong).unwrap_err().contains("NAME:WEIGHT=PATH"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn inputs_know_their_source_and_come_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        ["a.txt", "b.txt", "c.txt"].iter().for_each(|name| std::fs::write(path(name), "text").unwrap());
+        let source = |name: &str, weight: f64, file: &str| SourcePath {
+            source: Source { name: name.into(), weight },
+            path: path(file),
+        };
+        let found = find_sources(&[path("a.txt")], &[source("x", 2.0, "b.txt"), source("x", 2.0, "c.txt")]).unwrap();
+        let found: Vec<(&str, f64)> = found.iter().map(|i| (i.source.name.as_str(), i.source.weight)).collect();
+        assert_eq!(found, [("text", 1.0), ("x", 2.0), ("x", 2.0)]);
+        let message = |sources: &[SourcePath]| find_sources(&[path("a.txt")], sources).unwrap_err().to_string();
+        assert!(message(&[source("x", 2.0, "b.txt"), source("x", 3.0, "c.txt")]).contains("2 and 3 for \"x\""));
+        assert!(message(&[source("x", 2.0, "a.txt")]).contains("twice"));
+    }
+}

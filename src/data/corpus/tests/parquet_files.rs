@@ -1,0 +1,101 @@
+//! Parquet: every compression that it knows, nulls, several row groups, and columns that are not there.
+
+use std::sync::Arc;
+
+use ::parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+
+use super::*;
+
+/// A file of `groups` row groups, each with these texts and the numbers of their rows.
+fn file_of(compression: Compression, texts: &[Option<&str>], groups: usize) -> Vec<u8> {
+    let required = texts.iter().all(Option::is_some);
+    let repetition = if required { "REQUIRED" } else { "OPTIONAL" };
+    let schema = format!("message rows {{ REQUIRED INT64 id; {repetition} BYTE_ARRAY text (STRING); }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+    let mut file = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut file, schema, properties).unwrap();
+    for _ in 0..groups {
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let ids: Vec<i64> = (0..texts.len() as i64).collect();
+        column.typed::<Int64Type>().write_batch(&ids, None, None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values: Vec<ByteArray> = texts.iter().flatten().map(|text| ByteArray::from(*text)).collect();
+        let levels: Vec<i16> = texts.iter().map(|text| text.is_some() as i16).collect();
+        let levels = if required { None } else { Some(&levels[..]) };
+        column.typed::<ByteArrayType>().write_batch(&values, levels, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+    file
+}
+
+#[test]
+fn rows_are_documents_in_every_compression() {
+    let compressions = [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::BROTLI(BrotliLevel::default()),
+        Compression::LZ4_RAW,
+        Compression::ZSTD(ZstdLevel::default()),
+    ];
+    for compression in compressions {
+        let texts = [Some("One.\n\nTwo."), Some(" "), Some("Three.")];
+        let (shown, counts) = read(&[("a.parquet", &file_of(compression, &texts, 2))]).unwrap();
+        assert_eq!(shown, ["One.", "Two.", "¶", "Three.", "¶"].repeat(2), "{compression:?}");
+        assert_eq!((counts.documents, counts.empty_documents), (4, 2));
+    }
+}
+
+#[test]
+fn many_rows_are_read_in_order() {
+    let texts: Vec<String> = (0..5000).map(|row| format!("Row {row} {}", "of some words ".repeat(row % 50))).collect();
+    let rows: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
+    let (shown, counts) = read(&[("a.parquet", &file_of(Compression::SNAPPY, &rows, 1))]).unwrap();
+    let expected: Vec<&str> = texts.iter().flat_map(|text| [text.trim_end(), "¶"]).collect();
+    assert_eq!((shown, counts.documents), (expected.into_iter().map(str::to_owned).collect(), 5000));
+}
+
+#[test]
+fn nulls_are_refused_or_counted() {
+    let file = file_of(Compression::SNAPPY, &[Some("One."), None, Some("Two.")], 1);
+    let refused = message(&[("a.parquet", &file)]);
+    assert!(refused.contains("a.parquet") && refused.contains("row 2") && refused.contains("got null"), "{refused}");
+    let options = ReadOptions { missing_text: Tolerance::Count, ..ReadOptions::default() };
+    let (shown, counts) = read_with(&options, &[("a.parquet", &file)]).unwrap();
+    assert_eq!((shown.concat().as_str(), counts.without_text), ("One.¶Two.¶", 1));
+}
+
+#[test]
+fn columns_that_are_not_there_or_no_text_are_named_with_those_that_are() {
+    let file = file_of(Compression::SNAPPY, &[Some("One.")], 1);
+    for field in ["body", "id"] {
+        let options = ReadOptions { text_field: field.into(), ..ReadOptions::default() };
+        let message = read_with(&options, &[("a.parquet", &file)]).unwrap_err().to_string();
+        assert!(message.contains(&format!("a column {field:?} of strings")), "{message}");
+        assert!(message.contains("id (INT64), text (String)") && message.contains("--text-field"), "{message}");
+    }
+}
+
+#[test]
+fn files_that_are_cut_or_damaged_are_named() {
+    let texts: Vec<String> = (0..20_000).map(|row| format!("Row {row}.")).collect();
+    let rows: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
+    let file = file_of(Compression::ZSTD(ZstdLevel::default()), &rows, 2);
+    let cut = message(&[("a.parquet", &file[..file.len() / 2])]);
+    assert!(cut.contains("a.parquet: requires a whole Parquet file, got a fault after 0 rows"), "{cut}");
+    let mut damaged = file.clone();
+    let at = file.len() * 9 / 10;
+    damaged[at - 200..at].fill(0x5a);
+    let damaged = message(&[("a.parquet", &damaged)]);
+    assert!(damaged.contains("a.parquet: requires a whole Parquet file, got a fault after"), "{damaged}");
+    assert!(message(&[("a.parquet", b"")]).contains("a.parquet"));
+}

@@ -1,0 +1,54 @@
+//! What WikiExtractor writes: `<doc id="…" url="…" title="…">`, the title, paragraphs, `</doc>`. The title is no sentence
+//! and is left out. (With `--json` it writes JSONL into files of the same names.)
+
+use super::super::error::{DataError, Result};
+use super::batches::Batches;
+use super::compression::Decompressed;
+use super::entities::decode_entities;
+use super::lines::Lines;
+
+/// How a file of this form begins.
+pub(super) const START: &[u8] = b"<doc id=";
+
+/// Reads to the end.
+pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+    let path = source.path;
+    let wrong = |required: String, found: String| {
+        DataError::file(path, required, found, "name plain text .txt, and cut no file of WikiExtractor's")
+    };
+    let mut lines = Lines::new(source);
+    // Of the document at hand: the line where it starts, and its title until the line that repeats it.
+    let mut document: Option<(u64, Option<String>)> = None;
+    while batches.wanted() {
+        let Some(line) = lines.next(batches)? else {
+            let Some((start, _)) = document else { break };
+            return Err(wrong(format!("</doc> after <doc …> on line {start}"), "the end of the file".into()));
+        };
+        let text = line.text.trim_end();
+        match &mut document {
+            None if text.starts_with("<doc ") && text.ends_with('>') => {
+                let title = text.split_once(" title=\"").and_then(|(_, rest)| rest.rsplit_once('"'));
+                let title = title.map(|(title, _)| decode_entities(title).into_owned());
+                document = Some((lines.number, title));
+            }
+            None if text.is_empty() => {}
+            None => {
+                let found = text.chars().take(40).collect::<String>();
+                return Err(wrong(format!("<doc id=…> on line {}", lines.number), format!("{found:?}")));
+            }
+            Some(_) if text == "</doc>" => {
+                batches.end_record();
+                document = None;
+            }
+            Some(_) if text.is_empty() && !line.is_rest => drop(batches.empty_line()),
+            Some((_, title)) => {
+                let text = decode_entities(text);
+                // WikiExtractor's --json repeats no title; some versions do not either.
+                if title.take().is_none_or(|title| title != text) {
+                    batches.line(&text);
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Wikimedia's dumps, `…-pages-articles.xml`: the latest text of every article as plain text. Pages of other namespaces,
+//! redirects and disambiguation pages are counted and passed over.
+
+use std::io::{self, BufRead};
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+use rayon::prelude::*;
+
+use super::super::error::{DataError, Result};
+use super::batches::Batches;
+use super::compression::Decompressed;
+use super::entities;
+use super::wikitext::Wiki;
+
+/// Bytes of wiki text that are made plain together, by all cores.
+const TOGETHER: usize = 1 << 22;
+/// Bytes that a page may have. MediaWiki allows two mebibytes.
+const LONGEST_PAGE: usize = 1 << 27;
+
+/// Reads to the end. While some pages are made plain, the next ones are read.
+pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+    let mut dump = Dump::new(&mut source.reader);
+    let mut pages = Vec::new();
+    let outcome = loop {
+        let wiki = dump.wiki.clone();
+        let (next, kinds) = rayon::join(
+            || dump.several_pages(),
+            || pages.par_iter().map(|page| kind_of(page, &wiki)).collect::<Vec<_>>(),
+        );
+        kinds.into_iter().for_each(|kind| kind.add_to(batches));
+        pages = match next {
+            Ok(next) => next,
+            Err(fault) => break Err(fault),
+        };
+        if pages.is_empty() || !batches.wanted() {
+            break Ok(());
+        }
+    };
+    let seen = dump.pages_seen;
+    outcome.map_err(|fault| match fault {
+        Fault::Read(error) => source.broken(error),
+        Fault::Form { required, found } => {
+            let next = "fetch the dump again and compare its checksum with the publisher's";
+            DataError::file(source.path, required, format!("{found}, after {seen} pages"), next)
+        }
+    })
+}
+
+/// What a page is.
+enum Kind {
+    Article(String),
+    Redirect,
+    Disambiguation,
+    Other,
+}
+
+fn kind_of(page: &Page, wiki: &Wiki) -> Kind {
+    if page.namespace != "0" {
+        Kind::Other
+    } else if page.is_redirect {
+        Kind::Redirect
+    } else if wiki.is_disambiguation(&page.title, &page.text) {
+        Kind::Disambiguation
+    } else {
+        Kind::Article(wiki.plain_text(&page.text))
+    }
+}
+
+impl Kind {
+    fn add_to(self, batches: &mut Batches) {
+        match self {
+            Kind::Article(text) => batches.document(&text),
+            Kind::Redirect => batches.counts().redirects += 1,
+            Kind::Disambiguation => batches.counts().disambiguations += 1,
+            Kind::Other => batches.counts().other_pages += 1,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    title: String,
+    namespace: String,
+    text: String,
+    is_redirect: bool,
+}
+
+enum Fault {
+    Read(io::Error),
+    Form { required: String, found: String },
+}
+
+fn fault(required: &str, found: impl Into<String>) -> Fault {
+    Fault::Form { required: required.to_owned(), found: found.into() }
+}
+
+impl From<quick_xml::Error> for Fault {
+    fn from(error: quick_xml::Error) -> Self {
+        match error {
+            // The error is shared; what is kept of it is what its message and its handling need.
+            quick_xml::Error::Io(error) => Fault::Read(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error),
+            }),
+            error => fault("the well-formed XML of a Wikimedia dump, in UTF-8", error.to_string()),
+        }
+    }
+}
+
+/// The elements whose text is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Element {
+    Title,
+    Namespace,
+    Text,
+    /// A namespace's name, in the site's description; true if its links show nothing.
+    NamespaceName {
+        is_hidden: bool,
+    },
+}
+
+struct Dump<R> {
+    xml: Reader<R>,
+    buffer: Vec<u8>,
+    wiki: Wiki,
+    pages_seen: u64,
+    /// Elements that are open.
+    depth: usize,
+}
+
+impl<R: BufRead> Dump<R> {
+    fn new(reader: R) -> Self {
+        Dump { xml: Reader::from_reader(reader), buffer: Vec::new(), wiki: Wiki::default(), pages_seen: 0, depth: 0 }
+    }
+
+    /// The next pages, of [`TOGETHER`] bytes or a little more; none at the end.
+    fn several_pages(&mut self) -> std::result::Result<Vec<Page>, Fault> {
+        let (mut pages, mut length) = (Vec::new(), 0);
+        while length < TOGETHER {
+            let Some(page) = self.next_page()? else { break };
+            length += page.text.len();
+            pages.push(page);
+        }
+        Ok(pages)
+    }
+
+    fn next_page(&mut self) -> std::result::Result<Option<Page>, Fault> {
+        let mut page = Page::default();
+        let mut element = None;
+        let mut name = String::new();
+        loop {
+            self.buffer.clear();
+            match self.xml.read_event_into(&mut self.buffer)? {
+                Event::Start(tag) => {
+                    if self.depth == 0 && tag.name().as_ref() != "mediawiki" {
+                        let found = format!("<{}>", tag.name().as_ref());
+                        return Err(fault("the XML of a Wikimedia dump: <mediawiki>", found));
+                    }
+                    self.depth += 1;
+                    element = element_of(&tag);
+                    match element {
+                        // Of several revisions the last one counts.
+                        Some(Element::Text) => page.text.clear(),
+                        Some(Element::NamespaceName { .. }) => name.clear(),
+                        _ => {}
+                    }
+                }
+                Event::Empty(tag) if tag.name().as_ref() == "redirect" => page.is_redirect = true,
+                Event::End(tag) => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if let Some(Element::NamespaceName { is_hidden: true }) = element.take() {
+                        self.wiki.hide_namespace(&name);
+                    }
+                    if tag.name().as_ref() == "page" {
+                        if page.namespace.is_empty() {
+                            return Err(fault("<ns> in every <page>", format!("none in {:?}", page.title)));
+                        }
+                        self.pages_seen += 1;
+                        return Ok(Some(page));
+                    }
+                }
+                Event::Text(text) => page.append(element, &mut name, &text.xml10_content())?,
+                Event::CData(text) => page.append(element, &mut name, &text)?,
+                Event::GeneralRef(reference) => match entities::resolve(&reference) {
+                    Some(character) => page.append(element, &mut name, &character)?,
+                    None => return Err(fault("an entity of XML", format!("&{};", &*reference))),
+                },
+                Event::Eof if self.depth > 0 => return Err(fault("</mediawiki>", "the end of the file")),
+                Event::Eof => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The element that `tag` opens, if its text is wanted.
+fn element_of(tag: &BytesStart) -> Option<Element> {
+    match tag.name().as_ref() {
+        "title" => Some(Element::Title),
+        "ns" => Some(Element::Namespace),
+        "text" => Some(Element::Text),
+        "namespace" => {
+            let key = tag.try_get_attribute("key").ok().flatten().map(|key| key.value.into_owned());
+            // Media, File and Category.
+            Some(Element::NamespaceName { is_hidden: key.is_some_and(|key| ["-2", "6", "14"].contains(&&*key)) })
+        }
+        _ => None,
+    }
+}
+
+impl Page {
+    fn append(&mut self, element: Option<Element>, name: &mut String, text: &str) -> std::result::Result<(), Fault> {
+        match element {
+            Some(Element::Title) => self.title.push_str(text),
+            Some(Element::Namespace) => self.namespace.push_str(text.trim()),
+            Some(Element::NamespaceName { .. }) => name.push_str(text),
+            Some(Element::Text) => self.text.push_str(text),
+            None => {}
+        }
+        match self.text.len() > LONGEST_PAGE {
+            true => Err(fault("a page of at most 128 MiB", format!("a longer one, {:?}", self.title))),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What is left of wiki text: of the marks that articles have, and of those that are broken.
+
+use super::*;
+
+fn plain(text: &str) -> String {
+    let lines: Vec<String> =
+        Wiki::default().plain_text(text).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn sentences_stay_and_what_surrounds_them_goes() {
+    let article = "\
+{{Short description|A made-up river}}
+{{Infobox river
+| name = Amber
+| map = {{Location map|x={{coord|1|2}}}}
+| tributaries = {{{left|}}}
+}}
+[[File:Amber.jpg|thumb|left|The ''Amber'' near [[Old Mill|the mill]] [https://example.org photo]]]
+The '''Amber''' ({{IPA|/x/}}; {{lang|la|''Ambra''}}) is a [[river]] of {{convert|120|km|mi}}<ref name=\"a\">{{cite book
+| title = Rivers }}</ref> in the [[Province (state)|province]] of [[North Vale]].<ref name=\"a\" /><!-- a
+comment --> It is older than [http://example.org/x the hills]&nbsp;&mdash; Miller's 5&nbsp;&lt; 6.
+
+== Course ==
+{| class=\"wikitable\"
+|-
+! Town !! km
+|-
+| {| 
+| nested
+|}
+| 12
+|}
+It passes:
+* [[Alder]], <small>a town</small>
+** a mill<br/>and a bridge
+# first
+: quoted [sic] line
+=== Floods ===
+Where <math>a^2 + \\{ b</math> holds, {{as of|2010}}, ''nothing'' does. __NOTOC__
+<gallery>
+File:A.jpg|one
+</gallery>
+<nowiki>[[not a link]] '' &amp;</nowiki> ends.
+
+[[Category:Rivers]]
+[[fr:Ambre]]
+[[:Category:Rivers|All rivers]] and [[Mercury (planet)|]].";
+    let expected = "\
+The Amber (Ambra) is a river of 120 km in the province of North Vale. It is older than the hills — Miller's 5 < 6.
+It passes:
+Alder, a town
+a mill and a bridge
+first
+quoted [sic] line
+Where holds, As of 2010, nothing does.
+[[not a link]] '' & ends.
+All rivers and Mercury.";
+    assert_eq!(plain(article), expected);
+}
+
+#[test]
+fn marks_without_a_partner_go_alone_and_text_stays() {
+    for (text, expected) in [
+        ("One {{ two [[ three ''four", "One two three four"),
+        ("One }} two ]] three", "One two ]] three"),
+        ("One <ref> two {{x}} three", "One two three"),
+        ("One <ref> two <ref>gone</ref> three", "One three"),
+        ("One <!-- two", "One"),
+        ("a < b and c <d> e <3", "a < b and c e <3"),
+        ("{|\n| cell\n== Heading ==\nText.", "Text."),
+        ("| cell of nothing\nText.", "Text."),
+        ("{{{{{x}}}}} {{a|{{b|{{c}}}}}} end }", "end }"),
+        ("{{a|{{{b|c}}}}} end", "end"),
+        ("[[a|b [[c]] d]] [[File:x|[[y]]|z]]e", "b c d e"),
+        ("[http://x.org] [http://x.org a [b] c] [d]", "a [b] c [d]"),
+        ("it''''s '''''both''''' '''''", "it's both"),
+    ] {
+        assert_eq!(plain(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn namespaces_are_hidden_by_the_names_of_the_wiki() {
+    let mut wiki = Wiki::default();
+    assert_eq!(wiki.plain_text("[[Datei:x.jpg|mini|Bild]]a").trim(), "mini|Bilda");
+    wiki.hide_namespace("Datei");
+    assert_eq!(wiki.plain_text("[[datei:x.jpg|mini|Bild]]a").trim(), "a");
+}
+
+#[test]
+fn disambiguation_pages_are_known_by_template_or_title() {
+    let wiki = Wiki::default();
+    assert!(wiki.is_disambiguation("Amber", "'''Amber''' may be\n* [[A]]\n{{ Disambiguation|geo }}"));
+    assert!(wiki.is_disambiguation("Amber", "{{Begriffsklärung}}"));
+    assert!(wiki.is_disambiguation("Amber (disambiguation)", ""));
+    assert!(!wiki.is_disambiguation("Amber", "{{other uses|Amber (disambiguation)}} {{disambiguation needed}}"));
+}
+
+/// Every pass takes any text, without a panic and in time that grows as the text does.
+#[test]
+fn marks_in_any_order_are_taken_in_linear_time() {
+    let marks = ["{{", "}}", "{", "}", "[[", "]]", "[", "]", "[http://", "|", "''", "'", "<ref>", "</ref>", "<", ">"];
+    let more =
+        ["<!--", "-->", "{|\n", "\n|}", "\n", "=", "* ", "__", "&", ";", "é", "(", ")", ",", " ", "File:", "<a b"];
+    let all: Vec<&str> = marks.into_iter().chain(more).collect();
+    let mut stream = crate::rng::Key::new(7).stream();
+    for _ in 0..2000 {
+        let text: String = (0..stream.below(60)).map(|_| all[stream.below(all.len() as u64) as usize]).collect();
+        plain(&text);
+    }
+    let nested = [("{{nowrap|", "}}"), ("[[a|", "]]"), ("[[File:", "]]"), ("<ref>", "</ref>"), ("{|\n", "\n|}")];
+    let nested = nested
+        .map(|(open, close)| format!("{}{}{}", open.repeat(1 << 15), "word ".repeat(1 << 16), close.repeat(1 << 15)));
+    for text in all.iter().map(|mark| mark.repeat(1 << 16)).chain(nested) {
+        let started = std::time::Instant::now();
+        Wiki::default().is_disambiguation("", &text);
+        plain(&text);
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(seconds < 20.0, "{seconds:.1} s for {} bytes, {:?} …", text.len(), &text[..6]);
+    }
+}
