@@ -30,5 +30,6 @@ pub mod pjrt;
 pub mod rng;
 pub mod schedule;
 pub mod shape;
+pub mod storage;
 pub mod tls;
 pub mod train;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::shape::Shape;
+use crate::storage::StorageError;
 
 /// Why a checkpoint could not be written, read, exported or imported.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum CheckpointError {
     #[error("{} holds {found}; weights are read from safetensors only: {next_move}", path.display())]
     NotSafetensors { path: PathBuf, found: String, next_move: String },
 
+    #[error(transparent)]
+    Storage(Box<StorageError>),
+
     #[error("{} is not empty and was not written by `lambert export`; choose another directory or empty it yourself", path.display())]
     WouldOverwrite { path: PathBuf },
 }
@@ -93,6 +97,16 @@ impl CheckpointError {
 
     /// True if the files do not hold what was once written to them: then an earlier checkpoint may stand in.
     pub fn is_damage(&self) -> bool {
-        matches!(self, CheckpointError::Damaged { .. } | CheckpointError::NotACheckpoint { .. })
+        match self {
+            CheckpointError::Damaged { .. } | CheckpointError::NotACheckpoint { .. } => true,
+            CheckpointError::Storage(error) => matches!(**error, StorageError::Object { .. }),
+            _ => false,
+        }
+    }
+}
+
+impl From<StorageError> for CheckpointError {
+    fn from(error: StorageError) -> CheckpointError {
+        CheckpointError::Storage(Box::new(error))
     }
 }

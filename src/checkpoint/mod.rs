@@ -18,6 +18,7 @@ mod error;
 pub mod hugging_face;
 mod load;
 mod lock;
+mod remote;
 mod save;
 mod tensor_file;
 
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use error::CheckpointError;
 pub use load::{Loaded, Parts, arrange, load, load_latest, open};
 pub use lock::RunLock;
+pub use remote::{CheckpointFetch, Mirrored, RemoteRun};
 pub use save::{Saved, save};
 pub use tensor_file::{FileRecord, TensorFile, sha256_hex, write_tensors};
 
@@ -116,13 +118,8 @@ impl Manifest {
     /// Reads `state.json` in `directory`.
     ///
     /// # Errors
-    /// [`CheckpointError::NotACheckpoint`] if there is none, [`CheckpointError::Version`] before anything else is looked
-    /// at, [`CheckpointError::Damaged`] if the text is not the one that was written.
+    /// [`CheckpointError::NotACheckpoint`] if there is none; as [`Manifest::parse`].
     fn read(directory: &Path) -> Result<Manifest, CheckpointError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            format_version: u64,
-        }
         let path = directory.join(STATE);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -135,16 +132,30 @@ impl Manifest {
             }
             Err(e) => return Err(CheckpointError::io("read", &path)(e)),
         };
-        let not_json = |e: serde_json::Error| CheckpointError::damaged(&path, format!("it is not a state ({e})"));
-        let found = serde_json::from_str::<Versioned>(&text).map_err(not_json)?.format_version;
+        Manifest::parse(&path, &text)
+    }
+
+    /// The manifest that is the text of the file `path`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Version`] before anything else is looked at, [`CheckpointError::Damaged`] if the text is not the
+    /// one that was written.
+    fn parse(path: &Path, text: &str) -> Result<Manifest, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format_version: u64,
+        }
+        let not_json = |e: serde_json::Error| CheckpointError::damaged(path, format!("it is not a state ({e})"));
+        let found = serde_json::from_str::<Versioned>(text).map_err(not_json)?.format_version;
         if found != FORMAT_VERSION {
+            let path = path.to_path_buf();
             return Err(CheckpointError::Version { path, found, supported: FORMAT_VERSION });
         }
-        let manifest: Manifest = serde_json::from_str(&text).map_err(not_json)?;
+        let manifest: Manifest = serde_json::from_str(text).map_err(not_json)?;
         let unsealed = text.replacen(&manifest.sha256, "", 1);
         if manifest.sha256.is_empty() || sha256_hex(unsealed.as_bytes()) != manifest.sha256 {
             return Err(CheckpointError::damaged(
-                &path,
+                path,
                 "its text is not the one that was written (its sha256 differs)",
             ));
         }

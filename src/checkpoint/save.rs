@@ -54,17 +54,28 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
             remove_ours(&partial)?;
             return Ok(Saved { path, notes });
         }
-        let aside = unused_name(run, &name);
-        fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
-        notes.push(format!("{} held another checkpoint of this step; it is now {}", path.display(), aside.display()));
     }
-    fs::rename(&partial, &path).map_err(CheckpointError::io("rename", &partial))?;
-    sync_directory(run)?;
+    notes.extend(put_in_place(&partial, run, &name)?);
 
     if keep > 0 {
         notes.extend(remove_oldest(run, keep, checkpoint.state.step)?);
     }
     Ok(Saved { path, notes })
+}
+
+/// Gives the directory `partial` its `name` in the run directory. What has that name is renamed, not replaced: the
+/// sentence says to what.
+pub(super) fn put_in_place(partial: &Path, run: &Path, name: &str) -> Result<Option<String>, CheckpointError> {
+    let path = run.join(name);
+    let mut note = None;
+    if path.exists() {
+        let aside = unused_name(run, name);
+        fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
+        note = Some(format!("{} held another checkpoint of this step; it is now {}", path.display(), aside.display()));
+    }
+    fs::rename(partial, &path).map_err(CheckpointError::io("rename", partial))?;
+    sync_directory(run)?;
+    Ok(note)
 }
 
 /// Asks whether `bytes` fit before the first of them is written.
@@ -117,7 +128,7 @@ fn holds_same_tensors(a: &BTreeMap<String, FileRecord>, b: &BTreeMap<String, Fil
 }
 
 /// True if `directory` has its manifest and every file listed there, each of the recorded size.
-fn complete(directory: &Path) -> bool {
+pub(super) fn complete(directory: &Path) -> bool {
     Manifest::read(directory).is_ok_and(|manifest| manifest.check_sizes(directory).is_ok())
 }
 
@@ -162,6 +173,11 @@ fn remove_oldest(run: &Path, keep: usize, saved: u64) -> Result<Vec<String>, Che
     Ok(notes)
 }
 
+/// True for the name of a file that a save writes.
+pub(super) fn is_ours(name: &str) -> bool {
+    [MODEL, OPTIMIZER, STATE].contains(&name) || COPIED_FILES.contains(&name)
+}
+
 /// True if `path` is a directory (not a link to one) that holds nothing but files a save writes.
 fn holds_only_ours(path: &Path) -> Result<bool, CheckpointError> {
     let list = CheckpointError::io("list", path);
@@ -172,8 +188,7 @@ fn holds_only_ours(path: &Path) -> Result<bool, CheckpointError> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
-            let ours = |name: &str| [MODEL, OPTIMIZER, STATE].contains(&name) || COPIED_FILES.contains(&name);
-            if !entry.file_type()?.is_file() || !name.to_str().is_some_and(ours) {
+            if !entry.file_type()?.is_file() || !name.to_str().is_some_and(is_ours) {
                 return Ok(false);
             }
         }
@@ -183,7 +198,7 @@ fn holds_only_ours(path: &Path) -> Result<bool, CheckpointError> {
 }
 
 /// Removes a checkpoint's files one by one, then the directory, if it holds nothing else; says whether it did.
-fn remove_ours(path: &Path) -> Result<bool, CheckpointError> {
+pub(super) fn remove_ours(path: &Path) -> Result<bool, CheckpointError> {
     if !path.exists() || !holds_only_ours(path)? {
         return Ok(!path.exists());
     }

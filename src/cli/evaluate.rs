@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 
+use super::buckets::{data_directory, model_directory};
 use super::device_args::DeviceArgs;
 use super::run_config::parse_run;
 use super::whole_file::write_whole;
@@ -17,6 +18,7 @@ use crate::data::{Batch, ExampleConfig, Prepared, unigram_baseline};
 use crate::output::{note, print};
 use crate::pjrt::Buffer;
 use crate::shape::HostTensor;
+use crate::storage::Location;
 use crate::train::compile::Compiled;
 use crate::train::devices::Devices;
 use crate::train::evaluate::{EvaluateOptions, Evaluator};
@@ -36,11 +38,11 @@ Examples:
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
   lambert evaluate exported/ --data data/quickstart --sequence 128 --logits logits.safetensors")]
 pub struct Evaluate {
-    /// A step-… directory, a run directory (its newest checkpoint), or a Hugging Face directory
-    model: PathBuf,
-    /// A directory that `lambert prepare` made with the model's tokenizer
+    /// A step-… directory or a run directory (its newest checkpoint), also in a bucket, or a Hugging Face directory
+    model: Location,
+    /// What `lambert prepare` made with the model's tokenizer: a directory, or s3:// or gs://
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Location,
     /// Held-out examples; fewer if there are not so many
     #[arg(long, default_value_t = 1024)]
     examples: usize,
@@ -66,10 +68,10 @@ pub struct Evaluate {
 }
 
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
-    let found = open_model(&args.model)?;
+    let found = open_model(&model_directory(&args.model)?)?;
     found.notes.iter().for_each(note);
-    let prepared = Arc::new(Prepared::open(&args.data)?);
-    check_vocabulary(&found, &prepared, &args.data)?;
+    let prepared = Arc::new(Prepared::open(data_directory(&args.data)?)?);
+    check_vocabulary(&found, &prepared, args.data.local())?;
     let options = args.options(&found);
     found.config.validate_batch(options.config.sequence_length, options.config.max_predictions)?;
     ensure!(options.examples > 0 && options.batch > 0, "--examples and --batch require at least 1, got 0");

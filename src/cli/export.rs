@@ -6,16 +6,18 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::buckets::model_directory;
 use crate::checkpoint::hugging_face::{Architecture, export};
 use crate::checkpoint::{Parts, open};
 use crate::output::{note, print};
+use crate::storage::Location;
 use crate::train::weights::describe;
 
 /// Write a checkpoint as a directory that transformers loads: config.json, model.safetensors, tokenizer.
 #[derive(Debug, Args)]
 pub struct Export {
     /// A step-… directory, or a run directory (then its newest checkpoint is taken).
-    checkpoint: PathBuf,
+    checkpoint: Location,
     /// The directory to write: not there yet, empty, or an earlier export that nobody has changed.
     #[arg(long)]
     out: PathBuf,
@@ -33,7 +35,7 @@ fn architecture(name: &str) -> Result<Architecture, String> {
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
-    let loaded = open(&args.checkpoint, Parts::Model)?;
+    let loaded = open(&model_directory(&args.checkpoint)?, Parts::Model)?;
     loaded.notes.iter().for_each(note);
     let (path, checkpoint) = (loaded.path, loaded.checkpoint);
     if !checkpoint.state.missing.is_empty() {

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use console::style;
 use serde_json::json;
 
+use super::buckets::data_directory;
 use super::byte_progress::ByteProgress;
 use super::data_report::page;
 use super::whole_file::write_whole;
@@ -17,6 +18,7 @@ use crate::data::{
     example_lengths,
 };
 use crate::output::{note, print_text};
+use crate::storage::Location;
 
 /// Examples that length statistics are taken over, at most.
 const MEASURED: u64 = 20_000;
@@ -24,8 +26,8 @@ const MEASURED: u64 = 20_000;
 /// Show examples with their masks, and length statistics.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A directory that `lambert prepare` made.
-    directory: PathBuf,
+    /// Prepared data: a directory that `lambert prepare` made, or its address in a bucket.
+    directory: Location,
     /// Sequence length.
     #[arg(long, default_value_t = 128)]
     seq: usize,
@@ -63,7 +65,7 @@ enum SplitName {
 }
 
 pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
-    let prepared = Arc::new(Prepared::open(&args.directory)?);
+    let prepared = Arc::new(Prepared::open(data_directory(&args.directory)?)?);
     if args.verify {
         prepared.verify(&|_| ())?;
     }
@@ -121,7 +123,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
 }
 
 /// Surveys the splits that have examples, under the configuration of `examples`, and writes the page.
-fn write_report(path: &Path, directory: &Path, examples: &Examples) -> anyhow::Result<()> {
+fn write_report(path: &Path, directory: &Location, examples: &Examples) -> anyhow::Result<()> {
     let prepared = examples.prepared();
     let mut surveys = Vec::new();
     for split in [Split::Train, Split::HeldOut] {
@@ -133,7 +135,7 @@ fn write_report(path: &Path, directory: &Path, examples: &Examples) -> anyhow::R
         surveys.push(Survey::of(&examples, examples.epoch_len(0).min(MEASURED), &|tokens| progress.add(tokens))?);
         progress.finish();
     }
-    let html = page(&directory.display().to_string(), prepared.manifest(), &surveys);
+    let html = page(&directory.to_string(), prepared.manifest(), &surveys);
     write_whole(path, |partial| std::fs::write(partial, &html))?;
     note(format_args!("report: {}", path.display()));
     Ok(())

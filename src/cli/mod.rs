@@ -2,6 +2,7 @@
 //! computes nothing itself.
 
 pub mod bench;
+pub mod buckets;
 pub mod byte_progress;
 pub mod data_report;
 pub mod device_args;

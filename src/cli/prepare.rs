@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
+use super::buckets::{claim_copy, send_data};
 use super::byte_progress::ByteProgress;
 use super::read_args::{FORMS, ReadArgs};
 use crate::data::{
@@ -13,6 +14,7 @@ use crate::data::{
     prepare,
 };
 use crate::output::{note, print};
+use crate::storage::Location;
 
 /// Turn text into shards of token ids that training reads.
 #[derive(Debug, Args)]
@@ -24,9 +26,9 @@ pub struct Prepare {
     /// A directory with tokenizer.json or vocab.txt, or such a file.
     #[arg(long, value_name = "PATH")]
     tokenizer: PathBuf,
-    /// The directory to make.
+    /// The directory to make; at s3:// or gs://, the data is made in a copy here and sent there.
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    out: Location,
     /// Share of the documents that is kept apart to evaluate on.
     #[arg(long, default_value_t = PrepareOptions::default().held_out, value_name = "SHARE")]
     held_out: f64,
@@ -60,6 +62,7 @@ enum LineForm {
 }
 
 pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
+    claim_copy(&args.out)?;
     let inputs = find_inputs(&args.inputs)?;
     let tokenizer = Tokenizer::open(&args.tokenizer, args.cased)?;
     let options = PrepareOptions {
@@ -75,8 +78,13 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         seed: args.seed,
         shard_tokens: args.shard_tokens,
     };
-    let preparation =
-        Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: &args.out, force: args.force };
+    let preparation = Preparation {
+        inputs: &inputs,
+        tokenizer: &tokenizer,
+        options: &options,
+        out: args.out.local(),
+        force: args.force,
+    };
     let started = Instant::now();
     let total = inputs.iter().map(|input: &Input| input.bytes).sum::<u64>();
     let (hashing, tokenizing) = (ByteProgress::new("checking", total), ByteProgress::new("tokenizing", total));
@@ -86,7 +94,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     });
     hashing.finish();
     tokenizing.finish();
-    let out = args.out.display();
+    let out = args.out.local().display();
     match outcome? {
         Outcome::UpToDate(manifest) => print(format_args!("{out}: up to date, {}", summary(&manifest)))?,
         Outcome::Prepared(manifest) => {
@@ -96,6 +104,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
             notes(&manifest);
         }
     }
+    send_data(&args.out, args.force)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
 
+use super::buckets::{data_directory, fetch_run, of_copy};
 use super::byte_progress::ByteProgress;
 use super::device_args::DeviceArgs;
 use super::run_config::{parse_run, read_run};
@@ -59,16 +60,18 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let resume_command = args.resume_command();
     let run = read_run(&args.run, &args.set)?;
     let saved = args.compiled.as_deref().map(SavedSteps::open).transpose()?;
+    data_directory(&run.data.path).context("[data] path")?;
     let prepared = preflight::open_data(&run)?;
     let checking = ByteProgress::new("checking", prepared.manifest().shards.iter().map(|shard| shard.bytes).sum());
     let checked = prepared.verify(&|read| checking.add(read));
     checking.finish();
-    checked?;
+    of_copy(&run.data.path, checked)?;
     let vocabulary = prepared.vocabulary().len();
     let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
     let fingerprint = data_fingerprint(prepared.manifest());
+    fetch_run(&run.checkpoint, args.resume).context("[checkpoint] directory")?;
     // Held to the end. Taken before the newest checkpoint is looked for, which another run may be about to replace.
-    let _lock = RunLock::take(&run.checkpoint.directory).context("[checkpoint] directory")?;
+    let _lock = RunLock::take(run.checkpoint.directory.local()).context("[checkpoint] directory")?;
     let (start, notes) = Start::find(&run, &fingerprint, options, |text| parse_run(&args.run, text, vocabulary))?;
     notes.iter().for_each(note);
     if start.step() >= run.schedule.steps() {
@@ -146,7 +149,7 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
     ))?;
     print(format_args!(
         "data       {}, {:.0} % of the tokens masked{}",
-        run.data.path.display(),
+        run.data.path,
         100.0 * run.data.masked_lm_prob,
         if run.data.whole_word_mask { " by whole words" } else { "" },
     ))?;

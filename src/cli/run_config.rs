@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
 
+use super::buckets::data_manifest;
 use super::run_file::RunFile;
 use crate::bert::{BertConfig, BertSettings, Precision, Recompute};
-use crate::data::Manifest;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
 use crate::train::run::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
@@ -55,6 +55,11 @@ impl RunConfig {
             self.precision != Precision::F64,
             "{path}: `precision` requires \"f32\" or \"bf16\" (f64 is for lambert verify)"
         );
+        let (mut data, mut checkpoint) = (self.data.clone(), self.checkpoint.clone());
+        let cached = data.path.cached_in(data.cache.as_deref());
+        data.path = cached.with_context(|| format!("{path}: [data] cache"))?;
+        let cached = checkpoint.directory.cached_in(checkpoint.cache.as_deref());
+        checkpoint.directory = cached.with_context(|| format!("{path}: [checkpoint] cache"))?;
         let model = self.model(vocabulary).with_context(|| format!("{path}: [model]"))?;
 
         let schedule = Schedule::new(self.phase).with_context(|| format!("{path}: [[phase]]"))?;
@@ -79,9 +84,9 @@ impl RunConfig {
             import: self.import,
             optimizer: self.optimizer,
             schedule,
-            data: self.data,
+            data,
             evaluate: self.evaluate,
-            checkpoint: self.checkpoint,
+            checkpoint,
             text: file.text.clone(),
         })
     }
@@ -90,7 +95,7 @@ impl RunConfig {
     fn model(&self, vocabulary: Option<usize>) -> anyhow::Result<BertConfig> {
         if let Some(settings) = &self.model {
             let vocabulary = vocabulary.or(settings.vocab_size).ok_or_else(|| {
-                let data = self.data.path.display();
+                let data = &self.data.path;
                 anyhow!(
                     "requires vocab_size, because there is no prepared data at {data}; make it with `lambert prepare --out \
                      {data} …`"
@@ -116,10 +121,7 @@ pub fn read_run(path: &Path, overrides: &[String]) -> anyhow::Result<Run> {
     let file = RunFile::read(path, overrides)?;
     let config: RunConfig = file.parse()?;
     // Only a missing directory is left for later: damaged data should be said before anything else.
-    let vocabulary = match config.data.path.exists() {
-        true => Some(Manifest::read(&config.data.path)?.vocabulary_size),
-        false => None,
-    };
+    let vocabulary = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
     config.into_run(&file, vocabulary)
 }
 

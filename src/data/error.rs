@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::storage::StorageError;
+
 /// An error of this room. The cause of a [`DataError::Io`] or [`DataError::Full`] is its `source`, so that a printed chain says it once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +28,9 @@ pub enum DataError {
         path.display()
     )]
     Full { path: PathBuf, required: u64, source: io::Error },
+    /// A bucket, or the copy of what is in it.
+    #[error(transparent)]
+    Storage(Box<StorageError>),
     /// There is less room on the disk than the work needs.
     #[error(
         "{}: requires about {required} bytes of free space, got {found}; free some, or choose another directory",
@@ -73,5 +78,11 @@ impl DataError {
 
     pub(crate) fn setting(setting: &'static str, required: impl Into<String>, found: impl ToString) -> DataError {
         DataError::Setting { setting, required: required.into(), found: found.to_string() }
+    }
+
+    /// For `map_err`: what a bucket or the copy of its content could not do. No `From`, which would leave the type of some
+    /// closures undecided.
+    pub(crate) fn storage(error: StorageError) -> DataError {
+        DataError::Storage(Box::new(error))
     }
 }

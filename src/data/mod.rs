@@ -25,6 +25,7 @@ mod order;
 mod pairs;
 mod prepare;
 mod prepared;
+mod remote;
 mod sentences;
 mod shard;
 mod shard_reader;
@@ -52,6 +53,7 @@ pub use prepared::{
     Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, ShardEntry, SourceEntry, Split,
     TOKENIZER_DIRECTORY,
 };
+pub use remote::{DataFetch, publish, remote_manifest};
 pub use sentences::sentences;
 pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, sha256_of_file};
 pub use shard_reader::Shard;

@@ -21,6 +21,9 @@ pub const MANIFEST: &str = "prepared.json";
 /// Directory of the tokenizer's copy, within a prepared directory.
 pub const TOKENIZER_DIRECTORY: &str = "tokenizer";
 
+/// The next move of one who named another directory.
+const NAME_PREPARED: &str = "name a directory that `lambert prepare` made";
+
 /// Which documents: those to learn from, or those kept apart to measure on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,30 +111,39 @@ pub struct Manifest {
 
 impl Manifest {
     /// Reads `DIR/prepared.json`.
+    ///
+    /// # Errors
+    /// If there is none; as [`Manifest::parse`].
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(MANIFEST);
-        let next = "name a directory that `lambert prepare` made";
-        let text = match std::fs::read(&path) {
+        match std::fs::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(DataError::file(directory, format!("a file {MANIFEST}"), "none", next));
+                Err(DataError::file(directory, format!("a file {MANIFEST}"), "none", NAME_PREPARED))
             }
-            read => read.map_err(DataError::io("read", &path))?,
-        };
+            read => Manifest::parse(&path, &read.map_err(DataError::io("read", &path))?),
+        }
+    }
+
+    /// The manifest that is the text of the file `path`.
+    ///
+    /// # Errors
+    /// If it is none, or of another format.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
             format: u32,
         }
-        let unreadable = |e: serde_json::Error| DataError::file(&path, "a manifest", format!("{e}"), next);
-        let Version { format } = serde_json::from_slice(&text).map_err(unreadable)?;
+        let unreadable = |e: serde_json::Error| DataError::file(path, "a manifest", format!("{e}"), NAME_PREPARED);
+        let Version { format } = serde_json::from_slice(text).map_err(unreadable)?;
         if format != SHARD_FORMAT {
             return Err(DataError::file(
-                &path,
+                path,
                 format!("format {SHARD_FORMAT}"),
                 format!("format {format}"),
                 "run `lambert prepare` of this version again with --force",
             ));
         }
-        serde_json::from_slice(&text).map_err(unreadable)
+        serde_json::from_slice(text).map_err(unreadable)
     }
 
     pub fn counts(&self, split: Split) -> Counts {

@@ -23,6 +23,7 @@ pub mod step;
 pub mod summary;
 pub mod tensorboard;
 pub mod trainer;
+pub mod uploader;
 pub mod verify;
 pub mod weights;
 

@@ -23,7 +23,7 @@ pub fn checkpoint_bytes(run: &Run) -> u64 {
 /// # Errors
 /// What is wrong with the data, or both sizes if the vocabularies differ.
 pub fn open_data(run: &Run) -> anyhow::Result<Arc<Prepared>> {
-    let path = &run.data.path;
+    let path = run.data.path.local();
     ensure!(
         path.exists(),
         "[data] path: {} does not exist; make it with `lambert prepare --out {} …` or name another directory",
@@ -81,7 +81,7 @@ fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
 /// # Errors
 /// Which directory, how much is needed and how much is free.
 pub fn check_directory(run: &Run) -> anyhow::Result<()> {
-    let directory = &run.checkpoint.directory;
+    let directory = run.checkpoint.directory.local();
     std::fs::create_dir_all(directory)
         .with_context(|| format!("[checkpoint] directory: cannot make {}", directory.display()))?;
     let probe = directory.join(format!(".writable-{}", std::process::id()));

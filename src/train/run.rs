@@ -16,14 +16,18 @@ use crate::checkpoint::sha256_hex;
 use crate::data::{ExampleConfig, Masking, Mode, SpanMask};
 use crate::optim::OptimizerConfig;
 use crate::schedule::Schedule;
+use crate::storage::Location;
 
 /// Where the text lies and how examples are made of it: google-research/bert's `create_pretraining_data.py` by default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSettings {
-    /// A directory that `lambert prepare` made.
+    /// Where `lambert prepare` put it.
     #[serde(skip_serializing)]
-    pub path: PathBuf,
+    pub path: Location,
+    /// The directory for a copy of data that lies in a bucket; `path` knows it.
+    #[serde(default, skip_serializing)]
+    pub cache: Option<PathBuf>,
     /// Sentence pairs for next sentence or sentence order prediction, or single segments.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,
@@ -84,8 +88,11 @@ impl Default for EvaluateSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSettings {
-    /// The run directory: checkpoints, metrics and TensorBoard files.
-    pub directory: PathBuf,
+    /// The run directory: checkpoints, metrics and TensorBoard files. In a bucket: checkpoints and metrics.
+    pub directory: Location,
+    /// The directory that a run in a bucket is saved into first; `directory` knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
     /// Steps from one checkpoint to the next; 0 for none but the last.
     #[serde(default)]
     pub every: u64,

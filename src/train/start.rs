@@ -39,7 +39,7 @@ impl Start {
         options: StartOptions,
         run_of_text: impl Fn(&str) -> anyhow::Result<Run>,
     ) -> anyhow::Result<(Start, Vec<String>)> {
-        let directory = &run.checkpoint.directory;
+        let directory = run.checkpoint.directory.local();
         let shown = directory.display();
         let begun = directory.join(METRICS_FILE).exists();
         let latest = load_latest(directory, if options.resume { Parts::All } else { Parts::Model });

@@ -45,7 +45,7 @@ impl Summary {
         };
         Summary {
             phases: run.schedule.phases().iter().map(phase).collect(),
-            directory: run.checkpoint.directory.clone(),
+            directory: run.checkpoint.directory.local().to_path_buf(),
             compiling,
             ..Summary::default()
         }

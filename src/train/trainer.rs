@@ -21,8 +21,10 @@ use super::start::{Start, data_fingerprint};
 use super::state::{StateLayout, TrainState};
 use super::step::{METRICS, StepSpec, TrainStep};
 use super::summary::Summary;
+use super::uploader::Uploader;
 use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
 use crate::data::{Prepared, Split};
+use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::schedule::StepPlan;
 
@@ -43,6 +45,8 @@ pub struct Trainer {
     last_metrics: serde_json::Map<String, serde_json::Value>,
     last_end: Instant,
     log: MetricsLog,
+    /// Of a run in a bucket.
+    uploader: Option<Uploader>,
     progress: Progress,
     summary: Summary,
 }
@@ -120,9 +124,10 @@ impl Trainer {
             examples,
             inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
         };
-        let log = MetricsLog::open(&run.checkpoint.directory, done)?;
+        let log = MetricsLog::open(run.checkpoint.directory.local(), done)?;
         let progress = Progress::new(run.work(), done);
         let summary = Summary::new(&run, compiled);
+        let uploader = Uploader::new(&run.checkpoint)?;
         let (last_end, last_metrics) = (Instant::now(), serde_json::Map::new());
         Ok(Trainer {
             run,
@@ -137,6 +142,7 @@ impl Trainer {
             last_metrics,
             last_end,
             log,
+            uploader,
             progress,
             summary,
         })
@@ -189,12 +195,12 @@ impl Trainer {
                 self.save()?;
             }
             if stop && self.done < total {
-                self.progress.finish();
+                self.finish_upload()?;
                 return Ok(Outcome::Interrupted);
             }
             self.last_end = Instant::now();
         }
-        self.progress.finish();
+        self.finish_upload()?;
         Ok(Outcome::Finished)
     }
 
@@ -305,7 +311,7 @@ impl Trainer {
              are from before. Try a lower learning_rate or a longer warmup (with --resume --accept-changes), or tolerate \
              some such steps with skip_non_finite = {}",
             plan.learning_rate,
-            self.run.checkpoint.directory.display(),
+            self.run.checkpoint.directory,
             (2 * tolerated).max(10),
         );
     }
@@ -344,14 +350,37 @@ impl Trainer {
                 "step {}: {name} holds a value that is not finite, so nothing was saved; the checkpoints in {} are from \
                  before. Try a lower learning_rate (with --resume --accept-changes)",
                 self.done,
-                self.run.checkpoint.directory.display()
+                self.run.checkpoint.directory
             );
         }
         let checkpoint = Checkpoint { state: self.position()?, model, optimizer, files: self.copied_files()? };
-        let saved = save(&self.run.checkpoint.directory, &checkpoint, self.run.checkpoint.keep)?;
+        // Saving removes old checkpoints: not while one of them is being sent.
+        self.tell_of_upload();
+        let saved = save(self.run.checkpoint.directory.local(), &checkpoint, self.run.checkpoint.keep)?;
         saved.notes.iter().for_each(|note| self.progress.say(note));
+        if let Some(uploader) = &mut self.uploader {
+            uploader.start()?;
+        }
         self.summary.saved(saved.path.clone(), begin.elapsed());
         Ok(saved.path)
+    }
+
+    /// Waits for the upload under way and says what it did. That it failed stops no training: the next one sends what it
+    /// could not.
+    fn tell_of_upload(&mut self) {
+        let Some(uploader) = &mut self.uploader else { return };
+        match uploader.wait() {
+            Ok(notes) => notes.iter().for_each(|note| self.progress.say(note)),
+            Err(error) => self.progress.say(&format!("{error:#}")),
+        }
+    }
+
+    /// Waits until everything that was saved is in the bucket.
+    fn finish_upload(&mut self) -> anyhow::Result<()> {
+        self.progress.finish();
+        let Some(uploader) = &mut self.uploader else { return Ok(()) };
+        uploader.wait()?.iter().for_each(note);
+        Ok(())
     }
 
     /// Everything that the next step depends on and that is no tensor.

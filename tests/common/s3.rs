@@ -1,0 +1,152 @@
+//! A server that speaks S3 (moto's), on a port of this machine, and a way to it that can be made bad.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+/// A server with empty memory; it ends with the value.
+pub struct Server {
+    process: Child,
+    /// `127.0.0.1:PORT` of the way to it.
+    pub host: String,
+    refused_writes: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub fn start() -> Server {
+        let mut process = Command::new(super::python::programs().join("python"))
+            .args(["-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut log = BufReader::new(process.stderr.take().expect("it was piped")).lines();
+        let address = log
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("Running on http://")?.1.trim().to_owned()));
+        // Whatever else it says is read, so that it never waits for a reader.
+        std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
+        let refused_writes = Arc::new(AtomicUsize::new(0));
+        let host = open_way(address.expect("the server says where it runs"), refused_writes.clone());
+        Server { process, host, refused_writes }
+    }
+
+    /// The next `count` requests that write are answered with 503, as a server does that is busy.
+    pub fn refuse_writes(&self, count: usize) {
+        self.refused_writes.store(count, SeqCst);
+    }
+
+    /// How many are still to be refused.
+    pub fn writes_to_refuse(&self) -> usize {
+        self.refused_writes.load(SeqCst)
+    }
+
+    /// The variables that lead `lambert` here.
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL", format!("http://{}", self.host)),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("STORAGE_EMULATOR_HOST", format!("http://{}", self.host)),
+        ]
+    }
+
+    fn request(&self, method: &str, path: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
+        lambert::tls::use_ring();
+        let url = format!("http://{}/{path}", self.host);
+        let method = method.parse().expect("a method");
+        // The server asks for a signature and does not check it.
+        let signed =
+            "AWS4-HMAC-SHA256 Credential=test/20240101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+        let request = reqwest::blocking::Client::new().request(method, url).header("authorization", signed).body(body);
+        let answer = request.send().expect("it answers");
+        (answer.status().as_u16(), answer.bytes().expect("it answers").to_vec())
+    }
+
+    pub fn create_bucket(&self, name: &str) {
+        assert_eq!(self.request("PUT", name, Vec::new()).0, 200);
+    }
+
+    /// The bytes of `bucket/key`.
+    pub fn get(&self, path: &str) -> Option<Vec<u8>> {
+        let (status, body) = self.request("GET", path, Vec::new());
+        (status == 200).then_some(body)
+    }
+
+    pub fn put(&self, path: &str, body: Vec<u8>) {
+        assert_eq!(self.request("PUT", path, body).0, 200);
+    }
+
+    pub fn delete(&self, path: &str) {
+        assert_eq!(self.request("DELETE", path, Vec::new()).0, 204);
+    }
+
+    /// The keys of a bucket below `prefix`, in order.
+    pub fn keys(&self, bucket: &str, prefix: &str) -> Vec<String> {
+        let (_, body) = self.request("GET", &format!("{bucket}?list-type=2&prefix={prefix}"), Vec::new());
+        let text = String::from_utf8(body).expect("a listing is text");
+        let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        keys.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Opens a port that leads to `server`; requests that write are refused while the counter is above zero.
+fn open_way(server: String, refused_writes: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a port");
+    let host = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let (server, refused_writes) = (server.clone(), refused_writes.clone());
+            std::thread::spawn(move || {
+                // Either end may go away at any time; then so does the other.
+                let _ = carry(client, &server, &refused_writes);
+            });
+        }
+    });
+    host
+}
+
+/// One connection carries one request: both sides are told to close it.
+fn carry(mut client: TcpStream, server: &str, refused_writes: &AtomicUsize) -> std::io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if !lower.starts_with("connection:") {
+            head += &line;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let writes = head.starts_with("PUT") || head.starts_with("POST");
+    if writes && refused_writes.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1)).is_ok() {
+        client.write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        return client.shutdown(Shutdown::Both);
+    }
+    let mut server = TcpStream::connect(server)?;
+    server.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())?;
+    server.write_all(&body)?;
+    std::io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Both)
+}

@@ -1,0 +1,336 @@
+//! The ways to a pod, without one: each file is linted, and run with stand-ins for gcloud, srun and lambert that write down
+//! how they were called.
+
+#[path = "common/python.rs"]
+mod python;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A directory with stand-ins for programs, which is looked through first.
+struct Stage {
+    directory: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let stage = Stage { directory: tempfile::tempdir().unwrap() };
+        fs::create_dir(stage.path("bin")).unwrap();
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Puts the script `body` in the place of the program `name`.
+    fn stand_in(&self, path: &str, body: &str) {
+        let path = self.path(path);
+        fs::write(&path, format!("#!/usr/bin/env bash\n{body}")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn run(&self, script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        Command::new("bash")
+            .arg(Path::new(ROOT).join(script))
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .env("PATH", path)
+            .env("STAGE", self.directory.path())
+            .current_dir(self.directory.path())
+            .output()
+            .unwrap()
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Writes every call down as a shell takes it, and lets `ssh` happen on two hosts, each with a home of its own.
+const GCLOUD: &str = r#"
+printf '%q ' gcloud "$@" >>"$STAGE/calls" && echo >>"$STAGE/calls"
+for i in 0 1; do mkdir -p "$STAGE/host-$i"; done
+verb=$4
+if [ "$verb" = scp ]; then
+  files=()
+  for word in "${@:5}"; do case "$word" in --*|*:*) break ;; *) files+=("$word") ;; esac; done
+  for i in 0 1; do cp -r "${files[@]}" "$STAGE/host-$i/lambert/"; done
+  exit
+fi
+while [ $# -gt 0 ]; do
+  case "$1" in --command) command=$2 ;; --output-directory) logs=$2 ;; esac
+  shift
+done
+status=0
+for i in 0 1; do
+  out=/dev/stdout
+  if [ -n "${logs:-}" ]; then out=$logs/$i.log; fi
+  (cd "$STAGE/host-$i" && HOME=$PWD bash -c "$command") >"$out" || status=1
+done
+exit $status
+"#;
+
+/// Says how it was called; `pretrain` goes on until it is told to stop.
+const LAMBERT: &str = r#"
+echo "lambert $*"
+if [ "$1" = pretrain ]; then
+  trap 'echo interrupted; exit 130' TERM
+  for _ in $(seq 600); do sleep 0.1; done
+fi
+"#;
+
+/// Waits for a file to say something.
+fn wait_for(path: &Path, words: &str) {
+    for _ in 0..600 {
+        if fs::read_to_string(path).is_ok_and(|text| text.contains(words)) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("{} does not say {words:?}: {:?}", path.display(), fs::read_to_string(path));
+}
+
+#[test]
+fn scripts_are_without_lint() {
+    let shellcheck = python::programs().join("shellcheck");
+    let files = ["scripts/launch-tpu-pod", "scripts/launch/slurm.sbatch"];
+    let linted = Command::new(shellcheck).args(files).current_dir(ROOT).output().unwrap();
+    assert!(linted.status.success(), "{}", stdout(&linted));
+    for file in files {
+        assert!(Command::new("bash").args(["-n", file]).current_dir(ROOT).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_dry_run_prints_exactly_what_a_run_does() {
+    let stage = Stage::new();
+    stage.stand_in("bin/gcloud", GCLOUD);
+    fs::create_dir(stage.path("release")).unwrap();
+    stage.stand_in("release/lambert", LAMBERT);
+    fs::write(stage.path("run.toml"), "name = \"x\"\n").unwrap();
+    fs::create_dir(stage.path("logs")).unwrap();
+    let slice = ["--name", "pod", "--zone", "us-east1-d", "--project", "p"];
+    let built = stage.path("release/lambert").display().to_string();
+    let (first, second) = (stage.path("host-0/lambert"), stage.path("host-1/lambert"));
+    let pod = |words: &[&str]| {
+        let environment = [("LAMBERT", built.as_str())];
+        let dry = stage.run("scripts/launch-tpu-pod", &[&["--dry-run"], &slice[..], words].concat(), &environment);
+        assert!(dry.status.success(), "{}", stderr(&dry));
+        let _ = fs::remove_file(stage.path("calls"));
+        let real = stage.run("scripts/launch-tpu-pod", &[&slice[..], words].concat(), &environment);
+        assert_eq!(stdout(&dry), fs::read_to_string(stage.path("calls")).unwrap(), "{words:?}");
+        (stdout(&dry), real)
+    };
+
+    let (commands, done) = pod(&["install"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let at = "--zone us-east1-d --project p --worker all";
+    let expected = [
+        format!("gcloud compute tpus tpu-vm ssh pod {at} --command mkdir\\ -p\\ lambert "),
+        format!("gcloud compute tpus tpu-vm scp {built} pod:lambert/ {at} "),
+    ];
+    assert_eq!(commands.lines().take(2).collect::<Vec<_>>(), expected);
+    assert!(commands.lines().nth(2).unwrap().contains("plugin\\ install\\ tpu"), "{commands}");
+    let (_, done) = pod(&["copy", "run.toml"]);
+    assert!(done.status.success() && second.join("run.toml").exists(), "{}", stderr(&done));
+
+    // Every host gets the words as they were typed.
+    let (_, done) = pod(&["start", "run.toml", "--set", "name=it's my run"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    for host in [&first, &second] {
+        wait_for(&host.join("pretrain.log"), "lambert pretrain run.toml --platform tpu --set name=it's my run\n");
+    }
+    let (_, again) = pod(&["start", "run.toml"]);
+    assert!(!again.status.success() && stderr(&again).contains("running already"), "{}", stderr(&again));
+    let (_, status) = pod(&["status"]);
+    assert_eq!(stdout(&status).matches("running\n").count(), 2, "{}", stdout(&status));
+    let (_, done) = pod(&["stop"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    for host in [&first, &second] {
+        wait_for(&host.join("pretrain.log"), "interrupted\n");
+    }
+    while stdout(&pod(&["status"]).1).contains("running\n") {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let (_, done) = pod(&["resume", "run.toml"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    wait_for(&first.join("pretrain.log"), "lambert pretrain run.toml --platform tpu --resume\n");
+    wait_for(&second.join("pretrain.log"), "lambert pretrain run.toml --platform tpu --resume\n");
+    let (_, done) = pod(&["logs", "logs"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    for worker in ["0", "1"] {
+        let log = fs::read_to_string(stage.path("logs").join(format!("{worker}.log"))).unwrap();
+        assert!(log.contains("interrupted\n") && log.contains("--resume"), "{log}");
+    }
+    pod(&["stop"]);
+}
+
+#[test]
+fn a_wrong_call_is_answered_before_anything_is_called() {
+    let stage = Stage::new();
+    let slice = ["--name", "pod", "--zone", "z"];
+    let call = |words: &[&str]| stage.run("scripts/launch-tpu-pod", words, &[("LAMBERT", "nowhere")]);
+    for words in [&[][..], &["start", "run.toml"], &[&slice[..], &["fly"]].concat(), &[&slice[..], &["start"]].concat()]
+    {
+        let answer = call(words);
+        assert_eq!(answer.status.code(), Some(2), "{words:?}");
+        assert!(stdout(&answer).contains("scripts/launch-tpu-pod [--dry-run] --name NAME"), "{}", stdout(&answer));
+    }
+    for (words, said) in [
+        (["start", "absent.toml"], "absent.toml is not there"),
+        (["copy", "absent.toml"], "absent.toml is not there"),
+        (["install", ""], "nowhere is not there; build it"),
+    ] {
+        let answer = call(&[&slice[..], &words].concat());
+        assert_eq!(answer.status.code(), Some(1), "{words:?}");
+        assert!(stderr(&answer).contains(said), "{}", stderr(&answer));
+    }
+}
+
+#[test]
+fn under_slurm_every_process_learns_its_number() {
+    let stage = Stage::new();
+    stage.stand_in("bin/lambert", r#"echo "$SLURM_PROCID: $*" >>"$STAGE/calls""#);
+    // Options first, as srun reads them, then one process a task.
+    let srun = r#"
+while [ "${1#--}" != "$1" ]; do shift; done
+export SLURM_NTASKS=3
+for SLURM_PROCID in 0 1 2; do export SLURM_PROCID; "$@"; done
+"#;
+    stage.stand_in("bin/srun", srun);
+    let job = [("SLURM_JOB_ID", "77"), ("SLURM_SUBMIT_DIR", "/shared")];
+    let run = |environment: &[(&str, &str)]| {
+        let _ = fs::remove_file(stage.path("calls"));
+        let words = ["run.toml", "--set", "name=it's"];
+        let done = stage.run("scripts/launch/slurm.sbatch", &words, environment);
+        assert!(done.status.success(), "{}", stderr(&done));
+        fs::read_to_string(stage.path("calls")).unwrap()
+    };
+    let expected = |coordinator: &str| -> String {
+        let common = format!("pretrain run.toml --platform cuda --resume --coordinator {coordinator} --set name=it's");
+        (0..3).map(|host| format!("{host}: {common} --hosts 3 --host {host}\n")).collect()
+    };
+    assert_eq!(run(&job), expected("/shared/.lambert-hosts/77-0"));
+    let again = [("SLURM_RESTART_COUNT", "2"), ("COORDINATOR", "etcd://10.0.0.2:2379/lambert")];
+    assert_eq!(run(&[&job[..], &again].concat()), expected("etcd://10.0.0.2:2379/lambert/77-2"));
+
+    let outside = stage.run("scripts/launch/slurm.sbatch", &["run.toml"], &[]);
+    assert!(!outside.status.success() && stderr(&outside).contains("submit it with sbatch"), "{}", stderr(&outside));
+    // Slurm reads its options from the comments before the first command.
+    let text = fs::read_to_string(Path::new(ROOT).join("scripts/launch/slurm.sbatch")).unwrap();
+    let options: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+    for option in ["--nodes=8", "--ntasks-per-node=1", "--gpus-per-node=8", "--signal=TERM@300", "--requeue"] {
+        assert!(options.contains(&format!("#SBATCH {option}").as_str()), "{option}");
+    }
+}
+
+#[test]
+fn the_jobset_asks_for_every_host_of_one_slice() {
+    let read = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let python = python::programs().join("python");
+    let output = Command::new(python).args(["-c", read, "scripts/launch/gke-jobset.yaml"]).current_dir(ROOT).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let [jobset] = documents.as_slice() else { panic!("one document") };
+    assert_eq!((&jobset["apiVersion"], &jobset["kind"]), (&"jobset.x-k8s.io/v1alpha2".into(), &"JobSet".into()));
+
+    // Of each object, the fields that the API has and that are used here; the API server refuses a misspelt one.
+    let only = |at: &Value, fields: &[&str]| {
+        let mut found: Vec<&str> = at.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut fields = fields.to_vec();
+        found.sort_unstable();
+        fields.sort_unstable();
+        assert_eq!(found, fields);
+    };
+    only(jobset, &["apiVersion", "kind", "metadata", "spec"]);
+    only(&jobset["metadata"], &["name", "annotations"]);
+    only(&jobset["spec"], &["failurePolicy", "replicatedJobs"]);
+    only(&jobset["spec"]["failurePolicy"], &["maxRestarts"]);
+    let jobs = jobset["spec"]["replicatedJobs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 1, "one run is one slice");
+    only(&jobs[0], &["name", "replicas", "template"]);
+    let job = &jobs[0]["template"]["spec"];
+    only(job, &["parallelism", "completions", "backoffLimit", "template"]);
+    let pod = &job["template"]["spec"];
+    only(
+        pod,
+        &[
+            "serviceAccountName",
+            "restartPolicy",
+            "terminationGracePeriodSeconds",
+            "nodeSelector",
+            "containers",
+            "volumes",
+        ],
+    );
+    let container = &pod["containers"][0];
+    only(container, &["name", "image", "command", "resources", "volumeMounts"]);
+
+    // Chips of the topology = hosts × chips of a host.
+    let topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].as_str().unwrap();
+    let chips: u64 = topology.split('x').map(|side| side.parse::<u64>().unwrap()).product();
+    let resources = &container["resources"];
+    assert_eq!(resources["requests"], resources["limits"], "chips are not shared");
+    let of_a_host = resources["limits"]["google.com/tpu"].as_u64().unwrap();
+    assert_eq!(job["parallelism"].as_u64().unwrap() * of_a_host, chips);
+    assert_eq!(job["parallelism"], job["completions"]);
+    assert_eq!((&jobs[0]["replicas"], &job["backoffLimit"]), (&1.into(), &0.into()));
+
+    // Every mount has its volume, and the command is one that this program has.
+    let names = |list: &Value| -> Vec<String> {
+        let mut names: Vec<String> =
+            list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&container["volumeMounts"]), names(&pod["volumes"]));
+    let command: Vec<&str> =
+        container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let mut line = command;
+    assert_eq!(line.remove(0), "lambert");
+    use clap::Parser;
+    lambert::cli::Cli::try_parse_from([&["lambert"], &line[..]].concat()).unwrap();
+    let mounted = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    assert!(line[1].starts_with(mounted), "the run file is mounted where the command reads it");
+}
+
+#[test]
+fn the_ten_commands_of_the_readme_are_ones_that_work() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, section) = readme.split_once("## From one machine to a pod").unwrap();
+    let block = section.split("```").nth(1).unwrap().strip_prefix("sh\n").unwrap();
+    let commands: Vec<Vec<&str>> = block.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(commands.len(), 10);
+    let mut checked = 0;
+    for words in &commands {
+        match words[0] {
+            "lambert" => {
+                use clap::Parser;
+                lambert::cli::Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            }
+            "scripts/launch-tpu-pod" => {
+                let lambert = env!("CARGO_BIN_EXE_lambert");
+                let mut command = Command::new("bash");
+                command.args([words[0], "--dry-run"]).args(&words[1..]).current_dir(ROOT).env("LAMBERT", lambert);
+                let printed = command.output().unwrap();
+                assert!(printed.status.success() && !printed.stdout.is_empty(), "{words:?}: {}", stderr(&printed));
+            }
+            script => assert!(script == "gcloud" || Path::new(ROOT).join(script).exists(), "{script}"),
+        }
+        checked += usize::from(words[0] != "gcloud");
+    }
+    assert_eq!(checked, 9);
+}
