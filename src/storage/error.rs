@@ -62,9 +62,10 @@ impl StorageError {
 /// What the server said, in a few words, and the next move.
 fn explain(refusal: &Refusal, object: &Address) -> (String, String) {
     let said = chain(refusal);
-    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let all_of_it = format!("{refusal} {said}");
+    let says = |words: &[&str]| words.iter().any(|word| all_of_it.contains(word));
     // Without any, the metadata server of a rented machine is asked, and on other machines nobody answers.
-    let no_credentials = says(&["metadata", "169.254.169.254", "/latest/api/token", "redential"]);
+    let no_credentials = says(&["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "token request"]);
     let refused = matches!(refusal, Refusal::Unauthenticated { .. } | Refusal::PermissionDenied { .. });
     if says(&["NoSuchBucket", "specified bucket does not exist"]) {
         let next = format!("create it, or correct the name {:?}", object.bucket);
