@@ -24,6 +24,7 @@ pub mod data;
 pub mod eval;
 pub mod graph;
 pub mod hlo;
+pub mod key_value;
 pub mod optim;
 pub mod output;
 pub mod pjrt;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::api::{Api, slice, text};
 use super::buffer::{Buffer, BufferHandle, HostBytes, element_type_of};
+use super::callbacks::Callbacks;
 use super::device::{Device, DeviceDescription};
 use super::error::PjrtError;
 use super::event::Event;
@@ -12,6 +13,7 @@ use super::executable::LoadedExecutable;
 use super::options::{CompileOptions, CreateOption};
 use super::plugin::Plugin;
 use super::sys::{self, Call, Struct};
+use crate::key_value::KeyValueStore;
 use crate::shape::{HostTensor, Shape};
 
 /// The runtime of a plugin. Clones share it; it ends when nothing made from it is left.
@@ -28,6 +30,8 @@ pub(super) struct ClientHandle {
     platform_version: String,
     process_index: i32,
     devices: Vec<DeviceEntry>,
+    /// Where the plugin finds the other processes. Fields go after [`Drop::drop`], and so after the C client.
+    _callbacks: Option<Box<Callbacks>>,
 }
 
 struct DeviceEntry {
@@ -50,15 +54,23 @@ impl Drop for ClientHandle {
 }
 
 impl Client {
-    pub(super) fn create(plugin: &Plugin, options: &[CreateOption]) -> Result<Self, PjrtError> {
+    pub(super) fn create(
+        plugin: &Plugin,
+        options: &[CreateOption],
+        store: Option<Arc<dyn KeyValueStore>>,
+    ) -> Result<Self, PjrtError> {
         let api = plugin.api.clone();
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args =
             sys::PJRT_Client_Create { create_options: options.as_ptr(), num_options: options.len(), ..Struct::new() };
-        // SAFETY: the options are alive during the call; without callbacks the client is of one process.
+        let callbacks = store.map(Callbacks::new);
+        callbacks.iter().for_each(|callbacks| callbacks.enter(&mut args));
+        // SAFETY: the options are alive during the call; the callbacks are for as long as the client, whose handle holds
+        // them. Without callbacks the client is of one process.
         unsafe { api.call(&mut args)? };
         let mut handle = ClientHandle {
             api,
+            _callbacks: callbacks,
             raw: args.client,
             platform_name: String::new(),
             platform_version: String::new(),

@@ -23,6 +23,7 @@
 
 mod api;
 mod buffer;
+mod callbacks;
 mod client;
 mod device;
 mod error;

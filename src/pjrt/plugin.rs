@@ -15,6 +15,7 @@ use super::options::{CreateOption, Value};
 use super::search::Platform;
 use super::sys::{self, Struct};
 use super::topology::Topology;
+use crate::key_value::KeyValueStore;
 
 /// A loaded and initialized PJRT plugin. Clones share it.
 #[derive(Clone)]
@@ -87,7 +88,13 @@ impl Plugin {
 
     /// Starts the runtime on this machine's devices.
     pub fn client(&self, options: &[CreateOption]) -> Result<Client, PjrtError> {
-        Client::create(self, options)
+        Client::create(self, options, None)
+    }
+
+    /// Starts the runtime of one process among several, which find each other through `store`. What else a plugin must be
+    /// told to know of the others is among its options: on CUDA `node_id` and `num_nodes`.
+    pub fn client_among(&self, options: &[CreateOption], store: Arc<dyn KeyValueStore>) -> Result<Client, PjrtError> {
+        Client::create(self, options, Some(store))
     }
 
     /// Describes devices that need not be here, by the plugin's own name for them, to compile for:

@@ -181,6 +181,36 @@ structs! {
         num_tiles: usize,
     }
 
+    PJRT_KeyValueGetCallback_Args {
+        key: *const c_char,
+        key_size: usize,
+        timeout_in_ms: c_int,
+        callback_error: *const PJRT_CallbackError,
+        user_arg: *mut c_void,
+        value: *mut c_char,
+        value_size: usize,
+        value_deleter_callback: Option<PJRT_KeyValueCallback_ValueDeleter>,
+    }
+
+    PJRT_KeyValueTryGetCallback_Args {
+        key: *const c_char,
+        key_size: usize,
+        callback_error: *const PJRT_CallbackError,
+        user_arg: *mut c_void,
+        value: *mut c_char,
+        value_size: usize,
+        value_deleter_callback: Option<PJRT_KeyValueCallback_ValueDeleter>,
+    }
+
+    PJRT_KeyValuePutCallback_Args {
+        key: *const c_char,
+        key_size: usize,
+        value: *const c_char,
+        value_size: usize,
+        callback_error: *const PJRT_CallbackError,
+        user_arg: *mut c_void,
+    }
+
     /// A union of the tiled (larger) and the strided layout in the header; `kind` 0 says tiled.
     PJRT_Buffer_MemoryLayout { tiled: PJRT_Buffer_MemoryLayout_Tiled, kind: c_int }
 }
@@ -208,6 +238,27 @@ pub mod named_value {
 /// `done_with_host_buffer` is ready, so it need not copy it first.
 pub const IMMUTABLE_UNTIL_TRANSFER_COMPLETES: c_int = 1;
 
+/// The values of `PJRT_Error_Code` that callbacks answer with.
+pub mod status {
+    use std::ffi::c_int;
+
+    pub const INVALID_ARGUMENT: c_int = 3;
+    pub const DEADLINE_EXCEEDED: c_int = 4;
+    pub const NOT_FOUND: c_int = 5;
+    pub const INTERNAL: c_int = 13;
+    pub const UNAVAILABLE: c_int = 14;
+}
+
+/// Makes an error of the plugin's, for a callback to return. Copies the message.
+pub type PJRT_CallbackError =
+    unsafe extern "C" fn(code: c_int, message: *const c_char, message_size: usize) -> *mut PJRT_Error;
+/// Frees a value that a callback returned.
+pub type PJRT_KeyValueCallback_ValueDeleter = unsafe extern "C" fn(value: *mut c_char);
+pub type PJRT_KeyValueGetCallback = unsafe extern "C" fn(args: *mut PJRT_KeyValueGetCallback_Args) -> *mut PJRT_Error;
+pub type PJRT_KeyValueTryGetCallback =
+    unsafe extern "C" fn(args: *mut PJRT_KeyValueTryGetCallback_Args) -> *mut PJRT_Error;
+pub type PJRT_KeyValuePutCallback = unsafe extern "C" fn(args: *mut PJRT_KeyValuePutCallback_Args) -> *mut PJRT_Error;
+
 /// Called once an event is ready; owns `error` (null for success).
 pub type PJRT_Event_OnReadyCallback = unsafe extern "C" fn(error: *mut PJRT_Error, user_arg: *mut c_void);
 
@@ -231,12 +282,12 @@ calls! {
     PJRT_Client_Create {
         create_options: *const PJRT_NamedValue,
         num_options: usize,
-        kv_get_callback: *const c_void,
+        kv_get_callback: Option<PJRT_KeyValueGetCallback>,
         kv_get_user_arg: *mut c_void,
-        kv_put_callback: *const c_void,
+        kv_put_callback: Option<PJRT_KeyValuePutCallback>,
         kv_put_user_arg: *mut c_void,
         client: *mut PJRT_Client,
-        kv_try_get_callback: *const c_void,
+        kv_try_get_callback: Option<PJRT_KeyValueTryGetCallback>,
         kv_try_get_user_arg: *mut c_void,
     }
     PJRT_Client_Destroy { client: *mut PJRT_Client }
@@ -502,6 +553,9 @@ mod tests {
         assert_eq!(PJRT_Error_GetCode::SIZE, 28);
         assert_eq!(PJRT_Client_Create::SIZE, 88);
         assert_eq!(PJRT_NamedValue::SIZE, 56);
+        assert_eq!(PJRT_KeyValueGetCallback_Args::SIZE, 80);
+        assert_eq!(PJRT_KeyValueTryGetCallback_Args::SIZE, 72);
+        assert_eq!(PJRT_KeyValuePutCallback_Args::SIZE, 64);
         assert_eq!(PJRT_Buffer_ToHostBuffer::SIZE, 56);
         assert_eq!(PJRT_LoadedExecutable_Execute::SIZE, 80);
     }
