@@ -7,6 +7,7 @@ use clap::Args;
 use crate::output::note;
 use crate::pjrt::PlatformChoice;
 use crate::train::devices::Devices;
+use crate::train::rendezvous::Session;
 
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
@@ -24,7 +25,15 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Devices::open`].
     pub fn open(&self) -> anyhow::Result<Devices> {
-        let devices = Devices::open(&self.platform, self.devices.map(NonZeroUsize::get))?;
+        self.open_among(None)
+    }
+
+    /// As [`DeviceArgs::open`], with the devices of every host that has met in `session`.
+    ///
+    /// # Errors
+    /// As [`Devices::open_among`].
+    pub fn open_among(&self, session: Option<&Session>) -> anyhow::Result<Devices> {
+        let devices = Devices::open_among(&self.platform, self.devices.map(NonZeroUsize::get), session)?;
         devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
         Ok(devices)
     }

@@ -181,7 +181,7 @@ fn write_logits(
     };
     let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;
     let state = TrainState::restore(StateLayout::new(&found.config, &[]), found.checkpoint, &found.path, 0, devices)?;
-    let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0 };
+    let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };
     let fed = send(&devices.client, &devices.devices, &forward.fed_inputs(), &everywhere, &scalars)?;
     let arguments: Vec<&Buffer> = state.buffers()[0].iter().chain(&fed[0]).collect();
     let outputs = forward.executable.execute(&[arguments])?.pop().unwrap_or_default();

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod evaluate;
 pub mod export;
 pub mod graph;
+pub mod host_args;
 pub mod import;
 pub mod inspect;
 pub mod plan;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -10,15 +11,20 @@ use comfy_table::{Table, presets};
 use super::buckets::{data_directory, fetch_run, of_copy};
 use super::byte_progress::ByteProgress;
 use super::device_args::DeviceArgs;
+use super::host_args::HostArgs;
 use super::run_config::{parse_run, read_run};
 use crate::checkpoint::RunLock;
+use crate::data::Prepared;
 use crate::output::{note, print};
+use crate::train::agreement::{fact, run_facts};
 use crate::train::compile::CompileTimes;
 use crate::train::devices::Devices;
+use crate::train::hosts::Hosts;
 use crate::train::interrupt::{INTERRUPTED, Interrupt};
 use crate::train::plan::saved::SavedSteps;
 use crate::train::preflight;
 use crate::train::progress::duration;
+use crate::train::rendezvous::{Place, Session};
 use crate::train::run::{Run, thousands};
 use crate::train::start::{Start, StartOptions, data_fingerprint};
 use crate::train::trainer::{Outcome, Trainer};
@@ -34,6 +40,11 @@ Examples:
   lambert pretrain scripts/runs/quickstart.toml
   lambert pretrain scripts/runs/quickstart.toml --resume
   lambert pretrain scripts/runs/bert-base.toml --platform cuda --set phase.1.micro_batch=256 --set checkpoint.keep=5
+  srun lambert pretrain scripts/runs/bert-large-64k-paper.toml --platform cuda
+  lambert pretrain RUN.toml --hosts 4 --host 2 --coordinator etcd://10.0.0.2:2379/my-run
+
+On several hosts every process gets the same run file, data and program, which is checked, and a run directory that all of
+them see; host 0 writes into it. Ctrl-C on any one stops them all.
 
 A run directory gets step-… (checkpoints), metrics.jsonl (one JSON object a step) and TensorBoard files.")]
 pub struct Pretrain {
@@ -54,10 +65,11 @@ pub struct Pretrain {
     compiled: Option<PathBuf>,
     #[command(flatten)]
     devices: DeviceArgs,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
-    let resume_command = args.resume_command();
     let run = read_run(&args.run, &args.set)?;
     let saved = args.compiled.as_deref().map(SavedSteps::open).transpose()?;
     data_directory(&run.data.path).context("[data] path")?;
@@ -66,32 +78,73 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let checked = prepared.verify(&|read| checking.add(read));
     checking.finish();
     of_copy(&run.data.path, checked)?;
-    let vocabulary = prepared.vocabulary().len();
-    let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
-    let fingerprint = data_fingerprint(prepared.manifest());
-    fetch_run(&run.checkpoint, args.resume).context("[checkpoint] directory")?;
-    // Held to the end. Taken before the newest checkpoint is looked for, which another run may be about to replace.
-    let _lock = RunLock::take(run.checkpoint.directory.local()).context("[checkpoint] directory")?;
-    let (start, notes) = Start::find(&run, &fingerprint, options, |text| parse_run(&args.run, text, vocabulary))?;
-    notes.iter().for_each(note);
+    let session = args.hosts.place(&run.checkpoint.directory)?.map(join).transpose()?;
+    let ended = train(&args, run, prepared, saved.as_ref(), session.clone());
+    if let (Err(error), Some(session)) = (&ended, &session) {
+        session.give_up(&format!("{error:#}"));
+    }
+    ended
+}
+
+/// Waits for the other hosts.
+fn join(place: Place) -> anyhow::Result<Arc<Session>> {
+    note(format_args!("host {} of {}: waiting for the others at {}", place.host, place.hosts, place.store));
+    let session = Session::join(place)?;
+    note(format_args!("all {} hosts are here", session.hosts()));
+    Ok(Arc::new(session))
+}
+
+fn train(
+    args: &Pretrain,
+    run: Run,
+    prepared: Arc<Prepared>,
+    saved: Option<&SavedSteps>,
+    session: Option<Arc<Session>>,
+) -> anyhow::Result<ExitCode> {
+    let resume_command = args.resume_command();
+    // Before there is a client, if they have met before: whoever differs is told at once.
+    if let Some(session) = &session {
+        session.agree("run", &run_facts(&run, &prepared)?)?;
+    }
+    let devices = args.devices.open_among(session.as_deref())?;
+    preflight::check_batches(&run, devices.len())?;
+    saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
+    let hosts = Hosts::new(&devices, session.clone())?;
+    if session.is_none() && hosts.len() > 1 {
+        hosts.agree("run", &run_facts(&run, &prepared)?)?;
+    }
+    // The lock is held to the end. It is taken before the newest checkpoint is looked for, which another run may be about
+    // to replace.
+    let (_lock, start, notes) = hosts.together(find_start(args, &run, &prepared, hosts.leads()))?;
+    hosts.agree("start", &fact("the step that its checkpoints end at", start.step()))?;
+    if hosts.leads() {
+        notes.iter().for_each(note);
+    }
     if start.step() >= run.schedule.steps() {
-        print(format_args!("{} is complete: {} steps are done", run.name, thousands(start.step())))?;
+        if hosts.leads() {
+            print(format_args!("{} is complete: {} steps are done", run.name, thousands(start.step())))?;
+        }
+        hosts.end()?;
         return Ok(ExitCode::SUCCESS);
     }
-    preflight::check_directory(&run)?;
-    let devices = args.devices.open()?;
-    preflight::check_batches(&run, devices.len())?;
-    saved.as_ref().map_or(Ok(()), |saved| saved.check_devices(&devices))?;
+    hosts.together(if hosts.leads() { preflight::check_directory(&run) } else { Ok(()) })?;
     let interrupt = Interrupt::listen()?;
 
-    print_in_force(&run, &devices, &start)?;
-    let mut trainer = Trainer::new(run, prepared, devices, start, saved.as_ref())?;
+    if hosts.leads() {
+        print_in_force(&run, &devices, &start)?;
+    } else {
+        print(format_args!("{} on {}: {}", run.name, devices.describe(), hosts.describe()))?;
+    }
+    let mut trainer = Trainer::new(run, prepared, devices, hosts, start, saved)?;
     for (phase, step) in trainer.steps().iter().enumerate() {
         let how = if saved.is_some() { "loaded" } else { "compiled" };
         print(format_args!("phase {} {how}: {}", phase + 1, describe_times(&step.times)))?;
     }
     let outcome = trainer.train(interrupt).with_context(|| format!("to go on later: {resume_command}"))?;
-    print(format_args!("\n{}", trainer.summary().to_text()))?;
+    trainer.hosts().end()?;
+    if trainer.hosts().leads() {
+        print(format_args!("\n{}", trainer.summary().to_text()))?;
+    }
     match outcome {
         Outcome::Finished => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => {
@@ -99,6 +152,23 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(INTERRUPTED))
         }
     }
+}
+
+/// Where the run begins, with what a user should read; on the host that saves, also the run directory, locked.
+fn find_start(
+    args: &Pretrain,
+    run: &Run,
+    prepared: &Prepared,
+    leads: bool,
+) -> anyhow::Result<(Option<RunLock>, Start, Vec<String>)> {
+    let directory = run.checkpoint.directory.local();
+    fetch_run(&run.checkpoint, args.resume).context("[checkpoint] directory")?;
+    let lock = leads.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?;
+    let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
+    let vocabulary = prepared.vocabulary().len();
+    let fingerprint = data_fingerprint(prepared.manifest());
+    let (start, notes) = Start::find(run, &fingerprint, options, |text| parse_run(&args.run, text, vocabulary))?;
+    Ok((lock, start, notes))
 }
 
 impl Pretrain {
@@ -111,6 +181,15 @@ impl Pretrain {
         }
         if let Some(devices) = self.devices.devices {
             command += &format!(" --devices {devices}");
+        }
+        if let Some(hosts) = self.hosts.hosts {
+            command += &format!(" --hosts {hosts}");
+        }
+        if let Some(host) = self.hosts.host {
+            command += &format!(" --host {host}");
+        }
+        if let Some(coordinator) = &self.hosts.coordinator {
+            command += &format!(" --coordinator {}", quoted(coordinator));
         }
         if let Some(compiled) = &self.compiled {
             command += &format!(" --compiled {}", quoted(&compiled.display().to_string()));

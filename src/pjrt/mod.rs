@@ -42,7 +42,8 @@ pub use error::{ErrorCode, PjrtError};
 pub use event::Event;
 pub use executable::{CompiledMemoryStats, Executable, ExecuteOptions, Execution, LoadedExecutable, OptimizedProgram};
 pub use options::{
-    CUDA_MEMORY_FRACTION, CompileOptions, CreateOption, Effort, Override, Value, client_options, recommended_overrides,
+    CUDA_MEMORY_FRACTION, CompileOptions, CreateOption, Effort, Override, Value, client_options, options_among,
+    recommended_overrides,
 };
 pub use plugin::Plugin;
 pub use search::{Environment, Found, Platform, PlatformChoice, Rejected};

@@ -96,6 +96,17 @@ pub fn client_options(platform: Option<Platform>, devices: Option<usize>) -> Vec
     }
 }
 
+/// What a client of `platform` must be told besides, if its process is one of several: on CUDA who it is and how many
+/// there are. A TPU slice knows, and a CPU client has no other processes.
+pub fn options_among(platform: Option<Platform>, process: usize, processes: usize) -> Vec<CreateOption> {
+    match platform {
+        Some(Platform::Cuda) => {
+            vec![CreateOption::new("node_id", process as i64), CreateOption::new("num_nodes", processes as i64)]
+        }
+        Some(Platform::Tpu | Platform::Cpu) | None => Vec::new(),
+    }
+}
+
 /// How hard the compiler works at fast code (`ExecutionOptions.EffortLevel`); plugins that do not grade it ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {

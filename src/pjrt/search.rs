@@ -9,11 +9,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::client::Client;
 use super::error::PjrtError;
 use super::options::CreateOption;
 use super::plugin::Plugin;
+use crate::key_value::KeyValueStore;
 
 /// A kind of hardware that a plugin drives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -230,8 +232,21 @@ impl Environment {
         choice: &PlatformChoice,
         options: impl Fn(Option<Platform>) -> Vec<CreateOption>,
     ) -> Result<Found<Client>, PjrtError> {
+        self.open_among(choice, options, None)
+    }
+
+    /// As [`Environment::open`]; if the process is one of several, `store` is where they find each other.
+    pub fn open_among(
+        &self,
+        choice: &PlatformChoice,
+        options: impl Fn(Option<Platform>) -> Vec<CreateOption>,
+        store: Option<Arc<dyn KeyValueStore>>,
+    ) -> Result<Found<Client>, PjrtError> {
         self.first_usable(choice, |plugin, platform| {
-            let client = plugin.client(&options(platform))?;
+            let client = match &store {
+                Some(store) => plugin.client_among(&options(platform), store.clone())?,
+                None => plugin.client(&options(platform))?,
+            };
             if client.addressable_devices().is_empty() {
                 return Err(PjrtError::NotFound("the plugin sees no device of this machine".to_owned()));
             }

@@ -75,8 +75,13 @@ pub fn measure(
         // As in training, a step is launched before the one before it is read. The last round only reads.
         let launched = match number < WARM_UP + steps {
             true => {
-                let scalars =
-                    Scalars { learning_rate: 1e-4, optimizer_step: number as u64 + 1, step: number as u64, seed: 1 };
+                let scalars = Scalars {
+                    learning_rate: 1e-4,
+                    optimizer_step: number as u64 + 1,
+                    step: number as u64,
+                    seed: 1,
+                    first_row: 0,
+                };
                 let fed = send(&devices.client, &devices.devices, &step.fed_inputs(), &batch, &scalars)?;
                 let arguments: Vec<Vec<&Buffer>> =
                     state.buffers().iter().zip(&fed).map(|(state, fed)| state.iter().chain(fed).collect()).collect();

@@ -1,14 +1,26 @@
-//! The devices a run works on: one replica of the step on each.
+//! The devices a run works on: one replica of the step on each. Replicas are numbered through all hosts of the run, host
+//! after host, so that a host's are consecutive; it feeds those, and the others it only knows by number.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
-use crate::pjrt::{Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options};
+use super::feed::Share;
+use super::rendezvous::Session;
+use crate::pjrt::{
+    Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options, options_among,
+};
 
-/// A client and the devices chosen of it, in the order of the replicas.
+/// A client and the devices chosen of it.
 #[derive(Debug)]
 pub struct Devices {
     pub client: Client,
+    /// Those of this host, in the order of the replicas.
     pub devices: Vec<Device>,
+    /// The device of every replica of the run, by its id.
+    replicas: Vec<i64>,
+    /// The first replica of each host.
+    first_replicas: Vec<usize>,
+    /// Which of the hosts this one is.
+    host: usize,
     /// Why each better platform was not used, a sentence each.
     pub passed_over: Vec<String>,
 }
@@ -20,27 +32,106 @@ impl Devices {
     /// # Errors
     /// If no plugin can be used, or it shows fewer devices.
     pub fn open(choice: &PlatformChoice, count: Option<usize>) -> anyhow::Result<Devices> {
+        Devices::open_among(choice, count, None)
+    }
+
+    /// As [`Devices::open`], with the devices of every host that has met in `session`; `count` is of this host's alone.
+    ///
+    /// # Errors
+    /// Also if the runtime knows other hosts than those.
+    pub fn open_among(
+        choice: &PlatformChoice,
+        count: Option<usize>,
+        session: Option<&Session>,
+    ) -> anyhow::Result<Devices> {
         if count == Some(0) {
             bail!("--devices requires at least 1, got 0");
         }
-        let options = |platform| client_options(platform, count);
-        let found = Environment::of_process().open(choice, options)?;
+        let options = |platform| {
+            let mut options = client_options(platform, count);
+            options.extend(session.iter().flat_map(|s| options_among(platform, s.host(), s.hosts())));
+            options
+        };
+        let found = Environment::of_process().open_among(choice, options, session.map(Session::store))?;
         let client = found.item;
-        let mut devices = client.addressable_devices();
+        let devices = client.addressable_devices();
         let shown = devices.len();
-        if let Some(count) = count {
-            if count > shown {
-                bail!("--devices {count} requires {count} devices, {} shows {shown}", client.platform_name());
-            }
-            devices.truncate(count);
+        if let Some(count) = count.filter(|count| *count > shown) {
+            bail!("--devices {count} requires {count} devices, {} shows {shown}", client.platform_name());
         }
         let passed_over = found.rejected.iter().map(ToString::to_string).collect();
-        Ok(Devices { client, devices, passed_over })
+        let mut devices = Devices::of_client(client, devices, passed_over)?;
+        if let Some(session) = session {
+            devices.check_hosts(session)?;
+        }
+        if let Some(count) = count.filter(|count| *count < shown) {
+            ensure!(
+                devices.first_replicas.len() == 1,
+                "--devices {count} cannot leave out devices of a run on {} hosts, where this one has {shown}",
+                devices.first_replicas.len()
+            );
+            devices.devices.truncate(count);
+            devices.replicas.truncate(count);
+        }
+        Ok(devices)
     }
 
-    /// Number of replicas.
+    /// Numbers the replicas of `client`: on a single host in the plugin's order, on several by host and id.
+    fn of_client(client: Client, mut local: Vec<Device>, passed_over: Vec<String>) -> anyhow::Result<Devices> {
+        let mut all = client.devices();
+        let process = |device: &Device| device.description().process_index;
+        if all.iter().any(|device| process(device) != process(&all[0])) {
+            all.sort_by_key(|device| (process(device), device.id()));
+            local.sort_by_key(|device| (process(device), device.id()));
+        }
+        let starts_host = |&replica: &usize| replica == 0 || process(&all[replica]) != process(&all[replica - 1]);
+        let first_replicas: Vec<usize> = (0..all.len()).filter(starts_host).collect();
+        let own = client.process_index();
+        let host = first_replicas.iter().position(|&first| process(&all[first]) == own);
+        let host =
+            host.with_context(|| format!("the plugin shows no device of this process, which it numbers {own}"))?;
+        let replicas = all.iter().map(|device| i64::from(device.id())).collect();
+        Ok(Devices { client, devices: local, replicas, first_replicas, host, passed_over })
+    }
+
+    /// The runtime must span the hosts that have met, and number them as they do.
+    fn check_hosts(&self, session: &Session) -> anyhow::Result<()> {
+        let (platform, known) = (self.client.platform_name(), self.first_replicas.len());
+        ensure!(
+            known == session.hosts(),
+            "--hosts {} requires a runtime that spans them, and the plugin for {platform} ({}) knows {known}: it takes \
+             --platform cuda or a TPU slice for several hosts; leave --hosts out for one",
+            session.hosts(),
+            self.client.plugin().path().display()
+        );
+        ensure!(
+            self.host == session.host(),
+            "--host {} requires the number that the runtime gives this process, {}; start it with that, or leave --hosts and \
+             --host out on a TPU slice",
+            session.host(),
+            self.host
+        );
+        Ok(())
+    }
+
+    /// Number of replicas of the run, one on each device of every host.
     pub fn len(&self) -> usize {
-        self.devices.len()
+        self.replicas.len()
+    }
+
+    /// Which of the run's hosts this one is, from 0.
+    pub fn host(&self) -> usize {
+        self.host
+    }
+
+    /// The first replica of each host.
+    pub fn first_replicas(&self) -> &[usize] {
+        &self.first_replicas
+    }
+
+    /// The replicas of this host, among all.
+    pub fn share(&self) -> Share {
+        Share { first: self.first_replicas[self.host], count: self.devices.len(), of: self.len() }
     }
 
     /// Never: there is at least one device.
@@ -51,7 +142,11 @@ impl Devices {
     /// As a person wants to read it: `2 × NVIDIA H200 (cuda)`.
     pub fn describe(&self) -> String {
         let kind = self.devices.first().map_or("", |device| device.kind());
-        format!("{} × {kind} ({})", self.len(), self.client.platform_name())
+        let hosts = match self.first_replicas.len() {
+            1 => String::new(),
+            several => format!(" on {several} hosts"),
+        };
+        format!("{} × {kind} ({}){hosts}", self.len(), self.client.platform_name())
     }
 
     /// Compiles a serialized HloModuleProto into one replica on each device, with the flags that are fastest there.
@@ -60,7 +155,7 @@ impl Devices {
     /// What the compiler says.
     pub fn compile(&self, hlo: &[u8]) -> anyhow::Result<LoadedExecutable> {
         let options = CompileOptions {
-            device_assignment: Some(vec![self.devices.iter().map(|device| i64::from(device.id())).collect()]),
+            device_assignment: Some(vec![self.replicas.clone()]),
             ..CompileOptions::replicas(self.len())
         };
         let options = options.for_platform(self.client.platform_name());

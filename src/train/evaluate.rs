@@ -73,6 +73,7 @@ pub struct Evaluator {
     compiled: Compiled,
     examples: Examples,
     count: u64,
+    /// Of one round: one batch on every device of every host.
     rows: usize,
 }
 
@@ -112,29 +113,51 @@ impl Evaluator {
         self.count
     }
 
-    /// Measures the model with `weights`, `[device][tensor]`.
+    /// Measures the model with `weights`, `[device][tensor]`, all of them of this host.
     ///
     /// # Errors
     /// If a shard cannot be read any more, or what the plugin says.
     pub fn evaluate(&self, weights: &[&[Buffer]], devices: &Devices) -> anyhow::Result<Evaluation> {
+        Ok(self.evaluation(self.sums(weights, devices)?))
+    }
+
+    /// What the sums over all examples say.
+    pub fn evaluation(&self, sums: [f64; SUMS.len()]) -> Evaluation {
+        let [mlm_nll, mlm_weight, mlm_correct, nsp_nll, nsp_rows, nsp_correct] = sums;
+        Evaluation {
+            examples: self.count,
+            mlm_loss: mlm_nll / mlm_weight,
+            mlm_accuracy: mlm_correct / mlm_weight,
+            nsp_loss: nsp_nll / nsp_rows,
+            nsp_accuracy: nsp_correct / nsp_rows,
+        }
+    }
+
+    /// The sums ([`SUMS`]) over this host's share of the examples: of every round of batches, the rows of its replicas.
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`].
+    pub fn sums(&self, weights: &[&[Buffer]], devices: &Devices) -> anyhow::Result<[f64; SUMS.len()]> {
         let inputs = self.compiled.fed_inputs();
         // Evaluation has no dropout and no update: none of these is asked for.
-        let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0 };
+        let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };
+        let share = devices.share().rows(self.rows);
         let mut sums = [0.0; SUMS.len()];
         let mut under_way: VecDeque<Vec<HostTransfer>> = VecDeque::new();
         let mut first = 0;
         while first < self.count || !under_way.is_empty() {
             if first < self.count && under_way.len() < AHEAD {
-                let rows = self.rows.min((self.count - first) as usize);
-                let mut batch = self.examples.batch(first, rows)?;
-                pad_rows(&mut batch, self.rows);
+                let begin = first + share.start as u64;
+                let rows = self.count.saturating_sub(begin).min(share.len() as u64) as usize;
+                let mut batch = self.examples.batch(begin, rows)?;
+                pad_rows(&mut batch, share.len());
                 let fed = send(&devices.client, &devices.devices, &inputs, &batch, &scalars)?;
                 let arguments: Vec<Vec<&Buffer>> =
                     weights.iter().zip(&fed).map(|(weights, fed)| weights.iter().chain(fed).collect()).collect();
                 let outputs = self.compiled.executable.execute(&arguments)?;
                 let transfers = outputs.iter().map(|outputs| outputs[0].to_host_async());
                 under_way.push_back(transfers.collect::<Result<_, _>>()?);
-                first += rows as u64;
+                first += self.rows as u64;
                 continue;
             }
             for transfer in under_way.pop_front().unwrap_or_default() {
@@ -142,14 +165,7 @@ impl Evaluator {
                 sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
             }
         }
-        let [mlm_nll, mlm_weight, mlm_correct, nsp_nll, nsp_rows, nsp_correct] = sums;
-        Ok(Evaluation {
-            examples: self.count,
-            mlm_loss: mlm_nll / mlm_weight,
-            mlm_accuracy: mlm_correct / mlm_weight,
-            nsp_loss: nsp_nll / nsp_rows,
-            nsp_accuracy: nsp_correct / nsp_rows,
-        })
+        Ok(sums)
     }
 }
 

@@ -19,6 +19,25 @@ use crate::shape::HostTensor;
 /// Batches that wait on the devices, beside the one in use and the one being made.
 const AHEAD: usize = 1;
 
+/// The rows of a global batch that one host makes: those of `count` replicas from `first` on, `of` how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub first: usize,
+    pub count: usize,
+    pub of: usize,
+}
+
+impl Share {
+    /// The whole batch.
+    pub const ALL: Share = Share { first: 0, count: 1, of: 1 };
+
+    /// The rows of a batch of `global_batch`, which the replicas divide.
+    pub fn rows(self, global_batch: usize) -> Range<usize> {
+        let rows = global_batch / self.of;
+        self.first * rows..(self.first + self.count) * rows
+    }
+}
+
 /// What a run feeds its steps from.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -38,18 +57,34 @@ pub struct Fed {
     pub plan: StepPlan,
     /// `[device][input]`, in the order of the step's inputs behind weights and slots.
     pub buffers: Vec<Vec<Buffer>>,
-    /// Positions of the batch that hold a token.
-    pub real_tokens: usize,
+    /// Share of this host's positions that hold no token.
+    pub padding: f64,
 }
 
 impl Source {
-    /// Makes the inputs of step `step`.
-    fn make(&self, client: &Client, devices: &[Device], step: u64) -> anyhow::Result<Fed> {
+    /// A host's rows of the batch of step `step`: a pure function, so that the hosts need not talk to each other to make
+    /// one batch together.
+    ///
+    /// # Errors
+    /// If the schedule has no such step, or a shard cannot be read any more.
+    pub fn batch(&self, step: u64, share: Share) -> anyhow::Result<Batch> {
         let plan = self.schedule.at(step)?;
-        let batch = self.examples[plan.phase].batch(plan.first_example, plan.global_batch)?;
-        let scalars = Scalars::of(&plan, step, self.seed);
+        let rows = share.rows(plan.global_batch);
+        Ok(self.examples[plan.phase].batch(plan.first_example + rows.start as u64, rows.len())?)
+    }
+
+    /// Makes the inputs of step `step`.
+    fn make(&self, client: &Client, devices: &[Device], share: Share, step: u64) -> anyhow::Result<Fed> {
+        let plan = self.schedule.at(step)?;
+        let batch = self.batch(step, share)?;
+        let scalars = Scalars::of(&plan, step, self.seed, share.rows(plan.global_batch).start);
         let buffers = send(client, devices, &self.inputs[plan.phase], &batch, &scalars)?;
-        Ok(Fed { step, plan, buffers, real_tokens: batch.real_tokens() })
+        Ok(Fed {
+            step,
+            plan,
+            buffers,
+            padding: 1.0 - batch.real_tokens() as f64 / (batch.rows * batch.sequence_length) as f64,
+        })
     }
 }
 
@@ -67,10 +102,10 @@ impl Feed {
     /// If the system has no thread to give.
     pub fn start(source: Source, devices: &Devices, steps: Range<u64>) -> anyhow::Result<Feed> {
         let (sender, batches) = sync_channel(AHEAD);
-        let (client, devices) = (devices.client.clone(), devices.devices.clone());
+        let (client, share, devices) = (devices.client.clone(), devices.share(), devices.devices.clone());
         let work = move || {
             for step in steps {
-                let fed = source.make(&client, &devices, step);
+                let fed = source.make(&client, &devices, share, step);
                 let failed = fed.is_err();
                 // The receiver is gone when the run ends early.
                 if sender.send(fed).is_err() || failed {
@@ -119,11 +154,14 @@ pub struct Scalars {
     /// For dropout: the step's number in the run, from 0.
     pub step: u64,
     pub seed: u64,
+    /// Where the rows that are sent begin in the global batch.
+    pub first_row: usize,
 }
 
 impl Scalars {
-    pub fn of(plan: &StepPlan, step: u64, seed: u64) -> Scalars {
-        Scalars { learning_rate: plan.learning_rate, optimizer_step: plan.optimizer_step, step, seed }
+    pub fn of(plan: &StepPlan, step: u64, seed: u64, first_row: usize) -> Scalars {
+        let StepPlan { learning_rate, optimizer_step, .. } = *plan;
+        Scalars { learning_rate, optimizer_step, step, seed, first_row }
     }
 
     /// The input `name` of the replica whose first row of the global batch is `first_row`.
@@ -156,7 +194,7 @@ pub fn send(
     for input in inputs {
         if input.role != Role::Batch {
             for (replica, (device, list)) in devices.iter().zip(&mut buffers).enumerate() {
-                let value = scalars.input(&input.name, replica * rows)?;
+                let value = scalars.input(&input.name, scalars.first_row + replica * rows)?;
                 list.push(client.buffer_from_tensor(value, device)?);
             }
             continue;

@@ -1,5 +1,6 @@
 //! The only room where data, graphs and devices meet.
 
+pub mod agreement;
 pub mod bench;
 pub mod chips;
 pub mod compile;
@@ -7,8 +8,10 @@ pub mod devices;
 pub mod engine;
 pub mod evaluate;
 pub mod evaluation;
+pub mod exchange;
 pub mod feed;
 pub mod flops;
+pub mod hosts;
 pub mod interrupt;
 pub mod metrics;
 pub mod plan;
@@ -16,6 +19,7 @@ pub mod preflight;
 pub mod program;
 pub mod progress;
 pub mod reference;
+pub mod rendezvous;
 pub mod run;
 pub mod start;
 pub mod state;

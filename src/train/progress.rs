@@ -39,6 +39,8 @@ pub struct Report {
 /// The display of one run.
 #[derive(Debug)]
 pub struct Progress {
+    /// Of a run's hosts, one shows it.
+    shown: bool,
     bar: Option<ProgressBar>,
     phases: Vec<PhaseWork>,
     seconds_a_step: Option<f64>,
@@ -49,9 +51,9 @@ pub struct Progress {
 
 impl Progress {
     /// `done` steps of the whole run lie behind (a resumed run starts there).
-    pub fn new(phases: Vec<PhaseWork>, done: u64) -> Progress {
+    pub fn new(phases: Vec<PhaseWork>, done: u64, shown: bool) -> Progress {
         let total: u64 = phases.iter().map(|phase| phase.steps).sum();
-        let bar = console::user_attended_stderr().then(|| {
+        let bar = (shown && console::user_attended_stderr()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             // The template is a constant of this file; a fault in it shows in the first test.
             let style = ProgressStyle::with_template("{bar:24.cyan/dim} {pos}/{len}  {msg}");
@@ -59,7 +61,7 @@ impl Progress {
             bar.set_position(done);
             bar
         });
-        Progress { bar, phases, seconds_a_step: None, phase: 0, last_line: None }
+        Progress { shown, bar, phases, seconds_a_step: None, phase: 0, last_line: None }
     }
 
     /// Shows one finished step.
@@ -90,6 +92,7 @@ impl Progress {
                 bar.set_position(report.step);
                 bar.set_message(line);
             }
+            None if !self.shown => {}
             None if report.step == total || self.last_line.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL) => {
                 note(format_args!("step {}/{total}  {line}", report.step));
                 self.last_line = Some(Instant::now());
@@ -102,7 +105,8 @@ impl Progress {
     pub fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(line)),
-            None => note(line),
+            None if self.shown => note(line),
+            None => {}
         }
     }
 

@@ -109,7 +109,7 @@ impl TrainState {
         slots: Vec<HostTensor>,
         devices: &Devices,
     ) -> anyhow::Result<TrainState> {
-        let mut buffers = vec![Vec::with_capacity(layout.len()); devices.len()];
+        let mut buffers = vec![Vec::with_capacity(layout.len()); devices.devices.len()];
         for tensor in weights.into_iter().chain(slots) {
             let tensor = std::sync::Arc::new(tensor);
             for (device, list) in devices.devices.iter().zip(&mut buffers) {

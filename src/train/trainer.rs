@@ -11,6 +11,7 @@ use super::compile::Compiled;
 use super::devices::Devices;
 use super::evaluate::{EvaluateOptions, Evaluation, Evaluator};
 use super::feed::{Fed, Feed, Source};
+use super::hosts::{Hosts, Vote};
 use super::interrupt::Interrupt;
 use super::metrics::MetricsLog;
 use super::plan::saved::SavedSteps;
@@ -32,6 +33,7 @@ use crate::schedule::StepPlan;
 pub struct Trainer {
     run: Run,
     devices: Devices,
+    hosts: Hosts,
     prepared: Arc<Prepared>,
     /// One step and one evaluation for each phase; phases of one shape share them.
     steps: Vec<Arc<Compiled>>,
@@ -44,8 +46,11 @@ pub struct Trainer {
     skipped: u64,
     last_metrics: serde_json::Map<String, serde_json::Value>,
     last_end: Instant,
-    log: MetricsLog,
-    /// Of a run in a bucket.
+    /// Someone has interrupted the run, on whichever host.
+    stop: bool,
+    /// The leading host's alone.
+    log: Option<MetricsLog>,
+    /// Of a run in a bucket, on the leading host.
     uploader: Option<Uploader>,
     progress: Progress,
     summary: Summary,
@@ -64,7 +69,9 @@ struct Running {
     step: u64,
     plan: StepPlan,
     waited: Duration,
-    real_tokens: usize,
+    padding: f64,
+    /// Whether any host is to stop.
+    stop: Option<Vote>,
     metrics: HostTransfer,
     trust_ratios: HostTransfer,
     finite: HostTransfer,
@@ -81,6 +88,7 @@ impl Trainer {
         run: Run,
         prepared: Arc<Prepared>,
         devices: Devices,
+        hosts: Hosts,
         start: Start,
         saved: Option<&SavedSteps>,
     ) -> anyhow::Result<Trainer> {
@@ -124,14 +132,16 @@ impl Trainer {
             examples,
             inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
         };
-        let log = MetricsLog::open(run.checkpoint.directory.local(), done)?;
-        let progress = Progress::new(run.work(), done);
+        let open_log = || MetricsLog::open(run.checkpoint.directory.local(), done);
+        let log = hosts.together(hosts.leads().then(open_log).transpose())?;
+        let progress = Progress::new(run.work(), done, hosts.leads());
         let summary = Summary::new(&run, compiled);
-        let uploader = Uploader::new(&run.checkpoint)?;
+        let uploader = if hosts.leads() { Uploader::new(&run.checkpoint)? } else { None };
         let (last_end, last_metrics) = (Instant::now(), serde_json::Map::new());
         Ok(Trainer {
             run,
             devices,
+            hosts,
             prepared,
             steps,
             evaluators,
@@ -141,6 +151,7 @@ impl Trainer {
             skipped: 0,
             last_metrics,
             last_end,
+            stop: false,
             log,
             uploader,
             progress,
@@ -151,6 +162,10 @@ impl Trainer {
     /// The compiled steps, one a phase.
     pub fn steps(&self) -> &[Arc<Compiled>] {
         &self.steps
+    }
+
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     pub fn summary(&self) -> &Summary {
@@ -172,7 +187,7 @@ impl Trainer {
         self.last_end = Instant::now();
         while let Some((fed, waited)) = feed.wait()? {
             let plan = fed.plan.clone();
-            let launched = self.launch(fed, waited)?;
+            let launched = self.launch(fed, waited, interrupt.asked())?;
             if let Some(before) = running.replace(launched) {
                 self.read(before)?;
             }
@@ -181,7 +196,8 @@ impl Trainer {
             let ends_phase = plan.step_in_phase + 1 == phase.steps;
             let due = |every: u64| ends_phase || (every > 0 && after.is_multiple_of(every));
             let (evaluate, save) = (due(self.run.evaluate.every), due(self.run.checkpoint.every));
-            let stop = interrupt.asked();
+            // All hosts must stop at the same step: what they have told each other counts, and lags one step behind.
+            let stop = self.stop || self.hosts.len() == 1 && interrupt.asked();
             if !(evaluate || save || stop) {
                 continue;
             }
@@ -204,8 +220,8 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// Starts a step and returns while it runs.
-    fn launch(&mut self, fed: Fed, waited: Duration) -> anyhow::Result<Running> {
+    /// Starts a step and returns while it runs; `stop` is whether this host was asked to stop.
+    fn launch(&mut self, fed: Fed, waited: Duration, stop: bool) -> anyhow::Result<Running> {
         let phase = &self.run.schedule.phases()[fed.plan.phase];
         if fed.plan.step_in_phase == 0 && fed.plan.phase > 0 && !phase.carry_moments {
             self.state.reset_slots(&self.devices)?;
@@ -224,7 +240,7 @@ impl Trainer {
         let held = self.state.layout().len();
         let reports = outputs.iter_mut().map(|outputs| outputs.split_off(held));
         // Every replica reports the same.
-        let reports: Vec<Buffer> = reports.take(self.devices.len()).next().unwrap_or_default();
+        let reports: Vec<Buffer> = reports.take(self.devices.devices.len()).next().unwrap_or_default();
         outputs.iter_mut().for_each(|outputs| outputs.truncate(held));
         self.state.replace(outputs);
         let report = |name: &str| {
@@ -236,7 +252,8 @@ impl Trainer {
             step: fed.step,
             plan: fed.plan,
             waited,
-            real_tokens: fed.real_tokens,
+            padding: fed.padding,
+            stop: self.hosts.ask(stop)?,
             metrics: report("metrics")?,
             trust_ratios: report("trust_ratios")?,
             finite: report("finite")?,
@@ -245,11 +262,12 @@ impl Trainer {
 
     /// Waits for a step and tells what it reports.
     fn read(&mut self, running: Running) -> anyhow::Result<()> {
-        let Running { step, plan, waited, real_tokens, .. } = running;
+        let Running { step, plan, waited, padding, .. } = running;
         let failed = || format!("step {} failed on the device", step + 1);
         let metrics = running.metrics.wait().with_context(failed)?.to_f64();
         let trust_ratios = running.trust_ratios.wait().with_context(failed)?.to_f64();
         let finite = running.finite.wait().with_context(failed)?.to_f64();
+        self.stop |= running.stop.map_or(Ok(false), Vote::any)?;
         let elapsed = self.last_end.elapsed();
         self.last_end = Instant::now();
         self.done = step + 1;
@@ -265,11 +283,13 @@ impl Trainer {
             ("phase", (plan.phase + 1) as f64),
             ("sequences_per_second", plan.global_batch as f64 / seconds),
             ("tokens_per_second", tokens as f64 / seconds),
-            ("padding", 1.0 - real_tokens as f64 / tokens as f64),
+            ("padding", padding),
             ("waiting_for_data", (waited.as_secs_f64() / seconds).min(1.0)),
         ]);
         scalars.extend(spread(&trust_ratios));
-        self.log.record("train", self.done, &scalars)?;
+        if let Some(log) = &mut self.log {
+            log.record("train", self.done, &scalars)?;
+        }
         self.last_metrics = scalars.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
         let report = Report {
             step: self.done,
@@ -319,8 +339,12 @@ impl Trainer {
     /// Measures the model on the held-out examples in the shape of phase `phase`.
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<Evaluation> {
         let begin = Instant::now();
-        let evaluation = self.evaluators[phase].evaluate(&self.state.weights(), &self.devices)?;
-        self.log.record("evaluation", self.done, &evaluation.scalars())?;
+        let evaluator = &self.evaluators[phase];
+        let sums = self.hosts.sum(evaluator.sums(&self.state.weights(), &self.devices)?)?;
+        let evaluation = evaluator.evaluation(sums);
+        if let Some(log) = &mut self.log {
+            log.record("evaluation", self.done, &evaluation.scalars())?;
+        }
         let nsp = match evaluation.of_pairs() {
             true => format!(", NSP accuracy {:.2} %", 100.0 * evaluation.nsp_accuracy),
             false => String::new(),
@@ -338,9 +362,17 @@ impl Trainer {
         Ok(evaluation)
     }
 
-    /// Writes a checkpoint of the steps done.
-    fn save(&mut self) -> anyhow::Result<PathBuf> {
+    /// Writes a checkpoint of the steps done: the leading host does, and the others wait to hear that it could.
+    fn save(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
+        let written = if self.hosts.leads() { self.write_checkpoint().map(Some) } else { Ok(None) };
+        if let Some(path) = self.hosts.together(written)? {
+            self.summary.saved(path, begin.elapsed());
+        }
+        Ok(())
+    }
+
+    fn write_checkpoint(&mut self) -> anyhow::Result<PathBuf> {
         let (model, optimizer) = self.state.to_host()?;
         let not_finite = |(_, tensor): &&(String, crate::shape::HostTensor)| {
             tensor.bytes().chunks_exact(4).any(|b| !f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
@@ -361,7 +393,6 @@ impl Trainer {
         if let Some(uploader) = &mut self.uploader {
             uploader.start()?;
         }
-        self.summary.saved(saved.path.clone(), begin.elapsed());
         Ok(saved.path)
     }
 
