@@ -12,22 +12,21 @@ use std::time::Duration;
 
 use common::{Workshop, text};
 use etcd::Etcd;
-use lambert::cli::run_config::read_run;
-use lambert::data::Split;
+use lambert::bert::{BertConfig, Precision, Preset, Recompute};
+use lambert::data::{ExampleConfig, Examples, Prepared, Split};
 use lambert::key_value;
+use lambert::optim::OptimizerConfig;
 use lambert::pjrt::{Buffer, Platform, PlatformChoice};
+use lambert::schedule::{Phase, Schedule};
 use lambert::shape::HostTensor;
 use lambert::train::agreement::fact;
 use lambert::train::compile::Compiled;
 use lambert::train::devices::Devices;
 use lambert::train::exchange::Exchange;
 use lambert::train::feed::{Scalars, Share, Source, send};
-use lambert::train::preflight;
 use lambert::train::rendezvous::{Place, Session};
-use lambert::train::run::Run;
 use lambert::train::state::{StateLayout, TrainState};
-use lambert::train::trainer::step_spec;
-use lambert::train::{METRICS, TrainStep};
+use lambert::train::{METRICS, StepSpec, TrainStep};
 
 /// A place to meet, with its server if it needs one.
 struct Meeting {
@@ -257,16 +256,30 @@ fn options_of_hosts_are_checked_and_slurm_is_understood() {
     fails(&alone, &[("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "8")], "text.txt cannot be opened");
 }
 
-/// The run of the workshop with `set`, and what feeds it.
-fn source(workshop: &Workshop, set: &[&str]) -> (Run, Source) {
-    workshop.run_file("run.toml", "run", |text| text);
-    let mut overrides = vec![format!("data.path={:?}", workshop.path("data"))];
-    overrides.extend(set.iter().map(ToString::to_string));
-    let run = read_run(&workshop.path("run.toml"), &overrides).unwrap();
-    let prepared = preflight::open_data(&run).unwrap();
-    let examples = preflight::examples(&run, &prepared, Split::Train).unwrap();
-    let source = Source { schedule: run.schedule.clone(), seed: run.seed, examples, inputs: vec![Vec::new(); 2] };
-    (run, source)
+const SEED: u64 = 11;
+/// Sequence length and predictions of the two phases.
+const SHAPES: [(usize, usize); 2] = [(24, 4), (48, 8)];
+
+/// What feeds a run of the workshop's data, with batches of `global_batch` in both phases.
+fn source(workshop: &Workshop, global_batch: usize) -> Source {
+    let phase = |(sequence_length, predictions): (usize, usize)| -> Phase {
+        let text = format!(
+            "sequence_length = {sequence_length}\npredictions = {predictions}\nglobal_batch = {global_batch}\n\
+             micro_batch = 1\nsteps = 6\nlearning_rate = 0.02"
+        );
+        toml::from_str(&text).unwrap()
+    };
+    let prepared = Arc::new(Prepared::open(&workshop.path("data")).unwrap());
+    let examples = |(phase, (length, predictions))| {
+        let config = ExampleConfig { seed: SEED, phase, ..ExampleConfig::bert(length, predictions) };
+        Arc::new(Examples::new(prepared.clone(), Split::Train, config).unwrap())
+    };
+    Source {
+        schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),
+        seed: SEED,
+        examples: (0..).zip(SHAPES).map(examples).collect(),
+        inputs: vec![Vec::new(); SHAPES.len()],
+    }
 }
 
 #[test]
@@ -274,10 +287,9 @@ fn the_rows_of_all_hosts_are_the_batch_of_one() {
     let workshop = Workshop::new();
     // 256 has the powers of two as divisors, 240 also 3, 5, 15, 48, 60 …; in phase 2 the sequences are longer.
     for batch in [256, 240] {
-        let set = [format!("phase.1.global_batch={batch}"), format!("phase.2.global_batch={batch}")];
-        let (run, source) = source(&workshop, &[&set[0], &set[1], "phase.1.micro_batch=1", "phase.2.micro_batch=1"]);
+        let source = source(&workshop, batch);
         // The last steps reach into further epochs of this small corpus.
-        for step in [0, 5, run.schedule.steps() - 1] {
+        for step in [0, 5, source.schedule.steps() - 1] {
             let whole: Vec<(&str, HostTensor)> =
                 source.batch(step, Share::ALL).unwrap().tensors().into_iter().collect();
             for hosts in (1..=256).filter(|hosts| batch % hosts == 0) {
@@ -306,10 +318,10 @@ fn cpu(devices: usize) -> Devices {
 }
 
 /// Three steps on four devices that `hosts` hosts feed, each its own: the metrics, bit for bit.
-fn metrics_fed_by(hosts: usize, run: &Run, source: &Source, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
-    let layout = StateLayout::new(&run.model, run.optimizer.slots());
+fn metrics_fed_by(hosts: usize, spec: &StepSpec, source: &Source, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
+    let layout = StateLayout::new(&spec.model, spec.optimizer.slots());
     let held = layout.len();
-    let mut state = TrainState::initial(layout, run.seed, devices).unwrap();
+    let mut state = TrainState::initial(layout, SEED, devices).unwrap();
     let each = devices.len() / hosts;
     let mut metrics = |number: u64| {
         let plan = source.schedule.at(number).unwrap();
@@ -317,7 +329,7 @@ fn metrics_fed_by(hosts: usize, run: &Run, source: &Source, devices: &Devices, s
         for (host, mine) in devices.devices.chunks(each).enumerate() {
             let share = Share { first: host * each, count: each, of: devices.len() };
             let batch = source.batch(number, share).unwrap();
-            let scalars = Scalars::of(&plan, number, run.seed, share.rows(plan.global_batch).start);
+            let scalars = Scalars::of(&plan, number, SEED, share.rows(plan.global_batch).start);
             fed.extend(send(&devices.client, mine, &step.fed_inputs(), &batch, &scalars).unwrap());
         }
         let arguments: Vec<Vec<&Buffer>> =
@@ -336,15 +348,35 @@ fn metrics_fed_by(hosts: usize, run: &Run, source: &Source, devices: &Devices, s
 #[test]
 fn devices_fed_by_several_hosts_take_the_same_steps() {
     let workshop = Workshop::new();
-    let (run, source) = source(&workshop, &["phase.1.micro_batch=1"]);
+    let source = source(&workshop, 8);
     let devices = cpu(4);
-    let spec = step_spec(&run, 0, devices.len()).unwrap();
-    assert!(spec.dropout);
+    let vocabulary = source.examples[0].prepared().vocabulary().len();
+    let (sequence_length, predictions) = SHAPES[0];
+    let spec = StepSpec {
+        model: BertConfig {
+            hidden_size: 16,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 32,
+            max_position_embeddings: 48,
+            ..Preset::Tiny.config(vocabulary)
+        },
+        optimizer: OptimizerConfig::default(),
+        precision: Precision::F32,
+        sequence_length,
+        predictions,
+        sequences_per_row: 1,
+        rows: 2,
+        micro_batches: 2,
+        replicas: devices.len(),
+        dropout: true,
+        recompute: Recompute::default(),
+    };
     let step = Compiled::new(&devices, || Ok(TrainStep::build(&spec)?.program)).unwrap();
-    let alone = metrics_fed_by(1, &run, &source, &devices, &step);
+    let alone = metrics_fed_by(1, &spec, &source, &devices, &step);
     assert!(alone[0] != alone[1], "the steps change something");
     for hosts in [2, 4] {
-        assert_eq!(metrics_fed_by(hosts, &run, &source, &devices, &step), alone, "{hosts} hosts");
+        assert_eq!(metrics_fed_by(hosts, &spec, &source, &devices, &step), alone, "{hosts} hosts");
     }
 }
 

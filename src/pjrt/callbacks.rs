@@ -351,7 +351,7 @@ mod tests {
             let threads = [0, 1, 2].map(|node| scope.spawn(move || create(node, 3, store())));
             threads.map(|thread| thread.join().expect("no panic"))
         });
-        let whole = [[0, 0, 255, 10].repeat(1), [1, 0, 255, 10].repeat(2), [2, 0, 255, 10].repeat(3)].concat();
+        let whole = (1..=3).flat_map(|copies| [copies as u8 - 1, 0, 255, 10].repeat(copies)).collect::<Vec<_>>();
         assert_eq!(knows, [0, 1, 2].map(|node| format!("node {node} of 3 knows {whole:?}")));
     }
 
