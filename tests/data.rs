@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lambert::data::{
-    Batch, DataError, ExampleConfig, Examples, MANIFEST, Manifest, PrepareOptions, Prepared, ReadCounts, SHARD_FORMAT,
-    ShardBuilder, ShardEntry, ShardHeader, Split, TOKENIZER_DIRECTORY, Vocabulary,
+    Batch, DataError, ExampleConfig, Examples, MANIFEST, Manifest, Masking, Mode, PrepareOptions, Prepared, ReadCounts,
+    SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split, TOKENIZER_DIRECTORY, Text, Vocabulary,
 };
 use lambert::rng::Key;
 
@@ -99,20 +99,60 @@ fn near(count: usize, n: usize, p: f64) -> bool {
     (count as f64 - n as f64 * p).abs() < 5.0 * (n as f64 * p * (1.0 - p)).sqrt()
 }
 
+/// As mosaicml/streaming's `test_partition_relaxed_resumption` and grain's elastic iterators: one global batch of 960,
+/// every number of hosts of eight devices that divides it, any micro-batch, any number of threads, begun at any step by
+/// a process that knows nothing of the steps before.
 #[test]
-fn a_batch_is_the_same_for_any_number_of_hosts() {
-    let examples = examples(300, 3, Split::Train, ExampleConfig { seed: 3, ..ExampleConfig::bert(64, 9) });
-    let rows = 192;
-    // The second batch lies across the end of the first epoch.
-    for first in [0, examples.epoch_len(0) - 100] {
-        let whole = examples.batch(first, rows).unwrap();
-        for hosts in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64] {
-            let each = rows / hosts;
-            let part = |host| examples.batch(first + (host * each) as u64, each).unwrap();
-            let parts: Vec<Batch> = (0..hosts).map(part).collect();
-            assert_eq!(concatenate(&parts), whole, "{hosts} hosts from example {first}");
-        }
+fn the_rows_in_order_are_the_same_for_any_hosts_devices_micro_batches_threads_and_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), 250, 3, 7);
+    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    let config = ExampleConfig { seed: 3, ..ExampleConfig::bert(32, 5) };
+    let start = || Examples::new(prepared.clone(), Split::Train, config.clone()).unwrap();
+    let (global_batch, steps) = (960, 8);
+    let whole: Vec<Batch> = {
+        let examples = start();
+        (0..steps).map(|step| examples.batch(step * global_batch, global_batch as usize).unwrap()).collect()
+    };
+    let covered = start().epochs_covered(steps * global_batch);
+    assert!(covered > 1.5, "the steps reach over the end of an epoch: {covered}");
+    let hosts = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 40, 60, 120];
+    for (i, &hosts) in hosts.iter().enumerate() {
+        let step = i as u64 % steps;
+        let (devices, threads) = (8, 1 + i % 3);
+        let rows = global_batch as usize / (hosts * devices);
+        let micro_batch = (1..=rows).filter(|&size| rows.is_multiple_of(size)).nth(i % 2).unwrap_or(rows);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let examples = start();
+        let parts: Vec<Batch> = (0..global_batch as usize / micro_batch)
+            .map(|slice| {
+                let first = step * global_batch + (slice * micro_batch) as u64;
+                pool.install(|| examples.batch(first, micro_batch).unwrap())
+            })
+            .collect();
+        let case = format!("step {step}, {hosts} hosts × {devices} devices × {micro_batch} rows, {threads} threads");
+        assert_eq!(concatenate(&parts), whole[step as usize], "{case}");
     }
+}
+
+#[test]
+fn a_far_step_is_found_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), 600, 2, 7);
+    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    let started_at = |step: u64| {
+        let begin = std::time::Instant::now();
+        let config = ExampleConfig::bert(32, 5);
+        let examples = Examples::new(prepared.clone(), Split::Train, config).unwrap();
+        examples.batch(step * 65_536, 1).unwrap();
+        (begin.elapsed(), examples.epochs_covered(step * 65_536))
+    };
+    let (near, _) = started_at(0);
+    let (far, epochs) = started_at(1_000_000_000);
+    // Some ten billion epochs lie before it. Sixteen cuts are counted instead of one: the rest of the bound is for a busy
+    // machine.
+    assert!(epochs > 1e9, "{epochs}");
+    assert!(far < 100 * near + std::time::Duration::from_secs(1), "step 0: {near:?}, step 10⁹: {far:?}");
 }
 
 #[test]
@@ -170,6 +210,9 @@ fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
         let wanted = ((length as f64 * 0.15).round_ties_even() as usize).clamp(1, p);
         let weights = &batch.masked_lm_weights[row * p..][..p];
         assert!(weights[..wanted].iter().all(|&w| w == 1.0) && weights[wanted..].iter().all(|&w| w == 0.0));
+        // round(128 · 0.15) = 19: the last of BERT's 20 slots is never used at this length.
+        assert_eq!((wanted < p, batch.masked_lm_ids[row * p + p - 1]), (true, 0));
+        assert_eq!(batch.masked_lm_positions[row * p + p - 1], 0);
         let positions: Vec<usize> =
             batch.masked_lm_positions[row * p..][..wanted].iter().map(|&position| position as usize).collect();
         let targets = &batch.masked_lm_ids[row * p..][..wanted];
@@ -250,6 +293,117 @@ fn a_tenth_of_the_documents_gives_short_sequences() {
     assert!((0.04..0.11).contains(&share), "{short} of {}", lengths.len());
 }
 
+/// The texts of the first epoch, in order.
+fn first_epoch(examples: &Examples) -> Vec<Text> {
+    let window = examples.window(0, examples.epoch_len(0) as usize);
+    (0..window.len()).map(|i| window.text(i)).collect()
+}
+
+#[test]
+fn every_mode_shows_every_example_once_an_epoch_and_knows_its_length() {
+    for mode in [Mode::NextSentence, Mode::SentenceOrder, Mode::FullSentences, Mode::DocSentences] {
+        let config = ExampleConfig { mode, seed: 4, ..ExampleConfig::bert(64, 9) };
+        let examples = examples(300, 2, Split::Train, config);
+        let documents = examples.prepared().documents(Split::Train);
+        let texts = first_epoch(&examples);
+        let batch = examples.batch(0, texts.len()).unwrap();
+        let window = examples.window(0, texts.len());
+        // How often each token of the text is in an example, random segments apart.
+        let mut seen: Vec<Vec<u32>> = (0..documents.len())
+            .map(|document| vec![0; *documents.get(document).starts.last().unwrap() as usize])
+            .collect();
+        for (i, text) in texts.iter().enumerate() {
+            let row = &batch.attention_mask[i * 64..][..64];
+            assert_eq!(row.iter().sum::<i32>() as usize, window.length(i));
+            assert_eq!((text.length(), text.length() <= 64), (window.length(i), true));
+            assert_eq!(text.is_pair(), mode.is_pair());
+            assert_eq!(batch.next_sentence_labels[i], text.label);
+            let random = mode.is_pair() && text.segments[0].document != text.segments[1].document;
+            let own = if random { &text.segments[..1] } else { &text.segments[..] };
+            for segment in own {
+                seen[segment.document][segment.tokens.start as usize..segment.tokens.end as usize]
+                    .iter_mut()
+                    .for_each(|count| *count += 1);
+            }
+        }
+        let own_tokens = (0..documents.len()).flat_map(|document| {
+            let starts = documents.get(document).starts;
+            seen[document][starts[0] as usize..].iter().copied()
+        });
+        let counts: Vec<u32> = own_tokens.collect();
+        assert!(counts.iter().all(|&count| count <= 1), "{mode:?}: no token is there twice");
+        let share = counts.iter().filter(|&&count| count == 1).count() as f64 / counts.len() as f64;
+        // Pairs lose what is truncated; single segments take whole sentences, none of which is longer than a row here.
+        assert!(if mode.is_pair() { share > 0.6 } else { share == 1.0 }, "{mode:?}: {share} of the tokens");
+    }
+}
+
+#[test]
+fn swapped_segments_are_neighbours_and_half_of_the_pairs() {
+    let config = ExampleConfig { mode: Mode::SentenceOrder, seed: 4, ..ExampleConfig::bert(128, 20) };
+    let examples = examples(3000, 2, Split::Train, config);
+    let (mut pairs, mut swapped, mut random) = (0, 0, 0);
+    for text in first_epoch(&examples) {
+        let [a, b] = text.segments.as_slice() else { panic!("a pair") };
+        // A chunk of one sentence has no order: as in ALBERT, it gets another document's text.
+        if a.document != b.document {
+            assert_eq!(text.label, 1);
+            random += 1;
+            continue;
+        }
+        assert_eq!(text.label == 1, b.tokens.end <= a.tokens.start, "{a:?} {b:?}");
+        let (first, second) = if text.label == 1 { (b, a) } else { (a, b) };
+        assert!(second.tokens.start - first.tokens.end < 60, "neighbours but for what was truncated");
+        pairs += 1;
+        swapped += usize::from(text.label == 1);
+    }
+    assert!(pairs > 5000 && random > 500 && near(swapped, pairs, 0.5), "{swapped} of {pairs}");
+}
+
+#[test]
+fn full_sentences_fill_the_length_and_only_they_cross_documents() {
+    let texts = |mode| {
+        let config = ExampleConfig { mode, seed: 4, ..ExampleConfig::bert(128, 20) };
+        first_epoch(&examples(1000, 2, Split::Train, config))
+    };
+    let (full, doc) = (texts(Mode::FullSentences), texts(Mode::DocSentences));
+    assert!(doc.iter().all(|text| text.segments.len() == 1));
+    let crossing = full.iter().filter(|text| text.segments.len() > 1);
+    assert!(crossing.clone().count() * 20 > full.len());
+    for text in crossing {
+        assert!(text.segments.windows(2).all(|pair| pair[1].document == pair[0].document + 1));
+    }
+    // The next sentence did not fit, and it has 60 tokens at most; groups of documents end early four times here.
+    let short = full.iter().filter(|text| text.length() + 1 + 60 < 128).count();
+    assert!(short <= 4, "{short}");
+    assert!(full.len() < doc.len());
+}
+
+#[test]
+fn static_draws_come_again_in_another_order_and_dynamic_ones_never() {
+    let rows = |masking, epoch: u64| {
+        let config = ExampleConfig { masking, seed: 9, ..ExampleConfig::bert(64, 9) };
+        let examples = examples(60, 1, Split::Train, config);
+        let first: u64 = (0..epoch).map(|epoch| examples.epoch_len(epoch)).sum();
+        let batch = examples.batch(first, examples.epoch_len(epoch) as usize).unwrap();
+        batch.input_ids.chunks(64).map(<[i32]>::to_vec).collect::<Vec<_>>()
+    };
+    let sorted = |mut rows: Vec<Vec<i32>>| {
+        rows.sort();
+        rows
+    };
+    let twice = Masking::Static { duplicates: 2 };
+    let (zero, one, two) = (rows(twice, 0), rows(twice, 1), rows(twice, 2));
+    assert_ne!(zero, two, "another order");
+    assert_eq!(sorted(zero.clone()), sorted(two));
+    let common = |a: &[Vec<i32>], b: &[Vec<i32>]| a.iter().filter(|row| b.contains(row)).count();
+    assert!(common(&zero, &one) * 20 < zero.len());
+    // Epoch 16 takes the cut of epoch 0 again, with other masks.
+    let (zero, sixteen) = (rows(Masking::Dynamic, 0), rows(Masking::Dynamic, 16));
+    assert_eq!(zero.len(), sixteen.len());
+    assert!(common(&zero, &sixteen) * 20 < zero.len());
+}
+
 #[test]
 fn held_out_examples_are_the_same_at_every_evaluation() {
     let examples = examples(400, 2, Split::HeldOut, ExampleConfig { seed: 2, ..ExampleConfig::bert(64, 9) });
@@ -328,6 +482,11 @@ fn one_document_and_impossible_settings_are_refused() {
         ExampleConfig::bert(20, 18),
         ExampleConfig { masked_lm_prob: f64::NAN, ..ExampleConfig::bert(128, 20) },
         ExampleConfig { short_seq_prob: 1.5, ..ExampleConfig::bert(128, 20) },
+        ExampleConfig { masking: Masking::Static { duplicates: 0 }, ..ExampleConfig::bert(128, 20) },
+        ExampleConfig {
+            span_mask: Some(SpanMask { geometric_p: 1.0, span_upper: 10 }),
+            ..ExampleConfig::bert(128, 20)
+        },
     ] {
         let error = Examples::new(prepared.clone(), Split::Train, config).unwrap_err();
         assert!(matches!(error, DataError::Setting { .. }), "{error}");

@@ -14,7 +14,7 @@ use super::device_args::DeviceArgs;
 use super::host_args::HostArgs;
 use super::run_config::{parse_run, read_run};
 use crate::checkpoint::RunLock;
-use crate::data::Prepared;
+use crate::data::{Masking, Mode, Prepared};
 use crate::output::{note, print};
 use crate::train::agreement::{fact, run_facts};
 use crate::train::compile::CompileTimes;
@@ -27,7 +27,7 @@ use crate::train::progress::duration;
 use crate::train::rendezvous::{Place, Session};
 use crate::train::run::{Run, thousands};
 use crate::train::start::{Start, StartOptions, data_fingerprint};
-use crate::train::trainer::{Outcome, Trainer};
+use crate::train::trainer::{Coverage, Outcome, Trainer};
 
 /// Train a BERT as a run file says.
 ///
@@ -140,6 +140,9 @@ fn train(
         let how = if saved.is_some() { "loaded" } else { "compiled" };
         print(format_args!("phase {} {how}: {}", phase + 1, describe_times(&step.times)))?;
     }
+    for (phase, coverage) in trainer.coverage().into_iter().enumerate() {
+        print(format_args!("phase {} data: {}", phase + 1, describe_coverage(&coverage)))?;
+    }
     let outcome = trainer.train(interrupt).with_context(|| format!("to go on later: {resume_command}"))?;
     trainer.hosts().end()?;
     if trainer.hosts().leads() {
@@ -212,6 +215,17 @@ pub(super) fn describe_times(times: &CompileTimes) -> String {
     format!("graph {}, HLO {}, compiler {}", duration(times.build), duration(times.lower), duration(times.compile))
 }
 
+/// How often the phase's examples come: `4,096 sequences, 1,000 an epoch: 4.10 epochs, each example 4 or 5 times`.
+fn describe_coverage(coverage: &Coverage) -> String {
+    let (sequences, an_epoch) = (thousands(coverage.sequences), thousands(coverage.an_epoch));
+    let often = match coverage.epochs {
+        epochs if epochs < 1.0 => "each example once at most".to_owned(),
+        epochs if epochs.fract() == 0.0 => format!("each example {epochs} times"),
+        epochs => format!("each example {} or {} times", epochs.floor(), epochs.ceil()),
+    };
+    format!("{sequences} sequences, {an_epoch} an epoch: {:.2} epochs, {often}", coverage.epochs)
+}
+
 /// Prints what the run is, with every setting that is in force.
 fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Result<()> {
     let model = &run.model;
@@ -227,10 +241,24 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
         run.precision,
     ))?;
     print(format_args!(
-        "data       {}, {:.0} % of the tokens masked{}",
+        "data       {}, {}, {:.0} % of the tokens masked{}, {}",
         run.data.path,
+        match run.data.mode {
+            Mode::NextSentence => "next sentence pairs",
+            Mode::SentenceOrder => "sentence order pairs",
+            Mode::FullSentences => "full sentences across documents",
+            Mode::DocSentences => "full sentences of one document",
+        },
         100.0 * run.data.masked_lm_prob,
-        if run.data.whole_word_mask { " by whole words" } else { "" },
+        match (run.data.span_mask, run.data.whole_word_mask) {
+            (Some(spans), _) => format!(" in spans of up to {} words", spans.span_upper),
+            (None, true) => " by whole words".to_owned(),
+            (None, false) => String::new(),
+        },
+        match run.data.masking {
+            Masking::Dynamic => "anew in every epoch".to_owned(),
+            Masking::Static { duplicates } => format!("in {duplicates} ways that are repeated"),
+        },
     ))?;
     match start {
         Start::Fresh => print(format_args!("start      first values drawn with seed {}", run.seed))?,
@@ -248,13 +276,14 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
     run.arithmetic_table().iter().try_for_each(print)?;
     for phase in run.schedule.phases() {
         print(format_args!(
-            "phase {}: rate up to {:.3e} over {} of {} steps, then {:?}; micro-batches of {}{}{}",
+            "phase {}: rate up to {:.3e} over {} of {} steps, then {:?}; micro-batches of {}{}{}{}",
             phase.name,
             phase.peak(),
             phase.warmup_steps().round(),
             thousands(phase.steps),
             phase.decay,
             phase.micro_batch,
+            phase.masked_lm_prob.map_or(String::new(), |p| format!("; {:.0} % of the tokens masked", 100.0 * p)),
             if phase.carry_moments { "" } else { "; moments start from zero" },
             if phase.carry_step { "" } else { "; bias correction counts from one" },
         ))?;

@@ -34,6 +34,10 @@ pub struct Report {
     pub tokens: usize,
     /// From the end of the step before to the end of this one.
     pub elapsed: Duration,
+    /// The part of it that was spent on waiting for the batch.
+    pub waited: Duration,
+    /// Epochs of the phase's examples that lie behind.
+    pub epochs: f64,
 }
 
 /// The display of one run.
@@ -43,7 +47,8 @@ pub struct Progress {
     shown: bool,
     bar: Option<ProgressBar>,
     phases: Vec<PhaseWork>,
-    seconds_a_step: Option<f64>,
+    /// Of one step: all of it, and the wait for its batch.
+    seconds_a_step: Option<[f64; 2]>,
     /// The phase that `seconds_a_step` was measured in.
     phase: usize,
     last_line: Option<Instant>,
@@ -66,24 +71,27 @@ impl Progress {
 
     /// Shows one finished step.
     pub fn step(&mut self, report: &Report) {
-        let elapsed = report.elapsed.as_secs_f64();
+        let times = [report.elapsed, report.waited].map(|time| time.as_secs_f64());
         if report.phase != self.phase {
             self.seconds_a_step = None;
             self.phase = report.phase;
         }
-        let seconds = match self.seconds_a_step {
-            Some(average) => average + (elapsed - average) / RATE_STEPS,
-            None => elapsed,
+        let averages = match self.seconds_a_step {
+            Some(averages) => std::array::from_fn(|i| averages[i] + (times[i] - averages[i]) / RATE_STEPS),
+            None => times,
         };
-        self.seconds_a_step = Some(seconds);
+        self.seconds_a_step = Some(averages);
+        let [seconds, waiting] = averages;
         let line = format!(
-            "phase {}/{}  loss {:.4}  mlm {:.1} %  {} seq/s  {} tok/s  ETA {}",
+            "phase {}/{}  epoch {:.2}  loss {:.4}  mlm {:.1} %  {} seq/s  {} tok/s  data wait {:.1} %  ETA {}",
             report.phase + 1,
             self.phases.len(),
+            report.epochs,
             report.loss,
             100.0 * report.mlm_accuracy,
             quantity(report.sequences as f64 / seconds),
             quantity(report.tokens as f64 / seconds),
+            100.0 * (waiting / seconds).min(1.0),
             duration(time_left(&self.phases, report.step, seconds)),
         );
         let total: u64 = self.phases.iter().map(|phase| phase.steps).sum();

@@ -18,6 +18,8 @@ struct PhaseSummary {
     time: Duration,
     waited: Duration,
     sequences: usize,
+    /// Epochs of the phase's examples up to the last step.
+    epochs: f64,
     last_loss: f64,
     last_accuracy: f64,
 }
@@ -51,12 +53,13 @@ impl Summary {
         }
     }
 
-    /// Adds a step that waited `waited` for its batch.
-    pub fn step(&mut self, report: &Report, waited: Duration) {
+    /// Adds a step.
+    pub fn step(&mut self, report: &Report) {
         let phase = &mut self.phases[report.phase];
         phase.steps += 1;
         phase.time += report.elapsed;
-        phase.waited += waited;
+        phase.waited += report.waited;
+        phase.epochs = report.epochs;
         phase.sequences += report.sequences;
         (phase.last_loss, phase.last_accuracy) = (report.loss, report.mlm_accuracy);
     }
@@ -83,13 +86,24 @@ impl Summary {
     pub fn to_text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header(["phase", "length", "steps", "time", "seq/s", "loss", "MLM accuracy", "waiting for data"]);
+        table.set_header([
+            "phase",
+            "length",
+            "steps",
+            "epochs",
+            "time",
+            "seq/s",
+            "loss",
+            "MLM accuracy",
+            "waiting for data",
+        ]);
         for phase in self.phases.iter().filter(|phase| phase.steps > 0) {
             let seconds = phase.time.as_secs_f64();
             table.add_row([
                 phase.name.clone(),
                 phase.sequence_length.to_string(),
                 thousands(phase.steps),
+                format!("{:.2}", phase.epochs),
                 duration(phase.time),
                 quantity(phase.sequences as f64 / seconds),
                 format!("{:.4}", phase.last_loss),

@@ -56,6 +56,16 @@ pub struct Trainer {
     summary: Summary,
 }
 
+/// How much of the prepared text a phase sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coverage {
+    /// Examples of the whole phase.
+    pub sequences: u64,
+    /// Examples that the first epoch has.
+    pub an_epoch: u64,
+    pub epochs: f64,
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -168,6 +178,16 @@ impl Trainer {
         &self.hosts
     }
 
+    /// How much of the data each phase will see.
+    pub fn coverage(&self) -> Vec<Coverage> {
+        let phases = self.run.schedule.phases().iter().zip(&self.source.examples);
+        let coverage = phases.map(|(phase, examples)| {
+            let sequences = phase.steps * phase.global_batch as u64;
+            Coverage { sequences, an_epoch: examples.epoch_len(0), epochs: examples.epochs_covered(sequences) }
+        });
+        coverage.collect()
+    }
+
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
@@ -272,6 +292,8 @@ impl Trainer {
         self.last_end = Instant::now();
         self.done = step + 1;
 
+        let behind = plan.first_example + plan.global_batch as u64;
+        let epochs = self.source.examples[plan.phase].epochs_covered(behind);
         let value = |name: &str| METRICS.iter().position(|metric| *metric == name).map_or(f64::NAN, |at| metrics[at]);
         let seconds = elapsed.as_secs_f64();
         let tokens = plan.global_batch * plan.sequence_length;
@@ -281,6 +303,7 @@ impl Trainer {
         scalars.extend([
             ("learning_rate", plan.learning_rate),
             ("phase", (plan.phase + 1) as f64),
+            ("epoch", epochs),
             ("sequences_per_second", plan.global_batch as f64 / seconds),
             ("tokens_per_second", tokens as f64 / seconds),
             ("padding", padding),
@@ -299,9 +322,11 @@ impl Trainer {
             sequences: plan.global_batch,
             tokens,
             elapsed,
+            waited,
+            epochs,
         };
         self.progress.step(&report);
-        self.summary.step(&report, waited);
+        self.summary.step(&report);
         if value("skipped") != 0.0 || !value("loss").is_finite() {
             self.skip(&plan, value("loss"), &finite)?;
         }

@@ -1,0 +1,100 @@
+//! How fast tokens become batches: the rate of the feed, by length, kind of example and kind of mask; and how fast the table
+//! of an epoch is made. The text is random words in documents of the lengths of an encyclopedia. For a rate per core, set
+//! RAYON_NUM_THREADS=1.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use lambert::data::{ExampleConfig, Examples, Mode, Prepared, SpanMask, Split};
+use lambert::rng::Key;
+
+const ROWS: usize = 4096;
+
+/// Documents of 3 to 40 sentences of 4 to 45 words.
+fn random_text(path: &Path) {
+    let mut stream = Key::new(1).stream();
+    let words: Vec<String> = (0..20_000)
+        .map(|_| (0..stream.between(2, 9)).map(|_| (b'a' + stream.below(26) as u8) as char).collect())
+        .collect();
+    let mut text = String::new();
+    for _ in 0..8000 {
+        for _ in 0..stream.between(3, 40) {
+            for _ in 0..stream.between(4, 45) {
+                let rank = (words.len() as f64).powf(stream.uniform()) as usize;
+                text += &words[rank.min(words.len() - 1)];
+                text.push(' ');
+            }
+            text += "End. ";
+        }
+        text += "\n\n";
+    }
+    std::fs::write(path, text).expect("a temporary directory takes files");
+}
+
+/// Runs the program as a user does.
+fn lambert(verb: &[&str], options: &[(&str, &Path)], text: &Path) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
+    command.args(verb).arg(text);
+    for (option, path) in options {
+        command.arg(option).arg(path);
+    }
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn batches(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let text = directory.path().join("text.txt");
+    random_text(&text);
+    let (tokenizer, out) = (directory.path().join("tokenizer"), directory.path().join("prepared"));
+    lambert(&["tokenizer", "train", "--vocab-size", "30522"], &[("--out", &tokenizer)], &text);
+    lambert(&["prepare"], &[("--tokenizer", &tokenizer), ("--out", &out)], &text);
+    let prepared = Arc::new(Prepared::open(&out).expect("it was just made"));
+
+    let mut group = criterion.benchmark_group("sequences");
+    group.sample_size(10).throughput(Throughput::Elements(ROWS as u64));
+    for (length, predictions) in [(128, 20), (512, 80)] {
+        let tokens = ExampleConfig::bert(length, predictions);
+        let words = ExampleConfig { whole_word_mask: true, ..tokens.clone() };
+        let spans = ExampleConfig { span_mask: Some(SpanMask::default()), ..tokens.clone() };
+        let order = ExampleConfig { mode: Mode::SentenceOrder, ..tokens.clone() };
+        let single = ExampleConfig { mode: Mode::FullSentences, ..tokens.clone() };
+        for (name, config) in [
+            ("nsp, tokens masked", tokens),
+            ("nsp, whole words masked", words),
+            ("nsp, spans masked", spans),
+            ("sop, tokens masked", order),
+            ("full sentences, tokens masked", single),
+        ] {
+            let examples = Examples::new(prepared.clone(), Split::Train, config).expect("there are documents");
+            let mut first = 0;
+            group.bench_function(format!("{length}: {name}"), |bench| {
+                bench.iter(|| {
+                    first += ROWS as u64;
+                    examples.batch(first, ROWS).expect("the shards are there")
+                })
+            });
+        }
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("sentences");
+    group.sample_size(10).throughput(Throughput::Elements(prepared.manifest().train.sentences));
+    let config = ExampleConfig::bert(128, 20);
+    group.bench_function("table of an epoch", |bench| {
+        bench.iter(|| Examples::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents"))
+    });
+    // All cuts are counted, and the table of one is made.
+    group.bench_function("start at step 10⁹ of batches of 65,536", |bench| {
+        bench.iter(|| {
+            let examples = Examples::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");
+            examples.window(1_000_000_000 * 65_536, 1).length(0)
+        })
+    });
+    group.finish();
+}
+
+criterion_group!(benches, batches);
+criterion_main!(benches);
