@@ -140,7 +140,7 @@ fn text_that_is_too_little_is_refused() {
         &["at least 2 documents held out", "--held-out"],
     );
     prepare("a.jsonl", b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n", &[], &["a.jsonl", "on line 2", "--text-field"]);
-    prepare("a.txt.gz", b"not gzip", &[], &["cannot read a.txt.gz"]);
+    prepare("a.txt.gz", b"not gzip", &[], &["a.txt.gz: requires a whole gzip file, got"]);
     fails(
         &workshop,
         &["tokenizer", "train", "empty.txt", "--out", "words"],

@@ -16,13 +16,15 @@ const MAGIC_BITS: usize = 48;
 const HEAD_BITS: usize = MAGIC_BITS + 32;
 /// Compressed bytes within which a block must end: more than the worst that 900 kB can become.
 const LONGEST_BLOCK: usize = 1 << 21;
+/// Blocks that are decompressed together, at most: each takes up to 2 MB, and several files may be read at once.
+const MOST_TOGETHER: usize = 16;
 /// Compressed bytes that are read at once.
 const READ: usize = 1 << 18;
 
 /// The text of a bzip2 file.
 pub(super) struct Bzip2Blocks<R> {
     blocks: Blocks<R>,
-    /// Found and not yet decompressed together.
+    /// Blocks and ends of streams that are found before they are decompressed.
     together: usize,
     text: VecDeque<Vec<u8>>,
     /// How much of the first text was given out.
@@ -35,7 +37,7 @@ pub(super) struct Bzip2Blocks<R> {
 
 impl<R: Read> Bzip2Blocks<R> {
     pub fn new(compressed: R) -> Self {
-        let together = 2 * rayon::current_num_threads();
+        let together = MOST_TOGETHER.min(2 * rayon::current_num_threads());
         let blocks = Blocks { compressed, bytes: Vec::new(), at: 0, is_at_end: false, level: None };
         Bzip2Blocks { blocks, together, text: VecDeque::new(), given: 0, crc: 0, end: None }
     }

@@ -14,7 +14,7 @@ use super::entities;
 use super::wikitext::Wiki;
 
 /// Bytes of wiki text that are made plain together, by all cores.
-const TOGETHER: usize = 1 << 22;
+const TOGETHER: usize = 1 << 21;
 /// Bytes that a page may have. MediaWiki allows two mebibytes.
 const LONGEST_PAGE: usize = 1 << 27;
 
