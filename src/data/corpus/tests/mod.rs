@@ -102,6 +102,7 @@ fn a_huge_line_is_cut_between_words_and_stays_one_document() {
     let (shown, counts) = read(&[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.replaced_bytes, counts.cut_lines, shown.last().unwrap().as_str()), (0, 1, "¶"));
     assert_eq!(shown.iter().filter(|s| *s == "¶").count(), 1);
+    assert!(shown.iter().all(|line| line.len() <= LONGEST_LINE));
     let words: usize = shown.iter().map(|line| line.split(' ').filter(|w| *w == "wörd").count()).sum();
     assert_eq!(words, 500_000);
     // Without white space, it is cut between characters.
