@@ -49,11 +49,9 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
         }
     };
 
-    if path.exists() {
-        if Manifest::read(&path).is_ok_and(|earlier| holds_same_tensors(&earlier.files, &files) && complete(&path)) {
-            remove_ours(&partial)?;
-            return Ok(Saved { path, notes });
-        }
+    if Manifest::read(&path).is_ok_and(|earlier| holds_same_tensors(&earlier.files, &files) && complete(&path)) {
+        remove_ours(&partial)?;
+        return Ok(Saved { path, notes });
     }
     notes.extend(put_in_place(&partial, run, &name)?);
 
