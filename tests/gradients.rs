@@ -196,7 +196,13 @@ cases! {
     // ---- control ----
     Op::While { .. } => "while": [Refused(|t| looped(t.any()))],
     Op::GetTupleElement { .. } => "get_tuple_element": [Refused(|t| looped(t.any()))],
-    Op::OptimizationBarrier => "optimization_barrier": [Derivative(|t| t.any().optimization_barrier().square())],
+    Op::OptimizationBarrier => "optimization_barrier": [
+        Derivative(|t| t.any().optimization_barrier().square()),
+        Derivative(|t| {
+            let (value, other) = (t.any(), t.any());
+            value.square().not_before(other)
+        }),
+    ],
     Op::StopGradient => "stop_gradient": [Blocked(|t| t.any().exp().stop_gradient())],
 
     // ---- collective, over all replicas ----

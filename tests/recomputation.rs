@@ -117,3 +117,24 @@ fn layers_are_made_again_from_their_inputs() {
     // The loss's own square is outside all regions but reads the last layer's result, which is made again too.
     assert_eq!(kept, []);
 }
+
+/// Without this, a compiler may make every region's values again as soon as the forward pass is through, and hold them all.
+#[test]
+fn what_is_made_again_waits_for_the_cotangent() {
+    let graph = Graph::new("encoder");
+    let (loss, parameters) = encoder(&graph, Regions::LayersAndMasks);
+    let forward = graph.len();
+    gradients(loss, &parameters[1..]);
+    let ids = |range: std::ops::Range<usize>| range.map(|i| NodeId(i as u32));
+    let barriers: Vec<_> =
+        ids(forward..graph.len()).map(|id| graph.node(id)).filter(|node| node.op == Op::OptimizationBarrier).collect();
+    assert_eq!(barriers.len(), 3 * LAYERS);
+    for barrier in &barriers {
+        let [value, cotangent] = barrier.inputs[..] else { panic!("a barrier of {:?}", barrier.inputs) };
+        assert!(value.index() < forward && cotangent.index() >= forward);
+    }
+    // All inputs of a region wait for the same cotangent, and each region for one of its own.
+    let mut awaited: Vec<NodeId> = barriers.iter().map(|barrier| barrier.inputs[1]).collect();
+    awaited.dedup();
+    assert_eq!(awaited.len(), LAYERS);
+}

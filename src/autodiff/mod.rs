@@ -31,7 +31,8 @@ use crate::graph::{Graph, NodeId, Op, Recomputed, Tensor, ValueShape};
 pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let graph = loss.graph();
     let Backward { depends, constant } = Backward::survey(loss, wrt);
-    let mut forward = ForwardValues { graph, constant, copies: HashMap::new(), inputs: HashMap::new() };
+    let mut forward =
+        ForwardValues { graph, constant, begun: HashMap::new(), copies: HashMap::new(), inputs: HashMap::new() };
     let mut cotangents: Vec<Option<Tensor<'g>>> = vec![None; depends.len()];
     cotangents[loss.id().index()] = Some(loss.filled(1.0));
 
@@ -122,22 +123,28 @@ impl Backward {
 ///
 /// What a rule asks for is the forward node itself, unless that node lies in a recomputed region. Then it is a copy,
 /// made on first demand together with the region's nodes it rests on. What enters the region from outside is kept, and
-/// enters the copy through an [`Op::OptimizationBarrier`], one for each region and value, or the compiler would find
-/// copy and original equal and merge them. A value made from constants alone is used as it is: it has no input that a
-/// barrier could hide.
+/// enters the copy through an [`Op::OptimizationBarrier`], one for each region and value: or the compiler would find
+/// copy and original equal and merge them. The barrier also waits for the cotangent with which the backward walk came to
+/// the region: or the compiler could make the copies of all regions early and hold them, which is what they are to
+/// avoid. A value made from constants alone is used as it is: it has no input that a barrier could hide.
 struct ForwardValues<'g> {
     graph: &'g Graph,
     constant: Vec<bool>,
+    /// The first cotangent that a value of the region was read for.
+    begun: HashMap<Recomputed, Tensor<'g>>,
     copies: HashMap<NodeId, Tensor<'g>>,
     inputs: HashMap<(Recomputed, NodeId), Tensor<'g>>,
 }
 
 impl<'g> ForwardValues<'g> {
-    /// The value of `id` for the derivative of a node that lies in `reader`.
-    fn read(&mut self, id: NodeId, reader: Option<Recomputed>) -> Tensor<'g> {
+    /// The value of `id` for the derivative of a node that lies in `reader` and has the cotangent `cotangent`.
+    fn read(&mut self, id: NodeId, reader: Option<Recomputed>, cotangent: Tensor<'g>) -> Tensor<'g> {
         // What a region reads from another is an input of its own, hence kept: recomputation never cascades.
         match reader.or(self.graph.node(id).recomputed) {
-            Some(region) => self.recompute(id, region),
+            Some(region) => {
+                self.begun.entry(region).or_insert(cotangent);
+                self.recompute(id, region)
+            }
             None => self.graph.tensor(id),
         }
     }
@@ -149,7 +156,8 @@ impl<'g> ForwardValues<'g> {
         }
         let node = graph.node(id);
         if node.recomputed != Some(region) || matches!(node.op, Op::Parameter { .. }) {
-            return *self.inputs.entry((region, id)).or_insert_with(|| graph.tensor(id).optimization_barrier());
+            let begun = self.begun[&region];
+            return *self.inputs.entry((region, id)).or_insert_with(|| graph.tensor(id).not_before(begun));
         }
         if let Some(&copy) = self.copies.get(&id) {
             return copy;

@@ -224,8 +224,8 @@ impl<'g> Rule<'_, 'g> {
                 self.node.op.name(),
                 self.node.scope
             ),
-            // ct
-            Op::OptimizationBarrier => one(ct),
+            // ct; what the value waits for gets nothing
+            Op::OptimizationBarrier => self.first(&[Some(ct)]),
 
             // ---- collective, over all replicas ----
             // The loss is the sum of the replicas' losses: what all replicas read gets all replicas' cotangents.
@@ -268,23 +268,23 @@ impl<'g> Rule<'_, 'g> {
 
     /// The first operand's forward value.
     fn x(&mut self) -> Tensor<'g> {
-        self.forward.read(self.node.inputs[0], self.node.recomputed)
+        self.forward.read(self.node.inputs[0], self.node.recomputed, self.cotangent)
     }
 
     /// The second operand's forward value.
     fn y(&mut self) -> Tensor<'g> {
-        self.forward.read(self.node.inputs[1], self.node.recomputed)
+        self.forward.read(self.node.inputs[1], self.node.recomputed, self.cotangent)
     }
 
     /// The forward values of the operands from number `start` on.
     fn inputs_from(&mut self, start: usize) -> Vec<Tensor<'g>> {
         let inputs = &self.node.inputs[start..];
-        inputs.iter().map(|&input| self.forward.read(input, self.node.recomputed)).collect()
+        inputs.iter().map(|&input| self.forward.read(input, self.node.recomputed, self.cotangent)).collect()
     }
 
     /// The result's forward value.
     fn out(&mut self) -> Tensor<'g> {
-        self.forward.read(self.id, self.node.recomputed)
+        self.forward.read(self.id, self.node.recomputed, self.cotangent)
     }
 
     fn shape_of(&self, input: usize) -> Shape {

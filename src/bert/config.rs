@@ -153,7 +153,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(key: &'static str, requires: impl Into<String>, got: impl Into<String>) -> Self {
+    pub(super) fn new(key: &'static str, requires: impl Into<String>, got: impl Into<String>) -> Self {
         ConfigError { key, requires: requires.into(), got: got.into() }
     }
 }

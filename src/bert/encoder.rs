@@ -2,9 +2,10 @@
 //!
 //! Source: google-research/bert `modeling.py`, transformer_model and attention_layer.
 
+use super::Recompute;
 use super::dropout::Site;
 use super::heads::Examples;
-use super::layers::{Bert, Recompute, softmax};
+use super::layers::{Bert, softmax};
 use crate::graph::{DotDimensions, Tensor};
 
 /// What is added to the scores of padding: far below any score, and small enough that scores keep their digits beside it.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::dropout::{Dropout, Site};
-use super::{Activation, BertConfig, ParamSpec};
+use super::{Activation, BertConfig, ParamSpec, Recompute};
 use crate::graph::{DotDimensions, Tensor};
 use crate::shape::DType;
 
@@ -47,19 +47,6 @@ impl Precision {
     pub const fn product(self) -> DType {
         self.master()
     }
-}
-
-/// What the backward pass computes again instead of keeping; see [`crate::graph::Graph::recomputed`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Recompute {
-    /// Dropout masks only.
-    #[default]
-    Masks,
-    /// The attention probabilities too: nothing of size S² is kept.
-    Attention,
-    /// Everything inside an encoder layer: only the layers' inputs are kept.
-    Layer,
 }
 
 /// A BERT in a graph under construction: its weights by name, and how to compute.

@@ -11,9 +11,11 @@ mod encoder;
 mod heads;
 mod layers;
 mod params;
+mod recompute;
 
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
 pub use heads::{BatchForm, Examples, Outputs, Packed, Sums};
-pub use layers::{Bert, Precision, Recompute};
+pub use layers::{Bert, Precision};
 pub use params::{Init, ParamSpec, param_specs};
+pub use recompute::Recompute;

@@ -25,6 +25,7 @@ use crate::train::progress::quantity;
 Examples:
   lambert bench
   lambert bench --model large --sequence 512 --batch 16 --precision bf16 --platform cuda
+  lambert bench --sequence 512 --recompute layer
   lambert bench --json | jq .sequences_per_second
 
 scripts/bench_peers/ times the same step in PyTorch and JAX.")]
@@ -47,6 +48,11 @@ pub struct Bench {
     precision: BenchPrecision,
     #[arg(long, default_value_t = 30_522)]
     vocabulary: usize,
+    /// What the backward pass computes again instead of keeping: none; attention, the probabilities (one more product a
+    /// layer, and nothing that grows with the square of the length is kept); layer, all of a layer (one more forward pass,
+    /// and only the layers' inputs are kept)
+    #[arg(long, default_value_t, value_name = "POLICY")]
+    recompute: Recompute,
     /// Dropout probability, everywhere
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
@@ -89,7 +95,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         micro_batches: args.micro_batches,
         replicas: devices.len(),
         dropout: args.dropout > 0.0,
-        recompute: Recompute::default(),
+        recompute: args.recompute,
     };
     let measured = measure(&spec, &devices, args.steps, |compiled| {
         let Some(path) = &args.dump else { return Ok(()) };
@@ -126,10 +132,11 @@ fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
     if let Some(memory) = &measured.memory {
         lines.push(format!(
-            "program: arguments {}, temporaries {}, peak {}",
+            "program: arguments {}, temporaries {}, peak {} (recompute {})",
             bytes(memory.argument),
             bytes(memory.temp),
-            bytes(memory.peak_estimate())
+            bytes(memory.peak_estimate()),
+            args.recompute,
         ));
     }
     if let Some(peak) = measured.device_peak {
@@ -146,6 +153,7 @@ fn to_json(args: &Bench, measured: &Measured, devices: &str) -> serde_json::Valu
     let rate = |seconds: f64| measured.sequences as f64 / seconds;
     json!({
         "model": args.model,
+        "recompute": args.recompute,
         "precision": format!("{:?}", args.precision).to_lowercase(),
         "sequence_length": args.sequence,
         "batch": measured.sequences,

@@ -23,6 +23,7 @@ pub struct RunConfig {
     seed: u64,
     #[serde(default = "f32")]
     precision: Precision,
+    /// What the backward pass computes again instead of keeping it: `none`, `attention`, `layer`.
     #[serde(default)]
     recompute: Recompute,
     #[serde(default)]

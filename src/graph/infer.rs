@@ -203,7 +203,11 @@ impl Rule {
 
             // ---- control ----
             Op::While { .. } | Op::GetTupleElement { .. } => unreachable!("tuples are handled before arrays"),
-            Op::OptimizationBarrier | Op::StopGradient => self.unary(inputs, "an array", |_| true),
+            Op::OptimizationBarrier => match inputs {
+                [first, ..] => Ok((*first).clone()),
+                [] => self.refuse("at least 1 operand", "none".to_owned()),
+            },
+            Op::StopGradient => self.unary(inputs, "an array", |_| true),
 
             // ---- collective ----
             Op::ReplicaId => self.operands::<0>(inputs).map(|_| Shape::scalar(DType::U32)),

@@ -143,7 +143,8 @@ pub enum Op {
     GetTupleElement {
         index: usize,
     },
-    /// Identity that the compiler may not move computation across (keeps recomputation from being merged away).
+    /// The first operand, which the compiler may neither look into nor take before all operands are there: keeps
+    /// recomputation from being merged with what it repeats, and from being done early.
     OptimizationBarrier,
     /// Identity whose derivative is zero. The one word here that is not HLO's: it lowers to nothing.
     StopGradient,

@@ -109,6 +109,12 @@ impl<'g> Tensor<'g> {
 
     plain! { compare: eq => Eq; ne => Ne; lt => Lt; le => Le; gt => Gt; ge => Ge; }
 
+    /// The same value, which is not there before `other` is.
+    #[track_caller]
+    pub fn not_before(self, other: Self) -> Self {
+        self.graph.add(Op::OptimizationBarrier, &[self, other])
+    }
+
     /// x²
     #[track_caller]
     pub fn square(self) -> Self {

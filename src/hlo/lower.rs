@@ -294,7 +294,18 @@ impl Lowering<'_> {
                 i.called_computation_ids = vec![body, condition];
             }
             Op::GetTupleElement { index } => i.tuple_index = *index as i64,
-            Op::OptimizationBarrier => {}
+            Op::OptimizationBarrier => {
+                // HLO's has one operand: of several, their tuple.
+                if node.inputs.len() > 1 {
+                    let operands = node.inputs.iter().map(|&input| array_shape(computation.array_shape(input)));
+                    let shape = Some(tuple_shape(operands.collect()));
+                    let tuple = plain("tuple", std::mem::take(&mut i.operand_ids));
+                    let tuple = self.push(into, HloInstructionProto { shape: shape.clone(), ..tuple });
+                    let barrier = HloInstructionProto { shape, ..plain(node.op.name(), vec![tuple]) };
+                    i.operand_ids = vec![self.push(into, barrier)];
+                    i.opcode = "get-tuple-element".to_owned();
+                }
+            }
             Op::StopGradient => return i.operand_ids[0],
 
             // ---- collective, over all replicas ----

@@ -44,10 +44,10 @@ pub struct CompiledMemoryStats {
 }
 
 impl CompiledMemoryStats {
-    /// The most memory in use while the program runs: what the plugin says, or else arguments, outputs and temporaries
-    /// without what is aliased.
+    /// The most memory in use while the program runs: what the plugin says, or arguments, outputs and temporaries without
+    /// what is aliased where it says nothing or, as the CPU plugin, a number that has no room for the temporaries.
     pub fn peak_estimate(&self) -> i64 {
-        if self.peak > 0 { self.peak } else { self.argument + self.output + self.temp - self.alias }
+        if self.peak > self.temp { self.peak } else { self.argument + self.output + self.temp - self.alias }
     }
 }
 

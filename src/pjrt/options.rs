@@ -203,12 +203,15 @@ impl CompileOptions {
 
 /// Compiler flags worth setting on a platform. On `cpu`, by processor time of whole training steps on a Sapphire Rapids
 /// machine: vectors of the full width (a tenth less), and bf16 taken at its word (a sixth less: otherwise the compiler
-/// drops the rounding to bf16 and multiplies in f32, past AMX). oneDNN in the place of YNNPACK took a third more.
+/// drops the rounding to bf16 and multiplies in f32, past AMX). oneDNN in the place of YNNPACK took a third more. And
+/// operations in the order that needs least memory: the order for most concurrency takes each as early as it can, also the
+/// ones that recomputation puts off in order that nothing be kept for them.
 pub fn recommended_overrides(platform: &str) -> BTreeMap<String, Override> {
     match platform {
         "cpu" => BTreeMap::from([
             ("xla_allow_excess_precision".to_owned(), Override::Bool(false)),
             ("xla_cpu_prefer_vector_width".to_owned(), Override::Int(512)),
+            ("xla_cpu_enable_concurrency_optimized_scheduler".to_owned(), Override::Bool(false)),
         ]),
         _ => BTreeMap::new(),
     }

@@ -10,7 +10,7 @@ use crate::pjrt::{
 };
 
 /// A client and the devices chosen of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Devices {
     pub client: Client,
     /// Those of this host, in the order of the replicas.
@@ -112,6 +112,12 @@ impl Devices {
             self.host
         );
         Ok(())
+    }
+
+    /// The first `count` of these, which must be that many, on one host.
+    pub fn first(&self, count: usize) -> Devices {
+        let (devices, replicas) = (self.devices[..count].to_vec(), self.replicas[..count].to_vec());
+        Devices { devices, replicas, ..self.clone() }
     }
 
     /// Number of replicas of the run, one on each device of every host.

@@ -61,7 +61,8 @@ fn nested_loops() -> Case {
 fn barriers() -> Case {
     case("barrier", vec![uniform(42, DType::F32, &[2, 3], -2.0, 2.0)], |_, x| {
         let again = x[0].optimization_barrier();
-        vec![x[0].exp() + again.exp(), x[0].stop_gradient().tanh(), x[0].stop_gradient()]
+        let late = x[0].not_before(again.tanh());
+        vec![x[0].exp() + again.exp(), x[0].stop_gradient().tanh(), x[0].stop_gradient(), late.square()]
     })
 }
 

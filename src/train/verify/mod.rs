@@ -5,10 +5,20 @@
 //! nothing (softmax does not see a key's bias, so its gradient is zero but for rounding): a gradient's norm counts as at
 //! least 10⁻³ of the norm of all gradients together, a weight's as at least 10⁻² of the root of its number of elements.
 //! An error of a loss is |found − expected|, the largest over the steps.
+//!
+//! Where devices × micro-batches do not divide a batch, rows of padding fill it up behind its last row. They count nowhere,
+//! by the step's own definition, and the rows before them keep their numbers, which dropout goes by.
+
+mod check;
+mod dropout;
+mod splits;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
+pub use self::check::{Check, Quantity};
+use self::check::{Tolerances, distance, length, worse};
+pub use self::dropout::losses as dropout_losses;
+pub use self::splits::{Split, SplitChecks, verify_splits};
 use super::engine::Engine;
 use super::evaluation::{EvalSpec, ForwardStep};
 use super::program::{Program, Role};
@@ -17,6 +27,9 @@ use super::step::{GradientStep, METRICS, StepSpec, TrainStep};
 use crate::bert::{Examples, Precision, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::shape::{HostTensor, Shape};
+
+/// What dropout masks are drawn from, where there is dropout.
+const SEED: [u32; 2] = [12_439, 0];
 
 /// How to compute.
 #[derive(Clone, Debug)]
@@ -31,62 +44,17 @@ pub struct VerifyOptions {
     pub optimizer: Option<String>,
 }
 
-/// One comparison.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Check {
-    /// `forward`, `gradient`, or the name of an optimizer.
-    pub group: String,
-    pub name: String,
-    pub error: f64,
-    pub tolerance: f64,
-    pub ok: bool,
-}
-
-impl Check {
-    fn new(group: &str, name: impl Into<String>, error: f64, tolerance: f64) -> Check {
-        // Not a number is a miss.
-        Check { group: group.to_string(), name: name.into(), error, tolerance, ok: error <= tolerance }
-    }
-}
-
-/// What a correct build reaches.
-struct Tolerances {
-    forward: f64,
-    loss: f64,
-    gradient: f64,
-    gradient_norm: f64,
-    weights: f64,
-}
-
-impl Tolerances {
-    fn of(precision: Precision) -> Tolerances {
-        match precision {
-            // Reference tensors are stored in f32, the first weights too: rounding them moves a loss by some 10⁻⁹.
-            Precision::F64 => {
-                Tolerances { forward: 1e-6, loss: 1e-8, gradient: 1e-6, gradient_norm: 1e-8, weights: 1e-6 }
-            }
-            Precision::F32 => {
-                Tolerances { forward: 1e-4, loss: 1e-5, gradient: 1e-4, gradient_norm: 1e-4, weights: 1e-4 }
-            }
-            Precision::Bf16 => {
-                Tolerances { forward: 2e-2, loss: 2e-2, gradient: 5e-2, gradient_norm: 2e-2, weights: 5e-2 }
-            }
-        }
-    }
-}
-
 /// All comparisons; `report` hears of each as it is made.
 ///
 /// # Errors
-/// If the batches cannot be cut as asked, or the engine fails. A miss is not an error.
+/// If the engine fails. A miss is not an error.
 pub fn verify<E: Engine>(
     case: &ReferenceCase,
     engine: &E,
     options: &VerifyOptions,
     mut report: impl FnMut(&Check),
 ) -> Result<Vec<Check>> {
-    let verification = Verification { case, engine, options, tolerances: Tolerances::of(options.precision) };
-    verification.check_division()?;
+    let verification = Verification::new(case, engine, options);
     let mut checks = Vec::new();
     let mut add = |found: Vec<Check>| {
         found.iter().for_each(&mut report);
@@ -108,25 +76,26 @@ struct Verification<'a, E: Engine> {
     tolerances: Tolerances,
 }
 
-impl<E: Engine> Verification<'_, E> {
-    fn check_division(&self) -> Result<()> {
+impl<'a, E: Engine> Verification<'a, E> {
+    fn new(case: &'a ReferenceCase, engine: &'a E, options: &'a VerifyOptions) -> Self {
+        Verification { case, engine, options, tolerances: Tolerances::of(options.precision) }
+    }
+
+    /// Rows that each replica takes, those of padding included.
+    fn rows(&self) -> usize {
+        let split = Split { devices: self.engine.replicas(), micro_batches: self.options.micro_batches };
         let (rows, ..) = self.case.batch_form();
-        let (replicas, micro_batches) = (self.engine.replicas(), self.options.micro_batches);
-        ensure!(
-            micro_batches > 0 && rows.is_multiple_of(replicas * micro_batches),
-            "--devices × --micro-batches requires a divisor of the batch's {rows} rows, got {replicas} × {micro_batches}"
-        );
-        Ok(())
+        (rows + split.padding(rows)) / split.devices
     }
 
     fn forward(&self) -> Result<Vec<Check>> {
-        let (rows, sequence_length, predictions) = self.case.batch_form();
+        let (_, sequence_length, predictions) = self.case.batch_form();
         let spec = EvalSpec {
             model: self.case.config.clone(),
             precision: self.options.precision,
             sequence_length,
             predictions,
-            rows: rows / self.engine.replicas(),
+            rows: self.rows(),
             replicas: self.engine.replicas(),
         };
         let program = ForwardStep::build(&spec)?.program;
@@ -140,8 +109,10 @@ impl<E: Engine> Verification<'_, E> {
                 found.extend(self.engine.get(&replica[i])?);
             }
             let expected = expected.to_f64();
+            // What the model makes of padding behind them is nobody's business.
+            found.truncate(expected.len());
             let error = distance(&found, &expected) / length(&expected);
-            checks.push(Check::new("forward", &value.name, error, self.tolerances.forward));
+            checks.push(Check::new(Quantity::Forward, "forward", &value.name, error, self.tolerances.forward));
         }
         Ok(checks)
     }
@@ -156,44 +127,54 @@ impl<E: Engine> Verification<'_, E> {
         for (i, (param, expected)) in case.params.iter().zip(&expected).enumerate() {
             let found = self.engine.get(&outputs[0][i])?;
             let error = distance(&found, expected) / length(expected).max(1e-3 * all);
-            checks.push(Check::new("gradient", &param.name, error, self.tolerances.gradient));
+            checks.push(Check::new(Quantity::Gradient, "gradient", &param.name, error, self.tolerances.gradient));
         }
         Ok(checks)
     }
 
     fn trajectory(&self, trajectory: &Trajectory) -> Result<Vec<Check>> {
-        let (case, engine) = (self.case, self.engine);
-        let step = TrainStep::build(&self.spec(&trajectory.optimizer))?.program;
-        let executable = engine.load(&step)?;
-        let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::Slot).len();
-        let metrics_at = step.output("metrics").unwrap_or(state_size);
-        let mut state = self.on_every_replica(|replica| self.initial_state(&step, replica))?;
+        let case = self.case;
         let rows = &trajectory.rows[..self.options.steps.unwrap_or(usize::MAX).min(trajectory.rows.len())];
+        let rates: Vec<f64> = rows.iter().map(|row| row.lr).collect();
         let mut worst = Worst::default();
-        for (t, row) in rows.iter().enumerate() {
-            let others = self.on_every_replica(|replica| self.other_arguments(&step, t, row.lr, replica))?;
-            let arguments: Vec<Vec<&E::Array>> =
-                state.iter().zip(&others).map(|(state, others)| state.iter().chain(others).collect()).collect();
-            let mut outputs = engine.run(&executable, &arguments)?;
-            worst.see(row, &engine.get(&outputs[0][metrics_at])?, &case.batches[t]);
-            outputs.iter_mut().for_each(|replica| replica.truncate(state_size));
-            state = outputs;
-        }
+        let spec = self.spec(&trajectory.optimizer);
+        let state = self.steps(&spec, &rates, |t, metrics| worst.see(&rows[t], metrics, &case.batches[t]))?;
         let mut checks = worst.checks(&trajectory.name, &self.tolerances);
         if let (Some(expected), None) = (&trajectory.final_weights, self.options.steps) {
             for (i, (param, expected)) in case.params.iter().zip(expected).enumerate() {
-                let (found, expected) = (engine.get(&state[0][i])?, expected.to_f64());
+                let (found, expected) = (self.engine.get(&state[i])?, expected.to_f64());
                 let floor = 1e-2 * (expected.len() as f64).sqrt();
                 let error = distance(&found, &expected) / length(&expected).max(floor);
                 let name = format!("final {}", param.name);
-                checks.push(Check::new(&trajectory.name, name, error, self.tolerances.weights));
+                checks.push(Check::new(Quantity::Weight, &trajectory.name, name, error, self.tolerances.weights));
             }
         }
         Ok(checks)
     }
 
+    /// Takes the step of `spec` on batch after batch, one for each of `rates`, from the case's first weights. `see` hears of
+    /// each step's number, from 0, and metrics. Returns the first replica's state after the last.
+    fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<E::Array>> {
+        let engine = self.engine;
+        let step = TrainStep::build(spec)?.program;
+        let executable = engine.load(&step)?;
+        let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::Slot).len();
+        let metrics_at = step.output("metrics").unwrap_or(state_size);
+        let mut state = self.on_every_replica(|replica| self.initial_state(&step, replica))?;
+        for (t, &rate) in rates.iter().enumerate() {
+            let others = self.on_every_replica(|replica| self.other_arguments(&step, t, rate, replica))?;
+            let arguments: Vec<Vec<&E::Array>> =
+                state.iter().zip(&others).map(|(state, others)| state.iter().chain(others).collect()).collect();
+            let mut outputs = engine.run(&executable, &arguments)?;
+            see(t, &engine.get(&outputs[0][metrics_at])?);
+            outputs.iter_mut().for_each(|replica| replica.truncate(state_size));
+            state = outputs;
+        }
+        Ok(state.swap_remove(0))
+    }
+
     fn spec(&self, optimizer: &OptimizerConfig) -> StepSpec {
-        let (rows, sequence_length, predictions) = self.case.batch_form();
+        let (_, sequence_length, predictions) = self.case.batch_form();
         StepSpec {
             model: self.case.config.clone(),
             optimizer: optimizer.clone(),
@@ -201,7 +182,7 @@ impl<E: Engine> Verification<'_, E> {
             sequence_length,
             predictions,
             sequences_per_row: 1,
-            rows: rows / self.engine.replicas(),
+            rows: self.rows(),
             micro_batches: self.options.micro_batches,
             replicas: self.engine.replicas(),
             dropout: false,
@@ -247,15 +228,15 @@ impl<E: Engine> Verification<'_, E> {
         learning_rate: f64,
         replica: usize,
     ) -> Result<Vec<E::Array>> {
-        let rows = self.case.batch_form().0 / self.engine.replicas();
+        let rows = self.rows();
         let mut arrays = Vec::new();
         for value in program.inputs.iter().filter(|v| !matches!(v.role, Role::Weight | Role::Slot)) {
             let tensor = match value.name.as_str() {
                 "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[learning_rate]),
                 "optimizer_step" => HostTensor::scalar(t as i32 + 1),
                 "first_row" => HostTensor::scalar((replica * rows) as u32),
-                // Nothing is dropped: neither step nor seed is read.
-                "step" | "seed" => HostTensor::zeros(value.shape.clone()),
+                "step" => HostTensor::scalar(t as u32),
+                "seed" => HostTensor::new([2], &SEED),
                 name => {
                     let at = Examples::NAMES.iter().position(|n| *n == name);
                     let whole = at.map(|i| &self.case.batches[t][i]);
@@ -284,12 +265,7 @@ struct Worst {
 impl Worst {
     fn see(&mut self, row: &Row, metrics: &[f64], batch: &[HostTensor; 7]) {
         let found = |name: &str| METRICS.iter().position(|m| *m == name).map_or(f64::NAN, |i| metrics[i]);
-        // `f64::max` would forget a NaN.
-        let larger = |worst: &mut f64, error: f64| {
-            if error.is_nan() || error > *worst {
-                *worst = error;
-            }
-        };
+        let larger = |worst: &mut f64, error: f64| *worst = worse(*worst, error);
         larger(&mut self.loss, (found("loss") - row.loss).abs());
         larger(&mut self.mlm_loss, (found("mlm_loss") - row.mlm_loss).abs());
         larger(&mut self.nsp_loss, (found("nsp_loss") - row.nsp_loss).abs());
@@ -300,33 +276,24 @@ impl Worst {
 
     fn checks(&self, group: &str, tolerances: &Tolerances) -> Vec<Check> {
         vec![
-            Check::new(group, "loss", self.loss, tolerances.loss),
-            Check::new(group, "mlm_loss", self.mlm_loss, tolerances.loss),
-            Check::new(group, "nsp_loss", self.nsp_loss, tolerances.loss),
+            Check::new(Quantity::Loss, group, "loss", self.loss, tolerances.loss),
+            Check::new(Quantity::Loss, group, "mlm_loss", self.mlm_loss, tolerances.loss),
+            Check::new(Quantity::Loss, group, "nsp_loss", self.nsp_loss, tolerances.loss),
             // Two logits may be equal but for rounding: one prediction may tip over.
-            Check::new(group, "mlm_accuracy", self.mlm_accuracy, self.one_prediction * 1.001),
-            Check::new(group, "grad_norm", self.grad_norm, tolerances.gradient_norm),
+            Check::new(Quantity::Accuracy, group, "mlm_accuracy", self.mlm_accuracy, self.one_prediction * 1.001),
+            Check::new(Quantity::GradientNorm, group, "grad_norm", self.grad_norm, tolerances.gradient_norm),
         ]
     }
 }
 
-/// `rows` rows of `tensor` from row `start`.
+/// `rows` rows of `tensor` from row `start`; behind its last one, rows of zeros: no token, no prediction.
 fn rows_of(tensor: &HostTensor, start: usize, rows: usize) -> HostTensor {
     let mut shape: Shape = tensor.shape().clone();
     let row_bytes = tensor.bytes().len() / shape.dims[0];
+    let mut bytes: Vec<u8> = tensor.bytes().iter().skip(start * row_bytes).take(rows * row_bytes).copied().collect();
+    bytes.resize(rows * row_bytes, 0);
     shape.dims[0] = rows;
-    let bytes = tensor.bytes()[start * row_bytes..(start + rows) * row_bytes].to_vec();
     HostTensor::from_bytes(shape, bytes).expect("whole rows")
-}
-
-/// ‖found − expected‖. `found` may have padded vocabulary rows behind the expected elements, which must be zero.
-fn distance(found: &[f64], expected: &[f64]) -> f64 {
-    let differences = found.iter().zip(expected).map(|(f, e)| f - e);
-    differences.chain(found.iter().skip(expected.len()).copied()).map(|d| d * d).sum::<f64>().sqrt()
-}
-
-fn length(x: &[f64]) -> f64 {
-    x.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]
@@ -335,8 +302,7 @@ mod tests {
     use crate::shape::DType;
 
     #[test]
-    fn not_a_number_is_a_miss_and_is_not_forgotten() {
-        assert!(!Check::new("forward", "x", f64::NAN, 1.0).ok);
+    fn a_step_without_a_number_is_not_forgotten() {
         let row = Row { lr: 0.1, loss: 1.0, mlm_loss: 1.0, nsp_loss: 0.0, mlm_accuracy: 0.0, grad_norm: 1.0 };
         let batch: [HostTensor; 7] = std::array::from_fn(|_| HostTensor::zeros(Shape::new(DType::F32, [1, 1])));
         let mut worst = Worst::default();
@@ -346,8 +312,10 @@ mod tests {
     }
 
     #[test]
-    fn padded_rows_must_be_zero() {
-        assert_eq!(distance(&[1.0, 2.0, 0.0], &[1.0, 2.0]), 0.0);
-        assert_eq!(distance(&[1.0, 2.0, 3.0], &[1.0, 2.0]), 3.0);
+    fn rows_behind_the_last_are_padding() {
+        let tensor = HostTensor::new([3, 2], &[1i32, 2, 3, 4, 5, 6]);
+        assert_eq!(rows_of(&tensor, 1, 1), HostTensor::new([1, 2], &[3i32, 4]));
+        assert_eq!(rows_of(&tensor, 2, 2), HostTensor::new([2, 2], &[5i32, 6, 0, 0]));
+        assert_eq!(rows_of(&tensor, 4, 1), HostTensor::new([1, 2], &[0i32, 0]));
     }
 }

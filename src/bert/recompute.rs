@@ -1,0 +1,51 @@
+//! Activation checkpointing by named policy.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::ConfigError;
+
+/// Which activations the backward pass computes again instead of keeping them; see [`crate::graph::Graph::recomputed`].
+/// Losses and gradients do not depend on it. Dropout masks are computed again under every policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// None: all are kept.
+    #[default]
+    None,
+    /// The attention probabilities, at the cost of one matrix product a layer: nothing of size S² is kept.
+    Attention,
+    /// All inside an encoder layer, at the cost of a second forward pass: only the layers' inputs are kept.
+    Layer,
+}
+
+impl Recompute {
+    pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Attention, Recompute::Layer];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Recompute::None => "none",
+            Recompute::Attention => "attention",
+            Recompute::Layer => "layer",
+        }
+    }
+}
+
+impl fmt::Display for Recompute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Recompute {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        Recompute::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
+            let names = Recompute::ALL.map(Recompute::name).join(", ");
+            ConfigError::new("recompute", format!("one of {names}"), format!("{name:?}"))
+        })
+    }
+}
