@@ -278,6 +278,7 @@ fn source(workshop: &Workshop, global_batch: usize) -> Source {
         schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),
         seed: SEED,
         examples: (0..).zip(SHAPES).map(examples).collect(),
+        sequences_per_row: vec![1; SHAPES.len()],
         inputs: vec![Vec::new(); SHAPES.len()],
     }
 }

@@ -18,7 +18,7 @@ use crate::train::progress::quantity;
 
 /// Time one training step: forward, backward and LAMB, compiled and run as training does it.
 ///
-/// The batch is synthetic: full sequences of random tokens. TFLOP/s count what the model needs (a multiply-add is two, the
+/// The batch is synthetic: full rows of random tokens. TFLOP/s count what the model needs (a multiply-add is two, the
 /// backward pass costs two forward passes, the MLM head runs on predicted positions only), not what is recomputed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,9 +38,12 @@ pub struct Bench {
     /// Predicted tokens of a sequence [default: 20 at length 128, 80 at 512, 15.6 % at others]
     #[arg(long)]
     predictions: Option<usize>,
-    /// Sequences of one step on each device
+    /// Rows of one step on each device
     #[arg(long, default_value_t = 8)]
     batch: usize,
+    /// Sequences in each row, of equal lengths
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    sequences_per_row: usize,
     /// Slices that the batch is cut into, one after the other
     #[arg(long, default_value_t = 1)]
     micro_batches: usize,
@@ -90,7 +93,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         },
         sequence_length: args.sequence,
         predictions: args.predictions.unwrap_or((args.sequence * 5 / 32).max(1)),
-        sequences_per_row: 1,
+        sequences_per_row: args.sequences_per_row,
         rows: args.batch,
         micro_batches: args.micro_batches,
         replicas: devices.len(),
@@ -116,9 +119,13 @@ fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
     let [median, shortest, longest] = measured.seconds();
     let rate = |seconds: f64| quantity(measured.sequences as f64 / seconds);
     let flops = measured.flops / median;
+    let rows = match args.sequences_per_row {
+        1 => measured.sequences.to_string(),
+        packed => format!("{} rows of {packed} sequences", measured.sequences / packed),
+    };
     let share = measured.peak_flops.map(|peak| format!(", {:.1} % of peak", 100.0 * flops / peak)).unwrap_or_default();
     let mut lines = vec![
-        format!("BERT-{} {:?}, {} × {} on {devices}", args.model, args.precision, measured.sequences, args.sequence),
+        format!("BERT-{} {:?}, {rows} × {} on {devices}", args.model, args.precision, args.sequence),
         format!(
             "{} sequences/s, median of {} steps (from {} to {}; {median:.4} s a step), {}FLOP/s{share}",
             rate(median),
@@ -156,6 +163,7 @@ fn to_json(args: &Bench, measured: &Measured, devices: &str) -> serde_json::Valu
         "recompute": args.recompute,
         "precision": format!("{:?}", args.precision).to_lowercase(),
         "sequence_length": args.sequence,
+        "sequences_per_row": args.sequences_per_row,
         "batch": measured.sequences,
         "devices": devices,
         "sequences_per_second": rate(median),

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use crate::shape::HostTensor;
 
-/// `rows` examples, row-major. B = rows, S = sequence length, P = predictions.
+/// `rows` rows, row-major. B = rows, S = sequence length, P = slots for predictions of a row. A plain row holds one example, a
+/// packed one up to K, one behind the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     pub rows: usize,
@@ -14,7 +15,7 @@ pub struct Batch {
     pub input_ids: Vec<i32>,
     /// s32[B,S]: 0 for `[CLS] a [SEP]` and for padding, 1 for `b [SEP]`.
     pub token_type_ids: Vec<i32>,
-    /// s32[B,S]: 1 for tokens, 0 for padding.
+    /// s32[B,S]: 1 for tokens, 0 for padding; in packed rows the number of the row's example that a token belongs to, from 1.
     pub attention_mask: Vec<i32>,
     /// s32[B,P]: ascending positions; 0 where there is no prediction.
     pub masked_lm_positions: Vec<i32>,
@@ -24,6 +25,28 @@ pub struct Batch {
     pub masked_lm_weights: Vec<f32>,
     /// s32[B]: 1 if `b` is random (or swapped with `a`), −100 if there is no `b`.
     pub next_sentence_labels: Vec<i32>,
+    /// What only packed rows have.
+    pub packed: Option<PackedRows>,
+}
+
+/// What a [`Batch`] of packed rows has beside the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackedRows {
+    /// K: examples of a row, at most.
+    pub sequences_per_row: usize,
+    /// s32[B,S]: each token's place in its example; 0 for padding.
+    pub position_ids: Vec<i32>,
+    /// s32[B,K]: where in the row each example begins; 0 where there is none.
+    pub cls_positions: Vec<i32>,
+    /// s32[B,K]: each example's number in the global batch; 0 where there is none.
+    pub example_ids: Vec<i32>,
+}
+
+/// One row of [`PackedRows`], to be filled.
+pub(super) struct PackedRow<'a> {
+    pub position_ids: &'a mut [i32],
+    pub cls_positions: &'a mut [i32],
+    pub example_ids: &'a mut [i32],
 }
 
 /// One row of a [`Batch`], to be filled.
@@ -34,7 +57,7 @@ pub(super) struct Row<'a> {
     pub masked_lm_positions: &'a mut [i32],
     pub masked_lm_ids: &'a mut [i32],
     pub masked_lm_weights: &'a mut [f32],
-    pub next_sentence_label: &'a mut i32,
+    pub next_sentence_labels: &'a mut [i32],
 }
 
 impl Batch {
@@ -51,12 +74,14 @@ impl Batch {
             masked_lm_ids: vec![0; rows * max_predictions],
             masked_lm_weights: vec![0.0; rows * max_predictions],
             next_sentence_labels: vec![0; rows],
+            packed: None,
         }
     }
 
     /// The rows, each with its index, for threads to fill side by side.
     pub(super) fn rows_mut(&mut self) -> impl IndexedParallelIterator<Item = Row<'_>> {
         let (s, p) = (self.sequence_length, self.max_predictions);
+        let k = self.next_sentence_labels.len() / self.rows;
         let sequences = self
             .input_ids
             .par_chunks_exact_mut(s)
@@ -67,8 +92,8 @@ impl Batch {
             .par_chunks_exact_mut(p)
             .zip(self.masked_lm_ids.par_chunks_exact_mut(p))
             .zip(self.masked_lm_weights.par_chunks_exact_mut(p));
-        sequences.zip(predictions).zip(self.next_sentence_labels.par_iter_mut()).map(
-            |((((input_ids, token_type_ids), attention_mask), predictions), next_sentence_label)| {
+        sequences.zip(predictions).zip(self.next_sentence_labels.par_chunks_exact_mut(k)).map(
+            |((((input_ids, token_type_ids), attention_mask), predictions), next_sentence_labels)| {
                 let ((masked_lm_positions, masked_lm_ids), masked_lm_weights) = predictions;
                 Row {
                     input_ids,
@@ -77,29 +102,64 @@ impl Batch {
                     masked_lm_positions,
                     masked_lm_ids,
                     masked_lm_weights,
-                    next_sentence_label,
+                    next_sentence_labels,
                 }
             },
         )
     }
 
-    /// The seven tensors by name, in the order in which the training step takes them.
-    pub fn tensors(&self) -> [(&'static str, HostTensor); 7] {
+    /// The tensors by name: seven, and three more of packed rows.
+    pub fn tensors(&self) -> Vec<(&'static str, HostTensor)> {
         let sequence = [self.rows, self.sequence_length];
         let predictions = [self.rows, self.max_predictions];
-        [
+        let labels = match &self.packed {
+            None => HostTensor::new([self.rows], &self.next_sentence_labels),
+            Some(packed) => HostTensor::new([self.rows, packed.sequences_per_row], &self.next_sentence_labels),
+        };
+        let mut tensors = vec![
             ("input_ids", HostTensor::new(sequence, &self.input_ids)),
             ("token_type_ids", HostTensor::new(sequence, &self.token_type_ids)),
             ("attention_mask", HostTensor::new(sequence, &self.attention_mask)),
             ("masked_lm_positions", HostTensor::new(predictions, &self.masked_lm_positions)),
             ("masked_lm_ids", HostTensor::new(predictions, &self.masked_lm_ids)),
             ("masked_lm_weights", HostTensor::new(predictions, &self.masked_lm_weights)),
-            ("next_sentence_labels", HostTensor::new([self.rows], &self.next_sentence_labels)),
-        ]
+            ("next_sentence_labels", labels),
+        ];
+        if let Some(packed) = &self.packed {
+            let sequences = [self.rows, packed.sequences_per_row];
+            tensors.extend([
+                ("position_ids", HostTensor::new(sequence, &packed.position_ids)),
+                ("cls_positions", HostTensor::new(sequences, &packed.cls_positions)),
+                ("example_ids", HostTensor::new(sequences, &packed.example_ids)),
+            ]);
+        }
+        tensors
     }
 
     /// Tokens that are not padding.
     pub fn real_tokens(&self) -> usize {
-        self.attention_mask.iter().filter(|&&x| x == 1).count()
+        self.attention_mask.iter().filter(|&&x| x > 0).count()
+    }
+}
+
+impl PackedRows {
+    /// Rows without an example.
+    pub(super) fn blank(rows: usize, sequence_length: usize, sequences_per_row: usize) -> Self {
+        PackedRows {
+            sequences_per_row,
+            position_ids: vec![0; rows * sequence_length],
+            cls_positions: vec![0; rows * sequences_per_row],
+            example_ids: vec![0; rows * sequences_per_row],
+        }
+    }
+
+    /// The rows, for threads to fill side by side.
+    pub(super) fn rows_mut(&mut self, sequence_length: usize) -> impl IndexedParallelIterator<Item = PackedRow<'_>> {
+        let k = self.sequences_per_row;
+        let sequences = self.cls_positions.par_chunks_exact_mut(k).zip(self.example_ids.par_chunks_exact_mut(k));
+        self.position_ids
+            .par_chunks_exact_mut(sequence_length)
+            .zip(sequences)
+            .map(|(position_ids, (cls_positions, example_ids))| PackedRow { position_ids, cls_positions, example_ids })
     }
 }

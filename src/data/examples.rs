@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::batch::{Batch, Row};
+use super::batch::{Batch, PackedRow, PackedRows, Row};
 use super::epochs::{Epoch, Epochs};
 use super::error::{DataError, Result};
 use super::example_config::ExampleConfig;
 use super::mask::{Masker, Targets};
+use super::packing::{Packing, Placed, predictions_of_row};
 use super::prepared::{Prepared, Split};
 use super::text::Text;
 
@@ -133,6 +134,39 @@ impl Examples {
         Ok(batch)
     }
 
+    /// Examples `first..first + count`, packed into rows of up to `sequences_per_row`: the rows of the replicas `replicas`
+    /// out of `of`, each replica's in a block with room for `count / of` rows, what is not needed being padding. The layout
+    /// is that of all `count`, whoever asks; its rows are dealt to the replicas in turn.
+    ///
+    /// # Errors
+    /// As [`Examples::batch`].
+    ///
+    /// # Panics
+    /// If `count` is no multiple of `of`.
+    pub fn packed_batch(
+        &self,
+        first: u64,
+        count: usize,
+        sequences_per_row: usize,
+        replicas: Range<usize>,
+        of: usize,
+    ) -> Result<Batch> {
+        assert!(count.is_multiple_of(of), "{count} examples for {of} replicas");
+        let window = self.window(first, count);
+        let packing = window.packing(sequences_per_row);
+        let (length, room) = (self.config().sequence_length, count / of);
+        let (rows, pad) = (replicas.len() * room, self.prepared().vocabulary().special().pad);
+        let mut batch = Batch::blank(rows, length, predictions_of_row(self.config(), sequences_per_row), pad);
+        let mut packed = PackedRows::blank(rows, length, sequences_per_row);
+        batch.next_sentence_labels = vec![0; rows * sequences_per_row];
+        batch.rows_mut().zip(packed.rows_mut(length)).enumerate().try_for_each(|(at, (slots, packed))| {
+            let row = (at % room) * of + replicas.start + at / room;
+            packing.rows().get(row).map_or(Ok(()), |row| window.write_row(row, slots, packed))
+        })?;
+        batch.packed = Some(packed);
+        Ok(batch)
+    }
+
     /// Example `number`, as a row of a batch would hold it.
     ///
     /// # Errors
@@ -214,9 +248,39 @@ impl Window<'_> {
                 slots.masked_lm_ids[i] = id as i32;
                 slots.masked_lm_weights[i] = 1.0;
             }
-            *slots.next_sentence_label = text.label;
+            slots.next_sentence_labels[0] = text.label;
             Ok(())
         })
+    }
+
+    /// How all examples of the window are laid into rows of up to `sequences_per_row`.
+    pub fn packing(&self, sequences_per_row: usize) -> Packing {
+        let lengths: Vec<usize> = (0..self.len()).into_par_iter().map(|i| self.length(i)).collect();
+        Packing::new(&lengths, self.examples.config().sequence_length, sequences_per_row)
+    }
+
+    /// Writes the examples of a packed row into `slots` and `packed`, which hold padding.
+    fn write_row(&self, row: &[Placed], slots: Row<'_>, packed: PackedRow<'_>) -> Result<()> {
+        let mut predicted = 0;
+        for (k, &Placed { example, start, length }) in row.iter().enumerate() {
+            let positions = start..start + length;
+            let of_example = Row {
+                input_ids: &mut slots.input_ids[positions.clone()],
+                token_type_ids: &mut slots.token_type_ids[positions.clone()],
+                attention_mask: &mut slots.attention_mask[positions.clone()],
+                masked_lm_positions: &mut slots.masked_lm_positions[predicted..],
+                masked_lm_ids: &mut slots.masked_lm_ids[predicted..],
+                masked_lm_weights: &mut slots.masked_lm_weights[predicted..],
+                next_sentence_labels: &mut slots.next_sentence_labels[k..=k],
+            };
+            self.write(example, of_example, start)?;
+            slots.attention_mask[positions.clone()].fill(k as i32 + 1);
+            packed.position_ids[positions].iter_mut().zip(0..).for_each(|(id, place)| *id = place);
+            packed.cls_positions[k] = start as i32;
+            packed.example_ids[k] = example as i32;
+            predicted += slots.masked_lm_weights[predicted..].iter().take_while(|&&weight| weight > 0.0).count();
+        }
+        Ok(())
     }
 
     /// Epoch of example `i` of the window, and its index there.

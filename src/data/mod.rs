@@ -22,6 +22,7 @@ mod examples;
 mod full_sentences;
 mod mask;
 mod order;
+mod packing;
 mod pairs;
 mod prepare;
 mod prepared;
@@ -38,7 +39,7 @@ mod vocabulary_trainer;
 mod wordpiece;
 
 pub use baseline::{unigram_baseline, unigram_loss};
-pub use batch::Batch;
+pub use batch::{Batch, PackedRows};
 pub use corpus::{
     Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, Source, SourcePath, TextBatch, Tolerance,
     find_inputs, find_sources, read_text,
@@ -48,6 +49,7 @@ pub use example_config::{ExampleConfig, Masking, Mode};
 pub use examples::{Example, Examples, Window};
 pub use mask::{MaskConfig, Masker, SpanMask, Targets, number_to_predict};
 pub use order::Order;
+pub use packing::{Packing, Placed, predictions_of_row};
 pub use prepare::{Outcome, Preparation, Stage, prepare};
 pub use prepared::{
     Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, ShardEntry, SourceEntry, Split,

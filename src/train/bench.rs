@@ -11,7 +11,7 @@ use super::flops::{peak_flops, training_flops};
 use super::state::{StateLayout, TrainState};
 use super::step::{StepSpec, TrainStep};
 use crate::bert::Precision;
-use crate::data::Batch;
+use crate::data::{Batch, PackedRows};
 use crate::pjrt::{Buffer, CompiledMemoryStats, HostTransfer};
 use crate::rng::Key;
 
@@ -100,13 +100,16 @@ pub fn measure(
             begin = Instant::now();
         }
     }
-    let sequences = spec.rows * spec.replicas;
+    // Rows are full: as many sequences as they may hold, of equal lengths.
+    let per_row = spec.sequences_per_row;
+    let sequences = spec.rows * spec.replicas * per_row;
+    let of_sequence = training_flops(&spec.model, spec.sequence_length / per_row, spec.predictions / per_row);
     let kind = devices.devices[0].kind();
     Ok(Measured {
         steps: durations.split_off(WARM_UP),
         times: step.times,
         sequences,
-        flops: sequences as f64 * training_flops(&spec.model, spec.sequence_length, spec.predictions),
+        flops: sequences as f64 * of_sequence,
         peak_flops: (spec.precision == Precision::Bf16)
             .then(|| peak_flops(kind))
             .flatten()
@@ -118,10 +121,19 @@ pub fn measure(
     })
 }
 
-/// Full rows of random tokens.
+/// Full rows of random tokens, each of [`StepSpec::sequences_per_row`] sequences of equal length.
 fn synthetic(spec: &StepSpec) -> Batch {
     let rows = spec.rows * spec.replicas;
-    let (length, predictions) = (spec.sequence_length, spec.predictions);
+    let (length, predictions, per_row) = (spec.sequence_length, spec.predictions, spec.sequences_per_row);
+    let of_sequence = length / per_row;
+    // What a quotient leaves belongs to the last sequence of the row.
+    let sequence = |position: usize| (position / of_sequence).min(per_row - 1);
+    let packed = || PackedRows {
+        sequences_per_row: per_row,
+        position_ids: (0..rows * length).map(|i| (i % length - sequence(i % length) * of_sequence) as i32).collect(),
+        cls_positions: (0..rows * per_row).map(|i| (i % per_row * of_sequence) as i32).collect(),
+        example_ids: (0..rows * per_row).map(|i| i as i32).collect(),
+    };
     let mut stream = Key::new(2).stream();
     let mut tokens = |n: usize| -> Vec<i32> {
         // Not the special tokens, if the vocabulary has others.
@@ -133,12 +145,13 @@ fn synthetic(spec: &StepSpec) -> Batch {
         sequence_length: length,
         max_predictions: predictions,
         input_ids: tokens(rows * length),
-        token_type_ids: (0..rows * length).map(|i| (i % length >= length / 2) as i32).collect(),
-        attention_mask: vec![1; rows * length],
+        token_type_ids: (0..rows * length).map(|i| (i % of_sequence >= of_sequence / 2) as i32).collect(),
+        attention_mask: (0..rows * length).map(|i| sequence(i % length) as i32 + 1).collect(),
         masked_lm_positions: (0..rows * predictions).map(|i| (i % predictions * length / predictions) as i32).collect(),
         masked_lm_ids: tokens(rows * predictions),
         masked_lm_weights: vec![1.0; rows * predictions],
-        next_sentence_labels: (0..rows).map(|i| (i % 2) as i32).collect(),
+        next_sentence_labels: (0..rows * per_row).map(|i| (i % 2) as i32).collect(),
+        packed: (per_row > 1).then(packed),
     }
 }
 

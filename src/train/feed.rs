@@ -45,6 +45,8 @@ pub struct Source {
     pub seed: u64,
     /// The examples of each phase.
     pub examples: Vec<Arc<Examples>>,
+    /// How many of them a row holds at most, in each phase: 1 for plain rows.
+    pub sequences_per_row: Vec<usize>,
     /// What each phase's step takes beside weights and slots.
     pub inputs: Vec<Vec<Value>>,
 }
@@ -57,20 +59,44 @@ pub struct Fed {
     pub plan: StepPlan,
     /// `[device][input]`, in the order of the step's inputs behind weights and slots.
     pub buffers: Vec<Vec<Buffer>>,
-    /// Share of this host's positions that hold no token.
+    /// Share of the positions that this host's devices compute that hold no token.
     pub padding: f64,
+    /// Positions that all devices compute, padding included.
+    pub positions: usize,
 }
 
+/// Examples of a phase that are laid into rows to see how many rows examples take.
+const SURVEYED: usize = 4096;
+
 impl Source {
+    /// Rows that a sequence of phase `phase` takes, by its first [`SURVEYED`]: 1 if rows are plain, less if they are packed.
+    pub fn rows_per_sequence(&self, phase: usize) -> f64 {
+        let most = self.sequences_per_row[phase];
+        if most == 1 {
+            return 1.0;
+        }
+        let sequences = SURVEYED.min(self.schedule.phases()[phase].global_batch);
+        self.examples[phase].window(0, sequences).packing(most).rows().len() as f64 / sequences as f64
+    }
+
     /// A host's rows of the batch of step `step`: a pure function, so that the hosts need not talk to each other to make
     /// one batch together.
     ///
     /// # Errors
     /// If the schedule has no such step, or a shard cannot be read any more.
     pub fn batch(&self, step: u64, share: Share) -> anyhow::Result<Batch> {
-        let plan = self.schedule.at(step)?;
-        let rows = share.rows(plan.global_batch);
-        Ok(self.examples[plan.phase].batch(plan.first_example + rows.start as u64, rows.len())?)
+        let StepPlan { phase, first_example, global_batch, .. } = self.schedule.at(step)?;
+        let examples = &self.examples[phase];
+        Ok(match self.sequences_per_row[phase] {
+            1 => {
+                let rows = share.rows(global_batch);
+                examples.batch(first_example + rows.start as u64, rows.len())?
+            }
+            most => {
+                let replicas = share.first..share.first + share.count;
+                examples.packed_batch(first_example, global_batch, most, replicas, share.of)?
+            }
+        })
     }
 
     /// Makes the inputs of step `step`.
@@ -79,13 +105,23 @@ impl Source {
         let batch = self.batch(step, share)?;
         let scalars = Scalars::of(&plan, step, self.seed, share.rows(plan.global_batch).start);
         let buffers = send(client, devices, &self.inputs[plan.phase], &batch, &scalars)?;
-        Ok(Fed {
-            step,
-            plan,
-            buffers,
-            padding: 1.0 - batch.real_tokens() as f64 / (batch.rows * batch.sequence_length) as f64,
-        })
+        let of_replica = rows_taken(&batch, plan.micro_batch, share.count) * batch.sequence_length;
+        let padding = 1.0 - batch.real_tokens() as f64 / (share.count * of_replica) as f64;
+        Ok(Fed { step, plan, buffers, padding, positions: share.of * of_replica })
     }
+}
+
+/// Rows that each of `replicas` computes: all of plain ones, and whole micro-batches of packed ones up to the last that holds
+/// a token on any replica.
+fn rows_taken(batch: &Batch, micro_batch: usize, replicas: usize) -> usize {
+    let rows = batch.rows / replicas;
+    if batch.packed.is_none() {
+        return rows;
+    }
+    let is_filled = |row: &[i32]| row[0] > 0;
+    let filled = |block: &[i32]| block.chunks(batch.sequence_length).rposition(is_filled).map_or(0, |last| last + 1);
+    let blocks = batch.attention_mask.chunks(rows * batch.sequence_length);
+    blocks.map(filled).max().unwrap_or(0).next_multiple_of(micro_batch)
 }
 
 /// A source of batches, running ahead.

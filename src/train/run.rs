@@ -148,8 +148,8 @@ impl Run {
         }
     }
 
-    /// The settings that decide what the steps do, by the names of the run file. How a batch is cut into micro-batches is
-    /// not among them.
+    /// The settings that decide what the steps do, by the names of the run file. How a batch is laid into rows and cut into
+    /// micro-batches is not among them.
     pub fn settings(&self) -> Value {
         let phases: Vec<Value> = self
             .schedule
@@ -159,6 +159,7 @@ impl Run {
                 let mut phase = json!(phase);
                 if let Some(phase) = phase.as_object_mut() {
                     phase.remove("micro_batch");
+                    phase.remove("sequences_per_row");
                 }
                 phase
             })
@@ -227,9 +228,9 @@ impl Run {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arithmetic {
     pub sequences: u64,
-    /// Positions, whether they hold a token or padding.
+    /// Positions of plain rows, whether they hold a token or padding; packed rows have fewer.
     pub tokens: u64,
-    /// Floating-point operations by [`training_flops`].
+    /// Floating-point operations by [`training_flops`], of plain rows too.
     pub flops: f64,
 }
 

@@ -16,7 +16,7 @@ use super::interrupt::Interrupt;
 use super::metrics::MetricsLog;
 use super::plan::saved::SavedSteps;
 use super::preflight;
-use super::progress::{Progress, Report, duration};
+use super::progress::{PhaseWork, Progress, Report, duration};
 use super::run::Run;
 use super::start::{Start, data_fingerprint};
 use super::state::{StateLayout, TrainState};
@@ -24,7 +24,7 @@ use super::step::{METRICS, StepSpec, TrainStep};
 use super::summary::Summary;
 use super::uploader::Uploader;
 use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
-use crate::data::{Prepared, Split};
+use crate::data::{Prepared, Split, predictions_of_row};
 use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::schedule::StepPlan;
@@ -80,6 +80,7 @@ struct Running {
     plan: StepPlan,
     waited: Duration,
     padding: f64,
+    positions: usize,
     /// Whether any host is to stop.
     stop: Option<Vote>,
     metrics: HostTransfer,
@@ -140,11 +141,12 @@ impl Trainer {
             schedule: run.schedule.clone(),
             seed: run.seed,
             examples,
+            sequences_per_row: specs.iter().map(|spec| spec.sequences_per_row).collect(),
             inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
         };
         let open_log = || MetricsLog::open(run.checkpoint.directory.local(), done);
         let log = hosts.together(hosts.leads().then(open_log).transpose())?;
-        let progress = Progress::new(run.work(), done, hosts.leads());
+        let progress = Progress::new(work(&run, &source, hosts.leads()), done, hosts.leads());
         let summary = Summary::new(&run, compiled);
         let uploader = if hosts.leads() { Uploader::new(&run.checkpoint)? } else { None };
         let (last_end, last_metrics) = (Instant::now(), serde_json::Map::new());
@@ -273,6 +275,7 @@ impl Trainer {
             plan: fed.plan,
             waited,
             padding: fed.padding,
+            positions: fed.positions,
             stop: self.hosts.ask(stop)?,
             metrics: report("metrics")?,
             trust_ratios: report("trust_ratios")?,
@@ -282,7 +285,7 @@ impl Trainer {
 
     /// Waits for a step and tells what it reports.
     fn read(&mut self, running: Running) -> anyhow::Result<()> {
-        let Running { step, plan, waited, padding, .. } = running;
+        let Running { step, plan, waited, padding, positions, .. } = running;
         let failed = || format!("step {} failed on the device", step + 1);
         let metrics = running.metrics.wait().with_context(failed)?.to_f64();
         let trust_ratios = running.trust_ratios.wait().with_context(failed)?.to_f64();
@@ -296,7 +299,6 @@ impl Trainer {
         let epochs = self.source.examples[plan.phase].epochs_covered(behind);
         let value = |name: &str| METRICS.iter().position(|metric| *metric == name).map_or(f64::NAN, |at| metrics[at]);
         let seconds = elapsed.as_secs_f64();
-        let tokens = plan.global_batch * plan.sequence_length;
         let mut scalars: Vec<(&str, f64)> = METRICS.iter().copied().zip(metrics.iter().copied()).collect();
         // Single segments have no second one to predict.
         scalars.retain(|(name, _)| self.run.data.mode.is_pair() || !name.starts_with("nsp_"));
@@ -305,7 +307,7 @@ impl Trainer {
             ("phase", (plan.phase + 1) as f64),
             ("epoch", epochs),
             ("sequences_per_second", plan.global_batch as f64 / seconds),
-            ("tokens_per_second", tokens as f64 / seconds),
+            ("tokens_per_second", positions as f64 / seconds),
             ("padding", padding),
             ("waiting_for_data", (waited.as_secs_f64() / seconds).min(1.0)),
         ]);
@@ -320,7 +322,7 @@ impl Trainer {
             loss: value("loss"),
             mlm_accuracy: value("mlm_accuracy"),
             sequences: plan.global_batch,
-            tokens,
+            tokens: positions,
             elapsed,
             waited,
             epochs,
@@ -491,21 +493,37 @@ impl Trainer {
     }
 }
 
+/// The phases as the progress display weighs them: where sequences share rows, there are fewer rows to compute; how many
+/// share one is told if `say`.
+fn work(run: &Run, source: &Source, say: bool) -> Vec<PhaseWork> {
+    let mut work = run.work();
+    for (phase, (work, most)) in work.iter_mut().zip(&source.sequences_per_row).enumerate() {
+        let rows = source.rows_per_sequence(phase);
+        work.flops_a_step *= rows;
+        if say && *most > 1 {
+            note(format_args!("phase {}: up to {most} sequences share a row, {:.2} on average", phase + 1, 1.0 / rows));
+        }
+    }
+    work
+}
+
 /// What phase `phase`'s step depends on, with `replicas` devices.
 ///
 /// # Errors
 /// If the batch does not divide.
 pub fn step_spec(run: &Run, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
     let shape = &run.schedule.phases()[phase];
+    let micro_batches = shape.micro_batches(replicas)?;
+    let sequences_per_row = shape.sequences_per_row(micro_batches);
     Ok(StepSpec {
         model: run.model.clone(),
         optimizer: run.optimizer.clone(),
         precision: run.precision,
         sequence_length: shape.sequence_length,
-        predictions: shape.predictions,
-        sequences_per_row: 1,
+        predictions: predictions_of_row(&run.examples(phase), sequences_per_row),
+        sequences_per_row,
         rows: shape.global_batch / replicas,
-        micro_batches: shape.micro_batches(replicas)?,
+        micro_batches,
         replicas,
         dropout: true,
         recompute: run.recompute,
