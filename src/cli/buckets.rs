@@ -119,11 +119,12 @@ fn fetch_step(remote: &RemoteRun, step: u64) -> anyhow::Result<PathBuf> {
 }
 
 /// Sees to a run in a bucket before it begins: one that is to start there must find nothing, one that is to be resumed has
-/// its newest whole checkpoint here afterwards, unless a newer one is here already.
+/// its newest whole checkpoint here afterwards. The host that `leads` also sends what is here and not there, and passes over
+/// damaged checkpoints; the others change nothing in the bucket.
 ///
 /// # Errors
 /// If there is a run already and `resume` was not asked for; if every checkpoint is damaged or cannot be fetched.
-pub fn fetch_run(settings: &CheckpointSettings, resume: bool) -> anyhow::Result<()> {
+pub fn fetch_run(settings: &CheckpointSettings, resume: bool, leads: bool) -> anyhow::Result<()> {
     let Some(address) = settings.directory.address() else { return Ok(()) };
     let remote = RemoteRun::open(address, settings.directory.local())?;
     let steps = remote.steps()?;
@@ -132,7 +133,7 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool) -> anyhow::Result<
         "{address} holds a run already; add --resume to go on with it, or set another [checkpoint] directory \
          (--set checkpoint.directory=…) to start anew"
     );
-    if resume && remote.is_ahead_of(&steps)? {
+    if resume && leads && remote.is_ahead_of(&steps)? {
         note(format_args!("sending what an earlier run could not send to {address}"));
         let Mirrored { sent, notes } = remote.mirror(settings.keep, METRICS_FILE, &|_| ())?;
         notes.iter().for_each(note);
@@ -143,7 +144,7 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool) -> anyhow::Result<
     for &step in steps.iter().rev() {
         match fetch_step(&remote, step) {
             Ok(_) => return Ok(remote.fetch_journal(METRICS_FILE)?),
-            Err(error) if is_damage(&error) => {
+            Err(error) if leads && is_damage(&error) => {
                 note(format_args!("passed over: {error:#}"));
                 note(remote.set_aside_damaged(step)?);
                 newest_error.get_or_insert(error);

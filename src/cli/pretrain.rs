@@ -113,6 +113,10 @@ fn train(
     if session.is_none() && hosts.len() > 1 {
         hosts.agree("run", &run_facts(&run, &prepared)?)?;
     }
+    // The leading host first: it sends what an earlier run could not, and the others fetch that.
+    let bring = || fetch_run(&run.checkpoint, args.resume, hosts.leads()).context("[checkpoint] directory");
+    hosts.together(if hosts.leads() { bring() } else { Ok(()) })?;
+    hosts.together(if hosts.leads() { Ok(()) } else { bring() })?;
     // The lock is held to the end. It is taken before the newest checkpoint is looked for, which another run may be about
     // to replace.
     let (_lock, start, notes) = hosts.together(find_start(args, &run, &prepared, hosts.leads()))?;
@@ -165,7 +169,6 @@ fn find_start(
     leads: bool,
 ) -> anyhow::Result<(Option<RunLock>, Start, Vec<String>)> {
     let directory = run.checkpoint.directory.local();
-    fetch_run(&run.checkpoint, args.resume).context("[checkpoint] directory")?;
     let lock = leads.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?;
     let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
     let vocabulary = prepared.vocabulary().len();

@@ -20,8 +20,11 @@ pub type Facts = BTreeMap<String, Value>;
 /// If the program's own file cannot be read.
 pub fn run_facts(run: &Run, prepared: &Prepared) -> anyhow::Result<Facts> {
     let mut table: toml::Table = toml::from_str(&run.text).context("the run file in force is no TOML")?;
-    if let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) {
-        data.remove("path");
+    // Where a host keeps things is its own affair.
+    for (name, key) in [("data", "path"), ("data", "cache"), ("checkpoint", "cache")] {
+        if let Some(place) = table.get_mut(name).and_then(toml::Value::as_table_mut) {
+            place.remove(key);
+        }
     }
     let program = std::env::current_exe().and_then(std::fs::read).context("cannot read this program's own file")?;
     let program = format!("lambert {}, sha256 {}", env!("CARGO_PKG_VERSION"), sha256_hex(&program));
