@@ -51,7 +51,7 @@ def fetch(directory: Path) -> None:
 def expected(dump: bytes) -> dict[str, int]:
     """What the pages of a dump are, by their kind."""
     counts = dict(documents=0, redirects=0, disambiguations=0, other_pages=0)
-    for page in ElementTree.fromstring(dump).iter("{*}page"):
+    for page in ElementTree.fromstring(dump).findall("{*}page"):
         text = page.findtext("{*}revision/{*}text") or ""
         if page.findtext("{*}ns") != "0":
             counts["other_pages"] += 1
