@@ -1,17 +1,15 @@
-//! How fast text becomes tokens, beside the `tokenizers` crate on the same text and threads, and how fast tokens become
-//! batches. The text is random words, or, for numbers worth quoting, the files of `LAMBERT_BENCH_TEXT`.
+//! How fast tokens become batches. The text is random words, or, for numbers worth quoting, the files of
+//! `LAMBERT_BENCH_TEXT`. How fast text becomes tokens, `tokens.rs` measures.
 
-use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lambert::data::{
-    ExampleConfig, Examples, Preparation, PrepareOptions, Prepared, ReadOptions, Split, Tokenizer, VocabularyOptions,
-    WordRules, find_inputs, prepare, read_text, sentences, train_vocabulary,
+    ExampleConfig, Examples, Preparation, PrepareOptions, Prepared, Split, Tokenizer, VocabularyOptions, WordRules,
+    find_inputs, prepare, train_vocabulary,
 };
 use lambert::rng::Key;
-use rayon::prelude::*;
 
 /// Documents of random words, some of which are frequent.
 fn random_text(path: &Path) {
@@ -48,44 +46,9 @@ fn data(criterion: &mut Criterion) {
     let tokenizer = Tokenizer::new(vocabulary, WordRules { lowercase: true });
     let options = PrepareOptions::default();
     let out = directory.path().join("prepared");
-    let run = || {
-        let preparation =
-            Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: &out, force: true };
-        prepare(&preparation, &|_, _| ()).expect("the text is long enough")
-    };
-    run();
+    let preparation = Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: &out, force: true };
+    prepare(&preparation, &|_, _| ()).expect("the text is long enough");
     let prepared = Arc::new(Prepared::open(&out).expect("it was just made"));
-    let tokens = prepared.manifest().train.tokens + prepared.manifest().held_out.tokens;
-
-    let mut group = criterion.benchmark_group("tokens");
-    group.sample_size(10).throughput(Throughput::Elements(tokens));
-    group.bench_function("prepare", |bench| {
-        bench.iter(|| {
-            std::fs::remove_dir_all(&out).expect("it is ours");
-            run()
-        })
-    });
-    let mut lines = Vec::new();
-    let mut sink = |batch: lambert::data::TextBatch| {
-        lines.extend(batch.text.lines().flat_map(sentences).map(str::to_owned));
-        true
-    };
-    read_text(&inputs, &ReadOptions::default(), &|_| (), &mut sink).expect("the text is there");
-    group.bench_function("encode", |bench| {
-        bench.iter(|| {
-            lines.par_iter().for_each(|line| {
-                let mut ids = Vec::new();
-                tokenizer.encode(line, &mut ids).expect("text can be tokenized");
-                black_box(ids);
-            })
-        })
-    });
-    let reference = tokenizers::Tokenizer::from_bytes(&tokenizer.files()[0].1).expect("our own file");
-    group.bench_function("encode_fast of the tokenizers crate", |bench| {
-        bench.iter(|| lines.par_iter().for_each(|line| drop(black_box(reference.encode_fast(line.as_str(), false)))))
-    });
-    group.finish();
-
     let mut group = criterion.benchmark_group("sequences");
     let rows = 4096;
     group.sample_size(10).throughput(Throughput::Elements(rows as u64));

@@ -71,9 +71,9 @@ fn damaged_data_is_refused_before_a_step_is_compiled() {
     damaged(
         &|d| {
             let text = std::fs::read_to_string(d.join("prepared.json")).expect("readable");
-            std::fs::write(d.join("prepared.json"), text.replace("\"format\": 1", "\"format\": 9")).expect("writable");
+            std::fs::write(d.join("prepared.json"), text.replace("\"format\": 2", "\"format\": 9")).expect("writable");
         },
-        &["copy/prepared.json: requires format 1, got format 9", again],
+        &["copy/prepared.json: requires format 2, got format 9", again],
     );
     damaged(
         &|d| cut(&d.join("tokenizer/vocab.txt"), 20),
@@ -97,6 +97,8 @@ fn damaged_or_foreign_tokenizers_are_refused() {
     };
     damaged(b"", &["words/vocab.txt: requires the token [PAD]", "lambert tokenizer train"]);
     damaged(b"one\ntwo\n", &["words/vocab.txt: requires the token [PAD]", "got 2 tokens without it"]);
+    let without_mask = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n";
+    damaged(without_mask, &["words/vocab.txt: requires the token [MASK], got 5 tokens without it; name a WordPiece"]);
     damaged(b"[PAD]\n\xff\xfe\n", &["words/vocab.txt: requires UTF-8 text, one token a line"]);
     fails(
         &workshop,

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lambert::data::{
-    Batch, DataError, ExampleConfig, Examples, MANIFEST, Manifest, Masking, Mode, PrepareOptions, Prepared, ReadCounts,
-    SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split, TOKENIZER_DIRECTORY, Text, Vocabulary,
+    Batch, DataError, ExampleConfig, Examples, MANIFEST, MANIFEST_FORMAT, Manifest, Masking, Mode, PrepareOptions,
+    Prepared, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split, TOKENIZER_DIRECTORY,
+    Text, Vocabulary,
 };
 use lambert::rng::Key;
 
@@ -26,7 +27,7 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
     std::fs::create_dir_all(directory.join(TOKENIZER_DIRECTORY)).unwrap();
     std::fs::write(directory.join(TOKENIZER_DIRECTORY).join("vocab.txt"), vocabulary.to_text()).unwrap();
     let mut manifest = Manifest {
-        format: SHARD_FORMAT,
+        format: MANIFEST_FORMAT,
         vocabulary_sha256: vocabulary.sha256().to_owned(),
         vocabulary_size: vocabulary.len(),
         lowercase: true,
@@ -35,6 +36,7 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
         held_out: Default::default(),
         reading: ReadCounts::default(),
         cut_documents: 0,
+        removed: Default::default(),
         inputs: vec![],
         shards: vec![],
     };

@@ -36,19 +36,32 @@ fn names(workshop: &Workshop, directory: &str) -> Vec<String> {
 const NEXT: &str = "bytes, and the disk takes no more";
 
 #[test]
-fn preparing_leaves_nothing_half_written() {
+fn preparing_keeps_what_is_done_apart_and_what_was_there() {
     let workshop = Workshop::new();
     let before = names(&workshop, ".");
-    let output = limited(&workshop, 4, &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more"]);
-    refused(&output, &["train-00000.safetensors: requires", NEXT, "make room"]);
+    let output = limited(
+        &workshop,
+        4,
+        &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"],
+    );
+    refused(&output, &["train-00000.spool: requires", NEXT, "make room"]);
     let output = limited(
         &workshop,
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "data", "--force", "--seed", "5"],
     );
-    refused(&output, &["train-00000.safetensors: requires", NEXT]);
-    assert_eq!(names(&workshop, "."), before);
+    refused(&output, &["train-00000.spool: requires", NEXT]);
+    let with_partial = |more: &[&str]| {
+        let mut names = [before.clone(), more.iter().map(|name| name.to_string()).collect()].concat();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", ".more.partial"]));
     workshop.succeed(&["inspect", "data", "--verify"]);
+    // With room again, the work goes on.
+    workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"]);
+    assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", "more"]));
+    workshop.succeed(&["prepare", "--check", "more"]);
     let output = limited(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
     refused(&output, &["words", NEXT]);
     assert_eq!(names(&workshop, "words"), Vec::<String>::new());

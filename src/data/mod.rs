@@ -14,11 +14,13 @@
 
 mod baseline;
 mod batch;
+mod check;
 mod corpus;
 mod epochs;
 mod error;
 mod example_config;
 mod examples;
+mod filter;
 mod full_sentences;
 mod mask;
 mod order;
@@ -40,6 +42,7 @@ mod wordpiece;
 
 pub use baseline::{unigram_baseline, unigram_loss};
 pub use batch::{Batch, PackedRows};
+pub use check::{Checked, SourceState, check};
 pub use corpus::{
     Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, Source, SourcePath, TextBatch, Tolerance,
     find_inputs, find_sources, read_text,
@@ -47,13 +50,14 @@ pub use corpus::{
 pub use error::{DataError, Result};
 pub use example_config::{ExampleConfig, Masking, Mode};
 pub use examples::{Example, Examples, Window};
+pub use filter::{Filter, RULES, Rule};
 pub use mask::{MaskConfig, Masker, SpanMask, Targets, number_to_predict};
 pub use order::Order;
 pub use packing::{Packing, Placed, predictions_of_row};
-pub use prepare::{Outcome, Preparation, Stage, prepare};
+pub use prepare::{Outcome, Preparation, Progress, Stage, prepare};
 pub use prepared::{
-    Document, Documents, MANIFEST, Manifest, PrepareOptions, Prepared, ShardEntry, SourceEntry, Split,
-    TOKENIZER_DIRECTORY,
+    Deduplication, Document, Documents, MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Prepared, Removed,
+    ShardEntry, SourceEntry, Split, TOKENIZER_DIRECTORY,
 };
 pub use remote::{DataFetch, publish, remote_manifest};
 pub use sentences::sentences;

@@ -3,19 +3,23 @@
 //!
 //! [`Prepared::open`] checks everything but the tokens themselves; [`Prepared::verify`] also reads every byte.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::corpus::{ReadCounts, ReadOptions};
+use super::corpus::{ReadCounts, ReadOptions, Source};
 use super::error::{DataError, Result};
-use super::shard::{Counts, SHARD_FORMAT, sha256_of_file};
+use super::filter::Filter;
+use super::shard::{Counts, sha256_of_file};
 use super::shard_reader::Shard;
 use super::vocabulary::Vocabulary;
 use super::wordpiece::Tokenizer;
 
+/// The version of the manifest's form; another one is refused.
+pub const MANIFEST_FORMAT: u32 = 2;
 /// File name of the manifest.
 pub const MANIFEST: &str = "prepared.json";
 /// Directory of the tokenizer's copy, within a prepared directory.
@@ -25,7 +29,7 @@ pub const TOKENIZER_DIRECTORY: &str = "tokenizer";
 const NAME_PREPARED: &str = "name a directory that `lambert prepare` made";
 
 /// Which documents: those to learn from, or those kept apart to measure on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     Train,
@@ -48,6 +52,34 @@ impl fmt::Display for Split {
     }
 }
 
+/// Which documents are left out because they stood earlier in the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deduplication {
+    /// None.
+    #[default]
+    Keep,
+    /// Equal ones, but for white space at the ends of lines.
+    Exact,
+    /// Nearly equal ones as well, by MinHash signatures.
+    Near,
+}
+
+/// Documents that were left out, and the bytes of their text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removed {
+    pub documents: u64,
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Removed {
+    fn add_assign(&mut self, other: Removed) {
+        self.documents += other.documents;
+        self.bytes += other.bytes;
+    }
+}
+
 /// The settings that decide what is prepared; two preparations with equal settings and inputs are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,20 +87,31 @@ pub struct PrepareOptions {
     pub reading: ReadOptions,
     /// Share of the documents that is kept apart.
     pub held_out: f64,
-    /// Decides, with a document's index, which split it goes to.
+    /// Decides, with a document's text, which split it goes to.
     pub seed: u64,
-    /// Tokens after which a shard is closed; a longer document is cut.
+    /// Tokens that a shard has at most, but for the rest of its last document; shards share the text evenly. A document
+    /// longer than this is cut.
     pub shard_tokens: usize,
+    /// Rules that a document must meet, in the order in which they are asked.
+    pub filters: Vec<Filter>,
+    pub duplicates: Deduplication,
 }
 
 impl Default for PrepareOptions {
     fn default() -> Self {
-        PrepareOptions { reading: ReadOptions::default(), held_out: 0.02, seed: 0, shard_tokens: 1 << 25 }
+        PrepareOptions {
+            reading: ReadOptions::default(),
+            held_out: 0.02,
+            seed: 0,
+            shard_tokens: 1 << 25,
+            filters: Vec::new(),
+            duplicates: Deduplication::Keep,
+        }
     }
 }
 
 /// An input file as it was when it was prepared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceEntry {
     pub name: String,
@@ -76,6 +119,13 @@ pub struct SourceEntry {
     /// Nanoseconds since 1970 of the last modification.
     pub modified: u64,
     pub sha256: String,
+    /// The source that it belongs to, with its weight.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub source: Source,
+}
+
+fn is_default(source: &Source) -> bool {
+    *source == Source::default()
 }
 
 /// A shard as it was written.
@@ -103,8 +153,10 @@ pub struct Manifest {
     pub held_out: Counts,
     /// What was met while reading the inputs.
     pub reading: ReadCounts,
-    /// Documents that were cut because they were longer than a shard.
+    /// Documents that were cut because they were longer than a shard, or than 16 MiB of text.
     pub cut_documents: u64,
+    /// What was left out, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
+    pub removed: BTreeMap<String, Removed>,
     pub inputs: Vec<SourceEntry>,
     pub shards: Vec<ShardEntry>,
 }
@@ -135,10 +187,10 @@ impl Manifest {
         }
         let unreadable = |e: serde_json::Error| DataError::file(path, "a manifest", format!("{e}"), NAME_PREPARED);
         let Version { format } = serde_json::from_slice(text).map_err(unreadable)?;
-        if format != SHARD_FORMAT {
+        if format != MANIFEST_FORMAT {
             return Err(DataError::file(
                 path,
-                format!("format {SHARD_FORMAT}"),
+                format!("format {MANIFEST_FORMAT}"),
                 format!("format {format}"),
                 "run `lambert prepare` of this version again with --force",
             ));
@@ -151,6 +203,46 @@ impl Manifest {
             Split::Train => self.train,
             Split::HeldOut => self.held_out,
         }
+    }
+
+    /// An error if the tokenizer in `directory` is not the one that made the data: it goes into checkpoints and exports, long
+    /// after the text was tokenized.
+    pub(super) fn check_tokenizer(&self, directory: &Path) -> Result<()> {
+        let directory = directory.join(TOKENIZER_DIRECTORY);
+        let tokenizer = Tokenizer::open(&directory, !self.lowercase)?;
+        let differs = |required: String, found: String| {
+            let next = "put the tokenizer back, or run `lambert prepare` again with --force";
+            Err(DataError::file(&directory, required, found, next))
+        };
+        let vocabulary = tokenizer.vocabulary().sha256();
+        if vocabulary != self.vocabulary_sha256 {
+            return differs(format!("a vocabulary with sha256 {}", self.vocabulary_sha256), vocabulary.to_owned());
+        }
+        let lowercase = tokenizer.rules().lowercase;
+        if lowercase != self.lowercase {
+            return differs(
+                format!("lower-casing {}, as the data was prepared with", self.lowercase),
+                format!("{lowercase}"),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl ShardEntry {
+    /// An error if the shard in `directory` is not as it was written; `progress` hears of the bytes read.
+    pub(super) fn check(&self, directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let path = directory.join(&self.file);
+        let found = sha256_of_file(&path, progress)?;
+        if found != self.sha256 {
+            return Err(DataError::file(
+                path,
+                format!("sha256 {}", self.sha256),
+                found,
+                "the shard was changed after it was written: run `lambert prepare` again with --force",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -305,30 +397,8 @@ impl Prepared {
     /// # Errors
     /// A file that differs.
     pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        // It goes into checkpoints and exports, long after the text was tokenized.
-        let (directory, manifest) = (self.tokenizer_directory(), &self.manifest);
-        let tokenizer = Tokenizer::open(&directory, !manifest.lowercase)?;
-        if tokenizer.rules().lowercase != manifest.lowercase {
-            return Err(DataError::file(
-                directory,
-                format!("lower-casing {}, as the data was prepared with", manifest.lowercase),
-                format!("{}", tokenizer.rules().lowercase),
-                "put the tokenizer back, or run `lambert prepare` again with --force",
-            ));
-        }
-        self.manifest.shards.par_iter().try_for_each(|entry| {
-            let path = self.directory.join(&entry.file);
-            let found = sha256_of_file(&path, progress)?;
-            if found != entry.sha256 {
-                return Err(DataError::file(
-                    path,
-                    format!("sha256 {}", entry.sha256),
-                    found,
-                    "the shard was changed after it was written: run `lambert prepare` again with --force",
-                ));
-            }
-            Ok(())
-        })
+        self.manifest.check_tokenizer(&self.directory)?;
+        self.manifest.shards.par_iter().try_for_each(|entry| entry.check(&self.directory, progress))
     }
 
     pub fn directory(&self) -> &Path {

@@ -1,7 +1,8 @@
 //! Files as streams of bytes, decompressed as their names say, any number of members, frames or streams in a row.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take};
+use std::ops::Range;
 use std::path::Path;
 
 use super::super::error::{DataError, Result};
@@ -49,10 +50,17 @@ pub(super) struct Decompressed<'a> {
 }
 
 impl<'a> Decompressed<'a> {
-    /// `progress` hears of the bytes read from disk.
-    pub fn open(path: &'a Path, compression: Compression, progress: &'a (dyn Fn(u64) + Sync)) -> Result<Self> {
-        let file = File::open(path).map_err(DataError::io("open", path))?;
-        let file = BufReader::with_capacity(BUFFER, Reporting { file, progress });
+    /// Opens a range of the bytes of a file. `progress` hears of the bytes read from disk.
+    pub fn open(
+        path: &'a Path,
+        compression: Compression,
+        range: Range<u64>,
+        progress: &'a (dyn Fn(u64) + Sync),
+    ) -> Result<Self> {
+        let mut file = File::open(path).map_err(DataError::io("open", path))?;
+        file.seek(SeekFrom::Start(range.start)).map_err(DataError::io("read", path))?;
+        let file = Reporting { file: file.take(range.end - range.start), progress };
+        let file = BufReader::with_capacity(BUFFER, file);
         let decoder: Box<dyn Read + Send + 'a> = match compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
@@ -96,7 +104,7 @@ impl<'a> Decompressed<'a> {
 
 /// A file that reports the bytes read from it.
 struct Reporting<'a> {
-    file: File,
+    file: Take<File>,
     progress: &'a (dyn Fn(u64) + Sync),
 }
 

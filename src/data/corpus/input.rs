@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -14,7 +15,7 @@ use super::sources::Source;
 use super::{ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Text,
     JsonLines,
     Parquet,
@@ -26,7 +27,7 @@ enum Form {
 #[derive(Clone, Debug)]
 pub struct Input {
     path: PathBuf,
-    form: Form,
+    pub(super) form: Form,
     compression: Compression,
     pub source: Source,
     /// Size on disk.
@@ -168,10 +169,21 @@ impl Input {
         }
     }
 
+    /// True if reading can begin at any document.
+    pub(super) fn is_divisible(&self) -> bool {
+        self.compression == Compression::None && matches!(self.form, Form::Text | Form::JsonLines)
+    }
+
     /// Reads the whole file for its entry in the manifest.
     pub fn entry(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<SourceEntry> {
         let sha256 = sha256_of_file(&self.path, progress)?;
-        Ok(SourceEntry { name: self.name(), bytes: self.bytes, modified: self.modified, sha256 })
+        Ok(SourceEntry {
+            name: self.name(),
+            bytes: self.bytes,
+            modified: self.modified,
+            sha256,
+            source: self.source.clone(),
+        })
     }
 
     /// True if this is still the file of `entry`. Equal size and time stand for equal content; a touched file is read.
@@ -201,19 +213,30 @@ impl Input {
         progress: &(dyn Fn(u64) + Sync),
         sink: &mut dyn FnMut(TextBatch) -> bool,
     ) -> Result<bool> {
+        self.read_range(0..self.bytes, options, progress, sink)
+    }
+
+    /// As [`Input::read`], of a range of the file's bytes; of a compressed file it is the whole.
+    pub(super) fn read_range(
+        &self,
+        range: Range<u64>,
+        options: &ReadOptions,
+        progress: &(dyn Fn(u64) + Sync),
+        sink: &mut dyn FnMut(TextBatch) -> bool,
+    ) -> Result<bool> {
         let mut batches = Batches::new(&self.path, options, sink);
         if self.form == Form::Parquet {
             parquet::read(&self.path, self.bytes, progress, &mut batches)?;
             return Ok(batches.finish());
         }
-        let mut source = Decompressed::open(&self.path, self.compression, progress)?;
+        let mut source = Decompressed::open(&self.path, self.compression, range.clone(), progress)?;
         match (self.form, source.start()?) {
             (Form::Wikimedia, _) => wikimedia::read(&mut source, &mut batches)?,
             (Form::JsonLines, _) => jsonl::read(&mut source, &mut batches)?,
             // WikiExtractor gives no extensions, with `--json` neither.
             (Form::WikiExtractor, start) if start.starts_with(b"{") => jsonl::read(&mut source, &mut batches)?,
             (Form::WikiExtractor, _) => wiki_extractor::read(&mut source, &mut batches)?,
-            (_, start) if start.starts_with(wiki_extractor::START) => {
+            (_, start) if range.start == 0 && start.starts_with(wiki_extractor::START) => {
                 let next = "call it wiki_00, wiki_01 …, as WikiExtractor does";
                 return Err(DataError::file(&self.path, "plain text, by its name", "WikiExtractor's <doc id=…>", next));
             }

@@ -18,6 +18,7 @@ mod input;
 mod jsonl;
 mod lines;
 mod parquet;
+mod parts;
 mod sources;
 mod text;
 mod wiki_extractor;

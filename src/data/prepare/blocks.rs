@@ -1,0 +1,204 @@
+//! Text gathered into blocks of whole documents: what one thread tokenizes at a time, and what is done or not done when a
+//! preparation is interrupted. Where blocks begin and end depends on the part of the corpus alone, never on threads.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::super::corpus::{Piece, ReadCounts, TextBatch};
+
+/// Bytes of text after which a block is handed on, at the end of a document: enough to tokenize for a tenth of a second,
+/// little enough for every thread to hold one and wait for another.
+const BLOCK: usize = 4 << 20;
+/// Bytes of text after which a document is cut: a block holds whole documents.
+const LONGEST_DOCUMENT: usize = 16 << 20;
+
+/// Which block of a corpus. Blocks in order are the text in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct BlockId {
+    pub part: u32,
+    pub index: u32,
+}
+
+/// Some documents of one part.
+#[derive(Debug, Default)]
+pub(super) struct TextBlock {
+    text: String,
+    lines: Vec<Range<usize>>,
+    /// How many lines there are up to the end of each document.
+    document_ends: Vec<usize>,
+    /// Fingerprint of the document that the first one is the rest of.
+    rest_of: Option<u128>,
+    pub counts: ReadCounts,
+    /// Documents that were cut because they were longer than [`LONGEST_DOCUMENT`].
+    pub cut_documents: u64,
+}
+
+/// One document of a [`TextBlock`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextDocument<'a> {
+    text: &'a str,
+    lines: &'a [Range<usize>],
+    rest_of: Option<u128>,
+}
+
+impl<'a> TextDocument<'a> {
+    pub fn lines(self) -> impl Iterator<Item = &'a str> + Clone {
+        self.lines.iter().map(move |line| &self.text[line.clone()])
+    }
+
+    /// Bytes of the lines.
+    pub fn bytes(self) -> usize {
+        self.lines.last().map_or(0, |last| last.end - self.lines[0].start)
+    }
+
+    /// 128 bits of the text, blind to white space at the ends of lines. Equal documents have equal ones; that two others
+    /// have is as good as impossible (2⁻⁶⁴ among four thousand million documents).
+    pub fn fingerprint(self) -> u128 {
+        let mut hash = Xxh3::new();
+        for line in self.lines() {
+            hash.update(line.trim().as_bytes());
+            hash.update(b"\n");
+        }
+        hash.digest128()
+    }
+
+    /// The fingerprint that decides about the whole document, of which this may be the rest.
+    pub fn origin(self) -> u128 {
+        self.rest_of.unwrap_or_else(|| self.fingerprint())
+    }
+}
+
+impl TextBlock {
+    pub fn documents(&self) -> impl Iterator<Item = TextDocument<'_>> {
+        (0..self.document_ends.len()).map(|index| self.document(index))
+    }
+
+    fn document(&self, index: usize) -> TextDocument<'_> {
+        let start = if index == 0 { 0 } else { self.document_ends[index - 1] };
+        TextDocument {
+            text: &self.text,
+            lines: &self.lines[start..self.document_ends[index]],
+            rest_of: self.rest_of.filter(|_| index == 0),
+        }
+    }
+}
+
+/// Gathers the batches of one part into blocks.
+pub(super) struct BlockBuilder<'a> {
+    block: TextBlock,
+    /// Number of the block at hand.
+    index: u32,
+    sink: &'a mut dyn FnMut(u32, TextBlock) -> bool,
+}
+
+impl<'a> BlockBuilder<'a> {
+    /// `sink` takes each block with its number, and returns `false` if it wants no more.
+    pub fn new(sink: &'a mut dyn FnMut(u32, TextBlock) -> bool) -> Self {
+        BlockBuilder { block: TextBlock::default(), index: 0, sink }
+    }
+
+    /// Takes a batch; false if no more is wanted.
+    pub fn take(&mut self, batch: &TextBatch) -> bool {
+        self.block.counts += batch.counts;
+        for piece in &batch.pieces {
+            let wanted = match piece {
+                Piece::Line(range) => self.line(&batch.text[range.clone()]),
+                Piece::DocumentEnd => self.end_document(),
+            };
+            if !wanted {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Hands on the last block and returns how many there were.
+    pub fn finish(mut self) -> u32 {
+        self.end_document();
+        if !self.block.lines.is_empty() || self.block.counts != ReadCounts::default() {
+            self.hand_on(None);
+        }
+        self.index
+    }
+
+    fn line(&mut self, line: &str) -> bool {
+        let block = &mut self.block;
+        let start = block.text.len();
+        block.text.push_str(line);
+        block.lines.push(start..block.text.len());
+        let first = block.lines[block.document_ends.last().copied().unwrap_or(0)].start;
+        if block.text.len() - first < LONGEST_DOCUMENT {
+            return true;
+        }
+        block.cut_documents += 1;
+        block.document_ends.push(block.lines.len());
+        let origin = block.document(block.document_ends.len() - 1).origin();
+        self.hand_on(Some(origin))
+    }
+
+    /// Ends the document at hand, if it has lines.
+    fn end_document(&mut self) -> bool {
+        let block = &mut self.block;
+        if block.lines.len() > block.document_ends.last().copied().unwrap_or(0) {
+            block.document_ends.push(block.lines.len());
+        } else if block.lines.is_empty() {
+            // The document was cut at its very end.
+            block.rest_of = None;
+        }
+        block.text.len() < BLOCK || self.hand_on(None)
+    }
+
+    fn hand_on(&mut self, rest_of: Option<u128>) -> bool {
+        let next = TextBlock { rest_of, ..TextBlock::default() };
+        let block = std::mem::replace(&mut self.block, next);
+        self.index += 1;
+        (self.sink)(self.index - 1, block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of documents of `lengths` bytes, each a single line, from batches of one document.
+    fn blocks(lengths: &[usize]) -> Vec<TextBlock> {
+        let mut blocks = Vec::new();
+        let mut sink = |index, block| {
+            assert_eq!(index as usize, blocks.len());
+            blocks.push(block);
+            true
+        };
+        let mut builder = BlockBuilder::new(&mut sink);
+        for (number, &length) in lengths.iter().enumerate() {
+            let line = format!("{number:08} ").repeat(length / 9);
+            for part in line.as_bytes().chunks(9 << 17) {
+                let text = String::from_utf8(part.to_vec()).unwrap();
+                let pieces = vec![Piece::Line(0..text.len())];
+                assert!(builder.take(&TextBatch { text, pieces, ..TextBatch::default() }));
+            }
+            assert!(builder.take(&TextBatch { pieces: vec![Piece::DocumentEnd], ..TextBatch::default() }));
+        }
+        let number = builder.finish();
+        assert_eq!(number as usize, blocks.len());
+        blocks
+    }
+
+    #[test]
+    fn a_block_ends_with_a_document_and_a_huge_document_is_cut_but_known_again() {
+        let documents: Vec<usize> =
+            blocks(&[3 << 20, 3 << 20, 90, 900]).iter().map(|b| b.document_ends.len()).collect();
+        assert_eq!(documents, [2, 2]);
+
+        let blocks = blocks(&[900, 40 << 20, 900]);
+        assert_eq!(blocks.iter().map(|block| block.document_ends.len()).collect::<Vec<_>>(), [2, 1, 1, 1]);
+        let origins: Vec<Vec<u128>> =
+            blocks.iter().map(|block| block.documents().map(TextDocument::origin).collect()).collect();
+        assert_eq!((origins[0][1], origins[0][1]), (origins[1][0], origins[2][0]));
+        assert_ne!(origins[2][0], origins[3][0]);
+        assert_eq!(blocks.iter().map(|block| block.cut_documents).sum::<u64>(), 2);
+        let bytes: usize = blocks.iter().flat_map(TextBlock::documents).map(TextDocument::bytes).sum();
+        assert_eq!(bytes, 2 * 900 + (40 << 20) / 9 * 9);
+    }
+}

@@ -1,0 +1,348 @@
+//! Token blocks to shards of nearly equal size, several at once.
+//!
+//! Once all tokens are counted, where each shard begins and ends is planned and noted in a file: a preparation that is
+//! interrupted from then on goes on with that plan, though a part of the spool is used up and gone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Key;
+
+use super::super::error::{DataError, Result};
+use super::super::prepared::{Deduplication, Manifest, Removed, ShardEntry, Split};
+use super::super::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader};
+use super::blocks::BlockId;
+use super::journal::{BlockRecord, JOURNAL, Journal, Step};
+use super::selection::{SelectableBlock, Selection, select};
+use super::spool::{Spool, Spooled};
+use super::{Preparation, Progress, Spools, Stage};
+
+const PLAN: &str = "plan.json";
+/// Bytes of the shards that are gathered in memory at a time, unless one alone is larger.
+const MEMORY: usize = 512 << 20;
+
+/// A document: which block of its split, and which of the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Cursor {
+    block: usize,
+    document: usize,
+}
+
+/// The documents of a shard: from one to before another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct PlannedShard {
+    split: Split,
+    file: String,
+    from: Cursor,
+    to: Cursor,
+}
+
+/// What is to be written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Plan {
+    shards: Vec<PlannedShard>,
+    tokens: u64,
+    removed: BTreeMap<String, Removed>,
+    /// Copies of every document of every block of each split; one of each if it is absent.
+    copies: Option<Copies>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Copies {
+    train: Vec<Vec<u8>>,
+    held_out: Vec<Vec<u8>>,
+}
+
+/// The blocks of one split, in the order of the text, and how often each of their documents is taken.
+struct Blocks<'a> {
+    split: Split,
+    places: Vec<Spooled>,
+    spool: &'a Spool,
+    copies: Option<&'a [Vec<u8>]>,
+}
+
+/// True if all text is tokenized and only shards are to be written.
+pub(super) fn are_planned(staging: &Path) -> bool {
+    staging.join(PLAN).exists()
+}
+
+/// Removes what a whole preparation needs no more, the journal last.
+pub(super) fn clear(staging: &Path) -> Result<()> {
+    let entries = fs::read_dir(staging).map_err(DataError::io("list", staging))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let paths = paths.map_err(DataError::io("list", staging))?;
+    let spools = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "spool"));
+    for path in spools.chain([staging.join(PLAN), staging.join(JOURNAL)]) {
+        fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Writes the shards that the journal does not tell of, and completes the manifest.
+pub(super) fn write(
+    asked: &Preparation,
+    staging: &Path,
+    journal: &Journal,
+    spools: &Spools,
+    manifest: &mut Manifest,
+    progress: Progress,
+) -> Result<()> {
+    let places = |of: fn(&BlockRecord) -> Option<Spooled>| -> Vec<Spooled> {
+        journal.ask(|done| done.blocks.values().filter_map(of).collect())
+    };
+    let (train, held_out) = (places(|record| record.train), places(|record| record.held_out));
+    let path = staging.join(PLAN);
+    let plan: Plan = if are_planned(staging) {
+        let text = fs::read(&path).map_err(DataError::io("read", &path))?;
+        serde_json::from_slice(&text).map_err(|e| DataError::io("read", &path)(e.into()))?
+    } else {
+        let plan = Plan::new(asked, journal, spools, &train, &held_out)?;
+        let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
+        let partial = path.with_extension("partial");
+        fs::write(&partial, &json).map_err(DataError::write(&path, json.len()))?;
+        fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
+        plan
+    };
+    let copies = |split| plan.copies.as_ref().map(|copies| copies.of(split));
+    let blocks = [(Split::Train, train), (Split::HeldOut, held_out)].map(|(split, places)| Blocks {
+        split,
+        places,
+        spool: spools.of(split),
+        copies: copies(split),
+    });
+    let of = |shard: &PlannedShard| blocks.iter().find(|blocks| blocks.split == shard.split).unwrap_or(&blocks[0]);
+
+    let is_written = |shard: &&PlannedShard| journal.ask(|done| done.shards.contains_key(&shard.file));
+    let (written, missing): (Vec<&PlannedShard>, Vec<&PlannedShard>) = plan.shards.iter().partition(is_written);
+    let token_size = blocks[0].spool.token_size();
+    let report = |tokens| {
+        let token_size = token_size as u64;
+        progress(Stage::Writing { bytes: token_size * plan.tokens }, token_size * tokens);
+    };
+    report(written.iter().filter_map(|s| journal.ask(|done| done.shards.get(&s.file).map(|e| e.counts.tokens))).sum());
+    let uses = Uses::new(missing.iter().flat_map(|shard| of(shard).files_of(shard)));
+    let shard_bytes = 5 * asked.options.shard_tokens * token_size / 4;
+    let at_once = (MEMORY / shard_bytes).clamp(1, rayon::current_num_threads());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(at_once).build();
+    let pool = pool.map_err(|error| DataError::io("start threads for", staging)(std::io::Error::other(error)))?;
+    pool.install(|| {
+        // One after the other from the first, so that the spool is used up in its order.
+        missing.par_iter().with_max_len(1).try_for_each(|shard| {
+            let blocks = of(shard);
+            let entry = blocks.gather(asked, shard, staging, manifest, &report)?;
+            journal.note(Step::Written(entry))?;
+            uses.release(blocks, shard)
+        })
+    })?;
+    manifest.removed.extend(plan.removed);
+    let entry = |shard: &PlannedShard| journal.ask(|done| done.shards.get(&shard.file).cloned());
+    manifest.shards = plan.shards.iter().filter_map(entry).collect();
+    for entry in &manifest.shards {
+        match entry.split {
+            Split::Train => manifest.train += entry.counts,
+            Split::HeldOut => manifest.held_out += entry.counts,
+        }
+    }
+    Ok(())
+}
+
+impl Copies {
+    fn of(&self, split: Split) -> &[Vec<u8>] {
+        match split {
+            Split::Train => &self.train,
+            Split::HeldOut => &self.held_out,
+        }
+    }
+}
+
+impl Plan {
+    fn new(
+        asked: &Preparation,
+        journal: &Journal,
+        spools: &Spools,
+        train: &[Spooled],
+        held_out: &[Spooled],
+    ) -> Result<Self> {
+        let mut plan = Plan::default();
+        let parts = asked.parts();
+        let weight = |part: u32| asked.inputs[parts[part as usize].input].source.weight;
+        let is_weighted = asked.inputs.iter().any(|input| input.source.weight != 1.0);
+        if is_weighted || asked.options.duplicates != Deduplication::Keep {
+            // The splits interleaved, as they are in the text.
+            let places = journal.ask(|done| {
+                let both = |(&id, record): (&BlockId, &BlockRecord)| {
+                    [(id, Split::Train, record.train), (id, Split::HeldOut, record.held_out)]
+                };
+                let places = done.blocks.iter().flat_map(both);
+                places.filter_map(|(id, split, place)| Some((id, split, place?))).collect::<Vec<_>>()
+            });
+            let block = |&(id, split, place): &(BlockId, Split, Spooled)| SelectableBlock {
+                place,
+                spool: spools.of(split),
+                // What is measured on is measured on once.
+                weight: if split == Split::Train { weight(id.part) } else { 1.0 },
+                key: Key::new(asked.options.seed).fold_in(id.part as u64).fold_in(id.index as u64),
+            };
+            let blocks: Vec<SelectableBlock> = places.iter().map(block).collect();
+            let Selection { copies, removed } = select(&blocks, asked.options.duplicates)?;
+            let mut parted = Copies::default();
+            for ((_, split, _), copies) in places.iter().zip(copies) {
+                match split {
+                    Split::Train => parted.train.push(copies),
+                    Split::HeldOut => parted.held_out.push(copies),
+                }
+            }
+            (plan.copies, plan.removed) = (Some(parted), removed);
+        }
+        for (split, places) in [(Split::Train, train), (Split::HeldOut, held_out)] {
+            let copies = plan.copies.as_ref().map(|copies| copies.of(split));
+            let blocks = Blocks { split, places: places.to_vec(), spool: spools.of(split), copies };
+            let (shards, tokens) = blocks.cut(asked.options.shard_tokens as u64)?;
+            plan.shards.extend(shards);
+            plan.tokens += tokens;
+        }
+        Ok(plan)
+    }
+}
+
+impl Blocks<'_> {
+    fn copies(&self, block: usize, document: usize) -> u64 {
+        self.copies.map_or(1, |copies| copies[block][document] as u64)
+    }
+
+    /// Tokens of all copies of each document of a block.
+    fn tokens_of_documents(&self, block: usize) -> Result<Vec<u64>> {
+        let (_, heads) = self.spool.read_heads(&self.places[block])?;
+        let tokens = heads.iter().enumerate();
+        Ok(tokens.map(|(document, head)| self.copies(block, document) * head[1] as u64).collect())
+    }
+
+    fn tokens(&self, block: usize) -> Result<u64> {
+        match self.copies.is_some_and(|copies| copies[block].iter().any(|&copies| copies != 1)) {
+            true => Ok(self.tokens_of_documents(block)?.iter().sum()),
+            false => Ok(self.places[block].tokens),
+        }
+    }
+
+    /// Cuts the split into as few shards of at most `most` tokens as can be, all of one size: a shard has the documents that
+    /// begin in its share of the tokens. Gives them with the sum of tokens.
+    fn cut(&self, most: u64) -> Result<(Vec<PlannedShard>, u64)> {
+        let tokens =
+            (0..self.places.len()).into_par_iter().map(|block| self.tokens(block)).collect::<Result<Vec<_>>>()?;
+        let total: u64 = tokens.iter().sum();
+        let shards = total.div_ceil(most);
+        // The first document of each shard, and the tokens before it.
+        let mut cuts = vec![(Cursor { block: 0, document: 0 }, 0)];
+        let mut before = 0;
+        for (block, &tokens) in tokens.iter().enumerate() {
+            let share = |number: u64| (number as u128 * total as u128 / shards as u128) as u64;
+            while (cuts.len() as u64) < shards && share(cuts.len() as u64) < before + tokens {
+                let wanted = share(cuts.len() as u64);
+                let mut at = before;
+                let mut document = 0;
+                for tokens in self.tokens_of_documents(block)? {
+                    if at >= wanted {
+                        break;
+                    }
+                    at += tokens;
+                    document += 1;
+                }
+                cuts.push((Cursor { block, document }, at));
+            }
+            before += tokens;
+        }
+        cuts.push((Cursor { block: tokens.len(), document: 0 }, total));
+        let ranges = cuts.windows(2).filter(|pair| pair[0].1 < pair[1].1).enumerate();
+        let shard = |(number, pair): (usize, &[(Cursor, u64)])| PlannedShard {
+            split: self.split,
+            file: format!("{}-{number:05}.safetensors", self.split),
+            from: pair[0].0,
+            to: pair[1].0,
+        };
+        Ok((ranges.map(shard).collect(), total))
+    }
+
+    /// The blocks that a shard has documents of.
+    fn blocks_of(&self, shard: &PlannedShard) -> std::ops::Range<usize> {
+        shard.from.block..shard.to.block + (shard.to.document > 0) as usize
+    }
+
+    fn files_of(&self, shard: &PlannedShard) -> Vec<(Split, u32)> {
+        let mut files: Vec<_> =
+            self.places[self.blocks_of(shard)].iter().map(|place| (self.split, place.file)).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    /// Gathers a shard and writes it.
+    fn gather(
+        &self,
+        asked: &Preparation,
+        shard: &PlannedShard,
+        staging: &Path,
+        manifest: &Manifest,
+        report: &(dyn Fn(u64) + Sync),
+    ) -> Result<ShardEntry> {
+        let mut builder = ShardBuilder::new(asked.tokenizer.vocabulary());
+        for block in self.blocks_of(shard) {
+            let before = builder.tokens();
+            self.spool.read(&self.places[block])?.for_each(|document, sentences| {
+                let at = Cursor { block, document };
+                let copies = if (shard.from..shard.to).contains(&at) { self.copies(block, document) } else { 0 };
+                for _ in 0..copies {
+                    sentences.iter().for_each(|ids| builder.push_sentence(ids));
+                    builder.end_document();
+                }
+            });
+            report((builder.tokens() - before) as u64);
+        }
+        let counts = builder.counts();
+        let sources = manifest.inputs.iter().map(|entry| (entry.name.clone(), entry.sha256.clone()));
+        let header = ShardHeader {
+            format: SHARD_FORMAT,
+            split: self.split,
+            vocabulary_sha256: manifest.vocabulary_sha256.clone(),
+            vocabulary_size: manifest.vocabulary_size,
+            counts,
+            sources: sources.collect(),
+        };
+        let path = staging.join(&shard.file);
+        // What a run that was killed had written of it.
+        if path.exists() {
+            fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+        }
+        let (bytes, sha256) = builder.write(&path, &header).map_err(DataError::write(&path, builder.bytes()))?;
+        Ok(ShardEntry { file: shard.file.clone(), split: self.split, bytes, sha256, counts })
+    }
+}
+
+/// How many shards still need each file of the spool.
+struct Uses(Mutex<BTreeMap<(Split, u32), usize>>);
+
+impl Uses {
+    fn new(files: impl Iterator<Item = (Split, u32)>) -> Self {
+        let mut uses = BTreeMap::new();
+        files.for_each(|file| *uses.entry(file).or_default() += 1);
+        Uses(Mutex::new(uses))
+    }
+
+    /// Removes the files that a shard was the last to need.
+    fn release(&self, blocks: &Blocks, shard: &PlannedShard) -> Result<()> {
+        let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in blocks.files_of(shard) {
+            let left = uses.entry(file).or_default();
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                let path = blocks.spool.path(file.1);
+                fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,329 @@
+//! Preparations that end before their time, by a kill, a full disk or a changed source, and what the next one makes of them;
+//! how much memory one needs; and what `prepare --check` finds.
+#![cfg(unix)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::text;
+use lambert::rng::Key;
+
+/// A directory with a trained tokenizer and `inputs/`, many files of text.
+struct Place(tempfile::TempDir);
+
+const WORDS: [&str; 10] = [
+    "the river",
+    "stones and",
+    "of the mountain",
+    "with light",
+    "walked",
+    "were singing",
+    "under the",
+    "quiet",
+    "from their houses",
+    "that have been",
+];
+
+/// Documents of five sentences, no two alike.
+fn documents(count: usize, seed: u64) -> String {
+    let mut stream = Key::new(seed).stream();
+    let mut text = String::new();
+    for _ in 0..count {
+        for _ in 0..5 {
+            let words: Vec<&str> = (0..stream.between(6, 14)).map(|_| WORDS[stream.below(10) as usize]).collect();
+            text += &format!("The {}. ", words.join(" "));
+        }
+        text += "\n\n";
+    }
+    text
+}
+
+impl Place {
+    fn new(files: usize, documents_each: usize) -> Place {
+        let place = Place(tempfile::tempdir().expect("a temporary directory"));
+        fs::create_dir(place.at("inputs")).expect("writable");
+        for file in 0..files {
+            let text = documents(documents_each, file as u64);
+            fs::write(place.at(&format!("inputs/{file:03}.txt")), text).expect("writable");
+        }
+        place.succeed(&["tokenizer", "train", "inputs/000.txt", "--vocab-size", "120", "--out", "tokenizer"]);
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
+        command.args(arguments).current_dir(self.0.path());
+        command
+    }
+
+    fn lambert(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("lambert starts")
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.lambert(arguments);
+        assert!(output.status.success(), "{arguments:?}\n{}", text(&output));
+        text(&output)
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str], code: i32, said: &[&str]) {
+        let output = self.lambert(arguments);
+        let words = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{words}");
+        said.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
+        assert!(!words.contains("panicked"), "{words}");
+    }
+
+    /// How many steps the journal of the preparation of `out` tells of.
+    fn steps(&self, out: &str) -> usize {
+        let journal = fs::read(self.at(&format!(".{out}.partial/journal.jsonl"))).unwrap_or_default();
+        journal.iter().filter(|&&byte| byte == b'\n').count()
+    }
+}
+
+/// Every file below a directory by its name there.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(directory: &Path, top: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                walk(&path, top, into);
+            } else {
+                let name = path.strip_prefix(top).expect("below it").to_owned();
+                into.insert(name, fs::read(&path).expect("readable"));
+            }
+        }
+    }
+    let mut into = BTreeMap::new();
+    walk(directory, directory, &mut into);
+    into
+}
+
+fn prepare(out: &str) -> [&str; 10] {
+    let options = ["--held-out", "0.1", "--shard-tokens", "20000"];
+    ["prepare", "inputs", "--tokenizer", "tokenizer", "--out", out, options[0], options[1], options[2], options[3]]
+}
+
+#[test]
+fn killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes() {
+    let place = Place::new(40, 200);
+    place.succeed(&prepare("whole"));
+    let whole = contents(&place.at("whole"));
+    let shards = whole.keys().filter(|name| name.to_string_lossy().ends_with(".safetensors")).count();
+    assert!(shards > 20, "{shards} shards");
+    let steps = 1 + 3 * 40 + shards;
+
+    let (mut kills, mut said) = (0, String::new());
+    // While inputs are read, near the end of that, and while shards are written.
+    for at in [2, 30, 70, 122, 128, 140] {
+        let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
+        while place.steps("killed") < at && child.try_wait().expect("a child").is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        child.kill().expect("a child can be killed");
+        kills += !child.wait().expect("a child").success() as u32;
+        assert!(place.steps("killed") <= steps);
+        said += &format!("{} ", place.steps("killed"));
+    }
+    assert!(kills >= 3, "killed {kills} times, at the steps {said}");
+    place.succeed(&prepare("killed"));
+    assert!(contents(&place.at("killed")) == whole, "killed at the steps {said}of {steps}");
+    assert!(!place.at(".killed.partial").exists());
+    place.succeed(&["inspect", "killed", "--verify", "--count", "1"]);
+
+    // Nor do threads make a difference.
+    let one = place.command(&prepare("one")).env("RAYON_NUM_THREADS", "1").output().expect("lambert starts");
+    assert!(one.status.success() && contents(&place.at("one")) == whole);
+    // Shards are of one size, the last as well.
+    let manifest: serde_json::Value = serde_json::from_slice(&whole[Path::new("prepared.json")]).expect("JSON");
+    let entries = manifest["shards"].as_array().expect("a list");
+    let tokens: Vec<u64> = entries
+        .iter()
+        .filter(|entry| entry["split"] == "train")
+        .map(|entry| entry["counts"]["tokens"].as_u64().expect("a number"))
+        .collect();
+    let (least, most) = (tokens.iter().min().expect("shards"), tokens.iter().max().expect("shards"));
+    assert!((most - least) as f64 / (*most as f64) < 0.02, "{tokens:?}");
+}
+
+#[test]
+fn tokens_that_were_lost_are_made_again() {
+    let place = Place::new(30, 200);
+    place.succeed(&prepare("whole"));
+    let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
+    while place.steps("killed") < 40 && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    child.kill().expect("a child can be killed");
+    assert!(!child.wait().expect("a child").success(), "it ended before it was killed");
+    // What a machine that lost its power may have lost, and a line that was cut short.
+    let spool = place.at(".killed.partial/train-00000.spool");
+    let bytes = fs::read(&spool).expect("a spool");
+    fs::write(&spool, &bytes[..bytes.len() / 2]).expect("writable");
+    let journal = place.at(".killed.partial/journal.jsonl");
+    let lines = fs::read(&journal).expect("a journal");
+    fs::write(&journal, &lines[..lines.len() - 20]).expect("writable");
+    place.succeed(&prepare("killed"));
+    assert!(contents(&place.at("killed")) == contents(&place.at("whole")));
+}
+
+#[test]
+fn a_preparation_stopped_by_a_full_disk_goes_on_when_there_is_room() {
+    let place = Place::new(4, 400);
+    place.succeed(&prepare("whole"));
+    // A limit on the size of files fails like a full disk; ignored, its signal does not end the process.
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg("trap '' XFSZ; ulimit -f 40; exec \"$0\" \"$@\"").arg(env!("CARGO_BIN_EXE_lambert"));
+    let output = limited.args(prepare("stopped")).current_dir(place.0.path()).output().expect("a shell starts");
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("the disk takes no more; make room") && !words.contains("panicked"), "{words}");
+    assert!(!place.at("stopped").exists() && place.steps("stopped") > 0);
+    place.succeed(&prepare("stopped"));
+    assert!(contents(&place.at("stopped")) == contents(&place.at("whole")));
+}
+
+#[test]
+fn a_source_or_a_setting_that_changed_meanwhile_is_refused_until_forced() {
+    let place = Place::new(30, 200);
+    let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
+    while place.steps("killed") < 10 && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    child.kill().expect("a child can be killed");
+    assert!(!child.wait().expect("a child").success(), "it ended before it was killed");
+    let left = contents(&place.at(".killed.partial"));
+    fs::write(place.at("inputs/000.txt"), documents(200, 99)).expect("writable");
+    let said = ["inputs/000.txt as it is now", "an interrupted preparation from an earlier content", "--force"];
+    place.fails(&prepare("killed"), 1, &said);
+    place.fails(&[&prepare("killed")[..], &["--seed", "4"]].concat(), 1, &["seed: 4", "--force"]);
+    assert!(contents(&place.at(".killed.partial")) == left, "what was done is still there");
+    place.succeed(&[&prepare("killed")[..], &["--force"]].concat());
+    place.succeed(&prepare("whole"));
+    assert!(contents(&place.at("killed")) == contents(&place.at("whole")));
+}
+
+#[test]
+fn a_check_says_what_changed() {
+    let place = Place::new(3, 100);
+    place.succeed(&prepare("data"));
+    let check = ["prepare", "--check", "data"];
+    assert!(place.succeed(&check).contains("data: whole") && place.succeed(&check).contains("3 of 3 inputs unchanged"));
+    // The same bytes at another time are the same.
+    fs::write(place.at("inputs/000.txt"), documents(100, 0)).expect("writable");
+    place.succeed(&check);
+    fs::remove_file(place.at("inputs/001.txt")).expect("removed");
+    let words = place.succeed(&check);
+    assert!(words.contains("inputs/001.txt: not there any more") && words.contains("2 of 3 inputs"), "{words}");
+    fs::write(place.at("inputs/000.txt"), documents(100, 7)).expect("writable");
+    place.fails(&check, 3, &["inputs/000.txt: changed since it was prepared", "data: whole", "1 of 3 inputs"]);
+    let json = place.lambert(&["prepare", "--check", "data", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["changed_inputs"], serde_json::json!(["inputs/000.txt"]));
+    place.fails(&prepare("data"), 1, &["inputs/001.txt"]);
+
+    let shard = place.at("data/train-00000.safetensors");
+    let mut bytes = fs::read(&shard).expect("a shard");
+    let at = bytes.len() - 9;
+    bytes[at] ^= 1;
+    fs::write(&shard, &bytes).expect("writable");
+    fs::remove_file(place.at("data/tokenizer/vocab.txt")).expect("removed");
+    fs::remove_file(place.at("data/tokenizer/tokenizer.json")).expect("removed");
+    place.fails(&check, 1, &["train-00000.safetensors: requires sha256", "data/tokenizer", "data: damaged"]);
+    place.fails(&["prepare", "--check", "inputs"], 1, &["inputs", "prepared.json"]);
+}
+
+#[test]
+fn filters_and_duplicates_are_counted() {
+    let place = Place::new(1, 60);
+    let english = fs::read_to_string(place.at("inputs/000.txt")).expect("readable");
+    let near = english.lines().next().expect("a line").replace("The ", "the ");
+    let german = "Es war ein heller kalter Tag im Dorf, und die Leute gingen langsam zum Markt, um Brot zu kaufen.";
+    let more = format!("{english}\n{german}\n\nToo short.\n\n{near}\n\n");
+    fs::write(place.at("inputs/001.txt"), more).expect("writable");
+    let rules = ["--filter", "min_words=10", "--filter", "language=en", "--remove-duplicates", "near", "--json"];
+    let output = place.lambert(&[&prepare("clean")[..], &rules].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let manifest: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let removed = |name: &str| manifest["removed"][name]["documents"].as_u64();
+    let counts = ["min_words", "language", "exact_duplicates", "near_duplicates"].map(removed);
+    assert_eq!(counts, [Some(1), Some(1), Some(60), Some(1)], "{}", text(&output));
+    assert_eq!(manifest["removed"]["min_words"]["bytes"], 10);
+    let kept = ["train", "held_out"].map(|split| manifest[split]["documents"].as_u64().expect("a number"));
+    assert_eq!(kept.iter().sum::<u64>(), 60);
+    place.fails(&[&prepare("other")[..], &["--filter", "min_letters=3"]].concat(), 2, &["min_words", "min_letters"]);
+    place.fails(&[&prepare("other")[..], &["--filter", "min_words=5000"]].concat(), 1, &["were left out"]);
+    let words = place.succeed(&[&prepare("other")[..], &["--filter", "min_words=10"]].concat());
+    assert!(words.contains("left out by") && words.contains("min_words"), "{words}");
+}
+
+#[test]
+fn sources_are_mixed_by_their_weights() {
+    let place = Place::new(2, 300);
+    let prepare = |out: &str, weight: &str| {
+        let weighted = format!("b:{weight}=inputs/001.txt");
+        let arguments = ["prepare", "inputs/000.txt", "--source", &weighted, "--tokenizer", "tokenizer", "--out", out];
+        let output = place.lambert(&[&arguments[..], &["--held-out", "0.1", "--json"]].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        let manifest: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(manifest["inputs"][1]["source"]["weight"].to_string(), weight);
+        ["train", "held_out"].map(|split| manifest[split]["documents"].as_u64().expect("a number"))
+    };
+    let [once, held_out] = prepare("once", "1.0");
+    assert_eq!(once + held_out, 600);
+    let [thrice, same] = prepare("thrice", "3.0");
+    assert_eq!(same, held_out, "what is measured on is there once");
+    // Some 270 of the 300 documents of the second source are to train on.
+    let of_second = (thrice - once) / 2;
+    assert!((thrice - once) % 2 == 0 && (240..=300).contains(&of_second), "{once} and {thrice}");
+    let [half, _] = prepare("half", "0.5");
+    // Five standard deviations of a binomial(270, 0.5) are 41.
+    assert!((once - half).abs_diff(of_second / 2) < 42, "{once} and {half}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_does_not_grow_with_the_corpus() {
+    let place = Place::new(1, 2000);
+    let megabytes = if cfg!(debug_assertions) { 24 } else { 300 };
+    let block = fs::read(place.at("inputs/000.txt")).expect("readable");
+    let mut large = Vec::new();
+    while large.len() < megabytes << 19 {
+        large.extend_from_slice(&block);
+    }
+    // Half of it as one file, and half in several.
+    fs::write(place.at("inputs/large.txt"), &large).expect("writable");
+    for (number, part) in large.chunks(large.len() / 4 + 1).enumerate() {
+        fs::write(place.at(&format!("inputs/part{number}.txt")), part).expect("writable");
+    }
+    drop(large);
+    let arguments = ["prepare", "inputs", "--tokenizer", "tokenizer", "--out", "data", "--shard-tokens", "2000000"];
+    let started = Instant::now();
+    let mut child = place.command(&arguments).env("RAYON_NUM_THREADS", "2").spawn().expect("lambert starts");
+    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let mut peak = 0;
+    let ended = loop {
+        // The kernel keeps the greatest resident memory of a process.
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or(0));
+        if let Some(ended) = child.try_wait().expect("a child") {
+            break ended;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(ended.success());
+    // Two threads hold a few blocks of 4 MiB each; nothing holds the text.
+    assert!(peak > 0 && peak < 140 << 10, "{megabytes} MB in {:?}: {peak} kB", started.elapsed());
+}
