@@ -4,7 +4,8 @@
 //! interrupted from then on goes on with that plan, though a part of the spool is used up and gone.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -104,7 +105,12 @@ pub(super) fn write(
         let plan = Plan::new(asked, journal, spools, &train, &held_out)?;
         let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
         let partial = path.with_extension("partial");
-        fs::write(&partial, &json).map_err(DataError::write(&path, json.len()))?;
+        // Once shards are written, the plan is all that tells how: it must be on the disk before the first.
+        let written = File::create(&partial).and_then(|mut file| {
+            file.write_all(json.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(DataError::write(&path, json.len()))?;
         fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
         plan
     };
@@ -131,8 +137,8 @@ pub(super) fn write(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(at_once).build();
     let pool = pool.map_err(|error| DataError::io("start threads for", staging)(std::io::Error::other(error)))?;
     pool.install(|| {
-        // One after the other from the first, so that the spool is used up in its order.
-        missing.par_iter().with_max_len(1).try_for_each(|shard| {
+        // Taken one after the other, so that the spool is used up in its order.
+        missing.iter().par_bridge().try_for_each(|shard| {
             let blocks = of(shard);
             let entry = blocks.gather(asked, shard, staging, manifest, &report)?;
             journal.note(Step::Written(entry))?;
