@@ -235,8 +235,7 @@ fn options_of_hosts_are_checked_and_slurm_is_understood() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let fails = |arguments: &[&str], slurm: &[(&str, &str)], said: &str| {
-        let arguments =
-            [&["pretrain", "run.toml", "--platform", "cpu", "--coordinator-timeout", "1"], arguments].concat();
+        let arguments = [&["pretrain", "run.toml", "--coordinator-timeout", "1"], arguments].concat();
         let output = workshop.command(&arguments).envs(slurm.iter().copied()).output().expect("lambert starts");
         assert!(text(&output).contains(said), "{said:?} is not in {}", text(&output));
         assert_eq!(output.status.code(), Some(1));
