@@ -277,6 +277,7 @@ fn sources_are_mixed_by_their_weights() {
         assert!(output.status.success(), "{}", text(&output));
         let manifest: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!(manifest["inputs"][1]["source"]["weight"].to_string(), weight);
+        assert_eq!(manifest["inputs"][1]["reading"]["documents"], 300);
         ["train", "held_out"].map(|split| manifest[split]["documents"].as_u64().expect("a number"))
     };
     let [once, held_out] = prepare("once", "1.0");

@@ -16,7 +16,7 @@ use super::byte_progress::ByteProgress;
 use super::read_args::{FORMS, ReadArgs};
 use crate::data::{
     Checked, Counts, Deduplication, Filter, Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions,
-    Sentences, SourcePath, SourceState, Stage, Tokenizer, check, find_sources, prepare,
+    Sentences, Source, SourcePath, SourceState, Stage, Tokenizer, check, find_sources, prepare,
 };
 use crate::output::{note, print};
 use crate::storage::Location;
@@ -175,6 +175,9 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
             if args.json {
                 print(json!(manifest))?;
             } else {
+                if !args.sources.is_empty() {
+                    print(table_of_sources(&manifest))?;
+                }
                 if !manifest.removed.is_empty() {
                     print(table_of_removals(&manifest))?;
                 }
@@ -185,6 +188,30 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     }
     send_data(out, args.force)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was read of each source.
+fn table_of_sources(manifest: &Manifest) -> Table {
+    // In the order in which they were named.
+    let mut sources: Vec<(&Source, u64, u64)> = Vec::new();
+    for input in &manifest.inputs {
+        let index = sources.iter().position(|(source, ..)| **source == input.source).unwrap_or(sources.len());
+        if index == sources.len() {
+            sources.push((&input.source, 0, 0));
+        }
+        sources[index].1 += 1;
+        sources[index].2 += input.reading.documents;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["source", "weight", "files", "documents read"]);
+    for (source, files, documents) in sources {
+        table.add_row([source.name.clone(), source.weight.to_string(), files.to_string(), documents.to_string()]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 /// What each filter left out, and what stayed.

@@ -122,10 +122,13 @@ pub struct SourceEntry {
     /// The source that it belongs to, with its weight.
     #[serde(default, skip_serializing_if = "is_default")]
     pub source: Source,
+    /// What was met while reading it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reading: ReadCounts,
 }
 
-fn is_default(source: &Source) -> bool {
-    *source == Source::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A shard as it was written.

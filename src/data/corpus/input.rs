@@ -12,7 +12,7 @@ use super::super::shard::sha256_of_file;
 use super::batches::{Batches, TextBatch};
 use super::compression::{Compression, Decompressed};
 use super::sources::Source;
-use super::{ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
+use super::{ReadCounts, ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -183,6 +183,7 @@ impl Input {
             modified: self.modified,
             sha256,
             source: self.source.clone(),
+            reading: ReadCounts::default(),
         })
     }
 

@@ -224,6 +224,7 @@ impl Preparation<'_> {
             modified: input.modified,
             sha256: String::new(),
             source: input.source.clone(),
+            reading: ReadCounts::default(),
         };
         Manifest {
             format: MANIFEST_FORMAT,
@@ -300,8 +301,10 @@ impl Preparation<'_> {
             for (input, sha256) in &done.hashed {
                 manifest.inputs[*input].sha256.clone_from(sha256);
             }
-            for record in done.blocks.values() {
+            let parts = self.parts();
+            for (id, record) in &done.blocks {
                 manifest.reading += record.counts;
+                manifest.inputs[parts[id.part as usize].input].reading += record.counts;
                 manifest.cut_documents += record.cut_documents;
                 for (name, removed) in &record.removed {
                     *manifest.removed.entry(name.clone()).or_default() += *removed;
