@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use clap::Args;
@@ -31,6 +33,7 @@ Examples:
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v3:32x32
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v6e:16x16 --target-time 60m --json
+  lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
   lambert plan run.toml --topology tpu:v5e:4x4 --save compiled/ && lambert pretrain run.toml --compiled compiled/
 
 Topologies: tpu:CHIP:SLICE (v3, v4, v5e, v5p, v6e; the chips along each dimension), cuda:CHIP:1xHOSTSxGPUS (a100, h100,
@@ -125,11 +128,30 @@ impl Plan {
     }
 }
 
-/// What is being compiled: a spinner with the time it has taken on a terminal, a line for each compilation elsewhere. Both
-/// go to standard error.
+/// What is being compiled, on standard error: a spinner with the time it has taken on a terminal; elsewhere a line for each
+/// compilation and one a minute while it lasts.
 #[derive(Default)]
 struct Spinner {
     bar: Option<ProgressBar>,
+    reminder: Option<Reminder>,
+}
+
+/// Says once a minute, as long as it lives, what is still under way.
+struct Reminder {
+    _alive: Sender<()>,
+}
+
+impl Reminder {
+    fn of(what: String) -> Reminder {
+        let (alive, gone) = mpsc::channel::<()>();
+        let begin = Instant::now();
+        thread::spawn(move || {
+            while gone.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+                note(format_args!("{what}: {} so far", duration(begin.elapsed())));
+            }
+        });
+        Reminder { _alive: alive }
+    }
 }
 
 impl Spinner {
@@ -138,7 +160,8 @@ impl Spinner {
             Progress::Compiling { phase, micro_batch } => {
                 let message = format!("compiling phase {phase}, micro-batches of {micro_batch}");
                 if !console::user_attended_stderr() {
-                    note(message);
+                    note(&message);
+                    self.reminder = Some(Reminder::of(message));
                     return;
                 }
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -150,6 +173,7 @@ impl Spinner {
                 self.bar = Some(bar);
             }
             Progress::Compiled(Attempt { micro_batch, took, verdict }) => {
+                self.reminder = None;
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
                 }

@@ -30,7 +30,7 @@ fn headline(plan: &Plan) -> String {
         false => format!("{} × {kind}, {} devices", thousands(chips as u64), thousands(devices as u64)),
     };
     let version = plan.platform_version.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    format!("{} on {}: {hardware}; compiled by {version}", plan.run, plan.target)
+    format!("{} on {}: {hardware}; recompute {}; compiled by {version}", plan.run, plan.target, plan.recompute)
 }
 
 fn table(plan: &Plan) -> String {
@@ -60,7 +60,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
     };
     let bytes = |n: i64| Some(gigabytes(n as f64));
     let memory = |value: fn(&Fit) -> i64| of_fit(&|fit| bytes(value(fit)));
-    let seconds = |value: fn(&Fit) -> Option<f64>| of_fit(&|fit| value(fit).map(|s| duration(as_duration(s))));
+    let seconds = |value: fn(&Fit) -> Option<f64>| of_fit(&|fit| value(fit).map(of_step));
     let compiler = || "the compiler".to_owned();
     let share = |share: f64, of: &str| format!("{:.0} % of {of}, assumed", 100.0 * share);
     let efficiency = &plan.efficiency;
@@ -91,7 +91,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         ("network", seconds(|fit| Some(fit.times?.network)), share(efficiency.network, "its bandwidth")),
         (
             "step",
-            of_fit(&|fit| fit.times.map(|t| format!("{} ({})", duration(as_duration(t.step())), t.bound()))),
+            of_fit(&|fit| fit.times.map(|t| format!("{} ({})", of_step(t.step()), t.bound()))),
             "the slowest of the three".to_owned(),
         ),
         ("steps", each(&|phase| thousands(phase.steps)), "the run file".to_owned()),
@@ -201,6 +201,7 @@ pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
         "topology": plan.target.to_string(),
         "chips": plan.target.chips(),
         "devices": plan.target.devices(),
+        "recompute": plan.recompute,
         "platform_version": plan.platform_version,
         "memory_limit_bytes": plan.memory_limit,
         "assumed_efficiency": {
@@ -278,6 +279,15 @@ fn phase_json(phase: &PhasePlan) -> Value {
         "fit": fit,
         "seconds": phase.seconds(),
     })
+}
+
+/// The time of a step or of a part of it, in three digits at least.
+fn of_step(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.3} ms", 1e3 * s),
+        s if s < 100.0 => format!("{s:.3} s"),
+        s => duration(as_duration(s)),
+    }
 }
 
 fn gigabytes(bytes: f64) -> String {

@@ -3,7 +3,7 @@
 
 use anyhow::bail;
 
-use crate::bert::Precision;
+use crate::bert::{Precision, Recompute};
 use crate::train::StepSpec;
 
 /// How the micro-batch of a plan is chosen.
@@ -67,11 +67,16 @@ pub fn expected_bytes(spec: &StepSpec, parameters: usize, micro_batch: usize) ->
     let element = if spec.precision == Precision::Bf16 { 2.0 } else { 4.0 };
     // Weights, their slots, gradients of a micro-batch and their sum in f32; the weights once more as products read them.
     let state = parameters as f64 * (4.0 * (1 + spec.optimizer.slots().len()) as f64 + 8.0 + element);
-    // A layer keeps query, key, value, context, two products and their sums (some in f32), the feed-forward layer before
-    // and after its activation, and the attention probabilities before and after dropout.
-    let of_layer = tokens * element * (12.0 * hidden + 2.5 * inner + 2.0 * heads * length);
+    // Of a token, a layer keeps query, key, value, context, two products and their sums (some in f32), the feed-forward
+    // layer before and after its activation, and the attention probabilities before and after dropout.
+    let (linear, probabilities) = (12.0 * hidden + 2.5 * inner, 2.0 * heads * length);
+    let of_layers = match spec.recompute {
+        Recompute::None => layers * (linear + probabilities),
+        Recompute::Attention => layers * linear + probabilities,
+        Recompute::Layer => layers * hidden + linear + probabilities,
+    };
     let predicted = (micro_batch * spec.predictions * model.vocab_size) as f64 * 8.0;
-    state + layers * of_layer + predicted
+    state + tokens * element * of_layers + predicted
 }
 
 /// The largest of `candidates` (ascending) that `fits`, which holds for all smaller ones if it holds for one. Begins at

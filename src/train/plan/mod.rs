@@ -25,7 +25,7 @@ use super::flops::training_flops;
 use super::run::Run;
 use super::step::{StepSpec, TrainStep};
 use super::trainer::step_spec;
-use crate::bert::param_specs;
+use crate::bert::{Recompute, param_specs};
 use crate::hlo::HloModule;
 use crate::pjrt::{CUDA_MEMORY_FRACTION, CompiledMemoryStats, ErrorCode, PjrtError, Platform, PlatformChoice};
 use crate::schedule::Schedule;
@@ -50,6 +50,7 @@ pub struct PlanOptions {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub run: String,
+    pub recompute: Recompute,
     pub target: Target,
     /// The plugin's own words on what it is, or is for.
     pub platform_version: String,
@@ -165,6 +166,7 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
     };
     Ok(Plan {
         run: run.name.clone(),
+        recompute: run.recompute,
         target: target.clone(),
         platform_version: compiler.platform_version,
         efficiency: *efficiency,
@@ -450,7 +452,16 @@ mod tests {
         // 459 TFLOP/s · 64 · 0.5 = 14.688 PFLOP a second; 2 · 63/64 of 600 GB over 600 GB/s.
         let phases = vec![phase(14.688e15, 0.0, 100), phase(1.0, 600e9, 10)];
         let (run, platform_version) = (String::new(), String::new());
-        Plan { run, target, platform_version, efficiency, memory_limit: None, phases, saved: None }
+        Plan {
+            run,
+            recompute: Recompute::None,
+            target,
+            platform_version,
+            efficiency,
+            memory_limit: None,
+            phases,
+            saved: None,
+        }
     }
 
     #[test]
