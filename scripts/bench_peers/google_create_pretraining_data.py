@@ -5,7 +5,7 @@
 The functions are those of the package tf-models-official (official/nlp/data/create_pretraining_data.py), which has them from
 google-research/bert: tokenize all lines, make sentence pairs, mask, write TFRecords of 128 positions. It masks where
 `lambert prepare` does not, and does not split sentences; with `dupe_factor=1` it does so once. It has one thread. Prints a
-line of JSON. Needs tensorflow and tf-models-official.
+line of JSON. Needs tensorflow, tf_keras, sentencepiece and tf-models-official (which installs without its dependencies).
 """
 
 import argparse
@@ -47,8 +47,9 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         started = time.perf_counter()
         instances = google.create_training_instances(
-            [args.text], Counting(), max_seq_length=128, dupe_factor=1, short_seq_prob=0.1, masked_lm_prob=0.15,
-            max_predictions_per_seq=20, rng=random.Random(1),
+            [args.text], Counting(), google.get_processor_text_fn(is_sentence_piece=False, do_lower_case=True),
+            max_seq_length=128, dupe_factor=1, short_seq_prob=0.1, masked_lm_prob=0.15, max_predictions_per_seq=20,
+            rng=random.Random(1),
         )
         google.write_instance_to_example_files(
             instances, tokenizer, 128, 20, [os.path.join(directory, "out.tfrecord")], gzip_compress=False,
