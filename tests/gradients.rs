@@ -195,7 +195,11 @@ cases! {
 
     // ---- control ----
     Op::While { .. } => "while": [Refused(|t| looped(t.any()))],
-    Op::GetTupleElement { .. } => "get_tuple_element": [Refused(|t| looped(t.any()))],
+    Op::GetTupleElement { .. } => "get_tuple_element": [
+        Refused(|t| looped(t.any())),
+        // One element is read, the other is not.
+        Derivative(|t| { t.replicas = 2; let (x, y) = t.pair(); t.graph.all_reduce(&[x, y], Reduction::Sum)[1].square() }),
+    ],
     Op::OptimizationBarrier => "optimization_barrier": [
         Derivative(|t| t.any().optimization_barrier().square()),
         Derivative(|t| {
@@ -215,17 +219,25 @@ cases! {
         Derivative(|t| { t.replicas = 3; t.any().tanh().all_reduce(Reduction::Sum).square() }),
         Derivative(|t| { t.replicas = 3; t.any().all_reduce(Reduction::Max) }),
         Derivative(|t| { t.replicas = 2; t.any().all_reduce(Reduction::Min) }),
+        Derivative(|t| together(t, |x| x[0].graph().all_reduce(x, Reduction::Sum))),
+        Derivative(|t| together(t, |x| x[0].graph().all_reduce(x, Reduction::Max))),
     ],
-    Op::AllGather { .. } => "all_gather": [Derivative(|t| {
-        t.replicas = 2;
-        let dims: [usize; 2] = t.sizes();
-        t.argument(&dims).all_gather(1, 2).square()
-    })],
-    Op::ReduceScatter { .. } => "reduce_scatter": [Derivative(|t| {
-        t.replicas = 2;
-        let [a, b] = t.sizes();
-        t.argument(&[a, 2 * b]).reduce_scatter(1, 2).square()
-    })],
+    Op::AllGather { .. } => "all_gather": [
+        Derivative(|t| {
+            t.replicas = 2;
+            let dims: [usize; 2] = t.sizes();
+            t.argument(&dims).all_gather(1, 2).square()
+        }),
+        Derivative(|t| together(t, |x| x[0].graph().all_gather(x, 1, 2))),
+    ],
+    Op::ReduceScatter { .. } => "reduce_scatter": [
+        Derivative(|t| {
+            t.replicas = 2;
+            let [a, b] = t.sizes();
+            t.argument(&[a, 2 * b]).reduce_scatter(1, 2).square()
+        }),
+        Derivative(|t| together(t, |x| x[0].graph().reduce_scatter(x, 1, 2))),
+    ],
 }
 
 /// Formulas whose gradient is differentiated once more: the result of `gradients` is an ordinary graph.
@@ -341,6 +353,15 @@ fn looped(x: Tensor<'_>) -> Tensor<'_> {
         |_, state| vec![state[0] + 1.0, state[1] * 2.0],
     );
     state[1]
+}
+
+/// Three arrays that two replicas exchange at once, of which the last is read twice and the middle one not at all.
+fn together<'g>(t: &mut Trial<'g>, exchange: impl Fn(&[Tensor<'g>]) -> Vec<Tensor<'g>>) -> Tensor<'g> {
+    t.replicas = 2;
+    let [a, b] = t.sizes();
+    let operands = [a, 1, b].map(|rows| t.argument(&[rows, 2]));
+    let results = exchange(&operands);
+    results[0].square().sum() + (results[2].tanh() * results[2]).sum()
 }
 
 /// One formula under construction: its arguments, and where random choices come from.
@@ -569,37 +590,4 @@ fn a_tensor_within_the_formula_and_the_loss_itself_have_gradients() {
 #[should_panic(expected = "a loss must be a floating-point scalar, got f32[2]")]
 fn a_loss_of_several_elements_is_refused() {
     gradients_at(&[&[1.0, 2.0]], |x| x[0].exp());
-}
-
-#[test]
-fn the_backward_dots_keep_operand_and_accumulation_types() {
-    let graph = Graph::new("mixed");
-    let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
-    let w = graph.parameter("w", Shape::new(DType::BF16, [4, 16]));
-    let found = gradients(x.matmul(w, DType::F32).tanh().sum(), &[x, w]);
-    assert_eq!([found[0].shape(), found[1].shape()], [x.shape(), w.shape()]);
-    let computation = graph.finish(&found);
-    let mut dots = 0;
-    for node in computation.nodes.iter().filter(|node| matches!(node.op, Op::DotGeneral { .. })) {
-        dots += 1;
-        assert!(matches!(node.op, Op::DotGeneral { dtype: DType::F32, .. }));
-        assert!(node.inputs.iter().all(|&input| computation.array_shape(input).dtype == DType::BF16));
-    }
-    assert_eq!(dots, 3, "one forward, two backward");
-    // Gradients of activations [..., K] and of weights [K, N] come out of the dots as they are needed.
-    assert!(!computation.nodes.iter().any(|node| matches!(node.op, Op::Transpose { .. })));
-}
-
-#[test]
-fn the_gradient_of_a_weight_that_was_rounded_is_not() {
-    let graph = Graph::new("master_weights");
-    let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
-    // [out, in], as linear layers keep it.
-    let w = graph.parameter("w", Shape::new(DType::F32, [16, 4]));
-    let by_rows = DotDimensions { lhs_contracting: vec![2], rhs_contracting: vec![1], ..Default::default() };
-    let y = x.dot_general(w.convert(DType::BF16), by_rows, DType::F32);
-    let gradient = gradients(y.tanh().sum(), &[w])[0];
-    let computation = graph.finish(&[gradient]);
-    let made_by = &computation.nodes[computation.outputs[0].index()];
-    assert!(matches!(made_by.op, Op::DotGeneral { dtype: DType::F32, .. }), "rounded or transposed: {made_by:?}");
 }

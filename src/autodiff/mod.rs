@@ -17,7 +17,8 @@ mod vjp;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::graph::{Graph, NodeId, Op, Recomputed, Tensor, ValueShape};
+use crate::graph::{Graph, NodeId, Op, Recomputed, Tensor};
+use crate::shape::Shape;
 
 /// The derivatives of the scalar `loss` with respect to each tensor of `wrt`, of that tensor's shape and type.
 ///
@@ -33,39 +34,41 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let Backward { depends, constant } = Backward::survey(loss, wrt);
     let mut forward =
         ForwardValues { graph, constant, begun: HashMap::new(), copies: HashMap::new(), inputs: HashMap::new() };
-    let mut cotangents: Vec<Option<Tensor<'g>>> = vec![None; depends.len()];
-    cotangents[loss.id().index()] = Some(loss.filled(1.0));
+    // Of each array that a node yields: one, or the elements of a tuple.
+    let mut cotangents: HashMap<(NodeId, usize), Tensor<'g>> = HashMap::new();
+    cotangents.insert((loss.id(), 0), loss.filled(1.0));
 
     for id in (0..depends.len()).rev().map(|i| NodeId(i as u32)) {
-        let Some(cotangent) = cotangents[id.index()] else { continue };
         let node = graph.node(id);
-        if !node.inputs.iter().any(|input| depends[input.index()]) {
+        let found: Vec<Option<Tensor<'g>>> =
+            (0..node.shape.arrays().len()).map(|element| cotangents.get(&(id, element)).copied()).collect();
+        let reached = found.iter().any(Option::is_some);
+        if !reached || !node.inputs.iter().any(|input| depends[input.index()]) {
             continue;
         }
         graph.in_scope(backward_scope(&node.scope), || {
             // A conversion takes a cotangent as it comes; every other rule computes in its node's type.
-            let cotangent = match node.op {
-                Op::Convert { .. } => cotangent,
-                _ => cotangent.convert(graph.tensor(id).dtype()),
+            let typed = |(ct, shape): (Option<Tensor<'g>>, &Shape)| match node.op {
+                Op::Convert { .. } => ct,
+                _ => ct.map(|ct| ct.convert(shape.dtype)),
             };
-            let mut rule = vjp::Rule { id, node: &node, cotangent, forward: &mut forward };
+            let of_results = found.into_iter().zip(node.shape.arrays()).map(typed).collect();
+            let element = if let Op::GetTupleElement { index } = node.op { index } else { 0 };
+            let mut rule = vjp::Rule { id, node: &node, of_results, forward: &mut forward };
             for (i, (&input, contribution)) in node.inputs.iter().zip(rule.cotangents()).enumerate() {
                 let Some(contribution) = contribution.filter(|_| depends[input.index()]) else { continue };
-                let (found, required) = (contribution.shape(), graph.tensor(input).shape());
+                let (found, required) = (contribution.shape(), graph.node(input).shape.arrays()[element].clone());
                 assert!(
                     found.dims == required.dims && found.dtype.is_float(),
                     "the derivative of {id} = {} for operand {i} requires {required}, got {found}",
                     node.op.name()
                 );
-                let sum = &mut cotangents[input.index()];
-                *sum = Some(match *sum {
-                    None => contribution,
-                    Some(others) => wider(others, contribution),
-                });
+                let sum = cotangents.entry((input, element));
+                sum.and_modify(|others| *others = wider(*others, contribution)).or_insert(contribution);
             }
         });
     }
-    let cotangent = |t: &Tensor<'g>| cotangents.get(t.id().index()).copied().flatten();
+    let cotangent = |t: &Tensor<'g>| cotangents.get(&(t.id(), 0)).copied();
     wrt.iter().map(|t| cotangent(t).map_or_else(|| t.filled(0.0), |ct| ct.convert(t.dtype()))).collect()
 }
 
@@ -107,10 +110,7 @@ impl Backward {
         let mut constant = vec![false; len];
         for i in 0..len {
             let node = loss.graph().node(NodeId(i as u32));
-            let differentiable = match &node.shape {
-                ValueShape::Array(shape) => shape.dtype.is_float(),
-                ValueShape::Tuple(elements) => elements.iter().any(|shape| shape.dtype.is_float()),
-            };
+            let differentiable = node.shape.arrays().iter().any(|shape| shape.dtype.is_float());
             depends[i] |= differentiable && node.inputs.iter().any(|input| depends[input.index()]);
             constant[i] =
                 !matches!(node.op, Op::Parameter { .. }) && node.inputs.iter().all(|input| constant[input.index()]);
@@ -166,5 +166,46 @@ impl<'g> ForwardValues<'g> {
         let copy = graph.in_scope(backward_scope(&node.scope), || graph.add_ids(node.op, inputs));
         self.copies.insert(id, copy);
         copy
+    }
+}
+
+// That every rule's values are right is shown in `tests/gradients.rs`; here, of which types they are.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::DotDimensions;
+    use crate::shape::DType;
+
+    #[test]
+    fn the_backward_dots_keep_operand_and_accumulation_types() {
+        let graph = Graph::new("mixed");
+        let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
+        let w = graph.parameter("w", Shape::new(DType::BF16, [4, 16]));
+        let found = gradients(x.matmul(w, DType::F32).tanh().sum(), &[x, w]);
+        assert_eq!([found[0].shape(), found[1].shape()], [x.shape(), w.shape()]);
+        let computation = graph.finish(&found);
+        let mut dots = 0;
+        for node in computation.nodes.iter().filter(|node| matches!(node.op, Op::DotGeneral { .. })) {
+            dots += 1;
+            assert!(matches!(node.op, Op::DotGeneral { dtype: DType::F32, .. }));
+            assert!(node.inputs.iter().all(|&input| computation.array_shape(input).dtype == DType::BF16));
+        }
+        assert_eq!(dots, 3, "one forward, two backward");
+        // Gradients of activations [..., K] and of weights [K, N] come out of the dots as they are needed.
+        assert!(!computation.nodes.iter().any(|node| matches!(node.op, Op::Transpose { .. })));
+    }
+
+    #[test]
+    fn the_gradient_of_a_weight_that_was_rounded_is_not() {
+        let graph = Graph::new("master_weights");
+        let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
+        // [out, in], as linear layers keep it.
+        let w = graph.parameter("w", Shape::new(DType::F32, [16, 4]));
+        let by_rows = DotDimensions { lhs_contracting: vec![2], rhs_contracting: vec![1], ..Default::default() };
+        let y = x.dot_general(w.convert(DType::BF16), by_rows, DType::F32);
+        let gradient = gradients(y.tanh().sum(), &[w])[0];
+        let computation = graph.finish(&[gradient]);
+        let made_by = &computation.nodes[computation.outputs[0].index()];
+        assert!(matches!(made_by.op, Op::DotGeneral { dtype: DType::F32, .. }), "rounded or transposed: {made_by:?}");
     }
 }

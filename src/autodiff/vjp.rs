@@ -1,4 +1,5 @@
-//! The vector-Jacobian product of every operation: from the cotangent of the result, `ct`, to those of the operands.
+//! The vector-Jacobian product of every operation: from the cotangent of the result, `ct`, to those of the operands. (A
+//! collective of several operands has as many results, each with a cotangent of its own or none.)
 //!
 //! The line above each rule is its formula, with `x`, `y`, `z` for the operands in order and `out` for the result. One
 //! match, in the order and under the headings of `graph/op.rs`; what has no derivative is listed once, at the end.
@@ -16,14 +17,15 @@ use crate::shape::{DType, HostTensor, Shape};
 pub(super) struct Rule<'a, 'g> {
     pub id: NodeId,
     pub node: &'a Node,
-    pub cotangent: Tensor<'g>,
+    /// The cotangents of the results, where the loss depends on them: at least on one.
+    pub of_results: Vec<Option<Tensor<'g>>>,
     pub forward: &'a mut ForwardValues<'g>,
 }
 
 impl<'g> Rule<'_, 'g> {
     /// One cotangent for each operand; None where the derivative is zero or the operand is not floating-point.
     pub fn cotangents(&mut self) -> Vec<Option<Tensor<'g>>> {
-        let ct = self.cotangent;
+        let ct = self.cotangent();
         match &self.node.op {
             // ---- elementwise, one operand ----
             // ct · sign(x)
@@ -217,13 +219,15 @@ impl<'g> Rule<'_, 'g> {
             }
 
             // ---- control ----
-            Op::While { .. } | Op::GetTupleElement { .. } => panic!(
+            Op::While { .. } => panic!(
                 "{} = {} (scope {:?}) lies between the loss and a requested gradient, and a while has no derivative: \
                  take gradients inside its body",
                 self.id,
                 self.node.op.name(),
                 self.node.scope
             ),
+            // ct; that it is for one element of the tuple, the caller knows
+            Op::GetTupleElement { .. } => one(ct),
             // ct; what the value waits for gets nothing
             Op::OptimizationBarrier => self.first(&[Some(ct)]),
 
@@ -231,19 +235,24 @@ impl<'g> Rule<'_, 'g> {
             // The loss is the sum of the replicas' losses: what all replicas read gets all replicas' cotangents.
             Op::AllReduce { reduction } => match reduction {
                 // Σ ct
-                Reduction::Sum => one(ct.all_reduce(Reduction::Sum)),
+                Reduction::Sum => self.exchanged(|ct| ct.all_reduce(Reduction::Sum)),
                 // Σ ct / n where x = out, with n the number of such replicas
                 Reduction::Max | Reduction::Min => {
-                    let attained = self.x().eq(self.out());
-                    let n = attained.convert(ct.dtype()).all_reduce(Reduction::Sum);
-                    one(attained.select(ct.all_reduce(Reduction::Sum) / n, ct.filled(0.0)))
+                    let of_results = self.of_results.clone();
+                    let share = |(i, ct): (usize, Option<Tensor<'g>>)| {
+                        let ct = ct?;
+                        let attained = self.inputs_from(i)[0].eq(self.result(i));
+                        let n = attained.convert(ct.dtype()).all_reduce(Reduction::Sum);
+                        Some(attained.select(ct.all_reduce(Reduction::Sum) / n, ct.filled(0.0)))
+                    };
+                    of_results.into_iter().enumerate().map(share).collect()
                 }
-                Reduction::And | Reduction::Or => vec![None],
+                Reduction::And | Reduction::Or => vec![None; self.node.inputs.len()],
             },
             // Σ ct, this replica's slice
-            Op::AllGather { dimension, replicas } => one(ct.reduce_scatter(*dimension, *replicas)),
+            Op::AllGather { dimension, replicas } => self.exchanged(|ct| ct.reduce_scatter(*dimension, *replicas)),
             // the replicas' ct, joined
-            Op::ReduceScatter { dimension, replicas } => one(ct.all_gather(*dimension, *replicas)),
+            Op::ReduceScatter { dimension, replicas } => self.exchanged(|ct| ct.all_gather(*dimension, *replicas)),
 
             // ---- no derivative ----
             // Leaves have no operands; steps and roundings are flat; the others are not floating-point, or say so.
@@ -266,38 +275,62 @@ impl<'g> Rule<'_, 'g> {
         }
     }
 
+    fn read(&mut self, id: NodeId) -> Tensor<'g> {
+        let cotangent = self.cotangent();
+        self.forward.read(id, self.node.recomputed, cotangent)
+    }
+
     /// The first operand's forward value.
     fn x(&mut self) -> Tensor<'g> {
-        self.forward.read(self.node.inputs[0], self.node.recomputed, self.cotangent)
+        self.read(self.node.inputs[0])
     }
 
     /// The second operand's forward value.
     fn y(&mut self) -> Tensor<'g> {
-        self.forward.read(self.node.inputs[1], self.node.recomputed, self.cotangent)
+        self.read(self.node.inputs[1])
     }
 
     /// The forward values of the operands from number `start` on.
     fn inputs_from(&mut self, start: usize) -> Vec<Tensor<'g>> {
         let inputs = &self.node.inputs[start..];
-        inputs.iter().map(|&input| self.forward.read(input, self.node.recomputed, self.cotangent)).collect()
+        inputs.iter().map(|&input| self.read(input)).collect()
     }
 
     /// The result's forward value.
     fn out(&mut self) -> Tensor<'g> {
-        self.forward.read(self.id, self.node.recomputed, self.cotangent)
+        self.read(self.id)
+    }
+
+    /// The forward value of result number `index`.
+    fn result(&mut self, index: usize) -> Tensor<'g> {
+        let out = self.out();
+        match self.of_results.len() {
+            1 => out,
+            _ => out.graph().add(Op::GetTupleElement { index }, &[out]),
+        }
+    }
+
+    /// The cotangent of the result; of several, the first that there is.
+    fn cotangent(&self) -> Tensor<'g> {
+        self.of_results.iter().flatten().next().copied().expect("a rule is applied where the loss depends on the node")
+    }
+
+    /// The cotangents of the results, each put through a collective.
+    fn exchanged(&self, collective: impl Fn(Tensor<'g>) -> Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        self.of_results.iter().map(|ct| ct.map(&collective)).collect()
     }
 
     fn shape_of(&self, input: usize) -> Shape {
-        self.cotangent.graph().tensor(self.node.inputs[input]).shape()
+        self.cotangent().graph().tensor(self.node.inputs[input]).shape()
     }
 
     /// Zeros of the shape of operand number `input`.
     fn zeros(&self, input: usize) -> Tensor<'g> {
-        self.cotangent.graph().full(0.0, self.shape_of(input))
+        self.cotangent().graph().full(0.0, self.shape_of(input))
     }
 
     fn scalar_zero(&self) -> Tensor<'g> {
-        self.cotangent.graph().scalar(0.0, self.cotangent.dtype())
+        self.cotangent().graph().scalar(0.0, self.cotangent().dtype())
     }
 
     /// `cotangents` for the first operands, none for the others (the starts of a dynamic slice).

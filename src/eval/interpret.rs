@@ -22,8 +22,13 @@ pub(super) fn run(
         let result = match &node.op {
             Op::While { condition, body } => run_loop(condition, body, &operands, replicas)?,
             Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
-                let operands: Vec<&Value> = operands.iter().map(|operands| operands[0]).collect();
-                collective(computation, node, &operands)?.into_iter().map(|value| vec![value]).collect()
+                let mut results: Vec<Vec<Value>> = vec![Vec::new(); replicas.len()];
+                for operand in 0..node.inputs.len() {
+                    let operands: Vec<&Value> = operands.iter().map(|operands| operands[operand]).collect();
+                    let values = collective(computation, node, operand, &operands)?;
+                    results.iter_mut().zip(values).for_each(|(elements, value)| elements.push(value));
+                }
+                results
             }
             Op::Parameter { index, .. } => arguments.iter().map(|values| vec![values[*index].clone()]).collect(),
             Op::ReplicaId => {
@@ -55,7 +60,7 @@ fn last_readers(computation: &Computation) -> Vec<usize> {
 fn apply(node: &Node, operands: &[&Value]) -> Value {
     let shape = match &node.shape {
         ValueShape::Array(shape) => shape,
-        ValueShape::Tuple(_) => unreachable!("only a while yields a tuple"),
+        ValueShape::Tuple(_) => unreachable!("{} is applied to more than one replica's operands", node.op.name()),
     };
     let x = |i: usize| operands[i];
     match &node.op {
@@ -141,8 +146,17 @@ fn apply(node: &Node, operands: &[&Value]) -> Value {
     }
 }
 
-/// An operation over all replicas: from the operand of each to the result of each.
-fn collective(computation: &Computation, node: &Node, operands: &[&Value]) -> Result<Vec<Value>, EvalError> {
+/// An operation over all replicas: from each replica's operand number `operand` to each one's result for it.
+fn collective(
+    computation: &Computation,
+    node: &Node,
+    operand: usize,
+    operands: &[&Value],
+) -> Result<Vec<Value>, EvalError> {
+    let shape = match &node.shape {
+        ValueShape::Array(shape) => shape,
+        ValueShape::Tuple(shapes) => &shapes[operand],
+    };
     let require = |replicas: usize| match operands.len() == replicas {
         true => Ok(()),
         false => Err(EvalError::ReplicaCount {
@@ -164,12 +178,10 @@ fn collective(computation: &Computation, node: &Node, operands: &[&Value]) -> Re
         }
         Op::AllGather { dimension, replicas } => {
             require(*replicas)?;
-            let ValueShape::Array(shape) = &node.shape else { unreachable!("a collective yields an array") };
             Ok(vec![arrays::concatenate(operands, *dimension, shape); *replicas])
         }
         Op::ReduceScatter { dimension, replicas } => {
             require(*replicas)?;
-            let ValueShape::Array(shape) = &node.shape else { unreachable!("a collective yields an array") };
             let sum = combined(&Op::Add);
             let part = |(r, sum): (usize, Value)| {
                 let mut starts = vec![0; shape.rank()];

@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, ShapeError>;
 /// The shape of `op` applied to operands of the shapes `inputs`.
 pub(super) fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
     let rule = Rule { op: op.name() };
-    // The two operations that tuples touch come first; all others take arrays and yield an array.
+    // The operations that tuples touch come first; all others take arrays and yield an array.
     match op {
         Op::While { condition, body } => {
             let state = rule.arrays(inputs)?;
@@ -40,6 +40,14 @@ pub(super) fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
                     rule.refuse(format!("a tuple of more than {index} elements"), got.join(" and "))
                 }
             };
+        }
+        Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } if inputs.len() > 1 => {
+            let operands = rule.arrays(inputs)?;
+            // What reduces is one computation of two scalars.
+            let alike = operands.iter().all(|operand| operand.dtype == operands[0].dtype);
+            rule.check(alike || matches!(op, Op::AllGather { .. }), "operands of one type", || join(&operands))?;
+            let alone = operands.iter().map(|operand| rule.array(op, &[operand]));
+            return Ok(ValueShape::Tuple(alone.collect::<Result<_>>()?));
         }
         _ => {}
     }

@@ -40,11 +40,21 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What a node yields: an array, or (a `while` only) a tuple of arrays.
+/// What a node yields: an array, or (a `while`, and a collective of several operands) a tuple of arrays.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ValueShape {
     Array(Shape),
     Tuple(Vec<Shape>),
+}
+
+impl ValueShape {
+    /// The one array, or the elements of the tuple.
+    pub fn arrays(&self) -> &[Shape] {
+        match self {
+            ValueShape::Array(shape) => std::slice::from_ref(shape),
+            ValueShape::Tuple(shapes) => shapes,
+        }
+    }
 }
 
 /// A region whose values the backward pass computes again instead of keeping; see [`Graph::recomputed`].

@@ -150,6 +150,7 @@ pub enum Op {
     StopGradient,
 
     // ---- collective, over all replicas ----
+    // One operand gives an array; several are exchanged at once and give the tuple of what each would give alone.
     ReplicaId,
     AllReduce {
         reduction: Reduction,

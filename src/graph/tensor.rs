@@ -59,7 +59,7 @@ impl<'g> Tensor<'g> {
     }
 
     /// # Panics
-    /// If this is the tuple of a `while`, which only [`Op::GetTupleElement`] reads.
+    /// If this is a tuple, which only [`Op::GetTupleElement`] reads.
     #[track_caller]
     pub fn shape(self) -> Shape {
         match self.graph.shape_of(self.id) {
@@ -351,7 +351,38 @@ impl Graph {
         let step = Graph::new(format!("{name}.body"));
         let body = step.finish(&body(&step, &state(&step, &shapes)));
         let result = self.add(Op::While { condition: Arc::new(condition), body: Arc::new(body) }, initial);
-        (0..initial.len()).map(|index| self.add(Op::GetTupleElement { index }, &[result])).collect()
+        self.elements(result, initial.len())
+    }
+
+    /// [`Tensor::all_reduce`] of each, in one exchange. They are of one type.
+    #[track_caller]
+    pub fn all_reduce<'g>(&'g self, tensors: &[Tensor<'g>], reduction: Reduction) -> Vec<Tensor<'g>> {
+        self.exchange(Op::AllReduce { reduction }, tensors)
+    }
+
+    /// [`Tensor::all_gather`] of each, in one exchange.
+    #[track_caller]
+    pub fn all_gather<'g>(&'g self, tensors: &[Tensor<'g>], dimension: usize, replicas: usize) -> Vec<Tensor<'g>> {
+        self.exchange(Op::AllGather { dimension, replicas }, tensors)
+    }
+
+    /// [`Tensor::reduce_scatter`] of each, in one exchange. They are of one type.
+    #[track_caller]
+    pub fn reduce_scatter<'g>(&'g self, tensors: &[Tensor<'g>], dimension: usize, replicas: usize) -> Vec<Tensor<'g>> {
+        self.exchange(Op::ReduceScatter { dimension, replicas }, tensors)
+    }
+
+    #[track_caller]
+    fn exchange<'g>(&'g self, collective: Op, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        match tensors {
+            [] => Vec::new(),
+            [only] => vec![self.add(collective, &[*only])],
+            several => self.elements(self.add(collective, several), several.len()),
+        }
+    }
+
+    fn elements<'g>(&'g self, tuple: Tensor<'g>, count: usize) -> Vec<Tensor<'g>> {
+        (0..count).map(|index| self.add(Op::GetTupleElement { index }, &[tuple])).collect()
     }
 }
 

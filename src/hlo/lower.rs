@@ -10,7 +10,8 @@
 //! * **`while`** names its body first and its condition second, takes one operand and gives one result: the loop's
 //!   state is tupled on the way in and untupled inside.
 //! * **Collectives over replicas** have empty replica groups ("all"), no channel and no global device ids: a channel
-//!   would make them span partitions instead. Over one replica they are the identity and lower to nothing.
+//!   would make them span partitions instead. Over one replica they are the identity and lower to nothing (a tuple,
+//!   if they have several operands).
 
 use std::collections::HashMap;
 
@@ -310,25 +311,23 @@ impl Lowering<'_> {
 
             // ---- collective, over all replicas ----
             Op::ReplicaId => {}
+            Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } if replicas == 1 => {
+                self.check_replicas(node);
+                return match i.operand_ids.as_slice() {
+                    [only] => *only,
+                    _ => self.push(into, HloInstructionProto { opcode: "tuple".to_string(), ..instruction }),
+                };
+            }
             Op::AllReduce { reduction } => {
-                if replicas == 1 {
-                    return i.operand_ids[0];
-                }
                 let dtype = computation.array_shape(node.inputs[0]).dtype;
                 i.called_computation_ids = vec![self.reducer(*reduction, dtype)];
             }
-            Op::AllGather { dimension, replicas: built_for } => {
-                self.check_replicas(node, *built_for);
-                if replicas == 1 {
-                    return i.operand_ids[0];
-                }
+            Op::AllGather { dimension, .. } => {
+                self.check_replicas(node);
                 i.dimensions = vec![*dimension as i64];
             }
-            Op::ReduceScatter { dimension, replicas: built_for } => {
-                self.check_replicas(node, *built_for);
-                if replicas == 1 {
-                    return i.operand_ids[0];
-                }
+            Op::ReduceScatter { dimension, .. } => {
+                self.check_replicas(node);
                 let dtype = computation.array_shape(node.inputs[0]).dtype;
                 i.dimensions = vec![*dimension as i64];
                 i.called_computation_ids = vec![self.reducer(Reduction::Sum, dtype)];
@@ -389,9 +388,10 @@ impl Lowering<'_> {
         id
     }
 
-    fn check_replicas(&self, node: &Node, built_for: usize) {
+    fn check_replicas(&self, node: &Node) {
+        let (Op::AllGather { replicas, .. } | Op::ReduceScatter { replicas, .. }) = &node.op else { return };
         let (op, lowered_for) = (node.op.name(), self.options.num_replicas);
-        assert!(built_for == lowered_for, "{op} requires {built_for} replicas, got a module for {lowered_for}");
+        assert!(*replicas == lowered_for, "{op} requires {replicas} replicas, got a module for {lowered_for}");
     }
 }
 

@@ -10,7 +10,7 @@ const REPLICAS: usize = 4;
 
 pub fn cases() -> Vec<Case> {
     let cases = vec![loops(), nested_loops(), barriers(), collectives(), collectives_of_other_types()];
-    [cases, vec![collective_in_a_loop(), layer_and_gradients()]]
+    [cases, vec![collectives_of_several(), collective_in_a_loop(), layer_and_gradients()]]
         .concat()
         .into_iter()
         .map(|case| if case.name.contains('/') { case } else { case.reviewed() })
@@ -106,6 +106,27 @@ fn collectives_of_other_types() -> Case {
             x[3].all_reduce(Reduction::Max),
             x[3].all_gather(0, REPLICAS),
         ]
+    })
+}
+
+/// Several arrays in one exchange, gathered ones of several types.
+fn collectives_of_several() -> Case {
+    let argument = |r| {
+        vec![
+            uniform(100 + r, DType::F32, &[4, 3], -2.0, 2.0),
+            uniform(110 + r, DType::F32, &[8], -2.0, 2.0),
+            uniform(120 + r, DType::BF16, &[2], -2.0, 2.0),
+        ]
+    };
+    replicated("collective.several", (0..REPLICAS as u64).map(argument).collect(), |g, x| {
+        let same_type = [x[0], x[1], x[0].sum()];
+        [
+            g.all_reduce(&same_type, Reduction::Sum),
+            g.all_reduce(&same_type[..2], Reduction::Max),
+            g.all_gather(x, 0, REPLICAS),
+            g.reduce_scatter(&same_type[..2], 0, REPLICAS),
+        ]
+        .concat()
     })
 }
 

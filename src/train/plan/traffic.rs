@@ -1,7 +1,7 @@
 //! What replicas exchange in a step, read off its graph: so it is known before anything is compiled, and whatever the
 //! step does (sum gradients, scatter their sum, gather weights) is counted as it does it.
 
-use crate::graph::{Computation, NodeId, Op, ValueShape};
+use crate::graph::{Computation, Node, NodeId, Op, ValueShape};
 
 /// Bytes of one replica's arrays that go through collectives in a step, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,12 +27,13 @@ impl Collectives {
     }
 
     fn add(&mut self, computation: &Computation, times: f64, trips: f64) {
-        let bytes = |id: NodeId| times * bytes(&computation.nodes[id.index()].shape);
-        for (index, node) in computation.nodes.iter().enumerate() {
+        let operand = |id: &NodeId| times * bytes(&computation.node(*id).shape);
+        let operands = |node: &Node| node.inputs.iter().map(operand).sum::<f64>();
+        for node in &computation.nodes {
             match &node.op {
-                Op::AllReduce { .. } => self.all_reduce += bytes(node.inputs[0]),
-                Op::ReduceScatter { .. } => self.reduce_scatter += bytes(node.inputs[0]),
-                Op::AllGather { .. } => self.all_gather += times * self::bytes(&computation.nodes[index].shape),
+                Op::AllReduce { .. } => self.all_reduce += operands(node),
+                Op::ReduceScatter { .. } => self.reduce_scatter += operands(node),
+                Op::AllGather { .. } => self.all_gather += times * bytes(&node.shape),
                 Op::While { body, .. } => self.add(body, times * trips, trips),
                 _ => {}
             }
@@ -67,9 +68,9 @@ mod tests {
             },
         );
         let scattered = graph.add(Op::ReduceScatter { dimension: 0, replicas: 4 }, &[loops[1]]);
-        let gathered = graph.add(Op::AllGather { dimension: 0, replicas: 4 }, &[scattered]);
-        let collectives = Collectives::of(&graph.finish(&[gathered]), 5);
-        assert_eq!(collectives, Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 96.0 });
-        assert_eq!(collectives.total(), 528.0);
+        let gathered = graph.all_gather(&[scattered, scattered.convert(DType::BF16)], 0, 4);
+        let collectives = Collectives::of(&graph.finish(&gathered), 5);
+        assert_eq!(collectives, Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 144.0 });
+        assert_eq!(collectives.total(), 576.0);
     }
 }
