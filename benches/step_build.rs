@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use lambert::bert::{Precision, Preset, Recompute};
 use lambert::optim::OptimizerConfig;
-use lambert::train::{StepSpec, TrainStep};
+use lambert::train::{Parallel, StepSpec, TrainStep};
 
 fn build_and_lower(criterion: &mut Criterion) {
     for micro_batches in [1, 4] {
@@ -18,6 +18,7 @@ fn build_and_lower(criterion: &mut Criterion) {
             rows: 16 * micro_batches,
             micro_batches,
             replicas: 8,
+            parallel: Parallel::default(),
             dropout: true,
             recompute: Recompute::default(),
         };

@@ -11,7 +11,7 @@ use lambert::bert::{BertConfig, Precision, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
 use lambert::optim::OptimizerConfig;
-use lambert::train::{StepSpec, TrainStep};
+use lambert::train::{Parallel, StepSpec, TrainStep};
 
 /// What a reviewer reads: the graph as built, and the module as the compiler receives it.
 fn print(computation: &Computation, options: &LowerOptions<'_>) -> String {
@@ -99,6 +99,7 @@ fn the_tiny_training_step_prints_as_reviewed() {
         rows: 4,
         micro_batches: 2,
         replicas: 2,
+        parallel: Parallel::default(),
         dropout: true,
         recompute: Recompute::default(),
     };

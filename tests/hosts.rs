@@ -26,7 +26,7 @@ use lambert::train::exchange::Exchange;
 use lambert::train::feed::{Scalars, Share, Source, send};
 use lambert::train::rendezvous::{Place, Session};
 use lambert::train::state::{StateLayout, TrainState};
-use lambert::train::{METRICS, StepSpec, TrainStep};
+use lambert::train::{METRICS, Parallel, StepSpec, TrainStep};
 
 /// A place to meet, with its server if it needs one.
 struct Meeting {
@@ -319,7 +319,7 @@ fn cpu(devices: usize) -> Devices {
 
 /// Three steps on four devices that `hosts` hosts feed, each its own: the metrics, bit for bit.
 fn metrics_fed_by(hosts: usize, spec: &StepSpec, source: &Source, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
-    let layout = StateLayout::new(&spec.model, spec.optimizer.slots());
+    let layout = StateLayout::of(spec);
     let held = layout.len();
     let mut state = TrainState::initial(layout, SEED, devices).unwrap();
     let each = devices.len() / hosts;
@@ -369,6 +369,7 @@ fn devices_fed_by_several_hosts_take_the_same_steps() {
         rows: 2,
         micro_batches: 2,
         replicas: devices.len(),
+        parallel: Parallel::default(),
         dropout: true,
         recompute: Recompute::default(),
     };

@@ -17,7 +17,7 @@ use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::train::devices::Devices;
 use lambert::train::engine::{Engine, Evaluator};
-use lambert::train::{GradientStep, Program, StepSpec};
+use lambert::train::{GradientStep, Parallel, Program, StepSpec};
 use proptest::prelude::*;
 
 /// Positions of a row, in the tests of the model.
@@ -205,6 +205,7 @@ fn gradients(
         rows: rows / replicas,
         micro_batches,
         replicas,
+        parallel: Parallel::default(),
         dropout: true,
         recompute: Recompute::default(),
     };

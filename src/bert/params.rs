@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::BertConfig;
+use super::{BertConfig, Precision};
 use crate::rng::Key;
 use crate::shape::{DType, HostTensor, Shape};
 
@@ -33,12 +33,19 @@ pub struct ParamSpec {
     /// The device shape: the published one with the rows of vocabulary-sized tensors padded.
     pub dims: Vec<usize>,
     pub init: Init,
+    /// The model reads it as an operand of matrix products and in no other way.
+    pub only_multiplied: bool,
 }
 
 impl ParamSpec {
     /// The device shape.
     pub fn shape(&self, dtype: DType) -> Shape {
         Shape::new(dtype, self.dims.clone())
+    }
+
+    /// The type that the model reads it in: what is only multiplied is rounded first, everything else is not.
+    pub fn read_dtype(&self, precision: Precision) -> DType {
+        if self.only_multiplied { precision.compute() } else { precision.master() }
     }
 
     /// The first values, f32 in the device shape: a function of `seed` and the name, so that neither the order of tensors
@@ -123,7 +130,13 @@ impl Specs<'_> {
         if VOCABULARY_SIZED.contains(&name) {
             dims[0] = self.config.padded_vocab_size();
         }
-        self.list.push(ParamSpec { name: name.to_string(), published_dims: published_dims.to_vec(), dims, init });
+        self.list.push(ParamSpec {
+            name: name.to_string(),
+            published_dims: published_dims.to_vec(),
+            dims,
+            init,
+            only_multiplied: false,
+        });
     }
 
     fn table(&mut self, name: &str, dims: &[usize]) {
@@ -132,6 +145,7 @@ impl Specs<'_> {
 
     fn linear(&mut self, name: &str, out: usize, input: usize) {
         self.table(&format!("{name}.weight"), &[out, input]);
+        self.list.last_mut().expect("added just before").only_multiplied = true;
         self.add(&format!("{name}.bias"), &[out], Init::Zeros);
     }
 

@@ -12,9 +12,9 @@ use super::whole_file::write_whole;
 use crate::bert::{Precision, Preset, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
-use crate::train::StepSpec;
 use crate::train::bench::{Measured, measure};
 use crate::train::progress::quantity;
+use crate::train::{Parallel, StepSpec};
 
 /// Time one training step: forward, backward and LAMB, compiled and run as training does it.
 ///
@@ -47,6 +47,9 @@ pub struct Bench {
     /// Slices that the batch is cut into, one after the other
     #[arg(long, default_value_t = 1)]
     micro_batches: usize,
+    /// Let each device keep its part of weights and slots only
+    #[arg(long)]
+    shard_optimizer: bool,
     #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
     precision: BenchPrecision,
     #[arg(long, default_value_t = 30_522)]
@@ -97,6 +100,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         rows: args.batch,
         micro_batches: args.micro_batches,
         replicas: devices.len(),
+        parallel: Parallel { shard_optimizer: args.shard_optimizer, ..Parallel::default() },
         dropout: args.dropout > 0.0,
         recompute: args.recompute,
     };
@@ -139,8 +143,9 @@ fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
     if let Some(memory) = &measured.memory {
         lines.push(format!(
-            "program: arguments {}, temporaries {}, peak {} (recompute {})",
+            "program on each device: arguments {} ({} of them weights and slots), temporaries {}, peak {} (recompute {})",
             bytes(memory.argument),
+            bytes(memory.alias),
             bytes(memory.temp),
             bytes(memory.peak_estimate()),
             args.recompute,
@@ -177,6 +182,7 @@ fn to_json(args: &Bench, measured: &Measured, devices: &str) -> serde_json::Valu
         "compile_seconds": measured.times.compile.as_secs_f64(),
         "loss": measured.loss,
         "program_argument_bytes": measured.memory.map(|memory| memory.argument),
+        "program_state_bytes": measured.memory.map(|memory| memory.alias),
         "program_temporary_bytes": measured.memory.map(|memory| memory.temp),
         "program_peak_bytes": measured.memory.map(|memory| memory.peak_estimate()),
         "device_peak_bytes": measured.device_peak,

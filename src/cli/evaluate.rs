@@ -83,8 +83,9 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     let evaluator = Evaluator::new(&found.config, &prepared, &options, &devices)?;
     let model = found.path.display().to_string();
     let step = found.checkpoint.state.step;
-    let state = TrainState::restore(StateLayout::new(&found.config, &[]), found.checkpoint, &found.path, 0, &devices)?;
-    let evaluation = evaluator.evaluate(&state.weights(), &devices)?;
+    let state =
+        TrainState::restore(StateLayout::whole(&found.config, &[]), found.checkpoint, &found.path, 0, &devices)?;
+    let evaluation = evaluator.evaluate(&state.whole_weights()?, &devices)?;
     let baseline = unigram_baseline(evaluator.examples(), evaluator.count())?;
     if args.json {
         let mut object = json!({ "model": model, "step": step, "sequence_length": options.config.sequence_length });
@@ -180,7 +181,7 @@ fn write_logits(
         replicas: 1,
     };
     let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;
-    let state = TrainState::restore(StateLayout::new(&found.config, &[]), found.checkpoint, &found.path, 0, devices)?;
+    let state = TrainState::restore(StateLayout::whole(&found.config, &[]), found.checkpoint, &found.path, 0, devices)?;
     let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };
     let fed = send(&devices.client, &devices.devices, &forward.fed_inputs(), &everywhere, &scalars)?;
     let arguments: Vec<&Buffer> = state.buffers()[0].iter().chain(&fed[0]).collect();

@@ -263,6 +263,9 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
             Masking::Static { duplicates } => format!("in {duplicates} ways that are repeated"),
         },
     ))?;
+    if let Some(chosen) = run.parallel.describe(&run.model, &run.optimizer, devices.len()) {
+        print(format_args!("devices    {chosen}"))?;
+    }
     match start {
         Start::Fresh => print(format_args!("start      first values drawn with seed {}", run.seed))?,
         Start::Import(found) => print(format_args!("start      weights of {}", found.path.display()))?,

@@ -11,6 +11,7 @@ use super::run_file::RunFile;
 use crate::bert::{BertConfig, BertSettings, Precision, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
+use crate::train::ParallelSettings;
 use crate::train::run::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
 
 /// A run file, key by key. Paths are relative to the directory that the command is run in.
@@ -34,6 +35,8 @@ pub struct RunConfig {
     #[serde(default)]
     model: Option<BertSettings>,
     optimizer: OptimizerConfig,
+    #[serde(default)]
+    parallel: ParallelSettings,
     #[serde(default)]
     evaluate: EvaluateSettings,
     checkpoint: CheckpointSettings,
@@ -86,6 +89,7 @@ impl RunConfig {
             optimizer: self.optimizer,
             schedule,
             data,
+            parallel: self.parallel,
             evaluate: self.evaluate,
             checkpoint,
             text: file.text.clone(),

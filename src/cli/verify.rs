@@ -45,6 +45,9 @@ pub struct Verify {
     /// and only the layers' inputs are kept)
     #[arg(long, default_value_t, value_name = "POLICY")]
     recompute: Recompute,
+    /// Let each device keep its part of weights and slots only.
+    #[arg(long)]
+    shard_optimizer: bool,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -80,6 +83,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
         precision: args.precision.into(),
         micro_batches: 1,
         recompute: args.recompute,
+        shard_optimizer: args.shard_optimizer,
         steps: None,
         optimizer: None,
     };
@@ -103,6 +107,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
             "ok": misses == 0,
             "directory": args.directory,
             "device": devices.describe(),
+            "shard_optimizer": args.shard_optimizer,
             "precision": options.precision,
             "recompute": options.recompute,
             "splits": checked.iter().map(|checks| json(checks, rows)).collect::<Vec<_>>(),

@@ -480,7 +480,7 @@ mod tests {
         let pad = Op::Pad { low: vec![1], high: vec![2], interior: vec![3] };
         let broadcast = Op::Broadcast { dims: vec![4, 3, 2], broadcast_dimensions: vec![0, 2] };
         #[rustfmt::skip]
-        let table: [Row; 15] = [
+        let table: [Row; 17] = [
             (Op::IsFinite, &[(BF16, &[2])], "pred[2]"),
             (Op::Compare { direction: Comparison::Lt }, &[(U32, &[2]), (U32, &[2])], "pred[2]"),
             (Op::Select, &[(Pred, &[2]), (F32, &[2]), (F32, &[2])], "f32[2]"),
@@ -496,6 +496,8 @@ mod tests {
             (Op::ScatterAdd(scatter()), &[(F32, &[9, 8]), (S32, &[4]), (F32, &[4, 8])], "f32[9,8]"),
             (Op::AllGather { dimension: 0, replicas: 4 }, &[(F32, &[3])], "f32[12]"),
             (Op::ReduceScatter { dimension: 0, replicas: 3 }, &[(F32, &[12])], "f32[4]"),
+            (Op::AllReduce { reduction: Reduction::Sum }, &[(F32, &[3]), (F32, &[])], "(f32[3], f32[])"),
+            (Op::AllGather { dimension: 0, replicas: 4 }, &[(F32, &[3]), (BF16, &[2])], "(f32[12], bf16[8])"),
         ];
         for (op, operands, expected) in table {
             assert_eq!(infer(op, operands).as_deref(), Ok(expected));
@@ -511,7 +513,7 @@ mod tests {
         let or = Op::Reduce { reduction: Reduction::Or, dimensions: vec![0] };
         let twice = Op::Reduce { reduction: Reduction::Sum, dimensions: vec![1, 1] };
         #[rustfmt::skip]
-        let table: [Row; 30] = [
+        let table: [Row; 31] = [
             (Op::Iota { shape: Shape::new(F32, [2]), dimension: 1 }, &[], "iota requires a dimension of its shape, got 1 of f32[2]"),
             (Op::Negate, &[(Pred, &[2])], "negate requires a numeric operand, got pred[2]"),
             (Op::Exp, &[(S32, &[2])], "exponential requires a floating-point operand, got s32[2]"),
@@ -541,6 +543,7 @@ mod tests {
             (Op::Gather(gather()), &[(F32, &[100, 8]), (F32, &[4, 6])], "gather requires s32 or u32 indices, got f32[100,8] at f32[4,6] with GatherDimensions { offset_dims: [2], collapsed_slice_dims: [0], start_index_map: [0], index_vector_dim: 2, slice_sizes: [1, 8] }"),
             (Op::ScatterAdd(scatter()), &[(F32, &[9, 8]), (S32, &[4]), (F32, &[5, 8])], "scatter requires updates of the indices' and the window's size, got f32[5,8] into f32[9,8] at s32[4] with ScatterDimensions { update_window_dims: [1], inserted_window_dims: [0], scatter_dims_to_operand_dims: [0], index_vector_dim: 1 }"),
             (Op::GetTupleElement { index: 0 }, &[(F32, &[4])], "get-tuple-element requires a tuple of more than 0 elements, got f32[4]"),
+            (Op::AllReduce { reduction: Reduction::Sum }, &[(F32, &[4]), (BF16, &[4])], "all-reduce requires operands of one type, got f32[4] and bf16[4]"),
             (Op::ReduceScatter { dimension: 0, replicas: 3 }, &[(F32, &[4])], "reduce-scatter requires a dimension that the replicas divide, got 0 of f32[4] over 3 replicas"),
         ];
         for (op, operands, expected) in table {

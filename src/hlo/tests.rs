@@ -194,6 +194,16 @@ fn a_collective_over_one_replica_is_nothing() {
 }
 
 #[test]
+fn a_collective_of_several_over_one_replica_is_their_tuple() {
+    let graph = Graph::new("test");
+    let x = graph.parameter("x", f32s(&[4]));
+    let sums = graph.all_reduce(&[x, x.exp()], Reduction::Sum);
+    let module = decode(&lower(&graph.finish(&sums), &LowerOptions::default()));
+    let opcodes: Vec<&str> = instructions(&module).map(|i| &*i.opcode).collect();
+    assert_eq!(opcodes, ["parameter", "exponential", "tuple", "get-tuple-element", "get-tuple-element", "tuple"]);
+}
+
+#[test]
 fn stop_gradient_is_its_operand() {
     let module = lowered(|_, x| vec![x.stop_gradient().exp()]);
     assert_eq!(only(&module, "exponential").operand_ids, [only(&module, "parameter").id]);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::stages::{
     self, Adam, AdamScaled, BiasCorrection, EpsilonPlace, GradientClip, add_decayed_weights, apply, scale_by_adam,
 };
-use super::{OptimizerError, Updated, Variable, above_zero, below_one};
+use super::{Directed, OptimizerError, Updated, Variable, above_zero, below_one};
 use crate::graph::Tensor;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,12 @@ impl AdamWConfig {
     }
 
     /// One tensor's update. Slots: m, v.
-    pub(super) fn update<'g>(&self, x: &Variable<'g>, learning_rate: Tensor<'g>, t: Tensor<'g>) -> Updated<'g> {
+    pub(super) fn update<'a, 'g: 'a>(
+        &'a self,
+        x: &Variable<'g>,
+        learning_rate: Tensor<'g>,
+        t: Tensor<'g>,
+    ) -> Directed<'a, 'g> {
         let adam = Adam {
             beta1: self.beta1,
             beta2: self.beta2,
@@ -66,7 +71,8 @@ impl AdamWConfig {
         let u = add_decayed_weights(r, w, if x.treatment.decayed { self.weight_decay } else { 0.0 });
         let learning_rate = stages::corrected_learning_rate(&adam, learning_rate, t);
         let ratio = w.graph().scalar(1.0, w.dtype());
-        Updated { weight: apply(w, learning_rate, u), slots: vec![m, v], trust_ratio: ratio }
+        let updated = Updated { weight: apply(w, learning_rate, u), slots: vec![m, v], trust_ratio: ratio };
+        Directed { measured: Vec::new(), finish: Box::new(|_| updated) }
     }
 
     pub(super) fn describe(&self) -> Vec<(&'static str, String)> {

@@ -27,7 +27,7 @@ use super::stages::{
     self, Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp,
     add_decayed_weights, apply, scale, scale_by_adam, trust_ratio,
 };
-use super::{OptimizerError, Updated, Variable, above_zero, below_one};
+use super::{Directed, OptimizerError, Updated, Variable, above_zero, below_one};
 use crate::graph::Tensor;
 
 /// Every knob of LAMB.
@@ -252,7 +252,12 @@ impl LambConfig {
     }
 
     /// One tensor's update. Slots: m, v.
-    pub(super) fn update<'g>(&self, x: &Variable<'g>, learning_rate: Tensor<'g>, t: Tensor<'g>) -> Updated<'g> {
+    pub(super) fn update<'a, 'g: 'a>(
+        &'a self,
+        x: &Variable<'g>,
+        learning_rate: Tensor<'g>,
+        t: Tensor<'g>,
+    ) -> Directed<'a, 'g> {
         let (adam, w) = (self.adam(), x.weight);
         let lambda = if x.treatment.decayed { self.weight_decay } else { 0.0 };
         let (into_gradient, into_update) = match self.weight_decay_mode {
@@ -261,24 +266,32 @@ impl LambConfig {
         };
         let g = add_decayed_weights(x.gradient, w, into_gradient);
         let AdamScaled { r, m, v, denominator } = scale_by_adam(&adam, g, x.slots[0], x.slots[1], t);
-        let scaled_by_trust_ratio = |r: Tensor<'g>| {
-            let u = add_decayed_weights(r, w, into_update);
-            if !x.treatment.adapted {
-                return (u, w.graph().scalar(1.0, w.dtype()));
-            }
-            let ratio = trust_ratio(self.phi, self.ratio_clamp, w, u);
-            (scale(ratio, u), ratio)
-        };
-        let (u, ratio) = scaled_by_trust_ratio(r);
-        let u = match self.direction {
-            Direction::Momentum => u,
-            Direction::MomentumAndGradient => {
-                let (u_g, _) = scaled_by_trust_ratio(g / denominator);
-                self.beta1 * u + adam.share() * u_g
-            }
+        let u_m = add_decayed_weights(r, w, into_update);
+        let directions = match self.direction {
+            Direction::Momentum => vec![u_m],
+            Direction::MomentumAndGradient => vec![u_m, add_decayed_weights(g / denominator, w, into_update)],
         };
         let learning_rate = stages::corrected_learning_rate(&adam, learning_rate, t);
-        Updated { weight: apply(w, learning_rate, u), slots: vec![m, v], trust_ratio: ratio }
+        let measured = match x.treatment.adapted {
+            true => std::iter::once(w).chain(directions.iter().copied()).collect(),
+            false => Vec::new(),
+        };
+        let finish = move |norms: &[Tensor<'g>]| {
+            let (scaled, ratio) = match norms {
+                [] => (directions, w.graph().scalar(1.0, w.dtype())),
+                [w_norm, of_directions @ ..] => {
+                    let ratio = |&u_norm: &Tensor<'g>| trust_ratio(self.phi, self.ratio_clamp, *w_norm, u_norm);
+                    let ratios: Vec<Tensor> = of_directions.iter().map(ratio).collect();
+                    (directions.iter().zip(&ratios).map(|(&u, &ratio)| scale(ratio, u)).collect(), ratios[0])
+                }
+            };
+            let u = match scaled[..] {
+                [u_m, u_g] => self.beta1 * u_m + adam.share() * u_g,
+                _ => scaled[0],
+            };
+            Updated { weight: apply(w, learning_rate, u), slots: vec![m, v], trust_ratio: ratio }
+        };
+        Directed { measured, finish: Box::new(finish) }
     }
 
     pub(super) fn describe(&self) -> Vec<(&'static str, String)> {

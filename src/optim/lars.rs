@@ -10,8 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::stages::{GradientClip, Phi, add_decayed_weights, apply, norm, scale, trust_ratio};
-use super::{OptimizerError, Updated, Variable, below_one};
+use super::stages::{GradientClip, Phi, add_decayed_weights, apply, scale, trust_ratio};
+use super::{Directed, OptimizerError, Updated, Variable, below_one};
 use crate::graph::Tensor;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,28 +65,42 @@ impl LarsConfig {
     }
 
     /// One tensor's update. Slot: momentum.
-    pub(super) fn update<'g>(&self, x: &Variable<'g>, learning_rate: Tensor<'g>) -> Updated<'g> {
+    pub(super) fn update<'a, 'g: 'a>(&'a self, x: &Variable<'g>, learning_rate: Tensor<'g>) -> Directed<'a, 'g> {
         let (w, g, buffer) = (x.weight, x.gradient, x.slots[0]);
         let lambda = if x.treatment.decayed { self.weight_decay } else { 0.0 };
         let one = w.graph().scalar(1.0, w.dtype());
         let decayed = add_decayed_weights(g, w, lambda);
+        let measured = |direction| if x.treatment.adapted { vec![w, direction] } else { Vec::new() };
         match self.order {
-            LarsOrder::Classic => {
-                let ratio = if x.treatment.adapted { self.classic_ratio(w, g, lambda) } else { one };
-                let buffer = self.momentum * buffer + scale(learning_rate * ratio, decayed);
-                Updated { weight: w - buffer, slots: vec![buffer], trust_ratio: ratio }
-            }
+            LarsOrder::Classic => Directed {
+                measured: measured(g),
+                finish: Box::new(move |norms| {
+                    let ratio = match *norms {
+                        [w_norm, g_norm] => self.classic_ratio(w_norm, g_norm, lambda),
+                        _ => one,
+                    };
+                    let buffer = self.momentum * buffer + scale(learning_rate * ratio, decayed);
+                    Updated { weight: w - buffer, slots: vec![buffer], trust_ratio: ratio }
+                }),
+            },
             LarsOrder::Paper => {
                 let buffer = self.momentum * buffer + (1.0 - self.momentum) * decayed;
-                let ratio = if x.treatment.adapted { trust_ratio(Phi::Identity, None, w, buffer) } else { one };
-                let weight = apply(w, learning_rate * ratio, buffer);
-                Updated { weight, slots: vec![buffer], trust_ratio: ratio }
+                Directed {
+                    measured: measured(buffer),
+                    finish: Box::new(move |norms| {
+                        let ratio = match *norms {
+                            [w_norm, buffer_norm] => trust_ratio(Phi::Identity, None, w_norm, buffer_norm),
+                            _ => one,
+                        };
+                        let weight = apply(w, learning_rate * ratio, buffer);
+                        Updated { weight, slots: vec![buffer], trust_ratio: ratio }
+                    }),
+                }
             }
         }
     }
 
-    fn classic_ratio<'g>(&self, w: Tensor<'g>, g: Tensor<'g>, lambda: f64) -> Tensor<'g> {
-        let (w_norm, g_norm) = (norm(w), norm(g));
+    fn classic_ratio<'g>(&self, w_norm: Tensor<'g>, g_norm: Tensor<'g>, lambda: f64) -> Tensor<'g> {
         let both = w_norm.gt(w_norm.filled(0.0)).and(g_norm.gt(g_norm.filled(0.0)));
         let one = w_norm.filled(1.0);
         let denominator = g_norm + lambda * w_norm + self.epsilon;

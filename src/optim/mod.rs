@@ -21,8 +21,8 @@ pub use adamw::AdamWConfig;
 pub use lamb::{Adaptation, Direction, LambConfig, LambPreset, WeightDecayMode};
 pub use lars::{LarsConfig, LarsOrder};
 pub use stages::{
-    Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp, add_decayed_weights,
-    apply, global_norm, norm, scale_by_adam, trust_ratio,
+    Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Held, Phi, RatioClamp,
+    add_decayed_weights, apply, joint_norm, scale_by_adam, trust_ratio,
 };
 
 use crate::graph::Tensor;
@@ -180,6 +180,17 @@ struct Variable<'g> {
     treatment: Treatment,
 }
 
+/// One tensor's update as far as it goes without norms, and how it goes on from them.
+struct Directed<'a, 'g> {
+    /// The tensors whose norms are asked for.
+    measured: Vec<Tensor<'g>>,
+    /// What is made of them, in the same order.
+    finish: Box<Finish<'a, 'g>>,
+}
+
+/// From norms to new values.
+type Finish<'a, 'g> = dyn FnOnce(&[Tensor<'g>]) -> Updated<'g> + 'a;
+
 /// One tensor's new values.
 struct Updated<'g> {
     weight: Tensor<'g>,
@@ -194,6 +205,8 @@ pub struct Update<'g> {
     pub slots: Vec<Vec<Tensor<'g>>>,
     /// A scalar for each tensor; 1 where no ratio applies. Of LANS's two, the momentum's.
     pub trust_ratios: Vec<Tensor<'g>>,
+    /// The norm of each gradient, before clipping.
+    pub gradient_norms: Vec<Tensor<'g>>,
     /// The norm of all gradients together, before clipping.
     pub gradient_norm: Tensor<'g>,
 }
@@ -243,6 +256,9 @@ impl Optimizer {
 
     /// One update of all tensors. `learning_rate` and `t` (the update's number, from 1) are scalars of the weights' type;
     /// `slots[i]` are those of tensor i.
+    ///
+    /// All norms are asked for at two places, for all tensors at once: those of the gradients, and those of weights and
+    /// directions. So tensors that are held in parts need two exchanges, whatever their number.
     pub fn update<'g>(
         &self,
         weights: &[Tensor<'g>],
@@ -250,18 +266,32 @@ impl Optimizer {
         slots: &[Vec<Tensor<'g>>],
         learning_rate: Tensor<'g>,
         t: Tensor<'g>,
+        held: Held,
     ) -> Update<'g> {
-        let gradient_norm = global_norm(gradients);
+        let squares = held.squared_norms(gradients);
         let decayed: Vec<bool> = self.treatments.iter().map(|treatment| treatment.decayed).collect();
-        let clipped = self.config.gradient_clip().clip(gradients, gradient_norm, &decayed);
-        let mut update = Update { weights: Vec::new(), slots: Vec::new(), trust_ratios: Vec::new(), gradient_norm };
-        for (i, &treatment) in self.treatments.iter().enumerate() {
+        let clipped = self.config.gradient_clip().clip(gradients, &squares, &decayed);
+        let direct = |(i, &treatment): (usize, &Treatment)| {
             let variable = Variable { weight: weights[i], gradient: clipped[i], slots: slots[i].clone(), treatment };
-            let updated = match &self.config {
+            match &self.config {
                 OptimizerConfig::Lamb(lamb) => lamb.update(&variable, learning_rate, t),
                 OptimizerConfig::Lars(lars) => lars.update(&variable, learning_rate),
                 OptimizerConfig::AdamW(adamw) => adamw.update(&variable, learning_rate, t),
-            };
+            }
+        };
+        let directed: Vec<Directed> = self.treatments.iter().enumerate().map(direct).collect();
+        let measured: Vec<Tensor> = directed.iter().flat_map(|tensor| tensor.measured.iter().copied()).collect();
+        let mut norms = held.squared_norms(&measured).into_iter().map(Tensor::sqrt);
+
+        let mut update = Update {
+            weights: Vec::new(),
+            slots: Vec::new(),
+            trust_ratios: Vec::new(),
+            gradient_norms: squares.iter().map(|square| square.sqrt()).collect(),
+            gradient_norm: joint_norm(squares),
+        };
+        for Directed { measured, finish } in directed {
+            let updated = finish(&norms.by_ref().take(measured.len()).collect::<Vec<_>>());
             update.weights.push(updated.weight);
             update.slots.push(updated.slots);
             update.trust_ratios.push(updated.trust_ratio);

@@ -3,20 +3,42 @@
 //!
 //! One call treats one parameter tensor: that is LAMB's *layer*. If encoder layers were ever stacked into one tensor, the
 //! norms here would have to keep the layer axis. All arithmetic is in the weights' element type (f32).
+//!
+//! Every stage but the norms works element by element, so it does not matter to them whether a replica holds a tensor
+//! whole or a part of it ([`Held`]).
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::Tensor;
+use crate::graph::{Reduction, Tensor};
 
-/// ‖x‖, the root of the sum of squares, a scalar.
-pub fn norm(x: Tensor<'_>) -> Tensor<'_> {
-    x.square().sum().sqrt()
+/// How replicas hold the tensors that an optimizer works on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Held {
+    /// Every replica holds all of every tensor, the same values everywhere.
+    #[default]
+    Whole,
+    /// Every replica holds its own part of every tensor, in elements that no tensor has (padding) zero.
+    InParts,
 }
 
-/// The norm of all tensors together, as if they were one.
-pub fn global_norm<'g>(tensors: &[Tensor<'g>]) -> Tensor<'g> {
-    let squares = tensors.iter().map(|x| x.square().sum());
-    squares.reduce(|a, b| a + b).expect("a model has parameters").sqrt()
+impl Held {
+    /// ‖x‖² of each tensor, scalars that are the same on all replicas. Those of parts are added up in one exchange.
+    pub fn squared_norms<'g>(self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        let own: Vec<Tensor<'g>> = tensors.iter().map(|x| x.square().sum()).collect();
+        match (self, own.first()) {
+            (Held::Whole, _) | (_, None) => own,
+            (Held::InParts, Some(first)) => {
+                let stacked: Vec<Tensor<'g>> = own.iter().map(|x| x.reshape(&[1])).collect();
+                let sums = first.graph().concatenate(&stacked, 0).all_reduce(Reduction::Sum);
+                (0..own.len()).map(|i| sums.slice(&[i], &[i + 1], &[1]).reshape(&[])).collect()
+            }
+        }
+    }
+}
+
+/// The norm of several tensors together, as if they were one, from the square of each one's norm.
+pub fn joint_norm<'g>(squared_norms: impl IntoIterator<Item = Tensor<'g>>) -> Tensor<'g> {
+    squared_norms.into_iter().reduce(|a, b| a + b).expect("a model has parameters").sqrt()
 }
 
 /// scalar · x
@@ -83,26 +105,27 @@ impl ClipFormula {
 }
 
 impl GradientClip {
-    /// The clipped gradients; `norm_of_all` is that of all of them together, `decayed` says which tensors decay.
+    /// The clipped gradients; `squares` are the squares of their norms, `decayed` says which tensors decay.
     pub(super) fn clip<'g>(
         self,
         gradients: &[Tensor<'g>],
-        norm_of_all: Tensor<'g>,
+        squares: &[Tensor<'g>],
         decayed: &[bool],
     ) -> Vec<Tensor<'g>> {
         let all = gradients.iter().copied();
+        let squares = squares.iter().copied();
         match self {
             GradientClip::None => gradients.to_vec(),
-            GradientClip::PerTensor => all.map(|g| scale(1.0 / (norm(g) + 1e-6), g)).collect(),
+            GradientClip::PerTensor => all.zip(squares).map(|(g, s)| scale(1.0 / (s.sqrt() + 1e-6), g)).collect(),
             GradientClip::GlobalNorm { max, formula } => {
-                let factor = formula.factor(norm_of_all, max);
+                let factor = formula.factor(joint_norm(squares), max);
                 all.map(|g| scale(factor, g)).collect()
             }
             GradientClip::PerGroup { max, formula } => {
                 let factor = |group: bool| {
                     let members: Vec<Tensor> =
-                        all.clone().zip(decayed).filter(|(_, d)| **d == group).map(|(g, _)| g).collect();
-                    (!members.is_empty()).then(|| formula.factor(global_norm(&members), max))
+                        squares.clone().zip(decayed).filter(|(_, d)| **d == group).map(|(s, _)| s).collect();
+                    (!members.is_empty()).then(|| formula.factor(joint_norm(members), max))
                 };
                 let factors = [factor(false), factor(true)];
                 let clipped = all.zip(decayed).map(|(g, &d)| factors[d as usize].map_or(g, |factor| scale(factor, g)));
@@ -242,8 +265,7 @@ pub struct RatioClamp {
 }
 
 /// The trust ratio φ(‖w‖) / ‖u‖, a scalar; 1 where either norm is 0, so that a tensor that starts at zero can leave it.
-pub fn trust_ratio<'g>(phi: Phi, clamp: Option<RatioClamp>, w: Tensor<'g>, u: Tensor<'g>) -> Tensor<'g> {
-    let (w_norm, u_norm) = (norm(w), norm(u));
+pub fn trust_ratio<'g>(phi: Phi, clamp: Option<RatioClamp>, w_norm: Tensor<'g>, u_norm: Tensor<'g>) -> Tensor<'g> {
     let phi_w = match phi {
         Phi::Identity => w_norm,
         Phi::Clamp { min, max } => w_norm.maximum(w_norm.filled(min)).minimum(w_norm.filled(max)),

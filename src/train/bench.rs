@@ -63,7 +63,7 @@ pub fn measure(
     ensure!(steps > 0, "--steps requires at least 1, got 0");
     let step = Compiled::new(devices, || Ok(TrainStep::build(spec)?.program))?;
     compiled(&step)?;
-    let mut state = TrainState::initial(StateLayout::new(&spec.model, spec.optimizer.slots()), 1, devices)?;
+    let mut state = TrainState::initial(StateLayout::of(spec), 1, devices)?;
     let batch = synthetic(spec);
     let metrics = step.outputs.iter().position(|value| value.name == "metrics").context("the step has no metrics")?;
 

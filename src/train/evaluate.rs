@@ -117,7 +117,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// If a shard cannot be read any more, or what the plugin says.
-    pub fn evaluate(&self, weights: &[&[Buffer]], devices: &Devices) -> anyhow::Result<Evaluation> {
+    pub fn evaluate(&self, weights: &[Vec<Buffer>], devices: &Devices) -> anyhow::Result<Evaluation> {
         Ok(self.evaluation(self.sums(weights, devices)?))
     }
 
@@ -137,7 +137,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// As [`Evaluator::evaluate`].
-    pub fn sums(&self, weights: &[&[Buffer]], devices: &Devices) -> anyhow::Result<[f64; SUMS.len()]> {
+    pub fn sums(&self, weights: &[Vec<Buffer>], devices: &Devices) -> anyhow::Result<[f64; SUMS.len()]> {
         let inputs = self.compiled.fed_inputs();
         // Evaluation has no dropout and no update: none of these is asked for.
         let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };

@@ -86,7 +86,7 @@ impl EvalSpec {
         let params = param_specs(&self.model);
         let graph = Graph::new(name);
         let mut arguments = Arguments::new(&graph);
-        let weights = arguments.weights(&params, self.precision.master());
+        let weights = arguments.weights(&params, |param| param.shape(self.precision.master()));
         let EvalSpec { rows, sequence_length, predictions, .. } = *self;
         let form = BatchForm { rows, sequence_length, predictions, sequences_per_row: 1 };
         let batch = Examples::new(&arguments.batch(form));

@@ -4,12 +4,12 @@
 use crate::bert::{BatchForm, Examples, ParamSpec};
 use crate::graph::{Computation, Graph, Tensor};
 use crate::hlo::{self, DotPrecision, HloModule, LowerOptions};
-use crate::shape::{DType, Shape};
+use crate::shape::Shape;
 
 /// What an argument or a result is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// A parameter tensor.
+    /// A parameter tensor, or a replica's part of it.
     Weight,
     /// A tensor of the optimizer, named `m/<parameter>` and so on.
     Slot,
@@ -97,13 +97,14 @@ impl<'g> Arguments<'g> {
         self.graph.parameter(name, shape)
     }
 
-    pub fn weights(&mut self, params: &[ParamSpec], dtype: DType) -> Vec<Tensor<'g>> {
-        params.iter().map(|p| self.add(&p.name, Role::Weight, p.shape(dtype))).collect()
+    /// The parameters, of the shapes that `held` gives them.
+    pub fn weights(&mut self, params: &[ParamSpec], held: impl Fn(&ParamSpec) -> Shape) -> Vec<Tensor<'g>> {
+        params.iter().map(|p| self.add(&p.name, Role::Weight, held(p))).collect()
     }
 
     /// One optimizer tensor `slot/<parameter>` for each parameter.
-    pub fn slots(&mut self, slot: &str, params: &[ParamSpec], dtype: DType) -> Vec<Tensor<'g>> {
-        params.iter().map(|p| self.add(&format!("{slot}/{}", p.name), Role::Slot, p.shape(dtype))).collect()
+    pub fn slots(&mut self, slot: &str, params: &[ParamSpec], held: impl Fn(&ParamSpec) -> Shape) -> Vec<Tensor<'g>> {
+        params.iter().map(|p| self.add(&format!("{slot}/{}", p.name), Role::Slot, held(p))).collect()
     }
 
     /// The tensors of a batch, in the order of [`Examples::NAMES`].

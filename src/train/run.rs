@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::flops::training_flops;
+use super::parallel::{GradientExchange, ParallelSettings};
 use super::progress::PhaseWork;
 use crate::bert::{BertConfig, Precision, Recompute};
 use crate::checkpoint::sha256_hex;
@@ -129,6 +130,7 @@ pub struct Run {
     pub optimizer: OptimizerConfig,
     pub schedule: Schedule,
     pub data: DataSettings,
+    pub parallel: ParallelSettings,
     pub evaluate: EvaluateSettings,
     pub checkpoint: CheckpointSettings,
     /// The text of the run file in force, which is copied into every checkpoint.
@@ -149,7 +151,7 @@ impl Run {
     }
 
     /// The settings that decide what the steps do, by the names of the run file. How a batch is laid into rows and cut into
-    /// micro-batches is not among them.
+    /// micro-batches is not among them, nor how devices share the optimizer.
     pub fn settings(&self) -> Value {
         let phases: Vec<Value> = self
             .schedule
@@ -164,14 +166,19 @@ impl Run {
                 phase
             })
             .collect();
-        json!({
+        let mut settings = json!({
             "seed": self.seed,
             "precision": self.precision,
             "model": self.model,
             "optimizer": self.optimizer,
             "data": self.data,
             "phase": phases,
-        })
+        });
+        let exchange = self.parallel.gradient_exchange;
+        if exchange != GradientExchange::default() {
+            settings["parallel"] = json!({ "gradient_exchange": exchange });
+        }
+        settings
     }
 
     /// Names what a resumed run must share: [`Run::settings`] and the data they are applied to.

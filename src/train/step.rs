@@ -9,16 +9,25 @@
 //! for each micro-batch:  gradients += ∇(Σ w·nll / denominator + …)        (a loop if there are several; in f32)
 //! gradients ← all-reduce(gradients);  weights, slots ← optimizer, or as they were if a gradient is not finite
 //! ```
+//! All gradients go through one exchange. If the optimizer is sharded ([`Parallel`]), each replica has its part of every
+//! weight and slot, and the exchange is cut in two, of which the second half waits for the next step:
+//!
+//! ```text
+//! weights ← all-gather(parts, rounded as the model reads them);     the loop, as above
+//! gradients ← reduce-scatter(gradients);   parts ← optimizer, its norms summed over replicas
+//! ```
 //! [`TrainStep`] is all of it, [`GradientStep`] all but the update; the programs without gradients are in
 //! `evaluation.rs`.
 
 use anyhow::{Context, Result, ensure};
 
+use super::parallel::Parallel;
 use super::program::{Arguments, Program, Results, Role};
+use super::shards::Shards;
 use crate::autodiff::gradients;
 use crate::bert::{BatchForm, Bert, BertConfig, Dropout, Examples, ParamSpec, Precision, Recompute, Sums, param_specs};
 use crate::graph::{Graph, Reduction, Tensor};
-use crate::optim::{Optimizer, OptimizerConfig, global_norm, norm};
+use crate::optim::{Held, Optimizer, OptimizerConfig, joint_norm};
 use crate::shape::{DType, Shape};
 
 /// Everything that a step's computation depends on. Equal specs give equal computations.
@@ -37,6 +46,7 @@ pub struct StepSpec {
     /// Into how many slices, taken one after the other, a replica cuts its rows.
     pub micro_batches: usize,
     pub replicas: usize,
+    pub parallel: Parallel,
     /// False leaves dropout out, whatever the model's probabilities are.
     pub dropout: bool,
     pub recompute: Recompute,
@@ -48,7 +58,8 @@ pub const METRICS: [&str; 7] = ["loss", "mlm_loss", "nsp_loss", "mlm_accuracy", 
 
 /// One weight update.
 ///
-/// Arguments: weights; slots, all of the first kind, then all of the second; `learning_rate`; `optimizer_step` s32, from 1,
+/// Arguments: weights; slots, all of the first kind, then all of the second (both as [`StepSpec::held_shape`] says);
+/// `learning_rate`; `optimizer_step` s32, from 1,
 /// for bias correction; `step` u32, `first_row` u32 (number of the replica's first row in the global batch) and `seed`
 /// u32\[2\], for dropout; then the batch. Results: weights and slots, which may take the arguments' memory; `metrics`
 /// ([`METRICS`]); `trust_ratios` and `finite` (pred), an element for each parameter tensor.
@@ -67,22 +78,26 @@ impl TrainStep {
         let names: Vec<&str> = params.iter().map(|p| p.name.as_str()).collect();
         let optimizer = Optimizer::new(&spec.optimizer, &names).context("the optimizer does not fit the model")?;
         let (slot_names, master) = (spec.optimizer.slots(), spec.precision.master());
+        let held = |param: &ParamSpec| spec.held_shape(param);
         let graph = Graph::new("train_step");
         let mut arguments = Arguments::new(&graph);
-        let weights = arguments.weights(&params, master);
-        let slots: Vec<_> = slot_names.iter().map(|slot| arguments.slots(slot, &params, master)).collect();
+        let weights = arguments.weights(&params, held);
+        let slots: Vec<_> = slot_names.iter().map(|slot| arguments.slots(slot, &params, held)).collect();
         let learning_rate = arguments.add("learning_rate", Role::Scalar, Shape::scalar(master));
         let count = arguments.add("optimizer_step", Role::Scalar, Shape::scalar(DType::S32)).convert(master);
         let randomness = Randomness::arguments(&mut arguments);
         let batch = arguments.batch(spec.form());
 
-        let derived = spec.derive(&params, &weights, randomness, &batch);
-        let finite = vector(&derived.gradients.iter().map(|&g| norm(g).is_finite()).collect::<Vec<_>>());
+        let whole = graph.scope("gather", || spec.gathered(&params, &weights));
+        let derived = spec.derive(&params, &whole, randomness, &batch);
+        let gradients = graph.scope("exchange", || spec.exchanged(&derived.gradients, spec.shards()));
         let slots_of = |i: usize| slots.iter().map(|slot| slot[i]).collect();
         let slots_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(slots_of).collect();
         let update = graph.scope("optimizer", || {
-            optimizer.update(&weights, &derived.gradients, &slots_by_tensor, learning_rate, count)
+            let held = if spec.shards().is_some() { Held::InParts } else { Held::Whole };
+            optimizer.update(&weights, &gradients, &slots_by_tensor, learning_rate, count, held)
         });
+        let finite: Vec<Tensor> = update.gradient_norms.iter().map(|norm| norm.is_finite()).collect();
         // By the one norm, not by the conjunction of all: a compiler takes that for cheap and repeats it in every update.
         let all_finite = update.gradient_norm.is_finite();
 
@@ -99,7 +114,7 @@ impl TrainStep {
         let donated = (0..results.len()).map(|i| (i, i)).collect();
         results.add("metrics", Role::Report, derived.metrics(update.gradient_norm, all_finite));
         results.add("trust_ratios", Role::Report, vector(&update.trust_ratios));
-        results.add("finite", Role::Report, finite);
+        results.add("finite", Role::Report, vector(&finite));
         let program = Program::new(arguments, results, donated, spec.replicas);
         Ok(TrainStep { program, params })
     }
@@ -107,7 +122,7 @@ impl TrainStep {
 
 /// The gradients of one step's loss, with nothing updated.
 ///
-/// Arguments: weights, `step`, `first_row`, `seed`, batch. Results: a gradient `grad/<parameter>` for each weight, then
+/// Arguments: weights (whole, whatever the spec says of the optimizer), `step`, `first_row`, `seed`, batch. Results: a gradient `grad/<parameter>` for each weight, then
 /// `metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradientStep {
@@ -123,13 +138,14 @@ impl GradientStep {
         let params = param_specs(&spec.model);
         let graph = Graph::new("gradient_step");
         let mut arguments = Arguments::new(&graph);
-        let weights = arguments.weights(&params, spec.precision.master());
+        let weights = arguments.weights(&params, |param| param.shape(spec.precision.master()));
         let randomness = Randomness::arguments(&mut arguments);
         let batch = arguments.batch(spec.form());
         let derived = spec.derive(&params, &weights, randomness, &batch);
-        let gradient_norm = global_norm(&derived.gradients);
+        let gradients = spec.exchanged(&derived.gradients, None);
+        let gradient_norm = joint_norm(Held::Whole.squared_norms(&gradients));
         let mut results = Results::default();
-        for (param, &gradient) in params.iter().zip(&derived.gradients) {
+        for (param, &gradient) in params.iter().zip(&gradients) {
             results.add(&format!("grad/{}", param.name), Role::Gradient, gradient);
         }
         results.add("metrics", Role::Report, derived.metrics(gradient_norm, gradient_norm.is_finite()));
@@ -163,9 +179,11 @@ struct Denominators<'g> {
     sequences: Tensor<'g>,
 }
 
-/// Gradients and sums over the global batch.
+/// What all micro-batches of a step come to.
 struct Derived<'g> {
+    /// Of the replica's own rows.
     gradients: Vec<Tensor<'g>>,
+    /// Over the global batch.
     sums: Sums<'g>,
     denominators: Denominators<'g>,
 }
@@ -224,7 +242,43 @@ impl StepSpec {
         BatchForm { rows, sequence_length, predictions, sequences_per_row }
     }
 
-    /// Gradients of the global loss, and the sums that the metrics are made of: the same on all replicas.
+    /// The parts of weights and slots, if replicas do not hold them whole.
+    pub fn shards(&self) -> Option<Shards> {
+        (self.parallel.shard_optimizer && self.replicas > 1).then_some(Shards { count: self.replicas })
+    }
+
+    /// The shape in which a replica holds a weight or a slot between steps.
+    pub fn held_shape(&self, param: &ParamSpec) -> Shape {
+        let whole = param.shape(self.precision.master());
+        self.shards().map_or(whole.clone(), |shards| shards.part_shape(&whole))
+    }
+
+    /// Whole weights for the model, from what a replica holds. What is put together of parts is rounded before and not
+    /// after, where the model would round it: the same numbers, in half the bytes.
+    fn gathered<'g>(&self, params: &[ParamSpec], held: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        let Some(shards) = self.shards() else { return held.to_vec() };
+        let read = params.iter().zip(held).map(|(param, part)| part.convert(param.read_dtype(self.precision)));
+        let shapes: Vec<Shape> = params.iter().map(|param| param.shape(self.precision.master())).collect();
+        shards.all_gather(&read.collect::<Vec<_>>(), &shapes)
+    }
+
+    /// Gradients summed over replicas, in one exchange: whole and everywhere the same, or each replica's part.
+    fn exchanged<'g>(&self, gradients: &[Tensor<'g>], shards: Option<Shards>) -> Vec<Tensor<'g>> {
+        if self.replicas == 1 {
+            return gradients.to_vec();
+        }
+        let accumulated = self.precision.master();
+        let wire = self.parallel.gradient_exchange.dtype(accumulated);
+        let told: Vec<Tensor<'g>> = gradients.iter().map(|gradient| gradient.convert(wire)).collect();
+        let sums = match shards {
+            None => gradients[0].graph().all_reduce(&told, Reduction::Sum),
+            Some(shards) => shards.reduce_scatter(&told),
+        };
+        sums.into_iter().map(|sum| sum.convert(accumulated)).collect()
+    }
+
+    /// Gradients of the global loss by the replica's rows, and the sums that the metrics are made of. `weights` are whole,
+    /// of the types that the model reads them in or wider.
     fn derive<'g>(
         &self,
         params: &[ParamSpec],
@@ -238,11 +292,7 @@ impl StepSpec {
             _ => self.micro_batch_loop(params, weights, randomness, batch, denominators),
         };
         let [mlm_nll, mlm_correct, nsp_nll, nsp_correct] = self.over_replicas(&sums);
-        Derived {
-            gradients: gradients.into_iter().map(|g| self.over_replicas_tensor(g)).collect(),
-            sums: Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct },
-            denominators,
-        }
+        Derived { gradients, sums: Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct }, denominators }
     }
 
     fn denominators<'g>(&self, batch: &Examples<'g>) -> Denominators<'g> {
@@ -264,10 +314,12 @@ impl StepSpec {
     ) -> (Vec<Tensor<'g>>, [Tensor<'g>; 4]) {
         let examples = Examples::new(examples);
         let dropout = self.dropout.then(|| self.dropout_of(&examples, randomness));
-        let bert = Bert::new(&self.model, params, weights, self.precision, dropout, self.recompute);
+        // Gradients are of this type, so they are not rounded where a weight was.
+        let weights: Vec<Tensor> = weights.iter().map(|weight| weight.convert(self.precision.master())).collect();
+        let bert = Bert::new(&self.model, params, &weights, self.precision, dropout, self.recompute);
         let sums = bert.sums(&examples);
         let loss = sums.mlm_nll / denominators.predictions + sums.nsp_nll / denominators.sequences;
-        (gradients(loss, weights), [sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct])
+        (gradients(loss, &weights), [sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct])
     }
 
     fn dropout_of<'g>(&self, examples: &Examples<'g>, randomness: Randomness<'g>) -> Dropout<'g> {
@@ -306,7 +358,7 @@ impl StepSpec {
         initial.extend(scalars);
         initial.extend(filled);
         let constants = initial.len();
-        initial.extend(weights.iter().map(|w| w.filled(0.0)));
+        initial.extend(params.iter().map(|param| graph.full(0.0, param.shape(zero.dtype()))));
         initial.extend([zero; 4]);
 
         let last = graph.while_loop(
@@ -352,10 +404,6 @@ impl StepSpec {
         }
         let sums = vector(scalars).all_reduce(Reduction::Sum);
         std::array::from_fn(|i| sums.slice(&[i], &[i + 1], &[1]).reshape(&[]))
-    }
-
-    fn over_replicas_tensor<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
-        if self.replicas == 1 { x } else { x.all_reduce(Reduction::Sum) }
     }
 }
 

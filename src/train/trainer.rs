@@ -130,7 +130,7 @@ impl Trainer {
         }
         let compiled = begin.elapsed();
 
-        let layout = StateLayout::new(&run.model, run.optimizer.slots());
+        let layout = StateLayout::of(&specs[0]);
         let done = start.step();
         let state = match start {
             Start::Fresh => TrainState::initial(layout, run.seed, &devices)?,
@@ -367,7 +367,7 @@ impl Trainer {
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<Evaluation> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
-        let sums = self.hosts.sum(evaluator.sums(&self.state.weights(), &self.devices)?)?;
+        let sums = self.hosts.sum(evaluator.sums(&self.state.whole_weights()?, &self.devices)?)?;
         let evaluation = evaluator.evaluation(sums);
         if let Some(log) = &mut self.log {
             log.record("evaluation", self.done, &evaluation.scalars())?;
@@ -392,7 +392,10 @@ impl Trainer {
     /// Writes a checkpoint of the steps done: the leading host does, and the others wait to hear that it could.
     fn save(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let written = if self.hosts.leads() { self.write_checkpoint().map(Some) } else { Ok(None) };
+        let written = match self.hosts.leads() {
+            true => self.write_checkpoint().map(Some),
+            false => self.state.lend_to_host().map(|()| None),
+        };
         if let Some(path) = self.hosts.together(written)? {
             self.summary.saved(path, begin.elapsed());
         }
@@ -525,6 +528,7 @@ pub fn step_spec(run: &Run, phase: usize, replicas: usize) -> anyhow::Result<Ste
         rows: shape.global_batch / replicas,
         micro_batches,
         replicas,
+        parallel: run.parallel.resolve(&run.model, &run.optimizer, replicas),
         dropout: true,
         recompute: run.recompute,
     })

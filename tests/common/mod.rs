@@ -1,6 +1,9 @@
-//! A small corpus, prepared, and a run file over it: what the tests of training share.
+//! A small corpus, prepared, and a run file over it: what the tests of training share; and (in `steps`) what those of
+//! single steps do.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub mod steps;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

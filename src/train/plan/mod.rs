@@ -296,8 +296,9 @@ impl PhasePlanner<'_> {
         let of_loop = LoopCost { flops: flops / self.target.devices() as f64, rounds: spec.micro_batches };
         let counted = cost("flops");
         let rounds = counted.map_or(1.0, |counted| of_loop.uncounted_rounds(counted));
-        // Outside the loop: the update reads and writes the state and reads the gradients twice, for norms and for moments.
-        let update = 2.0 * memory.alias as f64 + 8.0 * parameters(spec) as f64;
+        // Outside the loop: the update reads and writes the state and reads its gradients twice, for norms and for moments.
+        let parts = spec.shards().map_or(1.0, |shards| shards.count as f64);
+        let update = 2.0 * memory.alias as f64 + 8.0 * parameters(spec) as f64 / parts;
         let bytes = cost("bytes accessed").map(|bytes| update + (bytes - update).max(0.0) * rounds);
         let demand = Demand { flops, bytes, collectives };
         let times = self.target.chip.map(|chip| Times::of(&demand, self.target, chip, self.efficiency));

@@ -21,8 +21,10 @@ pub use self::dropout::losses as dropout_losses;
 pub use self::splits::{Split, SplitChecks, verify_splits};
 use super::engine::Engine;
 use super::evaluation::{EvalSpec, ForwardStep};
+use super::parallel::Parallel;
 use super::program::{Program, Role};
 use super::reference::{ReferenceCase, Row, Trajectory};
+use super::shards::Shards;
 use super::step::{GradientStep, METRICS, StepSpec, TrainStep};
 use crate::bert::{Examples, Precision, Recompute};
 use crate::optim::OptimizerConfig;
@@ -38,6 +40,8 @@ pub struct VerifyOptions {
     /// Into how many micro-batches each replica cuts its rows.
     pub micro_batches: usize,
     pub recompute: Recompute,
+    /// Each replica keeps its part of weights and slots only.
+    pub shard_optimizer: bool,
     /// Stop every trajectory after so many steps, without looking at its final weights.
     pub steps: Option<usize>,
     /// Look at this optimizer's trajectory only.
@@ -139,10 +143,16 @@ impl<'a, E: Engine> Verification<'a, E> {
         let mut worst = Worst::default();
         let spec = self.spec(&trajectory.optimizer);
         let state = self.steps(&spec, &rates, |t, metrics| worst.see(&rows[t], metrics, &case.batches[t]))?;
+        // A whole weight is that of any replica, or the parts of all.
+        let holders = spec.shards().map_or(1, |shards| shards.count);
         let mut checks = worst.checks(&trajectory.name, &self.tolerances);
         if let (Some(expected), None) = (&trajectory.final_weights, self.options.steps) {
             for (i, (param, expected)) in case.params.iter().zip(expected).enumerate() {
-                let (found, expected) = (self.engine.get(&state[i])?, expected.to_f64());
+                let mut found = Vec::new();
+                for holder in &state[..holders] {
+                    found.extend(self.engine.get(&holder[i])?);
+                }
+                let expected = expected.to_f64();
                 let floor = 1e-2 * (expected.len() as f64).sqrt();
                 let error = distance(&found, &expected) / length(&expected).max(floor);
                 let name = format!("final {}", param.name);
@@ -153,8 +163,8 @@ impl<'a, E: Engine> Verification<'a, E> {
     }
 
     /// Takes the step of `spec` on batch after batch, one for each of `rates`, from the case's first weights. `see` hears of
-    /// each step's number, from 0, and metrics. Returns the first replica's state after the last.
-    fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<E::Array>> {
+    /// each step's number, from 0, and metrics. Returns every replica's state after the last.
+    fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<Vec<E::Array>>> {
         let engine = self.engine;
         let step = TrainStep::build(spec)?.program;
         let executable = engine.load(&step)?;
@@ -170,7 +180,7 @@ impl<'a, E: Engine> Verification<'a, E> {
             outputs.iter_mut().for_each(|replica| replica.truncate(state_size));
             state = outputs;
         }
-        Ok(state.swap_remove(0))
+        Ok(state)
     }
 
     fn spec(&self, optimizer: &OptimizerConfig) -> StepSpec {
@@ -185,6 +195,7 @@ impl<'a, E: Engine> Verification<'a, E> {
             rows: self.rows(),
             micro_batches: self.options.micro_batches,
             replicas: self.engine.replicas(),
+            parallel: Parallel { shard_optimizer: self.options.shard_optimizer, ..Parallel::default() },
             dropout: false,
             recompute: self.options.recompute,
         }
@@ -209,10 +220,16 @@ impl<'a, E: Engine> Verification<'a, E> {
     /// First weights, and slots of zeros.
     fn initial_state(&self, program: &Program, replica: usize) -> Result<Vec<E::Array>> {
         let mut arrays = Vec::new();
-        for (param, weight) in self.case.params.iter().zip(&self.case.weights) {
+        let taken = program.inputs.iter().map(|value| &value.shape);
+        for ((param, weight), taken) in self.case.params.iter().zip(&self.case.weights).zip(taken) {
             let padded = param.pad(weight);
             let shape = padded.shape().with_dtype(self.options.precision.master());
-            arrays.push(self.engine.put(&HostTensor::from_f64(shape, &padded.to_f64()), replica)?);
+            let whole = HostTensor::from_f64(shape, &padded.to_f64());
+            let held = match whole.shape() == taken {
+                true => whole,
+                false => Shards { count: self.engine.replicas() }.part(&whole, replica),
+            };
+            arrays.push(self.engine.put(&held, replica)?);
         }
         for slot in program.inputs_of(Role::Slot) {
             arrays.push(self.engine.put(&HostTensor::zeros(program.inputs[slot].shape.clone()), replica)?);

@@ -1,0 +1,118 @@
+//! Steps of a model small enough for the evaluator, and arguments for them.
+
+use lambert::bert::{Activation, BertConfig, Precision, Preset, Recompute, param_specs};
+use lambert::optim::OptimizerConfig;
+use lambert::shape::HostTensor;
+use lambert::train::engine::Engine;
+use lambert::train::shards::Shards;
+use lambert::train::{Parallel, Program, Role, StepSpec};
+
+/// A model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the other GELU.
+pub fn small() -> BertConfig {
+    BertConfig {
+        hidden_size: 12,
+        num_hidden_layers: 2,
+        num_attention_heads: 3,
+        intermediate_size: 20,
+        max_position_embeddings: 10,
+        hidden_act: Activation::GeluTanh,
+        initializer_range: 0.2,
+        ..Preset::Tiny.config(100)
+    }
+}
+
+pub fn spec(model: &BertConfig, rows: usize, micro_batches: usize, replicas: usize) -> StepSpec {
+    StepSpec {
+        model: model.clone(),
+        optimizer: OptimizerConfig::default(),
+        precision: Precision::F64,
+        sequence_length: 8,
+        predictions: 3,
+        sequences_per_row: 1,
+        rows: rows / replicas,
+        micro_batches,
+        replicas,
+        parallel: Parallel::default(),
+        dropout: true,
+        recompute: Recompute::default(),
+    }
+}
+
+/// Arguments for every replica of a program of `small()`: weights from a seed, slots zero, a batch of `rows` rows of which
+/// some have padding, fewer predictions, or nothing at all.
+pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<HostTensor>> {
+    let mut stream = lambert::rng::Key::new(5).stream();
+    let (length, predictions) = (8, 3);
+    let mut batch: Vec<Vec<f64>> = vec![Vec::new(); 7];
+    for row in 0..rows {
+        let tokens = if row == rows - 1 { 0 } else { length - row % 3 };
+        for i in 0..length {
+            batch[0].push(if i < tokens { stream.below(model.vocab_size as u64) as f64 } else { 0.0 });
+            batch[1].push((i < tokens) as u8 as f64);
+            batch[2].push((i > 4 && i < tokens) as u8 as f64);
+        }
+        for i in 0..predictions {
+            let used = tokens > 0 && i < 1 + row % 3;
+            batch[3].push(if used { (1 + i) as f64 } else { 0.0 });
+            batch[4].push(if used { stream.below(model.vocab_size as u64) as f64 } else { 0.0 });
+            batch[5].push(used as u8 as f64);
+        }
+        batch[6].push(stream.below(2) as f64);
+    }
+    let params = param_specs(model);
+    (0..program.replicas)
+        .map(|replica| {
+            let argument = |value: &lambert::train::Value| -> HostTensor {
+                let local = rows / program.replicas;
+                match value.name.as_str() {
+                    "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[0.01]),
+                    "optimizer_step" => HostTensor::scalar(1i32),
+                    "step" => HostTensor::scalar(3u32),
+                    "first_row" => HostTensor::scalar((replica * local) as u32),
+                    "seed" => HostTensor::new([2], &[1u32, 2]),
+                    name => match value.role {
+                        Role::Weight => {
+                            let param = params.iter().find(|p| p.name == name).unwrap();
+                            let whole =
+                                HostTensor::from_f64(param.shape(value.shape.dtype), &param.initial(9).to_f64());
+                            match *whole.shape() == value.shape {
+                                true => whole,
+                                false => Shards { count: program.replicas }.part(&whole, replica),
+                            }
+                        }
+                        Role::Slot => HostTensor::zeros(value.shape.clone()),
+                        _ => {
+                            let i = lambert::bert::Examples::NAMES.iter().position(|n| *n == name).unwrap();
+                            let n = value.shape.elements();
+                            HostTensor::from_f64(value.shape.clone(), &batch[i][replica * n..(replica + 1) * n])
+                        }
+                    },
+                }
+            };
+            program.inputs.iter().map(argument).collect()
+        })
+        .collect()
+}
+
+/// The results of every replica.
+pub fn run_all(engine: &impl Engine, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<Vec<f64>>> {
+    let executable = engine.load(program).unwrap();
+    let put = |(r, list): (usize, &Vec<HostTensor>)| list.iter().map(|t| engine.put(t, r).unwrap()).collect();
+    let arrays: Vec<Vec<_>> = arguments.iter().enumerate().map(put).collect();
+    let arrays: Vec<Vec<_>> = arrays.iter().map(|list| list.iter().collect()).collect();
+    let outputs = engine.run(&executable, &arrays).unwrap();
+    outputs.iter().map(|outputs| outputs.iter().map(|x| engine.get(x).unwrap()).collect()).collect()
+}
+
+/// The results of the first replica.
+pub fn run(engine: &impl Engine, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<f64>> {
+    run_all(engine, program, arguments).swap_remove(0)
+}
+
+pub fn assert_close(a: &[Vec<f64>], b: &[Vec<f64>], tolerance: f64, what: &str) {
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        for (x, y) in x.iter().zip(y) {
+            assert!((x - y).abs() <= tolerance * (1.0 + y.abs()), "{what}, result {i}: {x} and {y}");
+        }
+    }
+}
