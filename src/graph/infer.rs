@@ -41,7 +41,7 @@ pub(super) fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
                 }
             };
         }
-        Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } if inputs.len() > 1 => {
+        Op::AllReduce { .. } | Op::AllGather { .. } if inputs.len() > 1 => {
             let operands = rule.arrays(inputs)?;
             // What reduces is one computation of two scalars.
             let alike = operands.iter().all(|operand| operand.dtype == operands[0].dtype);

@@ -150,7 +150,8 @@ pub enum Op {
     StopGradient,
 
     // ---- collective, over all replicas ----
-    // One operand gives an array; several are exchanged at once and give the tuple of what each would give alone.
+    // One operand gives an array. An all-reduce or all-gather of several exchanges them at once and gives the tuple of what
+    // each would give alone; of a reduce-scatter the TPU's compiler takes one operand only.
     ReplicaId,
     AllReduce {
         reduction: Reduction,

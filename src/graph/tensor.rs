@@ -366,12 +366,6 @@ impl Graph {
         self.exchange(Op::AllGather { dimension, replicas }, tensors)
     }
 
-    /// [`Tensor::reduce_scatter`] of each, in one exchange. They are of one type.
-    #[track_caller]
-    pub fn reduce_scatter<'g>(&'g self, tensors: &[Tensor<'g>], dimension: usize, replicas: usize) -> Vec<Tensor<'g>> {
-        self.exchange(Op::ReduceScatter { dimension, replicas }, tensors)
-    }
-
     #[track_caller]
     fn exchange<'g>(&'g self, collective: Op, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         match tensors {

@@ -36,8 +36,21 @@ impl Shards {
     /// Sums each of `tensors` over the replicas and leaves every replica its part of the sum, in one exchange.
     pub fn reduce_scatter<'g>(self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let Some(first) = tensors.first() else { return Vec::new() };
-        let rows: Vec<Tensor<'g>> = tensors.iter().map(|&tensor| self.row(tensor)).collect();
-        first.graph().reduce_scatter(&rows, 0, self.count)
+        // A part a row, all tensors side by side.
+        let parts = |&tensor: &Tensor<'g>| {
+            let row = self.row(tensor);
+            row.reshape(&[self.count, row.dims()[0] / self.count])
+        };
+        let parts: Vec<Tensor<'g>> = tensors.iter().map(parts).collect();
+        let own = first.graph().concatenate(&parts, 1).reduce_scatter(0, self.count);
+        let mut start = 0;
+        let part = |parts: &Tensor<'g>| {
+            let length = parts.dims()[1];
+            let part = own.slice_in(1, start, start + length).reshape(&[length]);
+            start += length;
+            part
+        };
+        parts.iter().map(part).collect()
     }
 
     /// Puts tensors of `shapes` (of which only the dimensions count) together from the replicas' `parts`, in one

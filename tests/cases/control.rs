@@ -124,7 +124,6 @@ fn collectives_of_several() -> Case {
             g.all_reduce(&same_type, Reduction::Sum),
             g.all_reduce(&same_type[..2], Reduction::Max),
             g.all_gather(x, 0, REPLICAS),
-            g.reduce_scatter(&same_type[..2], 0, REPLICAS),
         ]
         .concat()
     })

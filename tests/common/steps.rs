@@ -96,11 +96,19 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
 
 /// The results of every replica.
 pub fn run_all(engine: &impl Engine, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<Vec<f64>>> {
-    let executable = engine.load(program).unwrap();
+    run_loaded(engine, &engine.load(program).unwrap(), arguments)
+}
+
+/// [`run_all`] of a program that was made ready before.
+pub fn run_loaded<E: Engine>(
+    engine: &E,
+    executable: &E::Executable,
+    arguments: &[Vec<HostTensor>],
+) -> Vec<Vec<Vec<f64>>> {
     let put = |(r, list): (usize, &Vec<HostTensor>)| list.iter().map(|t| engine.put(t, r).unwrap()).collect();
     let arrays: Vec<Vec<_>> = arguments.iter().enumerate().map(put).collect();
     let arrays: Vec<Vec<_>> = arrays.iter().map(|list| list.iter().collect()).collect();
-    let outputs = engine.run(&executable, &arrays).unwrap();
+    let outputs = engine.run(executable, &arrays).unwrap();
     outputs.iter().map(|outputs| outputs.iter().map(|x| engine.get(x).unwrap()).collect()).collect()
 }
 
