@@ -83,7 +83,7 @@ fn a_reader_that_leaves_early_changes_nothing_but_what_is_shown() {
     workshop.run_file("run.toml", "run", |text| text);
     for line in [
         ["tokenizer", "train", "text.txt", "--vocab-size", "170", "--out", "other"].as_slice(),
-        &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "other-data"],
+        &["prepare", "text.txt", "--tokenizer", "tokenizer", "--held-out", "0.2", "--out", "other-data"],
         &["inspect", "data", "--seq", "24"],
         &["plugin", "list"],
         &["devices"],

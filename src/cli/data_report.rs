@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::svg::{Column, bars, escape, share_curve};
-use crate::data::{Bar, Manifest, Spread, Survey};
+use crate::data::{Bar, Manifest, Source, Spread, Survey};
 use crate::train::run::thousands;
 
 const STYLE: &str = "
@@ -37,6 +37,7 @@ pub fn page(name: &str, manifest: &Manifest, surveys: &[Survey]) -> String {
     for survey in surveys {
         html += &split(survey);
     }
+    html += &sources(manifest);
     html += &inputs(manifest);
     html + "</body></html>\n"
 }
@@ -89,8 +90,20 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
         (manifest.reading.cut_lines, "lines were cut because they were too long"),
         (manifest.cut_documents, "documents were cut because they were longer than a shard"),
     ];
-    let notes: Vec<String> =
-        notes.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}.", thousands(*n))).collect();
+    let removed = manifest.removed.iter().map(|(rule, removed)| {
+        format!(
+            "{} documents ({} MB) were left out by {}.",
+            thousands(removed.documents),
+            removed.bytes / 1_000_000,
+            escape(rule)
+        )
+    });
+    let notes: Vec<String> = notes
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{} {what}.", thousands(*n)))
+        .chain(removed)
+        .collect();
     format!("{}<p>{}</p>\n", table(&head, &rows), notes.join(" "))
 }
 
@@ -164,6 +177,31 @@ fn masks(survey: &Survey) -> String {
     );
     let by_position: Vec<Column> = by_position.collect();
     bars(&per_example, &caption, quantity) + &bars(&by_position, "Predicted tokens by their position", percent)
+}
+
+/// What each source gave: its files, their size, and the documents read of them.
+fn sources(manifest: &Manifest) -> String {
+    let mut sources: Vec<(&Source, [u64; 3])> = Vec::new();
+    for input in &manifest.inputs {
+        let counts = [1, input.bytes, input.reading.documents];
+        match sources.iter_mut().find(|(source, _)| *source == &input.source) {
+            Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count),
+            None => sources.push((&input.source, counts)),
+        }
+    }
+    let row = |(source, [files, bytes, documents]): &(&Source, [u64; 3])| {
+        vec![
+            source.name.clone(),
+            source.weight.to_string(),
+            thousands(*files),
+            thousands(*bytes),
+            thousands(*documents),
+            format!("{:.1}", *bytes as f64 / (*documents).max(1) as f64),
+        ]
+    };
+    let rows: Vec<Vec<String>> = sources.iter().map(row).collect();
+    let head = ["source", "weight", "files", "bytes on disk", "documents", "bytes of a document"];
+    format!("<h2>Sources</h2>\n{}", table(&head, &rows))
 }
 
 fn inputs(manifest: &Manifest) -> String {

@@ -12,9 +12,10 @@ use serde_json::json;
 use super::buckets::data_directory;
 use super::byte_progress::ByteProgress;
 use super::data_report::page;
+use super::example_text::{as_json, as_text, headline, legend};
 use super::whole_file::write_whole;
 use crate::data::{
-    Example, ExampleConfig, ExampleLengths, Examples, Prepared, Split, Spread, Survey, Vocabulary, document_lengths,
+    ExampleConfig, ExampleLengths, Examples, Mode, Placed, Prepared, SpanMask, Split, Spread, Survey, document_lengths,
     example_lengths,
 };
 use crate::output::{note, print_text};
@@ -47,6 +48,18 @@ pub struct Inspect {
     /// Mask the pieces of a word together.
     #[arg(long)]
     whole_word_mask: bool,
+    /// Mask runs of whole words, as SpanBERT does.
+    #[arg(long)]
+    span_mask: bool,
+    /// What an example is made of.
+    #[arg(long, value_enum, default_value_t = ModeName::Nsp)]
+    mode: ModeName,
+    /// Show the rows of a batch in which up to K examples share a row, in place of single examples.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pack: Option<u32>,
+    /// Examples of the batch that is packed.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    batch: u32,
     /// Also read every shard and compare its sha256.
     #[arg(long)]
     verify: bool,
@@ -64,6 +77,32 @@ enum SplitName {
     HeldOut,
 }
 
+/// `mode` of the run file's `[data]`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeName {
+    /// A second segment follows the first, or is random.
+    Nsp,
+    /// Two segments in their order, or swapped.
+    Sop,
+    /// One segment, across documents.
+    #[value(name = "full_sentences")]
+    FullSentences,
+    /// One segment of one document.
+    #[value(name = "doc_sentences")]
+    DocSentences,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Mode {
+        match name {
+            ModeName::Nsp => Mode::NextSentence,
+            ModeName::Sop => Mode::SentenceOrder,
+            ModeName::FullSentences => Mode::FullSentences,
+            ModeName::DocSentences => Mode::DocSentences,
+        }
+    }
+}
+
 pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     let prepared = Arc::new(Prepared::open(data_directory(&args.directory)?)?);
     if args.verify {
@@ -76,10 +115,15 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     let predictions = args.predictions.unwrap_or((args.seq as f64 * 0.15).ceil() as usize);
     let config = ExampleConfig {
         seed: args.seed,
+        mode: args.mode.into(),
         whole_word_mask: args.whole_word_mask,
+        span_mask: args.span_mask.then(SpanMask::default),
         ..ExampleConfig::bert(args.seq, predictions)
     };
     let examples = Examples::new(prepared.clone(), split, config)?;
+    if let Some(sequences) = args.pack {
+        return show_rows(&args, &examples, sequences);
+    }
     let shown = (args.first..args.first.saturating_add(args.count))
         .map(|number| Ok((number, examples.example(number)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -97,8 +141,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     } else {
         let mut text = if shown.is_empty() { String::new() } else { legend() + "\n" };
         for (number, example) in &shown {
-            let label = if example.text.label == 1 { "a random one follows" } else { "the next one follows" };
-            let head = format!("example {number}, {} tokens, {label}", example.tokens.len());
+            let head = headline(*number, example, examples.config().mode);
             writeln!(text, "{}\n{}\n", style(head).bold(), as_text(example, vocabulary))?;
         }
         let counts = prepared.manifest().counts(split);
@@ -119,6 +162,53 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.report {
         write_report(path, &args.directory, &examples)?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the first rows of the batch that begins with `--first`, each example at its place in the row.
+fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> anyhow::Result<ExitCode> {
+    let packing = examples.window(args.first, args.batch as usize).packing(sequences_per_row as usize);
+    let vocabulary = examples.prepared().vocabulary();
+    let rows = packing.rows().iter().take(args.count as usize);
+    let number = |placed: &Placed| args.first + placed.example as u64;
+    if args.json {
+        let row = |row: &Vec<Placed>| {
+            let at = |placed: &Placed| {
+                let example = as_json(number(placed), &examples.example(number(placed))?, vocabulary);
+                Ok(json!({ "position": placed.start, "length": placed.length, "example": example }))
+            };
+            row.iter().map(at).collect::<anyhow::Result<Vec<_>>>()
+        };
+        let shown = rows.map(row).collect::<anyhow::Result<Vec<_>>>()?;
+        let object = json!({
+            "examples": args.batch, "rows": packing.rows().len(), "sequence_length": packing.sequence_length,
+            "fill": packing.fill(), "shown": shown,
+        });
+        print_text(format_args!("{object:#}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = if args.count == 0 { String::new() } else { legend() + "\n" };
+    for (i, row) in rows.enumerate() {
+        let tokens: usize = row.iter().map(|placed| placed.length).sum();
+        let head = format!("row {i}: {tokens} of {} positions, {} examples", packing.sequence_length, row.len());
+        writeln!(text, "{}", style(head).bold())?;
+        for placed in row {
+            let example = examples.example(number(placed))?;
+            let place = format!("├─ positions {} to {}: ", placed.start, placed.start + placed.length - 1);
+            let head = headline(number(placed), &example, examples.config().mode);
+            writeln!(text, "{}{head}\n{}", style(place).magenta(), as_text(&example, vocabulary))?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(
+        text,
+        "{} examples in {} rows of {}: {:.1} % of the positions hold a token",
+        args.batch,
+        packing.rows().len(),
+        packing.sequence_length,
+        100.0 * packing.fill()
+    )?;
+    print_text(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,100 +253,4 @@ fn of_examples(lengths: &ExampleLengths) -> String {
         shortest = longest + 1;
     }
     text
-}
-
-/// The word that stood at a position, and what stands there now.
-fn target<'v>(example: &Example, vocabulary: &'v Vocabulary, position: usize) -> Option<(&'v str, &'v str)> {
-    let at = example.targets.positions.binary_search(&position).ok()?;
-    Some((shown(vocabulary, example.targets.ids[at]), shown(vocabulary, example.tokens[position])))
-}
-
-fn shown(vocabulary: &Vocabulary, id: u32) -> &str {
-    vocabulary.token(id).unwrap_or("?")
-}
-
-/// What a reader must know to read [`as_text`], in the colours that it uses.
-fn legend() -> String {
-    let [masked, random, kept] = [Fate::Masked, Fate::Random, Fate::Kept].map(Fate::paint);
-    format!(
-        "{} first segment, {} second; to predict: {} hidden, {} another token shown, {} left as it is\n",
-        style("text").cyan(),
-        style("text").blue(),
-        masked("[MASK→word]"),
-        random("[other→word]"),
-        kept("[word→word]")
-    )
-}
-
-/// What masking did to a token that is to be predicted.
-#[derive(Clone, Copy)]
-enum Fate {
-    Masked,
-    Random,
-    Kept,
-}
-
-impl Fate {
-    fn of(word: &str, now: &str) -> Fate {
-        match now {
-            "[MASK]" => Fate::Masked,
-            _ if now == word => Fate::Kept,
-            _ => Fate::Random,
-        }
-    }
-
-    fn paint(self) -> impl Fn(&str) -> String {
-        move |text| {
-            let text = style(text.to_owned());
-            match self {
-                Fate::Masked => text.red(),
-                Fate::Random => text.yellow(),
-                Fate::Kept => text.green(),
-            }
-            .to_string()
-        }
-    }
-}
-
-/// Pieces joined to words, a line for each segment; tokens to be predicted as [`legend`] shows them.
-fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
-    let mut text = String::new();
-    for (position, &id) in example.tokens.iter().enumerate() {
-        let token = shown(vocabulary, id);
-        let in_second = position >= example.text.first_segment();
-        let (joined, piece) = match target(example, vocabulary, position) {
-            Some((word, now)) => {
-                let shown = if now == "[MASK]" { "MASK" } else { now };
-                let piece = format!("[{shown}→{}]", word.trim_start_matches("##"));
-                (word.starts_with("##"), Fate::of(word, now).paint()(&piece))
-            }
-            None if vocabulary.special().sep == id || vocabulary.special().cls == id => {
-                (false, style(token).dim().to_string())
-            }
-            None => {
-                let piece = style(token.trim_start_matches("##"));
-                let piece = if in_second { piece.blue() } else { piece.cyan() };
-                (vocabulary.is_continuation(id), piece.to_string())
-            }
-        };
-        if position == example.text.first_segment() {
-            text.push('\n');
-        } else if position > 0 && !joined {
-            text.push(' ');
-        }
-        text += &piece;
-    }
-    text
-}
-
-fn as_json(number: u64, example: &Example, vocabulary: &Vocabulary) -> serde_json::Value {
-    let tokens: Vec<&str> = example.tokens.iter().map(|&id| shown(vocabulary, id)).collect();
-    let targets = example.targets.positions.iter().filter_map(|&position| {
-        let (word, _) = target(example, vocabulary, position)?;
-        Some(json!({ "position": position, "token": word }))
-    });
-    json!({
-        "number": number, "epoch": example.epoch, "tokens": tokens, "first_segment": example.text.first_segment(),
-        "masked": targets.collect::<Vec<_>>(), "random_next": example.text.label == 1,
-    })
 }

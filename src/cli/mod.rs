@@ -8,6 +8,7 @@ pub mod data_report;
 pub mod device_args;
 pub mod devices;
 pub mod evaluate;
+pub mod example_text;
 pub mod export;
 pub mod graph;
 pub mod host_args;

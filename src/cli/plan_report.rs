@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::train::chips::Chip;
 use crate::train::plan::roofline::seconds as as_duration;
 use crate::train::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
-use crate::train::progress::{duration, quantity};
+use crate::train::progress::{byte_size, duration, quantity};
 use crate::train::run::thousands;
 
 /// One row: what it is, its value in every phase, and where that comes from.
@@ -58,7 +58,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         let text = |phase: &PhasePlan| phase.fits.as_ref().and_then(value).unwrap_or_else(|| "–".to_owned());
         phases.iter().map(text).collect()
     };
-    let bytes = |n: i64| Some(gigabytes(n as f64));
+    let bytes = |n: i64| Some(byte_size(n as f64));
     let memory = |value: fn(&Fit) -> i64| of_fit(&|fit| bytes(value(fit)));
     let seconds = |value: fn(&Fit) -> Option<f64>| of_fit(&|fit| value(fit).map(of_step));
     let compiler = || "the compiler".to_owned();
@@ -80,10 +80,10 @@ fn rows(plan: &Plan) -> Vec<Row> {
         ("peak", memory(|fit| fit.memory.peak_estimate()), peak_source(plan)),
         ("FLOP of a step", each(&|phase| quantity(phase.flops)), "counted from the model, all devices".to_owned()),
         ("FLOP on a device", of_fit(&|fit| fit.compiler_flops.map(quantity)), cost_source(plan)),
-        ("bytes moved on a device", of_fit(&|fit| fit.bytes.map(gigabytes)), format!("at most; {}", cost_source(plan))),
+        ("bytes moved on a device", of_fit(&|fit| fit.bytes.map(byte_size)), format!("at most; {}", cost_source(plan))),
         (
             "bytes exchanged",
-            of_fit(&|fit| Some(gigabytes(fit.collectives.total()))),
+            of_fit(&|fit| Some(byte_size(fit.collectives.total()))),
             "collectives in the graph, of one replica".to_owned(),
         ),
         ("arithmetic", seconds(|fit| Some(fit.times?.compute)), share(efficiency.compute, "the peak")),
@@ -125,7 +125,7 @@ fn verdict(phase: &PhasePlan) -> String {
 
 fn peak_source(plan: &Plan) -> String {
     match plan.memory_limit {
-        Some(limit) => format!("the compiler; a device has {}", gigabytes(limit)),
+        Some(limit) => format!("the compiler; a device has {}", byte_size(limit)),
         None => "the compiler".to_owned(),
     }
 }
@@ -153,7 +153,7 @@ fn rates(chip: &Chip) -> String {
         chip.kind,
         quantity(chip.peak_flops),
         rate(chip.memory_bandwidth),
-        gigabytes(chip.memory as f64),
+        byte_size(chip.memory as f64),
         chip.source()
     )
 }
@@ -287,13 +287,5 @@ fn of_step(seconds: f64) -> String {
         s if s < 1.0 => format!("{:.3} ms", 1e3 * s),
         s if s < 100.0 => format!("{s:.3} s"),
         s => duration(as_duration(s)),
-    }
-}
-
-fn gigabytes(bytes: f64) -> String {
-    match bytes {
-        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
-        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.1} kB", b / 1e3),
     }
 }

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::progress::quantity;
+use super::progress::byte_size;
 use crate::bert::{BertConfig, param_specs};
 use crate::optim::OptimizerConfig;
 use crate::shape::DType;
@@ -85,22 +85,22 @@ impl ParallelSettings {
     /// What [`ParallelSettings::resolve`] chose and why, as a run prints it; nothing on one device, where there is nothing
     /// to choose.
     pub fn describe(&self, model: &BertConfig, optimizer: &OptimizerConfig, replicas: usize) -> Option<String> {
-        let bytes = StateBytes::of(model, optimizer, replicas);
-        let amount = |bytes: u64| format!("{}B", quantity(bytes as f64));
+        let state = StateBytes::of(model, optimizer, replicas);
+        let amount = |bytes: u64| byte_size(bytes as f64);
         let held = match self.resolve(model, optimizer, replicas).shard_optimizer {
             true => format!(
                 "weights and slots in {replicas} parts, {} on each device instead of {}",
-                amount(bytes.in_parts),
-                amount(bytes.whole)
+                amount(state.in_parts),
+                amount(state.whole)
             ),
-            false => format!("weights and slots whole on each device, {}", amount(bytes.whole)),
+            false => format!("weights and slots whole on each device, {}", amount(state.whole)),
         };
         let why = match self.optimizer_sharding {
             OptimizerSharding::None => "optimizer_sharding = \"none\"".to_owned(),
             OptimizerSharding::Sharded => "optimizer_sharding = \"sharded\"".to_owned(),
             OptimizerSharding::Auto => format!(
                 "optimizer_sharding = \"auto\": parts free {}, worth it from {}",
-                amount(bytes.freed()),
+                amount(state.freed()),
                 amount(WORTH_SHARDING)
             ),
         };
@@ -163,7 +163,7 @@ mod tests {
         let (model, lamb) = (Preset::Base.config(30_522), OptimizerConfig::default());
         assert_eq!(settings.describe(&model, &lamb, 1), None);
         let said = settings.describe(&model, &lamb, 8).unwrap();
-        assert!(said.starts_with("weights and slots in 8 parts, 165 MB on each device instead of 1.32 GB"), "{said}");
+        assert!(said.starts_with("weights and slots in 8 parts, 165.2 MB on each device instead of 1.32 GB"), "{said}");
         assert!(said.contains("optimizer_sharding = \"auto\": parts free 1.16 GB"), "{said}");
     }
 }

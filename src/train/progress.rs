@@ -144,6 +144,15 @@ fn time_left(phases: &[PhaseWork], step: u64, seconds: f64) -> Duration {
     Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)
 }
 
+/// An amount of memory or of what is sent: `4.04 GB`, `64.0 MB`, `1.5 kB`.
+pub fn byte_size(bytes: f64) -> String {
+    match bytes {
+        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
+        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} kB", b / 1e3),
+    }
+}
+
 /// Three digits and a unit: `812`, `6.71k`, `1.02M`.
 pub fn quantity(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
