@@ -1,8 +1,8 @@
 //! How fast tokens become batches: the rate of the feed, by length, kind of example and kind of mask; and how fast the table
-//! of an epoch is made. The text is random words in documents of the lengths of an encyclopedia. For a rate per core, set
-//! RAYON_NUM_THREADS=1.
+//! of an epoch is made. The text is random words in documents of the lengths of an encyclopedia, or the files of
+//! `LAMBERT_BENCH_TEXT`. For a rate per core, set RAYON_NUM_THREADS=1. How fast text becomes tokens, `tokens.rs` measures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -46,8 +46,14 @@ fn lambert(verb: &[&str], options: &[(&str, &Path)], text: &Path) {
 
 fn batches(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let text = directory.path().join("text.txt");
-    random_text(&text);
+    let text = match std::env::var_os("LAMBERT_BENCH_TEXT") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let path = directory.path().join("text.txt");
+            random_text(&path);
+            path
+        }
+    };
     let (tokenizer, out) = (directory.path().join("tokenizer"), directory.path().join("prepared"));
     lambert(&["tokenizer", "train", "--vocab-size", "30522"], &[("--out", &tokenizer)], &text);
     lambert(&["prepare"], &[("--tokenizer", &tokenizer), ("--out", &out)], &text);
