@@ -17,7 +17,7 @@
 //! In packed rows every position has the words of *its* example and counts elements from that example's first position,
 //! so an example loses the same elements wherever it lies.
 
-use super::heads::Packed;
+use super::examples::Packed;
 use crate::graph::{Graph, Tensor};
 use crate::shape::{DType, HostTensor, Shape};
 

@@ -1,7 +1,7 @@
 //! From token ids to the first activations.
 
 use super::dropout::Site;
-use super::heads::Examples;
+use super::examples::Examples;
 use super::layers::Bert;
 use crate::graph::Tensor;
 use crate::shape::Shape;

@@ -4,7 +4,7 @@
 
 use super::Recompute;
 use super::dropout::Site;
-use super::heads::Examples;
+use super::examples::Examples;
 use super::layers::{Bert, softmax};
 use crate::graph::{DotDimensions, Tensor};
 

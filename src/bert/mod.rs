@@ -8,6 +8,7 @@ mod config;
 mod dropout;
 mod embeddings;
 mod encoder;
+mod examples;
 mod heads;
 mod layers;
 mod params;
@@ -15,7 +16,8 @@ mod recompute;
 
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
-pub use heads::{BatchForm, Examples, Outputs, Packed, Sums};
+pub use examples::{BatchForm, Examples, Packed};
+pub use heads::{Outputs, Sums};
 pub use layers::{Bert, Precision};
 pub use params::{Init, ParamSpec, param_specs};
 pub use recompute::Recompute;

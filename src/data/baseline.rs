@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::examples::Examples;
-use super::prepared::Split;
+use super::shard::Split;
 
 /// Mean of −ln p(target), where p is the token's frequency with one added to every count. In nats, as the MLM loss is.
 ///

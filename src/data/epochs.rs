@@ -24,7 +24,8 @@ use super::example_config::{ExampleConfig, Masking, SPECIAL_TOKENS_OF_A_PAIR};
 use super::full_sentences::{Place, documents_together, starts, take, window};
 use super::order::Order;
 use super::pairs::Cut;
-use super::prepared::{Documents, Prepared, Split};
+use super::prepared::{Documents, Prepared};
+use super::shard::Split;
 use super::text::Text;
 
 /// Ways in which documents are cut. More would take longer to start with at a far step, fewer would show the same pair with

@@ -17,7 +17,8 @@ use super::error::{DataError, Result};
 use super::example_config::ExampleConfig;
 use super::mask::{Masker, Targets};
 use super::packing::{Packing, Placed, predictions_of_row};
-use super::prepared::{Prepared, Split};
+use super::prepared::Prepared;
+use super::shard::Split;
 use super::text::Text;
 
 /// One example as text: what [`Batch`] holds in a row, without padding.

@@ -57,11 +57,11 @@ pub use packing::{Packing, Placed, predictions_of_row};
 pub use prepare::{Outcome, Preparation, Progress, Stage, prepare};
 pub use prepared::{
     Deduplication, Document, Documents, MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Prepared, Removed,
-    ShardEntry, SourceEntry, Split, TOKENIZER_DIRECTORY,
+    ShardEntry, SourceEntry, TOKENIZER_DIRECTORY,
 };
 pub use remote::{DataFetch, publish, remote_manifest};
 pub use sentences::sentences;
-pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, sha256_of_file};
+pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, Split, sha256_of_file};
 pub use shard_reader::Shard;
 pub use statistics::{DocumentLengths, ExampleLengths, Spread, document_lengths, example_lengths};
 pub use survey::{Bar, Coverage, Duplicates, Masks, Survey, doubling_bars};

@@ -4,7 +4,6 @@
 //! [`Prepared::open`] checks everything but the tokens themselves; [`Prepared::verify`] also reads every byte.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::corpus::{ReadCounts, ReadOptions, Source};
 use super::error::{DataError, Result};
 use super::filter::Filter;
-use super::shard::{Counts, sha256_of_file};
+use super::shard::{Counts, Split, sha256_of_file};
 use super::shard_reader::Shard;
 use super::vocabulary::Vocabulary;
 use super::wordpiece::Tokenizer;
@@ -27,30 +26,6 @@ pub const TOKENIZER_DIRECTORY: &str = "tokenizer";
 
 /// The next move of one who named another directory.
 const NAME_PREPARED: &str = "name a directory that `lambert prepare` made";
-
-/// Which documents: those to learn from, or those kept apart to measure on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    Train,
-    HeldOut,
-}
-
-impl Split {
-    /// The name in file names and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::HeldOut => "held_out",
-        }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Which documents are left out because they stood earlier in the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

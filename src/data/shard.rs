@@ -3,6 +3,7 @@
 //! `data/README.md`; here a shard is written, and `shard_reader.rs` reads it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{DataError, Result};
-use super::prepared::Split;
 use super::vocabulary::{Vocabulary, hexadecimal};
 
 /// The version of this layout; another one is refused.
@@ -26,6 +26,30 @@ pub(super) const TOKENS: &str = "tokens";
 pub(super) const SENTENCE_STARTS: &str = "sentence_starts";
 pub(super) const DOCUMENT_STARTS: &str = "document_starts";
 pub(super) const TOKEN_COUNTS: &str = "token_counts";
+
+/// Which documents: those to learn from, or those kept apart to measure on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    Train,
+    HeldOut,
+}
+
+impl Split {
+    /// The name in file names and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::HeldOut => "held_out",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// How much text there is, in the units of this room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

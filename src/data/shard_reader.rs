@@ -14,9 +14,8 @@ use mmap_io::MemoryMappedFile;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::error::{DataError, Result};
-use super::prepared::Split;
 use super::shard::{
-    Counts, DOCUMENT_STARTS, METADATA_KEY, SENTENCE_STARTS, SHARD_FORMAT, ShardHeader, TOKEN_COUNTS, TOKENS,
+    Counts, DOCUMENT_STARTS, METADATA_KEY, SENTENCE_STARTS, SHARD_FORMAT, ShardHeader, Split, TOKEN_COUNTS, TOKENS,
 };
 use super::vocabulary::Vocabulary;
 

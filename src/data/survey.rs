@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::error::Result;
 use super::examples::{Example, Examples};
-use super::prepared::{Document, Documents, Split};
-use super::shard::Counts;
+use super::prepared::{Document, Documents};
+use super::shard::{Counts, Split};
 use super::statistics::{DocumentLengths, ExampleLengths, document_lengths, example_lengths};
 
 /// Slices of a row in which predicted positions are counted.

@@ -28,10 +28,8 @@ use std::path::Path;
 
 use super::corpus::{Input, ReadCounts, Sentences, Source};
 use super::error::{DataError, Result};
-use super::prepared::{
-    MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, Split, TOKENIZER_DIRECTORY,
-};
-use super::shard::Counts;
+use super::prepared::{MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, TOKENIZER_DIRECTORY};
+use super::shard::{Counts, Split};
 use super::wordpiece::Tokenizer;
 use journal::{JOURNAL, Journal, Step};
 use spool::Spool;

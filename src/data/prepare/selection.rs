@@ -126,7 +126,7 @@ impl Pass {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::prepared::Split;
+    use super::super::super::shard::Split;
     use super::super::token_block::{TokenBlock, TokenForm};
     use super::*;
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::rng::Key;
 
 use super::super::error::{DataError, Result};
-use super::super::prepared::{Deduplication, Manifest, Removed, ShardEntry, Split};
-use super::super::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader};
+use super::super::prepared::{Deduplication, Manifest, Removed, ShardEntry};
+use super::super::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
 use super::blocks::BlockId;
 use super::journal::{BlockRecord, JOURNAL, Journal, Step};
 use super::selection::{SelectableBlock, Selection, select};

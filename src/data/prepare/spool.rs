@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::error::{DataError, Result};
-use super::super::prepared::Split;
+use super::super::shard::Split;
 use super::token_block::{Head, TokenBlock, TokenForm};
 
 /// Bytes after which a file is closed and another begun.
