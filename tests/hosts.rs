@@ -8,6 +8,7 @@ mod etcd;
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use common::{Workshop, text};
@@ -26,6 +27,7 @@ use lambert::train::exchange::Exchange;
 use lambert::train::feed::{Scalars, Share, Source, send};
 use lambert::train::rendezvous::{Place, Session};
 use lambert::train::state::{StateLayout, TrainState};
+use lambert::train::watch::{Rhythm, Watch};
 use lambert::train::{METRICS, Parallel, StepSpec, TrainStep};
 
 /// A place to meet, with its server if it needs one.
@@ -172,6 +174,51 @@ fn who_gives_up_tells_the_others_and_who_differs_is_named() {
             "{}",
             said[0]
         );
+    }
+}
+
+/// Watches as a run does, in a quicker rhythm; what it says of a lost host can be received.
+fn watch(session: &Arc<Session>) -> (Watch, Receiver<String>) {
+    let rhythm = Rhythm { beat: Duration::from_millis(40), silence: Duration::from_millis(1500) };
+    let (sender, receiver) = channel();
+    let lost = move |why| sender.send(why).unwrap_or_default();
+    (Watch::start(session.clone(), rhythm, lost).unwrap(), receiver)
+}
+
+#[test]
+fn whoever_falls_silent_among_the_steps_is_named_on_all_hosts() {
+    let long = Duration::from_secs(20);
+    for meeting in meetings() {
+        // Who is lost, and by what: it never says that it is there, or gives up.
+        for (lost, gives_up) in [(2, false), (0, false), (2, true)] {
+            let said = meeting.each(&[0, 1, 2], |host| {
+                let session = Arc::new(meeting.join(host, 3, 30.0).unwrap());
+                if host == lost {
+                    if gives_up {
+                        session.give_up("its disk is full");
+                    }
+                    return String::new();
+                }
+                let (_watch, heard) = watch(&session);
+                heard.recv_timeout(long).expect("it is told")
+            });
+            let sentence =
+                if gives_up { "has given up, and with it the run: its disk is full" } else { "not been heard of" };
+            for (host, said) in said.iter().enumerate().filter(|(host, _)| *host != lost) {
+                assert!(said.starts_with(&format!("host {lost} (")) && said.contains(sentence), "{host}: {said}");
+            }
+        }
+        // Nobody is missed who is there, or has ended in order, however much earlier than the others.
+        meeting.each(&[0, 1, 2], |host| {
+            let session = Arc::new(meeting.join(host, 3, 30.0).unwrap());
+            let (watch, heard) = watch(&session);
+            if host != 1 {
+                let nothing = heard.recv_timeout(Duration::from_millis(3500));
+                assert_eq!(nothing, Err(RecvTimeoutError::Timeout));
+            }
+            drop(watch);
+            session.end().unwrap();
+        });
     }
 }
 

@@ -28,6 +28,7 @@ use crate::train::rendezvous::{Place, Session};
 use crate::train::run::{Run, thousands};
 use crate::train::start::{Start, StartOptions, data_fingerprint};
 use crate::train::trainer::{Coverage, Outcome, Trainer};
+use crate::train::watch::{Rhythm, Watch};
 
 /// Train a BERT as a run file says.
 ///
@@ -94,6 +95,16 @@ fn join(place: Place) -> anyhow::Result<Arc<Session>> {
     Ok(Arc::new(session))
 }
 
+/// Ends this process if another host is lost: what the devices wait for will never come, and to save they would have to
+/// finish their step.
+fn watch(session: Arc<Session>, resume_command: &str) -> anyhow::Result<Watch> {
+    let to_go_on = format!("start all hosts again to go on: {resume_command}");
+    Watch::start(session, Rhythm::default(), move |why| {
+        note(format_args!("error: {why}; {to_go_on}"));
+        std::process::exit(1);
+    })
+}
+
 fn train(
     args: &Pretrain,
     run: Run,
@@ -106,6 +117,7 @@ fn train(
     if let Some(session) = &session {
         session.agree("run", &run_facts(&run, &prepared)?)?;
     }
+    let watch = session.clone().map(|session| watch(session, &resume_command)).transpose()?;
     let devices = args.devices.open_among(session.as_deref())?;
     preflight::check_batches(&run, devices.len())?;
     saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
@@ -147,7 +159,10 @@ fn train(
     for (phase, coverage) in trainer.coverage().into_iter().enumerate() {
         print(format_args!("phase {} data: {}", phase + 1, describe_coverage(&coverage)))?;
     }
-    let outcome = trainer.train(interrupt).with_context(|| format!("to go on later: {resume_command}"))?;
+    let outcome = trainer.train(interrupt);
+    // The devices are done with each other.
+    drop(watch);
+    let outcome = outcome.with_context(|| format!("to go on later: {resume_command}"))?;
     trainer.hosts().end()?;
     if trainer.hosts().leads() {
         print(format_args!("\n{}", trainer.summary().to_text()))?;

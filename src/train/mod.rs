@@ -32,6 +32,7 @@ pub mod tensorboard;
 pub mod trainer;
 pub mod uploader;
 pub mod verify;
+pub mod watch;
 pub mod weights;
 
 pub use evaluation::{EvalSpec, EvalStep, ForwardStep, SUMS};

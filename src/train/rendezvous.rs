@@ -168,7 +168,22 @@ impl Session {
     /// Tells the others that this host leaves before the end, so that they need not wait for it.
     pub fn give_up(&self, why: &str) {
         // The reason is on its way to the user already; that the others cannot be told is no better one.
-        let _ = put(&self.folder, &format!("left/{}", self.host()), &why);
+        let _ = self.put(&left(self.host()), &why);
+    }
+
+    /// Why host `host` left before the end, if it did.
+    pub(super) fn left(&self, host: usize) -> anyhow::Result<Option<String>> {
+        self.read(&left(host))
+    }
+
+    /// Sets a value of this session.
+    pub(super) fn put<T: Serialize>(&self, key: &str, value: &T) -> anyhow::Result<()> {
+        put(&self.folder, key, value)
+    }
+
+    /// A value of this session, if there is one.
+    pub(super) fn read<T: for<'a> Deserialize<'a>>(&self, key: &str) -> anyhow::Result<Option<T>> {
+        read(&self.folder, key)
     }
 
     /// Waits for the others at the end, and clears the store of this session.
@@ -182,22 +197,21 @@ impl Session {
             self.barrier("seen")?;
             self.folder.remove()?;
         } else {
-            put(&self.folder, &format!("seen/{}", self.host()), &())?;
+            self.put(&format!("seen/{}", self.host()), &())?;
         }
         Ok(())
     }
 
     /// What every host puts under `name`, by host.
     fn gather<T: Serialize + for<'a> Deserialize<'a>>(&self, name: &str, mine: &T) -> anyhow::Result<Vec<T>> {
-        put(&self.folder, &format!("{name}/{}", self.host()), mine)?;
+        self.put(&format!("{name}/{}", self.host()), mine)?;
         let mut patience = Patience::new(self.place.timeout);
         let mut found: Vec<Option<T>> = (0..self.hosts()).map(|_| None).collect();
         loop {
             for (member, value) in self.members.iter().zip(&mut found).filter(|(_, value)| value.is_none()) {
-                *value = read(&self.folder, &format!("{name}/{}", member.host))?;
-                let left = || read::<String>(&self.folder, &format!("left/{}", member.host));
+                *value = self.read(&format!("{name}/{}", member.host))?;
                 if value.is_none()
-                    && let Some(why) = left()?
+                    && let Some(why) = self.left(member.host)?
                 {
                     bail!("{member} has given up, and with it the run: {why}");
                 }
@@ -218,6 +232,11 @@ impl Session {
             }
         }
     }
+}
+
+/// Where host `host` says why it leaves.
+fn left(host: usize) -> String {
+    format!("left/{host}")
 }
 
 /// Those who have joined, by number; an old value may be among them.
