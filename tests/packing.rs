@@ -163,7 +163,7 @@ fn packed_rows(samples: &[Sample], replicas: usize) -> Vec<Vec<(usize, &Sample)>
     let packing = Packing::new(&lengths, LENGTH, PER_ROW);
     let room = samples.len() / replicas;
     let mut rows = vec![Vec::new(); samples.len()];
-    for (r, row) in packing.rows().iter().enumerate() {
+    for (r, row) in packing.rows().enumerate() {
         rows[r % replicas * room + r / replicas] = row.iter().map(|p| (p.example, &samples[p.example])).collect();
     }
     rows

@@ -169,10 +169,10 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
 fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> anyhow::Result<ExitCode> {
     let packing = examples.window(args.first, args.batch as usize).packing(sequences_per_row as usize);
     let vocabulary = examples.prepared().vocabulary();
-    let rows = packing.rows().iter().take(args.count as usize);
+    let rows = packing.rows().take(args.count as usize);
     let number = |placed: &Placed| args.first + placed.example as u64;
     if args.json {
-        let row = |row: &Vec<Placed>| {
+        let row = |row: &[Placed]| {
             let at = |placed: &Placed| {
                 let example = as_json(number(placed), &examples.example(number(placed))?, vocabulary);
                 Ok(json!({ "position": placed.start, "length": placed.length, "example": example }))

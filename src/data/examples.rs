@@ -123,7 +123,8 @@ impl Examples {
     }
 
     /// Examples `first..first + rows`, made in parallel. The rows of one host are a range of the global batch's, so
-    /// the same rows come out however a batch is divided.
+    /// the same rows come out however a batch is divided. Allocates the tensors of the batch: once threads have made some
+    /// examples, none takes an allocation more.
     ///
     /// # Errors
     /// If a shard holds a token outside the vocabulary.
@@ -137,7 +138,8 @@ impl Examples {
 
     /// Examples `first..first + count`, packed into rows of up to `sequences_per_row`: the rows of the replicas `replicas`
     /// out of `of`, each replica's in a block with room for `count / of` rows, what is not needed being padding. The layout
-    /// is that of all `count`, whoever asks; its rows are dealt to the replicas in turn.
+    /// is that of all `count`, whoever asks; its rows are dealt to the replicas in turn. Allocates as [`Examples::batch`], and
+    /// the lists of the layout.
     ///
     /// # Errors
     /// As [`Examples::batch`].
@@ -162,7 +164,7 @@ impl Examples {
         batch.next_sentence_labels = vec![0; rows * sequences_per_row];
         batch.rows_mut().zip(packed.rows_mut(length)).enumerate().try_for_each(|(at, (slots, packed))| {
             let row = (at % room) * of + replicas.start + at / room;
-            packing.rows().get(row).map_or(Ok(()), |row| window.write_row(row, slots, packed))
+            window.write_row(packing.row(row), slots, packed)
         })?;
         batch.packed = Some(packed);
         Ok(batch)

@@ -8,8 +8,6 @@
 //! Source: the histogram packing of "Efficient Sequence Packing without Cross-contamination" (arXiv 2107.02027), whose
 //! longest-pack-first variant this is, example by example instead of length by length.
 
-use std::collections::BTreeMap;
-
 use super::example_config::ExampleConfig;
 
 /// Into which rows examples are laid.
@@ -17,7 +15,10 @@ use super::example_config::ExampleConfig;
 pub struct Packing {
     /// Positions of a row.
     pub sequence_length: usize,
-    rows: Vec<Vec<Placed>>,
+    /// What lies in the rows, one row after the other.
+    placed: Vec<Placed>,
+    /// Where each row ends among `placed`.
+    ends: Vec<usize>,
 }
 
 /// An example's place in a row.
@@ -33,65 +34,83 @@ pub struct Placed {
 
 impl Packing {
     /// Lays examples of these `lengths` into rows of `sequence_length` positions, each with at most `sequences_per_row`
-    /// examples.
+    /// examples. Allocates a few lists, however many examples there are.
     ///
     /// # Panics
     /// If an example is longer than a row, or a row may hold none.
     pub fn new(lengths: &[usize], sequence_length: usize, sequences_per_row: usize) -> Self {
         assert!(sequences_per_row > 0, "a row holds at least one sequence");
         let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
-        longest_first.sort_by_key(|&example| std::cmp::Reverse(lengths[example]));
-        let mut rows: Vec<Vec<usize>> = Vec::new();
-        // By room that is left: the rows that take another example.
-        let mut open: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        longest_first.sort_unstable_by_key(|&example| (std::cmp::Reverse(lengths[example]), example));
+        let mut open = OpenRows::new(sequence_length, lengths.len());
+        let mut examples_of_row: Vec<usize> = Vec::with_capacity(lengths.len());
+        let mut by_row: Vec<(usize, Placed)> = Vec::with_capacity(lengths.len());
         for example in longest_first {
             let length = lengths[example];
-            let fullest = open.range(length..).next().map(|(&room, _)| room);
-            let (row, room) = match fullest {
-                Some(room) => (take(&mut open, room), room),
-                None => {
-                    assert!(length <= sequence_length, "{length} tokens do not fit into {sequence_length} positions");
-                    rows.push(Vec::new());
-                    (rows.len() - 1, sequence_length)
-                }
-            };
-            rows[row].push(example);
-            if rows[row].len() < sequences_per_row && room > length {
-                open.entry(room - length).or_default().push(row);
+            let (row, room) = open.take(length).unwrap_or_else(|| {
+                assert!(length <= sequence_length, "{length} tokens do not fit into {sequence_length} positions");
+                examples_of_row.push(0);
+                (examples_of_row.len() - 1, sequence_length)
+            });
+            by_row.push((row, Placed { example, start: sequence_length - room, length }));
+            examples_of_row[row] += 1;
+            if examples_of_row[row] < sequences_per_row && room > length {
+                open.put(row, room - length);
             }
         }
-        let placed = |examples: Vec<usize>| {
-            let mut start = 0;
-            let place = |example| {
-                let placed = Placed { example, start, length: lengths[example] };
-                start += placed.length;
-                placed
-            };
-            examples.into_iter().map(place).collect()
-        };
-        Packing { sequence_length, rows: rows.into_iter().map(placed).collect() }
+        by_row.sort_unstable_by_key(|&(row, placed)| (row, placed.start));
+        let mut end = 0;
+        let ends = examples_of_row.into_iter().map(|examples| {
+            end += examples;
+            end
+        });
+        let ends = ends.collect();
+        Packing { sequence_length, placed: by_row.into_iter().map(|(_, placed)| placed).collect(), ends }
     }
 
     /// The rows: what lies in each, from the left.
-    pub fn rows(&self) -> &[Vec<Placed>] {
-        &self.rows
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[Placed]> {
+        (0..self.ends.len()).map(|row| self.row(row))
+    }
+
+    /// What lies in row `row`, from the left: nothing behind the last row.
+    pub fn row(&self, row: usize) -> &[Placed] {
+        let end = |row: usize| self.ends.get(row).copied().unwrap_or(self.placed.len());
+        &self.placed[row.checked_sub(1).map_or(0, end)..end(row)]
     }
 
     /// Share of the rows' positions that hold a token.
     pub fn fill(&self) -> f64 {
-        let tokens: usize = self.rows.iter().flatten().map(|placed| placed.length).sum();
-        tokens as f64 / (self.rows.len() * self.sequence_length) as f64
+        let tokens: usize = self.placed.iter().map(|placed| placed.length).sum();
+        tokens as f64 / (self.ends.len() * self.sequence_length) as f64
     }
 }
 
-/// Removes one of the rows with `room` from the open ones.
-fn take(open: &mut BTreeMap<usize, Vec<usize>>, room: usize) -> usize {
-    let rows = open.get_mut(&room).expect("the room of an open row");
-    let row = rows.pop().expect("rooms are listed while a row has them");
-    if rows.is_empty() {
-        open.remove(&room);
+/// The rows that take another example, by the room that is left in them.
+struct OpenRows {
+    /// By room: the row that came last to have it.
+    last: Vec<Option<usize>>,
+    /// By row: the one that came before it to have the same room.
+    before: Vec<Option<usize>>,
+}
+
+impl OpenRows {
+    /// None, of up to `most` rows.
+    fn new(sequence_length: usize, most: usize) -> Self {
+        OpenRows { last: vec![None; sequence_length + 1], before: vec![None; most] }
     }
-    row
+
+    /// Takes the fullest row that has room for `length`, and says how much that is. To look through all rooms costs no more
+    /// than to write the positions of a row.
+    fn take(&mut self, length: usize) -> Option<(usize, usize)> {
+        let (room, row) = (length..self.last.len()).find_map(|room| Some((room, self.last[room]?)))?;
+        self.last[room] = self.before[row];
+        Some((row, room))
+    }
+
+    fn put(&mut self, row: usize, room: usize) {
+        self.before[row] = self.last[room].replace(row);
+    }
 }
 
 /// Slots for predictions that a row of up to `sequences_per_row` examples needs: the share of its positions, and one more
