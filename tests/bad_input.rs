@@ -248,3 +248,33 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
     fails(&workshop, &bench("--batch", "0"), &["rows requires", "got 0"]);
     assert!(!workshop.path("run/metrics.jsonl").exists() && !workshop.path("imported").exists());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_line_of_a_gigabyte_is_cut_or_refused_in_a_gigabyte_and_a_half() {
+    let workshop = Workshop::new();
+    // On disk it is some kilobytes: frames of zstandard, one behind the other.
+    let frame = |text: &str| zstd::encode_all(text.as_bytes(), 1).expect("it is compressed");
+    let gigabyte = frame(&"x".repeat(1 << 24)).repeat(64);
+    let prepare = |file: &str, start: &str, end: &str| {
+        let bytes = [frame(start), gigabyte.clone(), frame(end)].concat();
+        std::fs::write(workshop.path(file), bytes).expect("the file is written");
+        let out = file.replace('.', "-");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -v 1500000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_lambert"), "prepare"]);
+        command.args(["text.txt", file, "--tokenizer", "tokenizer", "--held-out", "0", "--out", &out]);
+        command.current_dir(workshop.path("."));
+        let output = command.output().expect("a shell starts");
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = prepare("line.txt.zst", "", "");
+    assert!(code == Some(0) && said.contains("1 lines are longer than a mebibyte and were cut"), "{said}");
+    let record = prepare("record.jsonl.zst", "{\"text\": \"", "\"}\n");
+    let page =
+        prepare("page.xml.zst", "<mediawiki><page><title>Huge</title><ns>0</ns><text>", "</text></page></mediawiki>");
+    for ((code, said), required) in
+        [(record, "a line of more than 268435456 bytes"), (page, "a page of at most 128 MiB")]
+    {
+        assert!(code == Some(1) && said.contains(required), "{code:?}: {said}");
+    }
+}

@@ -79,13 +79,18 @@ impl<'a> Batches<'a> {
             let invalid: Vec<&[u8]> = bytes.utf8_chunks().map(|chunk| chunk.invalid()).collect();
             if self.options.invalid_utf8 == Tolerance::Refuse {
                 let first = invalid.iter().find(|bytes| !bytes.is_empty()).copied().unwrap_or_default();
-                let found = format!("the bytes {first:02x?} in {}", place());
-                let next = "convert the file, or have such bytes replaced and counted by --invalid-utf8 count";
-                return Err(DataError::file(self.path, "text in UTF-8", found, next));
+                return Err(self.not_utf8(first, &place()));
             }
             self.batch.counts.replaced_bytes += invalid.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
         }
         Ok(text)
+    }
+
+    /// The error of `bytes` that are not UTF-8 and are refused.
+    pub fn not_utf8(&self, bytes: &[u8], place: &str) -> DataError {
+        let found = format!("the bytes {bytes:02x?} in {place}");
+        let next = "convert the file, or have such bytes replaced and counted by --invalid-utf8 count";
+        DataError::file(self.path, "text in UTF-8", found, next)
     }
 
     /// Takes a line of the document at hand, which may be wrapped. One that is too long is cut at white space.

@@ -21,6 +21,7 @@ mod parquet;
 mod parts;
 mod sources;
 mod text;
+mod utf8;
 mod wiki_extractor;
 mod wikimedia;
 mod wikitext;

@@ -1,7 +1,7 @@
 //! Wikimedia's dumps, `…-pages-articles.xml`: the latest text of every article as plain text. Pages of other namespaces,
 //! redirects and disambiguation pages are counted and passed over.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read, Take};
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
@@ -11,6 +11,7 @@ use super::super::error::{DataError, Result};
 use super::batches::Batches;
 use super::compression::Decompressed;
 use super::entities;
+use super::utf8::Utf8;
 use super::wikitext::Wiki;
 
 /// Bytes of wiki text that are made plain together, by all cores.
@@ -20,7 +21,7 @@ const LONGEST_PAGE: usize = 1 << 27;
 
 /// Reads to the end. While some pages are made plain, the next ones are read.
 pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
-    let mut dump = Dump::new(&mut source.reader);
+    let mut dump = Dump::new(Utf8::new(&mut source.reader, batches.options().invalid_utf8));
     let mut pages = Vec::new();
     let outcome = loop {
         let wiki = dump.wiki.clone();
@@ -28,6 +29,7 @@ pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<(
             || dump.several_pages(),
             || pages.par_iter().map(|page| kind_of(page, &wiki)).collect::<Vec<_>>(),
         );
+        batches.counts().replaced_bytes += dump.bytes().take_replaced();
         kinds.into_iter().for_each(|kind| kind.add_to(batches));
         pages = match next {
             Ok(next) => next,
@@ -38,8 +40,12 @@ pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<(
         }
     };
     let seen = dump.pages_seen;
+    let refused = dump.xml.into_inner().into_inner().refused();
     outcome.map_err(|fault| match fault {
-        Fault::Read(error) => source.broken(error),
+        Fault::Read(error) => match refused {
+            Some(bytes) => batches.not_utf8(&bytes, &format!("page {}", seen + 1)),
+            None => source.broken(error),
+        },
         Fault::Form { required, found } => {
             let next = "fetch the dump again and compare its checksum with the publisher's";
             DataError::file(source.path, required, format!("{found}, after {seen} pages"), next)
@@ -103,7 +109,7 @@ impl From<quick_xml::Error> for Fault {
                 Some(code) => io::Error::from_raw_os_error(code),
                 None => io::Error::new(error.kind(), error),
             }),
-            error => fault("the well-formed XML of a Wikimedia dump, in UTF-8", error.to_string()),
+            error => fault("the well-formed XML of a Wikimedia dump", error.to_string()),
         }
     }
 }
@@ -121,7 +127,8 @@ enum Element {
 }
 
 struct Dump<R> {
-    xml: Reader<R>,
+    /// What a limit is set to for each part of the XML: a part is held as a whole.
+    xml: Reader<Take<Utf8<R>>>,
     buffer: Vec<u8>,
     wiki: Wiki,
     pages_seen: u64,
@@ -130,8 +137,13 @@ struct Dump<R> {
 }
 
 impl<R: BufRead> Dump<R> {
-    fn new(reader: R) -> Self {
-        Dump { xml: Reader::from_reader(reader), buffer: Vec::new(), wiki: Wiki::default(), pages_seen: 0, depth: 0 }
+    fn new(bytes: Utf8<R>) -> Self {
+        let xml = Reader::from_reader(bytes.take(0));
+        Dump { xml, buffer: Vec::new(), wiki: Wiki::default(), pages_seen: 0, depth: 0 }
+    }
+
+    fn bytes(&mut self) -> &mut Utf8<R> {
+        self.xml.get_mut().get_mut()
     }
 
     /// The next pages, of [`TOGETHER`] bytes or a little more; none at the end.
@@ -151,6 +163,7 @@ impl<R: BufRead> Dump<R> {
         let mut name = String::new();
         loop {
             self.buffer.clear();
+            self.xml.get_mut().set_limit(LONGEST_PAGE as u64 + 1);
             match self.xml.read_event_into(&mut self.buffer)? {
                 Event::Start(tag) => {
                     if self.depth == 0 && tag.name().as_ref() != "mediawiki" {

@@ -50,7 +50,37 @@ fn a_broken_dump_is_named_with_what_was_good() {
     assert!(message_of(b"<html><p>x</p></html>").contains("<mediawiki>, got <html>"));
     assert!(message_of(&with("</title>", b"</titles>")).contains("well-formed"));
     assert!(message_of(&with("<ns>0</ns>", b"")).contains("none in \"Amber\""));
-    assert!(message_of(&with("Second", b"\xff\xfe")).contains("UTF-8"));
+}
+
+#[test]
+fn bytes_of_a_dump_that_are_not_utf8_are_replaced_or_refused_as_those_of_text_are() {
+    let with = |bytes: &[u8]| DUMP.as_bytes().split(|&b| b == b'S').collect::<Vec<_>>().join(bytes);
+    let (shown, counts) = read(&[("a.xml", &with(b"caf\xe9 \xff\xe2\x82 "))]).unwrap();
+    assert_eq!(shown[3], "caf\u{fffd} \u{fffd}\u{fffd} econd.");
+    assert_eq!((shown.len(), counts.replaced_bytes, counts.documents), (5, 4, 2));
+
+    let refuse = ReadOptions { invalid_utf8: Tolerance::Refuse, ..ReadOptions::default() };
+    let (whole, _) = read_with(&refuse, &[("a.xml", DUMP.as_bytes())]).unwrap();
+    assert_eq!(whole[3], "Second.");
+    let message = read_with(&refuse, &[("a.xml", &with(b"caf\xe9 "))]).unwrap_err().to_string();
+    assert!(message.contains("a.xml: requires text in UTF-8, got the bytes [e9] in page 6"), "{message}");
+
+    // A character, and the beginning of one, where the buffer of a file ends.
+    for before in (1 << 18) - 6..(1 << 18) + 2 {
+        let head = "<mediawiki><!-- -->";
+        let pages = "<page><title>x</title><ns>0</ns><revision><text>";
+        let filling = " ".repeat(before - head.len() - pages.len());
+        let file = [
+            head.as_bytes(),
+            filling.as_bytes(),
+            pages.as_bytes(),
+            "€".as_bytes(),
+            b"\xe2\x82",
+            b"x</text></revision></page></mediawiki>",
+        ];
+        let (shown, counts) = read(&[("a.xml", &file.concat())]).unwrap();
+        assert_eq!((shown[0].as_str(), counts.replaced_bytes), ("€\u{fffd}x", 2), "behind {before} bytes");
+    }
 }
 
 #[test]
