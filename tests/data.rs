@@ -249,6 +249,24 @@ fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
 }
 
 #[test]
+fn the_rate_of_masking_decides_how_many_tokens_are_predicted_and_nothing_else() {
+    let with = |masked_lm_prob| {
+        let config = ExampleConfig { masked_lm_prob, ..ExampleConfig::bert(64, 30) };
+        examples(200, 2, Split::Train, config).batch(0, 500).unwrap()
+    };
+    let (few, many) = (with(0.15), with(0.4));
+    for (rate, batch) in [(0.15, &few), (0.4, &many)] {
+        for (weights, mask) in batch.masked_lm_weights.chunks(30).zip(batch.attention_mask.chunks(64)) {
+            let tokens: i32 = mask.iter().sum();
+            assert_eq!(weights.iter().sum::<f32>() as f64, (tokens as f64 * rate).round_ties_even().max(1.0));
+        }
+    }
+    assert_eq!(few.attention_mask, many.attention_mask);
+    assert_eq!(few.token_type_ids, many.token_type_ids);
+    assert_eq!(few.next_sentence_labels, many.next_sentence_labels);
+}
+
+#[test]
 fn a_coin_decides_the_next_sentence() {
     // A target of 125 tokens in sentences of at most 60 takes three sentences or more, except near a document's end.
     let config = ExampleConfig { seed: 6, short_seq_prob: 0.0, ..ExampleConfig::bert(128, 20) };

@@ -61,6 +61,20 @@ fn the_way_a_batch_is_cut_changes_nothing_but_rounding() {
 }
 
 #[test]
+fn a_phase_is_masked_at_its_own_rate_and_the_others_are_not() {
+    let workshop = Workshop::new();
+    workshop.run_file("same.toml", "same", |text| text);
+    workshop
+        .run_file("more.toml", "more", |text| text.replace("predictions = 8", "predictions = 8\nmasked_lm_prob = 0.1"));
+    for run in ["same.toml", "more.toml"] {
+        workshop.succeed(&["pretrain", run, "--platform", "cpu"]);
+    }
+    let (same, more) = (losses(&workshop, "same"), losses(&workshop, "more"));
+    assert_eq!(same[..6], more[..6], "the first phase takes the same steps");
+    assert_ne!(same[6], more[6], "the first step of the second starts from the same weights, with other masks");
+}
+
+#[test]
 fn a_gradient_that_is_not_finite_stops_the_run_and_is_named() {
     let workshop = Workshop::new();
     // Weights of this size overflow in the first product.
