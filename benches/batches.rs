@@ -12,7 +12,7 @@ use lambert::rng::Key;
 
 const ROWS: usize = 4096;
 
-/// Documents of 3 to 40 sentences of 4 to 45 words.
+/// Documents of 3 to 40 sentences of 6 to 47 words. A sentence begins with a capital, or it would go on with the one before.
 fn random_text(path: &Path) {
     let mut stream = Key::new(1).stream();
     let words: Vec<String> = (0..20_000)
@@ -21,12 +21,13 @@ fn random_text(path: &Path) {
     let mut text = String::new();
     for _ in 0..8000 {
         for _ in 0..stream.between(3, 40) {
+            text += "The ";
             for _ in 0..stream.between(4, 45) {
                 let rank = (words.len() as f64).powf(stream.uniform()) as usize;
                 text += &words[rank.min(words.len() - 1)];
                 text.push(' ');
             }
-            text += "End. ";
+            text += "end. ";
         }
         text += "\n\n";
     }
