@@ -59,6 +59,17 @@ fn mistakes_are_answered_with_one_sentence() {
     );
     fails("cpu:1", &["--phase", "3"], 1, &["--phase requires 1 to 2 (the phases of run.toml), got 3"]);
     fails("cpu:1", &["--efficiency", "1.5"], 1, &["--efficiency requires a share above 0 and up to 1, got 1.5"]);
+    for rows in ["0", "1.01", "-0.5", "NaN", "inf"] {
+        let said = format!("--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
+        fails("cpu:1", &[&format!("--rows-per-sequence={rows}")], 1, &[&said]);
+    }
+    fails(
+        "cpu:1",
+        &["--rows-per-sequence", "0.2", "--set", "phase.2.sequences_per_row=4"],
+        1,
+        &["--rows-per-sequence requires at least 1/4, because at most 4 sequences share a row; got 0.2"],
+    );
+    fails("cpu:1", &["--rows-per-sequence", "half"], 2, &["--rows-per-sequence", "half"]);
     fails("cpu:1", &["--micro-batch", "0"], 2, &["requires auto or a number from 1"]);
     fails("cpu:1", &["--target-time", "60"], 2, &["as 90s, 60m, 1.5h or 2d"]);
     fails("cpu:1", &["--save", "."], 1, &["--save .: requires an empty directory or one of compiled steps, found"]);
@@ -95,12 +106,70 @@ fn a_plan_tells_what_the_compiler_says() {
         assert!(fit["argument_bytes"].as_f64().unwrap() > state && fit["temporary_bytes"].as_f64().unwrap() > 0.0);
         assert!(fit["peak_bytes"].as_f64().unwrap() >= state);
         assert!(fit["step_seconds"].is_null(), "nothing is known of a CPU's rates");
-        assert!(phase["flops_of_a_step"].as_f64().unwrap() > 1e6);
+        assert!(fit["flops_of_a_step"].as_f64().unwrap() > 1e6);
+        assert_eq!((&fit["rows_computed_of_a_device"], &fit["rows_per_sequence"]), (&rows.into(), &1.0.into()));
     }
     let table = text(&workshop.succeed(&plan("cpu:1", &["--find-micro-batch", "--phase", "1"])));
     for words in ["phase 1", "8 = 1 × 8", "temporaries", "the compiler", "counted from the model"] {
         assert!(table.contains(words), "requires {words:?}, got\n{table}");
     }
+}
+
+/// A plan of phase 1 of which up to four sequences share a row.
+fn packed_plan<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let packed = ["--phase", "1", "--micro-batch", "2", "--set", "phase.1.sequences_per_row=4"];
+    plan("cpu:2", &[&packed, more].concat())
+}
+
+fn json(workshop: &Workshop, line: &[&str]) -> Value {
+    let output = workshop.succeed(&[line, &["--json"]].concat());
+    serde_json::from_slice(&output.stdout).expect("one JSON object")
+}
+
+#[test]
+fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
+    let inspect =
+        ["inspect", "data", "--seq", "24", "--predictions", "4", "--seed", "11", "--pack", "4", "--batch", "64"];
+    let seen = json(&workshop, &inspect);
+    let (rows, rows_per_sequence) = (seen["rows"].as_u64().unwrap(), seen["rows_per_sequence"].as_f64().unwrap());
+    assert_eq!(rows_per_sequence, rows as f64 / 64.0);
+    assert!((0.25..0.95).contains(&rows_per_sequence), "{rows_per_sequence}");
+    let words = format!("{rows_per_sequence:.3} rows a sequence");
+    assert!(text(&workshop.succeed(&inspect)).contains(&words));
+
+    // Both devices have half of the rows, in micro-batches of two.
+    let of_device = rows.div_ceil(2).next_multiple_of(2);
+    let planned = text(&workshop.succeed(&packed_plan(&[])));
+    for words in [&format!("{of_device}, at {words}"), "the first sequences of data"] {
+        assert!(planned.contains(words), "requires {words:?}, got\n{planned}");
+    }
+    let mut pretrain = vec!["pretrain", "run.toml", "--platform", "cpu", "--set", "phase.1.sequences_per_row=4"];
+    pretrain.extend(["--set", "phase.1.steps=2", "--set", "phase.2.steps=1"]);
+    let trained = text(&workshop.succeed(&pretrain));
+    assert!(trained.contains(&format!("up to 4 share a row, {words}")), "{trained}");
+}
+
+#[test]
+fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
+    let absent = ["--set", "data.path=nowhere", "--set", "model.vocab_size=160"];
+    let said = text(&workshop.succeed(&packed_plan(&absent)));
+    for words in ["an upper bound", "there are no prepared data at nowhere", "--rows-per-sequence states it"] {
+        assert!(said.contains(words), "requires {words:?}, got\n{said}");
+    }
+    let whole = json(&workshop, &packed_plan(&absent));
+    // Of a device's 32 rows 17.6 are filled: nine micro-batches of two.
+    let stated = json(&workshop, &packed_plan(&["--rows-per-sequence", "0.55"]));
+    assert_eq!(whole["rows_per_sequence_from"], "an upper bound");
+    assert_eq!(stated["rows_per_sequence_from"], "--rows-per-sequence");
+    let of = |plan: &Value, name: &str| plan["phases"][0]["fit"][name].as_f64().unwrap();
+    let rows = [&whole, &stated].map(|plan| of(plan, "rows_computed_of_a_device"));
+    assert_eq!((rows, of(&stated, "rows_per_sequence")), ([32.0, 18.0], 0.55));
+    let [whole, stated] = [&whole, &stated].map(|plan| of(plan, "flops_of_a_step"));
+    assert!((stated / whole - 18.0 / 32.0).abs() < 1e-12, "{stated} of {whole}");
 }
 
 #[test]

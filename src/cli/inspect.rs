@@ -182,7 +182,7 @@ fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> any
         let shown = rows.map(row).collect::<anyhow::Result<Vec<_>>>()?;
         let object = json!({
             "examples": args.batch, "rows": packing.rows().len(), "sequence_length": packing.sequence_length,
-            "fill": packing.fill(), "shown": shown,
+            "rows_per_sequence": packing.rows_per_sequence(), "fill": packing.fill(), "shown": shown,
         });
         print_text(format_args!("{object:#}\n"))?;
         return Ok(ExitCode::SUCCESS);
@@ -202,10 +202,11 @@ fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> any
     }
     writeln!(
         text,
-        "{} examples in {} rows of {}: {:.1} % of the positions hold a token",
+        "{} examples in {} rows of {}: {:.3} rows a sequence, {:.1} % of the positions hold a token",
         args.batch,
         packing.rows().len(),
         packing.sequence_length,
+        packing.rows_per_sequence(),
         100.0 * packing.fill()
     )?;
     print_text(text)?;

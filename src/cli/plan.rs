@@ -16,6 +16,7 @@ use crate::output::{note, print, print_text};
 use crate::pjrt::PlatformChoice;
 use crate::train::plan::micro_batch::Choice;
 use crate::train::plan::roofline::Efficiency;
+use crate::train::plan::rows::{RowsPerSequence, most_sequences_per_row};
 use crate::train::plan::target::Target;
 use crate::train::plan::{Attempt, PlanOptions, Progress, Verdict, plan};
 use crate::train::progress::duration;
@@ -25,8 +26,9 @@ use crate::train::run::Run;
 ///
 /// The step of every phase is the one that `pretrain` takes, compiled for all devices of the topology by the platform's own
 /// compiler; no such device is needed, only the plugin (`lambert plugin install tpu` or `cuda`). Bytes are the compiler's.
-/// Times are estimates: the slowest of arithmetic, memory and network at the stated share of the stated rate. Exit code 1
-/// if a phase does not compile or does not fit.
+/// Times are estimates: the slowest of arithmetic, memory and network at the stated share of the stated rate. Where short
+/// sequences share rows, the prepared data tell how many rows they take, if they are where the run file says. Exit code 1 if
+/// a phase does not compile or does not fit.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,6 +36,7 @@ Examples:
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v6e:16x16 --target-time 60m --json
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
+  lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v5e:16x16 --micro-batch 4 --rows-per-sequence 0.52
   lambert plan run.toml --topology tpu:v5e:4x4 --save compiled/ && lambert pretrain run.toml --compiled compiled/
 
 Topologies: tpu:CHIP:SLICE (v3, v4, v5e, v5p, v6e; the chips along each dimension), cuda:CHIP:1xHOSTSxGPUS (a100, h100,
@@ -57,6 +60,10 @@ pub struct Plan {
     /// Compile until the largest micro-batch that fits is found
     #[arg(long, conflicts_with = "micro_batch")]
     find_micro_batch: bool,
+    /// Rows that a sequence takes where sequences share rows, above 0 and up to 1, as `lambert inspect DATA --pack 8` tells it
+    /// [default: by the prepared data, or without them 1, an upper bound]
+    #[arg(long, value_name = "ROWS")]
+    rows_per_sequence: Option<f64>,
     /// The share of the chips' peak that arithmetic is assumed to reach
     #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().compute)]
     efficiency: f64,
@@ -112,12 +119,17 @@ impl Plan {
         for (name, share) in shares {
             ensure!(share > 0.0 && share <= 1.0, "{name} requires a share above 0 and up to 1, got {share}");
         }
+        let rows_per_sequence = match self.rows_per_sequence {
+            Some(rows) => RowsPerSequence::Stated(stated_rows(rows, run)?),
+            None => RowsPerSequence::survey(run)?,
+        };
         let all = (0..count).filter(|phase| self.phase.is_empty() || self.phase.contains(&(phase + 1)));
         Ok(PlanOptions {
             target: self.topology.parse::<Target>()?,
             platform: self.platform.clone(),
             micro_batch: if self.find_micro_batch { Choice::Largest } else { self.micro_batch },
             phases: all.collect(),
+            rows_per_sequence,
             efficiency: Efficiency {
                 compute: self.efficiency,
                 memory: self.memory_efficiency,
@@ -126,6 +138,17 @@ impl Plan {
             save: self.save.clone(),
         })
     }
+}
+
+/// `rows`, if a sequence of `run` can take so many.
+fn stated_rows(rows: f64, run: &Run) -> anyhow::Result<f64> {
+    let most = run.schedule.phases().iter().map(most_sequences_per_row).max().unwrap_or(1);
+    ensure!(rows > 0.0 && rows <= 1.0, "--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
+    ensure!(
+        rows * most as f64 >= 1.0,
+        "--rows-per-sequence requires at least 1/{most}, because at most {most} sequences share a row; got {rows}"
+    );
+    Ok(rows)
 }
 
 /// What is being compiled, on standard error: a spinner with the time it has taken on a terminal; elsewhere a line for each

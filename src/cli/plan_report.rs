@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::train::chips::Chip;
 use crate::train::plan::roofline::seconds as as_duration;
+use crate::train::plan::rows::RowsPerSequence;
 use crate::train::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
 use crate::train::progress::{byte_size, duration, quantity};
 use crate::train::run::thousands;
@@ -16,6 +17,7 @@ type Row = (&'static str, Vec<String>, String);
 pub fn to_text(plan: &Plan, target_time: Option<f64>) -> String {
     let mut lines = vec![headline(plan)];
     lines.push(table(plan));
+    lines.extend(upper_bound(plan));
     lines.extend(plan.target.chip.map(rates));
     lines.extend(whole_run(plan));
     lines.extend(target_time.and_then(|seconds| chips_for(plan, seconds)));
@@ -30,14 +32,14 @@ fn headline(plan: &Plan) -> String {
         false => format!("{} × {kind}, {} devices", thousands(chips as u64), thousands(devices as u64)),
     };
     let version = plan.platform_version.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    format!("{} on {}: {hardware}; recompute {}; compiled by {version}", plan.run, plan.target, plan.recompute)
+    format!("{} on {}: {hardware}; recompute {}; compiled by {version}", plan.run.name, plan.target, plan.run.recompute)
 }
 
 fn table(plan: &Plan) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let mut header = vec![String::new()];
-    header.extend(plan.phases.iter().map(|phase| format!("phase {}", phase.name)));
+    header.extend(plan.phases.iter().map(|phase| format!("phase {}", phase.shape.name)));
     header.push("from".to_owned());
     table.set_header(header);
     for (name, values, source) in rows(plan) {
@@ -72,18 +74,27 @@ fn rows(plan: &Plan) -> Vec<Row> {
             of_rows(phases),
             format!("global batch over {devices} devices; micro-batches × rows of one"),
         ),
+        ("of these computed", each(&|phase| of_rows_computed(plan, phase)), rows_source(plan)),
         ("arguments", memory(|fit| fit.memory.argument), compiler()),
         ("outputs", memory(|fit| fit.memory.output), compiler()),
         ("of these in place", memory(|fit| fit.memory.alias), compiler()),
         ("temporaries", memory(|fit| fit.memory.temp), compiler()),
         ("code", of_fit(&|fit| bytes(fit.memory.generated_code).filter(|_| fit.memory.generated_code > 0)), compiler()),
         ("peak", memory(|fit| fit.memory.peak_estimate()), peak_source(plan)),
-        ("FLOP of a step", each(&|phase| quantity(phase.flops)), "counted from the model, all devices".to_owned()),
+        (
+            "FLOP of a step",
+            of_fit(&|fit| Some(quantity(fit.demand.flops))),
+            "counted from the model, all devices".to_owned(),
+        ),
         ("FLOP on a device", of_fit(&|fit| fit.compiler_flops.map(quantity)), cost_source(plan)),
-        ("bytes moved on a device", of_fit(&|fit| fit.bytes.map(byte_size)), format!("at most; {}", cost_source(plan))),
+        (
+            "bytes moved on a device",
+            of_fit(&|fit| fit.demand.bytes.map(byte_size)),
+            format!("at most; {}", cost_source(plan)),
+        ),
         (
             "bytes exchanged",
-            of_fit(&|fit| Some(byte_size(fit.collectives.total()))),
+            of_fit(&|fit| Some(byte_size(fit.demand.collectives.total()))),
             "collectives in the graph, of one replica".to_owned(),
         ),
         ("arithmetic", seconds(|fit| Some(fit.times?.compute)), share(efficiency.compute, "the peak")),
@@ -94,7 +105,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
             of_fit(&|fit| fit.times.map(|t| format!("{} ({})", of_step(t.step()), t.bound()))),
             "the slowest of the three".to_owned(),
         ),
-        ("steps", each(&|phase| thousands(phase.steps)), "the run file".to_owned()),
+        ("steps", each(&|phase| thousands(phase.shape.steps)), "the run file".to_owned()),
         (
             "phase",
             each(&|phase| phase.seconds().map_or("–".to_owned(), |s| duration(as_duration(s)))),
@@ -109,6 +120,46 @@ fn of_rows(phases: &[PhasePlan]) -> Vec<String> {
         None => phase.rows.to_string(),
     };
     phases.iter().map(text).collect()
+}
+
+/// `36, at 0.549 rows a sequence`; of plain rows all.
+fn of_rows_computed(plan: &Plan, phase: &PhasePlan) -> String {
+    match &phase.fits {
+        Some(fit) if fit.sequences_per_row > 1 => {
+            format!("{}, at {:.3} rows a sequence", fit.rows_computed, plan.rows_per_sequence.of(phase.index))
+        }
+        Some(fit) => fit.rows_computed.to_string(),
+        None => "–".to_owned(),
+    }
+}
+
+/// Whether several sequences share a row in the step of `phase` that fits.
+fn is_packed(phase: &&PhasePlan) -> bool {
+    phase.fits.as_ref().is_some_and(|fit| fit.sequences_per_row > 1)
+}
+
+fn rows_source(plan: &Plan) -> String {
+    if !plan.phases.iter().any(|phase| is_packed(&phase)) {
+        return "each sequence has a row of its own".to_owned();
+    }
+    match plan.rows_per_sequence {
+        RowsPerSequence::Surveyed(_) => format!("whole micro-batches; the first sequences of {}", plan.run.data.path),
+        RowsPerSequence::Stated(_) => "whole micro-batches; --rows-per-sequence".to_owned(),
+        RowsPerSequence::Unknown => "an upper bound, see below".to_owned(),
+    }
+}
+
+/// What follows from not knowing the text.
+fn upper_bound(plan: &Plan) -> Option<String> {
+    let packed: Vec<&str> = plan.phases.iter().filter(is_packed).map(|phase| phase.shape.name.as_str()).collect();
+    (plan.rows_per_sequence == RowsPerSequence::Unknown && !packed.is_empty()).then(|| {
+        format!(
+            "phase {}: sequences share rows, but how many they take is not known, because there are no prepared data at {}: \
+             FLOP, bytes and times are an upper bound, a row for each sequence; --rows-per-sequence states it",
+            packed.join(", "),
+            plan.run.data.path
+        )
+    })
 }
 
 fn verdict(phase: &PhasePlan) -> String {
@@ -133,7 +184,7 @@ fn peak_source(plan: &Plan) -> String {
 /// Not every plugin analyses what it compiled for absent devices. One that does may count reads of what is kept on the chip,
 /// so memory sees no more than it says.
 fn cost_source(plan: &Plan) -> String {
-    let answers = plan.phases.iter().filter_map(|phase| phase.fits.as_ref()).any(|fit| fit.bytes.is_some());
+    let answers = plan.phases.iter().filter_map(|phase| phase.fits.as_ref()).any(|fit| fit.demand.bytes.is_some());
     match answers {
         true => "the compiler's cost analysis".to_owned(),
         false => "the compiler's cost analysis, which this plugin does not give".to_owned(),
@@ -185,7 +236,7 @@ fn chips_for(plan: &Plan, wanted: f64) -> Option<String> {
 /// One object: the same numbers, in bytes, seconds and operations, under the names of the table.
 pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
     let chip = plan.target.chip;
-    let phases: Vec<Value> = plan.phases.iter().map(phase_json).collect();
+    let phases: Vec<Value> = plan.phases.iter().map(|phase| phase_json(plan, phase)).collect();
     let wanted = target_time.and_then(|wanted| {
         let (target, seconds) = plan.target_for(wanted)?;
         Some(json!({
@@ -197,13 +248,18 @@ pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
         }))
     });
     json!({
-        "run": plan.run,
+        "run": plan.run.name,
         "topology": plan.target.to_string(),
         "chips": plan.target.chips(),
         "devices": plan.target.devices(),
-        "recompute": plan.recompute,
+        "recompute": plan.run.recompute,
         "platform_version": plan.platform_version,
         "memory_limit_bytes": plan.memory_limit,
+        "rows_per_sequence_from": match plan.rows_per_sequence {
+            RowsPerSequence::Surveyed(_) => "the prepared data",
+            RowsPerSequence::Stated(_) => "--rows-per-sequence",
+            RowsPerSequence::Unknown => "an upper bound",
+        },
         "assumed_efficiency": {
             "compute": plan.efficiency.compute,
             "memory": plan.efficiency.memory,
@@ -226,7 +282,7 @@ pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
     })
 }
 
-fn phase_json(phase: &PhasePlan) -> Value {
+fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
     let attempts = phase.attempts.iter().map(|attempt| {
         let (verdict, reason) = match &attempt.verdict {
             Verdict::Fits => ("fits", None),
@@ -245,6 +301,10 @@ fn phase_json(phase: &PhasePlan) -> Value {
         json!({
             "micro_batch": fit.micro_batch,
             "micro_batches": fit.micro_batches,
+            "sequences_per_row": fit.sequences_per_row,
+            "rows_per_sequence": if fit.sequences_per_row > 1 { plan.rows_per_sequence.of(phase.index) } else { 1.0 },
+            "rows_computed_of_a_device": fit.rows_computed,
+            "flops_of_a_step": fit.demand.flops,
             "argument_bytes": memory.argument,
             "output_bytes": memory.output,
             "alias_bytes": memory.alias,
@@ -252,11 +312,11 @@ fn phase_json(phase: &PhasePlan) -> Value {
             "code_bytes": memory.generated_code,
             "peak_bytes": memory.peak_estimate(),
             "compiler_flops_of_a_device": fit.compiler_flops,
-            "bytes_moved_of_a_device": fit.bytes,
+            "bytes_moved_of_a_device": fit.demand.bytes,
             "exchanged_bytes": {
-                "all_reduce": fit.collectives.all_reduce,
-                "reduce_scatter": fit.collectives.reduce_scatter,
-                "all_gather": fit.collectives.all_gather,
+                "all_reduce": fit.demand.collectives.all_reduce,
+                "reduce_scatter": fit.demand.collectives.reduce_scatter,
+                "all_gather": fit.demand.collectives.all_gather,
             },
             "step_seconds": fit.times.map(|times| json!({
                 "compute": times.compute,
@@ -269,12 +329,11 @@ fn phase_json(phase: &PhasePlan) -> Value {
     });
     json!({
         "phase": phase.index + 1,
-        "name": phase.name,
-        "sequence_length": phase.sequence_length,
-        "global_batch": phase.global_batch,
+        "name": phase.shape.name,
+        "sequence_length": phase.shape.sequence_length,
+        "global_batch": phase.shape.global_batch,
         "rows_of_a_device": phase.rows,
-        "steps": phase.steps,
-        "flops_of_a_step": phase.flops,
+        "steps": phase.shape.steps,
         "attempts": attempts.collect::<Vec<_>>(),
         "fit": fit,
         "seconds": phase.seconds(),

@@ -233,7 +233,8 @@ pub(super) fn describe_times(times: &CompileTimes) -> String {
     format!("graph {}, HLO {}, compiler {}", duration(times.build), duration(times.lower), duration(times.compile))
 }
 
-/// How often the phase's examples come: `4,096 sequences, 1,000 an epoch: 4.10 epochs, each example 4 or 5 times`.
+/// How often the phase's examples come, and where they share rows, how many rows one takes: `4,096 sequences, 1,000 an epoch:
+/// 4.10 epochs, each example 4 or 5 times; up to 8 share a row, 0.513 rows a sequence`.
 fn describe_coverage(coverage: &Coverage) -> String {
     let (sequences, an_epoch) = (thousands(coverage.sequences), thousands(coverage.an_epoch));
     let often = match coverage.epochs {
@@ -241,7 +242,11 @@ fn describe_coverage(coverage: &Coverage) -> String {
         epochs if epochs.fract() == 0.0 => format!("each example {epochs} times"),
         epochs => format!("each example {} or {} times", epochs.floor(), epochs.ceil()),
     };
-    format!("{sequences} sequences, {an_epoch} an epoch: {:.2} epochs, {often}", coverage.epochs)
+    let rows = match coverage.sequences_per_row {
+        1 => String::new(),
+        most => format!("; up to {most} share a row, {:.3} rows a sequence", coverage.rows_per_sequence),
+    };
+    format!("{sequences} sequences, {an_epoch} an epoch: {:.2} epochs, {often}{rows}", coverage.epochs)
 }
 
 /// Prints what the run is, with every setting that is in force.

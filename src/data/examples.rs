@@ -52,6 +52,9 @@ struct Workspace {
     masker: Masker,
 }
 
+/// Examples that are laid into rows to see how many rows examples take, at most.
+const SURVEYED: usize = 4096;
+
 thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
@@ -168,6 +171,15 @@ impl Examples {
         })?;
         batch.packed = Some(packed);
         Ok(batch)
+    }
+
+    /// Rows that an example takes in batches of `batch` that are packed into rows of up to `sequences_per_row`, by the first
+    /// of them. Reads no text.
+    pub fn rows_per_sequence(&self, batch: usize, sequences_per_row: usize) -> f64 {
+        if sequences_per_row == 1 {
+            return 1.0;
+        }
+        self.window(0, batch.min(SURVEYED)).packing(sequences_per_row).rows_per_sequence()
     }
 
     /// Example `number`, as a row of a batch would hold it.

@@ -79,6 +79,12 @@ impl Packing {
         &self.placed[row.checked_sub(1).map_or(0, end)..end(row)]
     }
 
+    /// Rows that an example takes, on average: from 1 / K, if every row is shared by K, to 1.
+    pub fn rows_per_sequence(&self) -> f64 {
+        let examples: usize = self.rows.iter().map(Vec::len).sum();
+        self.rows.len() as f64 / examples as f64
+    }
+
     /// Share of the rows' positions that hold a token.
     pub fn fill(&self) -> f64 {
         let tokens: usize = self.placed.iter().map(|placed| placed.length).sum();

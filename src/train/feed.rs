@@ -65,20 +65,7 @@ pub struct Fed {
     pub positions: usize,
 }
 
-/// Examples of a phase that are laid into rows to see how many rows examples take.
-const SURVEYED: usize = 4096;
-
 impl Source {
-    /// Rows that a sequence of phase `phase` takes, by its first [`SURVEYED`]: 1 if rows are plain, less if they are packed.
-    pub fn rows_per_sequence(&self, phase: usize) -> f64 {
-        let most = self.sequences_per_row[phase];
-        if most == 1 {
-            return 1.0;
-        }
-        let sequences = SURVEYED.min(self.schedule.phases()[phase].global_batch);
-        self.examples[phase].window(0, sequences).packing(most).rows().len() as f64 / sequences as f64
-    }
-
     /// A host's rows of the batch of step `step`: a pure function, so that the hosts need not talk to each other to make
     /// one batch together.
     ///
@@ -122,6 +109,14 @@ fn rows_taken(batch: &Batch, micro_batch: usize, replicas: usize) -> usize {
     let filled = |block: &[i32]| block.chunks(batch.sequence_length).rposition(is_filled).map_or(0, |last| last + 1);
     let blocks = batch.attention_mask.chunks(rows * batch.sequence_length);
     blocks.map(filled).max().unwrap_or(0).next_multiple_of(micro_batch)
+}
+
+/// [`rows_taken`] by a replica that has room for `rows`, where there is no batch yet and a sequence takes `rows_per_sequence`
+/// of them. Rows are dealt to the replicas in turn, so none has more than its share, rounded up.
+pub fn rows_expected(rows: usize, rows_per_sequence: f64, micro_batch: usize) -> usize {
+    // Most shares are no binary fractions: 20 × 0.55 is a little more than 11.
+    let filled = (rows as f64 * rows_per_sequence - 1e-9).ceil() as usize;
+    filled.next_multiple_of(micro_batch).min(rows)
 }
 
 /// A source of batches, running ahead.
@@ -248,4 +243,17 @@ pub fn send(
         }
     }
     Ok(buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_packed_step_are_whole_micro_batches() {
+        // 16 · 0.51 = 8.16: nine rows, in three micro-batches of four, in nine of one.
+        assert_eq!([4, 1, 8].map(|micro_batch| rows_expected(16, 0.51, micro_batch)), [12, 9, 16]);
+        assert_eq!([0.5, 0.55, 0.125, 1.0].map(|share| rows_expected(20, share, 1)), [10, 11, 3, 20]);
+        assert_eq!(rows_expected(20, 0.85, 16), 20, "no more rows than there is room for");
+    }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use super::compile::Compiled;
 use super::devices::Devices;
 use super::evaluate::{EvaluateOptions, Evaluation, Evaluator};
-use super::feed::{Fed, Feed, Source};
+use super::feed::{Fed, Feed, Source, rows_expected};
 use super::hosts::{Hosts, Vote};
 use super::interrupt::Interrupt;
 use super::metrics::MetricsLog;
@@ -24,7 +24,7 @@ use super::step::{METRICS, StepSpec, TrainStep};
 use super::summary::Summary;
 use super::uploader::Uploader;
 use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
-use crate::data::{Prepared, Split, predictions_of_row};
+use crate::data::{Examples, Prepared, Split, predictions_of_row};
 use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::schedule::StepPlan;
@@ -39,6 +39,8 @@ pub struct Trainer {
     steps: Vec<Arc<Compiled>>,
     evaluators: Vec<Arc<Evaluator>>,
     source: Source,
+    /// Of each phase, by its first sequences.
+    rows_per_sequence: Vec<f64>,
     state: TrainState,
     /// Weight updates done and read.
     done: u64,
@@ -64,6 +66,9 @@ pub struct Coverage {
     /// Examples that the first epoch has.
     pub an_epoch: u64,
     pub epochs: f64,
+    /// How many of them share a row at most, and how many rows one takes.
+    pub sequences_per_row: usize,
+    pub rows_per_sequence: f64,
 }
 
 /// How a run ended.
@@ -137,6 +142,10 @@ impl Trainer {
             Start::Import(found) => TrainState::restore(layout, found.checkpoint, &found.path, run.seed, &devices)?,
             Start::Resume { checkpoint, path } => TrainState::restore(layout, *checkpoint, &path, run.seed, &devices)?,
         };
+        let rows_of = |(spec, examples): (&StepSpec, &Arc<Examples>)| {
+            examples.rows_per_sequence(spec.rows * spec.replicas, spec.sequences_per_row)
+        };
+        let rows_per_sequence: Vec<f64> = specs.iter().zip(&examples).map(rows_of).collect();
         let source = Source {
             schedule: run.schedule.clone(),
             seed: run.seed,
@@ -146,7 +155,7 @@ impl Trainer {
         };
         let open_log = || MetricsLog::open(run.checkpoint.directory.local(), done);
         let log = hosts.together(hosts.leads().then(open_log).transpose())?;
-        let progress = Progress::new(work(&run, &source, hosts.leads()), done, hosts.leads());
+        let progress = Progress::new(work(&run, &specs, &rows_per_sequence), done, hosts.leads());
         let summary = Summary::new(&run, compiled);
         let uploader = if hosts.leads() { Uploader::new(&run.checkpoint)? } else { None };
         let (last_end, last_metrics) = (Instant::now(), serde_json::Map::new());
@@ -158,6 +167,7 @@ impl Trainer {
             steps,
             evaluators,
             source,
+            rows_per_sequence,
             state,
             done,
             skipped: 0,
@@ -180,12 +190,18 @@ impl Trainer {
         &self.hosts
     }
 
-    /// How much of the data each phase will see.
+    /// How much of the data each phase will see, and in how many rows.
     pub fn coverage(&self) -> Vec<Coverage> {
-        let phases = self.run.schedule.phases().iter().zip(&self.source.examples);
-        let coverage = phases.map(|(phase, examples)| {
-            let sequences = phase.steps * phase.global_batch as u64;
-            Coverage { sequences, an_epoch: examples.epoch_len(0), epochs: examples.epochs_covered(sequences) }
+        let phases = self.run.schedule.phases().iter().enumerate();
+        let coverage = phases.map(|(index, phase)| {
+            let (examples, sequences) = (&self.source.examples[index], phase.steps * phase.global_batch as u64);
+            Coverage {
+                sequences,
+                an_epoch: examples.epoch_len(0),
+                epochs: examples.epochs_covered(sequences),
+                sequences_per_row: self.source.sequences_per_row[index],
+                rows_per_sequence: self.rows_per_sequence[index],
+            }
         });
         coverage.collect()
     }
@@ -496,16 +512,12 @@ impl Trainer {
     }
 }
 
-/// The phases as the progress display weighs them: where sequences share rows, there are fewer rows to compute; how many
-/// share one is told if `say`.
-fn work(run: &Run, source: &Source, say: bool) -> Vec<PhaseWork> {
+/// The phases as the progress display weighs them: where sequences share rows, there are fewer rows to compute.
+fn work(run: &Run, specs: &[StepSpec], rows_per_sequence: &[f64]) -> Vec<PhaseWork> {
     let mut work = run.work();
-    for (phase, (work, most)) in work.iter_mut().zip(&source.sequences_per_row).enumerate() {
-        let rows = source.rows_per_sequence(phase);
-        work.flops_a_step *= rows;
-        if say && *most > 1 {
-            note(format_args!("phase {}: up to {most} sequences share a row, {:.2} on average", phase + 1, 1.0 / rows));
-        }
+    for ((work, spec), &rows_per_sequence) in work.iter_mut().zip(specs).zip(rows_per_sequence) {
+        let computed = rows_expected(spec.rows, rows_per_sequence, spec.rows / spec.micro_batches);
+        work.flops_a_step *= computed as f64 / spec.rows as f64;
     }
     work
 }

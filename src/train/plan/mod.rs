@@ -3,10 +3,12 @@
 //!
 //! What is known and what is guessed are kept apart. *Known*: that it compiles, its bytes by kind (the compiler's own
 //! statistics), what replicas exchange (read off the graph). *Counted*: the model's floating-point operations. *Guessed*:
-//! the time, as the slowest of arithmetic, memory and network at stated shares of stated rates (`roofline.rs`).
+//! the time, as the slowest of arithmetic, memory and network at stated shares of stated rates (`roofline.rs`). How many rows
+//! packed sequences take is looked up in the data, stated, or not known (`rows.rs`): then all is counted as if none was packed.
 
 pub mod micro_batch;
 pub mod roofline;
+pub mod rows;
 pub mod saved;
 pub mod target;
 pub mod traffic;
@@ -18,6 +20,7 @@ use anyhow::Context;
 
 use self::micro_batch::{Choice, divisors, expected_bytes, largest, rows};
 use self::roofline::{Demand, Efficiency, Times};
+use self::rows::{RowsPerSequence, rows_computed};
 use self::saved::{Manifest, Saver};
 use self::target::{Compiled, Compiler, Target};
 use self::traffic::Collectives;
@@ -25,10 +28,11 @@ use super::flops::training_flops;
 use super::run::Run;
 use super::step::{StepSpec, TrainStep};
 use super::trainer::step_spec;
-use crate::bert::{Recompute, param_specs};
+use crate::bert::{BertConfig, param_specs};
 use crate::hlo::HloModule;
 use crate::pjrt::{CUDA_MEMORY_FRACTION, CompiledMemoryStats, ErrorCode, PjrtError, Platform, PlatformChoice};
-use crate::schedule::Schedule;
+use crate::schedule::{Phase, Schedule};
+use crate::shape::DType;
 
 /// Minutes that the paper's mixed 64k/32k run took on 1,024 TPU v3 chips (arXiv 1904.00962, table 1).
 pub const PAPER_MINUTES: f64 = 76.19;
@@ -41,6 +45,7 @@ pub struct PlanOptions {
     pub micro_batch: Choice,
     /// Phases to compile, from 0.
     pub phases: Vec<usize>,
+    pub rows_per_sequence: RowsPerSequence,
     pub efficiency: Efficiency,
     /// Where the compiled steps go, if they are to be kept.
     pub save: Option<PathBuf>,
@@ -49,12 +54,12 @@ pub struct PlanOptions {
 /// A run on hardware that is not here.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub run: String,
-    pub recompute: Recompute,
+    pub run: Run,
     pub target: Target,
     /// The plugin's own words on what it is, or is for.
     pub platform_version: String,
     pub efficiency: Efficiency,
+    pub rows_per_sequence: RowsPerSequence,
     /// Bytes that a program may take on one device, where that is known.
     pub memory_limit: Option<f64>,
     pub phases: Vec<PhasePlan>,
@@ -66,14 +71,9 @@ pub struct Plan {
 pub struct PhasePlan {
     /// From 0.
     pub index: usize,
-    pub name: String,
-    pub sequence_length: usize,
-    pub global_batch: usize,
-    pub steps: u64,
-    /// Sequences of one device in a step.
+    pub shape: Phase,
+    /// Rows of one device in a step: room for its share of the sequences, one a row.
     pub rows: usize,
-    /// Floating-point operations of a step over all devices, by [`training_flops`].
-    pub flops: f64,
     /// Every micro-batch that was compiled, in the order tried.
     pub attempts: Vec<Attempt>,
     /// The micro-batch to train with, and what its program needs; none if none can be compiled.
@@ -102,14 +102,15 @@ pub enum Verdict {
 pub struct Fit {
     pub micro_batch: usize,
     pub micro_batches: usize,
+    /// Sequences that a row holds at most.
+    pub sequences_per_row: usize,
+    /// Rows of one device that a step computes: packed sequences leave micro-batches empty, which are left out.
+    pub rows_computed: usize,
     pub memory: CompiledMemoryStats,
     /// Floating-point operations of a step on one device as the compiler counts its own program, if it says.
     pub compiler_flops: Option<f64>,
-    /// Bytes that a step moves on one device, from the compiler's count, if it says.
-    pub bytes: Option<f64>,
-    /// What of that the update moves, whatever the batch is.
-    pub update_bytes: f64,
-    pub collectives: Collectives,
+    /// Operations by [`training_flops`], of every row that is computed; bytes from the compiler's count.
+    pub demand: Demand,
     /// Estimates, where rates are stated.
     pub times: Option<Times>,
 }
@@ -119,7 +120,7 @@ pub struct Fit {
 /// # Errors
 /// If the batch does not divide, or no plugin compiles for the target. That a step does not fit is an answer, no error.
 pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<Plan> {
-    let PlanOptions { target, efficiency, .. } = options;
+    let PlanOptions { target, efficiency, rows_per_sequence, .. } = options;
     let devices = target.devices();
     for &phase in &options.phases {
         let shape = &run.schedule.phases()[phase];
@@ -133,8 +134,16 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
     };
     let mut phases = Vec::new();
     for &phase in &options.phases {
-        let mut planner =
-            PhasePlanner { run, phase, target, compiler: &compiler, efficiency, attempts: Vec::new(), progress };
+        let mut planner = PhasePlanner {
+            run,
+            phase,
+            target,
+            compiler: &compiler,
+            efficiency,
+            rows_per_sequence: rows_per_sequence.of(phase),
+            attempts: Vec::new(),
+            progress,
+        };
         let found = planner.choose(options.micro_batch)?;
         let attempts = planner.attempts;
         let fits = match found {
@@ -149,12 +158,8 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         let shape = &run.schedule.phases()[phase];
         phases.push(PhasePlan {
             index: phase,
-            name: shape.name.clone(),
-            sequence_length: shape.sequence_length,
-            global_batch: shape.global_batch,
-            steps: shape.steps,
+            shape: shape.clone(),
             rows: shape.global_batch / devices,
-            flops: step_flops(run, phase),
             attempts,
             fits,
         });
@@ -165,11 +170,11 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         _ => None,
     };
     Ok(Plan {
-        run: run.name.clone(),
-        recompute: run.recompute,
+        run: run.clone(),
         target: target.clone(),
         platform_version: compiler.platform_version,
         efficiency: *efficiency,
+        rows_per_sequence: rows_per_sequence.clone(),
         memory_limit: memory_limit(target),
         phases,
         saved,
@@ -181,12 +186,6 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
 pub enum Progress<'a> {
     Compiling { phase: &'a str, micro_batch: usize },
     Compiled(&'a Attempt),
-}
-
-/// Floating-point operations of one step of `phase` over all devices.
-fn step_flops(run: &Run, phase: usize) -> f64 {
-    let shape = &run.schedule.phases()[phase];
-    shape.global_batch as f64 * training_flops(&run.model, shape.sequence_length, shape.predictions)
 }
 
 /// Bytes for programs on one device. A TPU's compiler knows its own limit and refuses what goes beyond; on a GPU it is what
@@ -211,6 +210,8 @@ struct PhasePlanner<'a> {
     target: &'a Target,
     compiler: &'a Compiler,
     efficiency: &'a Efficiency,
+    /// Where rows are packed.
+    rows_per_sequence: f64,
     attempts: Vec<Attempt>,
     progress: &'a mut dyn FnMut(Progress),
 }
@@ -244,7 +245,7 @@ impl PhasePlanner<'_> {
     /// The largest of `candidates` (ascending, from 1) that is expected to fit; the largest if nothing limits it.
     fn expected(&self, candidates: &[usize]) -> anyhow::Result<usize> {
         let spec = self.spec(1)?;
-        let parameters = parameters(&spec);
+        let parameters = parameters(&spec.model);
         let limit = memory_limit(self.target).unwrap_or(f64::INFINITY);
         let fits = |n: &&usize| expected_bytes(&spec, parameters, **n) <= limit;
         Ok(candidates.iter().take_while(fits).last().copied().unwrap_or(1))
@@ -290,27 +291,29 @@ impl PhasePlanner<'_> {
     }
 
     fn fit(&self, spec: &StepSpec, memory: CompiledMemoryStats, compiled: &Compiled, collectives: Collectives) -> Fit {
+        let (shape, devices) = (&self.run.schedule.phases()[self.phase], self.target.devices());
+        let micro_batch = spec.rows / spec.micro_batches;
+        let rows_computed = rows_computed(shape, self.rows_per_sequence, spec.rows, micro_batch);
+        let flops_of_row = training_flops(&self.run.model, shape.sequence_length, shape.predictions);
+
         let costs = compiled.cost_analysis().unwrap_or_default();
         let cost = |name: &str| costs.get(name).and_then(|value| value.as_f64()).filter(|&x| x > 0.0);
-        let flops = step_flops(self.run, self.phase);
-        let of_loop = LoopCost { flops: flops / self.target.devices() as f64, rounds: spec.micro_batches };
+        let of_loop = LoopCost { flops: spec.rows as f64 * flops_of_row, rounds: spec.micro_batches };
         let counted = cost("flops");
-        let rounds = counted.map_or(1.0, |counted| of_loop.uncounted_rounds(counted));
-        // Outside the loop: the update reads and writes the state and reads its gradients twice, for norms and for moments.
-        let parts = spec.shards().map_or(1.0, |shards| shards.count as f64);
-        let update = 2.0 * memory.alias as f64 + 8.0 * parameters(spec) as f64 / parts;
-        let bytes = cost("bytes accessed").map(|bytes| update + (bytes - update).max(0.0) * rounds);
-        let demand = Demand { flops, bytes, collectives };
-        let times = self.target.chip.map(|chip| Times::of(&demand, self.target, chip, self.efficiency));
+        let computed = (rows_computed / micro_batch) as f64;
+        let rounds_of_one = counted.map_or(1.0, |counted| computed / of_loop.counted_rounds(counted));
+        let update = update_bytes(self.run, devices);
+        let bytes = cost("bytes accessed").map(|bytes| update + (bytes - update).max(0.0) * rounds_of_one);
+        let demand = Demand { flops: (devices * rows_computed) as f64 * flops_of_row, bytes, collectives };
         Fit {
-            micro_batch: spec.rows / spec.micro_batches,
+            micro_batch,
             micro_batches: spec.micro_batches,
+            sequences_per_row: spec.sequences_per_row,
+            rows_computed,
             memory,
-            compiler_flops: counted.map(|counted| counted * rounds),
-            bytes,
-            update_bytes: update,
-            collectives,
-            times,
+            compiler_flops: counted.map(|counted| counted * rounds_of_one),
+            demand,
+            times: self.target.chip.map(|chip| Times::of(&demand, self.target, chip, self.efficiency)),
         }
     }
 }
@@ -324,17 +327,25 @@ struct LoopCost {
 }
 
 impl LoopCost {
-    /// By what the loop's part of a count must be multiplied.
-    fn uncounted_rounds(&self, counted: f64) -> f64 {
+    /// How many rounds are in the count.
+    fn counted_rounds(&self, counted: f64) -> f64 {
         let rounds = self.rounds as f64;
         let distance = |expected: f64| (counted / expected).ln().abs();
-        if distance(self.flops / rounds) < distance(self.flops) { rounds } else { 1.0 }
+        if distance(self.flops / rounds) < distance(self.flops) { 1.0 } else { rounds }
     }
 }
 
-/// Numbers that the step learns.
-fn parameters(spec: &StepSpec) -> usize {
-    param_specs(&spec.model).iter().map(|param| param.dims.iter().product::<usize>()).sum()
+/// Bytes that the update of `run` moves on each of `devices`, however large the batch is: it reads and writes weights and
+/// slots, and reads their gradients twice, for norms and for moments. A device that holds a part of them moves that part.
+fn update_bytes(run: &Run, devices: usize) -> f64 {
+    let in_parts = run.parallel.resolve(&run.model, &run.optimizer, devices).shard_optimizer;
+    let numbers = 2 * (1 + run.optimizer.slots().len()) + 2;
+    (numbers * DType::F32.size() * parameters(&run.model)) as f64 / if in_parts { devices as f64 } else { 1.0 }
+}
+
+/// Numbers that a model learns.
+fn parameters(model: &BertConfig) -> usize {
+    param_specs(model).iter().map(|param| param.dims.iter().product::<usize>()).sum()
 }
 
 /// Whether the compiler found no room, or something else wrong.
@@ -357,8 +368,8 @@ impl Plan {
     /// The smallest offered target of the same chips on which the planned phases take at most `seconds`, and how long
     /// they take there; without one, the largest that divides the batches.
     ///
-    /// Arithmetic and what a micro-batch moves shrink with a device's share of the batch; the update and the exchange do
-    /// not.
+    /// Arithmetic and what micro-batches move shrink with a device's share of the batch; the exchange does not, and the update
+    /// only if the devices hold the optimizer in parts.
     pub fn target_for(&self, seconds: f64) -> Option<(Target, f64)> {
         let mut best = None;
         for target in self.target.sizes() {
@@ -375,39 +386,52 @@ impl Plan {
     pub fn seconds_on(&self, target: &Target) -> Option<f64> {
         let chip = target.chip?;
         let of_phase = |phase: &PhasePlan| {
-            let fit = phase.fits.as_ref()?;
-            if !phase.global_batch.is_multiple_of(target.devices()) {
-                return None;
-            }
-            let share = (phase.global_batch / target.devices()) as f64 / phase.rows as f64;
-            let bytes = fit.bytes.map(|bytes| {
-                let update = fit.update_bytes.min(bytes);
-                update + (bytes - update) * share
-            });
-            let demand = Demand { flops: phase.flops, bytes, collectives: fit.collectives };
-            Some(phase.steps as f64 * Times::of(&demand, target, chip, &self.efficiency).step())
+            let demand = self.demand_on(phase, target)?;
+            Some(phase.shape.steps as f64 * Times::of(&demand, target, chip, &self.efficiency).step())
         };
         self.phases.iter().map(of_phase).sum()
+    }
+
+    /// What a step of `phase` asks of another number of the same chips, from what it asks of those it was compiled for.
+    fn demand_on(&self, phase: &PhasePlan, target: &Target) -> Option<Demand> {
+        let PhasePlan { index, shape, fits, .. } = phase;
+        let Fit { micro_batch, rows_computed: rows_here, demand, .. } = fits.as_ref()?;
+        let (here, there) = (self.target.devices(), target.devices());
+        if !shape.global_batch.is_multiple_of(there) {
+            return None;
+        }
+        let rows = rows_computed(shape, self.rows_per_sequence.of(*index), shape.global_batch / there, *micro_batch);
+        let share = rows as f64 / *rows_here as f64;
+        let of_update = |devices| update_bytes(&self.run, devices);
+        Some(Demand {
+            flops: demand.flops * share * there as f64 / here as f64,
+            bytes: demand.bytes.map(|bytes| of_update(there) + (bytes - of_update(here)) * share),
+            collectives: demand.collectives,
+        })
     }
 }
 
 impl PhasePlan {
     /// Seconds of all its steps.
     pub fn seconds(&self) -> Option<f64> {
-        Some(self.steps as f64 * self.fits.as_ref()?.times?.step())
+        Some(self.shape.steps as f64 * self.fits.as_ref()?.times?.step())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bert::{Precision, Preset, Recompute};
+    use crate::optim::OptimizerConfig;
+    use crate::train::parallel::{OptimizerSharding, ParallelSettings};
+    use crate::train::run::EvaluateSettings;
 
     #[test]
     fn a_loop_counted_once_is_told_from_one_counted_whole() {
         let step = LoopCost { flops: 8e12, rounds: 8 };
-        assert_eq!(step.uncounted_rounds(1.1e12), 8.0);
-        assert_eq!(step.uncounted_rounds(8.4e12), 1.0);
-        assert_eq!(LoopCost { flops: 8e12, rounds: 1 }.uncounted_rounds(8.4e12), 1.0);
+        assert_eq!(step.counted_rounds(1.1e12), 1.0);
+        assert_eq!(step.counted_rounds(8.4e12), 8.0);
+        assert_eq!(LoopCost { flops: 8e12, rounds: 1 }.counted_rounds(8.4e12), 1.0);
     }
 
     #[test]
@@ -421,44 +445,60 @@ mod tests {
         assert!(matches!(verdict(&error(ErrorCode::Internal, "no")), Verdict::Refused(_)));
     }
 
-    /// Two phases on 64 chips of v5p, bound by arithmetic in the first and by the exchange in the second.
-    fn plan() -> Plan {
+    /// Two phases on 64 chips of v5p, with micro-batches of four rows: bound by arithmetic in the first, whose 4,096
+    /// sequences of 512 are packed; in the second by the exchange.
+    fn plan(rows_per_sequence: f64, optimizer_sharding: OptimizerSharding) -> Plan {
         let target: Target = "tpu:v5p:4x4x4".parse().unwrap();
         let efficiency = Efficiency { compute: 0.5, memory: 1.0, network: 1.0 };
-        let phase = |flops: f64, all_reduce: f64, steps| {
+        let shape = |length: usize, steps: u64| -> Phase {
+            let text = format!(
+                "sequence_length = {length}\npredictions = 20\nglobal_batch = 4096\nmicro_batch = 4\nsteps = {steps}\n\
+                 learning_rate = 1.0"
+            );
+            toml::from_str(&text).unwrap()
+        };
+        let schedule = Schedule::new(vec![shape(512, 100), shape(128, 10)]).unwrap();
+        let phase = |index: usize, flops_of_row: f64, all_reduce: f64| {
+            let shape = schedule.phases()[index].clone();
+            let rows_computed = rows_computed(&shape, rows_per_sequence, 64, 4);
             let collectives = Collectives { all_reduce, ..Collectives::default() };
-            let demand = Demand { flops, bytes: Some(1e9), collectives };
+            let demand = Demand { flops: (64 * rows_computed) as f64 * flops_of_row, bytes: Some(5e9), collectives };
             let fit = Fit {
                 micro_batch: 4,
                 micro_batches: 16,
+                sequences_per_row: shape.sequences_per_row(16),
+                rows_computed,
                 memory: CompiledMemoryStats::default(),
                 compiler_flops: None,
-                bytes: Some(1e9),
-                update_bytes: 1e8,
-                collectives,
+                demand,
                 times: Some(Times::of(&demand, &target, target.chip.unwrap(), &efficiency)),
             };
-            PhasePlan {
-                index: 0,
-                name: String::new(),
-                sequence_length: 128,
-                global_batch: 4096,
-                steps,
-                rows: 64,
-                flops,
-                attempts: Vec::new(),
-                fits: Some(fit),
-            }
+            PhasePlan { index, shape, rows: 64, attempts: Vec::new(), fits: Some(fit) }
         };
         // 459 TFLOP/s · 64 · 0.5 = 14.688 PFLOP a second; 2 · 63/64 of 600 GB over 600 GB/s.
-        let phases = vec![phase(14.688e15, 0.0, 100), phase(1.0, 600e9, 10)];
-        let (run, platform_version) = (String::new(), String::new());
+        let phases = vec![phase(0, 14.688e15 / 4096.0, 0.0), phase(1, 1.0, 600e9)];
+        let run = Run {
+            name: String::new(),
+            seed: 0,
+            precision: Precision::Bf16,
+            recompute: Recompute::None,
+            skip_non_finite: 0,
+            model: Preset::Base.config(30_522),
+            import: None,
+            optimizer: OptimizerConfig::default(),
+            schedule,
+            data: toml::from_str("path = 'data'").unwrap(),
+            parallel: ParallelSettings { optimizer_sharding, ..ParallelSettings::default() },
+            evaluate: EvaluateSettings::default(),
+            checkpoint: toml::from_str("directory = 'run'").unwrap(),
+            text: String::new(),
+        };
         Plan {
             run,
-            recompute: Recompute::None,
             target,
-            platform_version,
+            platform_version: String::new(),
             efficiency,
+            rows_per_sequence: RowsPerSequence::Stated(rows_per_sequence),
             memory_limit: None,
             phases,
             saved: None,
@@ -467,15 +507,15 @@ mod tests {
 
     #[test]
     fn a_run_is_the_sum_of_its_steps() {
-        assert!((plan().seconds().unwrap() - (100.0 + 19.6875)).abs() < 1e-9);
-        let mut unfit = plan();
-        unfit.phases[1].fits = None;
-        assert_eq!(unfit.seconds(), None);
+        let mut plan = plan(1.0, OptimizerSharding::None);
+        assert!((plan.seconds().unwrap() - (100.0 + 19.6875)).abs() < 1e-9);
+        plan.phases[1].fits = None;
+        assert_eq!(plan.seconds(), None);
     }
 
     #[test]
     fn chips_for_a_time_are_the_smallest_slice_that_reaches_it() {
-        let plan = plan();
+        let plan = plan(1.0, OptimizerSharding::None);
         let (target, seconds) = plan.target_for(200.0).unwrap();
         assert_eq!(target.to_string(), "tpu:v5p:4x4x4");
         assert!((seconds - plan.seconds().unwrap()).abs() < 1e-9);
@@ -486,5 +526,37 @@ mod tests {
         // No number of chips brings it below the exchange; the answer is the largest that divides the batch.
         let (target, seconds) = plan.target_for(1.0).unwrap();
         assert!(seconds > 1.0 && target.chips() == 4096, "{target} {seconds}");
+    }
+
+    #[test]
+    fn packed_rows_take_their_share_of_the_time_in_whole_micro_batches() {
+        // Of 64 rows of a device 0.55 are 35.2: 36 in nine micro-batches of four, 36/64 of 100 seconds.
+        let plan = plan(0.55, OptimizerSharding::None);
+        assert!((plan.seconds().unwrap() - (56.25 + 19.6875)).abs() < 1e-9);
+        let seconds = |text: &str| plan.seconds_on(&text.parse().unwrap()).unwrap();
+        assert!((seconds("tpu:v5p:4x4x4") - plan.seconds().unwrap()).abs() < 1e-9);
+        // On twice the chips 17.6 of 32 rows: 20, in five micro-batches. On eight times as many, two micro-batches are
+        // too few to pack: all of a device's eight rows.
+        assert!((seconds("tpu:v5p:4x4x8") - (50.0 * 20.0 / 32.0 + 19.84375)).abs() < 1e-9);
+        assert!((seconds("tpu:v5p:8x8x8") - (12.5 + 20.0 * 511.0 / 512.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_optimizer_in_parts_moves_fewer_bytes_on_more_devices() {
+        // Weight, m and v are read and written and the gradient is read twice: eight numbers of four bytes for each parameter.
+        let whole = plan(1.0, OptimizerSharding::None);
+        let parameters = parameters(&whole.run.model) as f64;
+        assert_eq!([1, 64].map(|devices| update_bytes(&whole.run, devices)), [32.0 * parameters; 2]);
+        let parts = plan(1.0, OptimizerSharding::Sharded);
+        assert_eq!(
+            [1, 64, 128].map(|devices| update_bytes(&parts.run, devices) * devices as f64),
+            [32.0 * parameters; 3]
+        );
+
+        // On twice the chips, half of what the micro-batches move, and of the update all or half.
+        let target: Target = "tpu:v5p:4x4x8".parse().unwrap();
+        let bytes = |plan: &Plan| plan.demand_on(&plan.phases[0], &target).unwrap().bytes.unwrap();
+        assert!((bytes(&parts) - 2.5e9).abs() < 1e-3);
+        assert!((bytes(&whole) - (2.5e9 + 16.0 * parameters)).abs() < 1e-3);
     }
 }
