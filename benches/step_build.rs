@@ -1,36 +1,42 @@
-//! How long a user waits before the compiler starts: building the graph of the BERT-Large training step (both the plain
-//! one and the one with a micro-batch loop) and lowering it to HLO. `cargo bench --bench step_build`
+//! How long a user waits before the compiler starts: building the graph of BERT-Large's training step and lowering it to HLO,
+//! for both phases of `scripts/runs/bert-large-64k-paper.toml` with their micro-batches; weights and slots whole on each of 64
+//! devices, and in parts on 1,024. `cargo bench --bench step_build`
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lambert::bert::{Precision, Preset, Recompute};
+use lambert::data::{ExampleConfig, predictions_of_row};
 use lambert::optim::OptimizerConfig;
 use lambert::train::{Parallel, StepSpec, TrainStep};
 
 fn build_and_lower(criterion: &mut Criterion) {
-    for micro_batches in [1, 4] {
-        let spec = StepSpec {
-            model: Preset::Large.config(30522),
-            optimizer: OptimizerConfig::default(),
-            precision: Precision::Bf16,
-            sequence_length: 128,
-            predictions: 20,
-            sequences_per_row: 1,
-            rows: 16 * micro_batches,
-            micro_batches,
-            replicas: 8,
-            parallel: Parallel::default(),
-            dropout: true,
-            recompute: Recompute::default(),
-        };
-        let step = TrainStep::build(&spec).expect("a published size");
-        let bytes = step.program.lower().bytes.len();
-        println!("{} nodes, {bytes} bytes of HLO", step.program.computation.nodes.len());
-        criterion.bench_function(&format!("bert-large, {micro_batches} micro-batches, build"), |b| {
-            b.iter(|| TrainStep::build(&spec))
-        });
-        criterion.bench_function(&format!("bert-large, {micro_batches} micro-batches, lower"), |b| {
-            b.iter(|| step.program.lower())
-        });
+    // Length, predictions of a sequence, sequences of a row; rows of a micro-batch on 64 and on 1,024 devices.
+    let phases = [("128", [128, 20, 1], 65_536, [64, 16]), ("512, packed", [512, 80, 8], 32_768, [16, 8])];
+    for (phase, [sequence_length, predictions, sequences_per_row], global_batch, micro_batches_of) in phases {
+        for ((replicas, shard_optimizer), micro_batch) in [(64, false), (1024, true)].into_iter().zip(micro_batches_of)
+        {
+            let rows = global_batch / replicas;
+            let spec = StepSpec {
+                model: Preset::Large.config(30522),
+                optimizer: OptimizerConfig::default(),
+                precision: Precision::Bf16,
+                sequence_length,
+                predictions: predictions_of_row(&ExampleConfig::bert(sequence_length, predictions), sequences_per_row),
+                sequences_per_row,
+                rows,
+                micro_batches: rows / micro_batch,
+                replicas,
+                parallel: Parallel { shard_optimizer, ..Parallel::default() },
+                dropout: true,
+                recompute: Recompute::default(),
+            };
+            let step = TrainStep::build(&spec).expect("a published size");
+            let bytes = step.program.lower().bytes.len();
+            let held = if shard_optimizer { "in parts" } else { "whole" };
+            let name = format!("bert-large, {phase}, {held} on {replicas} devices");
+            println!("{name}: {} nodes, {bytes} bytes of HLO", step.program.computation.nodes.len());
+            criterion.bench_function(&format!("{name}, build"), |b| b.iter(|| TrainStep::build(&spec)));
+            criterion.bench_function(&format!("{name}, lower"), |b| b.iter(|| step.program.lower()));
+        }
     }
 }
 

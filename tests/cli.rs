@@ -69,6 +69,31 @@ fn mistakes_are_answered_with_one_sentence() {
 }
 
 #[test]
+fn bench_takes_what_devices_share_as_a_run_file_does() {
+    let workshop = Workshop::new();
+    let bench = |more: &[&str]| -> serde_json::Value {
+        let line =
+            ["bench", "--model", "tiny", "--vocabulary", "64", "--sequence", "16", "--batch", "2", "--steps", "1"];
+        let devices = ["--platform", "cpu", "--devices", "2", "--json"];
+        let output = workshop.succeed(&[&line[..], &devices, more].concat());
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    let plain = bench(&[]);
+    assert_eq!((&plain["gradient_exchange"], &plain["optimizer_sharding"]), (&"f32".into(), &"auto".into()));
+    assert_eq!(plain["optimizer_in_parts"], false, "a model so small is not worth it");
+    let shared = bench(&["--gradient-exchange", "bf16", "--optimizer-sharding", "sharded"]);
+    assert_eq!((&shared["gradient_exchange"], &shared["optimizer_sharding"]), (&"bf16".into(), &"sharded".into()));
+    assert_eq!(shared["optimizer_in_parts"], true);
+    let of = |bench: &serde_json::Value, name: &str| bench[name].as_f64().unwrap();
+    let state = of(&shared, "program_state_bytes") / of(&plain, "program_state_bytes");
+    assert!((0.5..0.51).contains(&state), "a device holds half of the state, got {state}");
+    let rounded = (of(&shared, "loss") - of(&plain, "loss")).abs();
+    assert!(rounded > 0.0 && rounded < 0.01, "bf16 rounds gradients and nothing else, got {rounded}");
+    fails(&workshop, &["bench", "--gradient-exchange", "fp8"], 2, &["fp8", "f32, bf16"]);
+    fails(&workshop, &["bench", "--optimizer-sharding", "half"], 2, &["half", "none, sharded, auto"]);
+}
+
+#[test]
 fn every_verb_teaches() {
     let workshop = Workshop::new();
     for verb in ["pretrain", "evaluate", "bench"] {

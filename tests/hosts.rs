@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use common::steps::spec;
 use common::{Workshop, text};
 use etcd::Etcd;
-use lambert::bert::{BertConfig, Precision, Preset, Recompute};
+use lambert::bert::{BertConfig, Precision, Preset};
 use lambert::data::{ExampleConfig, Examples, Prepared, Split};
 use lambert::key_value;
-use lambert::optim::OptimizerConfig;
 use lambert::pjrt::{Buffer, Platform, PlatformChoice};
 use lambert::schedule::{Phase, Schedule};
 use lambert::shape::HostTensor;
@@ -28,7 +28,7 @@ use lambert::train::feed::{Scalars, Share, Source, send};
 use lambert::train::rendezvous::{Place, Session};
 use lambert::train::state::{StateLayout, TrainState};
 use lambert::train::watch::{Rhythm, Watch};
-use lambert::train::{METRICS, Parallel, StepSpec, TrainStep};
+use lambert::train::{METRICS, StepSpec, TrainStep};
 
 /// A place to meet, with its server if it needs one.
 struct Meeting {
@@ -399,27 +399,16 @@ fn devices_fed_by_several_hosts_take_the_same_steps() {
     let devices = cpu(4);
     let vocabulary = source.examples[0].prepared().vocabulary().len();
     let (sequence_length, predictions) = SHAPES[0];
-    let spec = StepSpec {
-        model: BertConfig {
-            hidden_size: 16,
-            num_hidden_layers: 1,
-            num_attention_heads: 2,
-            intermediate_size: 32,
-            max_position_embeddings: 48,
-            ..Preset::Tiny.config(vocabulary)
-        },
-        optimizer: OptimizerConfig::default(),
-        precision: Precision::F32,
-        sequence_length,
-        predictions,
-        sequences_per_row: 1,
-        rows: 2,
-        micro_batches: 2,
-        replicas: devices.len(),
-        parallel: Parallel::default(),
-        dropout: true,
-        recompute: Recompute::default(),
+    let model = BertConfig {
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 32,
+        max_position_embeddings: 48,
+        ..Preset::Tiny.config(vocabulary)
     };
+    let spec =
+        StepSpec { precision: Precision::F32, sequence_length, predictions, ..spec(&model, 8, 2, devices.len()) };
     let step = Compiled::new(&devices, || Ok(TrainStep::build(&spec)?.program)).unwrap();
     let alone = metrics_fed_by(1, &spec, &source, &devices, &step);
     assert!(alone[0] != alone[1], "the steps change something");

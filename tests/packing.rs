@@ -6,18 +6,18 @@ mod common;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use common::steps::{run, spec};
 use common::{Workshop, metrics};
 use lambert::bert::{BatchForm, Bert, BertConfig, Examples, ParamSpec, Precision, Preset, Recompute, param_specs};
 use lambert::data::{self, ExampleConfig, Packing, Prepared, Split, predictions_of_row};
 use lambert::graph::{Computation, Graph};
 use lambert::hlo;
-use lambert::optim::OptimizerConfig;
 use lambert::pjrt::{Platform, PlatformChoice};
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::train::devices::Devices;
 use lambert::train::engine::{Engine, Evaluator};
-use lambert::train::{GradientStep, Parallel, Program, StepSpec};
+use lambert::train::{GradientStep, METRICS, StepSpec};
 use proptest::prelude::*;
 
 /// Positions of a row, in the tests of the model.
@@ -196,21 +196,14 @@ fn gradients(
 ) -> Vec<(String, Vec<f64>)> {
     let replicas = engine.replicas();
     let spec = StepSpec {
-        model: small(),
-        optimizer: OptimizerConfig::default(),
         precision,
         sequence_length: LENGTH,
         predictions: PREDICTIONS[packed as usize],
         sequences_per_row: if packed { PER_ROW } else { 1 },
-        rows: rows / replicas,
-        micro_batches,
-        replicas,
-        parallel: Parallel::default(),
-        dropout: true,
-        recompute: Recompute::default(),
+        ..spec(&small(), rows, micro_batches, replicas)
     };
     let GradientStep { program, params } = GradientStep::build(&spec).unwrap();
-    let outputs = run(engine, &program, |replica| {
+    let arguments = |replica| {
         let mut inputs = weights(&params, precision.master());
         for value in &program.inputs[inputs.len()..] {
             let elements = value.shape.elements();
@@ -222,18 +215,9 @@ fn gradients(
             });
         }
         inputs
-    });
+    };
+    let outputs = run(engine, &program, &(0..replicas).map(arguments).collect::<Vec<_>>());
     program.outputs.iter().map(|value| value.name.clone()).zip(outputs).collect()
-}
-
-/// The results on the first replica.
-fn run(engine: &impl Engine, program: &Program, inputs: impl Fn(usize) -> Vec<HostTensor>) -> Vec<Vec<f64>> {
-    let executable = engine.load(program).unwrap();
-    let put = |replica| inputs(replica).iter().map(|tensor| engine.put(tensor, replica).unwrap()).collect();
-    let arrays: Vec<Vec<_>> = (0..engine.replicas()).map(put).collect();
-    let arrays: Vec<Vec<_>> = arrays.iter().map(|list| list.iter().collect()).collect();
-    let outputs = engine.run(&executable, &arrays).unwrap();
-    outputs[0].iter().map(|array| engine.get(array).unwrap()).collect()
 }
 
 fn cpu(devices: usize) -> Devices {
@@ -274,6 +258,30 @@ fn on_the_plugin_too() {
         let packed = batch(&packed_rows(&samples, replicas), true);
         let found = gradients(&cpu(replicas), Precision::F32, [8, micro_batches], true, &packed);
         assert_close(&found, &expected, 1e-5);
+    }
+}
+
+/// Words are predicted in an example of one segment too; there is no next sentence, and its mean is over the others.
+#[test]
+fn an_example_without_a_label_counts_for_its_words_only() {
+    let (all, unlabelled) = (samples(8, small().vocab_size), 4);
+    assert_eq!(all[unlabelled].label, -100.0);
+    let engine = Evaluator { replicas: 1 };
+    for packed in [false, true] {
+        let losses = |label: f64| -> [f64; 2] {
+            let mut samples = all.clone();
+            samples[unlabelled].label = label;
+            let rows = if packed { packed_rows(&samples, 1) } else { plain_rows(&samples) };
+            let found = gradients(&engine, Precision::F64, [8, 2], packed, &batch(&rows, packed));
+            let (name, metrics) = found.last().unwrap();
+            assert_eq!(name, "metrics");
+            ["mlm_loss", "nsp_loss"].map(|loss| metrics[METRICS.iter().position(|name| *name == loss).unwrap()])
+        };
+        let [[mlm, without], [mlm_follows, follows], [_, random]] = [-100.0, 0.0, 1.0].map(losses);
+        assert_eq!(mlm, mlm_follows);
+        // −log p of each label, from the sums over eight sequences and over seven: the two labels' p add up to one.
+        let [p, q] = [follows, random].map(|mean| (7.0 * without - 8.0 * mean).exp());
+        assert!((p + q - 1.0).abs() < 1e-9 && p > 0.1 && q > 0.1, "{p} and {q}");
     }
 }
 
@@ -355,6 +363,12 @@ fn rows_are_the_same_whoever_fills_them_and_hold_what_plain_rows_hold() {
             .flat_map(|part| part.tensors().into_iter().find(|(n, _)| *n == name).unwrap().1.bytes().to_vec())
             .collect();
         assert_eq!(bytes, tensor.bytes(), "{name}");
+    }
+
+    // Dealt in turn, so that no replica has more rows to compute than the others.
+    for row in 0..count {
+        let dealt = row % 4 * (count / 4) + row / 4;
+        assert_eq!(together.input_ids[dealt * 48..][..48], whole.input_ids[row * 48..][..48], "row {row}");
     }
 
     // Row for row: tokens, types and targets of the plain batch, each example once.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
 use crate::train::bench::{Measured, measure};
 use crate::train::progress::quantity;
-use crate::train::{Parallel, StepSpec};
+use crate::train::{GradientExchange, OptimizerSharding, ParallelSettings, StepSpec};
 
 /// Time one training step: forward, backward and LAMB, compiled and run as training does it.
 ///
@@ -26,6 +27,7 @@ Examples:
   lambert bench
   lambert bench --model large --sequence 512 --batch 16 --precision bf16 --platform cuda
   lambert bench --sequence 512 --recompute layer
+  lambert bench --devices 2 --platform cpu --gradient-exchange bf16 --optimizer-sharding none
   lambert bench --json | jq .sequences_per_second
 
 scripts/bench_peers/ times the same step in PyTorch and JAX.")]
@@ -47,9 +49,12 @@ pub struct Bench {
     /// Slices that the batch is cut into, one after the other
     #[arg(long, default_value_t = 1)]
     micro_batches: usize,
-    /// Let each device keep its part of weights and slots only
-    #[arg(long)]
-    shard_optimizer: bool,
+    /// The number format in which devices sum their gradients
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    gradient_exchange: GradientExchange,
+    /// Whether each device keeps its part of weights and slots only; auto where that frees enough memory
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    optimizer_sharding: OptimizerSharding,
     #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
     precision: BenchPrecision,
     #[arg(long, default_value_t = 30_522)]
@@ -81,15 +86,47 @@ enum BenchPrecision {
     Bf16,
 }
 
+impl ValueEnum for GradientExchange {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[GradientExchange::F32, GradientExchange::Bf16]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            GradientExchange::F32 => "f32",
+            GradientExchange::Bf16 => "bf16",
+        }))
+    }
+}
+
+impl ValueEnum for OptimizerSharding {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[OptimizerSharding::None, OptimizerSharding::Sharded, OptimizerSharding::Auto]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            OptimizerSharding::None => "none",
+            OptimizerSharding::Sharded => "sharded",
+            OptimizerSharding::Auto => "auto",
+        }))
+    }
+}
+
 pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     let mut model = args.model.config(args.vocabulary);
     model.hidden_dropout_prob = args.dropout;
     model.attention_probs_dropout_prob = args.dropout;
     model.max_position_embeddings = model.max_position_embeddings.max(args.sequence);
     let devices = args.devices.open()?;
+    let optimizer = OptimizerConfig::default();
+    let parallel =
+        ParallelSettings { gradient_exchange: args.gradient_exchange, optimizer_sharding: args.optimizer_sharding };
+    let shared = parallel.describe(&model, &optimizer, devices.len());
     let spec = StepSpec {
+        parallel: parallel.resolve(&model, &optimizer, devices.len()),
         model,
-        optimizer: OptimizerConfig::default(),
+        optimizer,
         precision: match args.precision {
             BenchPrecision::F32 => Precision::F32,
             BenchPrecision::Bf16 => Precision::Bf16,
@@ -100,7 +137,6 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         rows: args.batch,
         micro_batches: args.micro_batches,
         replicas: devices.len(),
-        parallel: Parallel { shard_optimizer: args.shard_optimizer, ..Parallel::default() },
         dropout: args.dropout > 0.0,
         recompute: args.recompute,
     };
@@ -112,14 +148,14 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         Ok(())
     })?;
     if args.json {
-        print(to_json(&args, &measured, &devices.describe()))?;
+        print(to_json(&args, &spec, &measured, &devices.describe()))?;
     } else {
-        print_text(to_text(&args, &measured, &devices.describe()))?;
+        print_text(to_text(&args, shared, &measured, &devices.describe()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
+fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &str) -> String {
     let [median, shortest, longest] = measured.seconds();
     let rate = |seconds: f64| quantity(measured.sequences as f64 / seconds);
     let flops = measured.flops / median;
@@ -140,6 +176,10 @@ fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
         ),
         format!("{}; loss {:.4}", describe_times(&measured.times), measured.loss),
     ];
+    if let Some(shared) = shared {
+        let exchange = if args.gradient_exchange == GradientExchange::F32 { "f32" } else { "bf16" };
+        lines.push(format!("gradients exchanged in {exchange}; {shared}"));
+    }
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
     if let Some(memory) = &measured.memory {
         lines.push(format!(
@@ -160,7 +200,7 @@ fn to_text(args: &Bench, measured: &Measured, devices: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-fn to_json(args: &Bench, measured: &Measured, devices: &str) -> serde_json::Value {
+fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) -> serde_json::Value {
     let [median, shortest, longest] = measured.seconds();
     let rate = |seconds: f64| measured.sequences as f64 / seconds;
     json!({
@@ -170,6 +210,10 @@ fn to_json(args: &Bench, measured: &Measured, devices: &str) -> serde_json::Valu
         "sequence_length": args.sequence,
         "sequences_per_row": args.sequences_per_row,
         "batch": measured.sequences,
+        "micro_batches": args.micro_batches,
+        "gradient_exchange": args.gradient_exchange,
+        "optimizer_sharding": args.optimizer_sharding,
+        "optimizer_in_parts": spec.shards().is_some(),
         "devices": devices,
         "sequences_per_second": rate(median),
         "sequences_per_second_min": rate(longest),

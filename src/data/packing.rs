@@ -81,8 +81,7 @@ impl Packing {
 
     /// Rows that an example takes, on average: from 1 / K, if every row is shared by K, to 1.
     pub fn rows_per_sequence(&self) -> f64 {
-        let examples: usize = self.rows.iter().map(Vec::len).sum();
-        self.rows.len() as f64 / examples as f64
+        self.ends.len() as f64 / self.placed.len() as f64
     }
 
     /// Share of the rows' positions that hold a token.
