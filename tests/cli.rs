@@ -5,6 +5,7 @@ mod common;
 use std::process::Stdio;
 
 use common::{Workshop, text};
+use lambert::bert::{Preset, param_specs};
 
 #[track_caller]
 fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
@@ -73,22 +74,24 @@ fn bench_takes_what_devices_share_as_a_run_file_does() {
     let workshop = Workshop::new();
     let bench = |more: &[&str]| -> serde_json::Value {
         let line =
-            ["bench", "--model", "tiny", "--vocabulary", "64", "--sequence", "16", "--batch", "2", "--steps", "1"];
-        let devices = ["--platform", "cpu", "--devices", "2", "--json"];
+            ["bench", "--model", "tiny", "--vocabulary", "64", "--sequence", "16", "--batch", "2", "--steps", "100"];
+        let devices = ["--platform", "cpu", "--devices", "2", "--optimizer-sharding", "sharded", "--json"];
         let output = workshop.succeed(&[&line[..], &devices, more].concat());
         serde_json::from_slice(&output.stdout).expect("one JSON object")
     };
-    let plain = bench(&[]);
-    assert_eq!((&plain["gradient_exchange"], &plain["optimizer_sharding"]), (&"f32".into(), &"auto".into()));
-    assert_eq!(plain["optimizer_in_parts"], false, "a model so small is not worth it");
-    let shared = bench(&["--gradient-exchange", "bf16", "--optimizer-sharding", "sharded"]);
-    assert_eq!((&shared["gradient_exchange"], &shared["optimizer_sharding"]), (&"bf16".into(), &"sharded".into()));
-    assert_eq!(shared["optimizer_in_parts"], true);
-    let of = |bench: &serde_json::Value, name: &str| bench[name].as_f64().unwrap();
-    let state = of(&shared, "program_state_bytes") / of(&plain, "program_state_bytes");
-    assert!((0.5..0.51).contains(&state), "a device holds half of the state, got {state}");
-    let rounded = (of(&shared, "loss") - of(&plain, "loss")).abs();
-    assert!(rounded > 0.0 && rounded < 0.01, "bf16 rounds gradients and nothing else, got {rounded}");
+    let (exact, rounded) = (bench(&[]), bench(&["--gradient-exchange", "bf16"]));
+    let elements: usize = param_specs(&Preset::Tiny.config(64)).iter().map(|p| p.dims.iter().product::<usize>()).sum();
+    for (bench, exchange) in [(&exact, "f32"), (&rounded, "bf16")] {
+        let said = ["gradient_exchange", "optimizer_sharding", "optimizer_in_parts"].map(|name| bench[name].clone());
+        assert_eq!(serde_json::json!(said), serde_json::json!([exchange, "sharded", true]));
+        let state = bench["program_state_bytes"].as_f64().unwrap() / (3 * 4 * elements) as f64;
+        assert!((0.5..0.51).contains(&state), "a device holds half of weights and slots, got {state}");
+    }
+    let [exact, rounded] = [exact, rounded].map(|bench| bench["loss"].as_f64().unwrap());
+    assert!(
+        exact != rounded && (exact - rounded).abs() < 0.01,
+        "gradients are rounded, nothing else: {exact}, {rounded}"
+    );
     fails(&workshop, &["bench", "--gradient-exchange", "fp8"], 2, &["fp8", "f32, bf16"]);
     fails(&workshop, &["bench", "--optimizer-sharding", "half"], 2, &["half", "none, sharded, auto"]);
 }

@@ -129,9 +129,11 @@ fn json(workshop: &Workshop, line: &[&str]) -> Value {
 #[test]
 fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
     let workshop = Workshop::new();
-    workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
+    workshop.run_file("run.toml", "run", |text| {
+        text.replacen("length = 24", "length = 48", 1).replacen("global_batch = 8", "global_batch = 64", 1)
+    });
     let inspect =
-        ["inspect", "data", "--seq", "24", "--predictions", "4", "--seed", "11", "--pack", "4", "--batch", "64"];
+        ["inspect", "data", "--seq", "48", "--predictions", "4", "--seed", "11", "--pack", "4", "--batch", "64"];
     let seen = json(&workshop, &inspect);
     let (rows, rows_per_sequence) = (seen["rows"].as_u64().unwrap(), seen["rows_per_sequence"].as_f64().unwrap());
     assert_eq!(rows_per_sequence, rows as f64 / 64.0);
@@ -162,7 +164,7 @@ fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
     }
     let whole = json(&workshop, &packed_plan(&absent));
     // Of a device's 32 rows 17.6 are filled: nine micro-batches of two.
-    let stated = json(&workshop, &packed_plan(&["--rows-per-sequence", "0.55"]));
+    let stated = json(&workshop, &packed_plan(&[&absent[..], &["--rows-per-sequence", "0.55"]].concat()));
     assert_eq!(whole["rows_per_sequence_from"], "an upper bound");
     assert_eq!(stated["rows_per_sequence_from"], "--rows-per-sequence");
     let of = |plan: &Value, name: &str| plan["phases"][0]["fit"][name].as_f64().unwrap();
