@@ -273,7 +273,7 @@ fn a_line_of_a_gigabyte_is_cut_or_refused_in_a_gigabyte_and_a_half() {
     let page =
         prepare("page.xml.zst", "<mediawiki><page><title>Huge</title><ns>0</ns><text>", "</text></page></mediawiki>");
     for ((code, said), required) in
-        [(record, "a line of more than 268435456 bytes"), (page, "a page of at most 128 MiB")]
+        [(record, "a line of more than 67108864 bytes"), (page, "a page of at most 128 MiB")]
     {
         assert!(code == Some(1) && said.contains(required), "{code:?}: {said}");
     }

@@ -10,8 +10,8 @@ use super::Tolerance;
 use super::batches::Batches;
 use super::compression::Decompressed;
 
-/// Bytes that a record may have.
-const LONGEST_RECORD: usize = 1 << 28;
+/// Bytes that a record may have. Several files are read at once, and a record is in memory some four times while it is read.
+const LONGEST_RECORD: usize = 1 << 26;
 
 /// Reads to the end.
 pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
