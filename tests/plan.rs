@@ -115,9 +115,9 @@ fn a_plan_tells_what_the_compiler_says() {
     }
 }
 
-/// A plan of phase 1 of which up to four sequences share a row.
+/// A plan of phase 1, in which up to four sequences share a row.
 fn packed_plan<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let packed = ["--phase", "1", "--micro-batch", "2", "--set", "phase.1.sequences_per_row=4"];
+    let packed = ["--phase", "1", "--set", "phase.1.sequences_per_row=4"];
     plan("cpu:2", &[&packed, more].concat())
 }
 
@@ -143,7 +143,7 @@ fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
 
     // Both devices have half of the rows, in micro-batches of two.
     let of_device = rows.div_ceil(2).next_multiple_of(2);
-    let planned = text(&workshop.succeed(&packed_plan(&[])));
+    let planned = text(&workshop.succeed(&packed_plan(&["--micro-batch", "2"])));
     for words in [&format!("{of_device}, at {words}"), "the first sequences of data"] {
         assert!(planned.contains(words), "requires {words:?}, got\n{planned}");
     }
@@ -158,13 +158,14 @@ fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
     let absent = ["--set", "data.path=nowhere", "--set", "model.vocab_size=160"];
-    let said = text(&workshop.succeed(&packed_plan(&absent)));
+    let in_twos = [&absent[..], &["--micro-batch", "2"]].concat();
+    let said = text(&workshop.succeed(&packed_plan(&in_twos)));
     for words in ["an upper bound", "there are no prepared data at nowhere", "--rows-per-sequence states it"] {
         assert!(said.contains(words), "requires {words:?}, got\n{said}");
     }
-    let whole = json(&workshop, &packed_plan(&absent));
+    let whole = json(&workshop, &packed_plan(&in_twos));
     // Of a device's 32 rows 17.6 are filled: nine micro-batches of two.
-    let stated = json(&workshop, &packed_plan(&[&absent[..], &["--rows-per-sequence", "0.55"]].concat()));
+    let stated = json(&workshop, &packed_plan(&[&in_twos[..], &["--rows-per-sequence", "0.55"]].concat()));
     assert_eq!(whole["rows_per_sequence_from"], "an upper bound");
     assert_eq!(stated["rows_per_sequence_from"], "--rows-per-sequence");
     let of = |plan: &Value, name: &str| plan["phases"][0]["fit"][name].as_f64().unwrap();
@@ -172,6 +173,13 @@ fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
     assert_eq!((rows, of(&stated, "rows_per_sequence")), ([32.0, 18.0], 0.55));
     let [whole, stated] = [&whole, &stated].map(|plan| of(plan, "flops_of_a_step"));
     assert!((stated / whole - 18.0 / 32.0).abs() < 1e-12, "{stated} of {whole}");
+
+    // Of four micro-batches of eight one stays empty, of two of sixteen none.
+    let chosen = ["1", "0.55"].map(|rows| {
+        let auto = ["--micro-batch", "auto", "--rows-per-sequence", rows];
+        of(&json(&workshop, &packed_plan(&[&absent[..], &auto].concat())), "micro_batch")
+    });
+    assert_eq!(chosen, [32.0, 8.0]);
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub struct Plan {
     /// Only this phase, from 1; may be given several times
     #[arg(long, value_name = "N")]
     phase: Vec<usize>,
-    /// Sequences that a device takes at a time: a number, or auto for the largest power of two that fits as expected
+    /// Sequences that a device takes at a time: a number, or auto for the largest power of two that fits as expected,
+    /// where sequences share rows the largest that leaves rows out
     #[arg(long, value_name = "N", default_value = "auto", value_parser = parse_micro_batch)]
     micro_batch: Choice,
     /// Compile until the largest micro-batch that fits is found

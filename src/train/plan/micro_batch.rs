@@ -9,7 +9,8 @@ use crate::train::StepSpec;
 /// How the micro-batch of a plan is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The largest power of two that divides a device's rows and is expected to fit; a smaller one if it does not.
+    /// The largest power of two that divides a device's rows and is expected to fit; a smaller one if it does not, or if
+    /// packed sequences then leave whole micro-batches out.
     Auto,
     /// This one.
     Rows(usize),

@@ -225,14 +225,20 @@ struct Stepped {
 
 impl PhasePlanner<'_> {
     fn choose(&mut self, choice: Choice) -> anyhow::Result<Option<Stepped>> {
-        let all = divisors(self.run.schedule.phases()[self.phase].global_batch / self.target.devices());
+        let run = self.run;
+        let shape = &run.schedule.phases()[self.phase];
+        let of_device = shape.global_batch / self.target.devices();
+        let all = divisors(of_device);
         let found = match choice {
             Choice::Rows(micro_batch) => self.attempt(micro_batch)?,
             Choice::Auto => {
                 let powers: Vec<usize> = all.into_iter().filter(|n| n.is_power_of_two()).collect();
                 let first = self.expected(&powers)?;
-                let mut smaller = powers.into_iter().filter(|&n| n <= first).rev();
-                smaller.find_map(|n| self.attempt(n).transpose()).transpose()?
+                let smaller = powers.into_iter().filter(|&n| n <= first).rev();
+                // Rows that are left out save more than larger products of matrices.
+                let leaves_out = |n: &usize| rows_computed(shape, self.rows_per_sequence, of_device, *n) < of_device;
+                let (packed, plain): (Vec<usize>, Vec<usize>) = smaller.partition(leaves_out);
+                packed.into_iter().chain(plain).find_map(|n| self.attempt(n).transpose()).transpose()?
             }
             Choice::Largest => {
                 let first = self.expected(&all)?;
