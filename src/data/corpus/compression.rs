@@ -51,6 +51,9 @@ pub(super) struct Decompressed<'a> {
 
 impl<'a> Decompressed<'a> {
     /// Opens a range of the bytes of a file. `progress` hears of the bytes read from disk.
+    ///
+    /// # Errors
+    /// If it cannot be read; if its byte order mark is that of UTF-16, of which nothing would be left but single characters.
     pub fn open(
         path: &'a Path,
         compression: Compression,
@@ -70,12 +73,22 @@ impl<'a> Decompressed<'a> {
         };
         let reader = BufReader::with_capacity(BUFFER, Counted { inner: decoder, bytes: 0 });
         let mut source = Decompressed { path, reader, compression };
-        match source.reader.fill_buf() {
-            Ok(start) if start.starts_with(b"\xef\xbb\xbf") => source.reader.consume(3),
-            Ok(_) => {}
-            Err(error) => return Err(source.broken(error)),
+        if range.start == 0 {
+            source.pass_byte_order_mark()?;
         }
         Ok(source)
+    }
+
+    fn pass_byte_order_mark(&mut self) -> Result<()> {
+        match self.start()?.as_slice() {
+            [0xef, 0xbb, 0xbf, ..] => self.reader.consume(3),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                let next = "convert it first, for example with `iconv -f UTF-16 -t UTF-8`";
+                return Err(DataError::file(self.path, "text in UTF-8", "the byte order mark of UTF-16", next));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The first bytes, not taken.

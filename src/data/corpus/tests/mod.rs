@@ -129,6 +129,17 @@ fn bytes_that_are_not_utf8_are_refused_on_request() {
 }
 
 #[test]
+fn text_in_utf16_is_refused_whatever_bytes_are_counted() {
+    for mark in [b"\xff\xfe", b"\xfe\xff"] {
+        let text = [mark.as_slice(), b"a\0b\0\n\0"].concat();
+        for name in ["a.txt", "a.jsonl", "a.xml"] {
+            let message = message(&[(name, &text)]);
+            assert!(message.contains("requires text in UTF-8, got the byte order mark of UTF-16"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn nul_characters_are_left_out_and_counted() {
     let (shown, counts) =
         read(&[("a.txt", b"One\0 two\0\0.\n\0\nThree."), ("b.jsonl", br#"{"text": "F\u0000our"}"#)]).unwrap();
