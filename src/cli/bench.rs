@@ -88,28 +88,21 @@ enum BenchPrecision {
 
 impl ValueEnum for GradientExchange {
     fn value_variants<'a>() -> &'a [Self] {
-        &[GradientExchange::F32, GradientExchange::Bf16]
+        &GradientExchange::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            GradientExchange::F32 => "f32",
-            GradientExchange::Bf16 => "bf16",
-        }))
+        Some(PossibleValue::new(self.name()))
     }
 }
 
 impl ValueEnum for OptimizerSharding {
     fn value_variants<'a>() -> &'a [Self] {
-        &[OptimizerSharding::None, OptimizerSharding::Sharded, OptimizerSharding::Auto]
+        &OptimizerSharding::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            OptimizerSharding::None => "none",
-            OptimizerSharding::Sharded => "sharded",
-            OptimizerSharding::Auto => "auto",
-        }))
+        Some(PossibleValue::new(self.name()))
     }
 }
 
@@ -177,8 +170,7 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
         format!("{}; loss {:.4}", describe_times(&measured.times), measured.loss),
     ];
     if let Some(shared) = shared {
-        let exchange = if args.gradient_exchange == GradientExchange::F32 { "f32" } else { "bf16" };
-        lines.push(format!("gradients exchanged in {exchange}; {shared}"));
+        lines.push(format!("gradients exchanged in {}; {shared}", args.gradient_exchange.name()));
     }
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
     if let Some(memory) = &measured.memory {

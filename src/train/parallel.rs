@@ -38,6 +38,16 @@ pub enum GradientExchange {
 }
 
 impl GradientExchange {
+    pub const ALL: [GradientExchange; 2] = [GradientExchange::F32, GradientExchange::Bf16];
+
+    /// The name in run files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GradientExchange::F32 => "f32",
+            GradientExchange::Bf16 => "bf16",
+        }
+    }
+
     /// The element type on the wire of gradients that were accumulated in `accumulated`.
     pub const fn dtype(self, accumulated: DType) -> DType {
         match self {
@@ -56,6 +66,20 @@ pub enum OptimizerSharding {
     /// Sharded where it frees at least [`WORTH_SHARDING`] bytes on every device.
     #[default]
     Auto,
+}
+
+impl OptimizerSharding {
+    pub const ALL: [OptimizerSharding; 3] =
+        [OptimizerSharding::None, OptimizerSharding::Sharded, OptimizerSharding::Auto];
+
+    /// The name in run files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OptimizerSharding::None => "none",
+            OptimizerSharding::Sharded => "sharded",
+            OptimizerSharding::Auto => "auto",
+        }
+    }
 }
 
 /// Bytes on each device for which [`OptimizerSharding::Auto`] shards. What sharding costs is two small exchanges for the
@@ -95,15 +119,10 @@ impl ParallelSettings {
             ),
             false => format!("weights and slots whole on each device, {}", amount(state.whole)),
         };
-        let why = match self.optimizer_sharding {
-            OptimizerSharding::None => "optimizer_sharding = \"none\"".to_owned(),
-            OptimizerSharding::Sharded => "optimizer_sharding = \"sharded\"".to_owned(),
-            OptimizerSharding::Auto => format!(
-                "optimizer_sharding = \"auto\": parts free {}, worth it from {}",
-                amount(state.freed()),
-                amount(WORTH_SHARDING)
-            ),
-        };
+        let mut why = format!("optimizer_sharding = {:?}", self.optimizer_sharding.name());
+        if self.optimizer_sharding == OptimizerSharding::Auto {
+            why += &format!(": parts free {}, worth it from {}", amount(state.freed()), amount(WORTH_SHARDING));
+        }
         (replicas > 1).then(|| format!("{held} ({why})"))
     }
 }
@@ -143,6 +162,12 @@ mod tests {
             ParallelSettings { gradient_exchange: GradientExchange::Bf16, optimizer_sharding: OptimizerSharding::Auto };
         assert_eq!(settings, expected);
         assert!(toml::from_str::<ParallelSettings>("optimizer_shardin = 'auto'").is_err());
+        for exchange in GradientExchange::ALL {
+            assert_eq!(serde_json::to_value(exchange).unwrap(), exchange.name());
+        }
+        for sharding in OptimizerSharding::ALL {
+            assert_eq!(serde_json::to_value(sharding).unwrap(), sharding.name());
+        }
 
         let (base, tiny) = (Preset::Base.config(30_522), Preset::Tiny.config(8192));
         let lamb = OptimizerConfig::default();

@@ -171,9 +171,10 @@ impl Session {
         let _ = self.put(&left(self.host()), &why);
     }
 
-    /// Why host `host` left before the end, if it did.
-    pub(super) fn left(&self, host: usize) -> anyhow::Result<Option<String>> {
-        self.read(&left(host))
+    /// The sentence about a host that left before the end, if `member` did.
+    pub(super) fn left(&self, member: &Member) -> anyhow::Result<Option<String>> {
+        let why: Option<String> = self.read(&left(member.host))?;
+        Ok(why.map(|why| format!("{member} has given up, and with it the run: {why}")))
     }
 
     /// Sets a value of this session.
@@ -211,9 +212,9 @@ impl Session {
             for (member, value) in self.members.iter().zip(&mut found).filter(|(_, value)| value.is_none()) {
                 *value = self.read(&format!("{name}/{}", member.host))?;
                 if value.is_none()
-                    && let Some(why) = self.left(member.host)?
+                    && let Some(gave_up) = self.left(member)?
                 {
-                    bail!("{member} has given up, and with it the run: {why}");
+                    bail!(gave_up);
                 }
             }
             if found.iter().all(Option::is_some) {

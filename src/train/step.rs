@@ -59,10 +59,10 @@ pub const METRICS: [&str; 7] = ["loss", "mlm_loss", "nsp_loss", "mlm_accuracy", 
 /// One weight update.
 ///
 /// Arguments: weights; slots, all of the first kind, then all of the second (both as [`StepSpec::held_shape`] says);
-/// `learning_rate`; `optimizer_step` s32, from 1,
-/// for bias correction; `step` u32, `first_row` u32 (number of the replica's first row in the global batch) and `seed`
-/// u32\[2\], for dropout; then the batch. Results: weights and slots, which may take the arguments' memory; `metrics`
-/// ([`METRICS`]); `trust_ratios` and `finite` (pred), an element for each parameter tensor.
+/// `learning_rate`; `optimizer_step` s32, from 1, for bias correction; `step` u32, `first_row` u32 (number of the replica's
+/// first row in the global batch) and `seed` u32\[2\], for dropout; then the batch. Results: weights and slots, which may
+/// take the arguments' memory; `metrics` ([`METRICS`]); `trust_ratios` and `finite` (pred), an element for each parameter
+/// tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainStep {
     pub program: Program,
@@ -122,8 +122,8 @@ impl TrainStep {
 
 /// The gradients of one step's loss, with nothing updated.
 ///
-/// Arguments: weights (whole, whatever the spec says of the optimizer), `step`, `first_row`, `seed`, batch. Results: a gradient `grad/<parameter>` for each weight, then
-/// `metrics`.
+/// Arguments: weights (whole, whatever the spec says of the optimizer), `step`, `first_row`, `seed`, batch. Results: a
+/// gradient `grad/<parameter>` for each weight, then `metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradientStep {
     pub program: Program,

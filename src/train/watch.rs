@@ -89,7 +89,7 @@ struct Ear {
     last: Option<String>,
     /// When `last` was new.
     since: Instant,
-    /// Its reason to give up, if it was there at the last look.
+    /// That it has given up, if it had at the last look.
     left: Option<String>,
 }
 
@@ -115,15 +115,14 @@ impl Ear {
 
     /// The sentence about this host, if it is lost.
     fn listen(&mut self, session: &Session, rhythm: Rhythm) -> Option<String> {
-        let host = self.member.host;
-        let (Ok(now), Ok(left)) = (session.read::<String>(&alive(host)), session.left(host)) else {
+        let (Ok(now), Ok(left)) = (session.read::<String>(&alive(self.member.host)), session.left(&self.member)) else {
             // A store that cannot be read says nothing about hosts.
             self.since = Instant::now();
             return None;
         };
         // A host that gives up may have told this one through the devices too, which then ends by itself: it gets a beat for that.
-        if let Some(why) = self.left.take() {
-            return Some(format!("{} has given up, and with it the run: {why}", self.member));
+        if let Some(gave_up) = self.left.take() {
+            return Some(gave_up);
         }
         self.left = left;
         if now != self.last || now.as_deref() == Some(DONE) {
