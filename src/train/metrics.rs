@@ -50,7 +50,8 @@ impl MetricsLog {
         object.insert("time".into(), time.into());
         object.extend(scalars.iter().map(|(name, value)| (name.to_string(), Value::from(*value))));
         let line = Value::Object(object).to_string() + "\n";
-        // One write a line: whoever follows the file sees whole lines, and a crash loses none that were told.
+        // One write a line, past no buffer of ours: a crash loses none that were told. (A reader at that very moment may see
+        // the line's beginning: a write becomes visible page by page.)
         let written = self.lines.write_all(line.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))?;
         self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{name}"), *value)))

@@ -67,12 +67,15 @@ pub fn text(output: &Output) -> String {
 }
 
 /// The numbers of `metrics.jsonl` that depend on weights and data alone, by kind and step; a step told twice counts as told
-/// last.
+/// last. A line that is still being written, or that a kill cut short, tells nothing yet.
 pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
     let content = std::fs::read_to_string(run.join("metrics.jsonl")).expect("a run writes metrics.jsonl");
     let mut metrics = std::collections::BTreeMap::new();
     for line in content.lines() {
-        let mut value: Value = serde_json::from_str(line).expect("a line is a JSON object");
+        let mut value: Value = match serde_json::from_str(line) {
+            Err(cut) if cut.is_eof() => continue,
+            whole => whole.expect("a line is a JSON object"),
+        };
         let object = value.as_object_mut().expect("a line is a JSON object");
         for timing in ["time", "sequences_per_second", "tokens_per_second", "waiting_for_data"] {
             object.remove(timing);
