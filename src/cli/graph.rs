@@ -14,7 +14,6 @@ use super::whole_file::write_whole;
 use crate::hlo;
 use crate::output::print;
 use crate::train::TrainStep;
-use crate::train::trainer::step_spec;
 
 /// Write the training step of every phase as HLO: .hlo.pb for compilers and tools, text for people.
 #[derive(Debug, Args)]
@@ -38,7 +37,7 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
     let write = |path: &Path, content: &[u8]| write_whole(path, |partial| fs::write(partial, content));
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     for (i, phase) in run.schedule.phases().iter().enumerate() {
-        let spec = step_spec(&run, i, args.devices as usize)?;
+        let spec = run.step_spec(i, args.devices as usize)?;
         let begin = Instant::now();
         let program = TrainStep::build(&spec)?.program;
         let built = begin.elapsed();

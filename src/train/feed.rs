@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::devices::Devices;
+use super::devices::{Devices, Share};
 use super::program::{Role, Value};
 use crate::data::{Batch, Examples};
 use crate::pjrt::{Buffer, Client, Device};
@@ -18,25 +18,6 @@ use crate::shape::HostTensor;
 
 /// Batches that wait on the devices, beside the one in use and the one being made.
 const AHEAD: usize = 1;
-
-/// The rows of a global batch that one host makes: those of `count` replicas from `first` on, `of` how many there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    pub first: usize,
-    pub count: usize,
-    pub of: usize,
-}
-
-impl Share {
-    /// The whole batch.
-    pub const ALL: Share = Share { first: 0, count: 1, of: 1 };
-
-    /// The rows of a batch of `global_batch`, which the replicas divide.
-    pub fn rows(self, global_batch: usize) -> Range<usize> {
-        let rows = global_batch / self.of;
-        self.first * rows..(self.first + self.count) * rows
-    }
-}
 
 /// What a run feeds its steps from.
 #[derive(Clone, Debug)]

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::evaluate::EvaluateOptions;
 use super::flops::training_flops;
 use super::parallel::{GradientExchange, ParallelSettings};
 use super::progress::PhaseWork;
+use super::step::StepSpec;
 use crate::bert::{BertConfig, Precision, Recompute};
 use crate::checkpoint::sha256_hex;
-use crate::data::{ExampleConfig, Masking, Mode, SpanMask};
+use crate::data::{ExampleConfig, Masking, Mode, SpanMask, predictions_of_row};
 use crate::optim::OptimizerConfig;
 use crate::schedule::Schedule;
 use crate::storage::Location;
@@ -147,6 +149,41 @@ impl Run {
             seed: self.seed,
             phase: phase as u32,
             ..self.data.held_out(shape.sequence_length, shape.predictions)
+        }
+    }
+
+    /// What phase `phase`'s step depends on, with `replicas` devices.
+    ///
+    /// # Errors
+    /// If the batch does not divide.
+    pub fn step_spec(&self, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
+        let shape = &self.schedule.phases()[phase];
+        let micro_batches = shape.micro_batches(replicas)?;
+        let sequences_per_row = shape.sequences_per_row(micro_batches);
+        Ok(StepSpec {
+            model: self.model.clone(),
+            optimizer: self.optimizer.clone(),
+            precision: self.precision,
+            sequence_length: shape.sequence_length,
+            predictions: predictions_of_row(&self.examples(phase), sequences_per_row),
+            sequences_per_row,
+            rows: shape.global_batch / replicas,
+            micro_batches,
+            replicas,
+            parallel: self.parallel.resolve(&self.model, &self.optimizer, replicas),
+            dropout: true,
+            recompute: self.recompute,
+        })
+    }
+
+    /// How the model is measured in phase `phase`.
+    pub fn evaluate_options(&self, phase: usize) -> EvaluateOptions {
+        let shape = &self.schedule.phases()[phase];
+        EvaluateOptions {
+            precision: self.precision,
+            config: self.data.held_out(shape.sequence_length, shape.predictions),
+            examples: self.evaluate.examples,
+            batch: self.evaluate.batch,
         }
     }
 

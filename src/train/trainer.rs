@@ -1,7 +1,6 @@
 //! The training loop. A step is launched before the one before it has been read, so that the device never waits for the
 //! host; everything else (evaluation, saving, stopping) happens between two steps, when none is under way.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,32 +8,31 @@ use anyhow::{Context, bail};
 
 use super::compile::Compiled;
 use super::devices::Devices;
-use super::evaluate::{EvaluateOptions, Evaluation, Evaluator};
+use super::evaluate::Evaluator;
 use super::feed::{Fed, Feed, Source, rows_expected};
 use super::hosts::{Hosts, Vote};
 use super::interrupt::Interrupt;
 use super::metrics::MetricsLog;
 use super::plan::saved::SavedSteps;
 use super::preflight;
-use super::progress::{PhaseWork, Progress, Report, duration};
+use super::progress::{PhaseWork, Progress};
+use super::reporter::{Finished, Reporter};
 use super::run::Run;
-use super::start::{Start, data_fingerprint};
+use super::saver::Saver;
+use super::start::Start;
 use super::state::{StateLayout, TrainState};
-use super::step::{METRICS, StepSpec, TrainStep};
+use super::step::{StepSpec, TrainStep};
 use super::summary::Summary;
-use super::uploader::Uploader;
-use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
-use crate::data::{Examples, Prepared, Split, predictions_of_row};
+use crate::data::{Examples, Prepared, Split};
 use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::schedule::StepPlan;
 
 /// A run on its devices, compiled and ready.
 pub struct Trainer {
-    run: Run,
+    run: Arc<Run>,
     devices: Devices,
     hosts: Hosts,
-    prepared: Arc<Prepared>,
     /// One step and one evaluation for each phase; phases of one shape share them.
     steps: Vec<Arc<Compiled>>,
     evaluators: Vec<Arc<Evaluator>>,
@@ -46,16 +44,12 @@ pub struct Trainer {
     done: u64,
     /// Updates left out because a gradient was not finite.
     skipped: u64,
-    last_metrics: serde_json::Map<String, serde_json::Value>,
     last_end: Instant,
     /// Someone has interrupted the run, on whichever host.
     stop: bool,
+    reporter: Reporter,
     /// The leading host's alone.
-    log: Option<MetricsLog>,
-    /// Of a run in a bucket, on the leading host.
-    uploader: Option<Uploader>,
-    progress: Progress,
-    summary: Summary,
+    saver: Option<Saver>,
 }
 
 /// How much of the prepared text a phase sees.
@@ -109,30 +103,20 @@ impl Trainer {
         saved: Option<&SavedSteps>,
     ) -> anyhow::Result<Trainer> {
         let begin = Instant::now();
+        let run = Arc::new(run);
         let examples = preflight::examples(&run, &prepared, Split::Train)?;
-        let mut steps: Vec<Arc<Compiled>> = Vec::new();
-        let mut evaluators: Vec<Arc<Evaluator>> = Vec::new();
-        let specs = (0..run.schedule.phases().len()).map(|phase| step_spec(&run, phase, devices.len()));
-        let specs: Vec<StepSpec> = specs.collect::<anyhow::Result<_>>()?;
-        for (phase, spec) in specs.iter().enumerate() {
-            let equal = specs[..phase].iter().position(|earlier| earlier == spec);
-            steps.push(match equal {
-                Some(earlier) => steps[earlier].clone(),
-                None => {
-                    let build = || Ok(TrainStep::build(spec)?.program);
-                    Arc::new(match saved {
-                        Some(saved) => saved.load(phase, &devices, build)?,
-                        None => Compiled::new(&devices, build)?,
-                    })
-                }
-            });
-            let options: Vec<EvaluateOptions> = (0..=phase).map(|phase| evaluate_options(&run, phase)).collect();
-            let equal = options[..phase].iter().position(|earlier| *earlier == options[phase]);
-            evaluators.push(match equal {
-                Some(earlier) => evaluators[earlier].clone(),
-                None => Arc::new(Evaluator::new(&run.model, &prepared, &options[phase], &devices)?),
-            });
-        }
+        let phases = 0..run.schedule.phases().len();
+        let specs: Vec<StepSpec> =
+            phases.clone().map(|phase| run.step_spec(phase, devices.len())).collect::<anyhow::Result<_>>()?;
+        let steps = once_each(&specs, |phase, spec| {
+            let build = || Ok(TrainStep::build(spec)?.program);
+            match saved {
+                Some(saved) => saved.load(phase, &devices, build),
+                None => Compiled::new(&devices, build),
+            }
+        })?;
+        let options: Vec<_> = phases.map(|phase| run.evaluate_options(phase)).collect();
+        let evaluators = once_each(&options, |_, options| Evaluator::new(&run.model, &prepared, options, &devices))?;
         let compiled = begin.elapsed();
 
         let layout = StateLayout::of(&specs[0]);
@@ -153,17 +137,15 @@ impl Trainer {
             sequences_per_row: specs.iter().map(|spec| spec.sequences_per_row).collect(),
             inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
         };
-        let open_log = || MetricsLog::open(run.checkpoint.directory.local(), done);
-        let log = hosts.together(hosts.leads().then(open_log).transpose())?;
+        let open =
+            || Ok((MetricsLog::open(run.checkpoint.directory.local(), done)?, Saver::new(run.clone(), prepared)?));
+        let (log, saver) = hosts.together(hosts.leads().then(open).transpose())?.unzip();
         let progress = Progress::new(work(&run, &specs, &rows_per_sequence), done, hosts.leads());
-        let summary = Summary::new(&run, compiled);
-        let uploader = if hosts.leads() { Uploader::new(&run.checkpoint)? } else { None };
-        let (last_end, last_metrics) = (Instant::now(), serde_json::Map::new());
+        let reporter = Reporter::new(log, progress, Summary::new(&run, compiled), run.data.mode.is_pair());
         Ok(Trainer {
             run,
             devices,
             hosts,
-            prepared,
             steps,
             evaluators,
             source,
@@ -171,13 +153,10 @@ impl Trainer {
             state,
             done,
             skipped: 0,
-            last_metrics,
-            last_end,
+            last_end: Instant::now(),
             stop: false,
-            log,
-            uploader,
-            progress,
-            summary,
+            reporter,
+            saver,
         })
     }
 
@@ -207,7 +186,7 @@ impl Trainer {
     }
 
     pub fn summary(&self) -> &Summary {
-        &self.summary
+        self.reporter.summary()
     }
 
     /// Takes the steps that are left.
@@ -311,42 +290,13 @@ impl Trainer {
         self.last_end = Instant::now();
         self.done = step + 1;
 
-        let behind = plan.first_example + plan.global_batch as u64;
-        let epochs = self.source.examples[plan.phase].epochs_covered(behind);
-        let value = |name: &str| METRICS.iter().position(|metric| *metric == name).map_or(f64::NAN, |at| metrics[at]);
-        let seconds = elapsed.as_secs_f64();
-        let mut scalars: Vec<(&str, f64)> = METRICS.iter().copied().zip(metrics.iter().copied()).collect();
-        // Single segments have no second one to predict.
-        scalars.retain(|(name, _)| self.run.data.mode.is_pair() || !name.starts_with("nsp_"));
-        scalars.extend([
-            ("learning_rate", plan.learning_rate),
-            ("phase", (plan.phase + 1) as f64),
-            ("epoch", epochs),
-            ("sequences_per_second", plan.global_batch as f64 / seconds),
-            ("tokens_per_second", positions as f64 / seconds),
-            ("padding", padding),
-            ("waiting_for_data", (waited.as_secs_f64() / seconds).min(1.0)),
-        ]);
-        scalars.extend(spread(&trust_ratios));
-        if let Some(log) = &mut self.log {
-            log.record("train", self.done, &scalars)?;
-        }
-        self.last_metrics = scalars.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
-        let report = Report {
-            step: self.done,
-            phase: plan.phase,
-            loss: value("loss"),
-            mlm_accuracy: value("mlm_accuracy"),
-            sequences: plan.global_batch,
-            tokens: positions,
-            elapsed,
-            waited,
-            epochs,
-        };
-        self.progress.step(&report);
-        self.summary.step(&report);
-        if value("skipped") != 0.0 || !value("loss").is_finite() {
-            self.skip(&plan, value("loss"), &finite)?;
+        let epochs = self.source.examples[plan.phase].epochs_covered(plan.first_example + plan.global_batch as u64);
+        let finished =
+            Finished { step: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
+        self.reporter.step(&finished)?;
+        let loss = finished.metric("loss");
+        if finished.metric("skipped") != 0.0 || !loss.is_finite() {
+            self.skip(&finished.plan, loss, &finite)?;
         }
         Ok(())
     }
@@ -364,11 +314,11 @@ impl Trainer {
         };
         let (step, tolerated) = (self.done, self.run.skip_non_finite);
         if self.skipped <= tolerated {
-            self.progress
+            self.reporter
                 .say(&format!("step {step}: {what} (loss {loss}); no update ({} of {tolerated})", self.skipped));
             return Ok(());
         }
-        self.progress.finish();
+        self.reporter.finish();
         bail!(
             "step {step}: {what} (loss {loss}, learning rate {:.3e}); nothing was updated or saved since. Checkpoints in {} \
              are from before. Try a lower learning_rate or a longer warmup (with --resume --accept-changes), or tolerate \
@@ -380,136 +330,50 @@ impl Trainer {
     }
 
     /// Measures the model on the held-out examples in the shape of phase `phase`.
-    fn evaluate(&mut self, phase: usize) -> anyhow::Result<Evaluation> {
+    fn evaluate(&mut self, phase: usize) -> anyhow::Result<()> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
         let sums = self.hosts.sum(evaluator.sums(&self.state.whole_weights()?, &self.devices)?)?;
-        let evaluation = evaluator.evaluation(sums);
-        if let Some(log) = &mut self.log {
-            log.record("evaluation", self.done, &evaluation.scalars())?;
-        }
-        let nsp = match evaluation.of_pairs() {
-            true => format!(", NSP accuracy {:.2} %", 100.0 * evaluation.nsp_accuracy),
-            false => String::new(),
-        };
-        self.progress.say(&format!(
-            "step {}: held-out MLM loss {:.4}, MLM accuracy {:.2} %{nsp} ({} examples of length {}, {})",
-            self.done,
-            evaluation.mlm_loss,
-            100.0 * evaluation.mlm_accuracy,
-            evaluation.examples,
-            self.run.schedule.phases()[phase].sequence_length,
-            duration(begin.elapsed()),
-        ));
-        self.summary.evaluation(self.done, evaluation, begin.elapsed());
-        Ok(evaluation)
+        let sequence_length = self.run.schedule.phases()[phase].sequence_length;
+        self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(sums), begin.elapsed())
     }
 
     /// Writes a checkpoint of the steps done: the leading host does, and the others wait to hear that it could.
     fn save(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let written = match self.hosts.leads() {
-            true => self.write_checkpoint().map(Some),
-            false => self.state.lend_to_host().map(|()| None),
+        let (state, reporter) = (&self.state, &self.reporter);
+        let written = match &mut self.saver {
+            Some(saver) => saver.save(state, self.done, reporter.last_step(), |line| reporter.say(line)).map(Some),
+            None => state.lend_to_host().map(|()| None),
         };
         if let Some(path) = self.hosts.together(written)? {
-            self.summary.saved(path, begin.elapsed());
+            self.reporter.saved(path, begin.elapsed());
         }
         Ok(())
     }
 
-    fn write_checkpoint(&mut self) -> anyhow::Result<PathBuf> {
-        let (model, optimizer) = self.state.to_host()?;
-        let not_finite = |(_, tensor): &&(String, crate::shape::HostTensor)| {
-            tensor.bytes().chunks_exact(4).any(|b| !f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
-        };
-        if let Some((name, _)) = model.iter().chain(&optimizer).find(not_finite) {
-            bail!(
-                "step {}: {name} holds a value that is not finite, so nothing was saved; the checkpoints in {} are from \
-                 before. Try a lower learning_rate (with --resume --accept-changes)",
-                self.done,
-                self.run.checkpoint.directory
-            );
-        }
-        let checkpoint = Checkpoint { state: self.position()?, model, optimizer, files: self.copied_files()? };
-        // Saving removes old checkpoints: not while one of them is being sent.
-        self.tell_of_upload();
-        let saved = save(self.run.checkpoint.directory.local(), &checkpoint, self.run.checkpoint.keep)?;
-        saved.notes.iter().for_each(|note| self.progress.say(note));
-        if let Some(uploader) = &mut self.uploader {
-            uploader.start()?;
-        }
-        Ok(saved.path)
-    }
-
-    /// Waits for the upload under way and says what it did. That it failed stops no training: the next one sends what it
-    /// could not.
-    fn tell_of_upload(&mut self) {
-        let Some(uploader) = &mut self.uploader else { return };
-        match uploader.wait() {
-            Ok(notes) => notes.iter().for_each(|note| self.progress.say(note)),
-            Err(error) => self.progress.say(&format!("{error:#}")),
-        }
-    }
-
-    /// Waits until everything that was saved is in the bucket.
+    /// Waits until everything that was saved is where it belongs.
     fn finish_upload(&mut self) -> anyhow::Result<()> {
-        self.progress.finish();
-        let Some(uploader) = &mut self.uploader else { return Ok(()) };
-        uploader.wait()?.iter().for_each(note);
+        self.reporter.finish();
+        let sent = self.saver.as_mut().map_or(Ok(Vec::new()), Saver::finish)?;
+        sent.iter().for_each(note);
         Ok(())
     }
+}
 
-    /// Everything that the next step depends on and that is no tensor.
-    fn position(&self) -> anyhow::Result<State> {
-        let schedule = &self.run.schedule;
-        let state = State {
-            step: self.done,
-            seed: self.run.seed,
-            run_fingerprint: self.run.fingerprint(&data_fingerprint(self.prepared.manifest())),
-            vocabulary_sha256: self.prepared.vocabulary().sha256().to_owned(),
-            metrics: self.last_metrics.clone(),
-            ..State::default()
-        };
-        if self.done < schedule.steps() {
-            let next = schedule.at(self.done)?;
-            return Ok(State {
-                phase: next.phase,
-                step_in_phase: next.step_in_phase,
-                next_example: next.first_example,
-                optimizer_steps: next.optimizer_step - 1,
-                ..state
-            });
-        }
-        let last = schedule.at(self.done - 1)?;
-        Ok(State {
-            phase: last.phase,
-            step_in_phase: last.step_in_phase + 1,
-            next_example: last.first_example + last.global_batch as u64,
-            optimizer_steps: last.optimizer_step,
-            ..state
-        })
+/// What `make` makes of each of `wanted` and its index, equal ones once.
+fn once_each<W: PartialEq, M>(
+    wanted: &[W],
+    mut make: impl FnMut(usize, &W) -> anyhow::Result<M>,
+) -> anyhow::Result<Vec<Arc<M>>> {
+    let mut made: Vec<Arc<M>> = Vec::with_capacity(wanted.len());
+    for (i, want) in wanted.iter().enumerate() {
+        made.push(match wanted[..i].iter().position(|earlier| earlier == want) {
+            Some(earlier) => made[earlier].clone(),
+            None => Arc::new(make(i, want)?),
+        });
     }
-
-    /// The run file, the model's configuration and the tokenizer, as they go into a checkpoint.
-    fn copied_files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        let mut config = serde_json::to_value(&self.run.model)?;
-        config["model_type"] = "bert".into();
-        config["architectures"] = serde_json::json!(["BertForPreTraining"]);
-        let mut files = vec![
-            ("run.toml".to_owned(), self.run.text.clone().into_bytes()),
-            ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
-        ];
-        let tokenizer = self.prepared.tokenizer_directory();
-        for name in COPIED_FILES {
-            let path = tokenizer.join(name);
-            if files.iter().all(|(taken, _)| taken != name) && path.exists() {
-                let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                files.push((name.to_owned(), content));
-            }
-        }
-        Ok(files)
-    }
+    Ok(made)
 }
 
 /// The phases as the progress display weighs them: where sequences share rows, there are fewer rows to compute.
@@ -520,46 +384,4 @@ fn work(run: &Run, specs: &[StepSpec], rows_per_sequence: &[f64]) -> Vec<PhaseWo
         work.flops_a_step *= computed as f64 / spec.rows as f64;
     }
     work
-}
-
-/// What phase `phase`'s step depends on, with `replicas` devices.
-///
-/// # Errors
-/// If the batch does not divide.
-pub fn step_spec(run: &Run, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
-    let shape = &run.schedule.phases()[phase];
-    let micro_batches = shape.micro_batches(replicas)?;
-    let sequences_per_row = shape.sequences_per_row(micro_batches);
-    Ok(StepSpec {
-        model: run.model.clone(),
-        optimizer: run.optimizer.clone(),
-        precision: run.precision,
-        sequence_length: shape.sequence_length,
-        predictions: predictions_of_row(&run.examples(phase), sequences_per_row),
-        sequences_per_row,
-        rows: shape.global_batch / replicas,
-        micro_batches,
-        replicas,
-        parallel: run.parallel.resolve(&run.model, &run.optimizer, replicas),
-        dropout: true,
-        recompute: run.recompute,
-    })
-}
-
-fn evaluate_options(run: &Run, phase: usize) -> EvaluateOptions {
-    let shape = &run.schedule.phases()[phase];
-    EvaluateOptions {
-        precision: run.precision,
-        config: run.data.held_out(shape.sequence_length, shape.predictions),
-        examples: run.evaluate.examples,
-        batch: run.evaluate.batch,
-    }
-}
-
-/// Smallest, middle and largest trust ratio.
-fn spread(ratios: &[f64]) -> [(&'static str, f64); 3] {
-    let mut sorted = ratios.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: usize| sorted.get(share.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
-    [("trust_ratio_min", at(0)), ("trust_ratio_median", at(sorted.len() / 2)), ("trust_ratio_max", at(usize::MAX))]
 }

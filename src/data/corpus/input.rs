@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::error::{DataError, Result};
 use super::super::prepared::SourceEntry;
 use super::super::shard::sha256_of_file;
 use super::batches::{Batches, TextBatch};
 use super::compression::{Compression, Decompressed};
-use super::sources::Source;
 use super::{ReadCounts, ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,23 @@ pub(super) enum Form {
     Parquet,
     WikiExtractor,
     Wikimedia,
+}
+
+/// What inputs belong to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub name: String,
+    /// How often the data has each document to train on: 2 is twice, 0.25 is one in four, 2.5 is twice and half of them
+    /// once more.
+    pub weight: f64,
+}
+
+impl Default for Source {
+    /// That of inputs that are named alone.
+    fn default() -> Self {
+        Source { name: "text".to_owned(), weight: 1.0 }
+    }
 }
 
 /// One input file.

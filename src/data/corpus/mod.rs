@@ -36,8 +36,8 @@ use serde::{Deserialize, Serialize};
 use super::error::Result;
 
 pub use batches::{LONGEST_LINE, Piece, TextBatch};
-pub use input::{Input, find_inputs};
-pub use sources::{Source, SourcePath, find_sources};
+pub use input::{Input, Source, find_inputs};
+pub use sources::{SourcePath, find_sources};
 
 /// How a line of text is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

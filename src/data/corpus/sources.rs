@@ -3,30 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use super::super::error::{DataError, Result};
-use super::input::{Input, check_each_is_once, find_inputs};
+use super::input::{Input, Source, check_each_is_once, find_inputs};
 
 /// The most that a weight can be.
 const LARGEST_WEIGHT: f64 = 100.0;
-
-/// What inputs belong to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    pub name: String,
-    /// How often the data has each document to train on: 2 is twice, 0.25 is one in four, 2.5 is twice and half of them
-    /// once more.
-    pub weight: f64,
-}
-
-impl Default for Source {
-    /// That of inputs that are named alone.
-    fn default() -> Self {
-        Source { name: "text".to_owned(), weight: 1.0 }
-    }
-}
 
 /// A source and a path of it, as they are written: `NAME=PATH` or `NAME:WEIGHT=PATH`.
 #[derive(Clone, Debug, PartialEq)]

@@ -27,7 +27,6 @@ use self::traffic::Collectives;
 use super::flops::training_flops;
 use super::run::Run;
 use super::step::{StepSpec, TrainStep};
-use super::trainer::step_spec;
 use crate::bert::{BertConfig, param_specs};
 use crate::hlo::HloModule;
 use crate::pjrt::{CUDA_MEMORY_FRACTION, CompiledMemoryStats, ErrorCode, PjrtError, Platform, PlatformChoice};
@@ -258,7 +257,7 @@ impl PhasePlanner<'_> {
     }
 
     fn spec(&self, micro_batch: usize) -> anyhow::Result<StepSpec> {
-        step_spec(&with_micro_batch(self.run, self.phase, micro_batch)?, self.phase, self.target.devices())
+        with_micro_batch(self.run, self.phase, micro_batch)?.step_spec(self.phase, self.target.devices())
     }
 
     /// Compiles the step cut into micro-batches of `micro_batch`; none if it does not fit or is refused.

@@ -1,0 +1,135 @@
+//! Where a run is, written down: a checkpoint in the run directory, and from there on its way to the bucket.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value, json};
+
+use super::run::Run;
+use super::start::data_fingerprint;
+use super::state::TrainState;
+use super::uploader::Uploader;
+use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
+use crate::data::Prepared;
+use crate::shape::HostTensor;
+
+/// Writes the checkpoints of one run, on its leading host.
+pub struct Saver {
+    run: Arc<Run>,
+    prepared: Arc<Prepared>,
+    /// Of a run in a bucket.
+    uploader: Option<Uploader>,
+}
+
+impl Saver {
+    /// # Errors
+    /// If the run directory is not the copy of the run in its bucket.
+    pub fn new(run: Arc<Run>, prepared: Arc<Prepared>) -> anyhow::Result<Saver> {
+        let uploader = Uploader::new(&run.checkpoint)?;
+        Ok(Saver { run, prepared, uploader })
+    }
+
+    /// Writes a checkpoint of `state`, which `done` updates have led to; `metrics` are those of the last one. Whatever
+    /// happens beside is given to `say`.
+    ///
+    /// # Errors
+    /// If a value is not finite, or the disk fails.
+    pub fn save(
+        &mut self,
+        state: &TrainState,
+        done: u64,
+        metrics: &Map<String, Value>,
+        say: impl Fn(&str),
+    ) -> anyhow::Result<PathBuf> {
+        let directory = &self.run.checkpoint.directory;
+        let (model, optimizer) = state.to_host()?;
+        if let Some((name, _)) = model.iter().chain(&optimizer).find(|(_, tensor)| !is_finite(tensor)) {
+            bail!(
+                "step {done}: {name} holds a value that is not finite, so nothing was saved; the checkpoints in {directory} \
+                 are from before. Try a lower learning_rate (with --resume --accept-changes)"
+            );
+        }
+        let position = State { metrics: metrics.clone(), ..self.position(done)? };
+        let checkpoint = Checkpoint { state: position, model, optimizer, files: self.copied_files()? };
+        // Saving removes old checkpoints: not while one of them is being sent.
+        self.wait_for_upload(&say);
+        let saved = save(self.run.checkpoint.directory.local(), &checkpoint, self.run.checkpoint.keep)?;
+        saved.notes.iter().for_each(|note| say(note));
+        if let Some(uploader) = &mut self.uploader {
+            uploader.start()?;
+        }
+        Ok(saved.path)
+    }
+
+    /// Waits until everything that was saved is in the bucket; sentences on what was sent.
+    ///
+    /// # Errors
+    /// If the newest checkpoint could not be sent.
+    pub fn finish(&mut self) -> anyhow::Result<Vec<String>> {
+        self.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait)
+    }
+
+    /// That an upload failed stops no training: the next one sends what it could not.
+    fn wait_for_upload(&mut self, say: impl Fn(&str)) {
+        match self.finish() {
+            Ok(notes) => notes.iter().for_each(|note| say(note)),
+            Err(error) => say(&format!("{error:#}")),
+        }
+    }
+
+    /// Everything that the step after `done` updates depends on and that is no tensor.
+    fn position(&self, done: u64) -> anyhow::Result<State> {
+        let schedule = &self.run.schedule;
+        let state = State {
+            step: done,
+            seed: self.run.seed,
+            run_fingerprint: self.run.fingerprint(&data_fingerprint(self.prepared.manifest())),
+            vocabulary_sha256: self.prepared.vocabulary().sha256().to_owned(),
+            ..State::default()
+        };
+        if done < schedule.steps() {
+            let next = schedule.at(done)?;
+            return Ok(State {
+                phase: next.phase,
+                step_in_phase: next.step_in_phase,
+                next_example: next.first_example,
+                optimizer_steps: next.optimizer_step - 1,
+                ..state
+            });
+        }
+        let last = schedule.at(done - 1)?;
+        Ok(State {
+            phase: last.phase,
+            step_in_phase: last.step_in_phase + 1,
+            next_example: last.first_example + last.global_batch as u64,
+            optimizer_steps: last.optimizer_step,
+            ..state
+        })
+    }
+
+    /// The run file, the model's configuration and the tokenizer, as they go into a checkpoint.
+    fn copied_files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let mut config = serde_json::to_value(&self.run.model)?;
+        config["model_type"] = "bert".into();
+        config["architectures"] = json!(["BertForPreTraining"]);
+        let mut files = vec![
+            ("run.toml".to_owned(), self.run.text.clone().into_bytes()),
+            ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
+        ];
+        let tokenizer = self.prepared.tokenizer_directory();
+        for name in COPIED_FILES {
+            let path = tokenizer.join(name);
+            if files.iter().all(|(taken, _)| taken != name) && path.exists() {
+                let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                files.push((name.to_owned(), content));
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Whether every value of an f32 tensor is.
+fn is_finite(tensor: &HostTensor) -> bool {
+    tensor.bytes().chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
+}
