@@ -10,6 +10,7 @@ use super::compile::{CompileTimes, Compiled};
 use super::devices::Devices;
 use super::evaluation::{EvalSpec, EvalStep, SUMS};
 use super::feed::{Scalars, send};
+use super::run::Run;
 use crate::bert::{BertConfig, Precision};
 use crate::data::{Batch, ExampleConfig, Examples, Prepared, Split};
 use crate::pjrt::{Buffer, HostTransfer};
@@ -60,6 +61,17 @@ pub struct EvaluateOptions {
 }
 
 impl EvaluateOptions {
+    /// How `run` measures its model in phase `phase`.
+    pub fn of(run: &Run, phase: usize) -> EvaluateOptions {
+        let shape = &run.schedule.phases()[phase];
+        EvaluateOptions {
+            precision: run.precision,
+            config: run.data.held_out(shape.sequence_length, shape.predictions),
+            examples: run.evaluate.examples,
+            batch: run.evaluate.batch,
+        }
+    }
+
     /// # Errors
     /// If there are too few held-out documents, or a setting is impossible.
     pub fn held_out(&self, prepared: &Arc<Prepared>) -> anyhow::Result<Examples> {

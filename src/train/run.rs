@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::evaluate::EvaluateOptions;
 use super::flops::training_flops;
 use super::parallel::{GradientExchange, ParallelSettings};
 use super::progress::PhaseWork;
@@ -174,17 +173,6 @@ impl Run {
             dropout: true,
             recompute: self.recompute,
         })
-    }
-
-    /// How the model is measured in phase `phase`.
-    pub fn evaluate_options(&self, phase: usize) -> EvaluateOptions {
-        let shape = &self.schedule.phases()[phase];
-        EvaluateOptions {
-            precision: self.precision,
-            config: self.data.held_out(shape.sequence_length, shape.predictions),
-            examples: self.evaluate.examples,
-            batch: self.evaluate.batch,
-        }
     }
 
     /// The settings that decide what the steps do, by the names of the run file. How a batch is laid into rows and cut into

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::compile::Compiled;
 use super::devices::Devices;
-use super::evaluate::Evaluator;
+use super::evaluate::{EvaluateOptions, Evaluator};
 use super::feed::{Fed, Feed, Source, rows_expected};
 use super::hosts::{Hosts, Vote};
 use super::interrupt::Interrupt;
@@ -115,7 +115,7 @@ impl Trainer {
                 None => Compiled::new(&devices, build),
             }
         })?;
-        let options: Vec<_> = phases.map(|phase| run.evaluate_options(phase)).collect();
+        let options: Vec<EvaluateOptions> = phases.map(|phase| EvaluateOptions::of(&run, phase)).collect();
         let evaluators = once_each(&options, |_, options| Evaluator::new(&run.model, &prepared, options, &devices))?;
         let compiled = begin.elapsed();
 
