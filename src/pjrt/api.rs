@@ -1,12 +1,11 @@
 //! A loaded function table, and the one place where its functions are called: every call checks that the table reaches
 //! that far and turns the C error into a [`PjrtError`].
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 use std::ptr;
 
 use super::error::{ErrorCode, PjrtError};
-use super::options::Value;
 use super::sys::{self, Call, Struct};
 
 /// A plugin's function table. The library that holds it is never unloaded, so it is valid for the rest of the process.
@@ -156,34 +155,6 @@ pub(super) unsafe fn slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(data, size) }
-}
-
-/// Reads named values that the plugin owns; one of an unknown type is left out.
-///
-/// # Safety
-/// `values` is null or valid for `count` elements, each with its name and value alive.
-pub(super) unsafe fn named_values(
-    values: *const sys::PJRT_NamedValue,
-    count: usize,
-) -> std::collections::BTreeMap<String, Value> {
-    use sys::named_value as kind;
-    // SAFETY: the caller's promise; which field of the union is alive follows from `kind`.
-    unsafe {
-        slice(values, count)
-            .iter()
-            .filter_map(|v| {
-                let value = match v.kind as c_int {
-                    kind::STRING => Value::String(text(v.value.string, v.value_size)),
-                    kind::INT64 => Value::Int64(v.value.int64),
-                    kind::INT64_LIST => Value::Int64List(slice(v.value.int64_list, v.value_size).to_vec()),
-                    kind::FLOAT => Value::Float(v.value.float),
-                    kind::BOOL => Value::Bool(v.value.boolean),
-                    _ => return None,
-                };
-                Some((text(v.name, v.name_size), value))
-            })
-            .collect()
-    }
 }
 
 #[cfg(test)]

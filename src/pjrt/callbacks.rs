@@ -161,7 +161,7 @@ mod tests {
     use super::super::api::Api;
     use super::super::client::Client;
     use super::super::error::PjrtError;
-    use super::super::options::CreateOption;
+    use super::super::named_value::{CreateOption, Value, named_values};
     use super::super::plugin::Plugin;
     use super::*;
     use crate::key_value::Directory;
@@ -271,8 +271,8 @@ mod tests {
 
     fn int64(args: &sys::PJRT_Client_Create, name: &str) -> i64 {
         // SAFETY: the options are alive during the call.
-        match unsafe { super::super::api::named_values(args.create_options, args.num_options) }.get(name) {
-            Some(super::super::options::Value::Int64(value)) => *value,
+        match unsafe { named_values(args.create_options, args.num_options) }.get(name) {
+            Some(Value::Int64(value)) => *value,
             other => panic!("{name}: {other:?}"),
         }
     }

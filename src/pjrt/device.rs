@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::api::{Api, named_values, text};
+use super::api::{Api, text};
 use super::client::{Client, ClientHandle};
 use super::error::PjrtError;
-use super::options::Value;
+use super::named_value::{Value, named_values};
 use super::sys::{self, Struct};
 
 /// What a plugin says of a device.

@@ -7,13 +7,13 @@ use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
 
-use super::api::{Api, bytes, named_values, slice, text};
+use super::api::{Api, bytes, slice, text};
 use super::buffer::{Buffer, BufferHandle, dtype_of};
 use super::client::ClientHandle;
 use super::device::Device;
 use super::error::PjrtError;
 use super::event::Event;
-use super::options::Value;
+use super::named_value::{Value, named_values};
 use super::sys::{self, Call, Struct};
 use crate::shape::Shape;
 

@@ -29,7 +29,9 @@ mod device;
 mod error;
 mod event;
 mod executable;
+mod named_value;
 mod options;
+mod platform;
 mod plugin;
 mod search;
 mod sys;
@@ -41,12 +43,13 @@ pub use device::{Device, DeviceDescription, MemoryStats};
 pub use error::{ErrorCode, PjrtError};
 pub use event::Event;
 pub use executable::{CompiledMemoryStats, Executable, ExecuteOptions, Execution, LoadedExecutable, OptimizedProgram};
+pub use named_value::{CreateOption, Value};
 pub use options::{
-    CUDA_MEMORY_FRACTION, CompileOptions, CreateOption, Effort, Override, Value, client_options, options_among,
-    recommended_overrides,
+    CUDA_MEMORY_FRACTION, CompileOptions, Effort, Override, client_options, options_among, recommended_overrides,
 };
+pub use platform::Platform;
 pub use plugin::Plugin;
-pub use search::{Environment, Found, Platform, PlatformChoice, Rejected};
+pub use search::{Environment, Found, PlatformChoice, Rejected};
 pub use topology::Topology;
 
 #[cfg(test)]

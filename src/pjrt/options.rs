@@ -1,80 +1,14 @@
-//! What a client and a compilation can be told: named create-options, and the CompileOptionsProto.
+//! What a client and a compilation can be told: the create-options of each platform, and the CompileOptionsProto.
 //!
 //! The protos are the fields used, with the numbers of openxla/xla `xla/pjrt/proto/compile_options.proto` and
 //! `xla/xla_data.proto`.
 
 use std::collections::BTreeMap;
-use std::ffi::c_char;
 
 use prost::Message;
 
-use super::search::Platform;
-use super::sys::{self, Struct};
-
-/// The value of a create-option, of a device attribute, or of a line of a cost analysis.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    String(String),
-    Int64(i64),
-    Int64List(Vec<i64>),
-    Float(f32),
-    Bool(bool),
-}
-
-impl Value {
-    /// The number, if it is one.
-    pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            Value::Int64(x) => Some(*x as f64),
-            Value::Float(x) => Some(f64::from(*x)),
-            _ => None,
-        }
-    }
-}
-
-macro_rules! value_from {
-    ($($rust:ty => $variant:ident),* $(,)?) => {
-        $(impl From<$rust> for Value {
-            fn from(value: $rust) -> Self {
-                Value::$variant(value.into())
-            }
-        })*
-    };
-}
-value_from!(&str => String, String => String, i64 => Int64, Vec<i64> => Int64List, f32 => Float, bool => Bool);
-
-/// An option of a client or of a topology, such as `cpu_device_count = 4`. The plugin defines names and types.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CreateOption {
-    pub name: String,
-    pub value: Value,
-}
-
-impl CreateOption {
-    pub fn new(name: impl Into<String>, value: impl Into<Value>) -> Self {
-        CreateOption { name: name.into(), value: value.into() }
-    }
-
-    /// The C form, valid while `self` is.
-    pub(super) fn as_named_value(&self) -> sys::PJRT_NamedValue {
-        use sys::{PJRT_NamedValue_Union as Union, named_value as kind};
-        let (kind, value, value_size) = match &self.value {
-            Value::String(s) => (kind::STRING, Union { string: s.as_ptr().cast() }, s.len()),
-            &Value::Int64(int64) => (kind::INT64, Union { int64 }, 1),
-            Value::Int64List(list) => (kind::INT64_LIST, Union { int64_list: list.as_ptr() }, list.len()),
-            &Value::Float(float) => (kind::FLOAT, Union { float }, 1),
-            &Value::Bool(boolean) => (kind::BOOL, Union { boolean }, 1),
-        };
-        sys::PJRT_NamedValue {
-            name: self.name.as_ptr().cast::<c_char>(),
-            name_size: self.name.len(),
-            kind,
-            value,
-            value_size,
-            ..Struct::new()
-        }
-    }
-}
+use super::named_value::CreateOption;
+use super::platform::Platform;
 
 /// The share of a GPU's memory that the runtime takes. The plugin's own 0.75 leaves a quarter of the card idle; the rest is
 /// for CUDA's context and libraries.

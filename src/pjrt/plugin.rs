@@ -8,11 +8,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use libloading::Library;
 
-use super::api::{Api, named_values};
+use super::api::Api;
 use super::client::Client;
 use super::error::PjrtError;
-use super::options::{CreateOption, Value};
-use super::search::Platform;
+use super::named_value::{CreateOption, Value, named_values};
+use super::platform::Platform;
 use super::sys::{self, Struct};
 use super::topology::Topology;
 use crate::key_value::KeyValueStore;

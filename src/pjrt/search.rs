@@ -13,96 +13,10 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::error::PjrtError;
-use super::options::CreateOption;
+use super::named_value::CreateOption;
+use super::platform::Platform;
 use super::plugin::Plugin;
 use crate::key_value::KeyValueStore;
-
-/// A kind of hardware that a plugin drives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Platform {
-    Tpu,
-    Cuda,
-    Cpu,
-}
-
-impl Platform {
-    /// All of them, the fastest first: the order in which `auto` tries.
-    pub const ALL: [Platform; 3] = [Platform::Tpu, Platform::Cuda, Platform::Cpu];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Platform::Tpu => "tpu",
-            Platform::Cuda => "cuda",
-            Platform::Cpu => "cpu",
-        }
-    }
-
-    /// Where the wheels of this platform put the plugin, relative to site-packages, the preferred first.
-    pub const fn plugin_paths(self) -> &'static [&'static str] {
-        match self {
-            Platform::Tpu => &["libtpu/libtpu.so"],
-            Platform::Cuda => {
-                &["jax_plugins/xla_cuda13/xla_cuda_plugin.so", "jax_plugins/xla_cuda12/xla_cuda_plugin.so"]
-            }
-            Platform::Cpu => &[
-                "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so",
-                "fastatomstruct_xla_cpu/libpjrt_cpu.so",
-                "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so",
-            ],
-        }
-    }
-
-    /// The platform that a plugin's file name speaks of.
-    fn of_file(path: &Path) -> Option<Platform> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        let speaks = |words: &[&str]| words.iter().any(|word| name.contains(word));
-        match () {
-            () if speaks(&["tpu"]) => Some(Platform::Tpu),
-            () if speaks(&["cuda", "gpu"]) => Some(Platform::Cuda),
-            () if speaks(&["cpu"]) => Some(Platform::Cpu),
-            () => None,
-        }
-    }
-
-    /// Whether this machine has such hardware, or why it seems not to. Asked before a plugin is tried unbidden: some
-    /// wait for minutes, or end the process, where their hardware is missing.
-    pub fn hardware(self) -> Result<(), String> {
-        match self {
-            Platform::Cpu => Ok(()),
-            Platform::Cuda => {
-                let files = ["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"];
-                if files.iter().any(|file| Path::new(file).exists()) {
-                    return Ok(());
-                }
-                Err(format!("no NVIDIA GPU on this machine (none of {} exists)", files.join(", ")))
-            }
-            Platform::Tpu => {
-                if Path::new("/dev/accel0").exists() || has_tpu_on_pci(Path::new("/sys/bus/pci/devices")) {
-                    return Ok(());
-                }
-                Err("no TPU on this machine (neither /dev/accel0 nor a TPU on the PCI bus)".to_owned())
-            }
-        }
-    }
-}
-
-/// Looks for the vendor and device numbers of TPUs v2 to v7 (jax-ml/jax, `jax/_src/hardware_utils.py`). The vendor alone
-/// would not do: Google's virtual network card has it too.
-fn has_tpu_on_pci(devices: &Path) -> bool {
-    const GOOGLE: &str = "0x1ae0";
-    const TPUS: [&str; 7] = ["0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"];
-    let Ok(entries) = devices.read_dir() else { return false };
-    entries.flatten().any(|entry| {
-        let number = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        number("vendor").trim() == GOOGLE && TPUS.contains(&number("device").trim())
-    })
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// What the user asked for: `auto`, a platform, or a plugin file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -385,19 +299,5 @@ mod tests {
         let environment = Environment { lambert_plugin: Some("gpu".into()), ..Environment::default() };
         let error = environment.find(&PlatformChoice::Auto).expect_err("no such platform").to_string();
         assert!(error.starts_with("the environment variable LAMBERT_PLUGIN requires auto, cpu"), "{error}");
-    }
-
-    #[test]
-    fn a_network_card_of_the_same_vendor_is_no_tpu() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let pci = |slot: &str, device: &str| {
-            touch(&dir.path().join(slot).join("vendor"));
-            std::fs::write(dir.path().join(slot).join("vendor"), "0x1ae0\n").expect("temporary directory");
-            std::fs::write(dir.path().join(slot).join("device"), device).expect("temporary directory");
-        };
-        pci("00:04.0", "0x0042\n");
-        assert!(!has_tpu_on_pci(dir.path()));
-        pci("00:05.0", "0x005e\n");
-        assert!(has_tpu_on_pci(dir.path()));
     }
 }

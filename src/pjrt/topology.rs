@@ -7,7 +7,8 @@ use super::api::{Api, slice, text};
 use super::device::DeviceDescription;
 use super::error::PjrtError;
 use super::executable::Executable;
-use super::options::{CompileOptions, CreateOption};
+use super::named_value::CreateOption;
+use super::options::CompileOptions;
 use super::plugin::Plugin;
 use super::sys::{self, Struct};
 

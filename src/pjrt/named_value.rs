@@ -1,0 +1,97 @@
+//! Named values, as they go into a plugin (create-options) and come out of one (attributes of devices, costs).
+
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int};
+
+use super::api::{slice, text};
+use super::sys::{self, Struct};
+
+/// The value of a create-option, of a device attribute, or of a line of a cost analysis.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    String(String),
+    Int64(i64),
+    Int64List(Vec<i64>),
+    Float(f32),
+    Bool(bool),
+}
+
+impl Value {
+    /// The number, if it is one.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Int64(x) => Some(*x as f64),
+            Value::Float(x) => Some(f64::from(*x)),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($rust:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$rust> for Value {
+            fn from(value: $rust) -> Self {
+                Value::$variant(value.into())
+            }
+        })*
+    };
+}
+value_from!(&str => String, String => String, i64 => Int64, Vec<i64> => Int64List, f32 => Float, bool => Bool);
+
+/// An option of a client or of a topology, such as `cpu_device_count = 4`. The plugin defines names and types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateOption {
+    pub name: String,
+    pub value: Value,
+}
+
+impl CreateOption {
+    pub fn new(name: impl Into<String>, value: impl Into<Value>) -> Self {
+        CreateOption { name: name.into(), value: value.into() }
+    }
+
+    /// The C form, valid while `self` is.
+    pub(super) fn as_named_value(&self) -> sys::PJRT_NamedValue {
+        use sys::{PJRT_NamedValue_Union as Union, named_value as kind};
+        let (kind, value, value_size) = match &self.value {
+            Value::String(s) => (kind::STRING, Union { string: s.as_ptr().cast() }, s.len()),
+            &Value::Int64(int64) => (kind::INT64, Union { int64 }, 1),
+            Value::Int64List(list) => (kind::INT64_LIST, Union { int64_list: list.as_ptr() }, list.len()),
+            &Value::Float(float) => (kind::FLOAT, Union { float }, 1),
+            &Value::Bool(boolean) => (kind::BOOL, Union { boolean }, 1),
+        };
+        sys::PJRT_NamedValue {
+            name: self.name.as_ptr().cast::<c_char>(),
+            name_size: self.name.len(),
+            kind,
+            value,
+            value_size,
+            ..Struct::new()
+        }
+    }
+}
+
+/// Reads named values that the plugin owns; one of an unknown type is left out.
+///
+/// # Safety
+/// `values` is null or valid for `count` elements, each with its name and value alive.
+pub(super) unsafe fn named_values(values: *const sys::PJRT_NamedValue, count: usize) -> BTreeMap<String, Value> {
+    use sys::named_value as kind;
+    // SAFETY: the caller's promise; which field of the union is alive follows from `kind`.
+    unsafe {
+        slice(values, count)
+            .iter()
+            .filter_map(|v| {
+                let value = match v.kind as c_int {
+                    kind::STRING => Value::String(text(v.value.string, v.value_size)),
+                    kind::INT64 => Value::Int64(v.value.int64),
+                    kind::INT64_LIST => Value::Int64List(slice(v.value.int64_list, v.value_size).to_vec()),
+                    kind::FLOAT => Value::Float(v.value.float),
+                    kind::BOOL => Value::Bool(v.value.boolean),
+                    _ => return None,
+                };
+                Some((text(v.name, v.name_size), value))
+            })
+            .collect()
+    }
+}
