@@ -18,6 +18,7 @@
 
 pub mod autodiff;
 pub mod bert;
+pub mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

@@ -16,6 +16,7 @@ use super::error::PjrtError;
 use super::named_value::CreateOption;
 use super::platform::Platform;
 use super::plugin::Plugin;
+use crate::cache;
 use crate::key_value::KeyValueStore;
 
 /// What the user asked for: `auto`, a platform, or a plugin file.
@@ -75,12 +76,12 @@ pub struct Found<T> {
     pub rejected: Vec<Rejected>,
 }
 
-/// The environment variables that decide where to look.
+/// What of this process's environment decides where to look.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     pub lambert_plugin: Option<OsString>,
-    pub xdg_cache_home: Option<OsString>,
-    pub home: Option<OsString>,
+    /// Where plugins are installed: one directory a platform.
+    pub plugins: Option<PathBuf>,
     pub virtual_env: Option<OsString>,
     pub conda_prefix: Option<OsString>,
 }
@@ -91,8 +92,7 @@ impl Environment {
         let read = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Environment {
             lambert_plugin: read("LAMBERT_PLUGIN"),
-            xdg_cache_home: read("XDG_CACHE_HOME"),
-            home: read("HOME"),
+            plugins: cache::directory().map(|directory| directory.join("plugins")),
             virtual_env: read("VIRTUAL_ENV"),
             conda_prefix: read("CONDA_PREFIX"),
         }
@@ -100,13 +100,7 @@ impl Environment {
 
     /// Where `lambert plugin install` puts a platform's plugin, if there is a home or cache directory.
     pub fn install_dir(&self, platform: Platform) -> Option<PathBuf> {
-        let absolute = |path: &OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
-        let cache = self
-            .xdg_cache_home
-            .as_ref()
-            .and_then(absolute)
-            .or_else(|| self.home.as_ref().and_then(absolute).map(|home| home.join(".cache")))?;
-        Some(cache.join("lambert/plugins").join(platform.name()))
+        Some(self.plugins.as_ref()?.join(platform.name()))
     }
 
     /// Every place to look for a platform's plugin, whether or not it exists.
@@ -252,18 +246,15 @@ mod tests {
     #[test]
     fn the_installed_plugin_comes_before_the_python_one_and_the_named_one_before_both() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let (cache, venv) = (dir.path().join("cache"), dir.path().join("venv"));
+        let (plugins, venv) = (dir.path().join("plugins"), dir.path().join("venv"));
         let named = dir.path().join("my_cpu_plugin.so");
-        let installed = cache.join("lambert/plugins/cpu/fastatomstruct_xla_cpu/libpjrt_cpu.so");
+        let installed = plugins.join("cpu/fastatomstruct_xla_cpu/libpjrt_cpu.so");
         let python = venv.join("lib/python3.12/site-packages/lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so");
         for file in [&named, &installed, &python] {
             touch(file);
         }
-        let mut environment = Environment {
-            xdg_cache_home: Some(cache.into()),
-            virtual_env: Some(venv.into()),
-            ..Environment::default()
-        };
+        let mut environment =
+            Environment { plugins: Some(plugins), virtual_env: Some(venv.into()), ..Environment::default() };
         assert_eq!(environment.plugin_files(Platform::Cpu), [installed.clone(), python.clone()]);
         environment.lambert_plugin = Some(named.clone().into());
         assert_eq!(environment.plugin_files(Platform::Cpu), [named, installed, python]);
@@ -271,22 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_xdg_or_under_home() {
-        let environment = Environment { home: Some("/home/a".into()), ..Environment::default() };
-        let expected = Some(PathBuf::from("/home/a/.cache/lambert/plugins/tpu"));
-        assert_eq!(environment.install_dir(Platform::Tpu), expected);
-        let relative = Environment { xdg_cache_home: Some("not/absolute".into()), ..environment };
-        assert_eq!(relative.install_dir(Platform::Tpu), expected);
-        assert_eq!(Environment::default().install_dir(Platform::Cpu), None);
-    }
-
-    #[test]
     fn a_missing_plugin_says_where_it_was_looked_for_and_what_to_run() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let environment = Environment { home: Some(dir.path().into()), ..Environment::default() };
+        let environment = Environment { plugins: Some(dir.path().into()), ..Environment::default() };
         let error = environment.find(&PlatformChoice::Platform(Platform::Cpu)).expect_err("nothing there").to_string();
         assert!(error.contains("lambert plugin install cpu"), "{error}");
-        assert!(error.contains(&dir.path().join(".cache/lambert/plugins/cpu").display().to_string()), "{error}");
+        assert!(error.contains(&dir.path().join("cpu").display().to_string()), "{error}");
         let error = environment.find(&PlatformChoice::Auto).expect_err("nothing there").to_string();
         assert!(
             error.contains("tpu: ") && error.contains("cuda: ") && error.contains("cpu: no PJRT plugin"),

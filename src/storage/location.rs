@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::StorageError;
+use crate::cache;
 
 /// Who keeps a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +121,10 @@ impl FromStr for Location {
         let address = Address::parse(text)?;
         let local = match &address {
             None => PathBuf::from(text),
-            Some(address) => caches()
+            // Unless someone says otherwise with [`Location::cached_in`].
+            Some(address) => cache::directory()
                 .ok_or_else(|| StorageError::NoCache { address: address.clone() })?
+                .join("buckets")
                 .join(address.provider.scheme())
                 .join(copy_name(address)),
         };
@@ -134,13 +137,6 @@ fn copy_name(address: &Address) -> String {
     let Address { bucket, prefix, .. } = address;
     let place = if prefix.is_empty() { bucket.clone() } else { format!("{bucket}/{prefix}") };
     place.replace('%', "%25").replace('/', "%2F")
-}
-
-/// Where copies lie if nobody says otherwise: `lambert/buckets` in the user's cache directory.
-fn caches() -> Option<PathBuf> {
-    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = named.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-    Some(cache.join("lambert").join("buckets"))
 }
 
 impl TryFrom<String> for Location {
