@@ -40,6 +40,7 @@ fn mistakes_are_answered_with_one_sentence() {
     fails("tpu:v5p:4x4", &[], 1, &["there is no v5p of shape \"4x4\"", "4x4x4"]);
     fails("cuda:h200:8", &[], 1, &["there is no h200 of shape \"8\"", "1x8x8"]);
     fails("cuda:h200:1x8x3", &[], 1, &["1, 2, 4 or 8 GPUs a host"]);
+    fails("cuda:h200:99999999999x99999999999x8", &[], 1, &["1, 2, 4 or 8 GPUs a host"]);
     fails("tpu:h200:2x2", &[], 1, &["tpu has no chip \"h200\" here; the chips are v3, v4, v5e, v5p, v6e"]);
     fails("gpu:h200:1x1x8", &[], 1, &["requires tpu:CHIP:SHAPE", "cuda:CHIP:SHAPE", "a100, h100, h200", "cpu:DEVICES"]);
     fails("cpu:0", &[], 1, &["cpu requires a number of devices from 1"]);
@@ -56,6 +57,12 @@ fn mistakes_are_answered_with_one_sentence() {
         &["--micro-batch", "3"],
         1,
         &["(2 × 3 = 6), got 8; the nearest are 6 and 12; micro-batches that divide a device's 4 rows are 1, 2, 4"],
+    );
+    fails(
+        "cpu:2",
+        &["--micro-batch", "9223372036854775808"],
+        1,
+        &["got 8", "micro-batches that divide a device's 4 rows"],
     );
     fails("cpu:1", &["--phase", "3"], 1, &["--phase requires 1 to 2 (the phases of run.toml), got 3"]);
     fails("cpu:1", &["--efficiency", "1.5"], 1, &["--efficiency requires a share above 0 and up to 1, got 1.5"]);
@@ -109,10 +116,26 @@ fn a_plan_tells_what_the_compiler_says() {
         assert!(fit["flops_of_a_step"].as_f64().unwrap() > 1e6);
         assert_eq!((&fit["rows_computed_of_a_device"], &fit["rows_per_sequence"]), (&rows.into(), &1.0.into()));
     }
-    let table = text(&workshop.succeed(&plan("cpu:1", &["--find-micro-batch", "--phase", "1"])));
-    for words in ["phase 1", "8 = 1 × 8", "temporaries", "the compiler", "counted from the model"] {
+    let asked = ["--find-micro-batch", "--phase", "1", "--target-time", "1h"];
+    let table = text(&workshop.succeed(&plan("cpu:1", &asked)));
+    let no_rates = "nothing can be said, because no rates are stated of a CPU";
+    for words in ["phase 1", "8 = 1 × 8", "temporaries", "the compiler", "counted from the model, all", no_rates] {
         assert!(table.contains(words), "requires {words:?}, got\n{table}");
     }
+}
+
+#[test]
+fn what_is_computed_again_is_counted() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    let flops = |recompute: &str| {
+        let planned = json(&workshop, &plan("cpu:1", &["--phase", "1", "--set", recompute]));
+        planned["phases"][0]["fit"]["flops_of_a_step"].as_f64().unwrap()
+    };
+    // A layer of 16 wide over eight rows of 24: linear maps, QKᵀ and PV, of which the probabilities need the first.
+    let (linear, products) = (8.0 * 16.0 * 16.0 * 24.0 + 4.0 * 16.0 * 32.0 * 24.0, 2.0 * 16.0 * 24.0 * 24.0);
+    let [none, attention, layer] = ["none", "attention", "layer"].map(|policy| flops(&format!("recompute={policy:?}")));
+    assert_eq!([attention - none, layer - none], [8.0 * products, 8.0 * (linear + 2.0 * products)]);
 }
 
 /// A plan of phase 1, in which up to four sequences share a row.

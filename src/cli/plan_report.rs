@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
+use crate::bert::{Precision, Recompute};
 use crate::train::chips::Chip;
 use crate::train::plan::roofline::seconds as as_duration;
 use crate::train::plan::rows::RowsPerSequence;
@@ -18,9 +19,9 @@ pub fn to_text(plan: &Plan, target_time: Option<f64>) -> String {
     let mut lines = vec![headline(plan)];
     lines.push(table(plan));
     lines.extend(upper_bound(plan));
-    lines.extend(plan.target.chip.map(rates));
+    lines.extend(plan.target.chip.and_then(|chip| rates(chip, plan.run.precision)));
     lines.extend(whole_run(plan));
-    lines.extend(target_time.and_then(|seconds| chips_for(plan, seconds)));
+    lines.extend(target_time.map(|seconds| chips_for(plan, seconds)));
     lines.join("\n") + "\n"
 }
 
@@ -81,11 +82,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         ("temporaries", memory(|fit| fit.memory.temp), compiler()),
         ("code", of_fit(&|fit| bytes(fit.memory.generated_code).filter(|_| fit.memory.generated_code > 0)), compiler()),
         ("peak", memory(|fit| fit.memory.peak_estimate()), peak_source(plan)),
-        (
-            "FLOP of a step",
-            of_fit(&|fit| Some(quantity(fit.demand.flops))),
-            "counted from the model, all devices".to_owned(),
-        ),
+        ("FLOP of a step", of_fit(&|fit| Some(quantity(fit.demand.flops))), flops_source(plan)),
         ("FLOP on a device", of_fit(&|fit| fit.compiler_flops.map(quantity)), cost_source(plan)),
         (
             "bytes moved on a device",
@@ -181,6 +178,11 @@ fn peak_source(plan: &Plan) -> String {
     }
 }
 
+fn flops_source(plan: &Plan) -> String {
+    let again = if plan.run.recompute == Recompute::None { "" } else { " and what it computes again" };
+    format!("counted from the model{again}, all devices")
+}
+
 /// Not every plugin analyses what it compiled for absent devices. One that does may count reads of what is kept on the chip,
 /// so memory sees no more than it says.
 fn cost_source(plan: &Plan) -> String {
@@ -192,21 +194,22 @@ fn cost_source(plan: &Plan) -> String {
 }
 
 /// The rates that the times are computed from.
-fn rates(chip: &Chip) -> String {
+fn rates(chip: &Chip, precision: Precision) -> Option<String> {
     let rate = |rate: f64| format!("{}B/s", quantity(rate));
     let network = match chip.network_bandwidth {
         Some(network) => format!("links {}, network {}", rate(chip.link_bandwidth), rate(network)),
         None => format!("links {}", rate(chip.link_bandwidth)),
     };
     let devices = if chip.devices == 1 { String::new() } else { format!(" ({} devices)", chip.devices) };
-    format!(
-        "rates of a {} chip{devices}: {}FLOP/s in bf16, memory {} of {}, {network} each way ({})",
+    Some(format!(
+        "rates of a {} chip{devices}: {}FLOP/s in {}, memory {} of {}, {network} each way ({})",
         chip.kind,
-        quantity(chip.peak_flops),
+        quantity(chip.peak(precision)?),
+        precision.compute(),
         rate(chip.memory_bandwidth),
         byte_size(chip.memory as f64),
         chip.source()
-    )
+    ))
 }
 
 fn whole_run(plan: &Plan) -> Option<String> {
@@ -221,16 +224,19 @@ fn whole_run(plan: &Plan) -> Option<String> {
     ))
 }
 
-fn chips_for(plan: &Plan, wanted: f64) -> Option<String> {
-    let (target, seconds) = plan.target_for(wanted)?;
-    let (asked, takes) = (duration(as_duration(wanted)), duration(as_duration(seconds)));
-    let chips = thousands(target.chips() as u64);
-    Some(match seconds <= wanted {
+fn chips_for(plan: &Plan, wanted: f64) -> String {
+    let asked = duration(as_duration(wanted));
+    let Some((target, seconds)) = plan.target_for(wanted) else {
+        let why = if plan.target.chip.is_none() { "no rates are stated of a CPU" } else { "not every phase fits" };
+        return format!("for {asked}: nothing can be said, because {why}");
+    };
+    let (chips, takes) = (thousands(target.chips() as u64), duration(as_duration(seconds)));
+    match seconds <= wanted {
         true => format!("for {asked}: {chips} chips ({target}), which take {takes}"),
         false => format!(
             "for {asked}: no number of these chips; {chips} ({target}), the most that is offered and divides the batches, take {takes}"
         ),
-    })
+    }
 }
 
 /// One object: the same numbers, in bytes, seconds and operations, under the names of the table.
@@ -267,7 +273,7 @@ pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
         },
         "stated_rates_of_a_chip": chip.map(|chip| json!({
             "kind": chip.kind,
-            "peak_flops": chip.peak_flops,
+            "peak_flops": chip.peak(plan.run.precision),
             "memory_bytes": chip.memory,
             "memory_bandwidth": chip.memory_bandwidth,
             "link_bandwidth": chip.link_bandwidth,

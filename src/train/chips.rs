@@ -1,16 +1,19 @@
 //! What chips are said to do: a table of vendors' numbers, each with its source. A *chip* is what is bought or rented; a
 //! plugin shows one or more *devices* on it (a TPU v3 chip shows its two cores). All numbers are of a chip.
 //!
-//! Peaks are dense bf16. Bandwidths are in one direction. Sources that several lines share:
+//! Bandwidths are in one direction. Sources that several lines share:
 //!
 //! * Cloud TPU documentation, docs.cloud.google.com/tpu/docs/v3, v4, v5e, v5p-training, v6e, for peak, memory, slices; the
 //!   rate of an all-reduce is that page's "all-reduce bandwidth per Pod" over its chips, which is half of "bidirectional
 //!   inter-chip interconnect bandwidth per chip" where a page gives both or only the latter.
-//! * NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM, for peak, memory and NVLink (600, 900 and 900 GB/s in
-//!   both directions), and of DGX A100, DGX H100 and DGX H200 for the network (an InfiniBand adapter of 200, 400 and
-//!   400 Gb/s a GPU).
+//! * JAX's documentation of `jax.lax.DotAlgorithmPreset` (`BF16_BF16_F32_X6`) for products in f32 on a TPU, each of which is
+//!   six in bf16.
+//! * NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM, for peaks (in f32 that of the cores without TF32), memory
+//!   and NVLink (600, 900 and 900 GB/s in both directions), and of DGX A100, DGX H100 and DGX H200 for the network (an
+//!   InfiniBand adapter of 200, 400 and 400 Gb/s a GPU).
 //! * openxla/xla `xla/backends/gpu/target_config/specs/*.txtpb` for what the compiler must know of a GPU ([`Gpu`]).
 
+use crate::bert::Precision;
 use crate::pjrt::Platform;
 
 /// One kind of chip.
@@ -25,6 +28,8 @@ pub struct Chip {
     pub devices: usize,
     /// FLOP/s of dense bf16 matrix products.
     pub peak_flops: f64,
+    /// FLOP/s of matrix products in f32, with all bits of their operands, as the step asks for them.
+    pub peak_flops_f32: f64,
     /// Bytes of high-bandwidth memory.
     pub memory: u64,
     /// Bytes a second between that memory and the chip.
@@ -33,7 +38,7 @@ pub struct Chip {
     pub link_bandwidth: f64,
     /// Bytes a second that a chip sends out of its host, where links end there.
     pub network_bandwidth: Option<f64>,
-    /// The slices that are offered, smallest first; none where any number of hosts is.
+    /// The slices that are listed, smallest first; none where any number of hosts is offered.
     pub slices: &'static [&'static str],
     pub gpu: Option<Gpu>,
 }
@@ -103,6 +108,7 @@ impl Chip {
             kind: "TPU v3",
             devices: 2,
             peak_flops: 123e12,
+            peak_flops_f32: 123e12 / 6.0,
             memory: 32 * GIB,
             memory_bandwidth: 900e9,
             link_bandwidth: 340e12 / 1024.0,
@@ -116,6 +122,7 @@ impl Chip {
             kind: "TPU v4",
             devices: 1,
             peak_flops: 275e12,
+            peak_flops_f32: 275e12 / 6.0,
             memory: 32 * GIB,
             memory_bandwidth: 1200e9,
             link_bandwidth: 1.1e15 / 4096.0,
@@ -129,6 +136,7 @@ impl Chip {
             kind: "TPU v5 lite",
             devices: 1,
             peak_flops: 197e12,
+            peak_flops_f32: 197e12 / 6.0,
             memory: 16 * GIB,
             memory_bandwidth: 819e9,
             link_bandwidth: 51.2e12 / 256.0,
@@ -142,6 +150,7 @@ impl Chip {
             kind: "TPU v5",
             devices: 1,
             peak_flops: 459e12,
+            peak_flops_f32: 459e12 / 6.0,
             memory: 95 * GIB,
             memory_bandwidth: 2765e9,
             link_bandwidth: 1200e9 / 2.0,
@@ -155,6 +164,7 @@ impl Chip {
             kind: "TPU v6",
             devices: 1,
             peak_flops: 918e12,
+            peak_flops_f32: 918e12 / 6.0,
             memory: 32 * GIB,
             memory_bandwidth: 1638e9,
             link_bandwidth: 102.4e12 / 256.0,
@@ -168,6 +178,7 @@ impl Chip {
             kind: "NVIDIA A100",
             devices: 1,
             peak_flops: 312e12,
+            peak_flops_f32: 19.5e12,
             memory: AMPERE.memory,
             memory_bandwidth: 2039e9,
             link_bandwidth: 300e9,
@@ -181,6 +192,7 @@ impl Chip {
             kind: "NVIDIA H100",
             devices: 1,
             peak_flops: 989e12,
+            peak_flops_f32: 67e12,
             memory: 84_942_979_072,
             memory_bandwidth: 3352e9,
             link_bandwidth: 450e9,
@@ -194,6 +206,7 @@ impl Chip {
             kind: "NVIDIA H200",
             devices: 1,
             peak_flops: 989e12,
+            peak_flops_f32: 67e12,
             memory: HOPPER.memory,
             memory_bandwidth: 4800e9,
             link_bandwidth: 450e9,
@@ -207,6 +220,22 @@ impl Chip {
     pub fn named(name: &str) -> Option<&'static Chip> {
         const ALL: &[Chip] = &Chip::ALL;
         ALL.iter().find(|chip| chip.name == name)
+    }
+
+    /// The chip whose devices a plugin calls `kind`, which says more than the table does: `TPU v5 lite` begins with two kinds
+    /// of it, and is the first.
+    pub fn of_kind(kind: &str) -> Option<&'static Chip> {
+        const ALL: &[Chip] = &Chip::ALL;
+        ALL.iter().find(|chip| kind.starts_with(chip.kind))
+    }
+
+    /// FLOP/s of matrix products in `precision`; none where nobody says it.
+    pub fn peak(&self, precision: Precision) -> Option<f64> {
+        match precision {
+            Precision::Bf16 => Some(self.peak_flops),
+            Precision::F32 => Some(self.peak_flops_f32),
+            Precision::F64 => None,
+        }
     }
 
     /// Where the numbers come from, for people who ask.
@@ -262,15 +291,13 @@ mod tests {
 
     #[test]
     fn names_and_kinds_tell_chips_apart() {
-        for (i, chip) in Chip::ALL.iter().enumerate() {
+        for chip in &Chip::ALL {
             assert_eq!(Chip::named(chip.name), Some(chip));
-            // A device's kind says more than the table's; the first that it starts with must be the right one.
-            let first = Chip::ALL.iter().position(|other| chip.kind.starts_with(other.kind));
-            assert_eq!(first, Some(i), "{}", chip.kind);
+            assert_eq!(Chip::of_kind(&format!("{} and more", chip.kind)), Some(chip));
             assert_eq!(chip.gpu.is_some(), chip.platform == Platform::Cuda);
             assert_eq!(chip.slices.is_empty(), chip.platform == Platform::Cuda);
         }
-        assert_eq!(Chip::named("v9"), None);
+        assert_eq!((Chip::named("v9"), Chip::of_kind("TPU")), (None, None));
     }
 
     #[test]

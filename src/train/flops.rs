@@ -1,28 +1,42 @@
 //! The arithmetic of a step: what the model needs, not what a compiler happens to execute. So recomputation, lookups,
 //! softmax, LayerNorm, GELU, dropout and the optimizer earn no credit, and the share of a chip's peak can be compared
-//! between programs.
+//! between programs. What recomputation costs is counted apart.
 
 use super::chips::Chip;
-use crate::bert::BertConfig;
+use crate::bert::{BertConfig, Recompute};
 
 /// Floating-point operations of the forward pass of one sequence, a multiply-add counting two.
 ///
 /// The MLM head runs on the `predictions` predicted positions only, pooler and NSP head on one.
 pub fn forward_flops(model: &BertConfig, sequence_length: usize, predictions: usize) -> f64 {
-    let [layers, h, i, vocabulary, s, p] = [
-        model.num_hidden_layers,
-        model.hidden_size,
-        model.intermediate_size,
-        model.vocab_size,
-        sequence_length,
-        predictions,
-    ]
-    .map(|n| n as f64);
-    let linear = layers * (8.0 * h * h + 4.0 * h * i) * s; // query, key, value, output: 2h² each; feed-forward: 2hi twice
-    let attention = layers * 4.0 * h * s * s; // QKᵀ and PV
+    let [h, vocabulary, p] = [model.hidden_size, model.vocab_size, predictions].map(|n| n as f64);
     let mlm_head = p * (2.0 * h * h + 2.0 * h * vocabulary);
     let pooler_and_nsp = 2.0 * h * h + 4.0 * h;
-    linear + attention + mlm_head + pooler_and_nsp
+    layers_flops(model, sequence_length) + mlm_head + pooler_and_nsp
+}
+
+/// [`forward_flops`] of the encoder's layers.
+fn layers_flops(model: &BertConfig, sequence_length: usize) -> f64 {
+    let [layers, h, i, s] =
+        [model.num_hidden_layers, model.hidden_size, model.intermediate_size, sequence_length].map(|n| n as f64);
+    let linear = layers * (8.0 * h * h + 4.0 * h * i) * s; // query, key, value, output: 2h² each; feed-forward: 2hi twice
+    linear + 2.0 * products_of_positions(model, sequence_length) // QKᵀ and PV
+}
+
+/// Floating-point operations of QKᵀ (or of PV, which has as many) in all layers, of one sequence.
+fn products_of_positions(model: &BertConfig, sequence_length: usize) -> f64 {
+    let [layers, h, s] = [model.num_hidden_layers, model.hidden_size, sequence_length].map(|n| n as f64);
+    layers * 2.0 * h * s * s
+}
+
+/// Floating-point operations that a backward pass adds to [`training_flops`] of one sequence by computing again what
+/// `recompute` says.
+pub fn recomputed_flops(model: &BertConfig, sequence_length: usize, recompute: Recompute) -> f64 {
+    match recompute {
+        Recompute::None => 0.0,
+        Recompute::Attention => products_of_positions(model, sequence_length),
+        Recompute::Layer => layers_flops(model, sequence_length),
+    }
 }
 
 /// Floating-point operations of training on one sequence: the backward pass costs two forward passes.
@@ -61,6 +75,8 @@ mod tests {
         let (layers, attention) = (12.0 * 24.0 * 768.0 * 768.0 * 128.0, 12.0 * 4.0 * 768.0 * 128.0 * 128.0);
         let heads = 20.0 * (2.0 * 768.0 * 768.0 + 2.0 * 768.0 * 30522.0) + 2.0 * 768.0 * 768.0 + 4.0 * 768.0;
         assert_eq!(forward_flops(&base, 128, 20), layers + attention + heads);
+        let again = Recompute::ALL.map(|policy| recomputed_flops(&base, 128, policy));
+        assert_eq!(again, [0.0, attention / 2.0, layers + attention]);
         assert!((training_flops(&base, 128, 20) / 1e9 - 69.93).abs() < 0.01);
         assert!((training_flops(&base, 512, 80) / 1e9 - 301.45).abs() < 0.01);
     }

@@ -24,7 +24,7 @@ use self::rows::{RowsPerSequence, rows_computed};
 use self::saved::{Manifest, Saver};
 use self::target::{Compiled, Compiler, Target};
 use self::traffic::Collectives;
-use super::flops::training_flops;
+use super::flops::{recomputed_flops, training_flops};
 use super::run::Run;
 use super::step::{StepSpec, TrainStep};
 use crate::bert::{BertConfig, param_specs};
@@ -108,7 +108,8 @@ pub struct Fit {
     pub memory: CompiledMemoryStats,
     /// Floating-point operations of a step on one device as the compiler counts its own program, if it says.
     pub compiler_flops: Option<f64>,
-    /// Operations by [`training_flops`], of every row that is computed; bytes from the compiler's count.
+    /// Operations by [`training_flops`] and [`recomputed_flops`], of every row that is computed; bytes from the compiler's
+    /// count.
     pub demand: Demand,
     /// Estimates, where rates are stated.
     pub times: Option<Times>,
@@ -299,7 +300,9 @@ impl PhasePlanner<'_> {
         let (shape, devices) = (&self.run.schedule.phases()[self.phase], self.target.devices());
         let micro_batch = spec.rows / spec.micro_batches;
         let rows_computed = rows_computed(shape, self.rows_per_sequence, spec.rows, micro_batch);
-        let flops_of_row = training_flops(&self.run.model, shape.sequence_length, shape.predictions);
+        let (model, length) = (&self.run.model, shape.sequence_length);
+        let flops_of_row =
+            training_flops(model, length, shape.predictions) + recomputed_flops(model, length, spec.recompute);
 
         let costs = compiled.cost_analysis().unwrap_or_default();
         let cost = |name: &str| costs.get(name).and_then(|value| value.as_f64()).filter(|&x| x > 0.0);
@@ -309,7 +312,8 @@ impl PhasePlanner<'_> {
         let rounds_of_one = counted.map_or(1.0, |counted| computed / of_loop.counted_rounds(counted));
         let update = update_bytes(self.run, devices);
         let bytes = cost("bytes accessed").map(|bytes| update + (bytes - update).max(0.0) * rounds_of_one);
-        let demand = Demand { flops: (devices * rows_computed) as f64 * flops_of_row, bytes, collectives };
+        let flops = (devices * rows_computed) as f64 * flops_of_row;
+        let demand = Demand { flops, precision: spec.precision, bytes, collectives };
         Fit {
             micro_batch,
             micro_batches: spec.micro_batches,
@@ -318,7 +322,7 @@ impl PhasePlanner<'_> {
             memory,
             compiler_flops: counted.map(|counted| counted * rounds_of_one),
             demand,
-            times: self.target.chip.map(|chip| Times::of(&demand, self.target, chip, self.efficiency)),
+            times: self.target.chip.and_then(|chip| Times::of(&demand, self.target, chip, self.efficiency)),
         }
     }
 }
@@ -392,7 +396,7 @@ impl Plan {
         let chip = target.chip?;
         let of_phase = |phase: &PhasePlan| {
             let demand = self.demand_on(phase, target)?;
-            Some(phase.shape.steps as f64 * Times::of(&demand, target, chip, &self.efficiency).step())
+            Some(phase.shape.steps as f64 * Times::of(&demand, target, chip, &self.efficiency)?.step())
         };
         self.phases.iter().map(of_phase).sum()
     }
@@ -411,7 +415,7 @@ impl Plan {
         Some(Demand {
             flops: demand.flops * share * there as f64 / here as f64,
             bytes: demand.bytes.map(|bytes| of_update(there) + (bytes - of_update(here)) * share),
-            collectives: demand.collectives,
+            ..*demand
         })
     }
 }
@@ -467,7 +471,8 @@ mod tests {
             let shape = schedule.phases()[index].clone();
             let rows_computed = rows_computed(&shape, rows_per_sequence, 64, 4);
             let collectives = Collectives { all_reduce, ..Collectives::default() };
-            let demand = Demand { flops: (64 * rows_computed) as f64 * flops_of_row, bytes: Some(5e9), collectives };
+            let flops = (64 * rows_computed) as f64 * flops_of_row;
+            let demand = Demand { flops, precision: Precision::Bf16, bytes: Some(5e9), collectives };
             let fit = Fit {
                 micro_batch: 4,
                 micro_batches: 16,
@@ -476,7 +481,7 @@ mod tests {
                 memory: CompiledMemoryStats::default(),
                 compiler_flops: None,
                 demand,
-                times: Some(Times::of(&demand, &target, target.chip.unwrap(), &efficiency)),
+                times: Times::of(&demand, &target, target.chip.unwrap(), &efficiency),
             };
             PhasePlan { index, shape, rows: 64, attempts: Vec::new(), fits: Some(fit) }
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::target::Target;
 use super::traffic::Collectives;
+use crate::bert::Precision;
 use crate::train::chips::Chip;
 
 /// Shares of a chip's stated rates that a program is assumed to reach.
@@ -29,6 +30,8 @@ impl Default for Efficiency {
 pub struct Demand {
     /// Floating-point operations of the whole step, over all devices.
     pub flops: f64,
+    /// What its matrix products, which are most of them, multiply.
+    pub precision: Precision,
     /// Bytes that one device moves between its memory and its cores, if that is known.
     pub bytes: Option<f64>,
     /// What the replicas exchange.
@@ -45,16 +48,16 @@ pub struct Times {
 }
 
 impl Times {
-    /// Of `demand` on `target`, whose chips are `chip`.
-    pub fn of(demand: &Demand, target: &Target, chip: &Chip, efficiency: &Efficiency) -> Times {
-        let chips = target.chips() as f64;
+    /// Of `demand` on `target`, whose chips are `chip`; none if nobody says how fast they are in its precision.
+    pub fn of(demand: &Demand, target: &Target, chip: &Chip, efficiency: &Efficiency) -> Option<Times> {
+        let peak = target.chips() as f64 * chip.peak(demand.precision)?;
         // The devices of a chip share its memory's bandwidth.
         let bytes_of_chip = demand.bytes.map(|bytes| bytes * chip.devices as f64);
-        Times {
-            compute: demand.flops / (chips * chip.peak_flops * efficiency.compute),
+        Some(Times {
+            compute: demand.flops / (peak * efficiency.compute),
             memory: bytes_of_chip.map(|bytes| bytes / (chip.memory_bandwidth * efficiency.memory)),
             network: network_seconds(&demand.collectives, target, chip) / efficiency.network,
-        }
+        })
     }
 
     /// The step: what is slowest, the others hidden behind it.
@@ -99,10 +102,15 @@ mod tests {
     use super::*;
 
     fn times(topology: &str, flops: f64, bytes: f64, all_reduce: f64) -> Times {
-        let target: Target = topology.parse().unwrap();
         let collectives = Collectives { all_reduce, ..Collectives::default() };
+        let demand = Demand { flops, precision: Precision::Bf16, bytes: Some(bytes), collectives };
+        of(topology, &demand).unwrap()
+    }
+
+    fn of(topology: &str, demand: &Demand) -> Option<Times> {
+        let target: Target = topology.parse().unwrap();
         let efficiency = Efficiency { compute: 0.5, memory: 1.0, network: 1.0 };
-        Times::of(&Demand { flops, bytes: Some(bytes), collectives }, &target, target.chip.unwrap(), &efficiency)
+        Times::of(demand, &target, target.chip.unwrap(), &efficiency)
     }
 
     #[test]
@@ -124,6 +132,19 @@ mod tests {
         // A slice has links everywhere: 2 · 1023/1024 · 340/1024 TB over 340/1024 TB/s.
         let v3 = times("tpu:v3:32x32", 1.0, 1.0, 340e12 / 1024.0);
         assert!((v3.network - 2.0 * 1023.0 / 1024.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn arithmetic_in_f32_is_as_slow_as_its_products() {
+        let compute = |topology, precision| {
+            let demand = Demand { flops: 123e12, precision, bytes: None, collectives: Collectives::default() };
+            of(topology, &demand).map(|times| times.compute)
+        };
+        // A TPU makes a product of all bits of f32 from six in bf16; a GPU leaves its tensor cores for it.
+        assert!((compute("tpu:v3:2x2", Precision::Bf16).unwrap() - 0.5).abs() < 1e-12);
+        assert!((compute("tpu:v3:2x2", Precision::F32).unwrap() - 3.0).abs() < 1e-12);
+        assert!((compute("cuda:h200:1x1x1", Precision::F32).unwrap() - 123.0 / 33.5).abs() < 1e-12);
+        assert_eq!(compute("tpu:v3:2x2", Precision::F64), None);
     }
 
     #[test]

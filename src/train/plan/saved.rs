@@ -19,6 +19,7 @@ use super::target::{Compiled, Target};
 use crate::checkpoint::sha256_hex;
 use crate::hlo::HloModule;
 use crate::pjrt::Plugin;
+use crate::train::chips::Chip;
 use crate::train::compile::{self, CompileTimes};
 use crate::train::devices::Devices;
 use crate::train::program::Program;
@@ -211,7 +212,7 @@ impl SavedSteps {
         let target: Target =
             saved.topology.parse().with_context(|| self.directory.join(MANIFEST).display().to_string())?;
         let (kind, count) = (devices.devices[0].kind(), client.devices().len());
-        let same_kind = target.chip.is_none_or(|chip| kind.starts_with(chip.kind));
+        let same_kind = target.chip.is_none_or(|chip| Chip::of_kind(kind) == Some(chip));
         if !same_kind || saved.devices != count {
             let here = format!("{count} devices {kind}");
             return refuse("the topology", &format!("{} ({} devices)", saved.topology, saved.devices), &here);
