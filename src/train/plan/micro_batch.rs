@@ -31,12 +31,13 @@ pub fn divisors(n: usize) -> Vec<usize> {
 /// # Errors
 /// With the nearest batches that divide.
 pub fn rows(phase: &str, global_batch: usize, devices: usize, micro_batch: usize) -> anyhow::Result<usize> {
-    let unit = devices * micro_batch;
-    if unit > 0 && global_batch.is_multiple_of(unit) {
+    let unit = devices.saturating_mul(micro_batch);
+    if global_batch.is_multiple_of(unit) {
         return Ok(global_batch / devices);
     }
-    let below = global_batch / unit.max(1) * unit;
-    let nearest = [below, below + unit].into_iter().filter(|&n| n > 0).map(|n| n.to_string()).collect::<Vec<_>>();
+    let below = global_batch / unit * unit;
+    let nearest = [below, below.saturating_add(unit)].into_iter().filter(|&n| n > 0);
+    let nearest = nearest.map(|n| n.to_string()).collect::<Vec<_>>();
     let of_device = match global_batch.is_multiple_of(devices) {
         true => {
             let all = divisors(global_batch / devices).iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
@@ -131,6 +132,7 @@ mod tests {
         );
         let odd = rows("x", 100, 3, 4).unwrap_err().to_string();
         assert!(odd.ends_with("got 100; the nearest are 96 and 108"), "{odd}");
+        assert!(rows("x", 100, 2, usize::MAX).unwrap_err().to_string().contains("got 100"));
     }
 
     #[test]

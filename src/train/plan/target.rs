@@ -66,19 +66,37 @@ impl Target {
 
     /// The shapes that exist, for the sentence about one that does not.
     fn offered(chip: &Chip) -> String {
-        match chip.platform {
-            Platform::Tpu => chip.slices.join(", "),
+        let listed = chip.slices.join(", ");
+        match (chip.platform, is_built_of_cubes(chip)) {
+            (Platform::Tpu, false) => listed,
+            (Platform::Tpu, true) => format!("{listed}, and others of ascending multiples of 4"),
             _ => "1xHOSTSxGPUS with 1, 2, 4 or 8 GPUs a host, as 1x1x8 or 1x8x8".to_owned(),
         }
     }
 
     fn exists(chip: &Chip, shape: &[usize]) -> bool {
-        let spelt = spell(shape);
+        let Some(chips) = product(shape) else { return false };
+        let largest = || chip.slices.last().and_then(|slice| dimensions(slice)).and_then(|slice| product(&slice));
+        let of_cubes = || shape.iter().all(|n| n.is_multiple_of(4)) && shape.is_sorted() && Some(chips) <= largest();
         match chip.platform {
-            Platform::Tpu => chip.slices.contains(&spelt.as_str()),
+            Platform::Tpu => {
+                chip.slices.contains(&spell(shape).as_str())
+                    || is_built_of_cubes(chip) && shape.len() == 3 && of_cubes()
+            }
             _ => matches!(shape, [_, _, 1 | 2 | 4 | 8]),
         }
     }
+}
+
+/// Whether slices of more than 64 chips are put together of cubes of 4 × 4 × 4, in more shapes than any table lists
+/// (docs.cloud.google.com/tpu/docs/types-topologies, v5p).
+fn is_built_of_cubes(chip: &Chip) -> bool {
+    chip.slices.contains(&"4x4x4")
+}
+
+/// None if it is more than can be counted.
+fn product(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n))
 }
 
 /// `4x4x8` as numbers.
@@ -218,7 +236,8 @@ impl Compiler {
         })?;
         let described = topology.device_descriptions()?;
         ensure!(
-            described.len() == target.devices() && described.iter().all(|device| device.kind.starts_with(chip.kind)),
+            described.len() == target.devices()
+                && described.iter().all(|device| Chip::of_kind(&device.kind) == Some(chip)),
             "the plugin {} describes {} devices {:?} for {target}, which requires {} devices {:?}: it is not the plugin of \
              {platform}",
             plugin.path().display(),
@@ -257,7 +276,15 @@ mod tests {
 
     #[test]
     fn a_topology_is_written_as_it_is_read() {
-        for text in ["tpu:v3:32x32", "tpu:v5p:16x16x24", "cuda:h200:1x8x8", "cuda:a100:1x1x1", "cpu:4"] {
+        for text in [
+            "tpu:v3:32x32",
+            "tpu:v5p:16x16x24",
+            "tpu:v5p:4x4x12",
+            "tpu:v4:12x12x24",
+            "cuda:h200:1x8x8",
+            "cuda:a100:1x1x1",
+            "cpu:4",
+        ] {
             assert_eq!(target(text).to_string(), text);
         }
         assert_eq!(target("cpu").to_string(), "cpu:1");
@@ -284,7 +311,13 @@ mod tests {
         for wrong in ["", "tpu", "tpu:v3", "tpu:v3:2x2:1", "amd:mi300:1x1x8", "cpu:2:2"] {
             assert!(error(wrong).contains("requires tpu:CHIP:SHAPE"), "{wrong}");
         }
-        for wrong in ["cuda:h200:1x8", "cuda:h200:1x0x8", "cuda:h200:1x8x16", "cuda:h200:1xax8", "cuda:h200:"] {
+        for wrong in ["tpu:v4:4x12x8", "tpu:v5p:4x4x6", "tpu:v4:4x8", "tpu:v4:16x16x20", "tpu:v5p:2x2x8"] {
+            assert!(error(wrong).ends_with(", and others of ascending multiples of 4"), "{wrong}");
+        }
+        // Of more chips than a number holds.
+        let endless = "cuda:h200:99999999999x99999999999x8";
+        for wrong in ["cuda:h200:1x8", "cuda:h200:1x0x8", endless, "cuda:h200:1x8x16", "cuda:h200:1xax8", "cuda:h200:"]
+        {
             assert!(error(wrong).contains("1xHOSTSxGPUS"), "{wrong}");
         }
         assert!(error("cpu:none").contains("from 1"));
