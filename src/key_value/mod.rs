@@ -68,19 +68,20 @@ pub fn open(place: &str) -> Result<Arc<dyn KeyValueStore>> {
 /// A wait with an end: pauses that grow.
 #[derive(Debug)]
 pub struct Patience {
-    end: Instant,
+    /// None if it is further away than the clock reaches.
+    end: Option<Instant>,
     pause: Duration,
 }
 
 impl Patience {
     /// Begins to wait for at most `timeout`.
     pub fn new(timeout: Duration) -> Patience {
-        Patience { end: Instant::now() + timeout, pause: FIRST_PAUSE }
+        Patience { end: Instant::now().checked_add(timeout), pause: FIRST_PAUSE }
     }
 
     /// Sleeps a little; false once the time is over.
     pub fn pause(&mut self) -> bool {
-        let left = self.end.saturating_duration_since(Instant::now());
+        let left = self.end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         if left.is_zero() {
             return false;
         }
