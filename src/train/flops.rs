@@ -49,9 +49,7 @@ pub fn training_flops(model: &BertConfig, sequence_length: usize, predictions: u
 pub fn peak_flops(device_kind: &str) -> Option<f64> {
     const OTHERS: [(&str, f64); 2] = [("H100 PCIe", 756e12), ("B200", 2250e12)];
     let other = OTHERS.iter().find(|(kind, _)| device_kind.contains(kind)).map(|(_, peak)| *peak);
-    // "TPU v5 lite" is listed before "TPU v5", which it contains.
-    let chip = || Chip::ALL.iter().find(|chip| device_kind.contains(chip.kind));
-    other.or_else(|| chip().map(|chip| chip.peak_flops / chip.devices as f64))
+    other.or_else(|| Chip::of_kind(device_kind).map(|chip| chip.peak_flops / chip.devices as f64))
 }
 
 #[cfg(test)]

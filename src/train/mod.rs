@@ -2,6 +2,7 @@
 
 pub mod agreement;
 pub mod bench;
+pub mod checkpointer;
 pub mod chips;
 pub mod compile;
 pub mod devices;
@@ -10,6 +11,7 @@ pub mod evaluate;
 pub mod evaluation;
 pub mod exchange;
 pub mod feed;
+pub mod finished_step;
 pub mod flops;
 pub mod gather;
 pub mod hosts;
@@ -24,7 +26,6 @@ pub mod reference;
 pub mod rendezvous;
 pub mod reporter;
 pub mod run;
-pub mod saver;
 pub mod shards;
 pub mod start;
 pub mod state;

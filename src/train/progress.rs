@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::finished_step::FinishedStep;
 use crate::output::note;
 
 /// Time between plain lines when standard error is not a terminal.
@@ -18,26 +19,6 @@ pub struct PhaseWork {
     pub steps: u64,
     /// Floating-point operations of one step. Only ratios between phases matter.
     pub flops_a_step: f64,
-}
-
-/// One finished step, as the display needs it.
-#[derive(Clone, Copy, Debug)]
-pub struct Report {
-    /// Weight updates done, this one included.
-    pub step: u64,
-    /// Index of its phase, from 0.
-    pub phase: usize,
-    pub loss: f64,
-    /// Share of masked tokens predicted right, 0 to 1.
-    pub mlm_accuracy: f64,
-    pub sequences: usize,
-    pub tokens: usize,
-    /// From the end of the step before to the end of this one.
-    pub elapsed: Duration,
-    /// The part of it that was spent on waiting for the batch.
-    pub waited: Duration,
-    /// Epochs of the phase's examples that lie behind.
-    pub epochs: f64,
 }
 
 /// The display of one run.
@@ -70,11 +51,11 @@ impl Progress {
     }
 
     /// Shows one finished step.
-    pub fn step(&mut self, report: &Report) {
-        let times = [report.elapsed, report.waited].map(|time| time.as_secs_f64());
-        if report.phase != self.phase {
+    pub fn step(&mut self, step: &FinishedStep) {
+        let times = [step.elapsed, step.waited].map(|time| time.as_secs_f64());
+        if step.plan.phase != self.phase {
             self.seconds_a_step = None;
-            self.phase = report.phase;
+            self.phase = step.plan.phase;
         }
         let averages = match self.seconds_a_step {
             Some(averages) => std::array::from_fn(|i| averages[i] + (times[i] - averages[i]) / RATE_STEPS),
@@ -84,25 +65,25 @@ impl Progress {
         let [seconds, waiting] = averages;
         let line = format!(
             "phase {}/{}  epoch {:.2}  loss {:.4}  mlm {:.1} %  {} seq/s  {} tok/s  data wait {:.1} %  ETA {}",
-            report.phase + 1,
+            step.plan.phase + 1,
             self.phases.len(),
-            report.epochs,
-            report.loss,
-            100.0 * report.mlm_accuracy,
-            quantity(report.sequences as f64 / seconds),
-            quantity(report.tokens as f64 / seconds),
+            step.epochs,
+            step.metric("loss"),
+            100.0 * step.metric("mlm_accuracy"),
+            quantity(step.plan.global_batch as f64 / seconds),
+            quantity(step.positions as f64 / seconds),
             100.0 * (waiting / seconds).min(1.0),
-            duration(time_left(&self.phases, report.step, seconds)),
+            duration(time_left(&self.phases, step.done, seconds)),
         );
         let total: u64 = self.phases.iter().map(|phase| phase.steps).sum();
         match &self.bar {
             Some(bar) => {
-                bar.set_position(report.step);
+                bar.set_position(step.done);
                 bar.set_message(line);
             }
             None if !self.shown => {}
-            None if report.step == total || self.last_line.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL) => {
-                note(format_args!("step {}/{total}  {line}", report.step));
+            None if step.done == total || self.last_line.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL) => {
+                note(format_args!("step {}/{total}  {line}", step.done));
                 self.last_line = Some(Instant::now());
             }
             None => {}

@@ -7,11 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::evaluate::Evaluation;
+use super::finished_step::FinishedStep;
 use super::metrics::MetricsLog;
-use super::progress::{Progress, Report, duration};
-use super::step::METRICS;
+use super::progress::{Progress, duration};
 use super::summary::Summary;
-use crate::schedule::StepPlan;
 
 /// The log, the display and the summary of one run.
 #[derive(Debug)]
@@ -25,49 +24,6 @@ pub struct Reporter {
     last_step: Map<String, Value>,
 }
 
-/// A finished step: what the devices report of it, and what this host knows.
-#[derive(Debug)]
-pub struct Finished {
-    /// Weight updates done, this one included.
-    pub step: u64,
-    pub plan: StepPlan,
-    /// In the order of [`METRICS`].
-    pub metrics: Vec<f64>,
-    /// One of each weight.
-    pub trust_ratios: Vec<f64>,
-    /// Positions that all devices computed, and the share of this host's that held no token.
-    pub positions: usize,
-    pub padding: f64,
-    /// Epochs of the phase's examples that lie behind.
-    pub epochs: f64,
-    /// From the end of the step before to the end of this one, and the part of it that was spent on waiting for the batch.
-    pub elapsed: Duration,
-    pub waited: Duration,
-}
-
-impl Finished {
-    /// One of [`METRICS`].
-    pub fn metric(&self, name: &str) -> f64 {
-        METRICS.iter().position(|metric| *metric == name).map_or(f64::NAN, |at| self.metrics[at])
-    }
-
-    fn scalars(&self) -> Vec<(&'static str, f64)> {
-        let seconds = self.elapsed.as_secs_f64();
-        let mut scalars: Vec<(&str, f64)> = METRICS.into_iter().zip(self.metrics.iter().copied()).collect();
-        scalars.extend([
-            ("learning_rate", self.plan.learning_rate),
-            ("phase", (self.plan.phase + 1) as f64),
-            ("epoch", self.epochs),
-            ("sequences_per_second", self.plan.global_batch as f64 / seconds),
-            ("tokens_per_second", self.positions as f64 / seconds),
-            ("padding", self.padding),
-            ("waiting_for_data", (self.waited.as_secs_f64() / seconds).min(1.0)),
-        ]);
-        scalars.extend(spread(&self.trust_ratios));
-        scalars
-    }
-}
-
 impl Reporter {
     /// Without a `log` on the hosts that do not lead.
     pub fn new(log: Option<MetricsLog>, progress: Progress, summary: Summary, pairs: bool) -> Reporter {
@@ -76,24 +32,13 @@ impl Reporter {
 
     /// # Errors
     /// If the log cannot be written.
-    pub fn step(&mut self, finished: &Finished) -> anyhow::Result<()> {
-        let mut scalars = finished.scalars();
+    pub fn step(&mut self, step: &FinishedStep) -> anyhow::Result<()> {
+        let mut scalars = step.scalars();
         scalars.retain(|(name, _)| self.pairs || !name.starts_with("nsp_"));
-        self.record("train", finished.step, &scalars)?;
+        self.record("train", step.done, &scalars)?;
         self.last_step = scalars.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        let report = Report {
-            step: finished.step,
-            phase: finished.plan.phase,
-            loss: finished.metric("loss"),
-            mlm_accuracy: finished.metric("mlm_accuracy"),
-            sequences: finished.plan.global_batch,
-            tokens: finished.positions,
-            elapsed: finished.elapsed,
-            waited: finished.waited,
-            epochs: finished.epochs,
-        };
-        self.progress.step(&report);
-        self.summary.step(&report);
+        self.progress.step(step);
+        self.summary.step(step);
         Ok(())
     }
 
@@ -151,12 +96,4 @@ impl Reporter {
     fn record(&mut self, kind: &str, step: u64, scalars: &[(&str, f64)]) -> anyhow::Result<()> {
         self.log.as_mut().map_or(Ok(()), |log| log.record(kind, step, scalars))
     }
-}
-
-/// Smallest, middle and largest trust ratio.
-fn spread(ratios: &[f64]) -> [(&'static str, f64); 3] {
-    let mut sorted = ratios.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: usize| sorted.get(share.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
-    [("trust_ratio_min", at(0)), ("trust_ratio_median", at(sorted.len() / 2)), ("trust_ratio_max", at(usize::MAX))]
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::evaluate::Evaluation;
-use super::progress::{Report, duration, quantity};
+use super::finished_step::FinishedStep;
+use super::progress::{duration, quantity};
 use super::run::{Run, thousands};
 
 /// What one phase came to, in this process.
@@ -54,14 +55,14 @@ impl Summary {
     }
 
     /// Adds a step.
-    pub fn step(&mut self, report: &Report) {
-        let phase = &mut self.phases[report.phase];
+    pub fn step(&mut self, step: &FinishedStep) {
+        let phase = &mut self.phases[step.plan.phase];
         phase.steps += 1;
-        phase.time += report.elapsed;
-        phase.waited += report.waited;
-        phase.epochs = report.epochs;
-        phase.sequences += report.sequences;
-        (phase.last_loss, phase.last_accuracy) = (report.loss, report.mlm_accuracy);
+        phase.time += step.elapsed;
+        phase.waited += step.waited;
+        phase.epochs = step.epochs;
+        phase.sequences += step.plan.global_batch;
+        (phase.last_loss, phase.last_accuracy) = (step.metric("loss"), step.metric("mlm_accuracy"));
     }
 
     /// Adds an evaluation after `step` updates.

@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::checkpointer::Checkpointer;
 use super::compile::Compiled;
 use super::devices::Devices;
 use super::evaluate::{EvaluateOptions, Evaluator};
 use super::feed::{Fed, Feed, Source, rows_expected};
+use super::finished_step::FinishedStep;
 use super::hosts::{Hosts, Vote};
 use super::interrupt::Interrupt;
 use super::metrics::MetricsLog;
 use super::plan::saved::SavedSteps;
 use super::preflight;
 use super::progress::{PhaseWork, Progress};
-use super::reporter::{Finished, Reporter};
+use super::reporter::Reporter;
 use super::run::Run;
-use super::saver::Saver;
 use super::start::Start;
 use super::state::{StateLayout, TrainState};
 use super::step::{StepSpec, TrainStep};
@@ -49,7 +50,7 @@ pub struct Trainer {
     stop: bool,
     reporter: Reporter,
     /// The leading host's alone.
-    saver: Option<Saver>,
+    checkpointer: Option<Checkpointer>,
 }
 
 /// How much of the prepared text a phase sees.
@@ -137,9 +138,10 @@ impl Trainer {
             sequences_per_row: specs.iter().map(|spec| spec.sequences_per_row).collect(),
             inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
         };
-        let open =
-            || Ok((MetricsLog::open(run.checkpoint.directory.local(), done)?, Saver::new(run.clone(), prepared)?));
-        let (log, saver) = hosts.together(hosts.leads().then(open).transpose())?.unzip();
+        let open = || {
+            Ok((MetricsLog::open(run.checkpoint.directory.local(), done)?, Checkpointer::new(run.clone(), prepared)?))
+        };
+        let (log, checkpointer) = hosts.together(hosts.leads().then(open).transpose())?.unzip();
         let progress = Progress::new(work(&run, &specs, &rows_per_sequence), done, hosts.leads());
         let reporter = Reporter::new(log, progress, Summary::new(&run, compiled), run.data.mode.is_pair());
         Ok(Trainer {
@@ -156,7 +158,7 @@ impl Trainer {
             last_end: Instant::now(),
             stop: false,
             reporter,
-            saver,
+            checkpointer,
         })
     }
 
@@ -292,7 +294,7 @@ impl Trainer {
 
         let epochs = self.source.examples[plan.phase].epochs_covered(plan.first_example + plan.global_batch as u64);
         let finished =
-            Finished { step: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
+            FinishedStep { done: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
         self.reporter.step(&finished)?;
         let loss = finished.metric("loss");
         if finished.metric("skipped") != 0.0 || !loss.is_finite() {
@@ -342,8 +344,10 @@ impl Trainer {
     fn save(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         let (state, reporter) = (&self.state, &self.reporter);
-        let written = match &mut self.saver {
-            Some(saver) => saver.save(state, self.done, reporter.last_step(), |line| reporter.say(line)).map(Some),
+        let written = match &mut self.checkpointer {
+            Some(checkpointer) => {
+                checkpointer.save(state, self.done, reporter.last_step(), |line| reporter.say(line)).map(Some)
+            }
             None => state.lend_to_host().map(|()| None),
         };
         if let Some(path) = self.hosts.together(written)? {
@@ -355,7 +359,7 @@ impl Trainer {
     /// Waits until everything that was saved is where it belongs.
     fn finish_upload(&mut self) -> anyhow::Result<()> {
         self.reporter.finish();
-        let sent = self.saver.as_mut().map_or(Ok(Vec::new()), Saver::finish)?;
+        let sent = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
         sent.iter().for_each(note);
         Ok(())
     }

@@ -15,19 +15,19 @@ use crate::data::Prepared;
 use crate::shape::HostTensor;
 
 /// Writes the checkpoints of one run, on its leading host.
-pub struct Saver {
+pub struct Checkpointer {
     run: Arc<Run>,
     prepared: Arc<Prepared>,
     /// Of a run in a bucket.
     uploader: Option<Uploader>,
 }
 
-impl Saver {
+impl Checkpointer {
     /// # Errors
     /// If the run directory is not the copy of the run in its bucket.
-    pub fn new(run: Arc<Run>, prepared: Arc<Prepared>) -> anyhow::Result<Saver> {
+    pub fn new(run: Arc<Run>, prepared: Arc<Prepared>) -> anyhow::Result<Checkpointer> {
         let uploader = Uploader::new(&run.checkpoint)?;
-        Ok(Saver { run, prepared, uploader })
+        Ok(Checkpointer { run, prepared, uploader })
     }
 
     /// Writes a checkpoint of `state`, which `done` updates have led to; `metrics` are those of the last one. Whatever
