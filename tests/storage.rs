@@ -151,6 +151,58 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     assert!(files(&copies("reader")) == files(&copies("other")));
 }
 
+#[test]
+fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
+    let site = Site::new();
+    // Characters that mean something in an address of the web, or to a shell.
+    let prefix = "a #1+{~50%25}[x]*?/wiki";
+    let address = format!("s3://pod/{prefix}");
+    site.prepared("maker", &address, &[]);
+    assert!(
+        site.server.keys("pod", "").contains(&format!("{prefix}/prepared.json")),
+        "{:?}",
+        site.server.keys("pod", "")
+    );
+    let copy = |machine: &str| {
+        let copies = std::fs::read_dir(site.workshop.path(machine).join("lambert/buckets/s3")).unwrap();
+        let mut copies = copies.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+        files(&copies.next().expect("a copy"))
+    };
+
+    site.server.cut_reads(3);
+    site.succeed("reader", &["inspect", &address, "--verify"]);
+    assert_eq!(site.server.reads_to_cut(), 0);
+    assert!(copy("reader") == copy("maker"));
+
+    // A way that breaks for ever leaves nothing that could be taken for data, and nothing that is in the way later.
+    site.server.cut_reads(usize::MAX);
+    let said = site.fail("patient", &["inspect", &address]);
+    assert!(said.contains(&format!("cannot read {address}/")) && said.contains("try again later"), "{said}");
+    assert!(copy("patient").iter().all(|file| copy("maker").contains(file) && file.0 != "prepared.json"));
+    site.server.cut_reads(0);
+    site.succeed("patient", &["inspect", &address, "--verify"]);
+    assert!(copy("patient") == copy("maker"));
+}
+
+#[test]
+fn what_a_bucket_lacks_or_names_wrongly_is_named() {
+    let site = Site::new();
+    site.prepared("maker", "s3://pod/wiki", &[]);
+    let key = first_shard(&site, "wiki/");
+    site.server.delete(&format!("pod/{key}"));
+    let said = site.fail("reader", &["inspect", "s3://pod/wiki"]);
+    assert!(said.contains(&format!("s3://pod/{key} requires ")) && said.contains("found no such object"), "{said}");
+
+    // A manifest must not make files elsewhere.
+    let shard = key.strip_prefix("wiki/").unwrap();
+    let manifest = String::from_utf8(site.server.get("pod/wiki/prepared.json").unwrap()).unwrap();
+    for outside in ["../../../../outside", "/outside", "a//outside"] {
+        site.server.put("pod/wiki/prepared.json", manifest.replace(shard, outside).into_bytes());
+        let said = site.fail("reader", &["inspect", "s3://pod/wiki"]);
+        assert!(said.contains("requires a name of parts between single slashes"), "{said}");
+    }
+}
+
 /// A run file whose run is saved in the bucket after every step, and whose data lies there.
 fn run_file(site: &Site, name: &str, scheme: &str) {
     site.workshop.run_file(name, &format!("{scheme}://pod/runs/small"), |text| {

@@ -103,8 +103,20 @@ impl Bucket {
         &self.address
     }
 
-    fn key(&self, name: &str) -> Key {
-        Key::from(self.address.join(name).prefix)
+    /// The key of `name` below the address, as it is written: `Key::from` would write some characters otherwise.
+    ///
+    /// # Errors
+    /// If no key is written so. What a bucket lists is checked here too, before it becomes a path on this machine: it may not
+    /// lead out of a directory.
+    fn key(&self, name: &str) -> Result<Key, StorageError> {
+        let object = self.address.join(name);
+        let key = Key::parse(&object.prefix).ok().filter(|key| key.as_ref() == object.prefix);
+        key.ok_or_else(|| StorageError::Object {
+            object,
+            required: "a name of parts between single slashes".to_owned(),
+            found: format!("{name:?}"),
+            next: "correct the name, or whatever lists it",
+        })
     }
 
     /// All objects below the address, in the order of their names.
@@ -112,7 +124,9 @@ impl Bucket {
     /// # Errors
     /// What the server says; a bucket that does not exist is one.
     pub fn list(&self) -> Result<Vec<Object>, StorageError> {
-        let prefix = (!self.address.prefix.is_empty()).then(|| Key::from(self.address.prefix.as_str()));
+        let prefix = self.address.prefix.as_str();
+        let prefix = (!prefix.is_empty()).then(|| Key::parse(prefix)).transpose();
+        let prefix = prefix.map_err(|error| StorageError::request("list", self.address.clone())(error.into()))?;
         let found = self.runtime.block_on(self.store.list(prefix.as_ref()).try_collect::<Vec<_>>());
         let found = found.map_err(StorageError::request("list", self.address.clone()))?;
         let skipped = if self.address.prefix.is_empty() { 0 } else { self.address.prefix.len() + 1 };
@@ -130,7 +144,7 @@ impl Bucket {
     /// # Errors
     /// What the server says; a bucket that does not exist is one.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        let key = self.key(name);
+        let key = self.key(name)?;
         let read = self.runtime.block_on(async { self.store.get(&key).await?.bytes().await });
         match read {
             Ok(bytes) => Ok(Some(bytes.to_vec())),
@@ -167,6 +181,7 @@ impl Bucket {
         directory: &Path,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), StorageError> {
+        let key = self.key(&wanted.name)?;
         let target = directory.join(&wanted.name);
         let folder = target.parent().unwrap_or(directory);
         fs::create_dir_all(folder).map_err(StorageError::io("create", folder))?;
@@ -182,7 +197,7 @@ impl Bucket {
 
         let mut file = File::create(&partial).map_err(StorageError::io("write", &partial))?;
         let (mut hasher, mut arrived) = (Sha256::new(), 0);
-        let answer = match self.runtime.block_on(self.store.get(&self.key(&wanted.name))) {
+        let answer = match self.runtime.block_on(self.store.get(&key)) {
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(differs(format!("{} bytes", wanted.bytes), "no such object".to_owned()));
             }
@@ -222,6 +237,7 @@ impl Bucket {
     }
 
     fn upload_one(&self, path: &Path, name: &str, progress: &(dyn Fn(u64) + Sync)) -> Result<(), StorageError> {
+        let key = self.key(name)?;
         let read = || StorageError::io("read", path);
         let refused = || StorageError::request("write", self.address.join(name));
         let mut file = File::open(path).map_err(read())?;
@@ -233,11 +249,10 @@ impl Bucket {
             Ok(part.len() == PART)
         };
         if !next_part(&mut part)? {
-            let key = self.key(name);
             let put = self.store.put(&key, PutPayload::from(part));
             return self.runtime.block_on(put).map(drop).map_err(refused());
         }
-        let upload = self.runtime.block_on(self.store.put_multipart(&self.key(name))).map_err(refused())?;
+        let upload = self.runtime.block_on(self.store.put_multipart(&key)).map_err(refused())?;
         let _entered = self.runtime.enter();
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         loop {
@@ -256,7 +271,7 @@ impl Bucket {
     /// # Errors
     /// What the server says.
     pub fn copy(&self, from: &str, to: &str) -> Result<(), StorageError> {
-        let copied = self.runtime.block_on(self.store.copy(&self.key(from), &self.key(to)));
+        let copied = self.runtime.block_on(self.store.copy(&self.key(from)?, &self.key(to)?));
         copied.map_err(StorageError::request("copy", self.address.join(from)))
     }
 
@@ -265,7 +280,7 @@ impl Bucket {
     /// # Errors
     /// What the server says.
     pub fn remove(&self, names: &[&str]) -> Result<(), StorageError> {
-        several_at_once(names, |name| match self.runtime.block_on(self.store.delete(&self.key(name))) {
+        several_at_once(names, |name| match self.runtime.block_on(self.store.delete(&self.key(name)?)) {
             Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
                 Err(StorageError::request("remove", self.address.join(name))(error))
             }

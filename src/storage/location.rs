@@ -60,6 +60,9 @@ impl Address {
         if !prefix.is_empty() && prefix.split('/').any(|part| ["", ".", ".."].contains(&part)) {
             return Err(wrong("an empty part, `.` and `..` mean nothing in a bucket"));
         }
+        if text.contains(|c: char| c.is_ascii_control()) {
+            return Err(wrong("it holds a control character"));
+        }
         Ok(Some(Address { provider, bucket: bucket.to_owned(), prefix: prefix.to_owned() }))
     }
 
@@ -198,6 +201,7 @@ mod tests {
             ("s3:/bucket/wiki", "two slashes"),
             ("gs://bucket//wiki", "an empty part"),
             ("gs://bucket/../wiki", "`..`"),
+            ("s3://bucket/wi\nki", "a control character"),
         ] {
             let error = text.parse::<Location>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("{text:?} is no place: ")), "{error}");

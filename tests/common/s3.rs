@@ -11,8 +11,18 @@ pub struct Server {
     process: Child,
     /// `127.0.0.1:PORT` of the way to it.
     pub host: String,
-    refused_writes: Arc<AtomicUsize>,
+    faults: Arc<Faults>,
 }
+
+/// What goes wrong on the way, and how often still.
+#[derive(Default)]
+struct Faults {
+    refused_writes: AtomicUsize,
+    cut_reads: AtomicUsize,
+}
+
+/// Bytes of an answer from which on it may be cut, and those that then arrive.
+const CUT: (usize, usize) = (4096, 1024);
 
 impl Server {
     pub fn start() -> Server {
@@ -29,19 +39,29 @@ impl Server {
             .find_map(|line| Some(line.split_once("Running on http://")?.1.trim().to_owned()));
         // Whatever else it says is read, so that it never waits for a reader.
         std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        let refused_writes = Arc::new(AtomicUsize::new(0));
-        let host = open_way(address.expect("the server says where it runs"), refused_writes.clone());
-        Server { process, host, refused_writes }
+        let faults = Arc::new(Faults::default());
+        let host = open_way(address.expect("the server says where it runs"), faults.clone());
+        Server { process, host, faults }
     }
 
     /// The next `count` requests that write are answered with 503, as a server does that is busy.
     pub fn refuse_writes(&self, count: usize) {
-        self.refused_writes.store(count, SeqCst);
+        self.faults.refused_writes.store(count, SeqCst);
+    }
+
+    /// The next `count` objects of some size that are read break off after their first bytes.
+    pub fn cut_reads(&self, count: usize) {
+        self.faults.cut_reads.store(count, SeqCst);
+    }
+
+    /// How many are still to break off.
+    pub fn reads_to_cut(&self) -> usize {
+        self.faults.cut_reads.load(SeqCst)
     }
 
     /// How many are still to be refused.
     pub fn writes_to_refuse(&self) -> usize {
-        self.refused_writes.load(SeqCst)
+        self.faults.refused_writes.load(SeqCst)
     }
 
     /// The variables that lead `lambert` here.
@@ -101,16 +121,16 @@ impl Drop for Server {
     }
 }
 
-/// Opens a port that leads to `server`; requests that write are refused while the counter is above zero.
-fn open_way(server: String, refused_writes: Arc<AtomicUsize>) -> String {
+/// Opens a port that leads to `server`, with `faults` on the way.
+fn open_way(server: String, faults: Arc<Faults>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a port");
     let host = listener.local_addr().expect("it is bound").to_string();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            let (server, refused_writes) = (server.clone(), refused_writes.clone());
+            let (server, faults) = (server.clone(), faults.clone());
             std::thread::spawn(move || {
                 // Either end may go away at any time; then so does the other.
-                let _ = carry(client, &server, &refused_writes);
+                let _ = carry(client, &server, &faults);
             });
         }
     });
@@ -118,7 +138,7 @@ fn open_way(server: String, refused_writes: Arc<AtomicUsize>) -> String {
 }
 
 /// One connection carries one request: both sides are told to close it.
-fn carry(mut client: TcpStream, server: &str, refused_writes: &AtomicUsize) -> std::io::Result<()> {
+fn carry(mut client: TcpStream, server: &str, faults: &Faults) -> std::io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -140,13 +160,20 @@ fn carry(mut client: TcpStream, server: &str, refused_writes: &AtomicUsize) -> s
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let writes = head.starts_with("PUT") || head.starts_with("POST");
-    if writes && refused_writes.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1)).is_ok() {
+    let happens = |left: &AtomicUsize| left.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1)).is_ok();
+    if writes && happens(&faults.refused_writes) {
         client.write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
         return client.shutdown(Shutdown::Both);
     }
     let mut server = TcpStream::connect(server)?;
     server.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())?;
     server.write_all(&body)?;
-    std::io::copy(&mut server, &mut client)?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    let is_object = head.starts_with("GET") && !head.contains("list-type=");
+    if is_object && answer.len() > CUT.0 && happens(&faults.cut_reads) {
+        answer.truncate(CUT.1);
+    }
+    client.write_all(&answer)?;
     client.shutdown(Shutdown::Both)
 }
