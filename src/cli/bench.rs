@@ -13,8 +13,8 @@ use super::whole_file::write_whole;
 use crate::bert::{Precision, Preset, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
+use crate::train::amounts::quantity;
 use crate::train::bench::{Measured, measure};
-use crate::train::progress::quantity;
 use crate::train::{GradientExchange, OptimizerSharding, ParallelSettings, StepSpec};
 
 /// Time one training step: forward, backward and LAMB, compiled and run as training does it.

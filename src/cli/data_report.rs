@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::svg::{Column, bars, escape, share_curve};
 use crate::data::{Bar, Manifest, Source, Spread, Survey};
-use crate::train::run::thousands;
+use crate::train::amounts::thousands;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1d2733; --soft: #67788a; --rule: #d9e0e7; --mark: #2f6fb3; --page: #fff; }

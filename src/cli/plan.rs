@@ -14,12 +14,12 @@ use super::plan_report::{to_json, to_text};
 use super::run_config::read_run;
 use crate::output::{note, print, print_text};
 use crate::pjrt::PlatformChoice;
+use crate::train::amounts::duration;
 use crate::train::plan::micro_batch::Choice;
 use crate::train::plan::roofline::Efficiency;
 use crate::train::plan::rows::{RowsPerSequence, most_sequences_per_row};
 use crate::train::plan::target::Target;
 use crate::train::plan::{Attempt, PlanOptions, Progress, Verdict, plan};
-use crate::train::progress::duration;
 use crate::train::run::Run;
 
 /// Compile a run's steps for hardware that is not here, and tell memory, traffic and time.

@@ -4,12 +4,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::bert::{Precision, Recompute};
+use crate::train::amounts::{byte_size, duration, quantity, thousands};
 use crate::train::chips::Chip;
 use crate::train::plan::roofline::seconds as as_duration;
 use crate::train::plan::rows::RowsPerSequence;
 use crate::train::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
-use crate::train::progress::{byte_size, duration, quantity};
-use crate::train::run::thousands;
 
 /// One row: what it is, its value in every phase, and where that comes from.
 type Row = (&'static str, Vec<String>, String);

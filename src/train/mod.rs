@@ -1,6 +1,7 @@
 //! The only room where data, graphs and devices meet.
 
 pub mod agreement;
+pub mod amounts;
 pub mod bench;
 pub mod checkpointer;
 pub mod chips;

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::progress::byte_size;
+use super::amounts::byte_size;
 use crate::bert::{BertConfig, param_specs};
 use crate::optim::OptimizerConfig;
 use crate::shape::DType;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use super::progress::quantity;
+use super::amounts::quantity;
 use super::run::Run;
 use crate::bert::param_specs;
 use crate::data::{Examples, Prepared, Split};

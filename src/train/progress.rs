@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::amounts::{duration, quantity};
 use super::finished_step::FinishedStep;
 use crate::output::note;
 
@@ -125,45 +126,6 @@ fn time_left(phases: &[PhaseWork], step: u64, seconds: f64) -> Duration {
     Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)
 }
 
-/// An amount of memory or of what is sent: `4.04 GB`, `64.0 MB`, `1.5 kB`.
-pub fn byte_size(bytes: f64) -> String {
-    match bytes {
-        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
-        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.1} kB", b / 1e3),
-    }
-}
-
-/// Three digits and a unit: `812`, `6.71k`, `1.02M`.
-pub fn quantity(value: f64) -> String {
-    let (scaled, unit) = match value.abs() {
-        v if v >= 1e12 => (value / 1e12, "T"),
-        v if v >= 1e9 => (value / 1e9, "G"),
-        v if v >= 1e6 => (value / 1e6, "M"),
-        v if v >= 1e3 => (value / 1e3, "k"),
-        _ => (value, ""),
-    };
-    match scaled.abs() {
-        v if v >= 100.0 => format!("{scaled:.0}{unit}"),
-        v if v >= 10.0 => format!("{scaled:.1}{unit}"),
-        _ => format!("{scaled:.2}{unit}"),
-    }
-}
-
-/// `48 s`, `3 min 20 s`, `5 h 02 min`, `3 d 04 h`.
-pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64().round();
-    if seconds < 10.0 {
-        return format!("{:.1} s", duration.as_secs_f64());
-    }
-    match seconds as u64 {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3600 => format!("{} min {:02} s", s / 60, s % 60),
-        s if s < 86_400 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
-        s => format!("{} d {:02} h", s / 86_400, s % 86_400 / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,13 +139,5 @@ mod tests {
         assert_eq!(time_left(&phases, 100, 0.5), Duration::from_secs(20));
         assert_eq!(time_left(&phases, 104, 3.0), Duration::from_secs(18));
         assert_eq!(time_left(&phases, 110, 3.0), Duration::ZERO);
-    }
-
-    #[test]
-    fn quantities_and_durations_read_at_a_glance() {
-        let quantities = [812.4, 6_712.0, 52.06, 0.7123, 1.0204e6, 989e12].map(quantity);
-        assert_eq!(quantities, ["812", "6.71k", "52.1", "0.71", "1.02M", "989T"]);
-        let durations = [3.21, 48.0, 200.0, 18_120.0, 273_600.0].map(|s| duration(Duration::from_secs_f64(s)));
-        assert_eq!(durations, ["3.2 s", "48 s", "3 min 20 s", "5 h 02 min", "3 d 04 h"]);
     }
 }

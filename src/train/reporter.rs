@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::amounts::duration;
 use super::evaluate::Evaluation;
 use super::finished_step::FinishedStep;
 use super::metrics::MetricsLog;
-use super::progress::{Progress, duration};
+use super::progress::Progress;
 use super::summary::Summary;
 
 /// The log, the display and the summary of one run.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::amounts::thousands;
 use super::flops::training_flops;
 use super::parallel::{GradientExchange, ParallelSettings};
 use super::progress::PhaseWork;
@@ -264,19 +265,6 @@ pub struct Arithmetic {
     pub tokens: u64,
     /// Floating-point operations by [`training_flops`], of plain rows too.
     pub flops: f64,
-}
-
-/// `461,242,368`
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// The dotted names of the settings in which two runs differ, in order.

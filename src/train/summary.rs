@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::amounts::{duration, quantity, thousands};
 use super::evaluate::Evaluation;
 use super::finished_step::FinishedStep;
-use super::progress::{duration, quantity};
-use super::run::{Run, thousands};
+use super::run::Run;
 
 /// What one phase came to, in this process.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,68 @@
+//! Amounts as people read them: a few digits and a unit.
+
+use std::time::Duration;
+
+/// `461,242,368`
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// An amount of memory or of what is sent: `4.04 GB`, `64.0 MB`, `1.5 kB`.
+pub fn byte_size(bytes: f64) -> String {
+    match bytes {
+        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
+        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} kB", b / 1e3),
+    }
+}
+
+/// Three digits and a unit: `812`, `6.71k`, `1.02M`.
+pub fn quantity(value: f64) -> String {
+    let (scaled, unit) = match value.abs() {
+        v if v >= 1e12 => (value / 1e12, "T"),
+        v if v >= 1e9 => (value / 1e9, "G"),
+        v if v >= 1e6 => (value / 1e6, "M"),
+        v if v >= 1e3 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    match scaled.abs() {
+        v if v >= 100.0 => format!("{scaled:.0}{unit}"),
+        v if v >= 10.0 => format!("{scaled:.1}{unit}"),
+        _ => format!("{scaled:.2}{unit}"),
+    }
+}
+
+/// `48 s`, `3 min 20 s`, `5 h 02 min`, `3 d 04 h`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round();
+    if seconds < 10.0 {
+        return format!("{:.1} s", duration.as_secs_f64());
+    }
+    match seconds as u64 {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min {:02} s", s / 60, s % 60),
+        s if s < 86_400 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+        s => format!("{} d {:02} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_and_durations_read_at_a_glance() {
+        let quantities = [812.4, 6_712.0, 52.06, 0.7123, 1.0204e6, 989e12].map(quantity);
+        assert_eq!(quantities, ["812", "6.71k", "52.1", "0.71", "1.02M", "989T"]);
+        let durations = [3.21, 48.0, 200.0, 18_120.0, 273_600.0].map(|s| duration(Duration::from_secs_f64(s)));
+        assert_eq!(durations, ["3.2 s", "48 s", "3 min 20 s", "5 h 02 min", "3 d 04 h"]);
+    }
+}
