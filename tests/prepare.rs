@@ -1,6 +1,6 @@
 //! Text to prepared data and trained vocabularies: what is written, what is refused, and that nothing a user has is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use lambert::data::{
     ExampleConfig, Examples, MANIFEST, Manifest, Outcome, Preparation, PrepareOptions, Prepared, ReadOptions,
-    Sentences, Split, Tokenizer, Trained, VocabularyOptions, WordRules, find_inputs, prepare, train_tokenizer,
-    train_vocabulary,
+    Sentences, Source, SourcePath, Split, Tokenizer, Trained, VocabularyOptions, WordRules, find_inputs, find_sources,
+    prepare, train_tokenizer, train_vocabulary,
 };
 use lambert::rng::Key;
 
@@ -295,4 +295,55 @@ fn the_verbs_do_it_from_the_command_line() {
         assert!(code == Some(1) && error.contains(named), "{arguments}: {error}");
         assert!(!error.contains("panicked"), "{error}");
     }
+}
+
+/// `corpus` and one document of about 600 tokens, each source a file under its name and weight.
+#[test]
+fn shards_are_even_and_copies_apart_whatever_the_weights() {
+    let place = Place::new(&corpus(60, 11));
+    fs::write(place.at("few.txt"), corpus(9, 12)).unwrap();
+    fs::write(place.at("long.txt"), corpus(14, 13).replace("\n\n", "\n") + "\n\n" + &corpus(3, 14)).unwrap();
+    let options = PrepareOptions { shard_tokens: 1024, ..options() };
+    let once = mixed(&place, "once", &options, [1.0, 1.0]);
+    for (out, weights) in
+        [("half", [0.5, 1.0]), ("twice", [2.0, 1.0]), ("between", [2.5, 7.25]), ("many", [50.0, 100.0])]
+    {
+        let manifest = mixed(&place, out, &options, weights);
+        let tokens: Vec<u64> = manifest.shards.iter().map(|shard| shard.counts.tokens).collect();
+        let share = manifest.train.tokens as f64 / tokens.len() as f64;
+        let longest = longest_document(&place, out);
+        let uneven = tokens.iter().find(|&&tokens| (tokens as f64 - share).abs() > longest as f64);
+        assert!(uneven.is_none(), "{weights:?}: {uneven:?} of {share}, {longest} the longest document: {tokens:?}");
+
+        let documents = place.documents(out, Split::Train);
+        let beside = documents.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert_eq!(beside, 0, "{weights:?}: copies side by side");
+        let mut times: BTreeMap<&Vec<String>, u64> = BTreeMap::new();
+        documents.iter().for_each(|document| *times.entry(document).or_default() += 1);
+        let allowed = [1.0, weights[0], weights[1]].map(|weight: f64| weight.floor() as u64..=weight.ceil() as u64);
+        assert!(times.values().all(|n| allowed.iter().any(|allowed| allowed.contains(n))), "{weights:?}: {times:?}");
+        assert!(manifest.train.documents >= once.train.documents || weights[0] < 1.0);
+        Prepared::open(&place.at(out)).unwrap().verify(&|_| ()).unwrap();
+    }
+}
+
+/// Prepares `text.txt` with `few.txt` and `long.txt` at these weights.
+fn mixed(place: &Place, out: &str, options: &PrepareOptions, [few, long]: [f64; 2]) -> Manifest {
+    let source = |name: &str, weight: f64| SourcePath {
+        source: Source { name: name.to_owned(), weight },
+        path: place.at(&format!("{name}.txt")),
+    };
+    let inputs = find_sources(&[place.at("text.txt")], &[source("few", few), source("long", long)]).unwrap();
+    let out = place.at(out);
+    let preparation = Preparation { inputs: &inputs, tokenizer: &place.tokenizer, options, out: &out, force: false };
+    let Outcome::Prepared(manifest) = prepare(&preparation, &|_, _| ()).unwrap() else { panic!("not new") };
+    manifest
+}
+
+/// Tokens of the longest document to train on.
+fn longest_document(place: &Place, out: &str) -> u32 {
+    let prepared = Prepared::open(&place.at(out)).unwrap();
+    let documents = prepared.documents(Split::Train);
+    let tokens = |starts: &[u32]| starts[starts.len() - 1] - starts[0];
+    (0..documents.len()).map(|index| tokens(documents.get(index).starts)).max().unwrap()
 }

@@ -245,6 +245,7 @@ impl Preparation<'_> {
         if self.force {
             // A journal that does not fit is no obstacle then.
             let fits = Journal::open(staging.path()).and_then(|journal| self.fits(&journal, staging.path()));
+            let fits = fits.and_then(|()| shards::check_plan(staging.path()));
             if fits.is_err() {
                 staging.clear()?;
             }
@@ -325,10 +326,12 @@ impl Preparation<'_> {
         Ok(manifest)
     }
 
-    /// About a token for every four bytes of text, two or four bytes a token, a start for every sentence, and a file of
-    /// the spool that waits; less what is there already.
+    /// About a token for every four bytes of text, two or four bytes a token, and a start for every sentence; less what is
+    /// there already. The spool goes as the shards come, but for what is to be taken again.
     fn check_space(&self, directory: &Path) -> Result<()> {
-        let text: u64 = self.inputs.iter().map(Input::expected_text).sum();
+        let times = |weight: f64| if weight > 1.0 { weight + 1.0 } else { 1.0 };
+        let text: u64 =
+            self.inputs.iter().map(|input| (input.expected_text() as f64 * times(input.source.weight)) as u64).sum();
         let token_size = if self.tokenizer.vocabulary().len() > 1 << 16 { 4 } else { 2 };
         let list = fs::read_dir(directory).map_err(DataError::io("list", directory))?;
         let there: u64 = list.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum();

@@ -2,6 +2,9 @@
 //!
 //! Once all tokens are counted, where each shard begins and ends is planned and noted in a file: a preparation that is
 //! interrupted from then on goes on with that plan, though a part of the spool is used up and gone.
+//!
+//! Documents that are taken several times are met in passes over the text: all of them first, then those that come a second
+//! time, and so on. So the copies of a document lie as far apart as the text is long, and no shard gets them as one piece.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,9 +30,10 @@ const PLAN: &str = "plan.json";
 /// Bytes of the shards that are gathered in memory at a time, unless one alone is larger.
 const MEMORY: usize = 512 << 20;
 
-/// A document: which block of its split, and which of the block.
+/// A document as one pass over the text meets it: which block of its split, and which of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Cursor {
+    pass: usize,
     block: usize,
     document: usize,
 }
@@ -65,11 +69,18 @@ struct Blocks<'a> {
     places: Vec<Spooled>,
     spool: &'a Spool,
     copies: Option<&'a [Vec<u8>]>,
+    /// Passes that take something of each block.
+    passes: Vec<usize>,
 }
 
 /// True if all text is tokenized and only shards are to be written.
 pub(super) fn are_planned(staging: &Path) -> bool {
     staging.join(PLAN).exists()
+}
+
+/// An error if there is a plan that this version cannot read.
+pub(super) fn check_plan(staging: &Path) -> Result<()> {
+    if are_planned(staging) { Plan::read(&staging.join(PLAN)).map(drop) } else { Ok(()) }
 }
 
 /// Removes what a whole preparation needs no more, the journal last.
@@ -98,9 +109,8 @@ pub(super) fn write(
     };
     let (train, held_out) = (places(|record| record.train), places(|record| record.held_out));
     let path = staging.join(PLAN);
-    let plan: Plan = if are_planned(staging) {
-        let text = fs::read(&path).map_err(DataError::io("read", &path))?;
-        serde_json::from_slice(&text).map_err(|e| DataError::io("read", &path)(e.into()))?
+    let plan = if are_planned(staging) {
+        Plan::read(&path)?
     } else {
         let plan = Plan::new(asked, journal, spools, &train, &held_out)?;
         let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
@@ -115,12 +125,8 @@ pub(super) fn write(
         plan
     };
     let copies = |split| plan.copies.as_ref().map(|copies| copies.of(split));
-    let blocks = [(Split::Train, train), (Split::HeldOut, held_out)].map(|(split, places)| Blocks {
-        split,
-        places,
-        spool: spools.of(split),
-        copies: copies(split),
-    });
+    let blocks = [(Split::Train, train), (Split::HeldOut, held_out)]
+        .map(|(split, places)| Blocks::new(split, places, spools.of(split), copies(split)));
     let of = |shard: &PlannedShard| blocks.iter().find(|blocks| blocks.split == shard.split).unwrap_or(&blocks[0]);
 
     let is_written = |shard: &&PlannedShard| journal.ask(|done| done.shards.contains_key(&shard.file));
@@ -167,6 +173,13 @@ impl Copies {
 }
 
 impl Plan {
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).map_err(DataError::io("read", path))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            DataError::file(path, "a plan of this version", format!("another: {error}"), "begin anew with --force")
+        })
+    }
+
     fn new(
         asked: &Preparation,
         journal: &Journal,
@@ -207,7 +220,7 @@ impl Plan {
         }
         for (split, places) in [(Split::Train, train), (Split::HeldOut, held_out)] {
             let copies = plan.copies.as_ref().map(|copies| copies.of(split));
-            let blocks = Blocks { split, places: places.to_vec(), spool: spools.of(split), copies };
+            let blocks = Blocks::new(split, places.to_vec(), spools.of(split), copies);
             let (shards, tokens) = blocks.cut(asked.options.shard_tokens as u64)?;
             plan.shards.extend(shards);
             plan.tokens += tokens;
@@ -216,53 +229,80 @@ impl Plan {
     }
 }
 
-impl Blocks<'_> {
-    fn copies(&self, block: usize, document: usize) -> u64 {
-        self.copies.map_or(1, |copies| copies[block][document] as u64)
+impl<'a> Blocks<'a> {
+    fn new(split: Split, places: Vec<Spooled>, spool: &'a Spool, copies: Option<&'a [Vec<u8>]>) -> Self {
+        let most = |copies: &Vec<u8>| copies.iter().max().copied().unwrap_or(0) as usize;
+        let passes = copies.map_or_else(|| vec![1; places.len()], |copies| copies.iter().map(most).collect());
+        Blocks { split, places, spool, copies, passes }
     }
 
-    /// Tokens of all copies of each document of a block.
-    fn tokens_of_documents(&self, block: usize) -> Result<Vec<u64>> {
+    /// True if the document is one that its pass takes.
+    fn takes(&self, Cursor { pass, block, document }: Cursor) -> bool {
+        self.copies.is_none_or(|copies| pass < copies[block][document] as usize)
+    }
+
+    /// Tokens of each document of a block that a pass takes, 0 of the others.
+    fn tokens_of_documents(&self, pass: usize, block: usize) -> Result<Vec<u64>> {
         let (_, heads) = self.spool.read_heads(&self.places[block])?;
         let tokens = heads.iter().enumerate();
-        Ok(tokens.map(|(document, head)| self.copies(block, document) * head[1] as u64).collect())
+        let tokens = tokens.map(|(document, head)| match self.takes(Cursor { pass, block, document }) {
+            true => head[1] as u64,
+            false => 0,
+        });
+        Ok(tokens.collect())
     }
 
-    fn tokens(&self, block: usize) -> Result<u64> {
-        match self.copies.is_some_and(|copies| copies[block].iter().any(|&copies| copies != 1)) {
-            true => Ok(self.tokens_of_documents(block)?.iter().sum()),
-            false => Ok(self.places[block].tokens),
+    /// Tokens that each pass takes of a block.
+    fn tokens_of_passes(&self, block: usize) -> Result<Vec<u64>> {
+        let passes = 0..self.passes[block];
+        match self.copies.is_none_or(|copies| copies[block].iter().all(|&copies| copies as usize == passes.end)) {
+            true => Ok(passes.map(|_| self.places[block].tokens).collect()),
+            false => passes.map(|pass| Ok(self.tokens_of_documents(pass, block)?.iter().sum())).collect(),
         }
     }
 
+    /// The blocks that have documents from one place to before another, as (pass, block).
+    fn between(&self, from: Cursor, to: Cursor) -> impl Iterator<Item = (usize, usize)> {
+        let blocks = move |pass| {
+            let first = if pass == from.pass { from.block } else { 0 };
+            let end = if pass == to.pass { to.block + (to.document > 0) as usize } else { self.places.len() };
+            (first..end).filter(move |&block| pass < self.passes[block]).map(move |block| (pass, block))
+        };
+        (from.pass..=to.pass).flat_map(blocks)
+    }
+
     /// Cuts the split into as few shards of at most `most` tokens as can be, all of one size: a shard has the documents that
-    /// begin in its share of the tokens. Gives them with the sum of tokens.
+    /// begin in its share of the tokens, so it differs from the share by less than a document. Gives them with the sum of
+    /// tokens.
     fn cut(&self, most: u64) -> Result<(Vec<PlannedShard>, u64)> {
-        let tokens =
-            (0..self.places.len()).into_par_iter().map(|block| self.tokens(block)).collect::<Result<Vec<_>>>()?;
-        let total: u64 = tokens.iter().sum();
+        let tokens = (0..self.places.len()).into_par_iter().map(|block| self.tokens_of_passes(block));
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
+        let start = Cursor { pass: 0, block: 0, document: 0 };
+        let end = Cursor { pass: self.passes.iter().max().copied().unwrap_or(0), ..start };
+        let total: u64 = tokens.iter().flatten().sum();
         let shards = total.div_ceil(most);
+        let share = |number: u64| (number as u128 * total as u128 / shards as u128) as u64;
         // The first document of each shard, and the tokens before it.
-        let mut cuts = vec![(Cursor { block: 0, document: 0 }, 0)];
+        let mut cuts = vec![(start, 0)];
         let mut before = 0;
-        for (block, &tokens) in tokens.iter().enumerate() {
-            let share = |number: u64| (number as u128 * total as u128 / shards as u128) as u64;
+        for (pass, block) in self.between(start, end) {
+            let tokens = tokens[block][pass];
             while (cuts.len() as u64) < shards && share(cuts.len() as u64) < before + tokens {
                 let wanted = share(cuts.len() as u64);
                 let mut at = before;
                 let mut document = 0;
-                for tokens in self.tokens_of_documents(block)? {
+                for tokens in self.tokens_of_documents(pass, block)? {
                     if at >= wanted {
                         break;
                     }
                     at += tokens;
                     document += 1;
                 }
-                cuts.push((Cursor { block, document }, at));
+                cuts.push((Cursor { pass, block, document }, at));
             }
             before += tokens;
         }
-        cuts.push((Cursor { block: tokens.len(), document: 0 }, total));
+        cuts.push((end, total));
         let ranges = cuts.windows(2).filter(|pair| pair[0].1 < pair[1].1).enumerate();
         let shard = |(number, pair): (usize, &[(Cursor, u64)])| PlannedShard {
             split: self.split,
@@ -273,14 +313,9 @@ impl Blocks<'_> {
         Ok((ranges.map(shard).collect(), total))
     }
 
-    /// The blocks that a shard has documents of.
-    fn blocks_of(&self, shard: &PlannedShard) -> std::ops::Range<usize> {
-        shard.from.block..shard.to.block + (shard.to.document > 0) as usize
-    }
-
     fn files_of(&self, shard: &PlannedShard) -> Vec<(Split, u32)> {
         let mut files: Vec<_> =
-            self.places[self.blocks_of(shard)].iter().map(|place| (self.split, place.file)).collect();
+            self.between(shard.from, shard.to).map(|(_, block)| (self.split, self.places[block].file)).collect();
         files.sort_unstable();
         files.dedup();
         files
@@ -296,12 +331,11 @@ impl Blocks<'_> {
         report: &(dyn Fn(u64) + Sync),
     ) -> Result<ShardEntry> {
         let mut builder = ShardBuilder::new(asked.tokenizer.vocabulary());
-        for block in self.blocks_of(shard) {
+        for (pass, block) in self.between(shard.from, shard.to) {
             let before = builder.tokens();
             self.spool.read(&self.places[block])?.for_each(|document, sentences| {
-                let at = Cursor { block, document };
-                let copies = if (shard.from..shard.to).contains(&at) { self.copies(block, document) } else { 0 };
-                for _ in 0..copies {
+                let at = Cursor { pass, block, document };
+                if (shard.from..shard.to).contains(&at) && self.takes(at) {
                     sentences.iter().for_each(|ids| builder.push_sentence(ids));
                     builder.end_document();
                 }
