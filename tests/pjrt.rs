@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lambert::pjrt::{
     Buffer, Client, CompileOptions, CreateOption, Environment, ErrorCode, ExecuteOptions, LoadedExecutable, PjrtError,
-    Platform, PlatformChoice, Plugin, Value, recommended_overrides,
+    Platform, PlatformChoice, Plugin, Topology, Value, recommended_overrides,
 };
 use lambert::shape::{DType, HostTensor, Shape};
 
@@ -21,7 +21,7 @@ fn plugin() -> Plugin {
 }
 
 fn client(devices: i64) -> Client {
-    plugin().client(&[CreateOption::new("cpu_device_count", devices)]).unwrap()
+    Client::new(&plugin(), &[CreateOption::new("cpu_device_count", devices)], None).unwrap()
 }
 
 fn on_one_device(client: &Client, hlo: &[u8]) -> LoadedExecutable {
@@ -191,7 +191,7 @@ fn a_wrong_argument_is_an_error_with_both_sides() {
     assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
     let error = add.execute(&[vec![&short]]).expect_err("an argument is missing");
     assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
-    let other = plugin().client(&[]).unwrap();
+    let other = Client::new(&plugin(), &[], None).unwrap();
     let foreign = upload(&other, &floats(&[1.0, 2.0, 3.0]), 0);
     let error = add.execute(&[vec![&foreign, &foreign]]).expect_err("another client");
     assert!(error.to_string().contains("one of another client"), "{error}");
@@ -324,7 +324,7 @@ fn a_plugin_says_what_it_is() {
 #[test]
 fn a_topology_compiles_without_devices() {
     let plugin = plugin();
-    let topology = match plugin.topology("", &[]) {
+    let topology = match Topology::new(&plugin, "", &[]) {
         Ok(topology) => topology,
         // Some CPU plugins describe none.
         Err(PjrtError::Call { function, code: ErrorCode::Unimplemented, .. }) => {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::api::slice;
-use super::client::ClientHandle;
+use super::client_handle::ClientHandle;
 use super::device::Device;
 use super::error::PjrtError;
 use super::event::Event;
@@ -122,7 +122,7 @@ impl Buffer {
         let mut args = sys::PJRT_Buffer_Device { buffer: self.handle.raw, ..Struct::new() };
         // SAFETY: the buffer is alive.
         unsafe { client.api.call(&mut args)? };
-        client.device_at(args.device).ok_or_else(|| PjrtError::Argument {
+        Device::at(client, args.device).ok_or_else(|| PjrtError::Argument {
             what: sys::PJRT_Buffer_Device::FUNCTION,
             required: "a device of the client".to_owned(),
             found: "an unknown one".to_owned(),

@@ -340,7 +340,7 @@ mod tests {
 
     fn create(node: i64, nodes: i64, store: Arc<dyn KeyValueStore>) -> String {
         let options = [CreateOption::new("node_id", node), CreateOption::new("num_nodes", nodes)];
-        message(plugin().client_among(&options, store))
+        message(Client::new(&plugin(), &options, Some(store)))
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::api::{Api, slice, text};
 use super::buffer::{Buffer, BufferHandle, HostBytes, element_type_of};
-use super::callbacks::Callbacks;
-use super::device::{Device, DeviceDescription};
+use super::client_handle::ClientHandle;
+use super::device::Device;
 use super::error::PjrtError;
 use super::event::Event;
 use super::executable::LoadedExecutable;
@@ -23,64 +22,17 @@ pub struct Client {
     pub(super) handle: Arc<ClientHandle>,
 }
 
-/// The owner of the C client.
-pub(super) struct ClientHandle {
-    pub(super) api: Arc<Api>,
-    pub(super) raw: *mut sys::PJRT_Client,
-    platform_name: String,
-    platform_version: String,
-    process_index: i32,
-    devices: Vec<DeviceEntry>,
-    /// Where the plugin finds the other processes. Fields go after [`Drop::drop`], and so after the C client.
-    _callbacks: Option<Box<Callbacks>>,
-}
-
-struct DeviceEntry {
-    raw: *mut sys::PJRT_Device,
-    description: Arc<DeviceDescription>,
-    addressable: bool,
-}
-
-// SAFETY: the C API's client may be used from any thread; the devices live as long as it and are only read.
-unsafe impl Send for ClientHandle {}
-// SAFETY: as above.
-unsafe impl Sync for ClientHandle {}
-
-impl Drop for ClientHandle {
-    fn drop(&mut self) {
-        let mut args = sys::PJRT_Client_Destroy { client: self.raw, ..Struct::new() };
-        // SAFETY: everything made from the client held this handle, so nothing of it is left.
-        let _ = unsafe { self.api.call(&mut args) };
-    }
-}
-
 impl Client {
-    pub(super) fn create(
+    /// Starts the runtime of `plugin` on this machine's devices.
+    ///
+    /// If this process is one of several, they find each other through `store`. What else a plugin must be told to know of
+    /// the others is among its options: on CUDA `node_id` and `num_nodes`.
+    pub fn new(
         plugin: &Plugin,
         options: &[CreateOption],
         store: Option<Arc<dyn KeyValueStore>>,
     ) -> Result<Self, PjrtError> {
-        let api = plugin.api.clone();
-        let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
-        let mut args =
-            sys::PJRT_Client_Create { create_options: options.as_ptr(), num_options: options.len(), ..Struct::new() };
-        let callbacks = store.map(Callbacks::new);
-        callbacks.iter().for_each(|callbacks| callbacks.enter(&mut args));
-        // SAFETY: the options are alive during the call; the callbacks are for as long as the client, whose handle holds
-        // them. Without callbacks the client is of one process.
-        unsafe { api.call(&mut args)? };
-        let mut handle = ClientHandle {
-            api,
-            _callbacks: callbacks,
-            raw: args.client,
-            platform_name: String::new(),
-            platform_version: String::new(),
-            process_index: 0,
-            devices: Vec::new(),
-        };
-        // If one of these fails, the handle's drop destroys the client.
-        handle.read_facts()?;
-        Ok(Client { handle: Arc::new(handle) })
+        Ok(Client { handle: Arc::new(ClientHandle::create(&plugin.api, options, store)?) })
     }
 
     /// The kind of platform as the plugin names it: `cpu`, `cuda`, `tpu`.
@@ -104,12 +56,17 @@ impl Client {
 
     /// All devices of the run, also those of other processes.
     pub fn devices(&self) -> Vec<Device> {
-        self.handle.devices.iter().map(|entry| self.handle.device(entry)).collect()
+        self.handle.devices.iter().map(|entry| Device::of(&self.handle, entry)).collect()
     }
 
     /// The devices that this process uses, in the plugin's order.
     pub fn addressable_devices(&self) -> Vec<Device> {
-        self.handle.devices.iter().filter(|entry| entry.addressable).map(|entry| self.handle.device(entry)).collect()
+        self.handle
+            .devices
+            .iter()
+            .filter(|entry| entry.addressable)
+            .map(|entry| Device::of(&self.handle, entry))
+            .collect()
     }
 
     /// Compiles a serialized HloModuleProto.
@@ -227,48 +184,6 @@ impl Client {
             let buffer = BufferHandle::from_raw(&self.handle, args.buffer);
             Ok((Buffer::of_shape(buffer, shape.clone()), done))
         }
-    }
-}
-
-impl ClientHandle {
-    fn read_facts(&mut self) -> Result<(), PjrtError> {
-        let (api, client) = (&self.api, self.raw);
-        let mut name = sys::PJRT_Client_PlatformName { client, ..Struct::new() };
-        let mut version = sys::PJRT_Client_PlatformVersion { client, ..Struct::new() };
-        let mut process = sys::PJRT_Client_ProcessIndex { client, ..Struct::new() };
-        let mut all = sys::PJRT_Client_Devices { client, ..Struct::new() };
-        let mut addressable = sys::PJRT_Client_AddressableDevices { client, ..Struct::new() };
-        // SAFETY: the client is alive, and owns what the calls point to.
-        unsafe {
-            api.call(&mut name)?;
-            api.call(&mut version)?;
-            api.call(&mut process)?;
-            api.call(&mut all)?;
-            api.call(&mut addressable)?;
-            let here = slice(addressable.addressable_devices, addressable.num_addressable_devices);
-            self.devices = slice(all.devices, all.num_devices)
-                .iter()
-                .map(|&raw| {
-                    let mut args = sys::PJRT_Device_GetDescription { device: raw, ..Struct::new() };
-                    api.call(&mut args)?;
-                    let description = Arc::new(DeviceDescription::read(api, args.device_description)?);
-                    Ok(DeviceEntry { raw, description, addressable: here.contains(&raw) })
-                })
-                .collect::<Result<_, PjrtError>>()?;
-            self.platform_name = text(name.platform_name, name.platform_name_size);
-            self.platform_version = text(version.platform_version, version.platform_version_size);
-        }
-        self.process_index = process.process_index;
-        Ok(())
-    }
-
-    fn device(self: &Arc<Self>, entry: &DeviceEntry) -> Device {
-        Device { client: self.clone(), raw: entry.raw, description: entry.description.clone() }
-    }
-
-    /// The device behind a pointer that the plugin returned.
-    pub(super) fn device_at(self: &Arc<Self>, raw: *mut sys::PJRT_Device) -> Option<Device> {
-        self.devices.iter().find(|entry| entry.raw == raw).map(|entry| self.device(entry))
     }
 }
 

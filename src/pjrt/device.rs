@@ -1,59 +1,12 @@
-//! A device: where buffers live and programs run. A [`DeviceDescription`] is what can be said of one that is not here.
+//! A device: where buffers live and programs run.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::api::{Api, text};
-use super::client::{Client, ClientHandle};
+use super::client_handle::{ClientHandle, DeviceEntry};
+use super::device_description::DeviceDescription;
 use super::error::PjrtError;
-use super::named_value::{Value, named_values};
 use super::sys::{self, Struct};
-
-/// What a plugin says of a device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeviceDescription {
-    /// Unique over all processes of the run.
-    pub id: i32,
-    /// The process that can address it.
-    pub process_index: i32,
-    /// The model, such as `NVIDIA H200` or `TPU v3`.
-    pub kind: String,
-    /// The plugin's own sentence about it.
-    pub text: String,
-    /// Further facts, such as `coords` on a TPU or `compute_capability` on CUDA.
-    pub attributes: BTreeMap<String, Value>,
-}
-
-impl DeviceDescription {
-    /// # Safety
-    /// `device_description` is alive.
-    pub(super) unsafe fn read(
-        api: &Api,
-        device_description: *mut sys::PJRT_DeviceDescription,
-    ) -> Result<Self, PjrtError> {
-        let mut id = sys::PJRT_DeviceDescription_Id { device_description, ..Struct::new() };
-        let mut process = sys::PJRT_DeviceDescription_ProcessIndex { device_description, ..Struct::new() };
-        let mut kind = sys::PJRT_DeviceDescription_Kind { device_description, ..Struct::new() };
-        let mut to_string = sys::PJRT_DeviceDescription_ToString { device_description, ..Struct::new() };
-        let mut attributes = sys::PJRT_DeviceDescription_Attributes { device_description, ..Struct::new() };
-        // SAFETY: the description is alive, and owns what the calls point to.
-        unsafe {
-            api.call(&mut id)?;
-            api.call(&mut process)?;
-            api.call(&mut kind)?;
-            api.call(&mut to_string)?;
-            api.call(&mut attributes)?;
-            Ok(DeviceDescription {
-                id: id.id,
-                process_index: process.process_index,
-                kind: text(kind.device_kind, kind.device_kind_size),
-                text: text(to_string.to_string, to_string.to_string_size),
-                attributes: named_values(attributes.attributes, attributes.num_attributes),
-            })
-        }
-    }
-}
 
 /// A device of a client. Clones are the same device.
 #[derive(Clone)]
@@ -61,7 +14,7 @@ pub struct Device {
     pub(super) client: Arc<ClientHandle>,
     /// Lives as long as the client.
     pub(super) raw: *mut sys::PJRT_Device,
-    pub(super) description: Arc<DeviceDescription>,
+    description: Arc<DeviceDescription>,
 }
 
 // SAFETY: the C API's functions on a device only read; the device lives as long as the client held here.
@@ -82,6 +35,16 @@ pub struct MemoryStats {
 }
 
 impl Device {
+    /// The device of an entry of `client`.
+    pub(super) fn of(client: &Arc<ClientHandle>, entry: &DeviceEntry) -> Device {
+        Device { client: client.clone(), raw: entry.raw, description: entry.description.clone() }
+    }
+
+    /// The device behind a pointer that the plugin returned, if it is one of `client`.
+    pub(super) fn at(client: &Arc<ClientHandle>, raw: *mut sys::PJRT_Device) -> Option<Device> {
+        client.devices.iter().find(|entry| entry.raw == raw).map(|entry| Device::of(client, entry))
+    }
+
     /// Unique over all processes of the run.
     pub fn id(&self) -> i32 {
         self.description.id
@@ -93,10 +56,6 @@ impl Device {
 
     pub fn description(&self) -> &DeviceDescription {
         &self.description
-    }
-
-    pub fn client(&self) -> Client {
-        Client { handle: self.client.clone() }
     }
 
     /// Its number in this machine, such as the CUDA ordinal.

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::client::ClientHandle;
+use super::client_handle::ClientHandle;
 use super::error::PjrtError;
 use super::sys::{self, Struct};
 

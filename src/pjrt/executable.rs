@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::api::{Api, bytes, slice, text};
 use super::buffer::{Buffer, BufferHandle, dtype_of};
-use super::client::ClientHandle;
+use super::client_handle::ClientHandle;
 use super::device::Device;
 use super::error::PjrtError;
 use super::event::Event;
@@ -271,7 +271,7 @@ impl LoadedExecutable {
             client.api.call(&mut devices)?;
             let devices = slice(devices.addressable_devices, devices.num_addressable_devices)
                 .iter()
-                .filter_map(|&device| client.device_at(device))
+                .filter_map(|&device| Device::at(client, device))
                 .collect();
             let num_outputs = executable.num_outputs()?;
             Ok(LoadedExecutable { executable, loaded, devices, num_outputs })

@@ -1,7 +1,7 @@
 //! The runtime: bytes of HLO in, work on devices out, through whatever PJRT plugin the machine has. This is the only room
 //! with `unsafe` code, and it knows no graphs: a program is a serialized HloModuleProto.
 //!
-//! The path of a program: a [`Plugin`] is found ([`Environment`]) and loaded; it makes a [`Client`], which has [`Device`]s; the
+//! The path of a program: a [`Plugin`] is found ([`Environment`]) and loaded; with it a [`Client`] is made, which has [`Device`]s; the
 //! client compiles the program into a [`LoadedExecutable`] and puts arrays on devices as [`Buffer`]s; executing turns
 //! buffers into buffers. Almost everything is asynchronous: a buffer is returned while it is being made, an [`Event`]
 //! says when it is, and an error of the work appears there. For hardware that is not here, a [`Topology`] compiles into
@@ -25,7 +25,9 @@ mod api;
 mod buffer;
 mod callbacks;
 mod client;
+mod client_handle;
 mod device;
+mod device_description;
 mod error;
 mod event;
 mod executable;
@@ -39,7 +41,8 @@ mod topology;
 
 pub use buffer::{Buffer, HostBytes, HostTransfer};
 pub use client::Client;
-pub use device::{Device, DeviceDescription, MemoryStats};
+pub use device::{Device, MemoryStats};
+pub use device_description::DeviceDescription;
 pub use error::{ErrorCode, PjrtError};
 pub use event::Event;
 pub use executable::{CompiledMemoryStats, Executable, ExecuteOptions, Execution, LoadedExecutable, OptimizedProgram};

@@ -9,13 +9,10 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use libloading::Library;
 
 use super::api::Api;
-use super::client::Client;
 use super::error::PjrtError;
-use super::named_value::{CreateOption, Value, named_values};
+use super::named_value::{Value, named_values};
 use super::platform::Platform;
 use super::sys::{self, Struct};
-use super::topology::Topology;
-use crate::key_value::KeyValueStore;
 
 /// A loaded and initialized PJRT plugin. Clones share it.
 #[derive(Clone)]
@@ -84,23 +81,6 @@ impl Plugin {
             self.api.call(&mut args)?;
             Ok(named_values(args.attributes, args.num_attributes))
         }
-    }
-
-    /// Starts the runtime on this machine's devices.
-    pub fn client(&self, options: &[CreateOption]) -> Result<Client, PjrtError> {
-        Client::create(self, options, None)
-    }
-
-    /// Starts the runtime of one process among several, which find each other through `store`. What else a plugin must be
-    /// told to know of the others is among its options: on CUDA `node_id` and `num_nodes`.
-    pub fn client_among(&self, options: &[CreateOption], store: Arc<dyn KeyValueStore>) -> Result<Client, PjrtError> {
-        Client::create(self, options, Some(store))
-    }
-
-    /// Describes devices that need not be here, by the plugin's own name for them, to compile for:
-    /// `v3:32x32` on libtpu, and on CUDA an empty name with the option `topology`.
-    pub fn topology(&self, name: &str, options: &[CreateOption]) -> Result<Topology, PjrtError> {
-        Topology::create(self, name, options)
     }
 }
 

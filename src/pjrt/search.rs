@@ -151,10 +151,7 @@ impl Environment {
         store: Option<Arc<dyn KeyValueStore>>,
     ) -> Result<Found<Client>, PjrtError> {
         self.first_usable(choice, |plugin, platform| {
-            let client = match &store {
-                Some(store) => plugin.client_among(&options(platform), store.clone())?,
-                None => plugin.client(&options(platform))?,
-            };
+            let client = Client::new(&plugin, &options(platform), store.clone())?;
             if client.addressable_devices().is_empty() {
                 return Err(PjrtError::NotFound("the plugin sees no device of this machine".to_owned()));
             }

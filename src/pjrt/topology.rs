@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::api::{Api, slice, text};
-use super::device::DeviceDescription;
+use super::device_description::DeviceDescription;
 use super::error::PjrtError;
 use super::executable::Executable;
 use super::named_value::CreateOption;
@@ -24,7 +24,9 @@ unsafe impl Send for Topology {}
 unsafe impl Sync for Topology {}
 
 impl Topology {
-    pub(super) fn create(plugin: &Plugin, name: &str, options: &[CreateOption]) -> Result<Self, PjrtError> {
+    /// Describes devices that need not be here, by the plugin's own name for them: `v3:32x32` on libtpu, and on CUDA an
+    /// empty name with the option `topology`.
+    pub fn new(plugin: &Plugin, name: &str, options: &[CreateOption]) -> Result<Self, PjrtError> {
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args = sys::PJRT_TopologyDescription_Create {
             topology_name: name.as_ptr().cast(),

@@ -21,8 +21,8 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
+use super::address::{Address, Provider};
 use super::error::StorageError;
-use super::location::{Address, Provider};
 
 /// Files on their way at once: one stream alone fills no fast network.
 const AT_ONCE: usize = 8;

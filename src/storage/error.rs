@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use object_store::Error as Refusal;
 
-use super::location::{Address, Provider};
+use super::address::{Address, NotAnAddress, Provider};
 
 /// Why something was not brought here, or not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    #[error("{found:?} is no place: {what}; name a path, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")]
-    Address { found: String, what: String },
+    #[error(transparent)]
+    Address(#[from] NotAnAddress),
 
     #[error("{place} is on this machine and needs no copy in {cache}; leave the cache out, or name a bucket", place = place.display(), cache = cache.display())]
     Cache { cache: PathBuf, place: PathBuf },

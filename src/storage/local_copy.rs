@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::address::Address;
 use super::error::StorageError;
-use super::location::Address;
 
 /// The right to change a copy, as long as it lives. Processes of one machine that want the same copy wait for each other,
 /// so that one of them fetches and the others find it.

@@ -11,12 +11,14 @@
 //!
 //! Requests are asynchronous inside this room and nowhere else.
 
+mod address;
 mod bucket;
 mod error;
 mod local_copy;
 mod location;
 
+pub use address::{Address, NotAnAddress, Provider};
 pub use bucket::{Bucket, Object, Wanted};
 pub use error::StorageError;
 pub use local_copy::LocalCopy;
-pub use location::{Address, Location, Provider};
+pub use location::Location;

@@ -205,7 +205,7 @@ impl Compiler {
         let Some(chip) = target.chip else {
             let devices = Devices::open(choice, Some(target.devices()))?;
             let platform_version = devices.client.platform_version().to_owned();
-            let plugin = devices.client.plugin().clone();
+            let plugin = devices.client.plugin();
             return Ok(Compiler { target: target.clone(), plugin, platform_version, means: Means::Here(devices) });
         };
         let plugin = Environment::of_process().find(choice)?.item;
@@ -222,7 +222,7 @@ impl Compiler {
             _ if chip.name == "v4" => (format!("v4:{shape}"), vec![CreateOption::new("chip_config_name", "megacore")]),
             _ => (format!("{}:{shape}", chip.name), Vec::new()),
         };
-        let topology = plugin.topology(&name, &options).map_err(|error| match &error {
+        let topology = Topology::new(&plugin, &name, &options).map_err(|error| match &error {
             PjrtError::Call { code: ErrorCode::Unimplemented, .. } | PjrtError::Absent { .. } => anyhow::Error::from(
                 error,
             )
