@@ -4,8 +4,10 @@ mod common;
 
 use std::process::Stdio;
 
+use clap::CommandFactory;
 use common::{Workshop, text};
 use lambert::bert::{Preset, param_specs};
+use lambert::cli::Cli;
 
 #[track_caller]
 fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
@@ -98,10 +100,25 @@ fn bench_takes_what_devices_share_as_a_run_file_does() {
 
 #[test]
 fn every_verb_teaches() {
-    let workshop = Workshop::new();
-    for verb in ["pretrain", "evaluate", "bench"] {
-        let output = workshop.succeed(&[verb, "--help"]);
-        assert!(text(&output).contains(&format!("Examples:\n  lambert {verb}")), "{}", text(&output));
+    fn leaves(command: &clap::Command, road: &str, found: &mut Vec<(String, String)>) {
+        let road = format!("{road} {}", command.get_name()).trim().to_owned();
+        for verb in command.get_subcommands() {
+            leaves(verb, &road, found);
+        }
+        if !command.has_subcommands() {
+            found.push((road, command.get_after_help().map(ToString::to_string).unwrap_or_default()));
+        }
+    }
+    let mut verbs = Vec::new();
+    leaves(&Cli::command(), "", &mut verbs);
+    assert!(verbs.len() > 12, "{verbs:?}");
+    for (verb, after) in verbs {
+        let examples = after.split_once("Examples:\n").map(|(_, examples)| examples.split("\n\n").next().unwrap());
+        let example = format!("  {verb}");
+        assert!(examples.is_some_and(|text| text.lines().any(|line| line.starts_with(&example))), "{verb}: {after}");
+        // Longer ones are wrapped, which tears lists and commands.
+        let long = after.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{verb}");
     }
 }
 

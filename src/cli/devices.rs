@@ -15,6 +15,10 @@ use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, 
 
 /// List the platforms and devices of this machine.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert devices
+  lambert devices --platform cpu --devices 8 --json")]
 pub struct Devices {
     #[command(flatten)]
     devices: DeviceArgs,

@@ -15,6 +15,10 @@ use crate::train::weights::describe;
 
 /// Write a checkpoint as a directory that transformers loads: config.json, model.safetensors, tokenizer.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert export checkpoints/quickstart --out my-bert
+  lambert export gs://my-bucket/large/step-00007037 --out my-bert --architecture BertForMaskedLM")]
 pub struct Export {
     /// A step-… directory, or a run directory (then its newest checkpoint is taken).
     checkpoint: Location,

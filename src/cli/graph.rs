@@ -17,6 +17,10 @@ use crate::train::TrainStep;
 
 /// Write the training step of every phase as HLO: .hlo.pb for compilers and tools, text for people.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert graph scripts/runs/bert-base.toml
+  lambert graph scripts/runs/bert-large-64k-paper.toml --devices 1024 --out /tmp/paper")]
 pub struct Graph {
     /// The run file.
     #[arg(value_name = "RUN.toml")]

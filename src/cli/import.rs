@@ -13,6 +13,10 @@ use crate::train::weights::{describe, pad};
 
 /// Start a run from a Hugging Face directory (config.json and model.safetensors).
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert import bert-base-uncased/ --out checkpoints/further
+  lambert pretrain RUN.toml --set checkpoint.directory=checkpoints/further --resume")]
 pub struct Import {
     /// The directory, as save_pretrained wrote it: BertForPreTraining, BertForMaskedLM or BertModel, old names included.
     directory: PathBuf,

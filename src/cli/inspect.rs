@@ -26,6 +26,11 @@ const MEASURED: u64 = 20_000;
 
 /// Show examples with their masks, and length statistics.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert inspect data/quickstart
+  lambert inspect data/quickstart --seq 512 --pack 8
+  lambert inspect data/quickstart --seq 512 --report data.html")]
 pub struct Inspect {
     /// Prepared data: a directory that `lambert prepare` made, or its address in a bucket.
     directory: Location,

@@ -36,45 +36,55 @@ use clap::{Parser, Subcommand};
 /// Pretrain BERT with LAMB at very large batch, on TPU, GPU or CPU, through one fused XLA step.
 #[derive(Debug, Parser)]
 #[command(name = "lambert", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+From text to a model (`scripts/quickstart` does all of it):
+  lambert plugin install cpu
+  lambert tokenizer train text/ --out data/my/tokenizer
+  lambert prepare text/ --tokenizer data/my/tokenizer --out data/my/prepared
+  lambert pretrain scripts/runs/bert-base.toml --set data.path=data/my/prepared
+  lambert export checkpoints/bert-base --out my-bert
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted with everything saved.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// In the order of the road; then what helps to plan and to check it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Bench(bench::Bench),
     Devices(devices::Devices),
-    Evaluate(evaluate::Evaluate),
-    Export(export::Export),
-    Graph(graph::Graph),
-    Import(import::Import),
-    Pretrain(pretrain::Pretrain),
-    Inspect(inspect::Inspect),
-    Plan(plan::Plan),
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    Prepare(prepare::Prepare),
     #[command(subcommand)]
     Tokenizer(tokenizer::Tokenizer),
+    Prepare(prepare::Prepare),
+    Inspect(inspect::Inspect),
+    Pretrain(pretrain::Pretrain),
+    Evaluate(evaluate::Evaluate),
+    Export(export::Export),
+    Import(import::Import),
+    Plan(plan::Plan),
+    Bench(bench::Bench),
     Verify(verify::Verify),
+    Graph(graph::Graph),
 }
 
 /// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Plugin(command) => plugin::run(command),
+        Command::Tokenizer(verb) => tokenizer::run(verb),
+        Command::Prepare(args) => prepare::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Pretrain(args) => pretrain::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Export(args) => export::run(args),
-        Command::Graph(args) => graph::run(args),
         Command::Import(args) => import::run(args),
-        Command::Pretrain(args) => pretrain::run(args),
-        Command::Inspect(args) => inspect::run(args),
         Command::Plan(args) => plan::run(args),
-        Command::Plugin(command) => plugin::run(command),
-        Command::Prepare(args) => prepare::run(args),
-        Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Graph(args) => graph::run(args),
     }
 }

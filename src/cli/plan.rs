@@ -34,13 +34,16 @@ use crate::train::run::Run;
 Examples:
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v3:32x32
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch
-  lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v6e:16x16 --target-time 60m --json
-  lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
-  lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v5e:16x16 --micro-batch 4 --rows-per-sequence 0.52
-  lambert plan run.toml --topology tpu:v5e:4x4 --save compiled/ && lambert pretrain run.toml --compiled compiled/
+  lambert plan RUN.toml --topology tpu:v6e:16x16 --target-time 60m --json
+  lambert plan RUN.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
+  lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch 4 --rows-per-sequence 0.52
+  lambert plan RUN.toml --topology tpu:v5e:4x4 --save compiled/
+  lambert pretrain RUN.toml --compiled compiled/
 
-Topologies: tpu:CHIP:SLICE (v3, v4, v5e, v5p, v6e; the chips along each dimension), cuda:CHIP:1xHOSTSxGPUS (a100, h100,
-h200), cpu:DEVICES.")]
+Topologies:
+  tpu:CHIP:SLICE          v3, v4, v5e, v5p, v6e; the chips along each dimension, as 16x16
+  cuda:CHIP:1xHOSTSxGPUS  a100, h100, h200; as 1x8x8
+  cpu:DEVICES             as 8")]
 pub struct Plan {
     /// The run file
     #[arg(value_name = "RUN.toml")]

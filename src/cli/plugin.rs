@@ -17,11 +17,16 @@ use crate::pjrt::{Environment, Platform, Plugin};
 pub enum PluginCommand {
     Install(Install),
     /// List the plugins found here and those that can be installed.
+    #[command(after_help = "Examples:\n  lambert plugin list")]
     List,
 }
 
 /// Put a plugin into the user's cache directory, where every verb finds it. Needs Python 3 with pip, once.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert plugin install cpu
+  lambert plugin install tpu")]
 pub struct Install {
     /// cpu, cuda (about 2.5 GB with NVIDIA's libraries) or tpu.
     #[arg(value_parser = platform)]

@@ -26,17 +26,21 @@ const INPUTS_CHANGED: u8 = 3;
 
 const EXAMPLES: &str = "
 
-Filters (--filter NAME=VALUE): language=en (ISO 639), min_words, max_words, min_mean_word_length, max_mean_word_length,
-max_symbol_share, min_alphabetic_share, min_stop_words, max_bullet_line_share, max_ellipsis_line_share,
-max_repeated_line_share, max_repeated_text_share; `gopher` is all of these but the language with the limits of Gopher.
+Filters (--filter NAME=VALUE):
+  language=en (ISO 639), min_words, max_words, min_mean_word_length, max_mean_word_length,
+  max_symbol_share, min_alphabetic_share, min_stop_words, max_bullet_line_share,
+  max_ellipsis_line_share, max_repeated_line_share, max_repeated_text_share;
+  gopher is all of these but the language, with the limits of Gopher
 
 Examples:
   lambert prepare books/ wiki.jsonl.gz --tokenizer data/my/tokenizer --out data/my/prepared
-  lambert prepare web/ --tokenizer data/my/tokenizer --out data/web --filter language=en --filter gopher --remove-duplicates near
-  lambert prepare --source wiki=wiki/ --source books:2.5=books/ --tokenizer data/my/tokenizer --out data/mixed
+  lambert prepare web/ --tokenizer data/my/tokenizer --out data/web \\
+      --filter language=en --filter gopher --remove-duplicates near
+  lambert prepare --source wiki=wiki/ --source books:2.5=books/ \\
+      --tokenizer data/my/tokenizer --out data/mixed
   lambert prepare --check data/my/prepared
 
-Exit codes of --check: 0 all is as it was; 1 the data is damaged; 3 the data is whole, but an input changed since.";
+Exit codes of --check: 0 all is as it was; 1 the data is damaged; 3 an input changed since.";
 
 /// Turn text into shards of token ids that training reads.
 ///

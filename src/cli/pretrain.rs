@@ -40,14 +40,15 @@ use crate::train::watch::{Rhythm, Watch};
 Examples:
   lambert pretrain scripts/runs/quickstart.toml
   lambert pretrain scripts/runs/quickstart.toml --resume
-  lambert pretrain scripts/runs/bert-base.toml --platform cuda --set phase.1.micro_batch=256 --set checkpoint.keep=5
+  lambert pretrain scripts/runs/bert-base.toml --platform cuda --set phase.1.micro_batch=256
   srun lambert pretrain scripts/runs/bert-large-64k-paper.toml --platform cuda
   lambert pretrain RUN.toml --hosts 4 --host 2 --coordinator etcd://10.0.0.2:2379/my-run
 
-On several hosts every process gets the same run file, data and program, which is checked, and a run directory that all of
-them see; host 0 writes into it. Ctrl-C on any one stops them all.
+On several hosts every process gets the same run file, data and program, which is checked,
+and a run directory that all of them see; host 0 writes into it. Ctrl-C on any one stops them all.
 
-A run directory gets step-… (checkpoints), metrics.jsonl (one JSON object a step) and TensorBoard files.")]
+A run directory gets step-… (checkpoints), metrics.jsonl (one JSON object a step) and the files
+of TensorBoard.")]
 pub struct Pretrain {
     /// The run file; scripts/runs/ has examples that explain themselves
     #[arg(value_name = "RUN.toml")]

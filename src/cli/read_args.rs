@@ -12,7 +12,8 @@ Forms of input, by name:
   .parquet                   a row is a document; its text is in the column --text-field
   wiki_00, wiki_01 …         what WikiExtractor writes, <doc …> or --json
   .xml, .xml-p1p2 …          a Wikimedia dump (pages-articles): the articles, as plain text
-All but Parquet also compressed: .gz, .zst, .bz2, .xz. A directory gives its files of these names, at any depth.";
+All but Parquet also compressed: .gz, .zst, .bz2, .xz.
+A directory gives its files of these names, at any depth.";
 
 #[derive(Debug, Args)]
 pub struct ReadArgs {

@@ -15,6 +15,12 @@ use super::whole_file::write_whole;
 use crate::data::{self, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer};
 use crate::output::{note, print};
 
+const TRAIN_EXAMPLES: &str = "
+
+Examples:
+  lambert tokenizer train books/ wiki.jsonl.gz --out data/my/tokenizer
+  lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer";
+
 /// Make tokenizers, and see what they make of text.
 #[derive(Debug, Subcommand)]
 pub enum Tokenizer {
@@ -24,6 +30,10 @@ pub enum Tokenizer {
 
 /// Write the token ids of every line of a text: one JSON object a line, {"text": …, "ids": […]}, no special tokens.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert tokenizer encode data/quickstart/tokenizer text.txt
+  lambert tokenizer encode vocab.txt text.txt --cased --out ids.jsonl")]
 pub struct Encode {
     /// A directory with tokenizer.json or vocab.txt, or such a file.
     tokenizer: PathBuf,
@@ -39,7 +49,7 @@ pub struct Encode {
 
 /// Train a WordPiece vocabulary; write tokenizer.json, vocab.txt and tokenizer_config.json.
 #[derive(Debug, Args)]
-#[command(after_help = FORMS)]
+#[command(after_help = [FORMS, TRAIN_EXAMPLES].concat())]
 pub struct Train {
     /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
     #[arg(required = true, value_name = "INPUT")]
