@@ -7,8 +7,14 @@ use std::path::Path;
 
 use super::super::error::{DataError, Result};
 use super::bzip2_blocks::Bzip2Blocks;
+use super::kinds::{HEAD, Kind, kind_of_head};
 
 const BUFFER: usize = 1 << 18;
+/// The longest window of zstandard, and dictionary of xz, as a power of two: a file says how much memory it takes to unpack
+/// it, and several are unpacked at once. It is the limit of `zstd -d`, and twice what `xz -9` asks for.
+const LONGEST_WINDOW_LOG: u32 = 27;
+/// What a reader of xz has besides its dictionary, in KiB, and to spare.
+const XZ_OVERHEAD: u32 = 1 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
@@ -31,6 +37,7 @@ impl Compression {
         }
     }
 
+    /// As [`Kind::name`] has it.
     const fn name(self) -> &'static str {
         match self {
             Compression::None => "plain",
@@ -40,7 +47,22 @@ impl Compression {
             Compression::Xz => "xz",
         }
     }
+
+    /// An error if a file that begins with `head` is not compressed as its name says.
+    fn check(self, path: &Path, head: &[u8]) -> Result<()> {
+        let wrong =
+            |found: &str, next: &str| Err(DataError::file(path, format!("a whole {} file", self.name()), found, next));
+        match kind_of_head(head) {
+            _ if self == Compression::None => Ok(()),
+            Some(kind) if kind.name == self.name() => Ok(()),
+            Some(Kind { name, next, .. }) => wrong(name, next),
+            None if head.is_empty() => wrong("0 bytes", FETCH_AGAIN),
+            None => wrong("one that does not begin so", "if it is not compressed, give it a name that does not say so"),
+        }
+    }
 }
+
+const FETCH_AGAIN: &str = "fetch it again and compare its checksum with the publisher's";
 
 /// An open input: its bytes, decompressed and without a byte order mark.
 pub(super) struct Decompressed<'a> {
@@ -53,7 +75,8 @@ impl<'a> Decompressed<'a> {
     /// Opens a range of the bytes of a file. `progress` hears of the bytes read from disk.
     ///
     /// # Errors
-    /// If it cannot be read; if its byte order mark is that of UTF-16, of which nothing would be left but single characters.
+    /// If it cannot be read, or is not compressed as it must be; if it is no text but of another [`Kind`]; if its byte order
+    /// mark is that of UTF-16, of which nothing would be left but single characters.
     pub fn open(
         path: &'a Path,
         compression: Compression,
@@ -63,24 +86,42 @@ impl<'a> Decompressed<'a> {
         let mut file = File::open(path).map_err(DataError::io("open", path))?;
         file.seek(SeekFrom::Start(range.start)).map_err(DataError::io("read", path))?;
         let file = Reporting { file: file.take(range.end - range.start), progress };
-        let file = BufReader::with_capacity(BUFFER, file);
+        let mut file = BufReader::with_capacity(BUFFER, file);
+        compression.check(path, file.fill_buf().map_err(DataError::io("read", path))?)?;
         let decoder: Box<dyn Read + Send + 'a> = match compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file).map_err(DataError::io("decompress", path))?),
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(file).map_err(DataError::io("decompress", path))?;
+                decoder.window_log_max(LONGEST_WINDOW_LOG).map_err(DataError::io("decompress", path))?;
+                Box::new(decoder)
+            }
             Compression::Bzip2 => Box::new(Bzip2Blocks::new(file)),
-            Compression::Xz => Box::new(lzma_rust2::XzReader::new(file, true)),
+            Compression::Xz => {
+                let limit = (1 << (LONGEST_WINDOW_LOG - 10)) + XZ_OVERHEAD;
+                Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, limit))
+            }
         };
         let reader = BufReader::with_capacity(BUFFER, Counted { inner: decoder, bytes: 0 });
         let mut source = Decompressed { path, reader, compression };
         if range.start == 0 {
-            source.pass_byte_order_mark()?;
+            source.begin_text()?;
         }
         Ok(source)
     }
 
-    fn pass_byte_order_mark(&mut self) -> Result<()> {
-        match self.start()?.as_slice() {
+    /// Passes the byte order mark of UTF-8; an error if what begins here is no text in UTF-8.
+    fn begin_text(&mut self) -> Result<()> {
+        let start = self.start()?;
+        if let Some(Kind { name, next, .. }) = kind_of_head(&start) {
+            return Err(match self.compression {
+                Compression::None => DataError::file(self.path, "text", *name, *next),
+                outer => {
+                    DataError::file(self.path, format!("text in the {} file", outer.name()), *name, "unpack it first")
+                }
+            });
+        }
+        match start.as_slice() {
             [0xef, 0xbb, 0xbf, ..] => self.reader.consume(3),
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
                 let next = "convert it first, for example with `iconv -f UTF-16 -t UTF-8`";
@@ -94,7 +135,7 @@ impl<'a> Decompressed<'a> {
     /// The first bytes, not taken.
     pub fn start(&mut self) -> Result<Vec<u8>> {
         match self.reader.fill_buf() {
-            Ok(start) => Ok(start[..start.len().min(64)].to_vec()),
+            Ok(start) => Ok(start[..start.len().min(HEAD)].to_vec()),
             Err(error) => Err(self.broken(error)),
         }
     }
@@ -106,12 +147,28 @@ impl<'a> Decompressed<'a> {
             return DataError::io("read", self.path)(error);
         }
         let bytes = self.reader.get_ref().bytes;
+        if let Some(unpack) = asks_for_memory(&error) {
+            let required =
+                format!("{} that is unpacked in {} MiB", self.compression.name(), 1 << (LONGEST_WINDOW_LOG - 20));
+            let found = format!("a part, after {bytes} bytes of text, that asks for more");
+            return DataError::file(self.path, required, found, format!("unpack it first, by `{unpack}`"));
+        }
         let found = match error.kind() {
             ErrorKind::UnexpectedEof => format!("its end after {bytes} bytes of text"),
             _ => format!("a fault after {bytes} bytes of text: {error}"),
         };
         let required = format!("a whole {} file", self.compression.name());
-        DataError::file(self.path, required, found, "fetch it again and compare its checksum with the publisher's")
+        DataError::file(self.path, required, found, FETCH_AGAIN)
+    }
+}
+
+/// The command that unpacks a file whatever memory that takes, if this is the error of one that asks for too much.
+fn asks_for_memory(error: &io::Error) -> Option<&'static str> {
+    // The words are those of libzstd, which has no other way to tell through a stream.
+    match error.kind() {
+        ErrorKind::OutOfMemory => Some("xz -dk"),
+        _ if error.to_string().contains("too much memory") => Some("zstd -d --long=31"),
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ mod compression;
 mod entities;
 mod input;
 mod jsonl;
+mod kinds;
 mod lines;
 mod parquet;
 mod parts;

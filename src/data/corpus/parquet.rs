@@ -2,6 +2,7 @@
 //! is read, a page at a time.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use parquet::basic::Type;
@@ -14,6 +15,7 @@ use parquet::schema::types::SchemaDescriptor;
 use super::super::error::{DataError, Result};
 use super::Tolerance;
 use super::batches::Batches;
+use super::kinds::{HEAD, Kind, kind_of_head};
 
 /// Rows that are read at a time; they share the memory of their page.
 const ROWS: usize = 256;
@@ -21,6 +23,14 @@ const ROWS: usize = 256;
 /// Reads to the end. `progress` hears of the share of the file's `bytes` that its rows so far are.
 pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), batches: &mut Batches) -> Result<()> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut head = Vec::new();
+    (&file).take(HEAD as u64).read_to_end(&mut head).map_err(DataError::io("read", path))?;
+    match kind_of_head(&head) {
+        Some(Kind { name, next, .. }) if *name != "Parquet" => {
+            return Err(DataError::file(path, "Parquet, by its name", *name, *next));
+        }
+        _ => {}
+    }
     let reader = SerializedFileReader::new(file).map_err(|error| broken(path, 0, error))?;
     let metadata = reader.metadata().file_metadata();
     let index = column_of(metadata.schema_descr(), path, &batches.options().text_field)?;

@@ -64,8 +64,89 @@ fn files_that_are_cut_or_damaged_are_named_with_what_was_good() {
         damaged[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x5a);
         let damaged = message(&[(&name, &damaged)]);
         assert!(damaged.contains(&name) && damaged.contains("fault after "), "{damaged}");
+    }
+}
 
-        let other = message(&[(&name, b"this was never compressed at all")]);
-        assert!(other.contains(&name) && other.contains("requires a whole "), "{other}");
+#[test]
+fn files_that_are_not_compressed_as_their_names_say_are_told_what_they_are() {
+    let kinds = ["gzip", "zstd", "bzip2", "xz"];
+    for ((extension, _), kind) in COMPRESSIONS.into_iter().zip(kinds) {
+        let name = format!("a.txt.{extension}");
+        let refused = |bytes: &[u8], found: &str| {
+            let message = message(&[(&name, bytes)]);
+            assert!(message.contains(&format!("{name}: requires a whole {kind} file, got {found}; ")), "{message}");
+            message
+        };
+        refused(b"", "0 bytes");
+        refused(b"this was never compressed at all", "one that does not begin so");
+        for ((other, compress), found) in COMPRESSIONS.into_iter().zip(kinds).filter(|(_, found)| *found != kind) {
+            let message = refused(&compress(b"Some words."), found);
+            assert!(message.contains(&format!("let its name end in .{other}, or unpack it")), "{message}");
+        }
+        refused(b"%PDF-1.7 \n", "PDF");
+    }
+}
+
+#[test]
+fn files_that_are_no_text_are_refused_whatever_they_are_called() {
+    let tar = [&b"name"[..], &[0; 253], b"ustar\x0000", &[0; 248]].concat();
+    let files: [(&str, &[u8]); 15] = [
+        ("gzip", &gzip_of(b"Some words.")),
+        ("zstd", &zstd_of(b"Some words.")),
+        ("zstd", b"\x5e\x2a\x4d\x18\x02\0\0\0\0\0"),
+        ("bzip2", &bzip2_of(b"Some words.")),
+        ("bzip2", &bzip2_of(b"")),
+        ("xz", &xz_of(b"Some words.")),
+        ("lz4", b"\x04\x22\x4d\x18\x64\x40\xa7"),
+        ("a zip archive", b"PK\x03\x04\x14\0"),
+        ("a 7z archive", b"7z\xbc\xaf\x27\x1c\0\x04"),
+        ("a tar archive", &tar),
+        ("Parquet", b"PAR1\x15\x04\x15"),
+        ("Arrow", b"\xff\xff\xff\xff\x10\0\0\0"),
+        ("safetensors", b"\x40\0\0\0\0\0\0\0{\"__metadata__\":{}}"),
+        ("PDF", b"%PDF-1.7\n"),
+        ("an ELF binary", b"\x7fELF\x02\x01\x01\0"),
+    ];
+    for (kind, bytes) in files {
+        for name in ["a.txt", "a.jsonl", "a.xml", "wiki_00"] {
+            let message = message(&[(name, bytes)]);
+            assert!(message.contains(&format!("{name}: requires text, got {kind}; ")), "{message}");
+        }
+        for (extension, compress) in COMPRESSIONS {
+            let message = message(&[(&format!("a.txt.{extension}"), &compress(bytes))]);
+            assert!(message.contains(&format!(" file, got {kind}; unpack it first")), "{message}");
+        }
+    }
+    // These are text, though they begin nearly so.
+    for text in ["BZh9 is a level", "PAR1 of five", "PAREnts", "PK\x04", "%PDF", "7zip", "ustar"] {
+        assert_eq!(read(&[("a.txt", text.as_bytes())]).unwrap().0, [text, "¶"]);
+    }
+}
+
+#[test]
+fn files_that_take_much_memory_to_unpack_are_refused() {
+    // A frame of an empty block, behind its magic number, flags and window; the size of that is 2^(10 + exponent).
+    let zstd = |exponent: u8| [b"\x28\xb5\x2f\xfd\0", &[exponent << 3][..], b"\x01\0\0"].concat();
+    // The header of the first block is 12 bytes: in the fifth the size of the dictionary, 2^(12 + code / 2), and at the end
+    // its checksum.
+    let xz = |code: u8| {
+        let mut file = xz_of(b"Some words.");
+        let header = 12..24;
+        file[header.start + 4] = code;
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&file[header.start..header.end - 4]);
+        file[header.end - 4..header.end].copy_from_slice(&checksum.sum().to_le_bytes());
+        file
+    };
+    assert_eq!(read(&[("a.txt.zst", &zstd(17))]).unwrap().0, [""; 0]);
+    assert_eq!(read(&[("a.txt.xz", &xz(30))]).unwrap().0, ["Some words.", "¶"]);
+    for (name, file, unpack) in [("a.txt.zst", zstd(18), "zstd -d --long=31"), ("a.txt.xz", xz(32), "xz -dk")] {
+        let good = if name.ends_with("zst") { zstd_of(b"Good.\n") } else { xz_of(b"Good.\n") };
+        for (before, bytes) in [(&[][..], 0), (&good, 6)] {
+            let message = message(&[(name, &[before, &file].concat())]);
+            let found =
+                format!("that is unpacked in 128 MiB, got a part, after {bytes} bytes of text, that asks for more");
+            assert!(message.contains(name) && message.contains(&found) && message.contains(unpack), "{message}");
+        }
     }
 }

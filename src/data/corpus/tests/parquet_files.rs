@@ -98,4 +98,8 @@ fn files_that_are_cut_or_damaged_are_named() {
     let damaged = message(&[("a.parquet", &damaged)]);
     assert!(damaged.contains("a.parquet: requires a whole Parquet file, got a fault after"), "{damaged}");
     assert!(message(&[("a.parquet", b"")]).contains("a.parquet"));
+    for (kind, bytes) in [("gzip", &b"\x1f\x8b\x08\0"[..]), ("encrypted Parquet", b"PARE\x10\x02\0\0\x15")] {
+        let message = message(&[("a.parquet", bytes)]);
+        assert!(message.contains(&format!("a.parquet: requires Parquet, by its name, got {kind}; ")), "{message}");
+    }
 }
