@@ -23,7 +23,7 @@ fn setting(name: &str) -> PathBuf {
 
 /// Prepares `text` into a new directory.
 fn prepared(text: &Path, tokenizer: &Tokenizer, out: &Path) -> Manifest {
-    let inputs = find_inputs(&[text.to_owned()]).expect("the text is there");
+    let inputs = find_inputs(&[text.to_owned()]).expect("the text is there").inputs;
     let options = PrepareOptions::default();
     let preparation = Preparation { inputs: &inputs, tokenizer, options: &options, out, force: false };
     match prepare(&preparation, &|_, _| ()).expect("the text is long enough") {
@@ -45,7 +45,7 @@ fn main() {
         }));
         true
     };
-    let inputs = find_inputs(std::slice::from_ref(&text)).expect("the text is there");
+    let inputs = find_inputs(std::slice::from_ref(&text)).expect("the text is there").inputs;
     read_text(&inputs, &ReadOptions::default(), &|_| (), &mut sink).expect("the text can be read");
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

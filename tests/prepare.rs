@@ -46,7 +46,7 @@ impl Place {
         fs::write(directory.path().join("text.txt"), text).unwrap();
         let training = directory.path().join("training.txt");
         fs::write(&training, corpus(50, 1)).unwrap();
-        let inputs = find_inputs(&[training]).unwrap();
+        let inputs = find_inputs(&[training]).unwrap().inputs;
         let vocabulary = train_vocabulary(&inputs, &VocabularyOptions::new(150, true), &|_| ()).unwrap();
         Place { directory, tokenizer: Tokenizer::new(vocabulary, WordRules { lowercase: true }) }
     }
@@ -56,7 +56,7 @@ impl Place {
     }
 
     fn prepare(&self, out: &str, options: &PrepareOptions, force: bool) -> lambert::data::Result<Outcome> {
-        let inputs = find_inputs(&[self.at("text.txt")])?;
+        let inputs = find_inputs(&[self.at("text.txt")])?.inputs;
         let out = self.at(out);
         prepare(&Preparation { inputs: &inputs, tokenizer: &self.tokenizer, options, out: &out, force }, &|_, _| ())
     }
@@ -105,6 +105,27 @@ fn sentences_as(sentences: Sentences) -> PrepareOptions {
 
 fn options() -> PrepareOptions {
     PrepareOptions { held_out: 0.0, ..PrepareOptions::default() }
+}
+
+#[test]
+fn data_and_tokenizers_among_the_inputs_are_no_inputs() {
+    let place = Place::new(&corpus(40, 1));
+    let inputs = || find_inputs(&[place.directory.path().to_owned()]).unwrap().inputs;
+    let names = |inputs: &[lambert::data::Input]| inputs.iter().map(|input| input.name()).collect::<Vec<_>>();
+    let first = names(&inputs());
+    assert_eq!(first.len(), 2, "{first:?}");
+    train_tokenizer(&inputs(), &VocabularyOptions::new(150, true), &place.at("words"), false, &|_| ()).unwrap();
+    let out = place.at("prepared");
+    let prepare_all = |inputs: &[lambert::data::Input]| {
+        let options = &options();
+        prepare(&Preparation { inputs, tokenizer: &place.tokenizer, options, out: &out, force: false }, &|_, _| ())
+    };
+    assert!(matches!(prepare_all(&inputs()).unwrap(), Outcome::Prepared(_)));
+    // What an interrupted preparation leaves.
+    fs::create_dir(place.at(".prepared.partial")).unwrap();
+    fs::write(place.at(".prepared.partial/journal.jsonl"), "{}\n").unwrap();
+    assert_eq!(names(&inputs()), first);
+    assert!(matches!(prepare_all(&inputs()).unwrap(), Outcome::UpToDate(_)));
 }
 
 #[test]
@@ -226,7 +247,7 @@ fn a_vocabulary_depends_on_the_text_alone() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("text.txt");
     fs::write(&file, corpus(300, 8)).unwrap();
-    let inputs = find_inputs(&[file]).unwrap();
+    let inputs = find_inputs(&[file]).unwrap().inputs;
     let options = VocabularyOptions::new(180, false);
     let first = train_vocabulary(&inputs, &options, &|_| ()).unwrap();
     for threads in [1, 2, 5] {
@@ -248,7 +269,7 @@ fn a_vocabulary_depends_on_the_text_alone() {
 fn a_tokenizer_is_trained_once_and_never_silently_replaced() {
     let place = Place::new(&corpus(100, 9));
     let train = |size, force| {
-        let inputs = find_inputs(&[place.at("text.txt")]).unwrap();
+        let inputs = find_inputs(&[place.at("text.txt")]).unwrap().inputs;
         train_tokenizer(&inputs, &VocabularyOptions::new(size, true), &place.at("tokenizer"), force, &|_| ())
     };
     assert!(matches!(train(120, false).unwrap(), Trained::New(_)));
@@ -333,7 +354,7 @@ fn mixed(place: &Place, out: &str, options: &PrepareOptions, [few, long]: [f64; 
         source: Source { name: name.to_owned(), weight },
         path: place.at(&format!("{name}.txt")),
     };
-    let inputs = find_sources(&[place.at("text.txt")], &[source("few", few), source("long", long)]).unwrap();
+    let inputs = find_sources(&[place.at("text.txt")], &[source("few", few), source("long", long)]).unwrap().inputs;
     let out = place.at(out);
     let preparation = Preparation { inputs: &inputs, tokenizer: &place.tokenizer, options, out: &out, force: false };
     let Outcome::Prepared(manifest) = prepare(&preparation, &|_, _| ()).unwrap() else { panic!("not new") };

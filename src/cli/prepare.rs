@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::buckets::{claim_copy, send_data};
 use super::byte_progress::ByteProgress;
-use super::read_args::{FORMS, ReadArgs};
+use super::read_args::{FORMS, ReadArgs, note_passed_over};
 use crate::data::{
-    Checked, Counts, Deduplication, Filter, Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions,
+    Checked, Counts, Deduplication, Filter, Found, Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions,
     Sentences, Source, SourcePath, SourceState, Stage, Tokenizer, check, find_sources, prepare,
 };
 use crate::output::{note, print};
@@ -129,7 +129,8 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         anyhow::bail!("--tokenizer and --out are required, unless --check is given");
     };
     claim_copy(out)?;
-    let inputs = find_sources(&args.inputs, &args.sources)?;
+    let Found { inputs, passed_over } = find_sources(&args.inputs, &args.sources)?;
+    note_passed_over(&passed_over);
     let tokenizer = Tokenizer::open(tokenizer, args.cased)?;
     let options = PrepareOptions {
         reading: ReadOptions {

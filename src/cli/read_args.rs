@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::data::{ReadOptions, Tolerance};
+use crate::data::{PassedOver, ReadOptions, Tolerance};
+use crate::output::note;
 
 /// The forms of input, for the help of a verb.
 pub const FORMS: &str = "\
@@ -12,8 +13,25 @@ Forms of input, by name:
   .parquet                   a row is a document; its text is in the column --text-field
   wiki_00, wiki_01 …         what WikiExtractor writes, <doc …> or --json
   .xml, .xml-p1p2 …          a Wikimedia dump (pages-articles): the articles, as plain text
+  .json                      records, as .jsonl, if it is named itself or by a pattern
 All but Parquet also compressed: .gz, .zst, .bz2, .xz.
-A directory gives its files of these names, at any depth.";
+A directory gives its files of these names, at any depth. What is hidden,
+prepared data and vocab.txt are passed over.";
+
+/// Says what was passed over among the inputs: the first thing of each kind, and how many more there are.
+pub fn note_passed_over(passed_over: &[PassedOver]) {
+    let mut told: Vec<&str> = Vec::new();
+    for PassedOver { path, what } in passed_over {
+        if !told.contains(what) {
+            told.push(what);
+            let more = match passed_over.iter().filter(|other| other.what == *what).count() {
+                1 => String::new(),
+                all => format!(" (and {} more)", all - 1),
+            };
+            note(format_args!("note: {} is {what} and was passed over{more}", path.display()));
+        }
+    }
+}
 
 #[derive(Debug, Args)]
 pub struct ReadArgs {

@@ -10,9 +10,11 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::byte_progress::ByteProgress;
-use super::read_args::{FORMS, ReadArgs};
+use super::read_args::{FORMS, ReadArgs, note_passed_over};
 use super::whole_file::write_whole;
-use crate::data::{self, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer};
+use crate::data::{
+    self, Found, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer,
+};
 use crate::output::{note, print};
 
 const TRAIN_EXAMPLES: &str = "
@@ -118,7 +120,8 @@ fn each_line(
 }
 
 fn train(args: Train) -> anyhow::Result<ExitCode> {
-    let inputs = find_inputs(&args.inputs)?;
+    let Found { inputs, passed_over } = find_inputs(&args.inputs)?;
+    note_passed_over(&passed_over);
     let options = VocabularyOptions {
         min_frequency: args.min_frequency,
         alphabet: args.alphabet,

@@ -44,8 +44,8 @@ pub use baseline::{unigram_baseline, unigram_loss};
 pub use batch::{Batch, PackedRows};
 pub use check::{Checked, SourceState, check};
 pub use corpus::{
-    Input, LONGEST_LINE, Piece, ReadCounts, ReadOptions, Sentences, Source, SourcePath, TextBatch, Tolerance,
-    find_inputs, find_sources, read_text,
+    Found, Input, LONGEST_LINE, PassedOver, Piece, ReadCounts, ReadOptions, Sentences, Source, SourcePath, TextBatch,
+    Tolerance, find_inputs, find_sources, read_text,
 };
 pub use error::{DataError, Result};
 pub use example_config::{ExampleConfig, Masking, Mode};

@@ -1,7 +1,5 @@
-//! Which file is what: the form and the compression that a name says, and the files that paths name.
+//! An input: a file, with the form and the compression that its name says.
 
-use std::collections::HashSet;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -54,108 +52,53 @@ pub struct Input {
     pub modified: u64,
 }
 
-/// What is named where no input was found.
-const FORMS: &str = "a file .txt, .text, .jsonl, .ndjson, .parquet, .xml or wiki_00 (also .gz, .zst, .bz2, .xz)";
+/// What a file's name says of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameSays {
+    form: Form,
+    compression: Compression,
+    /// It is one of the names by which the files of a directory are taken.
+    pub is_a_form: bool,
+}
 
-/// The form and compression that a file's name says; no form if it says nothing.
-fn kind_of(path: &Path) -> (Option<Form>, Compression) {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let (inner, compression) = match name.rsplit_once('.') {
-        Some((inner, extension)) => match Compression::of_extension(extension) {
-            Some(compression) => (inner, compression),
+impl NameSays {
+    pub fn of(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let (inner, compression) = match name.rsplit_once('.') {
+            Some((inner, extension)) => match Compression::of_extension(extension) {
+                Some(compression) => (inner, compression),
+                None => (name.as_str(), Compression::None),
+            },
             None => (name.as_str(), Compression::None),
-        },
-        None => (name.as_str(), Compression::None),
-    };
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let form = match inner.rsplit_once('.').map(|(_, extension)| extension) {
-        // The index of a dump lists titles.
-        Some("txt") if inner.ends_with("-multistream-index.txt") => None,
-        Some("txt" | "text") => Some(Form::Text),
-        Some("jsonl" | "ndjson") => Some(Form::JsonLines),
-        Some("parquet") => Some(Form::Parquet),
-        Some("xml") => Some(Form::Wikimedia),
-        // Parts of a dump are called `…-pages-articles1.xml-p1p41242`.
-        Some(extension) if extension.starts_with("xml-p") => Some(Form::Wikimedia),
-        None if inner.strip_prefix("wiki_").is_some_and(is_number) => Some(Form::WikiExtractor),
-        _ => None,
-    };
-    (form, compression)
-}
-
-/// The files that `paths` name: a file is taken as it is (plain text unless its name says otherwise), a directory gives
-/// those of its files whose names say a form, at any depth, in the order of their names, and a path that does not exist
-/// but has `*`, `?`, `[` or `**` gives what matches it.
-///
-/// # Errors
-/// If a path does not exist, a directory or pattern has no such file, or a file comes twice.
-pub fn find_inputs(paths: &[PathBuf]) -> Result<Vec<Input>> {
-    let mut inputs: Vec<Input> = Vec::new();
-    for path in paths {
-        let before = inputs.len();
-        for path in matches_of(path)? {
-            match std::fs::metadata(&path).map_err(DataError::io("read", &path))?.is_dir() {
-                true => collect(&path, &mut inputs)?,
-                false => inputs.push(Input::new(&path, kind_of(&path))?),
-            }
-        }
-        if inputs.len() == before {
-            return Err(DataError::file(path, FORMS, "none", "name the files themselves if they are called otherwise"));
-        }
+        };
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let (form, is_a_form) = match inner.rsplit_once('.').map(|(_, extension)| extension) {
+            // The index of a dump lists titles.
+            Some("txt") => (Form::Text, !inner.ends_with("-multistream-index.txt")),
+            Some("text") => (Form::Text, true),
+            Some("jsonl" | "ndjson") => (Form::JsonLines, true),
+            // Records of corpora such as C4, but as often settings.
+            Some("json") => (Form::JsonLines, false),
+            Some("parquet") => (Form::Parquet, true),
+            Some("xml") => (Form::Wikimedia, true),
+            // Parts of a dump are called `…-pages-articles1.xml-p1p41242`.
+            Some(extension) if extension.starts_with("xml-p") => (Form::Wikimedia, true),
+            None if inner.strip_prefix("wiki_").is_some_and(is_number) => (Form::WikiExtractor, true),
+            _ => (Form::Text, false),
+        };
+        NameSays { form, compression, is_a_form }
     }
-    check_each_is_once(&inputs)?;
-    Ok(inputs)
-}
-
-/// An error if a file comes twice, whatever it is called.
-pub(super) fn check_each_is_once(inputs: &[Input]) -> Result<()> {
-    let mut seen = HashSet::new();
-    for input in inputs {
-        if !seen.insert(std::fs::canonicalize(&input.path).map_err(DataError::io("read", &input.path))?) {
-            return Err(DataError::file(&input.path, "every input once", "it twice", "name it once"));
-        }
-    }
-    Ok(())
-}
-
-/// The path itself, or if it does not exist and is a pattern, what matches it.
-fn matches_of(path: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = path.to_string_lossy();
-    if path.exists() || !pattern.contains(['*', '?', '[']) {
-        return Ok(vec![path.to_owned()]);
-    }
-    let wrong = |error: glob::PatternError| {
-        DataError::file(path, "a pattern", error.to_string(), "see `lambert prepare --help`")
-    };
-    let matches = glob::glob(&pattern).map_err(wrong)?;
-    matches.map(|found| found.map_err(|e| DataError::io("read", e.path().to_owned())(e.into()))).collect()
-}
-
-fn collect(directory: &Path, inputs: &mut Vec<Input>) -> Result<()> {
-    let fail = || DataError::io("list", directory);
-    let entries = std::fs::read_dir(directory).map_err(fail())?;
-    let mut paths = entries.map(|e| Ok(e?.path())).collect::<io::Result<Vec<_>>>().map_err(fail())?;
-    paths.sort();
-    for path in paths {
-        let metadata = std::fs::metadata(&path).map_err(DataError::io("read", &path))?;
-        let kind = kind_of(&path);
-        if metadata.is_dir() {
-            collect(&path, inputs)?;
-        } else if metadata.is_file() && kind.0.is_some() {
-            inputs.push(Input::new(&path, kind)?);
-        }
-    }
-    Ok(())
 }
 
 impl Input {
-    fn new(path: &Path, (form, compression): (Option<Form>, Compression)) -> Result<Self> {
-        if form == Some(Form::Parquet) && compression != Compression::None {
+    pub(super) fn new(path: &Path, says: NameSays) -> Result<Self> {
+        let NameSays { form, compression, .. } = says;
+        if form == Form::Parquet && compression != Compression::None {
             let required = "Parquet that is not compressed as a whole";
             return Err(DataError::file(path, required, "its name", "unpack it: its columns are compressed already"));
         }
-        let (path, form) = (path.to_owned(), form.unwrap_or(Form::Text));
-        let mut input = Input { path, form, compression, source: Source::default(), bytes: 0, modified: 0 };
+        let mut input =
+            Input { path: path.to_owned(), form, compression, source: Source::default(), bytes: 0, modified: 0 };
         (input.bytes, input.modified) = input.stamp()?;
         Ok(input)
     }

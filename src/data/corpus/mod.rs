@@ -2,7 +2,7 @@
 //! the form of the input says so. One file a form:
 //!
 //! ```text
-//! input (which file is what) ─ compression ─┬─ text, jsonl ─────────┬─ batches ─► TextBatch
+//! find (which files) ─ input (which is what) ─ compression ─┬─ text, jsonl ─────────┬─ batches ─► TextBatch
 //!                                           └─ one file a form more ─┘
 //! ```
 //!
@@ -14,6 +14,7 @@ mod batches;
 mod bzip2_blocks;
 mod compression;
 mod entities;
+mod find;
 mod input;
 mod jsonl;
 mod kinds;
@@ -37,7 +38,8 @@ use serde::{Deserialize, Serialize};
 use super::error::Result;
 
 pub use batches::{LONGEST_LINE, Piece, TextBatch};
-pub use input::{Input, Source, find_inputs};
+pub use find::{Found, PassedOver, find_inputs};
+pub use input::{Input, Source};
 pub use sources::{SourcePath, find_sources};
 
 /// How a line of text is read.

@@ -133,7 +133,7 @@ mod tests {
                 }
                 let path = directory.path().join(name);
                 std::fs::write(&path, &text).unwrap();
-                let input = &find_inputs(&[path]).unwrap()[0];
+                let input = &find_inputs(&[path]).unwrap().inputs[0];
                 let options = ReadOptions { sentences, ..ReadOptions::default() };
                 let whole = shown(|sink| assert!(input.read(&options, &|_| (), sink).unwrap()));
                 let parts = shown(|sink| {
@@ -153,7 +153,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.jsonl");
         std::fs::write(&path, "{\"text\": \"some words\"}\n".repeat(20) + "{\"body\": 3}\n").unwrap();
-        let input = &find_inputs(std::slice::from_ref(&path)).unwrap()[0];
+        let input = &find_inputs(std::slice::from_ref(&path)).unwrap().inputs[0];
         let read = |part| input.read_part(part, &ReadOptions::default(), &|_| (), &mut |_| true);
         let error = (0..input.parts()).find_map(|part| read(part).err()).expect("a record without its text");
         assert!(error.to_string().contains("line 21"), "{error}");

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::super::error::{DataError, Result};
-use super::input::{Input, Source, check_each_is_once, find_inputs};
+use super::find::{Found, check_each_is_once, find_inputs};
+use super::input::Source;
 
 /// The most that a weight can be.
 const LARGEST_WEIGHT: f64 = 100.0;
@@ -36,19 +37,21 @@ impl FromStr for SourcePath {
 ///
 /// # Errors
 /// As [`find_inputs`], or if a source has two weights.
-pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<Vec<Input>> {
-    let mut inputs = find_inputs(paths)?;
+pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<Found> {
+    let mut found = find_inputs(paths)?;
     for SourcePath { source, path } in sources {
-        if let Some(other) = inputs.iter().map(|input| &input.source).find(|s| s.name == source.name && *s != source) {
+        let named = found.inputs.iter();
+        if let Some(other) = named.map(|input| &input.source).find(|s| s.name == source.name && *s != source) {
             let found = format!("{} and {} for {:?}", other.weight, source.weight, source.name);
             return Err(DataError::setting("source", "one weight for each name", found));
         }
         let mut of_source = find_inputs(std::slice::from_ref(path))?;
-        of_source.iter_mut().for_each(|input| input.source.clone_from(source));
-        inputs.append(&mut of_source);
+        of_source.inputs.iter_mut().for_each(|input| input.source.clone_from(source));
+        found.inputs.append(&mut of_source.inputs);
+        found.passed_over.append(&mut of_source.passed_over);
     }
-    check_each_is_once(&inputs)?;
-    Ok(inputs)
+    check_each_is_once(&found.inputs)?;
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -76,7 +79,7 @@ mod tests {
             path: path(file),
         };
         let found = find_sources(&[path("a.txt")], &[source("x", 2.0, "b.txt"), source("x", 2.0, "c.txt")]).unwrap();
-        let found: Vec<(&str, f64)> = found.iter().map(|i| (i.source.name.as_str(), i.source.weight)).collect();
+        let found: Vec<(&str, f64)> = found.inputs.iter().map(|i| (i.source.name.as_str(), i.source.weight)).collect();
         assert_eq!(found, [("text", 1.0), ("x", 2.0), ("x", 2.0)]);
         let message = |sources: &[SourcePath]| find_sources(&[path("a.txt")], sources).unwrap_err().to_string();
         assert!(message(&[source("x", 2.0, "b.txt"), source("x", 3.0, "c.txt")]).contains("2 and 3 for \"x\""));

@@ -1,6 +1,7 @@
 //! What is read of each form, what is counted, and what is refused.
 
 mod compressed;
+mod named;
 mod parquet_files;
 mod wikis;
 
@@ -12,7 +13,7 @@ fn read_with(options: &ReadOptions, files: &[(&str, &[u8])]) -> Result<(Vec<Stri
     for (name, bytes) in files {
         std::fs::write(directory.path().join(name), bytes).unwrap();
     }
-    let inputs = find_inputs(&[directory.path().to_owned()])?;
+    let inputs = find_inputs(&[directory.path().to_owned()])?.inputs;
     let (mut shown, mut counts) = (Vec::new(), ReadCounts::default());
     read_text(&inputs, options, &|_| (), &mut |batch| {
         for piece in &batch.pieces {
@@ -111,13 +112,6 @@ fn a_huge_line_is_cut_between_words_and_stays_one_document() {
 }
 
 #[test]
-fn inputs_that_are_missing_or_hold_nothing_are_refused() {
-    assert!(read(&[("notes.md", b"text")]).unwrap_err().to_string().contains("requires a file .txt"));
-    let error = find_inputs(&["no-such-file.txt".into()]).unwrap_err();
-    assert!(error.to_string().contains("no-such-file.txt"));
-}
-
-#[test]
 fn bytes_that_are_not_utf8_are_refused_on_request() {
     let options = ReadOptions { invalid_utf8: Tolerance::Refuse, ..ReadOptions::default() };
     for (name, bytes) in
@@ -159,46 +153,11 @@ fn records_without_text_are_counted_and_passed_over_on_request() {
 }
 
 #[test]
-fn names_patterns_and_directories_say_what_is_read() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = [
-        "a/wiki_00",
-        "a/b/c.TXT.xz",
-        "a/b/d.parquet",
-        "a/b/dump.xml-p1p2.bz2",
-        "a/b/notes.md",
-        "a/wiki_x",
-        "e.jsonl.zst",
-    ];
-    for file in files.into_iter().chain(["a/x-multistream-index.txt.bz2"]) {
-        let path = directory.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "text").unwrap();
-    }
-    let found = |pattern: &str| {
-        let inputs = find_inputs(&[directory.path().join(pattern)]).map_err(|e| e.to_string())?;
-        let name = |input: &Input| input.path().strip_prefix(directory.path()).unwrap().to_str().unwrap().to_owned();
-        Ok::<Vec<String>, String>(inputs.iter().map(name).collect())
-    };
-    assert_eq!(
-        found("").unwrap(),
-        ["a/b/c.TXT.xz", "a/b/d.parquet", "a/b/dump.xml-p1p2.bz2", "a/wiki_00", "e.jsonl.zst"]
-    );
-    assert_eq!(found("a/**/*.parquet").unwrap(), ["a/b/d.parquet"]);
-    assert_eq!(found("*/b").unwrap(), ["a/b/c.TXT.xz", "a/b/d.parquet", "a/b/dump.xml-p1p2.bz2"]);
-    assert_eq!(found("a/b/*.md").unwrap(), ["a/b/notes.md"], "named itself");
-    assert!(found("a/*.nothing").unwrap_err().contains("a/*.nothing: requires a file .txt"));
-    assert!(found("a/***").unwrap_err().contains("requires a pattern"));
-    std::fs::write(directory.path().join("x.parquet.gz"), "text").unwrap();
-    assert!(found("x.parquet.gz").unwrap_err().contains("unpack it"));
-}
-
-#[test]
 fn a_sink_that_wants_no_more_ends_the_reading() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.txt");
     std::fs::write(&path, "some words\n\n".repeat(300_000)).unwrap();
-    let input = &find_inputs(&[path]).unwrap()[0];
+    let input = &find_inputs(&[path]).unwrap().inputs[0];
     let mut batches = 0;
     let all = input.read(&ReadOptions::default(), &|_| (), &mut |_| {
         batches += 1;
