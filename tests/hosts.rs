@@ -9,7 +9,7 @@ use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::steps::spec;
 use common::{Workshop, text};
@@ -25,7 +25,9 @@ use lambert::train::compile::Compiled;
 use lambert::train::devices::{Devices, Share};
 use lambert::train::exchange::Exchange;
 use lambert::train::feed::{Scalars, Source, send};
-use lambert::train::rendezvous::{Place, Session};
+use lambert::train::hosts::Hosts;
+use lambert::train::rendezvous::{Place, meet};
+use lambert::train::session::Session;
 use lambert::train::state::{StateLayout, TrainState};
 use lambert::train::watch::{Rhythm, Watch};
 use lambert::train::{METRICS, StepSpec, TrainStep};
@@ -34,26 +36,23 @@ use lambert::train::{METRICS, StepSpec, TrainStep};
 struct Meeting {
     coordinator: String,
     _folder: Option<tempfile::TempDir>,
-    _etcd: Option<Etcd>,
+    etcd: Option<Etcd>,
 }
 
 /// A directory, and etcd.
 fn meetings() -> Vec<Meeting> {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = folder.path().join("hosts").to_str().unwrap().to_owned();
-    let directory = Meeting { coordinator, _folder: Some(folder), _etcd: None };
-    let etcd = Etcd::start().map(|etcd| Meeting {
-        coordinator: etcd.coordinator("meeting"),
-        _folder: None,
-        _etcd: Some(etcd),
-    });
+    let directory = Meeting { coordinator, _folder: Some(folder), etcd: None };
+    let etcd =
+        Etcd::start().map(|etcd| Meeting { coordinator: etcd.coordinator("meeting"), _folder: None, etcd: Some(etcd) });
     [Some(directory), etcd].into_iter().flatten().collect()
 }
 
 impl Meeting {
     fn join(&self, host: usize, hosts: usize, seconds: f64) -> anyhow::Result<Session> {
         let timeout = Duration::from_secs_f64(seconds);
-        Session::join(Place { host, hosts, store: key_value::open(&self.coordinator)?, timeout })
+        meet(Place { host, hosts, store: key_value::open(&self.coordinator)?, timeout })
     }
 
     /// What each of the hosts `numbers` does, side by side.
@@ -109,7 +108,8 @@ fn a_host_that_never_comes_is_named_by_those_who_waited() {
         assert!(gone.contains("for host 0, which did not come"), "{gone}");
         let said = meeting.each(&[0, 1, 3], |host| words(meeting.join(host, 4, 1.5)));
         for (host, said) in [0, 1, 3].iter().zip(&said) {
-            assert!(said.starts_with(&format!("host {host} of 4 (")), "{said}");
+            // Who hears of host 0's end says what it said.
+            assert!(said.starts_with("host 0 of 4 (") || said.starts_with(&format!("host {host} of 4 (")), "{said}");
             assert!(
                 said.contains("for host 2, which did not come") && said.contains("--coordinator-timeout"),
                 "{said}"
@@ -118,13 +118,38 @@ fn a_host_that_never_comes_is_named_by_those_who_waited() {
     }
 }
 
+/// Far longer than hosts that are there take to answer each other.
+const PATIENCE: f64 = 60.0;
+
+/// What each of `processes` (host, of how many, seconds until it starts) says when it fails, long before its patience ends.
+fn soon_told(meeting: &Meeting, processes: &[(usize, usize, f64)]) -> Vec<String> {
+    let numbers: Vec<usize> = (0..processes.len()).collect();
+    meeting.each(&numbers, |number| {
+        let (host, hosts, later) = processes[number];
+        std::thread::sleep(Duration::from_secs_f64(later));
+        let begin = Instant::now();
+        let said = words(meeting.join(host, hosts, PATIENCE));
+        assert!(begin.elapsed() < Duration::from_secs(20), "{host} of {hosts} waited {:?}: {said}", begin.elapsed());
+        said
+    })
+}
+
 #[test]
-fn two_processes_with_one_number_are_both_told() {
+fn processes_with_one_number_are_told_and_those_who_wait_for_them() {
     for meeting in meetings() {
         let said = meeting.each(&[1, 1], |host| words(meeting.join(host, 2, 10.0)));
         for said in said {
             assert!(said.contains("two processes are host 1: "), "{said}");
             assert!(said.contains("give every process a --host of its own, from 0 to 1"), "{said}");
+        }
+        // Host 3 would never come.
+        for (number, processes) in [
+            (1, [(0, 4, 0.0), (2, 4, 0.0), (1, 4, 0.3), (1, 4, 0.6)]),
+            (0, [(1, 4, 0.0), (2, 4, 0.0), (0, 4, 0.3), (0, 4, 0.6)]),
+        ] {
+            for said in soon_told(&meeting, &processes) {
+                assert!(said.contains(&format!("two processes are host {number}: ")), "{said}");
+            }
         }
     }
 }
@@ -132,9 +157,59 @@ fn two_processes_with_one_number_are_both_told() {
 #[test]
 fn hosts_that_disagree_about_their_number_are_told() {
     for meeting in meetings() {
-        let said = meeting.each(&[0, 1], |host| words(meeting.join(host, 2 + host, 10.0)));
+        for processes in [
+            &[(0, 2, 0.0), (1, 3, 0.0)][..],
+            // Host 0 does not look for a number as high as this one, and host 1 waits with it.
+            &[(0, 3, 0.0), (1, 3, 0.0), (3, 4, 0.0)],
+            &[(0, 3, 0.0), (1, 3, 0.0), (3, 4, 1.0)],
+            &[(0, 4, 0.0), (1, 4, 0.0), (2, 3, 0.5)],
+        ] {
+            let numbers: Vec<usize> = processes.iter().map(|&(_, hosts, _)| hosts).collect();
+            let (least, most) = (numbers.iter().min().unwrap(), numbers.iter().max().unwrap());
+            for said in soon_told(&meeting, processes) {
+                assert!(said.contains("the hosts disagree about their number: host "), "{said}");
+                assert!(
+                    said.contains(&format!("--hosts {least}")) && said.contains(&format!("--hosts {most}")),
+                    "{said}"
+                );
+            }
+        }
+        // None of this is taken for an answer to those who come after.
+        let met = meeting.each(&[0, 1], |host| meeting.join(host, 2, PATIENCE).map(|session| session.hosts()));
+        assert!(met.iter().all(|hosts| matches!(hosts, Ok(2))), "{met:?}");
+    }
+}
+
+#[test]
+fn who_comes_late_to_a_run_of_other_hosts_is_told_of_it() {
+    for meeting in meetings() {
+        let sessions = meeting.each(&[0, 1], |host| Arc::new(meeting.join(host, 2, PATIENCE).unwrap()));
+        // They have met, and are gone: what they left is no run.
+        let alone = words(meeting.join(2, 3, 1.0));
+        assert!(alone.contains("for host 0, which did not come"), "{alone}");
+        let watches = [0, 1].map(|host| watch(&sessions[host]));
+        for late in [2, 0, 1] {
+            let [said] = soon_told(&meeting, &[(late, 3, 0.0)]).try_into().unwrap();
+            assert!(said.contains("a run of 2 hosts is under way at "), "{said}");
+            assert!(said.contains("led by host 0 (") && said.contains(&format!("host {late} of 3;")), "{said}");
+        }
+        // One of as many hosts waits to take the place of one that is lost, and says in the end why it did not.
+        let said = words(meeting.join(1, 2, 1.0));
+        assert!(said.contains("a run of 2 hosts is under way at "), "{said}");
+        drop(watches);
+        let alone = words(meeting.join(2, 3, 1.0));
+        assert!(alone.contains("for host 0, which did not come"), "{alone}");
+    }
+}
+
+#[test]
+fn whoever_waits_with_host_0_hears_that_it_stops() {
+    for meeting in meetings() {
+        let begin = Instant::now();
+        let said = meeting.each(&[0, 1], |host| words(meeting.join(host, 3, [1.5, PATIENCE][host])));
+        assert!(begin.elapsed() < Duration::from_secs(20));
         for said in said {
-            assert!(said.contains("the hosts disagree about their number") && said.contains("--hosts 3"), "{said}");
+            assert!(said.starts_with("host 0 of 3 (") && said.contains("for host 2, which did not come"), "{said}");
         }
     }
 }
@@ -417,6 +492,28 @@ fn devices_fed_by_several_hosts_take_the_same_steps() {
     for hosts in [2, 4] {
         assert_eq!(metrics_fed_by(hosts, &spec, &source, &devices, &step), alone, "{hosts} hosts");
     }
+}
+
+#[test]
+fn hosts_that_cannot_part_say_so_and_have_not_failed() {
+    for mut meeting in meetings() {
+        let devices = cpu(1);
+        let session = Arc::new(meeting.join(0, 1, 1.0).unwrap());
+        let hosts = Hosts::new(&devices, Some(session)).unwrap();
+        match meeting.etcd.take() {
+            Some(etcd) => drop(etcd),
+            None => {
+                std::fs::remove_dir_all(&meeting.coordinator).unwrap();
+                std::fs::write(&meeting.coordinator, "no directory any more").unwrap();
+            }
+        }
+        let said = hosts.part().expect("the place is gone");
+        assert!(said.starts_with("this host is done, but not all parted in order: "), "{said}");
+        assert!(said.contains("cannot be reached") || said.contains(&meeting.coordinator), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let alone = Hosts::new(&cpu(1), None).unwrap();
+    assert_eq!(alone.part(), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::output::note;
 use crate::pjrt::PlatformChoice;
 use crate::train::devices::Devices;
-use crate::train::rendezvous::Session;
+use crate::train::session::Session;
 
 #[derive(Debug, Args)]
 pub struct DeviceArgs {

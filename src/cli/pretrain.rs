@@ -24,8 +24,9 @@ use crate::train::hosts::Hosts;
 use crate::train::interrupt::{INTERRUPTED, Interrupt};
 use crate::train::plan::saved::SavedSteps;
 use crate::train::preflight;
-use crate::train::rendezvous::{Place, Session};
+use crate::train::rendezvous::{Place, meet};
 use crate::train::run::Run;
+use crate::train::session::Session;
 use crate::train::start::{Start, StartOptions, data_fingerprint};
 use crate::train::trainer::{Coverage, Outcome, Trainer};
 use crate::train::watch::{Rhythm, Watch};
@@ -91,7 +92,7 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
 /// Waits for the other hosts.
 fn join(place: Place) -> anyhow::Result<Arc<Session>> {
     note(format_args!("host {} of {}: waiting for the others at {}", place.host, place.hosts, place.store));
-    let session = Session::join(place)?;
+    let session = meet(place)?;
     note(format_args!("all {} hosts are here", session.hosts()));
     Ok(Arc::new(session))
 }
@@ -141,7 +142,7 @@ fn train(
         if hosts.leads() {
             print(format_args!("{} is complete: {} steps are done", run.name, thousands(start.step())))?;
         }
-        hosts.end()?;
+        hosts.part().iter().for_each(note);
         return Ok(ExitCode::SUCCESS);
     }
     hosts.together(if hosts.leads() { preflight::check_directory(&run) } else { Ok(()) })?;
@@ -164,17 +165,18 @@ fn train(
     // The devices are done with each other.
     drop(watch);
     let outcome = outcome.with_context(|| format!("to go on later: {resume_command}"))?;
-    trainer.hosts().end()?;
     if trainer.hosts().leads() {
         print(format_args!("\n{}", trainer.summary().to_text()))?;
     }
-    match outcome {
-        Outcome::Finished => Ok(ExitCode::SUCCESS),
+    let code = match outcome {
+        Outcome::Finished => ExitCode::SUCCESS,
         Outcome::Interrupted => {
             print(format_args!("\ninterrupted; everything is saved. To go on:\n  {resume_command}"))?;
-            Ok(ExitCode::from(INTERRUPTED))
+            ExitCode::from(INTERRUPTED)
         }
-    }
+    };
+    trainer.hosts().part().iter().for_each(note);
+    Ok(code)
 }
 
 /// Where the run begins, with what a user should read; on the host that saves, also the run directory, locked.

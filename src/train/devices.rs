@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
 
-use super::rendezvous::Session;
+use super::session::Session;
 use crate::pjrt::{
     Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options, options_among,
 };

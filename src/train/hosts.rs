@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use super::agreement::{Facts, check_agreement, digests, facts_of_digests};
 use super::devices::Devices;
 use super::exchange::{Exchange, Exchanging};
-use super::rendezvous::Session;
+use super::session::Session;
 
 /// Words of one statement: eight facts by their sha256, or 32 sums.
 const STATEMENT: usize = 64;
@@ -125,15 +125,14 @@ impl Hosts {
         }
     }
 
-    /// Waits for the others at the end.
-    ///
-    /// # Errors
-    /// Which host did not come.
-    pub fn end(&self) -> anyhow::Result<()> {
-        match &self.session {
+    /// Waits for the others at the end, when what was trained is saved: if that fails, it is worth a sentence, and takes
+    /// nothing from what was done.
+    pub fn part(&self) -> Option<String> {
+        let ended = match &self.session {
             Some(session) => session.end(),
             None => self.together(Ok(())),
-        }
+        };
+        ended.err().map(|error| format!("this host is done, but not all parted in order: {error:#}"))
     }
 
     /// The words of every host: those of its first replica, padded with zeros.

@@ -27,6 +27,7 @@ pub mod reference;
 pub mod rendezvous;
 pub mod reporter;
 pub mod run;
+pub mod session;
 pub mod shards;
 pub mod start;
 pub mod state;

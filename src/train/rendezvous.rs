@@ -1,28 +1,35 @@
-//! How the hosts of a run find each other through a store before any device can help: who is here, whether all mean the
-//! same, and points that nobody passes before all are there.
+//! How the hosts of a run find each other through a store before any device can help.
 //!
 //! Stores remember: what an earlier attempt left must not be taken for a host that is here. So hosts meet in three moves,
 //! each value naming what it answers:
 //!
 //! ```text
-//! every host i   join/i = who I am, with a token that no other process has
-//! host 0         roll   = all who have joined, again whenever one of them changes
-//! every host i   ack/i  = the roll's name, once its own token is in it
-//! host 0         go     = the roll's name, once every ack is to this roll
+//! every host i   join/i  = who I am, with a token that no other process has
+//! host 0         roll    = all who have joined, again whenever one of them changes
+//! every host i   ack/i   = the roll's name, once its own token is in it
+//! host 0         met     = the roll, once every ack is to it
 //! ```
 //!
-//! A value of an earlier attempt names an earlier roll, whose tokens nobody has any more. The roll's name is then the name
-//! of the [`Session`]: a folder of the store in which nothing is old.
+//! A value of an earlier attempt names an earlier roll, whose tokens nobody has any more. Those who have met have a
+//! [`Session`].
+//!
+//! By a value that stays nobody can tell whether its writer is still here; by one that moves, whoever is in no roll can. So it
+//! learns of a host 0 that waits for others than it, and, by the session's `alive/0` (`watch.rs`), of hosts that have begun
+//! without it:
+//!
+//! ```text
+//! host 0         pulse   = its token, and a number that grows while it waits
+//! any host       refusal = the token of a host 0, and why its attempt comes to nothing
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::{anyhow, bail, ensure};
 
-use super::agreement::{Facts, check_agreement};
-use crate::checkpoint::sha256_hex;
-use crate::key_value::{Folder, KeyValueStore, Patience, token};
+use super::session::{Member, Session, folder_of, name_of, put, read};
+use super::watch;
+use crate::key_value::{KeyValueStore, Patience};
 
 /// Which of the run's hosts this process is, and where it finds the others.
 #[derive(Clone, Debug)]
@@ -35,314 +42,265 @@ pub struct Place {
     pub timeout: Duration,
 }
 
-/// A host as the others know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    pub host: usize,
-    /// How many hosts it believes there are.
-    pub hosts: usize,
-    pub hostname: String,
-    pub process: u32,
-    /// Drawn by this process alone.
-    token: String,
+/// Waits until all hosts are here.
+///
+/// # Errors
+/// Who is missing after the time-out; who has the same number, or another number of hosts; that they have begun without
+/// this one; what the store says.
+pub fn meet(place: Place) -> anyhow::Result<Session> {
+    ensure!(
+        place.host < place.hosts,
+        "--host {} requires a number from 0 to {}, for --hosts is {}",
+        place.host,
+        place.hosts - 1,
+        place.hosts
+    );
+    let mut patience = Patience::new(place.timeout);
+    let mut meeting = Meeting::begin(place)?;
+    loop {
+        if let Some(session) = meeting.look()? {
+            return Ok(session);
+        }
+        if !patience.pause() {
+            return Err(meeting.give_up());
+        }
+    }
 }
 
-/// The hosts of one attempt of a run, all here.
-#[derive(Debug)]
-pub struct Session {
+/// What one host has seen and said of the others so far.
+struct Meeting {
     place: Place,
-    members: Vec<Member>,
-    folder: Folder,
+    this: Member,
+    /// The newest of host 0.
+    roll: Vec<Member>,
+    /// The name of the roll that this host has acknowledged.
+    acknowledged: String,
+    /// How often host 0 has said that it waits.
+    beat: u64,
+    pulse: Sign,
+    alive: Sign,
+    /// Hosts that have met before, and are still on their way.
+    under_way: Vec<Member>,
 }
 
-impl Member {
-    fn this(place: &Place) -> Member {
-        Member {
-            host: place.host,
-            hosts: place.hosts,
-            hostname: hostname(),
-            process: std::process::id(),
-            token: token(),
-        }
+/// A value that its writer changes as long as it is here.
+#[derive(Default)]
+struct Sign(Option<String>);
+
+impl Sign {
+    /// Whether `now` is another value than that which was seen before.
+    fn moves(&mut self, now: Option<String>) -> bool {
+        let moves = now.is_some() && self.0.is_some() && now != self.0;
+        self.0 = now;
+        moves
     }
 }
 
-impl std::fmt::Display for Member {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "host {} ({}, process {})", self.host, self.hostname, self.process)
-    }
-}
-
-impl Session {
-    /// Waits until all hosts are here.
-    ///
-    /// # Errors
-    /// Who is missing after the time-out; that another process has the same number; what the store says.
-    pub fn join(place: Place) -> anyhow::Result<Session> {
-        ensure!(
-            place.host < place.hosts,
-            "--host {} requires a number from 0 to {}, for --hosts is {}",
-            place.host,
-            place.hosts - 1,
-            place.hosts
-        );
-        let this = Member::this(&place);
-        let (store, me) = (&*place.store, this.host);
-        put(store, &format!("join/{me}"), &this)?;
-        let mut patience = Patience::new(place.timeout);
-        let (mut roll, mut acknowledged): (Vec<Member>, String) = Default::default();
-        loop {
-            check_number(store, &this)?;
-            if me == 0 {
-                let here = joined(store, place.hosts)?;
-                if here != roll {
-                    put(store, "roll", &here)?;
-                    roll = here;
-                }
-            } else {
-                roll = read(store, "roll")?.unwrap_or_default();
-            }
-            // A roll with this process in it is of host 0 as it is now.
-            if roll.contains(&this) {
-                let name = name_of(&roll);
-                if name != acknowledged {
-                    put(store, &format!("ack/{me}"), &name)?;
-                    acknowledged = name.clone();
-                }
-                check_count(&roll[..1], &this)?;
-                if me == 0 {
-                    let here = answered(store, &roll, &name)?;
-                    check_count(&here, &this)?;
-                    if here.len() == place.hosts {
-                        put(store, "go", &name)?;
-                    }
-                }
-                if read::<String>(store, "go")?.as_ref() == Some(&name) {
-                    let folder = Folder::new(place.store.clone(), format!("session-{}", &name[..16]));
-                    return Ok(Session { place, members: roll, folder });
-                }
-            }
-            if !patience.pause() {
-                return Err(missing(&place, &this, &roll));
-            }
-        }
+impl Meeting {
+    fn begin(place: Place) -> anyhow::Result<Meeting> {
+        let this = Member::this(place.host, place.hosts);
+        put(&*place.store, &format!("join/{}", this.host), &this)?;
+        Ok(Meeting {
+            place,
+            this,
+            roll: Vec::new(),
+            acknowledged: String::new(),
+            beat: 0,
+            pulse: Sign::default(),
+            alive: Sign::default(),
+            under_way: Vec::new(),
+        })
     }
 
-    /// This host's number, from 0.
-    pub fn host(&self) -> usize {
-        self.place.host
+    fn store(&self) -> &dyn KeyValueStore {
+        &*self.place.store
     }
 
-    pub fn hosts(&self) -> usize {
-        self.place.hosts
-    }
-
-    /// The hosts, by number.
-    pub fn members(&self) -> &[Member] {
-        &self.members
-    }
-
-    /// Where this session's devices find each other.
-    pub fn store(&self) -> Arc<dyn KeyValueStore> {
-        Arc::new(Folder::new(Arc::new(self.folder.clone()), "devices"))
-    }
-
-    /// Waits until every host is at the point `name`, which must be another one each time.
-    ///
-    /// # Errors
-    /// Which hosts did not come, or that one has given up and why.
-    pub fn barrier(&self, name: &str) -> anyhow::Result<()> {
-        self.gather(name, &()).map(drop)
-    }
-
-    /// Checks that all hosts state the same; a point that nobody passes before all are there, too.
-    ///
-    /// # Errors
-    /// Which hosts differ in what; as [`Session::barrier`].
-    pub fn agree(&self, name: &str, facts: &Facts) -> anyhow::Result<()> {
-        let stated: Vec<Facts> = self.gather(name, facts)?;
-        let names: Vec<String> = self.members.iter().map(ToString::to_string).collect();
-        check_agreement(&names, &stated)
-    }
-
-    /// Tells the others that this host leaves before the end, so that they need not wait for it.
-    pub fn give_up(&self, why: &str) {
-        // The reason is on its way to the user already; that the others cannot be told is no better one.
-        let _ = self.put(&left(self.host()), &why);
-    }
-
-    /// The sentence about a host that left before the end, if `member` did.
-    pub(super) fn left(&self, member: &Member) -> anyhow::Result<Option<String>> {
-        let why: Option<String> = self.read(&left(member.host))?;
-        Ok(why.map(|why| format!("{member} has given up, and with it the run: {why}")))
-    }
-
-    /// Sets a value of this session.
-    pub(super) fn put<T: Serialize>(&self, key: &str, value: &T) -> anyhow::Result<()> {
-        put(&self.folder, key, value)
-    }
-
-    /// A value of this session, if there is one.
-    pub(super) fn read<T: for<'a> Deserialize<'a>>(&self, key: &str) -> anyhow::Result<Option<T>> {
-        read(&self.folder, key)
-    }
-
-    /// Waits for the others at the end, and clears the store of this session.
-    ///
-    /// # Errors
-    /// As [`Session::barrier`].
-    pub fn end(&self) -> anyhow::Result<()> {
-        self.barrier("end")?;
-        // Everyone must have seen everyone before the marks go.
-        if self.host() == 0 {
-            self.barrier("seen")?;
-            self.folder.remove()?;
+    /// Looks once at what the others say and answers it; the session, once all are here.
+    fn look(&mut self) -> anyhow::Result<Option<Session>> {
+        if self.this.host == 0 {
+            self.call()?;
         } else {
-            self.put(&format!("seen/{}", self.host()), &())?;
+            self.roll = read(self.store(), "roll")?.unwrap_or_default();
+        }
+        self.check_number()?;
+        // A roll with this process in it is of host 0 as it is now.
+        if self.roll.contains(&self.this) {
+            self.answer()?;
+        } else {
+            self.check_leader()?;
+        }
+        match read::<Vec<Member>>(self.store(), "met")? {
+            Some(met) if met.contains(&self.this) => {
+                let Place { store, timeout, .. } = self.place.clone();
+                Ok(Some(Session::of(met, self.this.host, store, timeout)))
+            }
+            earlier => self.check_earlier(&earlier.unwrap_or_default()).map(|()| None),
+        }
+    }
+
+    /// What host 0 does at each look: it says that it waits, who has joined, and when all have answered.
+    fn call(&mut self) -> anyhow::Result<()> {
+        put(self.store(), "pulse", &(&self.this.token, self.beat))?;
+        self.beat += 1;
+        let here = self.joined()?;
+        if here != self.roll {
+            put(self.store(), "roll", &here)?;
+            self.roll = here;
+        }
+        if self.answered()?.len() == self.place.hosts {
+            put(self.store(), "met", &self.roll)?;
         }
         Ok(())
     }
 
-    /// What every host puts under `name`, by host.
-    fn gather<T: Serialize + for<'a> Deserialize<'a>>(&self, name: &str, mine: &T) -> anyhow::Result<Vec<T>> {
-        self.put(&format!("{name}/{}", self.host()), mine)?;
-        let mut patience = Patience::new(self.place.timeout);
-        let mut found: Vec<Option<T>> = (0..self.hosts()).map(|_| None).collect();
-        loop {
-            for (member, value) in self.members.iter().zip(&mut found).filter(|(_, value)| value.is_none()) {
-                *value = self.read(&format!("{name}/{}", member.host))?;
-                if value.is_none()
-                    && let Some(gave_up) = self.left(member)?
-                {
-                    bail!(gave_up);
-                }
-            }
-            if found.iter().all(Option::is_some) {
-                return Ok(found.into_iter().flatten().collect());
-            }
-            if !patience.pause() {
-                let absent = self.members.iter().zip(&found).filter(|(_, value)| value.is_none());
-                let absent: Vec<String> = absent.map(|(member, _)| member.to_string()).collect();
-                bail!(
-                    "{} did not come to the point {name:?} within {} s, although {}; look at its output, or allow more \
-                     time with --coordinator-timeout",
-                    absent.join(", "),
-                    self.place.timeout.as_secs(),
-                    if absent.len() == 1 { "it was there at the start" } else { "they were there at the start" },
-                );
+    /// What a host does that finds itself in the roll.
+    fn answer(&mut self) -> anyhow::Result<()> {
+        let leader = &self.roll[0];
+        if let Some((token, why)) = read::<(String, String)>(self.store(), "refusal")?
+            && token == leader.token
+        {
+            bail!(why);
+        }
+        self.check_count(leader)?;
+        let name = name_of(&self.roll);
+        if name != self.acknowledged {
+            put(self.store(), &format!("ack/{}", self.this.host), &name)?;
+            self.acknowledged = name;
+        }
+        Ok(())
+    }
+
+    /// Those who have joined, by number; an old value may be among them.
+    fn joined(&self) -> anyhow::Result<Vec<Member>> {
+        let members = (0..self.place.hosts).map(|host| read(self.store(), &format!("join/{host}")));
+        members.filter_map(Result::transpose).collect()
+    }
+
+    /// The numbers of those who have acknowledged the roll, and so are here now.
+    fn answered(&self) -> anyhow::Result<Vec<usize>> {
+        let name = name_of(&self.roll);
+        let mut here = Vec::new();
+        for Member { host, .. } in &self.roll {
+            if read::<String>(self.store(), &format!("ack/{host}"))?.as_ref() == Some(&name) {
+                here.push(*host);
             }
         }
+        Ok(here)
     }
-}
 
-/// Where host `host` says why it leaves.
-fn left(host: usize) -> String {
-    format!("left/{host}")
-}
+    /// Whether this process still has its number to itself. Of two that took the same one, the later has overwritten the
+    /// earlier; the earlier sees that, and tells it.
+    fn check_number(&self) -> anyhow::Result<()> {
+        let (join, conflict) = (format!("join/{}", self.this.host), format!("conflict/{}", self.this.host));
+        if let Some(now) = read::<Member>(self.store(), &join)?
+            && now != self.this
+        {
+            put(self.store(), &conflict, &(&self.this, &now))?;
+            return Err(self.refuse(two_of_a_number(&self.this, &now)));
+        }
+        if let Some((earlier, later)) = read::<(Member, Member)>(self.store(), &conflict)?
+            && later == self.this
+        {
+            return Err(self.refuse(two_of_a_number(&earlier, &later)));
+        }
+        Ok(())
+    }
 
-/// Those who have joined, by number; an old value may be among them.
-fn joined(store: &dyn KeyValueStore, hosts: usize) -> anyhow::Result<Vec<Member>> {
-    let members = (0..hosts).map(|host| read(store, &format!("join/{host}")));
-    members.filter_map(Result::transpose).collect()
-}
+    /// All must mean the same number of hosts as `leader`, host 0.
+    fn check_count(&self, leader: &Member) -> anyhow::Result<()> {
+        if leader.hosts == self.this.hosts {
+            return Ok(());
+        }
+        Err(self.refuse(format!(
+            "the hosts disagree about their number: {} was given --hosts {}, and {leader} --hosts {}; start all of them with \
+             the same number",
+            self.this, self.this.hosts, leader.hosts
+        )))
+    }
 
-/// Those of the roll `name` who have acknowledged it, and so are here now.
-fn answered(store: &dyn KeyValueStore, roll: &[Member], name: &String) -> anyhow::Result<Vec<Member>> {
-    let acknowledged = |member: &Member| {
-        let ack: Option<String> = read(store, &format!("ack/{}", member.host))?;
-        Ok((ack.as_ref() == Some(name)).then(|| member.clone()))
-    };
-    roll.iter().map(acknowledged).filter_map(Result::transpose).collect()
-}
+    /// Whether host 0, if it is here, waits for as many hosts: of fewer, this one may never be in the roll.
+    fn check_leader(&mut self) -> anyhow::Result<()> {
+        let pulse: Option<(String, u64)> = read(self.store(), "pulse")?;
+        let leader: Option<Member> = read(self.store(), "join/0")?;
+        let beats = self.pulse.moves(pulse.as_ref().map(|(token, beat)| format!("{token} {beat}")));
+        match leader {
+            Some(leader) if beats && pulse.is_some_and(|(token, _)| token == leader.token) => self.check_count(&leader),
+            _ => Ok(()),
+        }
+    }
 
-/// Whether this process still has its number to itself. Of two that took the same one, the later has overwritten the
-/// earlier; the earlier sees that, and tells it.
-fn check_number(store: &dyn KeyValueStore, this: &Member) -> anyhow::Result<()> {
-    let host = this.host;
-    let conflict = format!("conflict/{host}");
-    let both = |a: &Member, b: &Member| {
+    /// Whether the hosts `met`, of which this is none, are still on their way. Of as many this one may take the place of one
+    /// that is lost, once the others have noticed; of others it waits for nothing.
+    fn check_earlier(&mut self, met: &[Member]) -> anyhow::Result<()> {
+        let beat = watch::sign_of_life(&folder_of(met, self.place.store.clone()))?;
+        if beat.is_none() {
+            self.under_way.clear();
+        }
+        if self.alive.moves(beat.map(|beat| format!("{} {beat}", name_of(met)))) {
+            self.under_way = met.to_vec();
+        }
+        let comes_to_others = ![0, self.this.hosts].contains(&self.under_way.len());
+        if comes_to_others { Err(self.refuse(self.late())) } else { Ok(()) }
+    }
+
+    /// The sentence about hosts that are on their way without this one.
+    fn late(&self) -> String {
+        let Meeting { place, this, under_way, .. } = self;
+        let leader = under_way.first().map(Member::to_string).unwrap_or_default();
         format!(
-            "two processes are host {host}: {} process {} and {} process {}; give every process a --host of its own, from 0 \
-             to {}",
-            a.hostname,
-            a.process,
-            b.hostname,
-            b.process,
-            this.hosts.saturating_sub(1)
-        )
-    };
-    if let Some(now) = read::<Member>(store, &format!("join/{host}"))?
-        && now != *this
-    {
-        put(store, &conflict, &(this, &now))?;
-        bail!(both(this, &now));
-    }
-    if let Some((earlier, later)) = read::<(Member, Member)>(store, &conflict)?
-        && later == *this
-    {
-        bail!(both(&earlier, &later));
-    }
-    Ok(())
-}
-
-/// All who met must mean the same number of hosts.
-fn check_count(roll: &[Member], this: &Member) -> anyhow::Result<()> {
-    match roll.iter().find(|member| member.hosts != this.hosts) {
-        None => Ok(()),
-        Some(other) => bail!(
-            "the hosts disagree about their number: host {} says --hosts {}, {other} says --hosts {}; start all with the same",
+            "a run of {} hosts is under way at {} already, led by {leader}, and this process is host {} of {}; wait for its end, \
+             or give this run a --coordinator of its own",
+            under_way.len(),
+            place.store,
             this.host,
-            this.hosts,
-            other.hosts
-        ),
+            this.hosts
+        )
+    }
+
+    /// The error `why`, which concerns all; who waits for host 0 or with it hears it, too.
+    fn refuse(&self, why: String) -> anyhow::Error {
+        // It is on its way to the user already; that the others cannot be told is no better reason.
+        if let Ok(Some(leader)) = read::<Member>(self.store(), "join/0") {
+            let _ = put(self.store(), "refusal", &(leader.token, &why));
+        }
+        anyhow!(why)
+    }
+
+    /// Stops waiting: the sentence about a run whose hosts did not all come.
+    fn give_up(self) -> anyhow::Error {
+        let Meeting { place, this, .. } = &self;
+        let listed = self.roll.contains(this);
+        if !listed && !self.under_way.is_empty() {
+            return anyhow!(self.late());
+        }
+        let here = self.answered().unwrap_or_default();
+        // Whoever is not host 0 hears of the others from host 0 alone.
+        let absent: Vec<usize> =
+            if listed { (0..place.hosts).filter(|host| !here.contains(host)).collect() } else { vec![0] };
+        let why = format!(
+            "host {} of {} ({}) waited {} s at {} for host {}, which did not come; start every host with its own --host and \
+             the same --coordinator, or allow more time with --coordinator-timeout",
+            this.host,
+            place.hosts,
+            this.hostname,
+            place.timeout.as_secs(),
+            place.store,
+            absent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        );
+        // Those who wait with host 0 wait for nobody else.
+        if this.host == 0 { self.refuse(why) } else { anyhow!(why) }
     }
 }
 
-/// The sentence about a run whose hosts did not all come.
-fn missing(place: &Place, this: &Member, roll: &[Member]) -> anyhow::Error {
-    let store = &*place.store;
-    let in_roll = roll.contains(this);
-    let here = answered(store, roll, &name_of(roll)).unwrap_or_default();
-    let here = |host: &usize| here.iter().any(|member| member.host == *host);
-    // Whoever is not host 0 hears of the others from host 0 alone.
-    let absent: Vec<usize> = if in_roll { (0..place.hosts).filter(|host| !here(host)).collect() } else { vec![0] };
-    let list = |hosts: &[usize]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    anyhow::anyhow!(
-        "host {} of {} ({}) waited {} s at {} for host {}, which did not come; start every host with its own --host and the same \
-         --coordinator, or allow more time with --coordinator-timeout",
-        this.host,
-        place.hosts,
-        this.hostname,
-        place.timeout.as_secs(),
-        place.store,
-        list(&absent),
+fn two_of_a_number(a: &Member, b: &Member) -> String {
+    format!(
+        "two processes are host {}: {} process {} and {} process {}; give every process a --host of its own, from 0 to {}",
+        a.host,
+        a.hostname,
+        a.process,
+        b.hostname,
+        b.process,
+        a.hosts.max(b.hosts) - 1
     )
-}
-
-/// Names a roll by the tokens of its members.
-fn name_of(roll: &[Member]) -> String {
-    let tokens: Vec<&str> = roll.iter().map(|member| member.token.as_str()).collect();
-    sha256_hex(tokens.join(" ").as_bytes())
-}
-
-fn put<T: Serialize>(store: &dyn KeyValueStore, key: &str, value: &T) -> anyhow::Result<()> {
-    Ok(store.put(key, &serde_json::to_vec(value)?)?)
-}
-
-fn read<T: for<'a> Deserialize<'a>>(store: &dyn KeyValueStore, key: &str) -> anyhow::Result<Option<T>> {
-    let Some(value) = store.try_get(key)? else { return Ok(None) };
-    let value = serde_json::from_slice(&value);
-    value.map(Some).with_context(|| {
-        format!("{store} holds something else under {key:?}; name a place of this run's own with --coordinator")
-    })
-}
-
-/// This machine's name as its administrator gave it.
-fn hostname() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
-    match name.trim() {
-        "" => "unnamed".to_owned(),
-        name => name.to_owned(),
-    }
 }

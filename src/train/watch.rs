@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::rendezvous::{Member, Session};
+use super::session::{Member, Session, read};
+use crate::key_value::Folder;
 
 /// How often hosts say that they are there, and how long one may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,14 @@ impl Drop for Watch {
             let _ = thread.join();
         }
     }
+}
+
+/// What the host that leads the session of `folder` says while it is there: something new at each beat.
+///
+/// # Errors
+/// What the store says.
+pub(super) fn sign_of_life(folder: &Folder) -> anyhow::Result<Option<String>> {
+    Ok(read(folder, &alive(0))?.filter(|said| said != DONE))
 }
 
 /// What was heard of one host.
