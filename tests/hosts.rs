@@ -368,7 +368,7 @@ fn options_of_hosts_are_checked_and_slurm_is_understood() {
     fails(&["--hosts", "2", "--host", "2"], &[], "--host 2 requires --hosts to be more than that, got 2");
     fails(&["--host", "1"], &[], "--host 1 requires --hosts to be more than that, got 1");
     fails(&["--coordinator", "here"], &[], "--coordinator here requires --hosts and --host");
-    fails(&["--hosts", "2", "--host", "0", "--coordinator", "etcd://x"], &[], "requires etcd://host:port");
+    fails(&["--hosts", "2", "--host", "0", "--coordinator", "etcd://x"], &[], "requires a directory, etcd://host:port");
     fails(&[], &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "3")], "host 1 of 3");
     fails(&[], &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "three")], "SLURM_NTASKS requires a number, got \"three\"");
     // What is typed comes before what Slurm says, and a batch script outside srun is alone.

@@ -102,9 +102,19 @@ fn etcd_keeps_its_promises() {
 
 #[test]
 fn a_place_that_cannot_be_used_is_named() {
-    for address in ["etcd://", "etcd://host", "etcd://host:port", "etcd://:2379", "etcd://host:99999/x"] {
-        let error = key_value::open(address).unwrap_err().to_string();
-        assert!(error.contains(address) && error.contains("requires etcd://host:port"), "{error}");
+    for address in [
+        "etcd://",
+        "etcd://host",
+        "etcd://host:port",
+        "etcd://:2379",
+        "etcd://host:99999/x",
+        "etcd:host:2379",
+        "etcd:/host:2379/x",
+        "ectd://host:2379",
+        "s3://bucket/hosts",
+    ] {
+        let error = key_value::open(address).expect_err(address).to_string();
+        assert!(error.contains(address) && error.contains("requires a directory, etcd://host:port"), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

@@ -15,8 +15,8 @@ pub enum KeyValueError {
     #[error("cannot {action} {}; the coordinator must be a directory that every host of the run can write", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     /// An address that is none.
-    #[error("--coordinator etcd://{address}: requires etcd://host:port or etcd://host:port/prefix")]
-    Address { address: String },
+    #[error("--coordinator {place}: requires a directory, etcd://host:port or etcd://host:port/prefix")]
+    Address { place: String },
     /// The server does not answer, or not as etcd does.
     #[error(
         "etcd at {endpoint} {what}; check that the address is right and that the server runs and serves its v3 API"

@@ -52,7 +52,7 @@ impl Etcd {
     pub fn new(address: &str) -> Result<Etcd> {
         let (endpoint, prefix) = address.split_once('/').unwrap_or((address, ""));
         let port = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        let Some(Ok(_)) = port else { return Err(KeyValueError::Address { address: address.to_owned() }) };
+        let Some(Ok(_)) = port else { return Err(KeyValueError::Address { place: format!("etcd://{address}") }) };
         let prefix = prefix.trim_matches('/');
         use_ring();
         let client = Client::builder().timeout(REQUEST).no_proxy().build();

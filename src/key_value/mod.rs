@@ -61,6 +61,10 @@ pub trait KeyValueStore: fmt::Debug + fmt::Display + Send + Sync {
 pub fn open(place: &str) -> Result<Arc<dyn KeyValueStore>> {
     match place.strip_prefix("etcd://") {
         Some(address) => Ok(Arc::new(Etcd::new(address)?)),
+        // Of another scheme, or of this one misspelt: nobody means a directory of that name.
+        None if place.contains("://") || place.starts_with("etcd:") => {
+            Err(KeyValueError::Address { place: place.to_owned() })
+        }
         None => Ok(Arc::new(Directory::open(Path::new(place))?)),
     }
 }

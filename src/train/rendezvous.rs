@@ -276,8 +276,10 @@ impl Meeting {
         }
         let here = self.answered().unwrap_or_default();
         // Whoever is not host 0 hears of the others from host 0 alone.
-        let absent: Vec<usize> =
-            if listed { (0..place.hosts).filter(|host| !here.contains(host)).collect() } else { vec![0] };
+        let mut absent: Vec<usize> = (0..place.hosts).filter(|host| !here.contains(host)).collect();
+        if !listed || absent.is_empty() {
+            absent = vec![0];
+        }
         let why = format!(
             "host {} of {} ({}) waited {} s at {} for host {}, which did not come; start every host with its own --host and \
              the same --coordinator, or allow more time with --coordinator-timeout",
