@@ -11,16 +11,19 @@ use common::{Workshop, metrics};
 use lambert::bert::{BertConfig, Precision, param_specs};
 use lambert::eval::{Value, evaluate_replicas};
 use lambert::graph::{Graph, Op, Tensor};
+use lambert::hlo::proto::{HloModuleProto, PrimitiveType, ShapeProto};
 use lambert::optim::{Held, Optimizer, OptimizerConfig};
-use lambert::pjrt::{Platform, PlatformChoice};
+use lambert::pjrt::{Executable, Platform, PlatformChoice};
 use lambert::rng::Key;
 use lambert::shape::{DType, HostTensor, Shape};
+use lambert::train::compile::Compiled;
 use lambert::train::devices::Devices;
 use lambert::train::engine::{Engine, Evaluator};
 use lambert::train::plan::traffic::Collectives;
 use lambert::train::shards::Shards;
 use lambert::train::state::{StateLayout, TrainState};
 use lambert::train::{GradientExchange, GradientStep, Parallel, Program, StepSpec, TrainStep};
+use prost::Message;
 
 fn cpu(devices: usize) -> Devices {
     match Devices::open(&PlatformChoice::Platform(Platform::Cpu), Some(devices)) {
@@ -307,6 +310,62 @@ fn the_executable_takes_its_share_of_the_state_and_no_more() {
             stats.argument as usize - state <= others + 64 * program.inputs.len(),
             "{replicas} replicas: {stats:?}"
         );
+    }
+}
+
+/// Bytes by opcode that a compiled program gives to collectives (of an all-gather: takes), as `Collectives` counts them.
+fn compiled_collectives(executable: &Executable) -> Collectives {
+    let program = executable.optimized_program().expect("the plugin shows what it compiled");
+    let module = match program.format.as_str() {
+        "hlo" => HloModuleProto::decode(&*program.code),
+        _ => HloWithConfig::decode(&*program.code).map(|with_config| with_config.module.unwrap_or_default()),
+    };
+    let mut found = Collectives::default();
+    for computation in &module.expect("a module").computations {
+        let shape_of = |id: &i64| computation.instructions.iter().find(|i| i.id == *id).and_then(|i| i.shape.as_ref());
+        for instruction in &computation.instructions {
+            let operands = || instruction.operand_ids.iter().filter_map(shape_of).map(bytes_of).sum::<f64>();
+            match instruction.opcode.trim_end_matches("-start") {
+                "all-reduce" => found.all_reduce += operands(),
+                "reduce-scatter" => found.reduce_scatter += operands(),
+                "all-gather" => found.all_gather += instruction.shape.as_ref().map_or(0.0, bytes_of),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HloWithConfig {
+    #[prost(message, optional, tag = "1")]
+    module: Option<HloModuleProto>,
+}
+
+fn bytes_of(shape: &ShapeProto) -> f64 {
+    let parts: f64 = shape.tuple_shapes.iter().map(bytes_of).sum();
+    let element = match PrimitiveType::try_from(shape.element_type) {
+        Ok(PrimitiveType::Tuple) => return parts,
+        Ok(PrimitiveType::Bf16) => 2.0,
+        Ok(PrimitiveType::F32 | PrimitiveType::S32 | PrimitiveType::U32) => 4.0,
+        other => panic!("no collective of this step is of {other:?}"),
+    };
+    element * shape.dimensions.iter().map(|&n| n as f64).product::<f64>()
+}
+
+#[test]
+fn what_the_graph_exchanges_is_what_the_compiled_program_does() {
+    let devices = cpu(4);
+    for (parallel, micro_batches) in [(Parallel::default(), 1), (Parallel::default(), 2), (SHARDED, 1), (SHARDED, 2)] {
+        let spec = StepSpec { parallel, precision: Precision::F32, ..spec(&model(), 8, micro_batches, 4) };
+        let step = TrainStep::build(&spec).unwrap();
+        let counted = Collectives::of(&step.program.computation, micro_batches);
+        let compiled = Compiled::new(&devices, || Ok(step.program)).unwrap();
+        assert_eq!(compiled_collectives(&compiled.executable), counted, "{parallel:?}, {micro_batches} micro-batches");
+        // A sharded step sends its gradients once and its weights once, as many bytes as the gradients twice.
+        let weights: usize = param_specs(&spec.model).iter().map(|param| param.dims.iter().product::<usize>()).sum();
+        let least = 2.0 * 0.75 * 4.0 * weights as f64;
+        assert!((least..1.1 * least).contains(&counted.sent_in_ring(4)), "{} of {least}", counted.sent_in_ring(4));
     }
 }
 

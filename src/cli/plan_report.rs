@@ -89,9 +89,9 @@ fn rows(plan: &Plan) -> Vec<Row> {
             format!("at most; {}", cost_source(plan)),
         ),
         (
-            "bytes exchanged",
-            of_fit(&|fit| Some(byte_size(fit.demand.collectives.total()))),
-            "collectives in the graph, of one replica".to_owned(),
+            "bytes a device sends",
+            of_fit(&|fit| Some(byte_size(fit.demand.collectives.sent_in_ring(plan.target.devices())))),
+            "collectives in the graph, in a ring of n: (n−1)/n of each array, twice for an all-reduce".to_owned(),
         ),
         ("arithmetic", seconds(|fit| Some(fit.times?.compute)), share(efficiency.compute, "the peak")),
         ("memory", seconds(|fit| fit.times?.memory), share(efficiency.memory, "its bandwidth")),
@@ -323,6 +323,7 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
                 "reduce_scatter": fit.demand.collectives.reduce_scatter,
                 "all_gather": fit.demand.collectives.all_gather,
             },
+            "sent_bytes_of_a_device": fit.demand.collectives.sent_in_ring(plan.target.devices()),
             "step_seconds": fit.times.map(|times| json!({
                 "compute": times.compute,
                 "memory": times.memory,

@@ -18,6 +18,16 @@ pub enum Choice {
     Largest,
 }
 
+/// What came of trying one micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried<T> {
+    Fits(T),
+    /// There is no room for it; there may be for a smaller one.
+    TooLarge,
+    /// For a reason that no other size would change.
+    Refused,
+}
+
 /// The numbers that divide `n`, ascending.
 pub fn divisors(n: usize) -> Vec<usize> {
     let mut small: Vec<usize> = (1..).take_while(|d| d * d <= n).filter(|d| n.is_multiple_of(*d)).collect();
@@ -82,26 +92,45 @@ pub fn expected_bytes(spec: &StepSpec, parameters: usize, micro_batch: usize) ->
     state + tokens * element * of_layers + predicted
 }
 
-/// The largest of `candidates` (ascending) that `fits`, which holds for all smaller ones if it holds for one. Begins at
-/// `first` and halves what is left; `fits` is asked as rarely as that allows.
+/// The first of `candidates` that fits, in their order; none after one that is refused.
 ///
 /// # Errors
-/// Those of `fits`.
+/// Those of `attempt`.
+pub fn first<T>(
+    candidates: impl IntoIterator<Item = usize>,
+    mut attempt: impl FnMut(usize) -> anyhow::Result<Tried<T>>,
+) -> anyhow::Result<Option<T>> {
+    for candidate in candidates {
+        match attempt(candidate)? {
+            Tried::Fits(found) => return Ok(Some(found)),
+            Tried::TooLarge => {}
+            Tried::Refused => break,
+        }
+    }
+    Ok(None)
+}
+
+/// The largest of `candidates` (ascending) that fits, as all smaller ones do if one does; of those that were tried before one
+/// is refused. Begins at `first` and halves what is left; as few are tried as that allows.
+///
+/// # Errors
+/// Those of `attempt`.
 pub fn largest<T>(
     candidates: &[usize],
     first: usize,
-    mut fits: impl FnMut(usize) -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<Option<(usize, T)>> {
+    mut attempt: impl FnMut(usize) -> anyhow::Result<Tried<T>>,
+) -> anyhow::Result<Option<T>> {
     let (mut low, mut high) = (0, candidates.len());
     let mut best = None;
     let mut probe = candidates.partition_point(|&c| c <= first).saturating_sub(1);
     while low < high {
-        match fits(candidates[probe])? {
-            Some(found) => {
-                best = Some((candidates[probe], found));
+        match attempt(candidates[probe])? {
+            Tried::Fits(found) => {
+                best = Some(found);
                 low = probe + 1;
             }
-            None => high = probe,
+            Tried::TooLarge => high = probe,
+            Tried::Refused => break,
         }
         probe = (low + high) / 2;
     }
@@ -143,14 +172,36 @@ mod tests {
                 let mut asked = 0;
                 let found = largest(&candidates, first, |n| {
                     asked += 1;
-                    Ok((n <= limit).then_some(n))
+                    Ok(if n <= limit { Tried::Fits(n) } else { Tried::TooLarge })
                 });
                 let expected = candidates.iter().copied().filter(|&c| c <= limit).max();
-                assert_eq!(found.unwrap(), expected.map(|n| (n, n)), "limit {limit} from {first}");
+                assert_eq!(found.unwrap(), expected, "limit {limit} from {first}");
                 assert!(asked <= 5, "{asked} questions");
             }
         }
-        assert!(largest(&candidates, 8, |_| -> anyhow::Result<Option<()>> { bail!("no compiler") }).is_err());
-        assert_eq!(largest(&[], 1, |_| Ok(Some(()))).unwrap(), None);
+        assert!(largest(&candidates, 8, |_| -> anyhow::Result<Tried<()>> { bail!("no compiler") }).is_err());
+        assert_eq!(largest(&[], 1, |_| Ok(Tried::Fits(()))).unwrap(), None);
+    }
+
+    #[test]
+    fn only_want_of_room_leads_to_a_smaller_one() {
+        let tried = |answers: &[(usize, Tried<usize>)], from_largest: bool| {
+            let mut asked = Vec::new();
+            let attempt = |n| {
+                asked.push(n);
+                Ok(answers.iter().find(|(of, _)| *of == n).map_or(Tried::TooLarge, |(_, answer)| *answer))
+            };
+            let found = match from_largest {
+                true => first([8, 4, 2, 1], attempt),
+                false => largest(&[1, 2, 4, 8], 4, attempt),
+            };
+            (found.unwrap(), asked)
+        };
+        let fits = |n| (n, Tried::Fits(n));
+        assert_eq!(tried(&[fits(2), fits(1)], true), (Some(2), vec![8, 4, 2]));
+        assert_eq!(tried(&[(4, Tried::Refused), fits(2), fits(1)], true), (None, vec![8, 4]));
+        assert_eq!(tried(&[fits(2), fits(1)], false), (Some(2), vec![4, 2]));
+        assert_eq!(tried(&[(4, Tried::Refused), fits(2), fits(1)], false), (None, vec![4]));
+        assert_eq!(tried(&[fits(4), (8, Tried::Refused)], false), (Some(4), vec![4, 8]));
     }
 }

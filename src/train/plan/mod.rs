@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use self::micro_batch::{Choice, divisors, expected_bytes, largest, rows};
+use self::micro_batch::{Choice, Tried, divisors, expected_bytes, first, largest, rows};
 use self::roofline::{Demand, Efficiency, Times};
 use self::rows::{RowsPerSequence, rows_computed};
 use self::saved::{Manifest, Saver};
@@ -230,19 +230,19 @@ impl PhasePlanner<'_> {
         let of_device = shape.global_batch / self.target.devices();
         let all = divisors(of_device);
         let found = match choice {
-            Choice::Rows(micro_batch) => self.attempt(micro_batch)?,
+            Choice::Rows(micro_batch) => first([micro_batch], |n| self.attempt(n))?,
             Choice::Auto => {
                 let powers: Vec<usize> = all.into_iter().filter(|n| n.is_power_of_two()).collect();
-                let first = self.expected(&powers)?;
-                let smaller = powers.into_iter().filter(|&n| n <= first).rev();
+                let expected = self.expected(&powers)?;
+                let smaller = powers.into_iter().filter(|&n| n <= expected).rev();
                 // Rows that are left out save more than larger products of matrices.
                 let leaves_out = |n: &usize| rows_computed(shape, self.rows_per_sequence, of_device, *n) < of_device;
                 let (packed, plain): (Vec<usize>, Vec<usize>) = smaller.partition(leaves_out);
-                packed.into_iter().chain(plain).find_map(|n| self.attempt(n).transpose()).transpose()?
+                first(packed.into_iter().chain(plain), |n| self.attempt(n))?
             }
             Choice::Largest => {
-                let first = self.expected(&all)?;
-                largest(&all, first, |n| self.attempt(n))?.map(|(_, stepped)| stepped)
+                let expected = self.expected(&all)?;
+                largest(&all, expected, |n| self.attempt(n))?
             }
         };
         Ok(found)
@@ -261,8 +261,8 @@ impl PhasePlanner<'_> {
         with_micro_batch(self.run, self.phase, micro_batch)?.step_spec(self.phase, self.target.devices())
     }
 
-    /// Compiles the step cut into micro-batches of `micro_batch`; none if it does not fit or is refused.
-    fn attempt(&mut self, micro_batch: usize) -> anyhow::Result<Option<Stepped>> {
+    /// Compiles the step cut into micro-batches of `micro_batch`.
+    fn attempt(&mut self, micro_batch: usize) -> anyhow::Result<Tried<Stepped>> {
         let name = &self.run.schedule.phases()[self.phase].name;
         (self.progress)(Progress::Compiling { phase: name, micro_batch });
         let spec = self.spec(micro_batch)?;
@@ -272,19 +272,22 @@ impl PhasePlanner<'_> {
         let compiled = self.compiler.compile(&program.bytes);
         let took = begin.elapsed();
         let collectives = Collectives::of(&step.computation, spec.micro_batches);
-        let (verdict, stepped) = match compiled {
-            Err(error) => (verdict(&error), None),
+        let (verdict, tried) = match compiled {
+            Err(error) => match verdict(&error) {
+                Verdict::TooLarge(reason) => (Verdict::TooLarge(reason), Tried::TooLarge),
+                refused => (refused, Tried::Refused),
+            },
             Ok(compiled) => {
                 let memory = compiled.memory_stats().context("the plugin does not tell what a program needs")?;
                 match memory_limit(self.target).filter(|&limit| memory.peak_estimate() as f64 > limit) {
                     Some(limit) => {
                         let peak = memory.peak_estimate() as f64;
                         let reason = format!("needs {:.2} GB of {:.2} GB", peak / 1e9, limit / 1e9);
-                        (Verdict::TooLarge(reason), None)
+                        (Verdict::TooLarge(reason), Tried::TooLarge)
                     }
                     None => {
                         let fit = self.fit(&spec, memory, &compiled, collectives);
-                        (Verdict::Fits, Some(Stepped { program, compiled, fit }))
+                        (Verdict::Fits, Tried::Fits(Stepped { program, compiled, fit }))
                     }
                 }
             }
@@ -293,7 +296,7 @@ impl PhasePlanner<'_> {
         if let Some(last) = self.attempts.last() {
             (self.progress)(Progress::Compiled(last));
         }
-        Ok(stepped)
+        Ok(tried)
     }
 
     fn fit(&self, spec: &StepSpec, memory: CompiledMemoryStats, compiled: &Compiled, collectives: Collectives) -> Fit {
@@ -310,8 +313,8 @@ impl PhasePlanner<'_> {
         let counted = cost("flops");
         let computed = (rows_computed / micro_batch) as f64;
         let rounds_of_one = counted.map_or(1.0, |counted| computed / of_loop.counted_rounds(counted));
-        let update = update_bytes(self.run, devices);
-        let bytes = cost("bytes accessed").map(|bytes| update + (bytes - update).max(0.0) * rounds_of_one);
+        let once = bytes_moved_once(self.run, &collectives, devices);
+        let bytes = cost("bytes accessed").map(|bytes| once + (bytes - once).max(0.0) * rounds_of_one);
         let flops = (devices * rows_computed) as f64 * flops_of_row;
         let demand = Demand { flops, precision: spec.precision, bytes, collectives };
         Fit {
@@ -344,12 +347,14 @@ impl LoopCost {
     }
 }
 
-/// Bytes that the update of `run` moves on each of `devices`, however large the batch is: it reads and writes weights and
-/// slots, and reads their gradients twice, for norms and for moments. A device that holds a part of them moves that part.
-fn update_bytes(run: &Run, devices: usize) -> f64 {
+/// Bytes that a step of `run` moves on each of `devices` once, however large the batch is. The update reads and writes weights
+/// and slots, and reads their gradients twice, for norms and for moments; a device that holds a part of them moves that part.
+/// Gradients, and weights that are held in parts, are also moved to be exchanged.
+fn bytes_moved_once(run: &Run, collectives: &Collectives, devices: usize) -> f64 {
     let in_parts = run.parallel.resolve(&run.model, &run.optimizer, devices).shard_optimizer;
     let numbers = 2 * (1 + run.optimizer.slots().len()) + 2;
-    (numbers * DType::F32.size() * parameters(&run.model)) as f64 / if in_parts { devices as f64 } else { 1.0 }
+    let update = (numbers * DType::F32.size() * parameters(&run.model)) as f64;
+    update / if in_parts { devices as f64 } else { 1.0 } + collectives.moved(devices)
 }
 
 /// Numbers that a model learns.
@@ -411,10 +416,10 @@ impl Plan {
         }
         let rows = rows_computed(shape, self.rows_per_sequence.of(*index), shape.global_batch / there, *micro_batch);
         let share = rows as f64 / *rows_here as f64;
-        let of_update = |devices| update_bytes(&self.run, devices);
+        let once = |devices| bytes_moved_once(&self.run, &demand.collectives, devices);
         Some(Demand {
             flops: demand.flops * share * there as f64 / here as f64,
-            bytes: demand.bytes.map(|bytes| of_update(there) + (bytes - of_update(here)) * share),
+            bytes: demand.bytes.map(|bytes| once(there) + (bytes - once(here)) * share),
             ..*demand
         })
     }
@@ -556,12 +561,14 @@ mod tests {
         // Weight, m and v are read and written and the gradient is read twice: eight numbers of four bytes for each parameter.
         let whole = plan(1.0, OptimizerSharding::None);
         let parameters = parameters(&whole.run.model) as f64;
-        assert_eq!([1, 64].map(|devices| update_bytes(&whole.run, devices)), [32.0 * parameters; 2]);
+        let once = |plan: &Plan, devices| bytes_moved_once(&plan.run, &Collectives::default(), devices);
+        assert_eq!([1, 64].map(|devices| once(&whole, devices)), [32.0 * parameters; 2]);
         let parts = plan(1.0, OptimizerSharding::Sharded);
-        assert_eq!(
-            [1, 64, 128].map(|devices| update_bytes(&parts.run, devices) * devices as f64),
-            [32.0 * parameters; 3]
-        );
+        assert_eq!([1, 64, 128].map(|devices| once(&parts, devices) * devices as f64), [32.0 * parameters; 3]);
+        // What is exchanged is moved once, too: a whole gradient is read and a part of the sum written, and the reverse for weights.
+        let exchange = Collectives { all_reduce: 0.0, reduce_scatter: 4.0 * parameters, all_gather: 2.0 * parameters };
+        let moved = bytes_moved_once(&parts.run, &exchange, 64) - once(&parts, 64);
+        assert!((moved - 6.0 * parameters * (1.0 + 1.0 / 64.0)).abs() < 1e-3 * parameters);
 
         // On twice the chips, half of what the micro-batches move, and of the update all or half.
         let target: Target = "tpu:v5p:4x4x8".parse().unwrap();

@@ -77,16 +77,14 @@ impl Times {
 
 /// Seconds for the exchange at the full rate of links and network.
 ///
-/// A ring (on a torus, rings in every dimension at once) of n sends (n−1)/n of what is reduced to scatter it, and as much
-/// to gather it. Between hosts every chip exchanges only its own share of what its host has reduced.
+/// Linked chips stand in a ring (on a torus, in rings of every dimension at once). Between hosts every chip exchanges only its
+/// own share of what its host has reduced.
 fn network_seconds(collectives: &Collectives, target: &Target, chip: &Chip) -> f64 {
-    let around = |members: usize| (members as f64 - 1.0) / members as f64;
     let linked = target.linked_chips();
     let hosts = target.chips() / linked;
-    let passes = 2.0 * collectives.all_reduce + collectives.reduce_scatter + collectives.all_gather;
-    let over_links = passes * around(linked) / chip.link_bandwidth;
+    let over_links = collectives.sent_in_ring(linked) / chip.link_bandwidth;
     let over_network = match chip.network_bandwidth {
-        Some(bandwidth) => passes / linked as f64 * around(hosts) / bandwidth,
+        Some(bandwidth) => collectives.sent_in_ring(hosts) / linked as f64 / bandwidth,
         None => 0.0,
     };
     over_links + over_network

@@ -3,7 +3,8 @@
 
 use crate::graph::{Computation, Node, NodeId, Op, ValueShape};
 
-/// Bytes of one replica's arrays that go through collectives in a step, by kind.
+/// Bytes of one replica's arrays that go through collectives in a step, by kind. What of them travels, and how often, is the
+/// way's affair: [`Collectives::sent_in_ring`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Collectives {
     /// What is summed and wanted by all.
@@ -22,8 +23,17 @@ impl Collectives {
         sum
     }
 
-    pub fn total(&self) -> f64 {
-        self.all_reduce + self.reduce_scatter + self.all_gather
+    /// Bytes that each of `members` sends when they stand in a ring and together have these arrays. A ring of n sends (n−1)/n
+    /// of what is reduced to scatter the sum, and (n−1)/n of what is put together to gather it; an all-reduce is both.
+    pub fn sent_in_ring(&self, members: usize) -> f64 {
+        let passes = 2.0 * self.all_reduce + self.reduce_scatter + self.all_gather;
+        passes * (members as f64 - 1.0) / members as f64
+    }
+
+    /// Bytes that each of `members` moves between its memory and its cores: operands are read, results written.
+    pub fn moved(&self, members: usize) -> f64 {
+        let whole_and_part = self.reduce_scatter + self.all_gather;
+        2.0 * self.all_reduce + whole_and_part + whole_and_part / members as f64
     }
 
     fn add(&mut self, computation: &Computation, times: f64, trips: f64) {
@@ -71,6 +81,8 @@ mod tests {
         let gathered = graph.all_gather(&[scattered, scattered.convert(DType::BF16)], 0, 4);
         let collectives = Collectives::of(&graph.finish(&gathered), 5);
         assert_eq!(collectives, Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 144.0 });
-        assert_eq!(collectives.total(), 576.0);
+        // Of 336 bytes summed for all, half is sent to one of two and half of the sum comes back; of 240 bytes, half.
+        assert_eq!([1, 2, 4].map(|members| collectives.sent_in_ring(members)), [0.0, 456.0, 684.0]);
+        assert_eq!(collectives.moved(4), 672.0 + 240.0 + 60.0);
     }
 }
