@@ -1,5 +1,5 @@
-//! Preparations that end before their time, by a kill, a full disk or a changed source, and what the next one makes of them;
-//! how much memory one needs; and what `prepare --check` finds.
+//! Preparations that end before their time, by a kill, a full disk, a source that changed or is out of reach, and what the
+//! next one makes of them; what is in the way of one; how much memory it needs; and what `prepare --check` finds.
 #![cfg(unix)]
 
 mod common;
@@ -327,4 +327,118 @@ fn memory_does_not_grow_with_the_corpus() {
     assert!(ended.success());
     // Two threads hold a few blocks of 4 MiB each; nothing holds the text.
     assert!(peak > 0 && peak < 140 << 10, "{megabytes} MB in {:?}: {peak} kB", started.elapsed());
+}
+
+#[test]
+fn what_is_done_stays_while_an_input_is_out_of_reach() {
+    let place = Place::new(40, 200);
+    place.succeed(&prepare("whole"));
+    let (here, away) = (place.at("inputs"), place.at("unmounted"));
+    let last = ("inputs/039.txt", "039.elsewhere");
+    // An input goes in the middle of the work.
+    let child = place.command(&prepare("stopped")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("lambert starts");
+    while place.steps("stopped") < 4 {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    fs::rename(place.at(last.0), place.at(last.1)).expect("renamed");
+    let output = child.wait_with_output().expect("a child");
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    for said in [last.0, "what is done is kept, and the same command goes on with it"] {
+        assert!(words.contains(said), "requires {said:?}, got\n{words}");
+    }
+    let left = contents(&place.at(".stopped.partial"));
+    assert!(place.steps("stopped") >= 4 && left.len() >= 3, "{:?}", left.keys());
+    // All of them are gone when it is started again; --force does not forget either what nobody has replaced.
+    let forced = [&prepare("stopped")[..], &["--force"]].concat();
+    place.fails(&prepare("stopped"), 1, &["an interrupted preparation from 40, with inputs/039.txt"]);
+    fs::rename(&here, &away).expect("renamed");
+    place.fails(&prepare("stopped"), 1, &["inputs"]);
+    place.fails(&forced, 1, &["inputs"]);
+    fs::create_dir(&here).expect("a place to mount at");
+    place.fails(&forced, 1, &["inputs", "none"]);
+    assert!(contents(&place.at(".stopped.partial")) == left, "what was done is still there");
+
+    fs::remove_dir(&here).expect("removed");
+    fs::rename(&away, &here).expect("renamed");
+    fs::rename(place.at(last.1), place.at(last.0)).expect("renamed");
+    // The same bytes at another time are the same text.
+    fs::write(place.at("inputs/000.txt"), documents(200, 0)).expect("writable");
+    let words = place.succeed(&prepare("stopped"));
+    assert!(words.contains("going on with an interrupted preparation"), "{words}");
+    let shards = |name: &str| {
+        let mut all = contents(&place.at(name));
+        all.remove(Path::new("prepared.json"));
+        all
+    };
+    assert!(shards("stopped") == shards("whole"));
+}
+
+#[test]
+fn one_that_only_lacked_its_name_gets_it() {
+    let place = Place::new(2, 100);
+    place.succeed(&prepare("whole"));
+    let whole = contents(&place.at("whole"));
+    let partial = place.at(".late.partial");
+    fs::rename(place.at("whole"), &partial).expect("renamed");
+    fs::write(partial.join("lock"), "").expect("writable");
+    fs::write(partial.join("train-00000.spool"), "used up").expect("writable");
+    place.fails(&[&prepare("late")[..], &["--seed", "3"]].concat(), 1, &["seed: 3", "with seed: 0", "--force"]);
+    let words = place.succeed(&prepare("late"));
+    assert!(contents(&place.at("late")) == whole && !partial.exists(), "{words}");
+}
+
+#[test]
+fn two_at_once_leave_one_whole_directory_and_nothing_else() {
+    let place = Place::new(3, 30);
+    for round in 0..12 {
+        let out = format!("data{round}");
+        let seeds = ["1", "2"].map(|seed| {
+            let arguments = [&prepare(&out)[..], &["--seed", seed]].concat();
+            let mut command = place.command(&arguments);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts")
+        });
+        let outputs = seeds.map(|child| child.wait_with_output().expect("a child"));
+        let done = outputs.iter().filter(|output| output.status.success()).count();
+        let words = outputs.each_ref().map(text).concat();
+        assert!(done == 1 && !words.contains("panicked"), "{words}");
+        place.succeed(&["prepare", "--check", &out]);
+        let names = contents(&place.at(&out)).into_keys().map(|name| name.to_string_lossy().into_owned());
+        let strange = |name: &String| !["prepared.json", "tokenizer/"].iter().any(|own| name.starts_with(own));
+        let strange: Vec<String> = names.filter(|name| !name.ends_with(".safetensors")).filter(strange).collect();
+        assert!(strange.is_empty() && !place.at(&format!(".{out}.partial")).exists(), "{strange:?}");
+    }
+}
+
+#[test]
+fn what_a_user_put_there_stays() {
+    let place = Place::new(2, 60);
+    let mine = |directory: &str| {
+        fs::create_dir_all(place.at(directory)).expect("writable");
+        fs::write(place.at(directory).join("thesis.txt"), "years of work").expect("writable");
+    };
+    let kept = |directory: &str| fs::read(place.at(directory).join("thesis.txt")).expect("kept") == b"years of work";
+    for (out, holds) in [("mine", "mine"), ("new", ".new.partial")] {
+        mine(holds);
+        for more in [&[][..], &["--force"]] {
+            place.fails(&[&prepare(out)[..], more].concat(), 1, &[holds, "other files"]);
+            assert!(kept(holds));
+        }
+    }
+    // A link leads to the disk on which there is room: the data goes there.
+    fs::create_dir_all(place.at("large/disk")).expect("writable");
+    std::os::unix::fs::symlink("large/disk", place.at("link")).expect("a link");
+    for out in ["link", "link/"] {
+        for seed in ["1", "2"] {
+            place.succeed(&[&prepare(out)[..], &["--seed", seed, "--force"]].concat());
+            assert!(place.at("link").is_symlink() && place.at("large/disk/prepared.json").exists());
+            assert_eq!(fs::read_dir(place.at("large")).expect("a directory").count(), 1);
+        }
+    }
+    std::os::unix::fs::symlink("nowhere/at/all", place.at("dangling")).expect("a link");
+    place.fails(&prepare("dangling"), 1, &["dangling", "a symbolic link that leads nowhere"]);
+    place.fails(&prepare("inputs/000.txt"), 1, &["inputs/000.txt"]);
+    place.fails(&prepare("."), 1, &["the name of a directory to make"]);
+    place.fails(&prepare("/proc/here"), 1, &["/proc/.here.partial"]);
 }

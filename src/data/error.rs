@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::StorageError;
 
-/// An error of this room. The cause of a [`DataError::Io`] or [`DataError::Full`] is its `source`, so that a printed chain says it once.
+/// An error of this room. The cause of a [`DataError::Io`], [`DataError::Full`] or [`DataError::Stopped`] is its `source`, so that a printed
+/// chain says it once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -28,6 +29,9 @@ pub enum DataError {
         path.display()
     )]
     Full { path: PathBuf, required: u64, source: io::Error },
+    /// A preparation ended before its time.
+    #[error("the preparation stopped; what is done is kept, and the same command goes on with it")]
+    Stopped(#[source] Box<DataError>),
     /// A bucket, or the copy of what is in it.
     #[error(transparent)]
     Storage(Box<StorageError>),
@@ -43,6 +47,11 @@ pub enum DataError {
 pub type Result<T> = std::result::Result<T, DataError>;
 
 impl DataError {
+    /// True if the operating system refused something, which it may grant another time.
+    pub(super) fn is_of_the_system(&self) -> bool {
+        matches!(self, DataError::Io { .. } | DataError::Full { .. } | DataError::Space { .. })
+    }
+
     /// For `map_err`: what was being done, to which file.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> DataError {
         move |source| DataError::Io { action, path: path.as_ref().to_owned(), source }

@@ -73,6 +73,17 @@ impl Done {
         }
     }
 
+    /// The manifest that the work began with, with what is known of the inputs by now.
+    pub fn begun_from(&self) -> Option<Manifest> {
+        let mut manifest = self.begun.as_deref().cloned()?;
+        for (input, sha256) in &self.hashed {
+            if let Some(entry) = manifest.inputs.get_mut(*input) {
+                entry.sha256.clone_from(sha256);
+            }
+        }
+        Some(manifest)
+    }
+
     /// True if a part was read to its end and all its blocks are there.
     pub fn has_part(&self, part: u32) -> bool {
         let Some(&blocks) = self.parts.get(&part) else { return false };
@@ -128,6 +139,11 @@ impl Journal {
         *length += line.len() as u64;
         done.add(step);
         Ok(())
+    }
+
+    /// Returns when all that was noted is on the disk.
+    pub fn to_disk(&self) -> Result<()> {
+        self.state().0.sync_all().map_err(DataError::io("write", &self.path))
     }
 
     /// Asks what is done.

@@ -22,7 +22,7 @@ mod staging;
 mod token_block;
 mod tokenize;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -31,9 +31,9 @@ use super::error::{DataError, Result};
 use super::prepared::{MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, TOKENIZER_DIRECTORY};
 use super::shard::{Counts, Split};
 use super::wordpiece::Tokenizer;
-use journal::{JOURNAL, Journal, Step};
+use journal::{Done, JOURNAL, Journal, Step};
 use spool::Spool;
-use staging::{Staging, end_replacement};
+use staging::{Staging, write_to_disk};
 
 /// What is being done, for a progress bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,44 +100,39 @@ impl Spools {
 /// as it was.
 pub fn prepare(preparation: &Preparation, progress: Progress) -> Result<Outcome> {
     preparation.check_options()?;
-    end_replacement(preparation.out)?;
-    if let Some(manifest) = preparation.existing()? {
-        let hashing = |bytes| progress(Stage::Comparing, bytes);
-        let difference = match preparation.difference(&manifest, &hashing)? {
-            None => shards_differ(&manifest, preparation.out),
-            found => found,
-        };
-        match difference {
-            None => return Ok(Outcome::UpToDate(manifest)),
-            Some(_) if preparation.force => {}
-            Some((required, found)) => {
-                let next = "choose another directory, or replace this one with --force";
-                return Err(DataError::file(preparation.out, required, format!("prepared data {found}"), next));
-            }
-        }
+    let out = &staging::resolve(preparation.out)?;
+    let preparation = &Preparation { out, ..*preparation };
+    staging::end_replacement(out)?;
+    let there = preparation.existing()?;
+    if let Some(manifest) = preparation.up_to_date(&there, progress)? {
+        return Ok(Outcome::UpToDate(manifest));
     }
-    let staging = Staging::open(preparation.out)?;
-    let journal = match preparation.take_up(&staging, progress) {
-        Ok(journal) => journal,
-        // What is there belongs to another preparation.
-        Err(error) => {
-            staging.keep();
-            return Err(error);
+    let staging = Staging::open(out)?;
+    // Another preparation may have ended just before.
+    let now = preparation.existing()?;
+    if now != there
+        && let Some(manifest) = preparation.up_to_date(&now, progress)?
+    {
+        return Ok(Outcome::UpToDate(manifest));
+    }
+    let manifest = match preparation.take_up(&staging, progress)? {
+        Left::Whole(manifest) => *manifest,
+        Left::Begun(journal) => {
+            let worked = preparation.work(staging.path(), &journal, progress);
+            worked.map_err(|error| preparation.stopped(error, &staging, &journal))?
         }
     };
-    match preparation.work(staging.path(), &journal, progress) {
-        Ok(manifest) => {
-            staging.rename_to(preparation.out)?;
-            Ok(Outcome::Prepared(manifest))
-        }
-        Err(error) => {
-            // What is done is good, and there may soon be room for the rest.
-            if matches!(error, DataError::Full { .. } | DataError::Space { .. }) {
-                staging.keep();
-            }
-            Err(error)
-        }
-    }
+    shards::clear(staging.path())?;
+    staging.rename_to(out)?;
+    Ok(Outcome::Prepared(manifest))
+}
+
+/// What an interrupted preparation left.
+enum Left {
+    /// Everything, but not under its name.
+    Whole(Box<Manifest>),
+    /// A journal that tells what is done.
+    Begun(Journal),
 }
 
 impl Preparation<'_> {
@@ -163,17 +158,24 @@ impl Preparation<'_> {
                 Err(error) => Err(error),
             };
         }
-        let occupied = match fs::read_dir(self.out) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-            Err(e) => return Err(DataError::io("list", self.out)(e)),
+        staging::check_is_free(self.out).map(|()| None)
+    }
+
+    /// The manifest of `there`, if that is what is asked for. An error if it is something else that is not to be replaced.
+    fn up_to_date(&self, there: &Option<Manifest>, progress: Progress) -> Result<Option<Manifest>> {
+        let Some(manifest) = there else { return Ok(None) };
+        let difference = match self.difference(manifest, &|bytes| progress(Stage::Comparing, bytes))? {
+            None => shards_differ(manifest, self.out),
+            found => found,
         };
-        if occupied {
-            let found = "a directory with other files";
-            let next = "choose another directory: nothing but prepared data is ever replaced";
-            return Err(DataError::file(self.out, "a new or empty directory, or prepared data", found, next));
+        match difference {
+            None => Ok(Some(manifest.clone())),
+            Some(_) if self.force => Ok(None),
+            Some((required, found)) => {
+                let next = "choose another directory, or replace this one with --force";
+                Err(DataError::file(self.out, required, format!("prepared data {found}"), next))
+            }
         }
-        Ok(None)
     }
 
     /// The first thing in which a manifest differs from what is asked for, as (required, found).
@@ -188,20 +190,19 @@ impl Preparation<'_> {
         if manifest.lowercase != lowercase {
             return differs(format!("lower-casing {lowercase}"), format!("with {}", manifest.lowercase));
         }
-        if manifest.options != *self.options {
-            return differs(format!("{:?}", self.options), format!("with {:?}", manifest.options));
+        if let Some((asked, there)) = differing_settings(self.options, &manifest.options) {
+            return differs(asked, format!("with {there}"));
         }
-        let named = |name: String, source: &Source| match *source == Source::default() {
-            true => name,
-            false => format!("{}:{}={name}", source.name, source.weight),
-        };
-        let asked: Vec<String> = self.inputs.iter().map(|input| named(input.name(), &input.source)).collect();
-        let there: Vec<String> = manifest.inputs.iter().map(|entry| named(entry.name.clone(), &entry.source)).collect();
-        if asked != there {
-            return differs(format!("the inputs {asked:?}"), format!("from {there:?}"));
+        if let Some((asked, there)) = differing_inputs(self.inputs, &manifest.inputs) {
+            return differs(asked, there);
         }
         for (input, entry) in self.inputs.iter().zip(&manifest.inputs) {
-            if !input.is_still(entry, hashing)? {
+            // That of an interrupted preparation may not be hashed yet.
+            let is_still = match entry.sha256.is_empty() {
+                true => (input.bytes, input.modified) == (entry.bytes, entry.modified),
+                false => input.is_still(entry, hashing)?,
+            };
+            if !is_still {
                 return differs(format!("{} as it is now", entry.name), "from an earlier content of it".into());
             }
         }
@@ -240,35 +241,33 @@ impl Preparation<'_> {
         }
     }
 
-    /// Opens the journal of an interrupted preparation of the same, or begins one.
-    fn take_up(&self, staging: &Staging, progress: Progress) -> Result<Journal> {
-        if self.force {
-            // A journal that does not fit is no obstacle then.
-            let fits = Journal::open(staging.path()).and_then(|journal| self.fits(&journal, staging.path()));
-            let fits = fits.and_then(|()| shards::check_plan(staging.path()));
-            if fits.is_err() {
+    /// Goes on with an interrupted preparation of the same, or begins one.
+    fn take_up(&self, staging: &Staging, progress: Progress) -> Result<Left> {
+        match self.left_in(staging.path(), progress) {
+            // What cannot be read now may be good later.
+            Err(error) if !self.force || error.is_of_the_system() => Err(error),
+            Ok(Some(left)) => {
+                if let Left::Begun(journal) = &left {
+                    let parts = self.parts().into_iter().enumerate();
+                    let done = parts.filter(|&(part, _)| journal.ask(|done| done.has_part(part as u32)));
+                    let bytes = done.map(|(_, place)| self.inputs[place.input].bytes_of_part(place.part)).sum();
+                    progress(Stage::Resuming, bytes);
+                }
+                Ok(left)
+            }
+            Ok(None) | Err(_) => {
                 staging.clear()?;
+                let journal = Journal::open(staging.path())?;
+                journal.note(Step::Begun(Box::new(self.manifest())))?;
+                Ok(Left::Begun(journal))
             }
         }
-        if !staging.path().join(JOURNAL).exists() {
-            staging.clear()?;
-        }
-        let journal = Journal::open(staging.path())?;
-        if journal.ask(|done| done.begun.is_none()) {
-            journal.note(Step::Begun(Box::new(self.manifest())))?;
-        } else {
-            self.fits(&journal, staging.path())?;
-            let parts = self.parts().into_iter().enumerate();
-            let done = parts.filter(|&(part, _)| journal.ask(|done| done.has_part(part as u32)));
-            progress(Stage::Resuming, done.map(|(_, place)| self.inputs[place.input].bytes_of_part(place.part)).sum());
-        }
-        Ok(journal)
     }
 
-    /// An error if the journal is that of another preparation.
-    fn fits(&self, journal: &Journal, directory: &Path) -> Result<()> {
-        let Some(begun) = journal.ask(|done| done.begun.clone()) else { return Ok(()) };
-        match self.difference(&begun, &|_| ())? {
+    /// What is left in `directory`, unless there is nothing, or nothing that was worth the work. An error if it is of another
+    /// preparation.
+    fn left_in(&self, directory: &Path, progress: Progress) -> Result<Option<Left>> {
+        let check = |manifest: &Manifest| match self.difference(manifest, &|bytes| progress(Stage::Comparing, bytes))? {
             None => Ok(()),
             Some((required, found)) => Err(DataError::file(
                 directory,
@@ -276,6 +275,36 @@ impl Preparation<'_> {
                 format!("an interrupted preparation {found}"),
                 "ask for the same again to go on with it, or forget it with --force",
             )),
+        };
+        if staging::is_whole(directory) {
+            let manifest = Manifest::read(directory)?;
+            check(&manifest)?;
+            return Ok(Some(Left::Whole(Box::new(manifest))));
+        }
+        let path = directory.join(JOURNAL);
+        if !path.try_exists().map_err(DataError::io("look for", &path))? {
+            return Ok(None);
+        }
+        let journal = Journal::open(directory)?;
+        let Some(begun) = journal.ask(Done::begun_from) else { return Ok(None) };
+        match check(&begun).and_then(|()| shards::check_plan(directory)) {
+            Err(error) if journal.ask(|done| done.blocks.is_empty()) && !error.is_of_the_system() => Ok(None),
+            checked => checked.map(|()| Some(Left::Begun(journal))),
+        }
+    }
+
+    /// Decides what becomes of what is done, after an error. It is of no use if the text is at fault: a text that was mended
+    /// is another. All else may pass: a disk that was full, an input that is out of reach.
+    fn stopped(&self, error: DataError, staging: &Staging, journal: &Journal) -> DataError {
+        let text_is_there = || self.inputs.iter().all(|input| input.check_unchanged().is_ok());
+        if !error.is_of_the_system() && text_is_there() {
+            // The error that matters is the first one; what cannot be removed is left for the next run.
+            let _ = staging.clear();
+            return error;
+        }
+        match journal.ask(|done| done.blocks.is_empty()) {
+            true => error,
+            false => DataError::Stopped(Box::new(error)),
         }
     }
 
@@ -317,12 +346,11 @@ impl Preparation<'_> {
         fs::create_dir_all(&tokenizer_directory).map_err(DataError::io("create", &tokenizer_directory))?;
         for (name, content) in self.tokenizer.files() {
             let path = tokenizer_directory.join(name);
-            fs::write(&path, &content).map_err(DataError::write(&path, content.len()))?;
+            write_to_disk(&path, content.as_bytes())?;
         }
         let path = staging.join(MANIFEST);
         let json = serde_json::to_string_pretty(&manifest).map_err(|e| DataError::io("write", &path)(e.into()))? + "\n";
-        fs::write(&path, &json).map_err(DataError::write(&path, json.len()))?;
-        shards::clear(staging)?;
+        write_to_disk(&path, json.as_bytes())?;
         Ok(manifest)
     }
 
@@ -342,6 +370,45 @@ impl Preparation<'_> {
             false => Ok(()),
         }
     }
+}
+
+/// The settings that differ, as they are asked for and as they are there.
+fn differing_settings(asked: &PrepareOptions, there: &PrepareOptions) -> Option<(String, String)> {
+    let flat = |options: &PrepareOptions| {
+        let mut settings = serde_json::json!(options);
+        let reading = settings["reading"].take();
+        let of = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
+        of(settings).into_iter().chain(of(reading)).collect::<BTreeMap<String, serde_json::Value>>()
+    };
+    let (asked, there) = (flat(asked), flat(there));
+    let differing = || asked.keys().filter(|key| asked.get(*key) != there.get(*key));
+    let shown = |settings: &BTreeMap<String, serde_json::Value>| {
+        differing().map(|key| format!("{key}: {}", settings[key])).collect::<Vec<_>>().join(", ")
+    };
+    differing().next().map(|_| (shown(&asked), shown(&there)))
+}
+
+/// How the inputs differ, in their names, order or weights: those asked for, and those there.
+fn differing_inputs(asked: &[Input], there: &[SourceEntry]) -> Option<(String, String)> {
+    let named = |name: String, source: &Source| match *source == Source::default() {
+        true => name,
+        false => format!("{}:{}={name}", source.name, source.weight),
+    };
+    let asked: Vec<String> = asked.iter().map(|input| named(input.name(), &input.source)).collect();
+    let there: Vec<String> = there.iter().map(|entry| named(entry.name.clone(), &entry.source)).collect();
+    if asked == there {
+        return None;
+    }
+    let first_foreign = |these: &[String], those: &[String]| {
+        let those: HashSet<&String> = those.iter().collect();
+        these.iter().find(|name| !those.contains(name)).cloned()
+    };
+    let numbers = (format!("the {} inputs asked for", asked.len()), format!("from {}", there.len()));
+    Some(match (first_foreign(&asked, &there), first_foreign(&there, &asked)) {
+        (Some(new), _) => (format!("{}, with {new}", numbers.0), format!("{} without it", numbers.1)),
+        (None, Some(old)) => (numbers.0, format!("{}, with {old}", numbers.1)),
+        (None, None) => (format!("{} in their order", numbers.0), "from the same in another".into()),
+    })
 }
 
 /// The first shard that does not have the size that the manifest gives, as (required, found).

@@ -7,9 +7,8 @@
 //! time, and so on. So the copies of a document lie as far apart as the text is long, and no shard gets them as one piece.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -24,6 +23,7 @@ use super::blocks::BlockId;
 use super::journal::{BlockRecord, JOURNAL, Journal, Step};
 use super::selection::{SelectableBlock, Selection, select};
 use super::spool::{Spool, Spooled};
+use super::staging::write_to_disk;
 use super::{Preparation, Progress, Spools, Stage};
 
 const PLAN: &str = "plan.json";
@@ -83,14 +83,14 @@ pub(super) fn check_plan(staging: &Path) -> Result<()> {
     if are_planned(staging) { Plan::read(&staging.join(PLAN)).map(drop) } else { Ok(()) }
 }
 
-/// Removes what a whole preparation needs no more, the journal last.
+/// Removes what a whole preparation needs no more. The journal goes first: without it, the rest is known to be whole.
 pub(super) fn clear(staging: &Path) -> Result<()> {
     let entries = fs::read_dir(staging).map_err(DataError::io("list", staging))?;
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     let paths = paths.map_err(DataError::io("list", staging))?;
-    let spools = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "spool"));
-    for path in spools.chain([staging.join(PLAN), staging.join(JOURNAL)]) {
-        fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+    let used_up = |path: &&PathBuf| path.ends_with(PLAN) || path.extension().is_some_and(|e| e == "spool");
+    for path in paths.iter().filter(|path| path.ends_with(JOURNAL)).chain(paths.iter().filter(used_up)) {
+        fs::remove_file(path).map_err(DataError::io("remove", path))?;
     }
     Ok(())
 }
@@ -115,12 +115,12 @@ pub(super) fn write(
         let plan = Plan::new(asked, journal, spools, &train, &held_out)?;
         let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
         let partial = path.with_extension("partial");
-        // Once shards are written, the plan is all that tells how: it must be on the disk before the first.
-        let written = File::create(&partial).and_then(|mut file| {
-            file.write_all(json.as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(DataError::write(&path, json.len()))?;
+        // Once shards are written, journal, spool and plan are all that tells how: they must be on the disk before the first.
+        journal.to_disk()?;
+        for (split, places) in [(Split::Train, &train), (Split::HeldOut, &held_out)] {
+            spools.of(split).to_disk(places)?;
+        }
+        write_to_disk(&partial, json.as_bytes())?;
         fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
         plan
     };

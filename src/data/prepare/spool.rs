@@ -1,6 +1,7 @@
 //! Token blocks on disk, in the order in which threads end them, until shards take them in the order of the text. Each split
 //! has its own files, so that a file is used up, and removed, as soon as a few shards are written.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,14 @@ impl Spool {
             documents: block.heads.len() as u32,
             sentences: block.sentence_lengths.len() as u32,
             tokens: block.tokens() as u64,
+        })
+    }
+
+    /// Returns when the files of these blocks are on the disk.
+    pub fn to_disk(&self, places: &[Spooled]) -> Result<()> {
+        let files: BTreeSet<u32> = places.iter().map(|place| place.file).collect();
+        files.into_iter().map(|file| self.path(file)).try_for_each(|path| {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(DataError::io("write", &path))
         })
     }
 
