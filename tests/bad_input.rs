@@ -142,6 +142,17 @@ fn text_that_is_too_little_is_refused() {
         &["at least 2 documents held out", "--held-out"],
     );
     prepare("a.jsonl", b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n", &[], &["a.jsonl", "on line 2", "--text-field"]);
+    let rare = ["prepare", "--source", "rare:0.000001=text.txt", "--tokenizer", "tokenizer", "--out", "more"];
+    fails(
+        &workshop,
+        &rare,
+        &["text.txt: requires at least 2 documents to train on, got 0, which the weights", "raise"],
+    );
+    let thin = ["prepare", "text.txt", "--source", "rare:0.000001=three.txt", "--tokenizer", "tokenizer"];
+    let output = workshop.succeed(&[&thin[..], &["--held-out", "0", "--out", "thin"]].concat());
+    let said = text(&output);
+    let note = "note: the source \"rare\" gives no document to train on: 3 were read, at a weight of 0.000001";
+    assert!(said.contains(note) && !said.contains("the source \"text\""), "{said}");
     prepare("a.txt.gz", b"not gzip", &[], &["a.txt.gz: requires a whole gzip file, got"]);
     fails(
         &workshop,

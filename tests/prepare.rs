@@ -336,6 +336,9 @@ fn shards_are_even_and_copies_apart_whatever_the_weights() {
         let uneven = tokens.iter().find(|&&tokens| (tokens as f64 - share).abs() > longest as f64);
         assert!(uneven.is_none(), "{weights:?}: {uneven:?} of {share}, {longest} the longest document: {tokens:?}");
 
+        let taken = manifest.inputs.iter().map(|input| input.train_documents);
+        assert_eq!(taken.sum::<u64>(), manifest.train.documents, "{weights:?}");
+
         let documents = place.documents(out, Split::Train);
         let beside = documents.windows(2).filter(|pair| pair[0] == pair[1]).count();
         assert_eq!(beside, 0, "{weights:?}: copies side by side");

@@ -16,7 +16,7 @@ use super::byte_progress::ByteProgress;
 use super::read_args::{FORMS, ReadArgs, note_passed_over};
 use crate::data::{
     Checked, Counts, Deduplication, Filter, Found, Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions,
-    Sentences, Source, SourcePath, SourceState, Stage, Tokenizer, check, find_sources, prepare,
+    Sentences, Source, SourceEntry, SourcePath, SourceState, Stage, Tokenizer, check, find_sources, prepare,
 };
 use crate::output::{note, print};
 use crate::storage::Location;
@@ -195,23 +195,37 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was read of each source.
-fn table_of_sources(manifest: &Manifest) -> Table {
-    // In the order in which they were named.
-    let mut sources: Vec<(&Source, u64, u64)> = Vec::new();
-    for input in &manifest.inputs {
-        let index = sources.iter().position(|(source, ..)| **source == input.source).unwrap_or(sources.len());
+/// What a source gave.
+struct SourceSummary<'a> {
+    source: &'a Source,
+    files: u64,
+    read: u64,
+    to_train_on: u64,
+}
+
+/// The sources, in the order in which they were named.
+fn sources_of(manifest: &Manifest) -> Vec<SourceSummary<'_>> {
+    let mut sources: Vec<SourceSummary> = Vec::new();
+    for SourceEntry { source, reading, train_documents, .. } in &manifest.inputs {
+        let index = sources.iter().position(|other| other.source == source).unwrap_or(sources.len());
         if index == sources.len() {
-            sources.push((&input.source, 0, 0));
+            sources.push(SourceSummary { source, files: 0, read: 0, to_train_on: 0 });
         }
-        sources[index].1 += 1;
-        sources[index].2 += input.reading.documents;
+        sources[index].files += 1;
+        sources[index].read += reading.documents;
+        sources[index].to_train_on += train_documents;
     }
+    sources
+}
+
+/// What was read of each source, and taken.
+fn table_of_sources(manifest: &Manifest) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["source", "weight", "files", "documents read"]);
-    for (source, files, documents) in sources {
-        table.add_row([source.name.clone(), source.weight.to_string(), files.to_string(), documents.to_string()]);
+    table.set_header(["source", "weight", "files", "documents read", "to train on"]);
+    for SourceSummary { source, files, read, to_train_on } in sources_of(manifest) {
+        let numbers = [files, read, to_train_on].map(|number| number.to_string());
+        table.add_row([source.name.clone(), source.weight.to_string()].into_iter().chain(numbers));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -295,6 +309,12 @@ fn notes(manifest: &Manifest) {
     let tokens = manifest.train.tokens + manifest.held_out.tokens;
     if unknown > 0 {
         note(format_args!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64));
+    }
+    for SourceSummary { source, read, .. } in sources_of(manifest).iter().filter(|source| source.to_train_on == 0) {
+        note(format_args!(
+            "note: the source {:?} gives no document to train on: {read} were read, at a weight of {}",
+            source.name, source.weight
+        ));
     }
     let reading = &manifest.reading;
     for (count, what) in [

@@ -100,6 +100,9 @@ pub struct SourceEntry {
     /// What was met while reading it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reading: ReadCounts,
+    /// Documents of it to train on, each as often as it was taken.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub train_documents: u64,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

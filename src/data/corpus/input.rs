@@ -145,6 +145,7 @@ impl Input {
             sha256,
             source: self.source.clone(),
             reading: ReadCounts::default(),
+            train_documents: 0,
         })
     }
 

@@ -224,6 +224,7 @@ impl Preparation<'_> {
             sha256: String::new(),
             source: input.source.clone(),
             reading: ReadCounts::default(),
+            train_documents: 0,
         };
         Manifest {
             format: MANIFEST_FORMAT,
@@ -431,6 +432,11 @@ fn check_enough(manifest: &Manifest) -> Result<()> {
         Err(DataError::Corpus { subject: subject(), required: required.into(), found, next: next.into() })
     };
     let removed: u64 = manifest.removed.values().map(|Removed { documents, .. }| documents).sum();
+    let before_weights = manifest.reading.documents.saturating_sub(removed + held_out);
+    if train < 2 && before_weights > train && manifest.inputs.iter().any(|input| input.source.weight < 1.0) {
+        let found = format!("{train}, which the weights of the sources left of {before_weights}");
+        return too_few("at least 2 documents to train on", found, "raise the weights");
+    }
     if train + held_out == 0 {
         return match removed {
             0 => too_few("documents", "none: there is no text in it".into(), "name inputs with text"),

@@ -125,6 +125,7 @@ pub(super) fn write(
         plan
     };
     let copies = |split| plan.copies.as_ref().map(|copies| copies.of(split));
+    count_taken(asked, journal, copies(Split::Train), manifest);
     let blocks = [(Split::Train, train), (Split::HeldOut, held_out)]
         .map(|(split, places)| Blocks::new(split, places, spools.of(split), copies(split)));
     let of = |shard: &PlannedShard| blocks.iter().find(|blocks| blocks.split == shard.split).unwrap_or(&blocks[0]);
@@ -161,6 +162,21 @@ pub(super) fn write(
         }
     }
     Ok(())
+}
+
+/// Writes into the manifest how many documents to train on each input gives.
+fn count_taken(asked: &Preparation, journal: &Journal, copies: Option<&[Vec<u8>]>, manifest: &mut Manifest) {
+    let parts = asked.parts();
+    journal.ask(|done| {
+        let blocks = done.blocks.iter().filter_map(|(id, record)| Some((id.part, record.train?)));
+        for (block, (part, place)) in blocks.enumerate() {
+            let taken = match copies {
+                Some(copies) => copies[block].iter().map(|&copies| copies as u64).sum(),
+                None => place.documents as u64,
+            };
+            manifest.inputs[parts[part as usize].input].train_documents += taken;
+        }
+    });
 }
 
 impl Copies {
