@@ -1,9 +1,12 @@
-//! JSONL: a line is a record, a record is a document, and one of its fields is the text.
+//! JSONL: a line is a record, a record is a document, and one of its fields is the text. Of the other fields nothing is
+//! kept, and nothing is required but that they are JSON.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::super::error::{DataError, Result};
 use super::Tolerance;
@@ -12,6 +15,8 @@ use super::compression::Decompressed;
 
 /// Bytes that a record may have. Several files are read at once, and a record is in memory some four times while it is read.
 const LONGEST_RECORD: usize = 1 << 26;
+/// Keys that are named where that of the text is not among them.
+const KEYS_SHOWN: usize = 8;
 
 /// Reads to the end.
 pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
@@ -25,11 +30,14 @@ pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<(
         }
         number += 1;
         if line.len() == LONGEST_RECORD && !line.ends_with(b"\n") {
-            return Err(wrong(source.path, batches, number, format!("a line of more than {LONGEST_RECORD} bytes")));
+            let found = format!("a line of more than {LONGEST_RECORD} bytes");
+            return Err(wrong(source.path, batches, number, found, "write each record on a line of its own"));
         }
-        if !line.trim_ascii().is_empty() {
-            let json = batches.decode(&line, || format!("line {number}"))?;
-            record(&json, source.path, number, batches)?;
+        let json = batches.decode(&line, || format!("line {number}"))?;
+        // Files that were joined have byte order marks among their lines.
+        let json = json.trim_start_matches('\u{feff}');
+        if !json.trim_ascii().is_empty() {
+            record(json, source.path, number, batches)?;
         }
     }
     Ok(())
@@ -37,27 +45,135 @@ pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<(
 
 fn record(json: &str, path: &Path, number: u64, batches: &mut Batches) -> Result<()> {
     let field = batches.options().text_field.as_str();
-    let record: Value = serde_json::from_str(json).map_err(|e| wrong(path, batches, number, e.to_string()))?;
-    let Value::Object(object) = record else {
-        return Err(wrong(path, batches, number, "another JSON value".into()));
-    };
-    match object.get(field) {
-        Some(Value::String(text)) => batches.document(text),
-        None | Some(Value::Null) if batches.options().missing_text == Tolerance::Count => {
-            batches.counts().without_text += 1;
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let text = reader.deserialize_map(Record { field }).and_then(|text| reader.end().map(|()| text));
+    let text =
+        text.map_err(|error| wrong(path, batches, number, told(&error), "write each record whole, on a line"))?;
+    match text {
+        FieldOfText::Text(text) => {
+            // The line is UTF-8 by now: what is none was written as half of a surrogate pair.
+            let text =
+                batches.decode(&text, || format!("line {number}, where a surrogate (\\ud800 …) stands alone"))?;
+            batches.document(&text);
         }
-        Some(_) => return Err(wrong(path, batches, number, format!("{field:?} that is not a string"))),
-        None => {
-            let keys: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
-            return Err(wrong(path, batches, number, format!("the keys {keys:?}")));
+        _ if batches.options().missing_text == Tolerance::Count => batches.counts().without_text += 1,
+        FieldOfText::Null => {
+            let next = "correct the record, or pass over such records by --missing-text count";
+            return Err(wrong(path, batches, number, format!("null for {field:?}"), next));
+        }
+        FieldOfText::Absent { keys } => {
+            let next = "name its field with --text-field, or pass over such records by --missing-text count";
+            return Err(wrong(path, batches, number, format!("the keys {keys:?}"), next));
         }
     }
     Ok(())
 }
 
-fn wrong(path: &Path, batches: &Batches, number: u64, found: String) -> DataError {
+fn wrong(path: &Path, batches: &Batches, number: u64, found: String, next: &str) -> DataError {
     let required = format!("a JSON object with a string {:?} on line {number}", batches.options().text_field);
-    let next =
-        "correct the record, name its field with --text-field, or pass over such records by --missing-text count";
     DataError::file(path, required, found, next)
+}
+
+/// What `error` says of a record: without its line, which is the first of the one that was read, and what was expected.
+fn told(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let message = message.strip_suffix(&format!(" at line {} column {}", error.line(), error.column()));
+    let message = message.unwrap_or_default();
+    let found = message.split(", expected ").next().unwrap_or_default();
+    format!("{} at column {}", found.trim_start_matches("invalid type: "), error.column())
+}
+
+/// What a record has in the field of the text.
+enum FieldOfText<'de> {
+    /// As UTF-8, but for lone surrogates.
+    Text(Cow<'de, [u8]>),
+    Null,
+    /// The record has others.
+    Absent {
+        keys: Vec<String>,
+    },
+}
+
+struct Record<'f> {
+    field: &'f str,
+}
+
+impl<'de> Visitor<'de> for Record<'_> {
+    type Value = FieldOfText<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+        let (mut text, mut keys) = (None, Vec::new());
+        while let Some(key) = map.next_key_seed(JsonString)? {
+            if *key != *self.field.as_bytes() {
+                map.next_value::<IgnoredAny>()?;
+                if keys.len() < KEYS_SHOWN {
+                    keys.push(String::from_utf8_lossy(&key).into_owned());
+                }
+            } else if text.replace(map.next_value_seed(StringOrNull)?).is_some() {
+                return Err(A::Error::custom(format!("{:?} twice", self.field)));
+            }
+        }
+        Ok(match text {
+            Some(Some(text)) => FieldOfText::Text(text),
+            Some(None) => FieldOfText::Null,
+            None => FieldOfText::Absent { keys },
+        })
+    }
+}
+
+/// A JSON string as the bytes of its characters. (As text, one with a lone surrogate could not be read.)
+struct JsonString;
+
+impl<'de> DeserializeSeed<'de> for JsonString {
+    type Value = Cow<'de, [u8]>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl<'de> Visitor<'de> for JsonString {
+    type Value = Cow<'de, [u8]>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> std::result::Result<Self::Value, E> {
+        Ok(Cow::Borrowed(bytes))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> std::result::Result<Self::Value, E> {
+        Ok(Cow::Owned(bytes.to_vec()))
+    }
+}
+
+struct StringOrNull;
+
+impl<'de> DeserializeSeed<'de> for StringOrNull {
+    type Value = Option<Cow<'de, [u8]>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for StringOrNull {
+    type Value = Option<Cow<'de, [u8]>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_none<E>(self) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        JsonString.deserialize(deserializer).map(Some)
+    }
 }

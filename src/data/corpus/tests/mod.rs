@@ -1,6 +1,7 @@
 //! What is read of each form, what is counted, and what is refused.
 
 mod compressed;
+mod jsonl_files;
 mod named;
 mod parquet_files;
 mod wikis;
@@ -80,16 +81,6 @@ fn a_paragraph_longer_than_two_batches_is_cut_and_no_word_of_it_is_lost() {
 }
 
 #[test]
-fn records_are_documents_and_bad_ones_are_named() {
-    let good = b"{\"text\": \"One.\\n\\nTwo.\", \"n\": 1}\n\n{\"text\": \"Three.\"}";
-    assert_eq!(read(&[("a.jsonl", good)]).unwrap().0, ["One.", "Two.", "¶", "Three.", "¶"]);
-    for bad in [&b"{\"text\": \"\"}\n{\"body\": \"x\"}"[..], b"\n{\"text\": 3}", b"\n[]", b"\n{\"text\": \"x"] {
-        let message = read(&[("a.jsonl", bad)]).unwrap_err().to_string();
-        assert!(message.contains("a.jsonl") && message.contains("on line 2"), "{message}");
-    }
-}
-
-#[test]
 fn bytes_that_are_not_utf8_are_counted_and_replaced() {
     let (shown, counts) = read(&[("a.txt", b"caf\xe9 \xff\xfe end")]).unwrap();
     assert_eq!((shown[0].as_str(), counts.replaced_bytes), ("caf\u{fffd} \u{fffd}\u{fffd} end", 3));
@@ -139,17 +130,6 @@ fn nul_characters_are_left_out_and_counted() {
         read(&[("a.txt", b"One\0 two\0\0.\n\0\nThree."), ("b.jsonl", br#"{"text": "F\u0000our"}"#)]).unwrap();
     assert_eq!(shown, ["One two.", "Three.", "¶", "Four", "¶"]);
     assert_eq!(counts.nul_bytes, 5);
-}
-
-#[test]
-fn records_without_text_are_counted_and_passed_over_on_request() {
-    let records = b"{\"text\": \" \"}\n{\"body\": 1}\n{\"text\": null}\n{\"text\": \"x\"}";
-    let options = ReadOptions { missing_text: Tolerance::Count, ..ReadOptions::default() };
-    let (shown, counts) = read_with(&options, &[("a.jsonl", records)]).unwrap();
-    assert_eq!(shown, ["x", "¶"]);
-    assert_eq!((counts.documents, counts.empty_documents, counts.without_text), (1, 1, 2));
-    let wrong = read_with(&options, &[("a.jsonl", b"{\"text\": 3}")]).unwrap_err().to_string();
-    assert!(wrong.contains("not a string"), "{wrong}");
 }
 
 #[test]
