@@ -36,6 +36,10 @@ pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<(
                 let found = text.chars().take(40).collect::<String>();
                 return Err(wrong(format!("<doc id=…> on line {}", lines.number), format!("{found:?}")));
             }
+            Some((start, _)) if text.as_bytes().starts_with(START) && text.ends_with('>') => {
+                let found = format!("another <doc …> on line {}", lines.number);
+                return Err(wrong(format!("</doc> after <doc …> on line {start}"), found));
+            }
             Some(_) if text == "</doc>" => {
                 batches.end_record();
                 document = None;

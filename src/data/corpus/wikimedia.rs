@@ -19,6 +19,8 @@ const TOGETHER: usize = 1 << 21;
 /// Bytes that a page may have. MediaWiki allows two mebibytes.
 const LONGEST_PAGE: usize = 1 << 27;
 
+const BEGINNING: &str = "the XML of a Wikimedia dump: <mediawiki>";
+
 /// Reads to the end. While some pages are made plain, the next ones are read.
 pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
     let mut dump = Dump::new(Utf8::new(&mut source.reader, batches.options().invalid_utf8));
@@ -134,12 +136,13 @@ struct Dump<R> {
     pages_seen: u64,
     /// Elements that are open.
     depth: usize,
+    has_begun: bool,
 }
 
 impl<R: BufRead> Dump<R> {
     fn new(bytes: Utf8<R>) -> Self {
         let xml = Reader::from_reader(bytes.take(0));
-        Dump { xml, buffer: Vec::new(), wiki: Wiki::default(), pages_seen: 0, depth: 0 }
+        Dump { xml, buffer: Vec::new(), wiki: Wiki::default(), pages_seen: 0, depth: 0, has_begun: false }
     }
 
     fn bytes(&mut self) -> &mut Utf8<R> {
@@ -168,9 +171,10 @@ impl<R: BufRead> Dump<R> {
                 Event::Start(tag) => {
                     if self.depth == 0 && tag.name().as_ref() != "mediawiki" {
                         let found = format!("<{}>", tag.name().as_ref());
-                        return Err(fault("the XML of a Wikimedia dump: <mediawiki>", found));
+                        return Err(fault(BEGINNING, found));
                     }
                     self.depth += 1;
+                    self.has_begun = true;
                     element = element_of(&tag);
                     match element {
                         // Of several revisions the last one counts.
@@ -200,6 +204,7 @@ impl<R: BufRead> Dump<R> {
                     None => return Err(fault("an entity of XML", format!("&{};", &*reference))),
                 },
                 Event::Eof if self.depth > 0 => return Err(fault("</mediawiki>", "the end of the file")),
+                Event::Eof if !self.has_begun => return Err(fault(BEGINNING, "the end of the file")),
                 Event::Eof => return Ok(None),
                 _ => {}
             }

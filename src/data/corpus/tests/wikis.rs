@@ -49,6 +49,12 @@ fn a_broken_dump_is_named_with_what_was_good() {
     assert!(message_of(cut).contains("requires </mediawiki>, got the end of the file, after 5 pages"));
     assert!(message_of(b"<html><p>x</p></html>").contains("<mediawiki>, got <html>"));
     assert!(message_of(&with("</title>", b"</titles>")).contains("well-formed"));
+    assert!(message_of(&DUMP.as_bytes()[..DUMP.len() - 14]).contains("requires </mediawiki>"));
+    for nothing in [&b""[..], b" \n", b"plain text", b"<?xml version=\"1.0\"?>\n"] {
+        assert!(
+            message_of(nothing).contains("requires the XML of a Wikimedia dump: <mediawiki>, got the end of the file")
+        );
+    }
     assert!(message_of(&with("<ns>0</ns>", b"")).contains("none in \"Amber\""));
 }
 
@@ -96,5 +102,12 @@ fn of_what_wiki_extractor_writes_the_paragraphs_are_read() {
 
     let cut = message(&[("wiki_01", &file[..file.len() - 8])]);
     assert!(cut.contains("wiki_01: requires </doc> after <doc …> on line 12, got the end of the file"), "{cut}");
+    let text = String::from_utf8(file.to_vec()).unwrap();
+    let unclosed = message(&[("wiki_01", text.replacen("\n</doc>", "", 1).as_bytes())]);
+    let found = "requires </doc> after <doc …> on line 1, got another <doc …> on line 7";
+    assert!(unclosed.contains(found), "{unclosed}");
+    // A title is written as it is, quotes and all.
+    let quoted = b"<doc id=\"1\" url=\"\" title=\"The \"Amber\" <x> &quot;\">\nThe \"Amber\" <x> \"\n\nOne.\n</doc>\n";
+    assert_eq!(read(&[("wiki_00", quoted)]).unwrap().0, ["One.", "¶"]);
     assert!(message(&[("wiki_02", b"plain text")]).contains("requires <doc id=…> on line 1, got \"plain text\""));
 }
