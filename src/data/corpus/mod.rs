@@ -19,6 +19,7 @@ mod input;
 mod jsonl;
 mod kinds;
 mod lines;
+mod panics;
 mod parquet;
 mod parts;
 mod sources;

@@ -16,6 +16,7 @@ use super::super::error::{DataError, Result};
 use super::Tolerance;
 use super::batches::Batches;
 use super::kinds::{HEAD, Kind, kind_of_head};
+use super::panics::caught;
 
 /// Rows that are read at a time; they share the memory of their page.
 const ROWS: usize = 256;
@@ -31,14 +32,14 @@ pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), bat
         }
         _ => {}
     }
-    let reader = SerializedFileReader::new(file).map_err(|error| broken(path, 0, error))?;
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))?;
     let metadata = reader.metadata().file_metadata();
     let index = column_of(metadata.schema_descr(), path, &batches.options().text_field)?;
     let description = metadata.schema_descr().column(index);
     let rows = metadata.num_rows().max(1) as u64;
     let (mut row, mut told) = (0, 0);
     for group in 0..reader.num_row_groups() {
-        let pages = reader.get_row_group(group).and_then(|group| group.get_column_page_reader(index));
+        let pages = guarded(|| reader.get_row_group(group)?.get_column_page_reader(index));
         let pages = pages.map_err(|error| broken(path, row, error))?;
         let mut column = get_typed_column_reader(get_column_reader(description.clone(), pages));
         let mut values = Values { texts: Vec::new(), levels: Vec::new() };
@@ -79,11 +80,17 @@ impl Values {
     fn fill(&mut self, column: &mut ColumnReaderImpl<ByteArrayType>) -> std::result::Result<bool, ParquetError> {
         self.texts.clear();
         self.levels.clear();
-        let (rows, ..) = column.read_records(ROWS, Some(&mut self.levels), None, &mut self.texts)?;
+        let read = || column.read_records(ROWS, Some(&mut self.levels), None, &mut self.texts);
+        let (rows, ..) = guarded(read)?;
         // A column that cannot be null has no levels.
         self.levels.resize(rows, 0);
         Ok(rows > 0)
     }
+}
+
+/// What `read` gives. Of some damaged files the crate panics.
+fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, ParquetError> {
+    caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
 /// The index of the column `name`, which must be one of strings.

@@ -150,3 +150,19 @@ fn files_that_take_much_memory_to_unpack_are_refused() {
         }
     }
 }
+
+#[test]
+fn one_damaged_byte_ends_in_text_or_in_an_error() {
+    let mut stream = crate::rng::Key::new(7).stream();
+    for (extension, compress) in COMPRESSIONS {
+        let whole = compress(some_text(3000).as_bytes());
+        for round in 0..300 {
+            // Each byte of the head, and some of the rest.
+            let at = if round < 64 { round } else { stream.below(whole.len() as u64) as usize };
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << stream.below(8);
+            let read = read(&[(&format!("a.txt.{extension}"), &damaged)]);
+            assert!(read.is_ok() || read.is_err_and(|error| error.to_string().contains("a.txt.")));
+        }
+    }
+}

@@ -103,3 +103,20 @@ fn files_that_are_cut_or_damaged_are_named() {
         assert!(message.contains(&format!("a.parquet: requires Parquet, by its name, got {kind}; ")), "{message}");
     }
 }
+
+#[test]
+fn one_damaged_byte_ends_in_text_or_in_an_error() {
+    let mut stream = crate::rng::Key::new(7).stream();
+    let texts: Vec<String> = (0..100).map(|row| format!("Row {row} of some words.")).collect();
+    let rows: Vec<Option<&str>> =
+        texts.iter().enumerate().map(|(row, text)| Some(&text[..]).filter(|_| row % 7 > 0)).collect();
+    for compression in [Compression::SNAPPY, Compression::ZSTD(ZstdLevel::default()), Compression::UNCOMPRESSED] {
+        let whole = file_of(compression, &rows, 3);
+        for at in (0..whole.len()).step_by(5) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << stream.below(8);
+            let read = read(&[("a.parquet", &damaged)]);
+            assert!(read.is_ok() || read.is_err_and(|error| error.to_string().contains("a.parquet")), "byte {at}");
+        }
+    }
+}
