@@ -13,6 +13,13 @@ use serde::{Deserialize, Serialize};
 /// matrix units of GPUs and CPUs ask for.
 pub const VOCABULARY_MULTIPLE: usize = 128;
 
+/// Token ids travel as s32.
+const MOST_TOKENS: usize = i32::MAX as usize / VOCABULARY_MULTIPLE * VOCABULARY_MULTIPLE;
+/// With sizes up to these, which no BERT comes near, nothing that is counted of a model overflows.
+const MOST: usize = 1 << 20;
+/// Each layer stands in the program by itself.
+const MOST_LAYERS: usize = 1000;
+
 /// Sizes and constants of one BERT; the field names are Hugging Face's, and the defaults those of its `BertConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BertConfig {
@@ -198,24 +205,20 @@ impl BertConfig {
     /// The first key whose value is impossible, with what it requires.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
+            ("vocab_size", self.vocab_size, MOST_TOKENS),
+            ("hidden_size", self.hidden_size, MOST),
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, MOST),
+            ("intermediate_size", self.intermediate_size, MOST),
+            ("max_position_embeddings", self.max_position_embeddings, MOST),
+            ("type_vocab_size", self.type_vocab_size, MOST),
         ];
-        if let Some((key, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return Err(ConfigError::new(key, "at least 1", "0"));
+        if let Some((key, size, most)) = sizes.into_iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
+            return Err(ConfigError::new(key, format!("1 to {most}"), size.to_string()));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let requires = format!("a multiple of num_attention_heads ({})", self.num_attention_heads);
             return Err(ConfigError::new("hidden_size", requires, self.hidden_size.to_string()));
-        }
-        // Token ids and flat positions travel as s32.
-        if i32::try_from(self.padded_vocab_size()).is_err() {
-            return Err(ConfigError::new("vocab_size", "less than 2^31", self.vocab_size.to_string()));
         }
         if self.pad_token_id >= self.vocab_size {
             let requires = format!("an entry of the vocabulary (0 to {})", self.vocab_size - 1);
@@ -357,7 +360,13 @@ mod tests {
             refusal(|c| c.num_attention_heads = 7),
             "hidden_size requires a multiple of num_attention_heads (7), got 768"
         );
-        assert_eq!(refusal(|c| c.intermediate_size = 0), "intermediate_size requires at least 1, got 0");
+        assert_eq!(refusal(|c| c.intermediate_size = 0), "intermediate_size requires 1 to 1048576, got 0");
+        assert_eq!(refusal(|c| c.hidden_size = 1 << 31), "hidden_size requires 1 to 1048576, got 2147483648");
+        assert_eq!(refusal(|c| c.num_hidden_layers = 1001), "num_hidden_layers requires 1 to 1000, got 1001");
+        assert_eq!(
+            refusal(|c| c.vocab_size = usize::MAX),
+            "vocab_size requires 1 to 2147483520, got 18446744073709551615"
+        );
         assert_eq!(
             refusal(|c| c.hidden_dropout_prob = 1.0),
             "hidden_dropout_prob requires a probability from 0 to less than 1, got 1"

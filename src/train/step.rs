@@ -228,7 +228,7 @@ impl StepSpec {
         );
         // Flat token positions and row numbers are s32.
         ensure!(
-            i32::try_from(self.rows * self.sequence_length).is_ok(),
+            self.rows.checked_mul(self.sequence_length).is_some_and(|positions| i32::try_from(positions).is_ok()),
             "rows × sequence_length requires less than 2^31, got {} × {}",
             self.rows,
             self.sequence_length

@@ -18,6 +18,12 @@ const LEAST_LENGTH_TO_PACK: usize = 256;
 /// at the end of a step, so of few there is little to save.
 const LEAST_MICRO_BATCHES_TO_PACK: usize = 4;
 
+/// An optimizer counts its steps in s32.
+const MOST_STEPS: u64 = i32::MAX as u64;
+
+/// Whole numbers up to here are exact in the JSON of metrics and checkpoints.
+const MOST_TOKENS: f64 = (1_u64 << 53) as f64;
+
 /// A stretch of steps with one batch shape: a `[[phase]]` table of a run file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,13 +191,18 @@ impl Schedule {
         if phases.is_empty() {
             return Err(ScheduleError::Empty);
         }
-        let mut starts = vec![0];
+        let mut starts = vec![0_u64];
         for (i, phase) in phases.iter_mut().enumerate() {
             if phase.name.is_empty() {
                 phase.name = format!("{}", i + 1);
             }
             phase.validate()?;
-            starts.push(starts[i] + phase.steps);
+            let end = starts[i].saturating_add(phase.steps);
+            if end > MOST_STEPS {
+                let (key, requires) = ("steps", format!("at most {MOST_STEPS} in all phases"));
+                return Err(ScheduleError::Phase { phase: phase.name.clone(), key, requires, got: end.to_string() });
+            }
+            starts.push(end);
         }
         Ok(Schedule { phases, starts })
     }
@@ -266,6 +277,14 @@ impl Phase {
         if !self.global_batch.is_multiple_of(self.micro_batch) {
             let requires = format!("a multiple of micro_batch ({})", self.micro_batch);
             return refuse("global_batch", &requires, self.global_batch.to_string());
+        }
+        let tokens = self.steps as f64 * self.global_batch as f64 * self.sequence_length as f64;
+        if tokens > MOST_TOKENS {
+            let requires = format!("steps × global_batch × sequence_length of at most {MOST_TOKENS:.0}");
+            return refuse("steps", &requires, format!("{tokens:.0}"));
+        }
+        if let Some(share) = self.masked_lm_prob.filter(|share| !(0.0..=1.0).contains(share)) {
+            return refuse("masked_lm_prob", "a share from 0 to 1", share.to_string());
         }
         let requires = "a positive number, given once: as learning_rate or by sqrt_scaled";
         let base = self.sqrt_scaled.map(|s| s.base_rate);
@@ -410,163 +429,4 @@ pub fn linear_epoch_warmup(base_proportion: f64, base_batch: usize, batch: usize
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn phase(text: &str) -> Phase {
-        toml::from_str(text).unwrap()
-    }
-
-    fn nvidia() -> Schedule {
-        let one = phase(
-            "sequence_length = 128\npredictions = 20\nglobal_batch = 65536\nmicro_batch = 64\nsteps = 7038\n\
-             learning_rate = 6e-3\nwarmup = { proportion = 0.2843 }\ndecay = { polynomial = { power = 0.5 } }\n\
-             curve = 'nvidia'",
-        );
-        let two = phase(
-            "sequence_length = 512\npredictions = 80\nglobal_batch = 32768\nmicro_batch = 8\nsteps = 1563\n\
-             learning_rate = 4e-3\nwarmup = { proportion = 0.128 }\ndecay = { polynomial = { power = 0.5 } }\n\
-             curve = 'nvidia'\ncarry_step = false",
-        );
-        Schedule::new(vec![one, two]).unwrap()
-    }
-
-    #[test]
-    fn nvidias_two_phases() {
-        let schedule = nvidia();
-        assert_eq!((schedule.steps(), schedule.start_of(1)), (8601, 7038));
-        let rate = |n| schedule.at(n).unwrap().learning_rate;
-        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
-        // The warm-up is 0.2843 · 7038 = 2000.9 steps long; the first update is not wasted.
-        close(rate(0), 6e-3 / (0.2843 * 7038.0));
-        close(rate(1999), 6e-3 * 2000.0 / (0.2843 * 7038.0));
-        // Then the rate jumps to peak · √(1 − progress) and reaches zero at the last step.
-        close(rate(2000), 6e-3 * (1.0 - 2001.0 / 7038.0f64).sqrt());
-        close(rate(7037), 0.0);
-        // Phase 2 warms up again and its count restarts.
-        let plan = schedule.at(7038).unwrap();
-        assert_eq!((plan.phase, plan.step_in_phase, plan.sequence_length, plan.predictions), (1, 0, 512, 80));
-        assert_eq!((plan.global_batch, plan.first_example, plan.optimizer_step), (32768, 0, 1));
-        close(plan.learning_rate, 4e-3 / (0.128 * 1563.0));
-        assert_eq!(schedule.at(7037).unwrap().optimizer_step, 7038);
-        assert_eq!(schedule.at(8600).unwrap().first_example, 1562 * 32768);
-        let e = schedule.at(8601).unwrap_err();
-        assert_eq!(e.to_string(), "step 8601 is past the end: the schedule has 8601 steps (0 to 8600)");
-    }
-
-    #[test]
-    fn the_papers_phases_restart_the_warm_up_and_carry_the_count() {
-        let text = |length: usize, batch: usize, steps: u64| {
-            format!(
-                "sequence_length = {length}\npredictions = 20\nglobal_batch = {batch}\nmicro_batch = 64\nsteps = {steps}\n\
-                 sqrt_scaled = {{ base_rate = 0.000625, base_batch = 512 }}\n\
-                 warmup = {{ linear_epoch = {{ base_proportion = 0.003125, base_batch = 512 }} }}\ncurve = 'google'"
-            )
-        };
-        let schedule = Schedule::new(vec![phase(&text(128, 32768, 14063)), phase(&text(512, 32768, 1562))]).unwrap();
-        assert_eq!(schedule.steps(), 15625);
-        let [one, two] = schedule.phases() else { panic!("two phases") };
-        // The table of untuned LAMB: 5/10³ and a fifth of the steps at 32,768.
-        assert!((one.peak() - 0.005).abs() < 1e-15);
-        assert_eq!((one.warmup_steps(), two.warmup_steps()), (2813.0, 312.0));
-        assert_eq!(one.choices().len(), 2);
-        let rate = |n| schedule.at(n).unwrap().learning_rate;
-        assert_eq!((rate(0), rate(14063)), (0.0, 0.0));
-        assert!((rate(2812) - 0.005 * 2812.0 / 2813.0).abs() < 1e-15);
-        assert!((rate(2813) - 0.005 * (1.0 - 2813.0 / 14063.0)).abs() < 1e-15);
-        assert_eq!(schedule.at(14063).unwrap().optimizer_step, 14064);
-    }
-
-    #[test]
-    fn the_tables_of_the_scaling_rules() {
-        for (batch, rate, warmup) in [
-            (512, 0.000625, 1.0 / 320.0),
-            (1024, 0.000884, 1.0 / 160.0),
-            (2048, 0.00125, 1.0 / 80.0),
-            (4096, 0.001768, 1.0 / 40.0),
-            (8192, 0.0025, 1.0 / 20.0),
-            (16384, 0.003536, 1.0 / 10.0),
-            (32768, 0.005, 1.0 / 5.0),
-        ] {
-            assert!((sqrt_batch_scaling(0.000625, 512, batch).value - rate).abs() < 5e-7, "{batch}");
-            assert!((linear_epoch_warmup(1.0 / 320.0, 512, batch).value - warmup).abs() < 1e-12, "{batch}");
-        }
-        let chosen = sqrt_batch_scaling(0.000625, 512, 32768).explanation;
-        assert_eq!(chosen, "learning rate 0.005000 at batch 32768: 0.000625 at batch 512, scaled by the square root");
-    }
-
-    #[test]
-    fn the_continuous_curve_wastes_no_step_and_does_not_jump() {
-        let phase = phase(
-            "sequence_length = 8\npredictions = 2\nglobal_batch = 4\nmicro_batch = 4\nsteps = 10\nlearning_rate = 1.0\n\
-             warmup = { steps = 4 }\ndecay = { polynomial = { power = 2.0, end = 0.1 } }",
-        );
-        let rates: Vec<f64> = (0..10).map(|t| phase.learning_rate_at(t)).collect();
-        assert_eq!(rates[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
-        assert!((rates[9] - (0.1 + 0.9 / 36.0)).abs() < 1e-15);
-        let constant = Phase { decay: Decay::Constant, ..phase };
-        assert_eq!((constant.learning_rate_at(1), constant.learning_rate_at(9)), (0.5, 1.0));
-    }
-
-    /// The recipes of MLPerf Training BERT at 8192 and 6144 (its reference convergence points): the ramp is entered at step
-    /// 76 of 287, or was left long ago.
-    #[test]
-    fn a_warm_up_may_have_begun_before_the_phase() {
-        let recipe = |batch: usize, steps: u64, rate: f64, warmup: u64, start: i64, curve: &str| {
-            phase(&format!(
-                "sequence_length = 512\npredictions = 76\nglobal_batch = {batch}\nmicro_batch = 64\nsteps = {steps}\n\
-                 learning_rate = {rate}\nwarmup = {{ steps = {warmup} }}\nwarmup_start = {start}\ncurve = '{curve}'"
-            ))
-        };
-        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} {b}");
-        let google = recipe(8192, 600, 0.00288293, 287, -76, "google");
-        close(google.learning_rate_at(0), 0.00288293 * 76.0 / 287.0);
-        close(google.learning_rate_at(210), 0.00288293 * 286.0 / 287.0);
-        close(google.learning_rate_at(211), 0.00288293 * 389.0 / 600.0);
-        let long_ago = recipe(6144, 700, 0.0029293, 0, -700, "google");
-        (0..700).for_each(|t| close(long_ago.learning_rate_at(t), 0.0029293 * (700.0 - t as f64) / 700.0));
-        // The continuous curve reaches its peak where the shortened ramp ends, and decays over what is left.
-        let continuous = recipe(8192, 600, 1.0, 287, -76, "continuous");
-        close(continuous.learning_rate_at(0), 77.0 / 287.0);
-        close(continuous.learning_rate_at(210), 1.0);
-        close(continuous.learning_rate_at(211), 1.0);
-        close(continuous.learning_rate_at(599), 1.0 / 389.0);
-        close(recipe(8192, 600, 1.0, 287, -76, "nvidia").learning_rate_at(0), 77.0 / 287.0);
-        let late = Phase { warmup_start: 5, ..continuous };
-        assert!(late.validate().unwrap_err().to_string().contains("warmup_start requires 0 or a negative step, got 5"));
-    }
-
-    #[test]
-    fn long_rows_of_many_micro_batches_are_packed_unless_the_phase_says_otherwise() {
-        let [short, long] = [0, 1].map(|i| nvidia().phases()[i].clone());
-        assert_eq!([short.sequences_per_row(512), long.sequences_per_row(512), long.sequences_per_row(3)], [1, 8, 1]);
-        let given = |most| Phase { sequences_per_row: Some(most), ..short.clone() };
-        assert_eq!(given(3).sequences_per_row(1), 3);
-        let refused = given(129).validate().unwrap_err().to_string();
-        assert!(refused.contains("sequences_per_row requires 1 to sequence_length (128), got 129"), "{refused}");
-    }
-
-    #[test]
-    fn impossible_phases_are_refused_by_name_and_key() {
-        let good = nvidia().phases()[0].clone();
-        let refusal = |change: fn(&mut Phase)| {
-            let mut phase = good.clone();
-            change(&mut phase);
-            phase.validate().unwrap_err().to_string()
-        };
-        assert_eq!(
-            refusal(|p| p.micro_batch = 48),
-            "phase \"1\": global_batch requires a multiple of micro_batch (48), got 65536"
-        );
-        assert_eq!(
-            refusal(|p| p.predictions = 129),
-            "phase \"1\": predictions requires at most sequence_length (128), got 129"
-        );
-        assert!(refusal(|p| p.learning_rate = None).contains("given once"));
-        assert!(refusal(|p| p.warmup = Warmup::Proportion(1.5)).contains("warmup requires"));
-        assert!(refusal(|p| p.decay = Decay::Polynomial { power: 1.0, end: 1.0 }).contains("end requires a rate"));
-        assert_eq!(good.micro_batches(8).unwrap(), 128);
-        assert!(good.micro_batches(3).unwrap_err().to_string().contains("micro_batch × replicas (64 × 3)"));
-        assert_eq!(Schedule::new(vec![]).unwrap_err(), ScheduleError::Empty);
-    }
-}
+mod tests;
