@@ -31,6 +31,7 @@ pub mod output;
 pub mod pjrt;
 pub mod rng;
 pub mod schedule;
+pub mod settings;
 pub mod shape;
 pub mod storage;
 pub mod tls;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by layer, lowest first. A room may import from lower layers; rooms of one layer do not know each other.
 const LAYERS: [&[&str]; 6] = [
-    &["shape", "rng", "output", "cache", "tls"],
+    &["shape", "rng", "settings", "output", "cache", "tls"],
     &["graph", "key_value", "storage"],
     &["autodiff", "eval", "hlo", "pjrt"],
     &["bert", "optim", "schedule", "data", "checkpoint"],

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
+use crate::settings::{self, WrongSetting};
+
 /// The text of a run file with `--set` applied.
 #[derive(Clone, Debug)]
 pub struct RunFile {
@@ -48,15 +50,23 @@ impl RunFile {
     /// # Errors
     /// One sentence: the place, what is wrong there, and the nearest known key if one was misspelt.
     pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        toml::from_str(&self.text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start).min(self.text.len());
-            let message = error.message().trim();
-            let place = self.place(at);
-            if let Some((unknown, known)) = unknown_field(message) {
-                return anyhow!("{place}: {}", unknown_key(unknown, &table_at(&self.text, at), &known));
-            }
-            anyhow!("{place}{}: {message}", in_table(&table_at(&self.text, at)))
-        })
+        toml::Deserializer::parse(&self.text)
+            .map_err(|error| WrongSetting { key: String::new(), error })
+            .and_then(settings::read)
+            .map_err(|wrong| self.complaint(&wrong))
+    }
+
+    fn complaint(&self, WrongSetting { key, error }: &WrongSetting<toml::de::Error>) -> anyhow::Error {
+        let at = error.span().map_or(0, |span| span.start).min(self.text.len());
+        let message = error.message().trim();
+        let (place, table) = (self.place(at), table_at(&self.text, at));
+        if let Some((unknown, known)) = unknown_field(message) {
+            return anyhow!("{place}: {}", unknown_key(unknown, &table, &known));
+        }
+        match settings::requirement(key, message) {
+            Some(requirement) => anyhow!("{place}: {requirement}"),
+            None => anyhow!("{place}{}: {message}", in_table(&table)),
+        }
     }
 
     /// The file and, if the reader can look there, the line.
@@ -188,7 +198,7 @@ mod tests {
             message("[[phase]]\nsteps = 1\nqqqq = 1\n", &[]),
             ":3: unknown key `qqqq` in [[phase]]; the keys are steps, global_batch"
         );
-        assert!(message("[[phase]]\nsteps = -1\n", &[]).starts_with(":2 in [[phase]]: invalid value: integer `-1`"));
+        assert_eq!(message("[[phase]]\nsteps = -1\n", &[]), ":2: phase.1.steps requires a whole number from 0, got -1");
         assert!(message("[[phase]\nsteps = 1\n", &[]).starts_with(":1"));
     }
 

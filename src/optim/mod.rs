@@ -26,6 +26,7 @@ pub use stages::{
 };
 
 use crate::graph::Tensor;
+use crate::settings;
 
 /// An optimizer with all its settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,7 +49,7 @@ impl Default for OptimizerConfig {
 pub enum OptimizerError {
     #[error("{key} requires {requires}, got {got}")]
     Value { key: &'static str, requires: String, got: String },
-    /// As serde says it, with the key and what was expected.
+    /// The key, what it requires and what it has.
     #[error("{0}")]
     Settings(String),
 }
@@ -148,12 +149,11 @@ fn overridden<C: Serialize + for<'de> Deserialize<'de>>(
     start: &C,
     table: serde_json::Map<String, serde_json::Value>,
 ) -> Result<C, OptimizerError> {
-    let settings = |e: serde_json::Error| OptimizerError::Settings(e.to_string());
-    let mut value = serde_json::to_value(start).map_err(settings)?;
+    let mut value = serde_json::to_value(start).map_err(|e| OptimizerError::Settings(e.to_string()))?;
     if let Some(knobs) = value.as_object_mut() {
         knobs.extend(table);
     }
-    serde_json::from_value(value).map_err(settings)
+    settings::read(value).map_err(|wrong| OptimizerError::Settings(wrong.sentence()))
 }
 
 /// How one tensor is treated.

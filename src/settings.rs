@@ -1,0 +1,135 @@
+//! Settings that people write, read into typed tables: what serde says of a wrong one, as a sentence about its key.
+
+use std::fmt::Display;
+
+use serde::de::{DeserializeOwned, Deserializer};
+use serde_path_to_error::{Path, Segment};
+
+/// A value that a table does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongSetting<E> {
+    /// Its dotted name, items of lists counted from 1: `phase.2.steps`. Empty for the whole.
+    pub key: String,
+    /// What the format says of it.
+    pub error: E,
+}
+
+/// Reads a typed table.
+///
+/// # Errors
+/// The first value that it does not take.
+pub fn read<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, WrongSetting<D::Error>> {
+    serde_path_to_error::deserialize(deserializer)
+        .map_err(|error| WrongSetting { key: dotted(error.path()), error: error.into_inner() })
+}
+
+impl<E: Display> WrongSetting<E> {
+    /// What is wrong, with the key where the message is of a form that is known.
+    pub fn sentence(&self) -> String {
+        let message = self.error.to_string();
+        requirement(&self.key, &message).unwrap_or(message)
+    }
+}
+
+fn dotted(path: &Path) -> String {
+    let names = path.iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some((index + 1).to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { variant } => Some(variant.clone()),
+        Segment::Unknown => None,
+    });
+    names.collect::<Vec<_>>().join(".")
+}
+
+/// What `key` requires and what it has, from serde's message: "invalid type: string \"x\", expected f64",
+/// "unknown variant `x`, expected `a` or `b`". None for other messages.
+pub fn requirement(key: &str, message: &str) -> Option<String> {
+    // What TOML says where one of several kinds is to be named, by a text or by the one key of a table.
+    match message.trim() {
+        "wanted string or table" => return Some(format!("{key} requires a name in quotes or a table")),
+        "wanted exactly 1 element, more than 1 element" => {
+            return Some(format!("{key} requires a table of one key, got several"));
+        }
+        _ => {}
+    }
+    let forms = ["invalid type: ", "invalid value: ", "unknown variant "];
+    let (found, expected) = forms.iter().find_map(|form| message.strip_prefix(form))?.split_once(", expected ")?;
+    Some(format!("{key} requires {}, got {}", kind(expected), value(found)))
+}
+
+/// A type of Rust's as people call it.
+fn kind(expected: &str) -> &str {
+    match expected {
+        "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a string" => "a text in quotes",
+        "path string" => "a path in quotes",
+        "a boolean" => "true or false",
+        other => other,
+    }
+}
+
+/// "integer `5`" as 5; JSON, which has no infinity and no NaN, says null.
+fn value(found: &str) -> &str {
+    match found {
+        "null" => "no finite number",
+        _ => ["integer", "floating point", "boolean"]
+            .iter()
+            .find_map(|kind| found.strip_prefix(kind)?.trim().strip_prefix('`')?.strip_suffix('`'))
+            .unwrap_or(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Kind {
+        Small,
+        Large,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code, reason = "only the failures are looked at")]
+    struct Phase {
+        steps: u64,
+        rate: f64,
+        kind: Kind,
+        ends: bool,
+    }
+
+    fn refusal(key: &str, value: &str) -> String {
+        let phase = |key: &str, value: &str| {
+            let own = |name: &str, good: &str| format!("\"{name}\": {}", if name == key { value } else { good });
+            let all = [own("steps", "1"), own("rate", "0.5"), own("kind", "\"small\""), own("ends", "true")];
+            format!("{{ {} }}", all.join(", "))
+        };
+        let json = format!("{{ \"phase\": [{}, {}] }}", phase("", ""), phase(key, value));
+        let table: serde_json::Value = serde_json::from_str(&json).unwrap();
+        read::<BTreeMap<String, Vec<Phase>>, _>(table).unwrap_err().sentence()
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_by_its_key_with_what_it_requires() {
+        assert_eq!(refusal("steps", "-1"), "phase.2.steps requires a whole number from 0, got -1");
+        assert_eq!(refusal("steps", "1.5"), "phase.2.steps requires a whole number from 0, got 1.5");
+        assert_eq!(refusal("rate", "\"x\""), "phase.2.rate requires a number, got string \"x\"");
+        assert_eq!(refusal("rate", "null"), "phase.2.rate requires a number, got no finite number");
+        assert_eq!(refusal("ends", "0"), "phase.2.ends requires true or false, got 0");
+        let toml = |text: &str| {
+            let deserializer = toml::Deserializer::parse(text).unwrap();
+            let Err(WrongSetting { key, error }) = read::<BTreeMap<String, Kind>, _>(deserializer) else {
+                panic!("{text}")
+            };
+            requirement(&key, error.message()).unwrap()
+        };
+        assert_eq!(toml("a = 5"), "a requires a name in quotes or a table");
+        assert_eq!(toml("a = { small = 1, large = 2 }"), "a requires a table of one key, got several");
+        assert_eq!(refusal("kind", "\"huge\""), "phase.2.kind requires `small` or `large`, got `huge`");
+    }
+}
