@@ -86,11 +86,12 @@ impl Plugin {
 
 /// Sets what plugins read from the environment while they are loaded, where the user has not set it: their notes
 /// ("cpu_device_count set") are kept from standard error, warnings and errors stay; and libtpu on a machine without a TPU
-/// does not ask a metadata server that is not there, which would take it many minutes.
+/// neither asks a metadata server that is not there, which would take it many minutes, nor keeps other processes from
+/// compiling meanwhile, as if there were chips that only one may have.
 fn prepare_environment() {
     let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "1")];
     if Platform::Tpu.hardware().is_err() {
-        variables.push(("TPU_SKIP_MDS_QUERY", "1"));
+        variables.extend([("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")]);
     }
     for (name, value) in variables {
         if std::env::var_os(name).is_none() {
