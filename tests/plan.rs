@@ -244,7 +244,7 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
     with_manifest("\"format\": 1", "\"format\": 2");
     refused(&["--compiled", "steps"], &["requires format 1, found 2"]);
     with_manifest("{", "");
-    refused(&["--compiled", "steps"], &["steps/manifest.json is no manifest of compiled steps"]);
+    refused(&["--compiled", "steps"], &["steps/manifest.json is no manifest of compiled steps; compile them again"]);
     with_manifest("{", "{");
 
     let step = workshop.path("steps/phase-2.executable");
@@ -253,6 +253,8 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
     bytes[middle] ^= 1;
     std::fs::write(&step, bytes).unwrap();
     refused(&["--compiled", "steps"], &["phase-2.executable is damaged"]);
+    std::fs::remove_file(&step).unwrap();
+    refused(&["--compiled", "steps"], &["cannot read steps/phase-2.executable", "compile the steps again"]);
 
     // Saving again over one's own repairs it; only the phase that is planned is then there.
     workshop.succeed(&plan("cpu:2", &["--micro-batch", "2", "--phase", "1", "--save", "steps"]));

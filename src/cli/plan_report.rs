@@ -91,7 +91,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         (
             "bytes a device sends",
             of_fit(&|fit| Some(byte_size(fit.demand.collectives.sent_in_ring(plan.target.devices())))),
-            "collectives in the graph, in a ring of n: (n−1)/n of each array, twice for an all-reduce".to_owned(),
+            "the graph; in a ring of n, sums 2(n−1)/n, parts (n−1)/n".to_owned(),
         ),
         ("arithmetic", seconds(|fit| Some(fit.times?.compute)), share(efficiency.compute, "the peak")),
         ("memory", seconds(|fit| fit.times?.memory), share(efficiency.memory, "its bandwidth")),

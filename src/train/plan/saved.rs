@@ -179,7 +179,7 @@ impl SavedSteps {
             )
         })?;
         let manifest: Manifest = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no manifest of compiled steps", path.display()))?;
+            .with_context(|| format!("{} is no manifest of compiled steps; compile them again", path.display()))?;
         ensure!(
             manifest.format == FORMAT,
             "{}: requires format {FORMAT}, found {}; save the steps again with this version of lambert",
@@ -252,7 +252,9 @@ impl SavedSteps {
             number = phase + 1,
         );
         let path = self.directory.join(&saved.file);
-        let serialized = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let serialized = fs::read(&path).with_context(|| {
+            format!("cannot read {}, which {MANIFEST} lists; compile the steps again", path.display())
+        })?;
         ensure!(
             sha256_hex(&serialized) == saved.sha256,
             "{} is damaged: its sha256 is not the one in {MANIFEST}; compile the steps again",
