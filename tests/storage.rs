@@ -169,19 +169,35 @@ fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
         files(&copies.next().expect("a copy"))
     };
 
-    site.server.cut_reads(3);
+    site.server.cut_reads(3, 1024);
     site.succeed("reader", &["inspect", &address, "--verify"]);
     assert_eq!(site.server.reads_to_cut(), 0);
     assert!(copy("reader") == copy("maker"));
 
     // A way that breaks for ever leaves nothing that could be taken for data, and nothing that is in the way later.
-    site.server.cut_reads(usize::MAX);
+    site.server.cut_reads(usize::MAX, 1024);
     let said = site.fail("patient", &["inspect", &address]);
     assert!(said.contains(&format!("cannot read {address}/")) && said.contains("try again later"), "{said}");
     assert!(copy("patient").iter().all(|file| copy("maker").contains(file) && file.0 != "prepared.json"));
-    site.server.cut_reads(0);
+    site.server.cut_reads(0, 0);
     site.succeed("patient", &["inspect", &address, "--verify"]);
     assert!(copy("patient") == copy("maker"));
+}
+
+#[test]
+fn a_way_that_breaks_again_and_again_is_taken_for_as_long_as_it_leads_on() {
+    let site = Site::new();
+    let text = std::fs::read_to_string(site.workshop.path("text.txt")).unwrap();
+    std::fs::write(site.workshop.path("text.txt"), text.repeat(5_400_000 / text.len())).unwrap();
+    site.prepared("maker", "s3://pod/wiki", &[]);
+    let key = first_shard(&site, "wiki/");
+    // More often than one request is repeated.
+    let (breaks, bytes) = (11, 100_000);
+    let size = site.server.get(&format!("pod/{key}")).unwrap().len();
+    assert!(size > (breaks + 4) * bytes, "{size} bytes");
+    site.server.cut_reads(breaks, bytes);
+    site.succeed("reader", &["inspect", "s3://pod/wiki", "--verify"]);
+    assert_eq!(site.server.reads_to_cut(), 0);
 }
 
 #[test]

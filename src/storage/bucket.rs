@@ -1,8 +1,9 @@
 //! The objects under one address: listed, read, written, removed. Calls block; several files go at once.
 //!
 //! A request that fails for a passing reason (no answer, a server that is busy) is repeated with growing pauses, and a
-//! stream that breaks is taken up where it broke, by `object_store` itself. What this module adds is that a file appears
-//! here under its own name only when it is whole and its sha256 is the one that was promised.
+//! stream that breaks is taken up where it broke, by `object_store` itself: several times, within minutes. What this module
+//! adds is that large objects may take hours and break off again and again, as long as they get ahead, and that a file
+//! appears here under its own name only when it is whole and its sha256 is the one that was promised.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -12,11 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
-use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, StaticCredentialProvider, WriteMultipart,
+    ClientConfigKey, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    StaticCredentialProvider, WriteMultipart,
 };
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
@@ -32,6 +34,12 @@ const PART: usize = 16 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// Repetitions of a request; with pauses from 0.1 s that double, about 13 s of a server that does not answer.
 const RETRIES: usize = 7;
+/// How long a server may be silent, and how long all of an answer may take. `object_store` would give both together 30 s: a
+/// checkpoint of gigabytes takes longer on most networks. A part of an upload is answered when all of it is there.
+const PATIENCE: [(ClientConfigKey, &str); 2] =
+    [(ClientConfigKey::ReadTimeout, "120 seconds"), (ClientConfigKey::Timeout, "1 day")];
+/// Bytes that a stream must have brought since it was last begun anew to be begun once more.
+const PROGRESS: u64 = 1 << 16;
 /// Room for directories and the file system's own records, beside the bytes of files.
 const MARGIN: u64 = 1 << 20;
 
@@ -74,6 +82,9 @@ impl Bucket {
                 let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
                 let endpoint = endpoint.iter().find_map(|name| std::env::var(name).ok());
                 let mut builder = AmazonS3Builder::from_env().with_bucket_name(&address.bucket).with_retry(retry);
+                for (key, value) in PATIENCE {
+                    builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
+                }
                 if let Some(endpoint) = endpoint.filter(|endpoint| is_on_this_machine(endpoint)) {
                     builder = builder.with_endpoint(endpoint).with_allow_http(true);
                 }
@@ -82,12 +93,15 @@ impl Bucket {
             Provider::Gcs => {
                 let mut builder =
                     GoogleCloudStorageBuilder::from_env().with_bucket_name(&address.bucket).with_retry(retry);
+                for (key, value) in PATIENCE {
+                    builder = builder.with_config(GoogleConfigKey::Client(key), value);
+                }
                 // What Google's own libraries read: the address of a server that checks no credentials.
                 let emulator = std::env::var("STORAGE_EMULATOR_HOST").ok().filter(|host| is_on_this_machine(host));
                 if let Some(emulator) = emulator {
                     let nobody = StaticCredentialProvider::new(GcpCredential { bearer: "nobody".to_owned() });
-                    let options = ClientOptions::new().with_allow_http(true);
-                    builder = builder.with_base_url(&emulator).with_client_options(options);
+                    let http = GoogleConfigKey::Client(ClientConfigKey::AllowHttp);
+                    builder = builder.with_base_url(&emulator).with_config(http, "true");
                     builder = builder.with_credentials(Arc::new(nobody));
                 }
                 builder.build().map(|store| Box::new(store) as _)
@@ -197,14 +211,19 @@ impl Bucket {
 
         let mut file = File::create(&partial).map_err(StorageError::io("write", &partial))?;
         let (mut hasher, mut arrived) = (Sha256::new(), 0);
-        let answer = match self.runtime.block_on(self.store.get(&key)) {
+        let (mut version, mut begun_at) = (None, 0);
+        let mut stream = match self.open_at(&key, 0, &mut version) {
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(differs(format!("{} bytes", wanted.bytes), "no such object".to_owned()));
             }
-            answer => answer.map_err(refused())?,
+            answer => answer.map_err(refused())?.into_stream(),
         };
-        let mut stream = answer.into_stream();
         while let Some(bytes) = self.runtime.block_on(stream.next()) {
+            if bytes.is_err() && arrived - begun_at >= PROGRESS {
+                begun_at = arrived;
+                stream = self.open_at(&key, arrived, &mut version).map_err(refused())?.into_stream();
+                continue;
+            }
             let bytes = bytes.map_err(refused())?;
             file.write_all(&bytes).map_err(StorageError::io("write", &partial))?;
             hasher.update(&bytes);
@@ -220,6 +239,15 @@ impl Bucket {
             return Err(differs(format!("sha256 {promised}"), sha256));
         }
         fs::rename(&partial, &target).map_err(StorageError::io("rename", &partial))
+    }
+
+    /// Begins to read an object from byte `start` on: of `version`, which is set if it is not known yet.
+    fn open_at(&self, key: &Key, start: u64, version: &mut Option<String>) -> object_store::Result<GetResult> {
+        let range = (start > 0).then_some(GetRange::Offset(start));
+        let options = GetOptions { range, if_match: version.clone(), ..GetOptions::default() };
+        let answer = self.runtime.block_on(self.store.get_opts(key, options))?;
+        *version = answer.meta.e_tag.clone();
+        Ok(answer)
     }
 
     /// Sends the files `names` of `directory`, several at once; what has such a name in the bucket is replaced.

@@ -19,10 +19,9 @@ pub struct Server {
 struct Faults {
     refused_writes: AtomicUsize,
     cut_reads: AtomicUsize,
+    /// Bytes of an answer that arrive before it is cut.
+    cut_after: AtomicUsize,
 }
-
-/// Bytes of an answer from which on it may be cut, and those that then arrive.
-const CUT: (usize, usize) = (4096, 1024);
 
 impl Server {
     pub fn start() -> Server {
@@ -49,8 +48,9 @@ impl Server {
         self.faults.refused_writes.store(count, SeqCst);
     }
 
-    /// The next `count` objects of some size that are read break off after their first bytes.
-    pub fn cut_reads(&self, count: usize) {
+    /// The next `count` answers with more than four times `bytes` of an object break off after as many.
+    pub fn cut_reads(&self, count: usize, bytes: usize) {
+        self.faults.cut_after.store(bytes, SeqCst);
         self.faults.cut_reads.store(count, SeqCst);
     }
 
@@ -171,8 +171,9 @@ fn carry(mut client: TcpStream, server: &str, faults: &Faults) -> std::io::Resul
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     let is_object = head.starts_with("GET") && !head.contains("list-type=");
-    if is_object && answer.len() > CUT.0 && happens(&faults.cut_reads) {
-        answer.truncate(CUT.1);
+    let cut_after = faults.cut_after.load(SeqCst);
+    if is_object && answer.len() > 4 * cut_after && happens(&faults.cut_reads) {
+        answer.truncate(cut_after);
     }
     client.write_all(&answer)?;
     client.shutdown(Shutdown::Both)
