@@ -81,12 +81,17 @@ fn matches_of(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let wrong = |error: glob::PatternError| {
         DataError::file(path, "a pattern", error.to_string(), "see `lambert prepare --help`")
     };
+    // `**` itself would match directories alone.
+    let pattern = if pattern.ends_with("**") { format!("{pattern}/*") } else { pattern.into_owned() };
     let hidden_parts = |path: &Path| path.components().filter(is_hidden).count();
     let mut matches = Vec::new();
     for found in glob::glob(&pattern).map_err(wrong)? {
         let found = found.map_err(|e| DataError::io("read", e.path().to_owned())(e.into()))?;
-        // As in a shell, a name that begins with a dot is matched by one alone that does so.
-        if hidden_parts(&found) <= hidden_parts(path) {
+        // As in a shell, a name that begins with a dot is matched by one alone that does so, and `.*` is not `.` and `..`.
+        let is_spelt = hidden_parts(&found) <= hidden_parts(path);
+        let leads_back = found.ends_with("..") || found.as_os_str().as_encoded_bytes().ends_with(b"/.");
+        // A pattern with `**` comes to what is in a directory by itself.
+        if is_spelt && !leads_back && !(pattern.contains("**") && found.is_dir()) {
             matches.push(found);
         }
     }

@@ -40,6 +40,10 @@ fn names_patterns_and_directories_say_what_is_read() {
     assert_eq!(found("a/**/*.parquet").unwrap(), ["a/b/d.parquet"]);
     assert_eq!(found("*/b").unwrap(), ["a/b/c.TXT.xz", "a/b/d.parquet", "a/b/dump.xml-p1p2.bz2"]);
     assert_eq!(found("a/b/*.md").unwrap(), ["a/b/notes.md"], "named itself");
+    for all in ["**", "**/*", "*/**", "a/**"] {
+        assert_eq!(found(all).unwrap().len(), if all.starts_with("**") { 9 } else { 8 }, "{all}");
+    }
+    assert_eq!(found("a/w*").unwrap(), ["a/wiki_00", "a/wiki_x"]);
     assert_eq!(found("a/*.json.gz").unwrap(), ["a/c4.json.gz"], "named itself");
     assert!(found("a/*.nothing").unwrap_err().contains("a/*.nothing: requires a file .txt"));
     assert!(found("a/***").unwrap_err().contains("requires a pattern"));
@@ -104,6 +108,8 @@ fn prepared_data_vocabularies_and_hidden_files_are_passed_over() {
     assert!(found("tokenizer").unwrap_err().contains("got none but a vocabulary, "));
     // Who names a thing means it.
     assert_eq!(found("tokenizer/vocab.txt").unwrap().0, ["tokenizer/vocab.txt"]);
+    assert_eq!(found(".c*").unwrap().0, [".cache/c.txt"]);
+    assert!(found("more/o*/.*").unwrap_err().contains("got none; "), "neither the directory nor the one above");
     for (pattern, file) in [(".cache", ".cache/c.txt"), (".c*/*.txt", ".cache/c.txt"), ("more/._*", "more/._b.txt")] {
         assert_eq!(found(pattern).unwrap().0, [file]);
     }
