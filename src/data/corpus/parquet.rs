@@ -93,24 +93,27 @@ fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> st
     caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
-/// The index of the column `name`, which must be one of strings.
+/// The index of the column `name`, which must be one of strings, and the only one of that name.
 fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize> {
-    let is_text = |index: &usize| {
-        let column = schema.column(*index);
-        column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0
-    };
-    let mut columns = 0..schema.num_columns();
-    columns.find(|&index| schema.column(index).path().string() == name).filter(is_text).ok_or_else(|| {
-        let shown = schema.columns().iter().map(|column| {
-            let kind = match column.logical_type_ref() {
-                Some(logical) => format!("{logical:?}"),
-                None => column.physical_type().to_string(),
-            };
-            format!("{} ({kind})", column.path().string())
-        });
-        let found = format!("the columns {}", shown.collect::<Vec<_>>().join(", "));
-        DataError::file(path, format!("a column {name:?} of strings"), found, "name the column with --text-field")
-    })
+    let is_list = |index: usize| schema.column(index).max_rep_level() > 0;
+    let is_text = |index: usize| schema.column(index).physical_type() == Type::BYTE_ARRAY && !is_list(index);
+    let all = 0..schema.num_columns();
+    let named: Vec<usize> = all.clone().filter(|&index| schema.column(index).path().string() == name).collect();
+    match named.as_slice() {
+        &[index] if is_text(index) => Ok(index),
+        _ => {
+            let shown = all.map(|index| {
+                let column = schema.column(index);
+                let kind = match column.logical_type_ref() {
+                    Some(logical) => format!("{logical:?}"),
+                    None => column.physical_type().to_string(),
+                };
+                format!("{} ({}{kind})", column.path().string(), if is_list(index) { "list of " } else { "" })
+            });
+            let found = format!("the columns {}", shown.collect::<Vec<_>>().join(", "));
+            Err(DataError::file(path, format!("one column {name:?} of strings"), found, "name it with --text-field"))
+        }
+    }
 }
 
 fn broken(path: &Path, rows: u64, error: ParquetError) -> DataError {

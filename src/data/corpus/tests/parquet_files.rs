@@ -10,6 +10,14 @@ use ::parquet::schema::parser::parse_message_type;
 
 use super::*;
 
+/// A file of no rows with these columns.
+fn empty_file_of(columns: &str) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type(&format!("message rows {{ {columns} }}")).unwrap());
+    let mut file = Vec::new();
+    SerializedFileWriter::new(&mut file, schema, Arc::default()).unwrap().close().unwrap();
+    file
+}
+
 /// A file of `groups` row groups, each with these texts and the numbers of their rows.
 fn file_of(compression: Compression, texts: &[Option<&str>], groups: usize) -> Vec<u8> {
     let required = texts.iter().all(Option::is_some);
@@ -80,9 +88,24 @@ fn columns_that_are_not_there_or_no_text_are_named_with_those_that_are() {
     for field in ["body", "id"] {
         let options = ReadOptions { text_field: field.into(), ..ReadOptions::default() };
         let message = read_with(&options, &[("a.parquet", &file)]).unwrap_err().to_string();
-        assert!(message.contains(&format!("a column {field:?} of strings")), "{message}");
+        assert!(message.contains(&format!("one column {field:?} of strings")), "{message}");
         assert!(message.contains("id (INT64), text (String)") && message.contains("--text-field"), "{message}");
     }
+}
+
+#[test]
+fn the_text_may_lie_in_a_structure_but_in_no_list_and_under_one_name() {
+    let read_field = |field: &str, columns: &str| {
+        let options = ReadOptions { text_field: field.into(), ..ReadOptions::default() };
+        read_with(&options, &[("a.parquet", &empty_file_of(columns))]).map_err(|error| error.to_string())
+    };
+    assert_eq!(read_field("doc.text", "OPTIONAL group doc { OPTIONAL BYTE_ARRAY text (STRING); }").unwrap().0, [""; 0]);
+    assert_eq!(read_field("text", "REQUIRED BYTE_ARRAY text; REQUIRED INT64 id;").unwrap().0, [""; 0]);
+    let list = read_field("texts", "REPEATED BYTE_ARRAY texts (STRING);").unwrap_err();
+    assert!(list.contains("one column \"texts\" of strings, got the columns texts (list of String); "), "{list}");
+    let twice = "REQUIRED BYTE_ARRAY text (STRING); REQUIRED BYTE_ARRAY text (STRING);";
+    let twice = read_field("text", twice).unwrap_err();
+    assert!(twice.contains("got the columns text (String), text (String); "), "{twice}");
 }
 
 #[test]
