@@ -148,9 +148,9 @@ impl<'a> Decompressed<'a> {
         }
         let bytes = self.reader.get_ref().bytes;
         if let Some(unpack) = asks_for_memory(&error) {
-            let required =
-                format!("{} that is unpacked in {} MiB", self.compression.name(), 1 << (LONGEST_WINDOW_LOG - 20));
-            let found = format!("a part, after {bytes} bytes of text, that asks for more");
+            let name = self.compression.name();
+            let required = format!("a {name} file that takes at most {} MiB to unpack", 1 << (LONGEST_WINDOW_LOG - 20));
+            let found = format!("one that takes more after {bytes} bytes of text");
             return DataError::file(self.path, required, found, format!("unpack it first, by `{unpack}`"));
         }
         let found = match error.kind() {

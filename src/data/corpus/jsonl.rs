@@ -7,6 +7,7 @@ use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
 
 use super::super::error::{DataError, Result};
 use super::Tolerance;
@@ -37,7 +38,7 @@ pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<(
         // Files that were joined have byte order marks among their lines.
         let json = json.trim_start_matches('\u{feff}');
         if !json.trim_ascii().is_empty() {
-            record(json, source.path, number, batches)?;
+            record(json.trim_end(), source.path, number, batches)?;
         }
     }
     Ok(())
@@ -47,8 +48,13 @@ fn record(json: &str, path: &Path, number: u64, batches: &mut Batches) -> Result
     let field = batches.options().text_field.as_str();
     let mut reader = serde_json::Deserializer::from_str(json);
     let text = reader.deserialize_map(Record { field }).and_then(|text| reader.end().map(|()| text));
-    let text =
-        text.map_err(|error| wrong(path, batches, number, told(&error), "write each record whole, on a line"))?;
+    let text = text.map_err(|error| {
+        let next = match error.classify() {
+            Category::Data => "correct the record, or name another field with --text-field",
+            _ => "write each record whole, on a line of its own",
+        };
+        wrong(path, batches, number, told(&error), next)
+    })?;
     match text {
         FieldOfText::Text(text) => {
             // The line is UTF-8 by now: what is none was written as half of a surrogate pair.
@@ -76,11 +82,20 @@ fn wrong(path: &Path, batches: &Batches, number: u64, found: String, next: &str)
 
 /// What `error` says of a record: without its line, which is the first of the one that was read, and what was expected.
 fn told(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
     let message = error.to_string();
-    let message = message.strip_suffix(&format!(" at line {} column {}", error.line(), error.column()));
-    let message = message.unwrap_or_default();
+    let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
     let found = message.split(", expected ").next().unwrap_or_default();
-    format!("{} at column {}", found.trim_start_matches("invalid type: "), error.column())
+    let found = match found.strip_prefix("invalid type: ") {
+        Some("sequence") => "a list",
+        Some("map") => "an object",
+        Some(other) => other,
+        None => found,
+    };
+    match column {
+        0 => found.to_owned(),
+        _ => format!("{found} at column {column}"),
+    }
 }
 
 /// What a record has in the field of the text.

@@ -145,7 +145,7 @@ fn files_that_take_much_memory_to_unpack_are_refused() {
         for (before, bytes) in [(&[][..], 0), (&good, 6)] {
             let message = message(&[(name, &[before, &file].concat())]);
             let found =
-                format!("that is unpacked in 128 MiB, got a part, after {bytes} bytes of text, that asks for more");
+                format!("takes at most 128 MiB to unpack, got one that takes more after {bytes} bytes of text; ");
             assert!(message.contains(name) && message.contains(&found) && message.contains(unpack), "{message}");
         }
     }

@@ -28,13 +28,13 @@ fn a_wrong_record_is_told_in_one_sentence_with_its_line_and_column() {
     let deep = format!("{{\"text\": {}", "[".repeat(100_000));
     for (record, found) in [
         ("{\"text\": 3}", "integer `3` at column "),
-        ("{\"text\": [\"x\"]}", "sequence at column "),
-        ("{\"text\": {\"a\": 1}}", "map at column "),
+        ("{\"text\": [\"x\"]}", "a list"),
+        ("{\"text\": {\"a\": 1}}", "an object"),
         ("{\"text\": true}", "boolean `true` at column "),
         ("{\"text\": null}", "null for \"text\""),
         ("{\"meta\": {\"text\": \"x\"}, \"id\": 1}", "the keys [\"meta\", \"id\"]"),
         ("{\"text\": \"x\", \"te\\u0078t\": \"y\"}", "\"text\" twice at column"),
-        ("[\"text\"]", "sequence at column "),
+        ("[\"text\"]", "a list"),
         ("\"text\"", "string \"text\" at column "),
         ("{\"text\": \"x\"} {\"text\": \"y\"}", "trailing characters at column "),
         ("{\"text\": \"x\"},", "trailing characters at column "),
@@ -42,7 +42,7 @@ fn a_wrong_record_is_told_in_one_sentence_with_its_line_and_column() {
         ("{", "EOF while parsing an object at column"),
         ("{\"a\": NaN, \"text\": \"x\"}", "expected value at column "),
         ("x", "expected value at column "),
-        (&deep, "sequence at column "),
+        (&deep, "a list"),
     ] {
         let message = message(&[("a.jsonl", format!("{{\"text\": \"One.\"}}\n{record}\n").as_bytes())]);
         let sentence = format!("a.jsonl: requires a JSON object with a string \"text\" on line 2, got {found}");
@@ -61,6 +61,8 @@ fn of_the_other_fields_nothing_is_required_but_that_they_are_json() {
             assert_eq!((shown.concat().as_str(), counts.replaced_bytes), ("One.¶", 0));
         }
     }
+    let (shown, _) = read(&[("a.jsonl", b"{\"text\": \"a\tb\"}")]).unwrap();
+    assert_eq!(shown, ["a\tb", "¶"], "a control character that JSON would have escaped");
     let (shown, _) = read(&[("a.jsonl", b"{\"\\ud800\": 1, \"x\": 1, \"x\": 2, \"t\\u0065xt\": \"One.\"}")]).unwrap();
     assert_eq!(shown, ["One.", "¶"]);
 }
