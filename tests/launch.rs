@@ -180,23 +180,84 @@ fn a_dry_run_prints_exactly_what_a_run_does() {
 #[test]
 fn a_wrong_call_is_answered_before_anything_is_called() {
     let stage = Stage::new();
-    let slice = ["--name", "pod", "--zone", "z"];
-    let call = |words: &[&str]| stage.run("scripts/launch-tpu-pod", words, &[("LAMBERT", "nowhere")]);
-    for words in [&[][..], &["start", "run.toml"], &[&slice[..], &["fly"]].concat(), &[&slice[..], &["start"]].concat()]
-    {
-        let answer = call(words);
-        assert_eq!(answer.status.code(), Some(2), "{words:?}");
-        assert!(stdout(&answer).contains("scripts/launch-tpu-pod [--dry-run] --name NAME"), "{}", stdout(&answer));
+    stage.stand_in("bin/gcloud", GCLOUD);
+    fs::create_dir(stage.path("directory")).unwrap();
+    fs::write(stage.path("run.toml"), "").unwrap();
+    let call = |words: &str, lambert: &str| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        stage.run("scripts/launch-tpu-pod", &words, &[("LAMBERT", lambert)])
+    };
+    let answered = |words: &str, code: i32, said: &str| {
+        let answer = call(words, "nowhere");
+        assert_eq!(answer.status.code(), Some(code), "{words}");
+        let message = stderr(&answer);
+        assert!(message.starts_with("launch-tpu-pod: ") && message.contains(said), "{words}: {message}");
+        assert_eq!((stdout(&answer).as_str(), message.lines().count()), ("", 1), "{words}");
+    };
+    for (words, said) in [
+        ("", "--name requires the name of the slice"),
+        ("--name pod start run.toml", "--zone requires the zone of the slice"),
+        ("--zone z --name", "--name requires a value"),
+        ("--name --zone z status", "--name requires a value"),
+        ("--name= --zone z status", "--name requires a value"),
+        ("--nmae pod --zone z status", "there is no option --nmae"),
+        ("--name pod --zone z", "it requires one of install, copy"),
+        ("--name pod --zone z fly", "there is no fly"),
+        ("--name pod --zone z start", "start requires a run file"),
+        ("--name pod --zone z copy", "copy requires the names of files"),
+        ("--name pod --zone z logs a b", "logs requires one directory"),
+        ("--name pod --zone z stop now", "stop takes nothing more, got now"),
+        ("--name pod --zone z status --set x=1", "status takes nothing more, got --set x=1"),
+        ("--name pod --zone z install run.toml", "install takes nothing more, got run.toml"),
+    ] {
+        answered(words, 2, said);
     }
     for (words, said) in [
-        (["start", "absent.toml"], "absent.toml is not there"),
-        (["copy", "absent.toml"], "absent.toml is not there"),
-        (["install", ""], "nowhere is not there; build it"),
+        ("--name pod --zone z start absent.toml", "absent.toml is no file"),
+        ("--name pod --zone z copy run.toml absent.toml", "absent.toml is no file"),
+        ("--name pod --zone z copy directory", "directory is no file"),
+        ("--name pod --zone z install", "nowhere is no file; build it"),
     ] {
-        let answer = call(&[&slice[..], &words].concat());
-        assert_eq!(answer.status.code(), Some(1), "{words:?}");
-        assert!(stderr(&answer).contains(said), "{}", stderr(&answer));
+        answered(words, 1, said);
     }
+    let other = call("--name pod --zone z install", &stage.path("run.toml").display().to_string());
+    assert!(stderr(&other).contains("must be called lambert"), "{}", stderr(&other));
+    assert!(!stage.path("calls").exists(), "nothing was called");
+
+    let help = call("--help", "nowhere");
+    assert!(
+        help.status.success() && stdout(&help).contains("[--dry-run] --name NAME --zone ZONE"),
+        "{}",
+        stdout(&help)
+    );
+    let dry = call("--dry-run --name=my-pod --zone=z --project=p=q status", "nowhere");
+    assert!(stdout(&dry).contains("ssh my-pod --zone z --project p=q --worker all"), "{}", stdout(&dry));
+}
+
+#[test]
+fn a_process_that_has_the_number_of_one_that_ended_is_left_alone() {
+    let stage = Stage::new();
+    stage.stand_in("bin/gcloud", GCLOUD);
+    fs::write(stage.path("run.toml"), "").unwrap();
+    let pod =
+        |words: &[&str]| stage.run("scripts/launch-tpu-pod", &[&["--name", "pod", "--zone", "z"], words].concat(), &[]);
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    for host in ["host-0/lambert", "host-1/lambert"] {
+        fs::create_dir_all(stage.path(host)).unwrap();
+        stage.stand_in(&format!("{host}/lambert"), LAMBERT);
+        fs::write(stage.path(host).join("pid"), other.id().to_string()).unwrap();
+        fs::write(stage.path(host).join("pretrain.log"), "").unwrap();
+    }
+    assert_eq!(stdout(&pod(&["status"])), "ended\nended\n");
+    let stopped = pod(&["stop"]);
+    assert!(stopped.status.success() && stderr(&stopped).contains("it is not running"), "{}", stderr(&stopped));
+    assert!(other.try_wait().unwrap().is_none(), "another's process was stopped");
+    let started = pod(&["start", "run.toml"]);
+    assert!(started.status.success(), "{}", stderr(&started));
+    wait_for(&stage.path("host-1/lambert/pretrain.log"), "lambert pretrain run.toml");
+    assert!(pod(&["stop"]).status.success());
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 #[test]
