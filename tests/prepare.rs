@@ -108,6 +108,32 @@ fn options() -> PrepareOptions {
 }
 
 #[test]
+fn an_input_that_is_not_what_its_name_says_is_told_before_any_other_is_read() {
+    let place = Place::new(&corpus(40, 1));
+    for (name, content) in [
+        ("last.txt", &b"PK\x03\x04\x14\0"[..]),
+        ("last.txt", b"\xff\xfea\0"),
+        ("last.txt.bz2", b""),
+        ("last.jsonl.gz", b"{\"text\": \"one\"}"),
+        ("last.parquet", b"PAR1 and no more"),
+    ] {
+        fs::write(place.at(name), content).unwrap();
+        let inputs = find_inputs(&[place.at("text.txt"), place.at(name)]).unwrap().inputs;
+        let out = place.at("data");
+        let preparation =
+            Preparation { inputs: &inputs, tokenizer: &place.tokenizer, options: &options(), out: &out, force: false };
+        let message = prepare(&preparation, &|stage, _| panic!("{stage:?}")).unwrap_err().to_string();
+        assert!(message.contains(name), "{message}");
+        let read = |bytes| panic!("{bytes} bytes were read");
+        let options = VocabularyOptions::new(150, true);
+        let trained = train_tokenizer(&inputs, &options, &out, false, &read).unwrap_err().to_string();
+        assert_eq!(trained, message);
+        assert!(!out.exists());
+        fs::remove_file(place.at(name)).unwrap();
+    }
+}
+
+#[test]
 fn data_and_tokenizers_among_the_inputs_are_no_inputs() {
     let place = Place::new(&corpus(40, 1));
     let inputs = || find_inputs(&[place.directory.path().to_owned()]).unwrap().inputs;

@@ -55,6 +55,7 @@ pub fn train_tokenizer(
             "choose another directory, or replace the tokenizer with --force",
         ));
     }
+    inputs.iter().try_for_each(|input| input.check_beginning(&options.reading))?;
     fs::create_dir_all(out).map_err(DataError::io("create", out))?;
 
     let entries = inputs.iter().map(|input| input.entry(progress)).collect::<Result<Vec<_>>>()?;

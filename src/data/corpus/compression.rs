@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::error::{DataError, Result};
 use super::bzip2_blocks::Bzip2Blocks;
-use super::kinds::{HEAD, Kind, kind_of_head};
+use super::kinds::{HEAD, Kind, kind_of_head, read_head};
 
 const BUFFER: usize = 1 << 18;
 /// The longest window of zstandard, and dictionary of xz, as a power of two: a file says how much memory it takes to unpack
@@ -63,6 +63,15 @@ impl Compression {
 }
 
 const FETCH_AGAIN: &str = "fetch it again and compare its checksum with the publisher's";
+
+/// Of the errors of [`Decompressed::open`], those that a file gives before anything of it is unpacked.
+pub(super) fn check_beginning(path: &Path, compression: Compression) -> Result<()> {
+    if compression == Compression::None {
+        return Decompressed::open(path, compression, 0..HEAD as u64, &|_| ()).map(drop);
+    }
+    let head = File::open(path).and_then(read_head).map_err(DataError::io("read", path))?;
+    compression.check(path, &head)
+}
 
 /// An open input: its bytes, decompressed and without a byte order mark.
 pub(super) struct Decompressed<'a> {
@@ -147,7 +156,7 @@ impl<'a> Decompressed<'a> {
             return DataError::io("read", self.path)(error);
         }
         let bytes = self.reader.get_ref().bytes;
-        if let Some(unpack) = asks_for_memory(&error) {
+        if let Some(unpack) = self.asks_for_memory(&error) {
             let name = self.compression.name();
             let required = format!("a {name} file that takes at most {} MiB to unpack", 1 << (LONGEST_WINDOW_LOG - 20));
             let found = format!("one that takes more after {bytes} bytes of text");
@@ -160,15 +169,15 @@ impl<'a> Decompressed<'a> {
         let required = format!("a whole {} file", self.compression.name());
         DataError::file(self.path, required, found, FETCH_AGAIN)
     }
-}
 
-/// The command that unpacks a file whatever memory that takes, if this is the error of one that asks for too much.
-fn asks_for_memory(error: &io::Error) -> Option<&'static str> {
-    // The words are those of libzstd, which has no other way to tell through a stream.
-    match error.kind() {
-        ErrorKind::OutOfMemory => Some("xz -dk"),
-        _ if error.to_string().contains("too much memory") => Some("zstd -d --long=31"),
-        _ => None,
+    /// The command that unpacks the file whatever memory that takes, if `error` is that it takes too much.
+    fn asks_for_memory(&self, error: &io::Error) -> Option<&'static str> {
+        match self.compression {
+            Compression::Xz if error.kind() == ErrorKind::OutOfMemory => Some("xz -dk"),
+            // The words are those of libzstd, which has no other way to tell through a stream.
+            Compression::Zstd if error.to_string().contains("too much memory") => Some("zstd -d --long=31"),
+            _ => None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::error::{DataError, Result};
 use super::super::prepared::SourceEntry;
 use super::super::shard::sha256_of_file;
 use super::batches::{Batches, TextBatch};
-use super::compression::{Compression, Decompressed};
+use super::compression::{Compression, Decompressed, check_beginning};
 use super::{ReadCounts, ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,17 @@ impl Input {
         }
         let found = format!("{} bytes now, {} before, or another time of modification", now.0, self.bytes);
         Err(DataError::file(&self.path, "a file at rest", found, "wait until it is written, and start again"))
+    }
+
+    /// Reads the beginning of the file, before any long work.
+    ///
+    /// # Errors
+    /// If it is not what its name says; [`Input::read`] would tell the same, but only when its turn comes.
+    pub fn check_beginning(&self, options: &ReadOptions) -> Result<()> {
+        match self.form {
+            Form::Parquet => parquet::open(&self.path, &options.text_field).map(drop),
+            _ => check_beginning(&self.path, self.compression),
+        }
     }
 
     /// Reads this input and hands batches to `sink`, until it returns `false` or the input ends; true in the latter case.

@@ -1,5 +1,7 @@
 //! Kinds of files that are no text, known by how they begin, whatever they are called.
 
+use std::io::{self, Read};
+
 /// A kind of file.
 pub(super) struct Kind {
     pub name: &'static str,
@@ -10,6 +12,13 @@ pub(super) struct Kind {
 
 /// Bytes of a file by which its kind is known.
 pub(super) const HEAD: usize = 262;
+
+/// Reads them.
+pub(super) fn read_head(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    file.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
 
 /// The kind of a file that begins with `head`; none if it may be text.
 pub(super) fn kind_of_head(head: &[u8]) -> Option<&'static Kind> {

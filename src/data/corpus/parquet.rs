@@ -2,7 +2,6 @@
 //! is read, a page at a time.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use parquet::basic::Type;
@@ -15,7 +14,7 @@ use parquet::schema::types::SchemaDescriptor;
 use super::super::error::{DataError, Result};
 use super::Tolerance;
 use super::batches::Batches;
-use super::kinds::{HEAD, Kind, kind_of_head};
+use super::kinds::{Kind, kind_of_head, read_head};
 use super::panics::caught;
 
 /// Rows that are read at a time; they share the memory of their page.
@@ -23,18 +22,8 @@ const ROWS: usize = 256;
 
 /// Reads to the end. `progress` hears of the share of the file's `bytes` that its rows so far are.
 pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), batches: &mut Batches) -> Result<()> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut head = Vec::new();
-    (&file).take(HEAD as u64).read_to_end(&mut head).map_err(DataError::io("read", path))?;
-    match kind_of_head(&head) {
-        Some(Kind { name, next, .. }) if *name != "Parquet" => {
-            return Err(DataError::file(path, "Parquet, by its name", *name, *next));
-        }
-        _ => {}
-    }
-    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))?;
+    let (reader, index) = open(path, &batches.options().text_field)?;
     let metadata = reader.metadata().file_metadata();
-    let index = column_of(metadata.schema_descr(), path, &batches.options().text_field)?;
     let description = metadata.schema_descr().column(index);
     let rows = metadata.num_rows().max(1) as u64;
     let (mut row, mut told) = (0, 0);
@@ -67,6 +56,20 @@ pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), bat
         }
     }
     Ok(())
+}
+
+/// Opens a file, and finds the column `field` in it.
+pub(super) fn open(path: &Path, field: &str) -> Result<(SerializedFileReader<File>, usize)> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    match kind_of_head(&read_head(&file).map_err(DataError::io("read", path))?) {
+        Some(Kind { name, next, .. }) if *name != "Parquet" => {
+            return Err(DataError::file(path, "Parquet, by its name", *name, *next));
+        }
+        _ => {}
+    }
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))?;
+    let index = column_of(reader.metadata().file_metadata().schema_descr(), path, field)?;
+    Ok((reader, index))
 }
 
 /// Some rows of the column: the definition level of each, and the texts of those that have one.

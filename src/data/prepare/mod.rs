@@ -107,6 +107,7 @@ pub fn prepare(preparation: &Preparation, progress: Progress) -> Result<Outcome>
     if let Some(manifest) = preparation.up_to_date(&there, progress)? {
         return Ok(Outcome::UpToDate(manifest));
     }
+    preparation.inputs.iter().try_for_each(|input| input.check_beginning(&preparation.options.reading))?;
     let staging = Staging::open(out)?;
     // Another preparation may have ended just before.
     let now = preparation.existing()?;
