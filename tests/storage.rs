@@ -6,6 +6,8 @@ mod python;
 #[path = "common/s3.rs"]
 mod s3;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +70,19 @@ impl Site {
         let machine = line.pop().expect("it is the last word");
         self.succeed(&machine, &line.iter().map(String::as_str).collect::<Vec<_>>())
     }
+}
+
+/// The endpoint of a server that answers everything with `status`.
+fn answering(status: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let answer = format!("{status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let _ = client.read(&mut [0; 4096]).and_then(|_| client.write_all(answer.as_bytes()));
+        }
+    });
+    endpoint
 }
 
 fn user_cache() -> PathBuf {
@@ -192,7 +207,7 @@ fn a_way_that_breaks_again_and_again_is_taken_for_as_long_as_it_leads_on() {
     site.prepared("maker", "s3://pod/wiki", &[]);
     let key = first_shard(&site, "wiki/");
     // More often than one request is repeated.
-    let (breaks, bytes) = (11, 100_000);
+    let (breaks, bytes) = (12, 100_000);
     let size = site.server.get(&format!("pod/{key}")).unwrap().len();
     assert!(size > (breaks + 4) * bytes, "{size} bytes");
     site.server.cut_reads(breaks, bytes);
@@ -310,8 +325,8 @@ fn google_storage_is_spoken_to_in_its_own_dialect() {
 #[test]
 fn a_busy_server_is_waited_for_and_what_cannot_be_sent_is_kept_and_sent_later() {
     let site = Site::new();
-    // Seven repetitions outlast three refusals.
-    site.server.refuse_writes(3);
+    // Nine repetitions outlast seven refusals in a row, and the seconds that these take.
+    site.server.refuse_writes(7);
     site.prepared("one", "s3://pod/wiki", &[]);
     assert_eq!(site.server.writes_to_refuse(), 0);
 
@@ -365,6 +380,22 @@ fn every_way_to_miss_a_bucket_is_answered_with_the_next_move() {
     let mine =
         ["pretrain", "run.toml", "--platform", "cpu", "--set", "data.path=s3://pod/wiki", "--set", "data.cache=data"];
     expect(&mine, &["data is there and is not a copy of s3://pod/wiki", "name another directory"]);
+
+    for (endpoint, parts) in [
+        ("http://10.255.255.1:9", ["its endpoint is at http:// on another machine", "AWS_ALLOW_HTTP=true"]),
+        ("http://127.0.0.1:9", ["Connection refused", "correct AWS_REGION and AWS_ENDPOINT_URL, or try again later"]),
+        (&answering("HTTP/1.1 301 Moved Permanently"), ["redirect", "correct AWS_REGION and AWS_ENDPOINT_URL"]),
+        (&answering("HTTP/1.1 400 Bad Request"), ["400 Bad Request", "correct AWS_REGION and AWS_ENDPOINT_URL"]),
+        (&answering("HTTP/1.1 403 Forbidden"), ["access is refused", "ask for the right to it"]),
+        (&answering("HTTP/1.1 503 Slow Down"), ["503", "try again later"]),
+    ] {
+        let mut command = site.command("one", &["inspect", "s3://pod/wiki"]);
+        let begin = Instant::now();
+        let said = text(&command.env("AWS_ENDPOINT_URL", endpoint).output().unwrap());
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} are not in\n{said}");
+        let asked_again = ["Connection refused", "503"].contains(&parts[0]);
+        assert_eq!(begin.elapsed() > Duration::from_secs(6), asked_again, "{said}");
+    }
 
     let mut command = site.command("one", &["inspect", "gs://pod/wiki"]);
     command.env_remove("STORAGE_EMULATOR_HOST").env("GOOGLE_APPLICATION_CREDENTIALS", "nowhere.json");

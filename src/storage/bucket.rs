@@ -17,8 +17,8 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as Key;
 use object_store::{
-    ClientConfigKey, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
-    StaticCredentialProvider, WriteMultipart,
+    BackoffConfig, ClientConfigKey, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload,
+    RetryConfig, StaticCredentialProvider, WriteMultipart,
 };
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
@@ -32,8 +32,11 @@ const AT_ONCE: usize = 8;
 const PART: usize = 16 << 20;
 /// Parts of one file on their way at once.
 const PARTS_AT_ONCE: usize = 4;
-/// Repetitions of a request; with pauses from 0.1 s that double, about 13 s of a server that does not answer.
-const RETRIES: usize = 7;
+/// Repetitions of a request: with [`PAUSES`], a server that answers nothing or that it is busy is asked for 11 to 22 s.
+const RETRIES: usize = 9;
+/// A pause is drawn between the first and thrice the one before, and is at most three seconds.
+const PAUSES: BackoffConfig =
+    BackoffConfig { init_backoff: Duration::from_millis(500), max_backoff: Duration::from_secs(3), base: 3.0 };
 /// How long a server may be silent, and how long all of an answer may take. `object_store` would give both together 30 s: a
 /// checkpoint of gigabytes takes longer on most networks. A part of an upload is answered when all of it is there.
 const PATIENCE: [(ClientConfigKey, &str); 2] =
@@ -76,7 +79,7 @@ impl Bucket {
     /// If the environment holds something that is no setting. No request is made.
     pub fn open(address: &Address) -> Result<Bucket, StorageError> {
         crate::tls::use_ring();
-        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: Duration::from_secs(180), ..Default::default() };
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: Duration::from_secs(180), backoff: PAUSES };
         let store: Result<Box<dyn ObjectStore>, object_store::Error> = match address.provider {
             Provider::S3 => {
                 let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];

@@ -84,7 +84,26 @@ fn explain(refusal: &Refusal, object: &Address) -> (String, String) {
     if no_credentials {
         return (format!("no credentials were found ({said})"), credentials(object).to_owned());
     }
+    if says(&["scheme is not allowed"]) {
+        let next = "name an endpoint at https://, or set AWS_ALLOW_HTTP=true if nobody can listen in";
+        return ("its endpoint is at http:// on another machine".to_owned(), next.to_owned());
+    }
+    // Regions answer for buckets of their own.
+    if says(&["redirect", "301 Moved", "400 Bad Request"]) {
+        return (said, format!("correct {}", endpoint(object)));
+    }
+    if says(&["client error (Connect)"]) {
+        return (said, format!("correct {}, or try again later; what is here is kept", endpoint(object)));
+    }
     (said, "try again later; what is here is kept".to_owned())
+}
+
+/// What says where a bucket is.
+fn endpoint(object: &Address) -> &'static str {
+    match object.provider {
+        Provider::S3 => "AWS_REGION and AWS_ENDPOINT_URL",
+        Provider::Gcs => "STORAGE_EMULATOR_HOST if it is set, and the bucket's name",
+    }
 }
 
 /// How credentials are given.
