@@ -81,6 +81,8 @@ fn matches_of(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let wrong = |error: glob::PatternError| {
         DataError::file(path, "a pattern", error.to_string(), "see `lambert prepare --help`")
     };
+    // Such a pattern says no more of a name than a directory does.
+    let takes_any = path.ends_with("*") || path.ends_with("**");
     // `**` itself would match directories alone.
     let pattern = if pattern.ends_with("**") { format!("{pattern}/*") } else { pattern.into_owned() };
     let hidden_parts = |path: &Path| path.components().filter(is_hidden).count();
@@ -90,8 +92,12 @@ fn matches_of(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         // As in a shell, a name that begins with a dot is matched by one alone that does so, and `.*` is not `.` and `..`.
         let is_spelt = hidden_parts(&found) <= hidden_parts(path);
         let leads_back = found.ends_with("..") || found.as_os_str().as_encoded_bytes().ends_with(b"/.");
-        // A pattern with `**` comes to what is in a directory by itself.
-        if is_spelt && !leads_back && !(pattern.contains("**") && found.is_dir()) {
+        let is_wanted = match found.is_dir() {
+            // A pattern with `**` comes to what is in a directory by itself.
+            true => !pattern.contains("**"),
+            false => !takes_any || NameSays::of(&found).is_a_form,
+        };
+        if is_spelt && !leads_back && is_wanted {
             matches.push(found);
         }
     }
