@@ -27,7 +27,7 @@ pub(super) fn kind_of_head(head: &[u8]) -> Option<&'static Kind> {
 
 const UNPACK: &str = "unpack it and name what was in it";
 
-/// No text has these bytes: all but a few of the numbers hold a byte that is not UTF-8 or a control character.
+/// No text to train on begins so: most of them with a byte that is not UTF-8 or a control character.
 const KINDS: &[Kind] = &[
     // RFC 1952, 2.3.1: ID1, ID2, and deflate, which is the only method.
     Kind {
@@ -83,6 +83,8 @@ const KINDS: &[Kind] = &[
         begins: |head| head.get(5..10) == Some(b"\0\0\0{\""),
         next: "name the text that it was made from",
     },
+    // ISO 28500, the version of the first record; Common Crawl's text (WET) has its form, too.
+    Kind { name: "WARC", begins: |head| head.starts_with(b"WARC/1."), next: "write the text of its records as JSONL" },
     // ISO 32000-1, 7.5.2.
     Kind {
         name: "PDF",

@@ -90,7 +90,7 @@ fn files_that_are_not_compressed_as_their_names_say_are_told_what_they_are() {
 #[test]
 fn files_that_are_no_text_are_refused_whatever_they_are_called() {
     let tar = [&b"name"[..], &[0; 253], b"ustar\x0000", &[0; 248]].concat();
-    let files: [(&str, &[u8]); 15] = [
+    let files: [(&str, &[u8]); 16] = [
         ("gzip", &gzip_of(b"Some words.")),
         ("zstd", &zstd_of(b"Some words.")),
         ("zstd", b"\x5e\x2a\x4d\x18\x02\0\0\0\0\0"),
@@ -105,6 +105,7 @@ fn files_that_are_no_text_are_refused_whatever_they_are_called() {
         ("Arrow", b"\xff\xff\xff\xff\x10\0\0\0"),
         ("safetensors", b"\x40\0\0\0\0\0\0\0{\"__metadata__\":{}}"),
         ("PDF", b"%PDF-1.7\n"),
+        ("WARC", b"WARC/1.0\r\nWARC-Type: warcinfo\r\n"),
         ("an ELF binary", b"\x7fELF\x02\x01\x01\0"),
     ];
     for (kind, bytes) in files {
