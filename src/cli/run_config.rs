@@ -72,13 +72,9 @@ impl RunConfig {
                 .validate_batch(phase.sequence_length, phase.predictions)
                 .with_context(|| format!("{path}: [[phase]] {:?}", phase.name))?;
         }
-        for (key, value) in [("masked_lm_prob", self.data.masked_lm_prob), ("short_seq_prob", self.data.short_seq_prob)]
-        {
-            ensure!((0.0..=1.0).contains(&value), "{path}: [data] {key} requires a share from 0 to 1, got {value}");
-        }
         ensure!(self.evaluate.batch > 0, "{path}: [evaluate] batch requires at least 1, got 0");
         ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
-        Ok(Run {
+        let run = Run {
             name: self.name,
             seed: self.seed,
             precision: self.precision,
@@ -93,7 +89,11 @@ impl RunConfig {
             evaluate: self.evaluate,
             checkpoint,
             text: file.text.clone(),
-        })
+        };
+        for (index, phase) in run.schedule.phases().iter().enumerate() {
+            run.examples(index).check().with_context(|| format!("{path}: examples of phase {:?}", phase.name))?;
+        }
+        Ok(run)
     }
 
     /// The model as [model] or, without that table, the imported `config.json` gives it.
@@ -218,6 +218,13 @@ mod tests {
             message(("sequence_length = 512", "sequence_length = 513")),
             "q.toml: [[phase]] \"512\": sequence_length requires 1 to max_position_embeddings (512), got 513"
         );
+        for (change, said) in [
+            (("[data]", "[data]\nmasked_lm_prob = 0.0"), "examples of phase \"128\": masked_lm_prob: requires"),
+            (("[data]", "[data]\nshort_seq_prob = nan"), "examples of phase \"128\": short_seq_prob: requires"),
+            (("predictions = 20", "predictions = 20\nmasked_lm_prob = 1.0"), "phase \"128\": masked_lm_prob: requires"),
+        ] {
+            assert!(message(change).contains(said), "{}", message(change));
+        }
         let unknown = [
             (("preset = \"paper\"", "preset = \"paper\"\nwieght_decay = 0.1"), "`wieght_decay`", "`weight_decay`"),
             (("preset = \"tiny\"", "hiden_size = 64"), "`hiden_size`", "`hidden_size`"),

@@ -92,7 +92,9 @@ impl ExampleConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// # Errors
+    /// The first setting that is impossible, with what it requires.
+    pub fn check(&self) -> Result<()> {
         let most = 1 << 20;
         if self.sequence_length < SPECIAL_TOKENS_OF_A_PAIR + 2 || self.sequence_length > most {
             let required = format!("5 ([CLS] a [SEP] b [SEP]) to {most} tokens");

@@ -283,9 +283,6 @@ impl Phase {
             let requires = format!("steps × global_batch × sequence_length of at most {MOST_TOKENS:.0}");
             return refuse("steps", &requires, format!("{tokens:.0}"));
         }
-        if let Some(share) = self.masked_lm_prob.filter(|share| !(0.0..=1.0).contains(share)) {
-            return refuse("masked_lm_prob", "a share from 0 to 1", share.to_string());
-        }
         let requires = "a positive number, given once: as learning_rate or by sqrt_scaled";
         let base = self.sqrt_scaled.map(|s| s.base_rate);
         match (self.learning_rate, base) {

@@ -153,7 +153,6 @@ fn impossible_phases_are_refused_by_name_and_key() {
     );
     assert!(refusal(|p| p.learning_rate = None).contains("given once"));
     assert!(refusal(|p| p.warmup = Warmup::Proportion(1.5)).contains("warmup requires"));
-    assert!(refusal(|p| p.masked_lm_prob = Some(f64::NAN)).contains("masked_lm_prob requires a share from 0 to 1"));
     let most = "steps × global_batch × sequence_length of at most 9007199254740992, got ";
     assert!(refusal(|p| p.global_batch = 64 << 50).contains(most));
     let long = Phase { steps: 1 << 30, global_batch: 64, ..good.clone() };

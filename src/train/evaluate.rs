@@ -56,7 +56,7 @@ pub struct EvaluateOptions {
     pub config: ExampleConfig,
     /// Held-out examples; fewer if there are not so many.
     pub examples: usize,
-    /// Examples on each device at once.
+    /// Examples on each device at once; fewer if its share of them is smaller.
     pub batch: usize,
 }
 
@@ -99,17 +99,18 @@ impl Evaluator {
         devices: &Devices,
     ) -> anyhow::Result<Evaluator> {
         let examples = options.held_out(prepared)?;
+        let count = examples.epoch_len(0).min(options.examples as u64);
+        let batch = options.batch.min(count.div_ceil(devices.len() as u64) as usize);
         let spec = EvalSpec {
             model: model.clone(),
             precision: options.precision,
             sequence_length: options.config.sequence_length,
             predictions: options.config.max_predictions,
-            rows: options.batch,
+            rows: batch,
             replicas: devices.len(),
         };
         let compiled = Compiled::new(devices, || Ok(EvalStep::build(&spec)?.program))?;
-        let count = examples.epoch_len(0).min(options.examples as u64);
-        Ok(Evaluator { compiled, examples, count, rows: options.batch * devices.len() })
+        Ok(Evaluator { compiled, examples, count, rows: batch * devices.len() })
     }
 
     pub fn compile_times(&self) -> CompileTimes {

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::program::{Arguments, Program, Results, Role};
-use super::step::vector;
+use super::step::{check_positions, vector};
 use crate::bert::{BatchForm, Bert, BertConfig, Examples, ParamSpec, Precision, Recompute, param_specs};
 use crate::graph::Graph;
 
@@ -83,6 +83,7 @@ impl EvalSpec {
         self.model.validate()?;
         self.model.validate_batch(self.sequence_length, self.predictions)?;
         ensure!(self.rows > 0 && self.replicas > 0, "rows and replicas require at least 1, got 0");
+        check_positions(self.rows, self.sequence_length)?;
         let params = param_specs(&self.model);
         let graph = Graph::new(name);
         let mut arguments = Arguments::new(&graph);

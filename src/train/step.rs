@@ -226,14 +226,7 @@ impl StepSpec {
             self.micro_batches,
             self.rows
         );
-        // Flat token positions and row numbers are s32.
-        ensure!(
-            self.rows.checked_mul(self.sequence_length).is_some_and(|positions| i32::try_from(positions).is_ok()),
-            "rows × sequence_length requires less than 2^31, got {} × {}",
-            self.rows,
-            self.sequence_length
-        );
-        Ok(())
+        check_positions(self.rows, self.sequence_length)
     }
 
     /// The form of a replica's batch.
@@ -405,6 +398,15 @@ impl StepSpec {
         let sums = vector(scalars).all_reduce(Reduction::Sum);
         std::array::from_fn(|i| sums.slice(&[i], &[i + 1], &[1]).reshape(&[]))
     }
+}
+
+/// Flat token positions and row numbers are s32.
+pub(super) fn check_positions(rows: usize, sequence_length: usize) -> Result<()> {
+    ensure!(
+        rows.checked_mul(sequence_length).is_some_and(|positions| i32::try_from(positions).is_ok()),
+        "rows × sequence_length requires less than 2^31, got {rows} × {sequence_length}"
+    );
+    Ok(())
 }
 
 /// `rows` rows of `x` from row `start` (s32 scalar).
