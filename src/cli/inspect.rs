@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use console::style;
 use serde_json::json;
 
-use super::buckets::data_directory;
+use super::buckets::{data_directory, of_copy};
 use super::byte_progress::ByteProgress;
 use super::data_report::page;
 use super::example_text::{as_json, as_text, headline, legend};
@@ -111,7 +111,7 @@ impl From<ModeName> for Mode {
 pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     let prepared = Arc::new(Prepared::open(data_directory(&args.directory)?)?);
     if args.verify {
-        prepared.verify(&|_| ())?;
+        of_copy(&args.directory, prepared.verify(&|_| ()))?;
     }
     let split = match args.split {
         SplitName::Train => Split::Train,
