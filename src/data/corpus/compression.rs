@@ -57,7 +57,7 @@ impl Compression {
             Some(kind) if kind.name == self.name() => Ok(()),
             Some(Kind { name, next, .. }) => wrong(name, next),
             None if head.is_empty() => wrong("0 bytes", FETCH_AGAIN),
-            None => wrong("one that does not begin so", "if it is not compressed, give it a name that does not say so"),
+            None => wrong("one that begins otherwise", "if it is not compressed, give it a name that does not say so"),
         }
     }
 }

@@ -124,8 +124,8 @@ impl Found {
 
     fn take_match(&mut self, path: &Path) -> Result<()> {
         // A file of prepared data lies in its directory, or in that of the tokenizer in there.
-        let directories = path.ancestors().skip(1).take(2);
-        if let Some(prepared) = directories.into_iter().find(|directory| directory.join(MANIFEST).exists()) {
+        let mut directories = path.ancestors().skip(1).take(2);
+        if let Some(prepared) = directories.find(|directory| directory.join(MANIFEST).exists()) {
             self.pass_over(prepared, "prepared data");
         } else if path.ends_with(VOCABULARY) {
             self.pass_over(path, "a vocabulary");

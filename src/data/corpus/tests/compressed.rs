@@ -78,7 +78,7 @@ fn files_that_are_not_compressed_as_their_names_say_are_told_what_they_are() {
             message
         };
         refused(b"", "0 bytes");
-        refused(b"this was never compressed at all", "one that does not begin so");
+        refused(b"this was never compressed at all", "one that begins otherwise");
         for ((other, compress), found) in COMPRESSIONS.into_iter().zip(kinds).filter(|(_, found)| *found != kind) {
             let message = refused(&compress(b"Some words."), found);
             assert!(message.contains(&format!("let its name end in .{other}, or unpack it")), "{message}");
