@@ -35,6 +35,7 @@ mod shard_reader;
 mod statistics;
 mod survey;
 mod text;
+mod tokenizer_files;
 mod trained_tokenizer;
 mod vocabulary;
 mod vocabulary_trainer;

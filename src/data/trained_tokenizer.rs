@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::corpus::Input;
 use super::error::{DataError, Result};
 use super::prepared::SourceEntry;
+use super::tokenizer_files::TOKENIZER_FILES;
 use super::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
 use super::wordpiece::Tokenizer;
 
@@ -46,8 +47,7 @@ pub fn train_tokenizer(
     if let Some(tokenizer) = up_to_date(inputs, options, out)? {
         return Ok(Trained::UpToDate(tokenizer));
     }
-    let names = ["tokenizer.json", "vocab.txt", "tokenizer_config.json", RECORD];
-    if let Some(name) = names.iter().find(|name| out.join(name).exists() && !force) {
+    if let Some(name) = TOKENIZER_FILES.iter().chain(&[RECORD]).find(|name| out.join(name).exists() && !force) {
         return Err(DataError::file(
             out,
             "a directory without a tokenizer, or with the one asked for",

@@ -8,10 +8,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::tokenizer::{
@@ -19,13 +17,10 @@ use tokenizers::tokenizer::{
 };
 
 use super::error::{DataError, Result};
-use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
+use super::vocabulary::{CONTINUATION_PREFIX, Vocabulary};
 
 /// Longer words become `[UNK]`, as in every BERT tokenizer.
-const LONGEST_WORD: usize = 100;
-
-const NEXT: &str =
-    "name a directory with a BERT tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
+pub(super) const LONGEST_WORD: usize = 100;
 
 /// How text becomes words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,86 +139,6 @@ impl Tokenizer {
         Tokenizer { vocabulary, rules, first, continuing }
     }
 
-    /// Reads a tokenizer: a directory with `tokenizer.json` or `vocab.txt` (with `tokenizer_config.json` for its case),
-    /// or one of these files. A bare `vocab.txt` is lower-case unless `cased`.
-    ///
-    /// # Errors
-    /// If there is none, if it is not BERT's WordPiece, or if two files in the directory contradict each other.
-    pub fn open(path: &Path, cased: bool) -> Result<Self> {
-        let (json, text, config) = match path.is_dir() {
-            true => (path.join("tokenizer.json"), path.join("vocab.txt"), path.join("tokenizer_config.json")),
-            false if path.extension().is_some_and(|e| e == "json") => (path.into(), "".into(), "".into()),
-            false => ("".into(), path.to_owned(), "".into()),
-        };
-        let from_text = text.is_file().then(|| Vocabulary::read(&text)).transpose()?;
-        if json.is_file() {
-            let tokenizer = Tokenizer::from_json(&json)?;
-            if let Some(other) = from_text.filter(|v| v.sha256() != tokenizer.vocabulary.sha256()) {
-                return Err(DataError::file(
-                    &text,
-                    format!("the {} tokens of tokenizer.json beside it", tokenizer.vocabulary.len()),
-                    format!("{} tokens, not the same", other.len()),
-                    "remove the file that is wrong",
-                ));
-            }
-            return Ok(tokenizer);
-        }
-        let Some(vocabulary) = from_text else {
-            return Err(DataError::file(path, "a tokenizer", "no tokenizer.json and no vocab.txt", NEXT));
-        };
-        let mut lowercase = !cased;
-        if config.is_file() {
-            let setting = read_json(&config)?["do_lower_case"].as_bool();
-            lowercase = setting.unwrap_or(lowercase);
-        }
-        Ok(Tokenizer::new(vocabulary, WordRules { lowercase }))
-    }
-
-    fn from_json(path: &Path) -> Result<Self> {
-        let json = read_json(path)?;
-        let wrong = |required: &str, found: &Value| {
-            let found: String = found.to_string().chars().take(80).collect();
-            DataError::file(path, required, found, NEXT)
-        };
-        let (model, normalizer) = (&json["model"], &json["normalizer"]);
-        if model["vocab"].is_null() || model["type"].as_str().is_some_and(|t| t != "WordPiece") {
-            return Err(wrong("a model of type WordPiece", &model["type"]));
-        }
-        for (key, required) in [
-            ("unk_token", json!("[UNK]")),
-            ("continuing_subword_prefix", json!(CONTINUATION_PREFIX)),
-            ("max_input_chars_per_word", json!(LONGEST_WORD)),
-        ] {
-            if model[key] != required {
-                return Err(wrong(&format!("model.{key} to be {required}"), &model[key]));
-            }
-        }
-        let lowercase = normalizer["lowercase"].as_bool();
-        let Some(lowercase) = lowercase.filter(|_| normalizer["type"] == "BertNormalizer") else {
-            return Err(wrong("a normalizer of type BertNormalizer", normalizer));
-        };
-        let strips = normalizer["strip_accents"].as_bool().unwrap_or(lowercase);
-        if normalizer["clean_text"] != true || normalizer["handle_chinese_chars"] != true || strips != lowercase {
-            return Err(wrong(
-                "a normalizer with BERT's settings (accents stripped exactly if lower-cased)",
-                normalizer,
-            ));
-        }
-        if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
-            return Err(wrong("a pre_tokenizer of type BertPreTokenizer", &json["pre_tokenizer"]));
-        }
-        let entries =
-            model["vocab"].as_object().ok_or_else(|| wrong("model.vocab to be an object", &model["vocab"]))?;
-        let mut tokens = vec![String::new(); entries.len()];
-        for (token, id) in entries {
-            let slot = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
-            *slot.ok_or_else(|| wrong("ids from 0 to the number of tokens less one", id))? = token.clone();
-        }
-        let vocabulary =
-            Vocabulary::new(tokens).map_err(|(required, found)| DataError::file(path, required, found, NEXT))?;
-        Ok(Tokenizer::new(vocabulary, WordRules { lowercase }))
-    }
-
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
     }
@@ -265,64 +180,6 @@ impl Tokenizer {
             rest = &rest[end..];
         }
     }
-
-    /// The files that make a directory a tokenizer for Hugging Face's `AutoTokenizer`: name and content.
-    pub fn files(&self) -> [(&'static str, String); 3] {
-        let special = self.vocabulary.special();
-        let specials: Vec<(&str, u32)> = SPECIAL_TOKENS
-            .into_iter()
-            .zip([special.pad, special.unk, special.cls, special.sep, special.mask])
-            .collect();
-        let mut by_id = specials.clone();
-        by_id.sort_by_key(|&(_, id)| id);
-        let added = by_id.iter().map(|(token, id)| {
-            json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true,
-            })
-        });
-        let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
-        let token = |id: &str, kind: u32| json!({ "SpecialToken": { "id": id, "type_id": kind } });
-        let template = |id: &str, token_id: u32| json!({ "id": id, "ids": [token_id], "tokens": [id] });
-        // In the order of ids: a JSON object keeps the order in which it is written.
-        let entries = self.vocabulary.tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
-        let vocabulary = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
-        let placeholder = "vocabulary";
-        let tokenizer = json!({
-            "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": added.collect::<Vec<_>>(),
-            "normalizer": {
-                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
-                "lowercase": self.rules.lowercase,
-            },
-            "pre_tokenizer": { "type": "BertPreTokenizer" },
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [token("[CLS]", 0), sequence("A", 0), token("[SEP]", 0)],
-                "pair": [
-                    token("[CLS]", 0), sequence("A", 0), token("[SEP]", 0), sequence("B", 1), token("[SEP]", 1)
-                ],
-                "special_tokens": { "[CLS]": template("[CLS]", special.cls), "[SEP]": template("[SEP]", special.sep) },
-            },
-            "decoder": { "type": "WordPiece", "prefix": CONTINUATION_PREFIX, "cleanup": true },
-            "model": {
-                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": CONTINUATION_PREFIX,
-                "max_input_chars_per_word": LONGEST_WORD, "vocab": placeholder,
-            },
-        });
-        let tokenizer =
-            tokenizer.to_string().replace(&format!("\"vocab\":\"{placeholder}\""), &format!("\"vocab\":{vocabulary}"));
-        let config = json!({
-            "tokenizer_class": "BertTokenizer", "do_lower_case": self.rules.lowercase, "strip_accents": null,
-            "tokenize_chinese_chars": true, "model_max_length": 512, "pad_token": "[PAD]", "unk_token": "[UNK]",
-            "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
-        });
-        [
-            ("tokenizer.json", tokenizer + "\n"),
-            ("vocab.txt", self.vocabulary.to_text()),
-            ("tokenizer_config.json", format!("{config:#}\n")),
-        ]
-    }
 }
 
 /// The last boundary between characters at or before byte `at`.
@@ -330,15 +187,11 @@ fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&byte| text.is_char_boundary(byte)).unwrap_or(0)
 }
 
-fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read(path).map_err(DataError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|e| DataError::file(path, "JSON", e.to_string(), NEXT))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::vocabulary::SPECIAL_TOKENS;
     use super::*;
 
     /// The crate's tokenizer, from the file that we write for others.
@@ -390,36 +243,6 @@ mod tests {
             tokenizer.encode(&text, &mut ids).unwrap();
             let expected = reference(&tokenizer).encode_fast(text.as_str(), false).unwrap();
             prop_assert_eq!(ids.as_slice(), expected.get_ids());
-        }
-    }
-
-    #[test]
-    fn files_are_read_back_and_contradictions_refused() {
-        for lowercase in [true, false] {
-            let (directory, tokenizer) = (tempfile::tempdir().unwrap(), tokenizer(lowercase));
-            for (name, content) in tokenizer.files() {
-                std::fs::write(directory.path().join(name), content).unwrap();
-            }
-            let same = |other: Tokenizer| other.vocabulary == tokenizer.vocabulary && other.rules == tokenizer.rules;
-            let at = |name: &str| directory.path().join(name);
-            assert!(same(Tokenizer::open(directory.path(), false).unwrap()));
-            std::fs::remove_file(at("tokenizer.json")).unwrap();
-            assert!(
-                same(Tokenizer::open(directory.path(), false).unwrap()),
-                "from vocab.txt and tokenizer_config.json"
-            );
-            std::fs::remove_file(at("tokenizer_config.json")).unwrap();
-            assert!(same(Tokenizer::open(directory.path(), !lowercase).unwrap()), "from vocab.txt alone");
-
-            std::fs::write(at("tokenizer.json"), &tokenizer.files()[0].1).unwrap();
-            std::fs::write(at("vocab.txt"), tokenizer.vocabulary.to_text().replace("cat", "dog")).unwrap();
-            let message = Tokenizer::open(directory.path(), false).unwrap_err().to_string();
-            assert!(message.contains("vocab.txt"), "{message}");
-            for (from, to) in [("WordPiece", "BPE"), ("BertNormalizer", "NFC"), ("\"lowercase\"", "\"x\""), ("{", "")] {
-                std::fs::write(at("tokenizer.json"), tokenizer.files()[0].1.replace(from, to)).unwrap();
-                let message = Tokenizer::open(&at("tokenizer.json"), false).unwrap_err().to_string();
-                assert!(message.contains("tokenizer.json"), "{message}");
-            }
         }
     }
 }
