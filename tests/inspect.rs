@@ -74,3 +74,80 @@ fn segments_and_masks_have_their_colours_on_a_terminal_and_none_in_a_pipe() {
         assert!(coloured.contains(&format!("\u{1b}[{colour}")), "{what}");
     }
 }
+
+/// The plot of `page` with this caption, from its split on.
+fn plot<'a>(page: &'a str, split: &str, caption: &str) -> &'a str {
+    let section = page.split(&format!("<h2>{split}</h2>")).nth(1).unwrap_or_else(|| panic!("{split}"));
+    let plot = section.split("<figure>").find(|figure| figure.starts_with(&format!("<figcaption>{caption}")));
+    plot.unwrap_or_else(|| panic!("{split}: {caption}"))
+}
+
+/// What the bars of a plot say of themselves: from, to, and the words behind.
+fn tooltips(plot: &str) -> Vec<(u64, u64, String)> {
+    let titles = plot.split("<title>").skip(1).map(|rest| rest.split("</title>").next().unwrap());
+    let bar = |title: &str| {
+        let (range, words) = title.split_once(": ").unwrap();
+        let (from, to) = range
+            .trim_start_matches("positions ")
+            .split_once('–')
+            .unwrap_or((range.trim_start_matches("positions "), range.trim_start_matches("positions ")));
+        (from.parse().unwrap(), to.parse().unwrap(), words.to_owned())
+    };
+    titles.map(bar).collect()
+}
+
+#[test]
+fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
+    let workshop = prepared(&corpus_with_repeats());
+    for seq in [5, 7, 8, 11, 16, 20, 30, 32, 33, 100] {
+        let length = seq.to_string();
+        let arguments = ["inspect", "seen", "--seq", &length, "--count", "0", "--report", "page.html", "--json"];
+        let json: serde_json::Value = serde_json::from_slice(&workshop.succeed(&arguments).stdout).unwrap();
+        let page = fs::read_to_string(workshop.path("page.html")).unwrap();
+        for (caption, first) in [("Examples by their tokens", 1), ("Predicted tokens by their position", 0)] {
+            let bars = tooltips(plot(&page, "train", caption));
+            let last = seq - 1 + first;
+            assert!(bars[0].0 == first && bars[bars.len() - 1].1 == last, "{seq}: {caption}: {bars:?}");
+            assert!(bars.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{seq}: {caption}: {bars:?}");
+            let widths: Vec<u64> = bars.iter().map(|(from, to, _)| to + 1 - from).collect();
+            assert!(widths[..widths.len() - 1].iter().all(|width| *width == widths[0]), "{seq}: {caption}: {bars:?}");
+        }
+        let shown = json["lengths"]["histogram"].as_array().unwrap();
+        let sum: u64 = shown.iter().map(|bar| bar["count"].as_u64().unwrap()).sum();
+        assert_eq!(sum, json["lengths"]["examples"].as_u64().unwrap());
+        let text = text(&workshop.succeed(&["inspect", "seen", "--seq", &length, "--count", "0"]));
+        let (from, to) = (&shown[0]["from"], &shown[0]["to"]);
+        assert!(text.contains(&format!("{:>5}–{:<5}", from.as_u64().unwrap(), to.as_u64().unwrap())), "{text}");
+    }
+}
+
+#[test]
+fn the_page_of_packed_rows_says_what_packing_does() {
+    let workshop = prepared(&corpus_with_repeats());
+    let arguments = ["inspect", "seen", "--seq", "64", "--count", "1", "--pack", "3", "--batch", "32"];
+    let json: serde_json::Value =
+        serde_json::from_slice(&workshop.succeed(&[&arguments[..], &["--json"]].concat()).stdout).unwrap();
+    let output = text(&workshop.succeed(&[&arguments[..], &["--report", "page.html"]].concat()));
+    assert!(output.contains("report: page.html"), "{output}");
+    let page = fs::read_to_string(workshop.path("page.html")).unwrap();
+    let examples = tooltips(plot(&page, "train", "Rows by their examples (3 at most, packed 32 at a time)"));
+    let number = |words: &str| words.split(' ').next().unwrap().replace(',', "").parse::<u64>().unwrap();
+    let rows: u64 = examples.iter().map(|(.., words)| number(words)).sum();
+    let packed: u64 = examples.iter().map(|(from, _, words)| from * number(words)).sum();
+    assert!(packed >= 32 && packed.is_multiple_of(32), "whole batches: {packed}");
+    assert!(examples.iter().all(|(from, ..)| (1..=3).contains(from)), "{examples:?}");
+    let tokens = tooltips(plot(&page, "train", "Rows of 64 positions by their tokens"));
+    assert_eq!(tokens.iter().map(|(.., words)| number(words)).sum::<u64>(), rows);
+    let shown: f64 = in_overview(&page, "rows a sequence").parse().unwrap();
+    assert!((shown - rows as f64 / packed as f64).abs() < 1e-3, "{shown}");
+    // One batch is packed alike here and there.
+    let padding: f64 = in_overview(&page, "padding of packed rows").trim_end_matches(" %").parse().unwrap();
+    let unpacked: f64 = in_overview(&page, "padding of unpacked rows").trim_end_matches(" %").parse().unwrap();
+    assert!(padding < unpacked, "{padding} % of {unpacked} %");
+    if packed == 32 {
+        assert!((100.0 - padding - 100.0 * json["fill"].as_f64().unwrap()).abs() < 0.01, "{padding}");
+    }
+    // Without --pack, nothing is said of rows.
+    workshop.succeed(&["inspect", "seen", "--seq", "64", "--count", "0", "--report", "page.html"]);
+    assert!(!fs::read_to_string(workshop.path("page.html")).unwrap().contains("padding of packed"));
+}

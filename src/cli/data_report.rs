@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::svg::{Column, bars, escape, share_curve};
-use crate::data::{Bar, Manifest, Source, Spread, Survey};
+use super::svg::{Column, Unit, bars, escape, share_curve};
+use crate::data::{Bar, Manifest, PackedLengths, Slice, Source, Spread, Survey};
 use crate::train::amounts::thousands;
 
 const STYLE: &str = "
@@ -69,7 +69,7 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
     let row = |name: &str, value: &dyn Fn(&Survey) -> String| {
         std::iter::once(name.to_owned()).chain(each(value)).collect::<Vec<String>>()
     };
-    let rows = [
+    let mut rows = vec![
         row("documents", &|s| thousands(s.counts.documents)),
         row("sentences", &|s| thousands(s.counts.sentences)),
         row("tokens", &|s| thousands(s.counts.tokens)),
@@ -83,6 +83,13 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
         }),
         row("padding of unpacked rows", &|s| percent(s.examples.padding)),
     ];
+    if surveys.iter().any(|survey| survey.packed.is_some()) {
+        let of_packed = |value: fn(&PackedLengths) -> String| {
+            move |survey: &Survey| survey.packed.as_ref().map_or_else(String::new, value)
+        };
+        rows.push(row("padding of packed rows", &of_packed(|packed| percent(1.0 - packed.fill))));
+        rows.push(row("rows a sequence", &of_packed(|packed| format!("{:.3}", packed.rows_per_sequence))));
+    }
     let head: Vec<String> = std::iter::once(String::new()).chain(each(&|s| s.split.to_string())).collect();
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let notes = [
@@ -111,20 +118,18 @@ fn split(survey: &Survey) -> String {
     let mut html = format!("<h2>{}</h2>\n", escape(&survey.split.to_string()));
     html += &lengths(survey);
     html += "<div class=\"plots\">\n";
-    html += &bars(&doubling(&survey.tokens_of_documents, "documents"), "Documents by their tokens", quantity);
-    html += &bars(&doubling(&survey.tokens_of_sentences, "sentences"), "Sentences by their tokens", quantity);
-    let examples = &survey.examples;
-    let mut from = 1;
-    let columns = examples.histogram.iter().map(|&(to, count)| {
-        let bar = Bar { from, to: to as u64, count };
-        from = to as u64 + 1;
-        column(&bar, "examples", bar.to)
-    });
-    html += &bars(
-        &columns.collect::<Vec<_>>(),
-        &format!("Examples by their tokens, at sequence length {}", examples.sequence_length),
-        quantity,
-    );
+    html += &counted(&survey.tokens_of_documents, "documents", "Documents by their tokens");
+    html += &counted(&survey.tokens_of_sentences, "sentences", "Sentences by their tokens");
+    let length = survey.examples.sequence_length;
+    let caption = format!("Examples by their tokens, at sequence length {length}");
+    html += &counted(&survey.examples.histogram, "examples", &caption);
+    if let Some(packed) = &survey.packed {
+        let PackedLengths { sequences_per_row, batch, rows, .. } = packed;
+        let caption = format!("Rows of {length} positions by their tokens ({} rows)", thousands(*rows));
+        html += &counted(&packed.tokens_of_rows, "rows", &caption);
+        let caption = format!("Rows by their examples ({sequences_per_row} at most, packed {batch} at a time)");
+        html += &counted(&packed.examples_of_rows, "rows", &caption);
+    }
     let points: Vec<(f64, f64)> = survey.coverage.cumulative.iter().map(|&(n, share)| (n as f64, share)).collect();
     html += &share_curve(&points, "Share of the tokens that the n most frequent entries make up");
     html += &masks(survey);
@@ -159,16 +164,11 @@ fn lengths(survey: &Survey) -> String {
 
 fn masks(survey: &Survey) -> String {
     let masks = &survey.masks;
-    let slice = survey.examples.sequence_length as f64 / masks.by_position.len() as f64;
-    let by_position = masks.by_position.iter().enumerate().map(|(i, &share)| {
-        let from = (i as f64 * slice).ceil();
-        Column {
-            label: format!("{from:.0}"),
-            value: share,
-            tooltip: format!("from position {from:.0}: {} of the tokens", percent(share)),
-        }
+    let by_position = masks.by_position.iter().map(|&Slice { from, to, predicted }| Column {
+        label: from.to_string(),
+        value: predicted,
+        tooltip: format!("positions {}: {} of the tokens", range(from as u64, to as u64), percent(predicted)),
     });
-    let per_example: Vec<Column> = masks.per_example.iter().map(|bar| column(bar, "examples", bar.from)).collect();
     let caption = format!(
         "Predictions of an example ({} with [MASK], {} kept, {} another token)",
         percent(masks.masked),
@@ -176,7 +176,8 @@ fn masks(survey: &Survey) -> String {
         percent(masks.random)
     );
     let by_position: Vec<Column> = by_position.collect();
-    bars(&per_example, &caption, quantity) + &bars(&by_position, "Predicted tokens by their position", percent)
+    counted(&masks.per_example, "examples", &caption)
+        + &bars(&by_position, "Predicted tokens by their position", Unit::Share)
 }
 
 /// What each source gave: its files, their size, and the documents read of them.
@@ -213,27 +214,18 @@ fn inputs(manifest: &Manifest) -> String {
     format!("<h2>Inputs</h2>\n{}", table(&["file", "bytes", "sha256"], &rows))
 }
 
-fn doubling(bars: &[Bar], what: &str) -> Vec<Column> {
-    bars.iter().map(|bar| column(bar, what, bar.from)).collect()
-}
-
-fn column(bar: &Bar, what: &str, label: u64) -> Column {
-    let range = if bar.from == bar.to { bar.from.to_string() } else { format!("{}–{}", bar.from, bar.to) };
-    Column {
-        label: short(label),
+/// A plot of how many there are of each size, labelled by the least of each bar.
+fn counted(counts: &[Bar], what: &str, caption: &str) -> String {
+    let column = |bar: &Bar| Column {
+        label: short(bar.from),
         value: bar.count as f64,
-        tooltip: format!("{range}: {} {what}", thousands(bar.count)),
-    }
+        tooltip: format!("{}: {} {what}", range(bar.from, bar.to), thousands(bar.count)),
+    };
+    bars(&counts.iter().map(column).collect::<Vec<_>>(), caption, Unit::Count)
 }
 
-/// A count on an axis: `1.5 k`.
-fn quantity(value: f64) -> String {
-    match value {
-        v if v >= 1e9 => format!("{:.3} G", v / 1e9),
-        v if v >= 1e6 => format!("{:.3} M", v / 1e6),
-        v if v >= 1e4 => format!("{:.1} k", v / 1e3),
-        v => format!("{v:.0}"),
-    }
+fn range(from: u64, to: u64) -> String {
+    if from == to { from.to_string() } else { format!("{from}–{to}") }
 }
 
 /// A power of two on an axis: `4096` is `4k`.

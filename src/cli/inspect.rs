@@ -15,8 +15,8 @@ use super::data_report::page;
 use super::example_text::{as_json, as_text, headline, legend};
 use super::whole_file::write_whole;
 use crate::data::{
-    ExampleConfig, ExampleLengths, Examples, Mode, Placed, Prepared, SpanMask, Split, Spread, Survey, document_lengths,
-    example_lengths,
+    Bar, ExampleConfig, ExampleLengths, Examples, Mode, Packed, Placed, Prepared, SpanMask, Split, Spread, Survey,
+    document_lengths, example_lengths,
 };
 use crate::output::{note, print_text};
 use crate::storage::Location;
@@ -68,7 +68,7 @@ pub struct Inspect {
     /// Also read every shard and compare its sha256.
     #[arg(long)]
     verify: bool,
-    /// Also write a page about both splits to this file: lengths, vocabulary, masks, duplicates, with plots.
+    /// Also write a page about both splits to this file: lengths, vocabulary, masks, duplicates, and rows with --pack, with plots.
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Print one JSON object instead.
@@ -126,13 +126,24 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
         ..ExampleConfig::bert(args.seq, predictions)
     };
     let examples = Examples::new(prepared.clone(), split, config)?;
-    if let Some(sequences) = args.pack {
-        return show_rows(&args, &examples, sequences);
+    let packed = args.pack.map(|k| Packed { sequences_per_row: k as usize, batch: args.batch as usize });
+    match packed {
+        Some(packed) => show_rows(&args, &examples, packed)?,
+        None => show_examples(&args, &examples)?,
     }
+    if let Some(path) = &args.report {
+        write_report(path, &args.directory, &examples, packed)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows examples, and what all of them are like.
+fn show_examples(args: &Inspect, examples: &Examples) -> anyhow::Result<()> {
+    let (prepared, split) = (examples.prepared(), examples.split());
     let shown = (args.first..args.first.saturating_add(args.count))
         .map(|number| Ok((number, examples.example(number)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let lengths = example_lengths(&examples, examples.epoch_len(0).min(MEASURED))?;
+    let lengths = example_lengths(examples, examples.epoch_len(0).min(MEASURED))?;
     let documents = document_lengths(prepared.documents(split));
     let vocabulary = prepared.vocabulary();
 
@@ -164,15 +175,12 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
         text + &of_examples(&lengths)
     };
     print_text(text)?;
-    if let Some(path) = &args.report {
-        write_report(path, &args.directory, &examples)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Shows the first rows of the batch that begins with `--first`, each example at its place in the row.
-fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> anyhow::Result<ExitCode> {
-    let packing = examples.window(args.first, args.batch as usize).packing(sequences_per_row as usize);
+fn show_rows(args: &Inspect, examples: &Examples, packed: Packed) -> anyhow::Result<()> {
+    let packing = examples.window(args.first, packed.batch).packing(packed.sequences_per_row);
     let vocabulary = examples.prepared().vocabulary();
     let rows = packing.rows().take(args.count as usize);
     let number = |placed: &Placed| args.first + placed.example as u64;
@@ -190,7 +198,7 @@ fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> any
             "rows_per_sequence": packing.rows_per_sequence(), "fill": packing.fill(), "shown": shown,
         });
         print_text(format_args!("{object:#}\n"))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let mut text = if args.count == 0 { String::new() } else { legend() + "\n" };
     for (i, row) in rows.enumerate() {
@@ -215,11 +223,11 @@ fn show_rows(args: &Inspect, examples: &Examples, sequences_per_row: u32) -> any
         100.0 * packing.fill()
     )?;
     print_text(text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Surveys the splits that have examples, under the configuration of `examples`, and writes the page.
-fn write_report(path: &Path, directory: &Location, examples: &Examples) -> anyhow::Result<()> {
+fn write_report(path: &Path, directory: &Location, examples: &Examples, packed: Option<Packed>) -> anyhow::Result<()> {
     let prepared = examples.prepared();
     let mut surveys = Vec::new();
     for split in [Split::Train, Split::HeldOut] {
@@ -228,7 +236,8 @@ fn write_report(path: &Path, directory: &Location, examples: &Examples) -> anyho
         }
         let examples = Examples::new(prepared.clone(), split, examples.config().clone())?;
         let progress = ByteProgress::new("reading", prepared.manifest().counts(split).tokens);
-        surveys.push(Survey::of(&examples, examples.epoch_len(0).min(MEASURED), &|tokens| progress.add(tokens))?);
+        let count = examples.epoch_len(0).min(MEASURED);
+        surveys.push(Survey::of(&examples, count, packed, &|tokens| progress.add(tokens))?);
         progress.finish();
     }
     let html = page(&directory.to_string(), prepared.manifest(), &surveys);
@@ -251,12 +260,10 @@ fn of_examples(lengths: &ExampleLengths) -> String {
         100.0 * lengths.random_next,
         lengths.examples
     );
-    let most = lengths.histogram.iter().map(|&(_, count)| count).max().unwrap_or(0).max(1);
-    let mut shortest = 1;
-    for &(longest, count) in &lengths.histogram {
+    let most = lengths.histogram.iter().map(|bar| bar.count).max().unwrap_or(0).max(1);
+    for Bar { from, to, count } in &lengths.histogram {
         let bar = "█".repeat((40 * count / most) as usize);
-        text += &format!("{shortest:>5}–{longest:<5} {count:>8} {bar}\n");
-        shortest = longest + 1;
+        text += &format!("{from:>5}–{to:<5} {count:>8} {bar}\n");
     }
     text
 }

@@ -21,8 +21,38 @@ pub struct Column {
     pub tooltip: String,
 }
 
-/// A bar chart; `unit` writes the values of the vertical axis.
-pub fn bars(columns: &[Column], caption: &str, unit: impl Fn(f64) -> String) -> String {
+/// What the vertical axis measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Whole things.
+    Count,
+    /// Parts of one.
+    Share,
+}
+
+impl Unit {
+    /// A round step of at least `least`, that the unit has labels for.
+    fn step(self, least: f64) -> f64 {
+        match self {
+            Unit::Count => round_step(least).max(1.0),
+            Unit::Share => round_step(least),
+        }
+    }
+
+    /// A value on the axis: `1.5 k`, `0.5 %`.
+    fn label(self, value: f64) -> String {
+        match (self, value) {
+            (Unit::Share, share) => format!("{} %", (1e6 * share).round() / 1e4),
+            (_, v) if v >= 1e9 => format!("{:.3} G", v / 1e9),
+            (_, v) if v >= 1e6 => format!("{:.3} M", v / 1e6),
+            (_, v) if v >= 1e4 => format!("{:.1} k", v / 1e3),
+            (_, v) => format!("{v:.0}"),
+        }
+    }
+}
+
+/// A bar chart.
+pub fn bars(columns: &[Column], caption: &str, unit: Unit) -> String {
     let most = columns.iter().map(|column| column.value).fold(0.0, f64::max);
     let mut plot = Plot::new(caption, most, unit);
     let step = plot.inner_width() / columns.len().max(1) as f64;
@@ -45,7 +75,7 @@ pub fn bars(columns: &[Column], caption: &str, unit: impl Fn(f64) -> String) -> 
 
 /// A curve over a logarithmic axis: points (x ≥ 1, y from 0 to 1), x ascending, y in percent.
 pub fn share_curve(points: &[(f64, f64)], caption: &str) -> String {
-    let mut plot = Plot::new(caption, 1.0, |share| format!("{:.0} %", 100.0 * share));
+    let mut plot = Plot::new(caption, 1.0, Unit::Share);
     let last = points.last().map_or(1.0, |point| point.0.ln()).max(f64::MIN_POSITIVE);
     let width = plot.inner_width();
     let at = |x: f64| LEFT + width * x.ln() / last;
@@ -93,8 +123,8 @@ struct Plot {
 }
 
 impl Plot {
-    fn new(caption: &str, most: f64, unit: impl Fn(f64) -> String) -> Plot {
-        let step = round_step(most / 4.0);
+    fn new(caption: &str, most: f64, unit: Unit) -> Plot {
+        let step = unit.step(most / 4.0);
         let steps = (most / step).ceil().max(1.0);
         let mut plot = Plot { most: steps * step, body: String::new() };
         let _ = write!(
@@ -111,7 +141,7 @@ impl Plot {
                 WIDTH - RIGHT,
                 LEFT - 6.0,
                 y + 4.0,
-                escape(&unit(value))
+                escape(&unit.label(value))
             );
         }
         plot
@@ -147,9 +177,21 @@ mod tests {
     }
 
     #[test]
+    fn an_axis_has_every_label_once() {
+        let values = [1e-4, 0.003, 0.07, 0.15, 0.9, 1.0, 2.0, 3.0, 7.0, 40.0, 9_000.0, 12_345.0, 3e6, 7e9];
+        for (most, unit) in values.into_iter().flat_map(|most| [(most, Unit::Count), (most, Unit::Share)]) {
+            let plot = Plot::new("caption", most, unit).finish();
+            let labels = plot.split("class=\"y\"").skip(1).map(|text| text.split(['>', '<']).nth(1).unwrap());
+            let labels: Vec<&str> = labels.collect();
+            let distinct: std::collections::BTreeSet<&&str> = labels.iter().collect();
+            assert!(labels.len() >= 2 && distinct.len() == labels.len(), "{most} {unit:?}: {labels:?}");
+        }
+    }
+
+    #[test]
     fn a_bar_is_as_high_as_its_share_of_the_highest() {
         let column = |value: f64| Column { label: "<a>".into(), value, tooltip: "a & b".into() };
-        let svg = bars(&[column(4.0), column(1.0)], "caption", |v| format!("{v}"));
+        let svg = bars(&[column(4.0), column(1.0)], "caption", Unit::Count);
         let heights: Vec<f64> = svg
             .split("<rect ")
             .skip(1)

@@ -64,8 +64,10 @@ pub use remote::{DataFetch, publish, remote_manifest};
 pub use sentences::sentences;
 pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, Split, sha256_of_file};
 pub use shard_reader::Shard;
-pub use statistics::{DocumentLengths, ExampleLengths, Spread, document_lengths, example_lengths};
-pub use survey::{Bar, Coverage, Duplicates, Masks, Survey, doubling_bars};
+pub use statistics::{
+    Bar, DocumentLengths, ExampleLengths, PackedLengths, Spread, document_lengths, doubling_bars, example_lengths,
+};
+pub use survey::{Coverage, Duplicates, Masks, Packed, Slice, Survey};
 pub use text::{IGNORED_LABEL, Segment, Text};
 pub use trained_tokenizer::{Trained, train_tokenizer};
 pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};

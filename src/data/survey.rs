@@ -13,32 +13,17 @@ use super::error::Result;
 use super::examples::{Example, Examples};
 use super::prepared::{Document, Documents};
 use super::shard::{Counts, Split};
-use super::statistics::{DocumentLengths, ExampleLengths, document_lengths, example_lengths};
+use super::statistics::{
+    Bar, DocumentLengths, ExampleLengths, PackedLengths, document_lengths, doubling_bars, example_lengths,
+    packed_lengths, single_bars,
+};
 
-/// Slices of a row in which predicted positions are counted.
+/// Slices of a sequence in which predicted positions are counted, at most.
 const SLICES: usize = 16;
 /// Points of the curve of [`Coverage::cumulative`].
 const CURVE_POINTS: usize = 64;
 /// Frequent and rare entries that are shown by name.
 const NAMED: usize = 24;
-
-/// How many things have a size from `from` to `to`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Bar {
-    pub from: u64,
-    pub to: u64,
-    pub count: u64,
-}
-
-/// Sizes counted in bars that double: 1, 2–3, 4–7, …, from the smallest bar in use to the largest.
-pub fn doubling_bars(sizes: impl Iterator<Item = u64>) -> Vec<Bar> {
-    let mut counts = [0u64; 64];
-    sizes.filter(|&size| size > 0).for_each(|size| counts[size.ilog2() as usize] += 1);
-    let used = |from: &dyn Fn(&u64) -> bool| counts.iter().position(from);
-    let Some(first) = used(&|&count| count > 0) else { return Vec::new() };
-    let last = counts.iter().rposition(|&count| count > 0).unwrap_or(first);
-    (first..=last).map(|k| Bar { from: 1 << k, to: (1 << k) + ((1 << k) - 1), count: counts[k] }).collect()
-}
 
 /// How the split uses the vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,6 +43,14 @@ pub struct Coverage {
     pub most_frequent: Vec<(String, u64)>,
 }
 
+/// The positions from `from` to `to`, both included, and the share of their tokens that is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Slice {
+    pub from: usize,
+    pub to: usize,
+    pub predicted: f64,
+}
+
 /// What masking does to a number of examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Masks {
@@ -67,8 +60,8 @@ pub struct Masks {
     pub masked: f64,
     pub kept: f64,
     pub random: f64,
-    /// Predictions for each token in every slice of the sequence length, `[CLS]` and `[SEP]` counted.
-    pub by_position: Vec<f64>,
+    /// Predictions for each token in slices of the sequence length, `[CLS]` and `[SEP]` counted.
+    pub by_position: Vec<Slice>,
     /// Examples by their number of predictions.
     pub per_example: Vec<Bar>,
 }
@@ -98,15 +91,30 @@ pub struct Survey {
     pub coverage: Coverage,
     pub duplicates: Duplicates,
     pub examples: ExampleLengths,
+    /// If rows are shared.
+    pub packed: Option<PackedLengths>,
     pub masks: Masks,
 }
 
+/// How examples are packed: so many share a row at most, so many are packed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    pub sequences_per_row: usize,
+    pub batch: usize,
+}
+
 impl Survey {
-    /// Surveys the split that `examples` are made of, with its first `count` examples; `progress` hears of the tokens read.
+    /// Surveys the split that `examples` are made of, with its first `count` examples, which may be `packed`; `progress` hears
+    /// of the tokens read.
     ///
     /// # Errors
     /// If a shard cannot be read, or holds a token outside the vocabulary.
-    pub fn of(examples: &Examples, count: u64, progress: &(dyn Fn(u64) + Sync)) -> Result<Survey> {
+    pub fn of(
+        examples: &Examples,
+        count: u64,
+        packed: Option<Packed>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Survey> {
         let (prepared, split) = (examples.prepared(), examples.split());
         let documents = prepared.documents(split);
         let all = || (0..documents.len()).map(|index| documents.get(index));
@@ -121,6 +129,8 @@ impl Survey {
             coverage: coverage(examples)?,
             duplicates: duplicates(documents, progress)?,
             examples: example_lengths(examples, count)?,
+            packed: packed
+                .map(|Packed { sequences_per_row, batch }| packed_lengths(examples, count, batch, sequences_per_row)),
             masks: masks(examples, count)?,
         })
     }
@@ -215,7 +225,9 @@ struct MaskSums {
 
 fn masks(examples: &Examples, count: u64) -> Result<Masks> {
     let mask = examples.prepared().vocabulary().special().mask;
-    let slice = |position: usize| position * SLICES / examples.config().sequence_length;
+    let length = examples.config().sequence_length;
+    let width = length.div_ceil(SLICES);
+    let slice = |position: usize| position / width;
     let (mut sums, mut numbers) = (MaskSums::default(), Vec::new());
     for number in 0..count {
         let Example { tokens, targets, .. } = examples.example(number)?;
@@ -232,9 +244,11 @@ fn masks(examples: &Examples, count: u64) -> Result<Masks> {
     }
     let predictions: u64 = numbers.iter().sum();
     let share = |part: u64| part as f64 / predictions.max(1) as f64;
-    let by_position = sums.predictions.iter().zip(&sums.tokens).map(|(&p, &t)| p as f64 / t.max(1) as f64);
-    let (fewest, most) = (numbers.iter().min().copied().unwrap_or(0), numbers.iter().max().copied().unwrap_or(0));
-    let with = |n: u64| numbers.iter().filter(|&&number| number == n).count() as u64;
+    let by_position = (0..length).step_by(width).map(|from| Slice {
+        from,
+        to: (from + width).min(length) - 1,
+        predicted: sums.predictions[slice(from)] as f64 / sums.tokens[slice(from)].max(1) as f64,
+    });
     Ok(Masks {
         examples: count,
         predictions,
@@ -242,21 +256,13 @@ fn masks(examples: &Examples, count: u64) -> Result<Masks> {
         kept: share(sums.kept),
         random: share(sums.random),
         by_position: by_position.collect(),
-        per_example: (fewest..=most).map(|n| Bar { from: n, to: n, count: with(n) }).collect(),
+        per_example: single_bars(&numbers),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bars_double_and_begin_where_there_is_something() {
-        let bars = doubling_bars([0, 4, 5, 7, 8, 40].into_iter());
-        let as_tuples: Vec<(u64, u64, u64)> = bars.iter().map(|bar| (bar.from, bar.to, bar.count)).collect();
-        assert_eq!(as_tuples, [(4, 7, 3), (8, 15, 1), (16, 31, 0), (32, 63, 1)]);
-        assert!(doubling_bars(std::iter::empty()).is_empty());
-    }
 
     #[test]
     fn the_curve_of_coverage_rises_from_the_first_entry_to_all_tokens() {
