@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lambert::data::{
     Batch, DataError, ExampleConfig, Examples, MANIFEST, MANIFEST_FORMAT, Manifest, Masking, Mode, PrepareOptions,
     Prepared, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split, TOKENIZER_DIRECTORY,
-    Text, Vocabulary,
+    Text, Tokenizer, Vocabulary, WordRules,
 };
 use lambert::rng::Key;
 
@@ -25,11 +25,14 @@ fn vocabulary() -> Vocabulary {
 fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
     let vocabulary = vocabulary();
     std::fs::create_dir_all(directory.join(TOKENIZER_DIRECTORY)).unwrap();
-    std::fs::write(directory.join(TOKENIZER_DIRECTORY).join("vocab.txt"), vocabulary.to_text()).unwrap();
+    for (name, content) in Tokenizer::new(vocabulary.clone(), WordRules { lowercase: true }).files() {
+        std::fs::write(directory.join(TOKENIZER_DIRECTORY).join(name), content).unwrap();
+    }
     let mut manifest = Manifest {
         format: MANIFEST_FORMAT,
         vocabulary_sha256: vocabulary.sha256().to_owned(),
         vocabulary_size: vocabulary.len(),
+        tokenizer: Default::default(),
         lowercase: true,
         options: PrepareOptions::default(),
         train: Default::default(),

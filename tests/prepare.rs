@@ -245,11 +245,19 @@ fn what_is_there_is_kept_unless_told() {
 }
 
 #[test]
-fn a_missing_or_shortened_shard_is_not_up_to_date() {
+fn what_lacks_a_file_is_not_up_to_date() {
     let place = Place::new(&corpus(40, 6));
     let Outcome::Prepared(manifest) = place.prepare("out", &options(), false).unwrap() else { panic!("not new") };
     fs::write(place.at("out").join(&manifest.shards[0].file), "short").unwrap();
     assert!(place.refused("out", &options()).contains("5 bytes"));
+    place.prepare("out", &options(), true).unwrap();
+    for name in ["tokenizer.json", "vocab.txt", "tokenizer_config.json"] {
+        let path = place.at("out").join("tokenizer").join(name);
+        let content = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(place.refused("out", &options()).contains(&format!("tokenizer/{name}, got prepared data without it")));
+        fs::write(&path, content).unwrap();
+    }
     fs::write(place.at("out").join(MANIFEST), "{").unwrap();
     assert!(place.refused("out", &options()).contains(MANIFEST));
     assert!(matches!(place.prepare("out", &options(), true).unwrap(), Outcome::Prepared(_)));
@@ -344,7 +352,6 @@ fn the_verbs_do_it_from_the_command_line() {
     }
 }
 
-/// `corpus` and one document of about 600 tokens, each source a file under its name and weight.
 #[test]
 fn shards_are_even_and_copies_apart_whatever_the_weights() {
     let place = Place::new(&corpus(60, 11));

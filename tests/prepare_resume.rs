@@ -442,3 +442,107 @@ fn what_a_user_put_there_stays() {
     place.fails(&prepare("."), 1, &["the name of a directory to make"]);
     place.fails(&prepare("/proc/here"), 1, &["/proc/.here.partial"]);
 }
+
+#[test]
+fn a_check_proves_every_file_and_every_sum() {
+    let place = Place::new(2, 300);
+    place.succeed(&prepare("whole"));
+    let (whole, data) = (contents(&place.at("whole")), place.at("data"));
+    let restore = || {
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir_all(data.join("tokenizer")).expect("writable");
+        whole.iter().for_each(|(name, content)| fs::write(data.join(name), content).expect("writable"));
+    };
+    let check = ["prepare", "--check", "data"];
+    restore();
+    place.succeed(&check);
+    let names: Vec<&PathBuf> = whole.keys().collect();
+    assert!(names.len() >= 6, "{names:?}");
+    for (name, content) in &whole {
+        let said = name.to_string_lossy();
+        let flipped = [0, 9, content.len() / 2, content.len() - 1].map(|at| {
+            let mut bytes = content.clone();
+            bytes[at] ^= 0x10;
+            bytes
+        });
+        let cut = [0, 1, content.len() / 2, content.len() - 1].map(|length| content[..length].to_vec());
+        for damaged in flipped.into_iter().chain(cut).chain([[content.as_slice(), b"\0"].concat()]) {
+            restore();
+            fs::write(data.join(name), damaged).expect("writable");
+            if said != "prepared.json" {
+                place.fails(&check, 1, &[&said, "data: damaged"]);
+                place.fails(&["inspect", "data", "--verify"], 1, &[]);
+            }
+            assert!(!text(&place.lambert(&check)).contains("panicked"));
+        }
+        restore();
+        fs::remove_file(data.join(name)).expect("removed");
+        place.fails(&check, 1, &[&said]);
+        // Another file of its kind in its place.
+        restore();
+        if let Some(other) = names.iter().find(|other| ***other != *name && other.extension() == name.extension()) {
+            fs::write(data.join(name), &whole[*other]).expect("writable");
+            place.fails(&check, 1, &[&said]);
+        }
+    }
+    restore();
+    fs::write(data.join("tokenizer/special_tokens_map.json"), "{}").expect("writable");
+    place.fails(&check, 1, &["tokenizer/special_tokens_map.json", "move it away"]);
+
+    // Every number and every sha256 that the shards, the tokenizer or other numbers can prove.
+    let manifest: serde_json::Value = serde_json::from_slice(&whole[Path::new("prepared.json")]).expect("JSON");
+    let counts = ["documents", "sentences", "tokens", "unknown_tokens"];
+    let of = |place: &str| counts.map(|count| format!("{place}/{count}"));
+    let sums = [of("/train"), of("/held_out"), of("/shards/0/counts")].concat();
+    let others = [
+        "/reading/documents",
+        "/inputs/0/reading/documents",
+        "/inputs/0/train_documents",
+        "/vocabulary_size",
+        "/shards/0/bytes",
+    ];
+    let texts = [
+        "/vocabulary_sha256",
+        "/shards/0/sha256",
+        "/inputs/0/sha256",
+        "/inputs/0/name",
+        "/tokenizer/vocab.txt",
+        "/tokenizer/tokenizer.json",
+        "/tokenizer/tokenizer_config.json",
+        "/shards/0/split",
+        "/shards/0/file",
+    ];
+    for pointer in sums.iter().map(String::as_str).chain(others).chain(texts).chain(["/lowercase"]) {
+        restore();
+        let mut changed = manifest.clone();
+        let value = changed.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}"));
+        *value = match &*value {
+            serde_json::Value::Number(number) => (number.as_u64().expect("a count") + 1).into(),
+            serde_json::Value::Bool(is) => (!is).into(),
+            _ if pointer == "/shards/0/split" => "held_out".into(),
+            text => text.as_str().expect("a text").replace(['0', '1', 'a'], "b").into(),
+        };
+        assert_ne!(&changed, &manifest, "{pointer}");
+        fs::write(data.join("prepared.json"), changed.to_string()).expect("writable");
+        place.fails(&check, 1, &["data"]);
+    }
+}
+
+#[test]
+fn inputs_that_are_gone_or_cannot_be_read_are_no_fault_of_the_data() {
+    let place = Place::new(3, 60);
+    place.succeed(&prepare("data"));
+    let check = ["prepare", "--check", "data"];
+    fs::remove_file(place.at("inputs/000.txt")).expect("removed");
+    fs::create_dir(place.at("inputs/000.txt")).expect("a directory");
+    fs::remove_file(place.at("inputs/001.txt")).expect("removed");
+    // A link to itself cannot be followed.
+    std::os::unix::fs::symlink("001.txt", place.at("inputs/001.txt")).expect("a link");
+    let said = text(&place.lambert(&check));
+    assert!(said.contains("cannot read inputs/001.txt") && said.contains("1 of 3 inputs unchanged"), "{said}");
+    assert!(said.contains("data: whole"), "{said}");
+    fs::remove_dir_all(place.at("inputs")).expect("removed");
+    fs::write(place.at("inputs"), "no directory").expect("writable");
+    let said = place.succeed(&check);
+    assert_eq!(said.matches("not there any more").count(), 3, "{said}");
+}

@@ -15,8 +15,9 @@ use super::buckets::{claim_copy, send_data};
 use super::byte_progress::ByteProgress;
 use super::read_args::{FORMS, ReadArgs, note_passed_over};
 use crate::data::{
-    Checked, Counts, Deduplication, Filter, Found, Input, Manifest, Outcome, Preparation, PrepareOptions, ReadOptions,
-    Sentences, Source, SourceEntry, SourcePath, SourceState, Stage, Tokenizer, check, find_sources, prepare,
+    Checked, Counts, DataError, Deduplication, Filter, Found, Input, Manifest, Outcome, Preparation, PrepareOptions,
+    ReadOptions, Sentences, Source, SourceEntry, SourcePath, SourceState, Stage, Tokenizer, check, find_sources,
+    prepare,
 };
 use crate::output::{note, print};
 use crate::storage::Location;
@@ -259,24 +260,34 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     let checked = check(directory, &|bytes| bar.add(bytes));
     bar.finish();
     let Checked { manifest, faults, sources } = checked?;
-    let named =
-        |state| manifest.inputs.iter().zip(&sources).filter(move |(_, s)| **s == state).map(|(entry, _)| &entry.name);
-    let changed: Vec<&String> = named(SourceState::Changed).collect();
+    let states = || manifest.inputs.iter().map(|entry| &entry.name).zip(&sources);
+    let named = |wanted: fn(&SourceState) -> bool| -> Vec<&String> {
+        states().filter(|(_, state)| wanted(state)).map(|(name, _)| name).collect()
+    };
+    let changed = named(|state| matches!(state, SourceState::Changed));
     if as_json {
-        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        let absent: Vec<&String> = named(SourceState::Absent).collect();
-        print(json!({ "faults": faults, "changed_inputs": changed, "absent_inputs": absent }))?;
+        let faults: Vec<String> = faults.iter().map(in_full).collect();
+        let absent = named(|state| matches!(state, SourceState::Absent));
+        let unreadable = named(|state| matches!(state, SourceState::Unreadable(_)));
+        let inputs = [("changed_inputs", &changed), ("absent_inputs", &absent), ("unreadable_inputs", &unreadable)];
+        let mut found = json!({ "faults": faults });
+        inputs.into_iter().for_each(|(key, names)| found[key] = json!(names));
+        print(found)?;
     } else {
         for fault in &faults {
-            print(fault)?;
+            print(in_full(fault))?;
         }
-        for name in &changed {
-            print(format_args!("{name}: changed since it was prepared"))?;
-        }
-        for name in named(SourceState::Absent) {
-            print(format_args!(
-                "{name}: not there any more, or named from another directory; the data does not need it"
-            ))?;
+        for (name, state) in states() {
+            match state {
+                SourceState::Unchanged => {}
+                SourceState::Changed => print(format_args!("{name}: changed since it was prepared"))?,
+                SourceState::Absent => print(format_args!(
+                    "{name}: not there any more, or named from another directory; the data does not need it"
+                ))?,
+                SourceState::Unreadable(error) => {
+                    print(format_args!("{}; the data does not need it", in_full(error)))?;
+                }
+            }
         }
         let whole = if faults.is_empty() { "whole" } else { "damaged" };
         print(format_args!(
@@ -284,7 +295,7 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
             directory.display(),
             summary(&manifest),
             manifest.shards.len(),
-            named(SourceState::Unchanged).count(),
+            named(|state| matches!(state, SourceState::Unchanged)).len(),
             sources.len()
         ))?;
     }
@@ -293,6 +304,14 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
         (true, false) => ExitCode::from(INPUTS_CHANGED),
         (true, true) => ExitCode::SUCCESS,
     })
+}
+
+/// An error with its cause.
+fn in_full(error: &DataError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 fn summary(manifest: &Manifest) -> String {

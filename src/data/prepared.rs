@@ -6,16 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::corpus::{ReadCounts, ReadOptions, Source};
 use super::error::{DataError, Result};
 use super::filter::Filter;
-use super::shard::{Counts, Split, sha256_of_file};
+use super::shard::{Counts, Split};
 use super::shard_reader::Shard;
 use super::vocabulary::Vocabulary;
-use super::wordpiece::Tokenizer;
 
 /// The version of the manifest's form; another one is refused.
 pub const MANIFEST_FORMAT: u32 = 2;
@@ -127,6 +125,9 @@ pub struct Manifest {
     pub format: u32,
     pub vocabulary_sha256: String,
     pub vocabulary_size: usize,
+    /// sha256 of each file of the tokenizer's copy. Data of earlier versions does not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tokenizer: BTreeMap<String, String>,
     /// Whether the tokenizer lower-cases; part of what decides the ids.
     pub lowercase: bool,
     pub options: PrepareOptions,
@@ -184,46 +185,6 @@ impl Manifest {
             Split::Train => self.train,
             Split::HeldOut => self.held_out,
         }
-    }
-
-    /// An error if the tokenizer in `directory` is not the one that made the data: it goes into checkpoints and exports, long
-    /// after the text was tokenized.
-    pub(super) fn check_tokenizer(&self, directory: &Path) -> Result<()> {
-        let directory = directory.join(TOKENIZER_DIRECTORY);
-        let tokenizer = Tokenizer::open(&directory, !self.lowercase)?;
-        let differs = |required: String, found: String| {
-            let next = "put the tokenizer back, or run `lambert prepare` again with --force";
-            Err(DataError::file(&directory, required, found, next))
-        };
-        let vocabulary = tokenizer.vocabulary().sha256();
-        if vocabulary != self.vocabulary_sha256 {
-            return differs(format!("a vocabulary with sha256 {}", self.vocabulary_sha256), vocabulary.to_owned());
-        }
-        let lowercase = tokenizer.rules().lowercase;
-        if lowercase != self.lowercase {
-            return differs(
-                format!("lower-casing {}, as the data was prepared with", self.lowercase),
-                format!("{lowercase}"),
-            );
-        }
-        Ok(())
-    }
-}
-
-impl ShardEntry {
-    /// An error if the shard in `directory` is not as it was written; `progress` hears of the bytes read.
-    pub(super) fn check(&self, directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        let path = directory.join(&self.file);
-        let found = sha256_of_file(&path, progress)?;
-        if found != self.sha256 {
-            return Err(DataError::file(
-                path,
-                format!("sha256 {}", self.sha256),
-                found,
-                "the shard was changed after it was written: run `lambert prepare` again with --force",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -370,16 +331,6 @@ impl Prepared {
         };
         let (train, held_out) = (open(Split::Train)?, open(Split::HeldOut)?);
         Ok(Prepared { directory: directory.to_owned(), manifest, vocabulary, train, held_out })
-    }
-
-    /// Reads the tokenizer, and every shard, and compares vocabulary and sha256 with the manifest's; `progress` hears of
-    /// the bytes of shards read.
-    ///
-    /// # Errors
-    /// A file that differs.
-    pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        self.manifest.check_tokenizer(&self.directory)?;
-        self.manifest.shards.par_iter().try_for_each(|entry| entry.check(&self.directory, progress))
     }
 
     pub fn directory(&self) -> &Path {

@@ -38,11 +38,11 @@ impl DataFetch {
         }
 
         let mut missing = Vec::new();
-        for object in
-            bucket.list().map_err(DataError::storage)?.into_iter().filter(|object| is_of_the_tokenizer(&object.name))
-        {
+        let objects = bucket.list().map_err(DataError::storage)?.into_iter();
+        for object in objects.filter(|object| of_the_tokenizer(&object.name).is_some()) {
             if !current || !has_size(&directory.join(&object.name), object.bytes) {
-                missing.push(Wanted { name: object.name, bytes: object.bytes, sha256: None });
+                let sha256 = of_the_tokenizer(&object.name).and_then(|file| listed.tokenizer.get(file)).cloned();
+                missing.push(Wanted { name: object.name, bytes: object.bytes, sha256 });
             }
         }
         for ShardEntry { file, bytes, sha256, .. } in listed.shards {
@@ -119,9 +119,10 @@ pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn
     sent.and_then(|()| bucket.upload(directory, &[MANIFEST], &|_| ())).map_err(DataError::storage)
 }
 
-fn is_of_the_tokenizer(name: &str) -> bool {
-    let file = name.strip_prefix(TOKENIZER_DIRECTORY).and_then(|rest| rest.strip_prefix('/'));
-    file.is_some_and(|file| !file.is_empty() && !file.contains('/'))
+/// The file of the tokenizer that an object is.
+fn of_the_tokenizer(name: &str) -> Option<&str> {
+    let file = name.strip_prefix(TOKENIZER_DIRECTORY)?.strip_prefix('/')?;
+    (!file.is_empty() && !file.contains('/')).then_some(file)
 }
 
 fn has_size(path: &Path, bytes: u64) -> bool {

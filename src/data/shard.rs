@@ -196,6 +196,11 @@ impl ShardBuilder {
     }
 }
 
+/// sha256 of some bytes, in hexadecimal.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
 /// sha256 of a file, in hexadecimal, read in pieces; `progress` hears of every piece's bytes.
 pub fn sha256_of_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<String> {
     let mut file = File::open(path).map_err(DataError::io("open", path))?;

@@ -29,7 +29,8 @@ use std::path::Path;
 use super::corpus::{Input, ReadCounts, Sentences, Source};
 use super::error::{DataError, Result};
 use super::prepared::{MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, TOKENIZER_DIRECTORY};
-use super::shard::{Counts, Split};
+use super::shard::{Counts, Split, sha256};
+use super::tokenizer_files::TOKENIZER_FILES;
 use super::wordpiece::Tokenizer;
 use journal::{Done, JOURNAL, Journal, Step};
 use spool::Spool;
@@ -166,7 +167,7 @@ impl Preparation<'_> {
     fn up_to_date(&self, there: &Option<Manifest>, progress: Progress) -> Result<Option<Manifest>> {
         let Some(manifest) = there else { return Ok(None) };
         let difference = match self.difference(manifest, &|bytes| progress(Stage::Comparing, bytes))? {
-            None => shards_differ(manifest, self.out),
+            None => files_differ(manifest, self.out),
             found => found,
         };
         match difference {
@@ -231,6 +232,7 @@ impl Preparation<'_> {
             format: MANIFEST_FORMAT,
             vocabulary_sha256: self.tokenizer.vocabulary().sha256().to_owned(),
             vocabulary_size: self.tokenizer.vocabulary().len(),
+            tokenizer: BTreeMap::new(),
             lowercase: self.tokenizer.rules().lowercase,
             options: self.options.clone(),
             train: Counts::default(),
@@ -295,19 +297,22 @@ impl Preparation<'_> {
         }
     }
 
-    /// Decides what becomes of what is done, after an error. It is of no use if the text is at fault: a text that was mended
-    /// is another. All else may pass: a disk that was full, an input that is out of reach.
+    /// Decides what becomes of what is done, after an error. If that may pass, as a full disk or an input that is out of reach,
+    /// it is kept. It is of no use if the text is at fault: one that was mended is another.
     fn stopped(&self, error: DataError, staging: &Staging, journal: &Journal) -> DataError {
-        let text_is_there = || self.inputs.iter().all(|input| input.check_unchanged().is_ok());
-        if !error.is_of_the_system() && text_is_there() {
+        let inputs = || self.inputs.iter().map(Input::check_unchanged);
+        let may_pass = |error: &DataError| error.is_of_the_system();
+        if may_pass(&error) || inputs().any(|checked| checked.is_err_and(|error| may_pass(&error))) {
+            return match journal.ask(|done| done.blocks.is_empty()) {
+                true => error,
+                false => DataError::Stopped(Box::new(error)),
+            };
+        }
+        if inputs().all(|checked| checked.is_ok()) {
             // The error that matters is the first one; what cannot be removed is left for the next run.
             let _ = staging.clear();
-            return error;
         }
-        match journal.ask(|done| done.blocks.is_empty()) {
-            true => error,
-            false => DataError::Stopped(Box::new(error)),
-        }
+        error
     }
 
     /// All the work, in the directory `staging`: whatever of it is not done.
@@ -349,6 +354,7 @@ impl Preparation<'_> {
         for (name, content) in self.tokenizer.files() {
             let path = tokenizer_directory.join(name);
             write_to_disk(&path, content.as_bytes())?;
+            manifest.tokenizer.insert(name.to_owned(), sha256(content.as_bytes()));
         }
         let path = staging.join(MANIFEST);
         let json = serde_json::to_string_pretty(&manifest).map_err(|e| DataError::io("write", &path)(e.into()))? + "\n";
@@ -413,13 +419,20 @@ fn differing_inputs(asked: &[Input], there: &[SourceEntry]) -> Option<(String, S
     })
 }
 
-/// The first shard that does not have the size that the manifest gives, as (required, found).
-fn shards_differ(manifest: &Manifest, directory: &Path) -> Option<(String, String)> {
-    manifest.shards.iter().find_map(|shard| {
+/// The first shard that does not have the size that the manifest gives, or file of the tokenizer that is gone, as (required,
+/// found).
+fn files_differ(manifest: &Manifest, directory: &Path) -> Option<(String, String)> {
+    let shard = manifest.shards.iter().find_map(|shard| {
         let size = fs::metadata(directory.join(&shard.file)).map(|metadata| metadata.len()).ok();
         let found = size.map_or("without it".into(), |size| format!("with {size} bytes of it"));
         (size != Some(shard.bytes)).then(|| (format!("{} of {} bytes", shard.file, shard.bytes), found))
-    })
+    });
+    let tokenizer = || {
+        let mut names = TOKENIZER_FILES.iter().map(|name| Path::new(TOKENIZER_DIRECTORY).join(name));
+        let gone = names.find(|name| !directory.join(name).is_file())?;
+        Some((gone.display().to_string(), "without it".into()))
+    };
+    shard.or_else(tokenizer)
 }
 
 /// An error if there is too little text to train on.

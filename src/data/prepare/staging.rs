@@ -57,7 +57,7 @@ pub(super) fn resolve(out: &Path) -> Result<PathBuf> {
         && own != outer
     {
         let next = "name a directory in it";
-        return Err(DataError::file(out, "a directory that can be replaced", "where a disk is mounted", next));
+        return Err(DataError::file(out, "a directory that can be replaced", "a place where a disk is mounted", next));
     }
     Ok(place)
 }
