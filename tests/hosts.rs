@@ -365,6 +365,13 @@ fn options_of_hosts_are_checked_and_slurm_is_understood() {
         assert_eq!(output.status.code(), Some(1));
     };
     fails(&["--hosts", "2"], &[], "--hosts 2 requires --host, this process's number from 0 to 1");
+    fails(&["--hosts", "0"], &[], "--hosts requires 1 to 65536, got 0");
+    fails(&["--hosts", "9223372036854775807", "--host", "0"], &[], "--hosts requires 1 to 65536");
+    fails(
+        &["--hosts", "20", "--host", "0"],
+        &[],
+        "for host 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 and 3 more,",
+    );
     fails(&["--hosts", "2", "--host", "2"], &[], "--host 2 requires --hosts to be more than that, got 2");
     fails(&["--host", "1"], &[], "--host 1 requires --hosts to be more than that, got 1");
     fails(&["--coordinator", "here"], &[], "--coordinator here requires --hosts and --host");

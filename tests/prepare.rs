@@ -292,8 +292,10 @@ fn a_vocabulary_depends_on_the_text_alone() {
     assert_eq!(first.tokens()[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
     assert!(first.tokens().iter().any(|t| t == "Mountain"), "frequent words are whole, with their case");
 
-    let message = train_vocabulary(&inputs, &VocabularyOptions::new(20, false), &|_| ()).unwrap_err().to_string();
-    assert!(message.contains("vocab_size") && message.contains("got 20"), "{message}");
+    for size in [20, usize::MAX] {
+        let message = train_vocabulary(&inputs, &VocabularyOptions::new(size, false), &|_| ()).unwrap_err().to_string();
+        assert!(message.contains("vocab_size") && message.contains(&format!("got {size}")), "{message}");
+    }
     fs::write(inputs[0].path(), " \n").unwrap();
     let message = train_vocabulary(&inputs, &options, &|_| ()).unwrap_err().to_string();
     assert!(message.contains("none"), "{message}");

@@ -1,21 +1,23 @@
 //! The options of a run on several hosts: who this one is, and where it finds the others.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use crate::key_value;
 use crate::storage::Location;
 use crate::train::rendezvous::Place;
 
+/// Each host looks for each other one, several times a second.
+const MOST_HOSTS: usize = 65_536;
+
 #[derive(Debug, Args)]
 pub struct HostArgs {
     /// Processes of this run, one on each machine with GPUs [default: SLURM_NTASKS under srun, or 1]. A TPU slice needs none
     /// of these options: start the same command on all of its hosts
     #[arg(long, value_name = "N", help_heading = "Several hosts")]
-    pub hosts: Option<NonZeroUsize>,
+    pub hosts: Option<usize>,
     /// Which of them this one is, from 0 [default: SLURM_PROCID]
     #[arg(long, value_name = "I", help_heading = "Several hosts")]
     pub host: Option<usize>,
@@ -43,7 +45,8 @@ impl HostArgs {
         // In a batch script outside srun there is a number of tasks, but no step that would start them all.
         let process = slurm("SLURM_PROCID")?;
         let tasks = if process.is_some() { slurm("SLURM_NTASKS")? } else { None };
-        let hosts = self.hosts.map(NonZeroUsize::get).or(tasks).unwrap_or(1);
+        let hosts = self.hosts.or(tasks).unwrap_or(1);
+        ensure!((1..=MOST_HOSTS).contains(&hosts), "--hosts requires 1 to {MOST_HOSTS}, got {hosts}");
         let Some(host) = self.host.or(process).or((hosts == 1).then_some(0)) else {
             bail!("--hosts {hosts} requires --host, this process's number from 0 to {}", hosts - 1)
         };

@@ -40,15 +40,21 @@ impl VocabularyOptions {
     }
 }
 
+/// The trainer takes room for all entries at the start.
+const LARGEST: usize = 1 << 24;
+
 /// Trains a vocabulary on the text of `inputs`. The words of the text, each once, are held in memory.
 ///
 /// # Errors
-/// If the inputs cannot be read or hold no text, or `size` leaves no room for the characters.
+/// If the inputs cannot be read or hold no text, or `size` is too large or leaves no room for the characters.
 pub fn train_vocabulary(
     inputs: &[Input],
     options: &VocabularyOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Vocabulary> {
+    if options.size > LARGEST {
+        return Err(DataError::setting("vocab_size", format!("at most {LARGEST} entries"), options.size));
+    }
     let counts = count_words(inputs, options, progress)?;
     let (letters, continuations) = alphabet(&counts, options.alphabet);
     let mut tokens: Vec<String> = SPECIAL_TOKENS.map(str::to_owned).to_vec();

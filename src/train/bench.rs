@@ -17,6 +17,8 @@ use crate::rng::Key;
 
 /// Steps that are taken and not counted: the first ones allocate.
 const WARM_UP: usize = 2;
+/// The durations of all are kept.
+const MOST_STEPS: usize = 1_000_000;
 
 /// What was measured.
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ pub fn measure(
     steps: usize,
     compiled: impl FnOnce(&Compiled) -> anyhow::Result<()>,
 ) -> anyhow::Result<Measured> {
-    ensure!(steps > 0, "--steps requires at least 1, got 0");
+    ensure!((1..=MOST_STEPS).contains(&steps), "--steps requires 1 to {MOST_STEPS}, got {steps}");
     let step = Compiled::new(devices, || Ok(TrainStep::build(spec)?.program))?;
     compiled(&step)?;
     let mut state = TrainState::initial(StateLayout::of(spec), 1, devices)?;

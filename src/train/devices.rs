@@ -10,6 +10,9 @@ use crate::pjrt::{
     Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options, options_among,
 };
 
+/// Devices that one host may be asked for. A plugin makes as many virtual ones as it is told, or dies of the attempt.
+pub const MOST_OF_A_HOST: usize = 1024;
+
 /// A client and the devices chosen of it.
 #[derive(Clone, Debug)]
 pub struct Devices {
@@ -45,8 +48,8 @@ impl Devices {
         count: Option<usize>,
         session: Option<&Session>,
     ) -> anyhow::Result<Devices> {
-        if count == Some(0) {
-            bail!("--devices requires at least 1, got 0");
+        if let Some(count) = count.filter(|count| !(1..=MOST_OF_A_HOST).contains(count)) {
+            bail!("--devices requires 1 to {MOST_OF_A_HOST}, got {count}");
         }
         let options = |platform| {
             let mut options = client_options(platform, count);

@@ -288,10 +288,20 @@ impl Meeting {
             this.hostname,
             place.timeout.as_secs(),
             place.store,
-            absent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            numbers(&absent),
         );
         // Those who wait with host 0 wait for nobody else.
         if this.host == 0 { self.refuse(why) } else { anyhow!(why) }
+    }
+}
+
+/// Numbers of hosts, the first ones of many.
+fn numbers(hosts: &[usize]) -> String {
+    let shown = &hosts[..hosts.len().min(16)];
+    let listed = shown.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match hosts.len() - shown.len() {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
     }
 }
 

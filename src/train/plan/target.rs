@@ -14,7 +14,7 @@ use crate::pjrt::{
     PlatformChoice, Plugin, Topology,
 };
 use crate::train::chips::Chip;
-use crate::train::devices::Devices;
+use crate::train::devices::{Devices, MOST_OF_A_HOST};
 
 /// Hosts of GPUs are counted up to 2^this.
 const MOST_DOUBLINGS: u32 = 10;
@@ -117,7 +117,10 @@ impl FromStr for Target {
         let (chip, shape, rest) = (parts.next(), parts.next(), parts.next());
         if platform == "cpu" && shape.is_none() {
             let devices: usize = chip.unwrap_or("1").parse().unwrap_or(0);
-            ensure!(devices > 0, "topology {text:?}: cpu requires a number of devices from 1, as in cpu:4");
+            ensure!(
+                (1..=MOST_OF_A_HOST).contains(&devices),
+                "topology {text:?}: cpu requires a number of devices from 1 to {MOST_OF_A_HOST}, as in cpu:4"
+            );
             return Ok(Target { chip: None, shape: vec![devices] });
         }
         let chips = |of: &str| -> Vec<&'static str> {
@@ -320,7 +323,9 @@ mod tests {
         {
             assert!(error(wrong).contains("1xHOSTSxGPUS"), "{wrong}");
         }
-        assert!(error("cpu:none").contains("from 1"));
+        for wrong in ["cpu:none", "cpu:0", "cpu:1025", "cpu:99999999999999999999"] {
+            assert!(error(wrong).contains("cpu requires a number of devices from 1 to 1024, as in cpu:4"));
+        }
     }
 
     #[test]
