@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::StorageError;
 
-/// An error of this room. The cause of a [`DataError::Io`], [`DataError::Full`] or [`DataError::Stopped`] is its `source`, so that a printed
-/// chain says it once.
+/// An error of this room. The cause of a [`DataError::Io`], [`DataError::Full`] or [`DataError::Stopped`] is its `source`, so
+/// that a printed chain says it once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {

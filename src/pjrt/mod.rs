@@ -1,11 +1,11 @@
 //! The runtime: bytes of HLO in, work on devices out, through whatever PJRT plugin the machine has. This is the only room
 //! with `unsafe` code, and it knows no graphs: a program is a serialized HloModuleProto.
 //!
-//! The path of a program: a [`Plugin`] is found ([`Environment`]) and loaded; with it a [`Client`] is made, which has [`Device`]s; the
-//! client compiles the program into a [`LoadedExecutable`] and puts arrays on devices as [`Buffer`]s; executing turns
-//! buffers into buffers. Almost everything is asynchronous: a buffer is returned while it is being made, an [`Event`]
-//! says when it is, and an error of the work appears there. For hardware that is not here, a [`Topology`] compiles into
-//! an [`Executable`], which tells memory and cost.
+//! The path of a program: a [`Plugin`] is found ([`Environment`]) and loaded; with it a [`Client`] is made, which has
+//! [`Device`]s; the client compiles the program into a [`LoadedExecutable`] and puts arrays on devices as [`Buffer`]s;
+//! executing turns buffers into buffers. Almost everything is asynchronous: a buffer is returned while it is being made, an
+//! [`Event`] says when it is, and an error of the work appears there. For hardware that is not here, a [`Topology`]
+//! compiles into an [`Executable`], which tells memory and cost.
 //!
 //! Nouns are PJRT's. Each owner destroys its C object when dropped, and holds what that object needs: a buffer holds its
 //! client, a client its plugin. Plugins are never unloaded.

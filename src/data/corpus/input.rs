@@ -135,18 +135,22 @@ impl Input {
         self.compression == Compression::None && matches!(self.form, Form::Text | Form::JsonLines)
     }
 
-    /// Reads the whole file for its entry in the manifest.
-    pub fn entry(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<SourceEntry> {
-        let sha256 = sha256_of_file(&self.path, progress)?;
-        Ok(SourceEntry {
+    /// Its entry in the manifest, with nothing read yet.
+    pub fn unread_entry(&self) -> SourceEntry {
+        SourceEntry {
             name: self.name(),
             bytes: self.bytes,
             modified: self.modified,
-            sha256,
+            sha256: String::new(),
             source: self.source.clone(),
             reading: ReadCounts::default(),
             train_documents: 0,
-        })
+        }
+    }
+
+    /// Reads the whole file for its entry in the manifest.
+    pub fn entry(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<SourceEntry> {
+        Ok(SourceEntry { sha256: sha256_of_file(&self.path, progress)?, ..self.unread_entry() })
     }
 
     /// True if this is still the file of `entry`. Equal size and time stand for equal content; a touched file is read.

@@ -219,15 +219,6 @@ impl Preparation<'_> {
 
     /// What is asked for, as a manifest without results.
     fn manifest(&self) -> Manifest {
-        let entry = |input: &Input| SourceEntry {
-            name: input.name(),
-            bytes: input.bytes,
-            modified: input.modified,
-            sha256: String::new(),
-            source: input.source.clone(),
-            reading: ReadCounts::default(),
-            train_documents: 0,
-        };
         Manifest {
             format: MANIFEST_FORMAT,
             vocabulary_sha256: self.tokenizer.vocabulary().sha256().to_owned(),
@@ -240,7 +231,7 @@ impl Preparation<'_> {
             reading: ReadCounts::default(),
             cut_documents: 0,
             removed: BTreeMap::new(),
-            inputs: self.inputs.iter().map(entry).collect(),
+            inputs: self.inputs.iter().map(Input::unread_entry).collect(),
             shards: Vec::new(),
         }
     }
