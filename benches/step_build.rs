@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use lambert::bert::{Precision, Preset, Recompute};
 use lambert::data::{ExampleConfig, predictions_of_row};
 use lambert::optim::OptimizerConfig;
-use lambert::train::{Parallel, StepSpec, TrainStep};
+use lambert::step::{Parallel, StepSpec, TrainStep};
 
 fn build_and_lower(criterion: &mut Criterion) {
     // Length, predictions of a sequence, sequences of a row; rows of a micro-batch on 64 and on 1,024 devices.

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use serde::de::{DeserializeOwned, Deserializer};
+use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 /// A value that a table does not take.
@@ -81,9 +82,37 @@ fn value(found: &str) -> &str {
     }
 }
 
+/// The dotted names of the settings in which two tables differ, in order.
+pub fn differing_settings(a: &Value, b: &Value) -> Vec<String> {
+    fn walk(path: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
+        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        match (a, b) {
+            (Value::Object(a), Value::Object(b)) => {
+                let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+                for key in keys {
+                    let value = |of: &serde_json::Map<String, Value>| of.get(key).cloned().unwrap_or(Value::Null);
+                    walk(&join(key), &value(a), &value(b), found);
+                }
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                    walk(&join(&(i + 1).to_string()), a, b, found);
+                }
+            }
+            _ if a != b => found.push(path.to_owned()),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk("", a, b, &mut found);
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -131,5 +160,14 @@ mod tests {
         assert_eq!(toml("a = 5"), "a requires a name in quotes or a table");
         assert_eq!(toml("a = { small = 1, large = 2 }"), "a requires a table of one key, got several");
         assert_eq!(refusal("kind", "\"huge\""), "phase.2.kind requires `small` or `large`, got `huge`");
+    }
+
+    #[test]
+    fn differing_settings_are_named_as_set_names_them() {
+        let a = json!({"seed": 1, "phase": [{"steps": 3, "rate": 0.1}, {"steps": 4}], "model": {"hidden_size": 8}});
+        let b = json!({"seed": 1, "phase": [{"steps": 3, "rate": 0.2}, {"steps": 5}], "model": {"hidden_size": 8}});
+        assert_eq!(differing_settings(&a, &b), ["phase.1.rate", "phase.2.steps"]);
+        assert_eq!(differing_settings(&a, &json!({"seed": 1, "model": {}})), ["model.hidden_size", "phase"]);
+        assert!(differing_settings(&a, &a).is_empty());
     }
 }

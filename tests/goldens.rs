@@ -11,7 +11,7 @@ use lambert::bert::{BertConfig, Precision, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
 use lambert::optim::OptimizerConfig;
-use lambert::train::{Parallel, StepSpec, TrainStep};
+use lambert::step::{Parallel, StepSpec, TrainStep};
 
 /// What a reviewer reads: the graph as built, and the module as the compiler receives it.
 fn print(computation: &Computation, options: &LowerOptions<'_>) -> String {

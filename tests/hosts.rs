@@ -18,19 +18,19 @@ use lambert::bert::{BertConfig, Precision, Preset};
 use lambert::data::{ExampleConfig, Examples, Prepared, Split};
 use lambert::key_value;
 use lambert::pjrt::{Buffer, Platform, PlatformChoice};
+use lambert::rendezvous::agreement::fact;
+use lambert::rendezvous::heartbeat::{Rhythm, Watch};
+use lambert::rendezvous::session::Session;
+use lambert::rendezvous::{Place, meet};
+use lambert::runtime::collective::Exchange;
+use lambert::runtime::compile::Compiled;
+use lambert::runtime::devices::{Devices, Share};
+use lambert::runtime::hosts::Hosts;
+use lambert::runtime::prefetch::{Scalars, Source, send};
+use lambert::runtime::state::{StateLayout, TrainState};
 use lambert::schedule::{Phase, Schedule};
 use lambert::shape::HostTensor;
-use lambert::train::agreement::fact;
-use lambert::train::compile::Compiled;
-use lambert::train::devices::{Devices, Share};
-use lambert::train::exchange::Exchange;
-use lambert::train::feed::{Scalars, Source, send};
-use lambert::train::hosts::Hosts;
-use lambert::train::rendezvous::{Place, meet};
-use lambert::train::session::Session;
-use lambert::train::state::{StateLayout, TrainState};
-use lambert::train::watch::{Rhythm, Watch};
-use lambert::train::{METRICS, StepSpec, TrainStep};
+use lambert::step::{METRICS, StepSpec, TrainStep};
 
 /// A place to meet, with its server if it needs one.
 struct Meeting {

@@ -14,10 +14,10 @@ use lambert::graph::{Computation, Graph};
 use lambert::hlo;
 use lambert::pjrt::{Platform, PlatformChoice};
 use lambert::rng::{Key, Stream};
+use lambert::runtime::backend::{Engine, Evaluator};
+use lambert::runtime::devices::Devices;
 use lambert::shape::{DType, HostTensor, Shape};
-use lambert::train::devices::Devices;
-use lambert::train::engine::{Engine, Evaluator};
-use lambert::train::{GradientStep, METRICS, StepSpec};
+use lambert::step::{GradientStep, METRICS, StepSpec};
 use proptest::prelude::*;
 
 /// Positions of a row, in the tests of the model.

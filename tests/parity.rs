@@ -14,12 +14,12 @@ use lambert::bert::{BertConfig, Precision, Recompute, Site, mask_graph};
 use lambert::eval::evaluate;
 use lambert::hlo;
 use lambert::pjrt::{Platform, PlatformChoice};
+use lambert::runtime::backend::{Engine, Evaluator};
+use lambert::runtime::devices::Devices;
 use lambert::shape::{DType, HostTensor, Shape};
-use lambert::train::devices::Devices;
-use lambert::train::engine::{Engine, Evaluator};
-use lambert::train::reference::ReferenceCase;
-use lambert::train::verify::{Check, Quantity, Split, VerifyOptions, dropout_losses, verify, verify_splits};
-use lambert::train::{EvalSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
+use lambert::step::{EvalSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
+use lambert::verify::reference::ReferenceCase;
+use lambert::verify::{Check, Quantity, Split, VerifyOptions, dropout_losses, verify, verify_splits};
 
 fn case() -> ReferenceCase {
     ReferenceCase::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert_small")).unwrap()

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use common::text;
-use lambert::cli::wheel_pins::PACKAGES;
+use lambert::plugins::pins::PACKAGES;
 
 /// A machine on which nothing was installed: an empty home, no Python, no variable that names a plugin.
 struct Machine(tempfile::TempDir);

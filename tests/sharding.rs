@@ -14,15 +14,15 @@ use lambert::graph::{Graph, Op, Tensor};
 use lambert::hlo::proto::{HloModuleProto, PrimitiveType, ShapeProto};
 use lambert::optim::{Held, Optimizer, OptimizerConfig};
 use lambert::pjrt::{Executable, Platform, PlatformChoice};
+use lambert::plan::traffic::Collectives;
 use lambert::rng::Key;
+use lambert::runtime::backend::{Engine, Evaluator};
+use lambert::runtime::compile::Compiled;
+use lambert::runtime::devices::Devices;
+use lambert::runtime::state::{StateLayout, TrainState};
 use lambert::shape::{DType, HostTensor, Shape};
-use lambert::train::compile::Compiled;
-use lambert::train::devices::Devices;
-use lambert::train::engine::{Engine, Evaluator};
-use lambert::train::plan::traffic::Collectives;
-use lambert::train::shards::Shards;
-use lambert::train::state::{StateLayout, TrainState};
-use lambert::train::{GradientExchange, GradientStep, Parallel, Program, StepSpec, TrainStep};
+use lambert::step::sharding::Shards;
+use lambert::step::{GradientExchange, GradientStep, Parallel, Program, StepSpec, TrainStep};
 use prost::Message;
 
 fn cpu(devices: usize) -> Devices {

@@ -6,12 +6,15 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by layer, lowest first. A room may import from lower layers; rooms of one layer do not know each other.
-const LAYERS: [&[&str]; 6] = [
-    &["shape", "rng", "settings", "output", "cache", "tls"],
+/// Modules by layer, lowest first. A module may import from lower layers; modules of one layer do not import each other.
+const LAYERS: [&[&str]; 9] = [
+    &["cache", "digest", "files", "output", "rng", "settings", "shape", "tls", "units"],
     &["graph", "key_value", "storage"],
     &["autodiff", "eval", "hlo", "pjrt"],
-    &["bert", "optim", "schedule", "data", "checkpoint"],
+    &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],
+    &["rendezvous", "step"],
+    &["run", "runtime"],
+    &["plan", "report", "verify"],
     &["train"],
     &["cli"],
 ];

@@ -9,6 +9,7 @@ mod dropout;
 mod embeddings;
 mod encoder;
 mod examples;
+pub mod flops;
 mod heads;
 mod layers;
 mod params;

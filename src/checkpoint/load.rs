@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Checkpoint, CheckpointError, FileRecord, MODEL, Manifest, OPTIMIZER, STATE, TensorFile};
-use super::{sha256_hex, step_name, steps_in};
+use super::{step_name, steps_in};
+use crate::digest::sha256_hex;
 use crate::shape::{HostTensor, Shape};
 
 /// How much of a checkpoint is wanted.

@@ -32,8 +32,9 @@ pub use load::{Loaded, Parts, arrange, load, load_latest, open};
 pub use lock::RunLock;
 pub use remote::{CheckpointFetch, Mirrored, RemoteRun};
 pub use save::{Saved, save};
-pub use tensor_file::{FileRecord, TensorFile, sha256_hex, write_tensors};
+pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 
+use crate::digest::sha256_hex;
 use crate::shape::HostTensor;
 
 /// Version of the layout above. A reader refuses any other.
@@ -42,6 +43,9 @@ pub const FORMAT_VERSION: u64 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+
+/// The name of the file in a run directory.
+pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// The small files that may be copied into a checkpoint.
 pub const COPIED_FILES: [&str; 6] =

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
+use crate::digest::hex;
 use crate::shape::{DType, HostTensor, Shape};
 
 /// Size and sha256 of a file, as recorded when it was written.
@@ -62,15 +63,6 @@ impl<W: Write> Write for Hashing<W> {
 }
 
 /// The digits of a finished hash, lower case.
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// sha256 of bytes in memory, as lower-case hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(Sha256::new_with_prefix(bytes))
-}
-
 /// Creates a file, lets `fill` write its `bytes`, syncs it to the disk.
 fn create_synced(
     path: &Path,
@@ -257,6 +249,7 @@ fn stored_dtype(dtype: DType) -> Dtype {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::sha256_hex;
 
     #[test]
     fn every_element_type_comes_back_in_its_order_and_the_public_crate_reads_the_same() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::*;
+use crate::checkpoint::*;
 use crate::shape::Shape;
 
 /// A checkpoint whose every number depends on `step`; NaN and negative zero are among them, because resume is of bits.

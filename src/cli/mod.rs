@@ -1,37 +1,17 @@
 //! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
 //! computes nothing itself.
 
-pub mod bench;
-pub mod buckets;
-pub mod byte_progress;
-pub mod data_report;
-pub mod device_args;
-pub mod devices;
-pub mod evaluate;
-pub mod example_text;
-pub mod export;
-pub mod graph;
-pub mod host_args;
-pub mod import;
-pub mod inspect;
-pub mod plan;
-pub mod plan_report;
-pub mod plugin;
-pub mod prepare;
-pub mod pretrain;
-pub mod read_args;
-mod run_config;
-pub mod run_file;
-pub mod svg;
-pub mod tokenizer;
-pub mod verify;
-pub mod wheel_pins;
-pub mod wheels;
-pub mod whole_file;
+pub mod args;
+pub mod render;
+pub mod verbs;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::verbs::{
+    bench, devices, evaluate, export, graph, import, inspect, plan, plugin, prepare, pretrain, tokenizer, verify,
+};
 
 /// Pretrain BERT with LAMB at very large batch, on TPU, GPU or CPU, through one fused XLA step.
 #[derive(Debug, Parser)]

@@ -12,64 +12,43 @@
 //!
 //! Nothing here knows of devices, models or optimizers.
 
-mod baseline;
-mod batch;
-mod check;
-mod corpus;
-mod epochs;
+pub mod corpus;
 mod error;
-mod example_config;
-mod examples;
-mod filter;
-mod full_sentences;
-mod mask;
-mod order;
-mod packing;
-mod pairs;
-mod prepare;
-mod prepared;
-mod remote;
-mod sentences;
-mod shard;
-mod shard_reader;
-mod statistics;
-mod survey;
-mod text;
-mod tokenizer_files;
-mod trained_tokenizer;
-mod vocabulary;
-mod vocabulary_trainer;
-mod wordpiece;
+pub mod examples;
+pub mod prepare;
+pub mod store;
+pub mod survey;
+pub mod tokenizer;
 
-pub use baseline::{unigram_baseline, unigram_loss};
-pub use batch::{Batch, PackedRows};
-pub use check::{Checked, SourceState, check};
+pub use corpus::sentences::sentences;
 pub use corpus::{
     Found, Input, LONGEST_LINE, PassedOver, Piece, ReadCounts, ReadOptions, Sentences, Source, SourcePath, TextBatch,
     Tolerance, find_inputs, find_sources, read_text,
 };
 pub use error::{DataError, Result};
-pub use example_config::{ExampleConfig, Masking, Mode};
-pub use examples::{Example, Examples, Window};
-pub use filter::{Filter, RULES, Rule};
-pub use mask::{MaskConfig, Masker, SpanMask, Targets, number_to_predict};
-pub use order::Order;
-pub use packing::{Packing, Placed, predictions_of_row};
+pub use examples::batch::{Batch, PackedRows};
+pub use examples::config::{ExampleConfig, Masking, Mode};
+pub use examples::dataset::{Example, Examples, Window};
+pub use examples::mask::{MaskConfig, Masker, SpanMask, Targets, number_to_predict};
+pub use examples::packing::{Packing, Placed, predictions_of_row};
+pub use examples::permutation::Order;
+pub use examples::text::{IGNORED_LABEL, Segment, Text};
+pub use prepare::filter::{Filter, RULES, Rule};
 pub use prepare::{Outcome, Preparation, Progress, Stage, prepare};
-pub use prepared::{
+pub use store::check::{Checked, SourceState, check};
+pub use store::prepared::{
     Deduplication, Document, Documents, MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Prepared, Removed,
     ShardEntry, SourceEntry, TOKENIZER_DIRECTORY,
 };
-pub use remote::{DataFetch, publish, remote_manifest};
-pub use sentences::sentences;
-pub use shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, Split, sha256_of_file};
-pub use shard_reader::Shard;
-pub use statistics::{
+pub use store::remote::{DataFetch, data_manifest, publish, remote_manifest};
+pub use store::shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, Split, sha256_of_file};
+pub use store::shard_reader::Shard;
+pub use survey::baseline::{unigram_baseline, unigram_loss};
+pub use survey::statistics::{
     Bar, DocumentLengths, ExampleLengths, PackedLengths, Spread, document_lengths, doubling_bars, example_lengths,
 };
 pub use survey::{Coverage, Duplicates, Masks, Packed, Slice, Survey};
-pub use text::{IGNORED_LABEL, Segment, Text};
-pub use trained_tokenizer::{Trained, train_tokenizer};
-pub use vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
-pub use vocabulary_trainer::{VocabularyOptions, train_vocabulary};
-pub use wordpiece::{Tokenizer, WordRules};
+pub use tokenizer::train::{Trained, train_tokenizer};
+pub use tokenizer::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
+pub use tokenizer::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
+pub use tokenizer::wordpiece::{Tokenizer, WordRules};

@@ -1,6 +1,6 @@
 //! Values worked out by hand or by Rust's own arithmetic; `tests/gradients.rs` exercises the rest.
 
-use super::*;
+use crate::eval::*;
 use crate::graph::{DotDimensions, GatherDimensions, Graph, Reduction, ScatterDimensions, Tensor};
 use crate::rng::{Key, threefry2x32};
 use crate::shape::DType;

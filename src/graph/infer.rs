@@ -429,8 +429,8 @@ fn join(shapes: &[&Shape]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Comparison, Graph, Reduction};
     use super::*;
+    use crate::graph::{Comparison, Graph, Reduction};
     use DType::*;
 
     /// An operation, its operands, and the result's shape or the refusal.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use prost::Message;
 
 use super::proto::*;
-use super::*;
 use crate::graph::{Computation, Graph, Reduction, Tensor};
+use crate::hlo::*;
 use crate::shape::{DType, HostTensor};
 
 fn f32s(dims: &[usize]) -> Shape {

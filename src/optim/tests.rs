@@ -1,7 +1,7 @@
 //! What run files may say, and which tensors are treated how. That the updates compute what they should is shown against
 //! reference trajectories in `tests/parity.rs`.
 
-use super::*;
+use crate::optim::*;
 
 fn read(text: &str) -> Result<OptimizerConfig, String> {
     toml::from_str(text).map_err(|e: toml::de::Error| e.message().to_string())

@@ -158,13 +158,13 @@ unsafe extern "C" fn delete(value: *mut c_char) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::api::Api;
-    use super::super::client::Client;
-    use super::super::error::PjrtError;
-    use super::super::named_value::{CreateOption, Value, named_values};
-    use super::super::plugin::Plugin;
     use super::*;
     use crate::key_value::Directory;
+    use crate::pjrt::api::Api;
+    use crate::pjrt::client::Client;
+    use crate::pjrt::error::PjrtError;
+    use crate::pjrt::named_value::{CreateOption, Value, named_values};
+    use crate::pjrt::plugin::Plugin;
     use crate::pjrt::sys::Struct;
 
     /// The error object of the plugin below.
@@ -179,7 +179,7 @@ mod tests {
         message_size: usize,
     ) -> *mut sys::PJRT_Error {
         // SAFETY: the callback passes a message that is alive during the call.
-        let message = unsafe { super::super::api::text(message, message_size) };
+        let message = unsafe { crate::pjrt::api::text(message, message_size) };
         Box::into_raw(Box::new(PluginError { code, message })).cast()
     }
 

@@ -427,3 +427,11 @@ pub fn linear_epoch_warmup(base_proportion: f64, base_batch: usize, batch: usize
 
 #[cfg(test)]
 mod tests;
+
+/// The work of one phase, for the estimate of the time left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PhaseWork {
+    pub steps: u64,
+    /// Floating-point operations of one step. Only ratios between phases matter.
+    pub flops_a_step: f64,
+}

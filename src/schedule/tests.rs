@@ -1,6 +1,6 @@
 //! The curves against published numbers, and what is refused.
 
-use super::*;
+use crate::schedule::*;
 
 fn phase(text: &str) -> Phase {
     toml::from_str(text).unwrap()

@@ -4,16 +4,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::compile::{CompileTimes, Compiled};
-use super::devices::Devices;
-use super::feed::{Scalars, send};
-use super::flops::{peak_flops, training_flops};
-use super::state::{StateLayout, TrainState};
-use super::step::{StepSpec, TrainStep};
 use crate::bert::Precision;
+use crate::bert::flops::training_flops;
 use crate::data::{Batch, PackedRows};
 use crate::pjrt::{Buffer, CompiledMemoryStats, HostTransfer};
+use crate::plan::hardware::peak_flops;
 use crate::rng::Key;
+use crate::runtime::compile::{CompileTimes, Compiled};
+use crate::runtime::devices::Devices;
+use crate::runtime::prefetch::{Scalars, send};
+use crate::runtime::state::{StateLayout, TrainState};
+use crate::step::train_step::{StepSpec, TrainStep};
 
 /// Steps that are taken and not counted: the first ones allocate.
 const WARM_UP: usize = 2;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use super::run::Run;
-use super::start::data_fingerprint;
-use super::state::TrainState;
 use super::uploader::Uploader;
 use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
 use crate::data::Prepared;
+use crate::run::Run;
+use crate::run::initial_state::data_fingerprint;
+use crate::runtime::state::TrainState;
 use crate::shape::HostTensor;
 
 /// Writes the checkpoints of one run, on its leading host.

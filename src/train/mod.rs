@@ -1,46 +1,9 @@
-//! The only room where data, graphs and devices meet.
+//! The training loop and what it drives: evaluation, checkpoints, uploads, interruption; and the benchmark of one step.
 
-pub mod agreement;
-pub mod amounts;
 pub mod bench;
 pub mod checkpointer;
-pub mod chips;
-pub mod compile;
-pub mod devices;
-pub mod engine;
-pub mod evaluate;
-pub mod evaluation;
-pub mod exchange;
-pub mod feed;
-pub mod finished_step;
-pub mod flops;
-pub mod gather;
-pub mod hosts;
+pub mod evaluator;
 pub mod interrupt;
-pub mod metrics;
-pub mod parallel;
-pub mod plan;
-pub mod preflight;
-pub mod program;
-pub mod progress;
-pub mod reference;
-pub mod rendezvous;
 pub mod reporter;
-pub mod run;
-pub mod session;
-pub mod shards;
-pub mod start;
-pub mod state;
-pub mod step;
-pub mod summary;
-pub mod tensorboard;
 pub mod trainer;
 pub mod uploader;
-pub mod verify;
-pub mod watch;
-pub mod weights;
-
-pub use evaluation::{EvalSpec, EvalStep, ForwardStep, SUMS};
-pub use parallel::{GradientExchange, OptimizerSharding, Parallel, ParallelSettings};
-pub use program::{Program, Role, Value};
-pub use step::{GradientStep, METRICS, StepSpec, TrainStep};

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::amounts::duration;
-use super::evaluate::Evaluation;
-use super::finished_step::FinishedStep;
-use super::metrics::MetricsLog;
-use super::progress::Progress;
-use super::summary::Summary;
+use crate::report::evaluation::Evaluation;
+use crate::report::finished_step::FinishedStep;
+use crate::report::metrics::MetricsLog;
+use crate::report::progress::Progress;
+use crate::report::summary::Summary;
+use crate::units::duration;
 
 /// The log, the display and the summary of one run.
 #[derive(Debug)]

@@ -7,27 +7,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::checkpointer::Checkpointer;
-use super::compile::Compiled;
-use super::devices::Devices;
-use super::evaluate::{EvaluateOptions, Evaluator};
-use super::feed::{Fed, Feed, Source, rows_expected};
-use super::finished_step::FinishedStep;
-use super::hosts::{Hosts, Vote};
+use super::evaluator::{EvaluateOptions, Evaluator};
 use super::interrupt::Interrupt;
-use super::metrics::MetricsLog;
-use super::plan::saved::SavedSteps;
-use super::preflight;
-use super::progress::{PhaseWork, Progress};
 use super::reporter::Reporter;
-use super::run::Run;
-use super::start::Start;
-use super::state::{StateLayout, TrainState};
-use super::step::{StepSpec, TrainStep};
-use super::summary::Summary;
 use crate::data::{Examples, Prepared, Split};
 use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
+use crate::plan::saved::SavedSteps;
+use crate::report::finished_step::FinishedStep;
+use crate::report::metrics::MetricsLog;
+use crate::report::progress::Progress;
+use crate::report::summary::Summary;
+use crate::run::Run;
+use crate::run::initial_state::Start;
+use crate::run::preflight;
+use crate::runtime::compile::Compiled;
+use crate::runtime::devices::Devices;
+use crate::runtime::hosts::{Hosts, Vote};
+use crate::runtime::prefetch::{Fed, Feed, Source, rows_expected};
+use crate::runtime::state::{StateLayout, TrainState};
+use crate::schedule::PhaseWork;
 use crate::schedule::StepPlan;
+use crate::step::train_step::{StepSpec, TrainStep};
 
 /// A run on its devices, compiled and ready.
 pub struct Trainer {

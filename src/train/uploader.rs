@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use super::metrics::METRICS_FILE;
-use super::run::CheckpointSettings;
+use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{CheckpointError, Mirrored, RemoteRun};
+use crate::run::CheckpointSettings;
 
 /// The way from a run directory to its bucket.
 pub struct Uploader {

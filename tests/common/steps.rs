@@ -2,10 +2,10 @@
 
 use lambert::bert::{Activation, BertConfig, Precision, Preset, Recompute, param_specs};
 use lambert::optim::OptimizerConfig;
+use lambert::runtime::backend::Engine;
 use lambert::shape::HostTensor;
-use lambert::train::engine::Engine;
-use lambert::train::shards::Shards;
-use lambert::train::{Parallel, Program, Role, StepSpec};
+use lambert::step::sharding::Shards;
+use lambert::step::{Parallel, Program, Role, StepSpec};
 
 /// A model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the other GELU.
 pub fn small() -> BertConfig {
@@ -62,7 +62,7 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
     let params = param_specs(model);
     (0..program.replicas)
         .map(|replica| {
-            let argument = |value: &lambert::train::Value| -> HostTensor {
+            let argument = |value: &lambert::step::Value| -> HostTensor {
                 let local = rows / program.replicas;
                 match value.name.as_str() {
                     "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[0.01]),

@@ -6,7 +6,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use serde_json::json;
 
-use super::*;
+use crate::checkpoint::hugging_face::*;
 use crate::checkpoint::{Checkpoint, State, TensorFile, write_tensors};
 use crate::shape::{DType, HostTensor};
 

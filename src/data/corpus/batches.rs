@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use super::super::error::{DataError, Result};
 use super::{ReadCounts, ReadOptions, Sentences, Tolerance};
+use crate::data::error::{DataError, Result};
 
 /// Bytes after which a line is cut.
 pub const LONGEST_LINE: usize = 1 << 20;

@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::super::error::{DataError, Result};
-use super::super::prepared::MANIFEST;
 use super::input::{Input, NameSays};
+use crate::data::error::{DataError, Result};
+use crate::data::store::prepared::MANIFEST;
 
 /// What paths name.
 #[derive(Debug, Default)]

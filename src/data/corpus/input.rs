@@ -6,12 +6,12 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::error::{DataError, Result};
-use super::super::prepared::SourceEntry;
-use super::super::shard::sha256_of_file;
 use super::batches::{Batches, TextBatch};
 use super::compression::{Compression, Decompressed, check_beginning};
 use super::{ReadCounts, ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
+use crate::data::error::{DataError, Result};
+use crate::data::store::prepared::SourceEntry;
+use crate::data::store::shard::sha256_of_file;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {

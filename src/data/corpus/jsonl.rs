@@ -9,10 +9,10 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 
-use super::super::error::{DataError, Result};
 use super::Tolerance;
 use super::batches::Batches;
 use super::compression::Decompressed;
+use crate::data::error::{DataError, Result};
 
 /// Bytes that a record may have. Several files are read at once, and a record is in memory some four times while it is read.
 const LONGEST_RECORD: usize = 1 << 26;

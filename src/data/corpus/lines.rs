@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::io::{BufRead, Read};
 
-use super::super::error::Result;
 use super::batches::{Batches, LONGEST_LINE, cut_of};
 use super::compression::Decompressed;
+use crate::data::error::Result;
 
 /// A line, or a part of a line that is longer than [`LONGEST_LINE`].
 pub(super) struct Line<'a> {

@@ -22,6 +22,7 @@ mod lines;
 mod panics;
 mod parquet;
 mod parts;
+pub mod sentences;
 mod sources;
 mod text;
 mod utf8;

@@ -11,11 +11,11 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::super::error::{DataError, Result};
 use super::Tolerance;
 use super::batches::Batches;
 use super::kinds::{Kind, kind_of_head, read_head};
 use super::panics::caught;
+use crate::data::error::{DataError, Result};
 
 /// Rows that are read at a time; they share the memory of their page.
 const ROWS: usize = 256;

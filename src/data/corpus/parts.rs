@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::super::error::{DataError, Result};
 use super::input::Form;
 use super::{Input, ReadOptions, Sentences, TextBatch};
+use crate::data::error::{DataError, Result};
 
 /// Bytes of a part, but for the rest of its last document.
 #[cfg(not(test))]
@@ -93,8 +93,8 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::corpus::{Piece, find_inputs};
     use super::*;
+    use crate::data::corpus::{Piece, find_inputs};
     use crate::rng::Key;
 
     /// The pieces of text as they are read by `read`, with `¶` for the end of a document.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::super::error::{DataError, Result};
 use super::find::{Found, check_each_is_once, find_inputs};
 use super::input::Source;
+use crate::data::error::{DataError, Result};
 
 /// The most that a weight can be.
 const LARGEST_WEIGHT: f64 = 100.0;

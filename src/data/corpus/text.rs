@@ -1,9 +1,9 @@
 //! Plain text: an empty line ends a document (two, if lines are wrapped), and so does the end of the file.
 
-use super::super::error::Result;
 use super::batches::Batches;
 use super::compression::Decompressed;
 use super::lines::Lines;
+use crate::data::error::Result;
 
 /// Reads to the end.
 pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {

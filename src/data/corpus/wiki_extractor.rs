@@ -1,11 +1,11 @@
 //! What WikiExtractor writes: `<doc id="…" url="…" title="…">`, the title, paragraphs, `</doc>`. The title is no sentence
 //! and is left out. (With `--json` it writes JSONL into files of the same names.)
 
-use super::super::error::{DataError, Result};
 use super::batches::Batches;
 use super::compression::Decompressed;
 use super::entities::decode_entities;
 use super::lines::Lines;
+use crate::data::error::{DataError, Result};
 
 /// How a file of this form begins.
 pub(super) const START: &[u8] = b"<doc id=";

@@ -7,12 +7,12 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use rayon::prelude::*;
 
-use super::super::error::{DataError, Result};
 use super::batches::Batches;
 use super::compression::Decompressed;
 use super::entities;
 use super::utf8::Utf8;
 use super::wikitext::Wiki;
+use crate::data::error::{DataError, Result};
 
 /// Bytes of wiki text that are made plain together, by all cores.
 const TOGETHER: usize = 1 << 21;

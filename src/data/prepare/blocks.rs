@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::corpus::{Piece, ReadCounts, TextBatch};
+use crate::data::corpus::{Piece, ReadCounts, TextBatch};
 
 /// Bytes of text after which a block is handed on, at the end of a document: enough to tokenize for a tenth of a second,
 /// little enough for every thread to hold one and wait for another.

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::rng::Key;
 
-use super::super::corpus::Sentences;
-use super::super::error::Result;
-use super::super::filter::first_refusal;
-use super::super::prepared::{PrepareOptions, Removed};
-use super::super::sentences::sentences;
-use super::super::shard::Split;
-use super::super::wordpiece::Tokenizer;
 use super::blocks::{TextBlock, TextDocument};
+use super::filter::first_refusal;
 use super::signature::{length, signature};
 use super::token_block::{TokenBlock, TokenForm};
+use crate::data::corpus::Sentences;
+use crate::data::corpus::sentences::sentences;
+use crate::data::error::Result;
+use crate::data::store::prepared::{PrepareOptions, Removed};
+use crate::data::store::shard::Split;
+use crate::data::tokenizer::wordpiece::Tokenizer;
 
 /// What became of a block of text.
 pub(super) struct Encoded {

@@ -12,11 +12,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::corpus::ReadCounts;
-use super::super::error::{DataError, Result};
-use super::super::prepared::{Manifest, Removed, ShardEntry};
 use super::blocks::BlockId;
 use super::spool::Spooled;
+use crate::data::corpus::ReadCounts;
+use crate::data::error::{DataError, Result};
+use crate::data::store::prepared::{Manifest, Removed, ShardEntry};
 
 /// File name of the journal.
 pub(super) const JOURNAL: &str = "journal.jsonl";

@@ -13,6 +13,7 @@
 
 mod blocks;
 mod encode;
+pub mod filter;
 mod journal;
 mod selection;
 mod shards;
@@ -28,10 +29,12 @@ use std::path::Path;
 
 use super::corpus::{Input, ReadCounts, Sentences, Source};
 use super::error::{DataError, Result};
-use super::prepared::{MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, TOKENIZER_DIRECTORY};
-use super::shard::{Counts, Split, sha256};
-use super::tokenizer_files::TOKENIZER_FILES;
-use super::wordpiece::Tokenizer;
+use super::store::prepared::{
+    MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, TOKENIZER_DIRECTORY,
+};
+use super::store::shard::{Counts, Split, sha256};
+use super::tokenizer::files::TOKENIZER_FILES;
+use super::tokenizer::wordpiece::Tokenizer;
 use journal::{Done, JOURNAL, Journal, Step};
 use spool::Spool;
 use staging::{Staging, write_to_disk};

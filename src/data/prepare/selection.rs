@@ -11,12 +11,12 @@ use rayon::prelude::*;
 
 use crate::rng::Key;
 
-use super::super::error::Result;
-use super::super::prepared::{Deduplication, Removed};
 use super::Spool;
 use super::signature::{BANDS, FINGERPRINT};
 use super::spool::Spooled;
 use super::token_block::Head;
+use crate::data::error::Result;
+use crate::data::store::prepared::{Deduplication, Removed};
 
 /// Bytes of all sets of signatures at a time.
 const MEMORY: usize = 256 << 20;
@@ -126,9 +126,9 @@ impl Pass {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::shard::Split;
-    use super::super::token_block::{TokenBlock, TokenForm};
     use super::*;
+    use crate::data::prepare::token_block::{TokenBlock, TokenForm};
+    use crate::data::store::shard::Split;
 
     #[test]
     fn the_first_of_each_is_taken_in_one_pass_or_in_many() {

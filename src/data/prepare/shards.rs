@@ -16,15 +16,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::rng::Key;
 
-use super::super::error::{DataError, Result};
-use super::super::prepared::{Deduplication, Manifest, Removed, ShardEntry};
-use super::super::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
 use super::blocks::BlockId;
 use super::journal::{BlockRecord, JOURNAL, Journal, Step};
 use super::selection::{SelectableBlock, Selection, select};
 use super::spool::{Spool, Spooled};
 use super::staging::write_to_disk;
 use super::{Preparation, Progress, Spools, Stage};
+use crate::data::error::{DataError, Result};
+use crate::data::store::prepared::{Deduplication, Manifest, Removed, ShardEntry};
+use crate::data::store::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
 
 const PLAN: &str = "plan.json";
 /// Bytes of the shards that are gathered in memory at a time, unless one alone is larger.

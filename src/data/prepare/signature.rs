@@ -6,8 +6,8 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::super::prepared::Deduplication;
 use super::blocks::TextDocument;
+use crate::data::store::prepared::Deduplication;
 
 /// Words of a shingle.
 pub(super) const SHINGLE: usize = 5;

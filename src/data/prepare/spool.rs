@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::error::{DataError, Result};
-use super::super::shard::Split;
 use super::token_block::{Head, TokenBlock, TokenForm};
+use crate::data::error::{DataError, Result};
+use crate::data::store::shard::Split;
 
 /// Bytes after which a file is closed and another begun.
 const FILE: u64 = 256 << 20;

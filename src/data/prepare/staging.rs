@@ -7,9 +7,9 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::error::{DataError, Result};
-use super::super::prepared::MANIFEST;
 use super::journal::JOURNAL;
+use crate::data::error::{DataError, Result};
+use crate::data::store::prepared::MANIFEST;
 
 const LOCK: &str = "lock";
 

@@ -1,6 +1,6 @@
 //! The documents of a block as tokens, and their bytes in the spool: between tokenizing and the shards.
 
-use super::super::shard::append_ids;
+use crate::data::store::shard::append_ids;
 
 /// What a token block's bytes depend on beside its documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::super::error::{DataError, Result};
-use super::super::shard::sha256_of_file;
 use super::blocks::{BlockBuilder, BlockId, TextBlock};
 use super::encode::{Encoded, encode};
 use super::journal::{BlockRecord, Journal, Step};
 use super::token_block::TokenBlock;
 use super::{PartOfInput, Preparation, Progress, Spools, Stage};
+use crate::data::error::{DataError, Result};
+use crate::data::store::shard::sha256_of_file;
 
 /// What a reading thread does next.
 #[derive(Clone, Copy, Debug)]

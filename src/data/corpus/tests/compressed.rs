@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::*;
+use crate::data::corpus::tests::*;
 
 pub fn bzip2_of(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());

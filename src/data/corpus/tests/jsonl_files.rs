@@ -1,6 +1,6 @@
 //! JSONL: what of a record is required, what is counted, and what is said of one that is wrong.
 
-use super::*;
+use crate::data::corpus::tests::*;
 
 #[test]
 fn records_are_documents_and_bad_ones_are_named() {

@@ -6,7 +6,7 @@ mod named;
 mod parquet_files;
 mod wikis;
 
-use super::*;
+use crate::data::corpus::*;
 
 /// What was read, with `¶` for the end of a document; batches are joined.
 fn read_with(options: &ReadOptions, files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {

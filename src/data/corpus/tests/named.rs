@@ -1,6 +1,6 @@
 //! Which files are taken where paths, directories and patterns are named, and which are passed over.
 
-use super::*;
+use crate::data::corpus::tests::*;
 
 /// A directory with files of these names below it.
 fn directory_of(files: &[&str]) -> tempfile::TempDir {

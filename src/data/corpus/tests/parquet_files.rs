@@ -8,7 +8,7 @@ use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 
-use super::*;
+use crate::data::corpus::tests::*;
 
 /// A file of no rows with these columns.
 fn empty_file_of(columns: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Dumps of Wikimedia, and what WikiExtractor makes of them. The pages are made up.
 
 use super::compressed::bzip2_of;
-use super::*;
+use crate::data::corpus::tests::*;
 
 const DUMP: &str = r#"<mediawiki version="0.11" xml:lang="en">
   <siteinfo><namespaces>

@@ -1,0 +1,4 @@
+//! Results as text and JSON for the terminal.
+
+pub mod example;
+pub mod plan;

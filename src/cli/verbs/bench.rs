@@ -1,0 +1,227 @@
+//! `lambert bench`: how fast one step is on the devices at hand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::pretrain::describe_times;
+use crate::bert::{Precision, Preset, Recompute};
+use crate::cli::args::device::DeviceArgs;
+use crate::files::write_whole;
+use crate::optim::OptimizerConfig;
+use crate::output::{note, print, print_text};
+use crate::step::{GradientExchange, OptimizerSharding, ParallelSettings, StepSpec};
+use crate::train::bench::{Measured, measure};
+use crate::units::quantity;
+
+/// Time one training step: forward, backward and LAMB, compiled and run as training does it.
+///
+/// The batch is synthetic: full rows of random tokens. TFLOP/s count what the model needs (a multiply-add is two, the
+/// backward pass costs two forward passes, the MLM head runs on predicted positions only), not what is recomputed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert bench
+  lambert bench --model large --sequence 512 --batch 16 --precision bf16 --platform cuda
+  lambert bench --sequence 512 --recompute layer
+  lambert bench --devices 2 --platform cpu --gradient-exchange bf16 --optimizer-sharding none
+  lambert bench --json | jq .sequences_per_second
+
+scripts/bench_peers/ times the same step in PyTorch and JAX.")]
+pub struct Bench {
+    /// tiny, mini, small, medium, base or large
+    #[arg(long, default_value = "base")]
+    model: Preset,
+    #[arg(long, default_value_t = 128, value_name = "LENGTH")]
+    sequence: usize,
+    /// Predicted tokens of a sequence [default: 20 at length 128, 80 at 512, 15.6 % at others]
+    #[arg(long)]
+    predictions: Option<usize>,
+    /// Rows of one step on each device
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Sequences in each row, of equal lengths
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    sequences_per_row: usize,
+    /// Slices that the batch is cut into, one after the other
+    #[arg(long, default_value_t = 1)]
+    micro_batches: usize,
+    /// The number format in which devices sum their gradients
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    gradient_exchange: GradientExchange,
+    /// Whether each device keeps its part of weights and slots only; auto where that frees enough memory
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    optimizer_sharding: OptimizerSharding,
+    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+    precision: BenchPrecision,
+    #[arg(long, default_value_t = 30_522)]
+    vocabulary: usize,
+    /// What the backward pass computes again instead of keeping: none; attention, the probabilities (one more product a
+    /// layer, and nothing that grows with the square of the length is kept); layer, all of a layer (one more forward pass,
+    /// and only the layers' inputs are kept)
+    #[arg(long, default_value_t, value_name = "POLICY")]
+    recompute: Recompute,
+    /// Dropout probability, everywhere
+    #[arg(long, default_value_t = 0.1)]
+    dropout: f64,
+    /// Steps that are timed, after two that are not
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Write the program as the compiler left it into this file
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+    #[command(flatten)]
+    devices: DeviceArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BenchPrecision {
+    F32,
+    Bf16,
+}
+
+impl ValueEnum for GradientExchange {
+    fn value_variants<'a>() -> &'a [Self] {
+        &GradientExchange::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+impl ValueEnum for OptimizerSharding {
+    fn value_variants<'a>() -> &'a [Self] {
+        &OptimizerSharding::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
+    let mut model = args.model.config(args.vocabulary);
+    model.hidden_dropout_prob = args.dropout;
+    model.attention_probs_dropout_prob = args.dropout;
+    model.max_position_embeddings = model.max_position_embeddings.max(args.sequence);
+    let devices = args.devices.open()?;
+    let optimizer = OptimizerConfig::default();
+    let parallel =
+        ParallelSettings { gradient_exchange: args.gradient_exchange, optimizer_sharding: args.optimizer_sharding };
+    let shared = parallel.describe(&model, &optimizer, devices.len());
+    let spec = StepSpec {
+        parallel: parallel.resolve(&model, &optimizer, devices.len()),
+        model,
+        optimizer,
+        precision: match args.precision {
+            BenchPrecision::F32 => Precision::F32,
+            BenchPrecision::Bf16 => Precision::Bf16,
+        },
+        sequence_length: args.sequence,
+        predictions: args.predictions.unwrap_or((args.sequence * 5 / 32).max(1)),
+        sequences_per_row: args.sequences_per_row,
+        rows: args.batch,
+        micro_batches: args.micro_batches,
+        replicas: devices.len(),
+        dropout: args.dropout > 0.0,
+        recompute: args.recompute,
+    };
+    let measured = measure(&spec, &devices, args.steps, |compiled| {
+        let Some(path) = &args.dump else { return Ok(()) };
+        let program = compiled.executable.optimized_program()?;
+        write_whole(path, |partial| std::fs::write(partial, &program.code))?;
+        note(format_args!("wrote the optimized program ({}) to {}", program.format, path.display()));
+        Ok(())
+    })?;
+    if args.json {
+        print(to_json(&args, &spec, &measured, &devices.describe()))?;
+    } else {
+        print_text(to_text(&args, shared, &measured, &devices.describe()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &str) -> String {
+    let [median, shortest, longest] = measured.seconds();
+    let rate = |seconds: f64| quantity(measured.sequences as f64 / seconds);
+    let flops = measured.flops / median;
+    let rows = match args.sequences_per_row {
+        1 => measured.sequences.to_string(),
+        packed => format!("{} rows of {packed} sequences", measured.sequences / packed),
+    };
+    let share = measured.peak_flops.map(|peak| format!(", {:.1} % of peak", 100.0 * flops / peak)).unwrap_or_default();
+    let mut lines = vec![
+        format!("BERT-{} {:?}, {rows} × {} on {devices}", args.model, args.precision, args.sequence),
+        format!(
+            "{} sequences/s, median of {} steps (from {} to {}; {median:.4} s a step), {}FLOP/s{share}",
+            rate(median),
+            measured.steps.len(),
+            rate(longest),
+            rate(shortest),
+            quantity(flops),
+        ),
+        format!("{}; loss {:.4}", describe_times(&measured.times), measured.loss),
+    ];
+    if let Some(shared) = shared {
+        lines.push(format!("gradients exchanged in {}; {shared}", args.gradient_exchange.name()));
+    }
+    let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
+    if let Some(memory) = &measured.memory {
+        lines.push(format!(
+            "program on each device: arguments {} ({} of them weights and slots), temporaries {}, peak {} (recompute {})",
+            bytes(memory.argument),
+            bytes(memory.alias),
+            bytes(memory.temp),
+            bytes(memory.peak_estimate()),
+            args.recompute,
+        ));
+    }
+    if let Some(peak) = measured.device_peak {
+        lines.push(format!("device memory at most {}", bytes(peak)));
+    }
+    if let Some(peak) = measured.host_peak {
+        lines.push(format!("host memory at most {}", bytes(peak as i64)));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) -> serde_json::Value {
+    let [median, shortest, longest] = measured.seconds();
+    let rate = |seconds: f64| measured.sequences as f64 / seconds;
+    json!({
+        "model": args.model,
+        "recompute": args.recompute,
+        "precision": format!("{:?}", args.precision).to_lowercase(),
+        "sequence_length": args.sequence,
+        "sequences_per_row": args.sequences_per_row,
+        "batch": measured.sequences,
+        "micro_batches": args.micro_batches,
+        "gradient_exchange": args.gradient_exchange,
+        "optimizer_sharding": args.optimizer_sharding,
+        "optimizer_in_parts": spec.shards().is_some(),
+        "devices": devices,
+        "sequences_per_second": rate(median),
+        "sequences_per_second_min": rate(longest),
+        "sequences_per_second_max": rate(shortest),
+        "seconds_per_step": median,
+        "flops_per_second": measured.flops / median,
+        "share_of_peak": measured.peak_flops.map(|peak| measured.flops / median / peak),
+        "build_seconds": measured.times.build.as_secs_f64(),
+        "lower_seconds": measured.times.lower.as_secs_f64(),
+        "compile_seconds": measured.times.compile.as_secs_f64(),
+        "loss": measured.loss,
+        "program_argument_bytes": measured.memory.map(|memory| memory.argument),
+        "program_state_bytes": measured.memory.map(|memory| memory.alias),
+        "program_temporary_bytes": measured.memory.map(|memory| memory.temp),
+        "program_peak_bytes": measured.memory.map(|memory| memory.peak_estimate()),
+        "device_peak_bytes": measured.device_peak,
+        "host_peak_bytes": measured.host_peak,
+    })
+}

@@ -1,0 +1,207 @@
+//! `lambert evaluate`: how well a model predicts held-out text.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use serde_json::json;
+
+use crate::bert::Precision;
+use crate::checkpoint::write_tensors;
+use crate::cli::args::buckets::{data_directory, model_directory};
+use crate::cli::args::device::DeviceArgs;
+use crate::data::{Batch, ExampleConfig, Prepared, unigram_baseline};
+use crate::files::write_whole;
+use crate::output::{note, print};
+use crate::pjrt::Buffer;
+use crate::run::config::parse_run;
+use crate::run::weights::{FoundModel, open_model};
+use crate::runtime::compile::Compiled;
+use crate::runtime::devices::Devices;
+use crate::runtime::prefetch::{Scalars, send};
+use crate::runtime::state::{StateLayout, TrainState};
+use crate::shape::HostTensor;
+use crate::step::{EvalSpec, ForwardStep};
+use crate::storage::Location;
+use crate::train::evaluator::{EvaluateOptions, Evaluator};
+
+/// Measure a model on held-out text: MLM loss and accuracy, NSP accuracy, and the loss of guessing by frequency.
+///
+/// The held-out examples and their masks are the same for every model and run, so numbers can be compared. Sequence length,
+/// predictions and masking are those of the run's last phase, or 128 and 20 for a Hugging Face directory.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert evaluate checkpoints/quickstart --data data/quickstart
+  lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
+  lambert evaluate exported/ --data data/quickstart --sequence 128 --logits logits.safetensors")]
+pub struct Evaluate {
+    /// A step-… directory or a run directory (its newest checkpoint), also in a bucket, or a Hugging Face directory
+    model: Location,
+    /// What `lambert prepare` made with the model's tokenizer: a directory, or s3:// or gs://
+    #[arg(long, value_name = "DIR")]
+    data: Location,
+    /// Held-out examples; fewer if there are not so many
+    #[arg(long, default_value_t = 1024)]
+    examples: usize,
+    /// Examples on each device at once
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    #[arg(long, value_name = "LENGTH")]
+    sequence: Option<usize>,
+    /// Predicted tokens of a sequence
+    #[arg(long)]
+    predictions: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Instead: write what the model says about every position of the first examples, as safetensors
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
+    /// With --logits: how many examples
+    #[arg(long, default_value_t = 4, requires = "logits")]
+    rows: usize,
+    #[command(flatten)]
+    devices: DeviceArgs,
+}
+
+pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
+    let found = open_model(&model_directory(&args.model)?)?;
+    found.notes.iter().for_each(note);
+    let prepared = Arc::new(Prepared::open(data_directory(&args.data)?)?);
+    check_vocabulary(&found, &prepared, args.data.local())?;
+    let options = args.options(&found);
+    found.config.validate_batch(options.config.sequence_length, options.config.max_predictions)?;
+    ensure!(options.examples > 0 && options.batch > 0, "--examples and --batch require at least 1, got 0");
+    let devices = args.devices.open()?;
+    if let Some(file) = &args.logits {
+        return write_logits(file, args.rows, found, &prepared, &options, &devices);
+    }
+
+    let evaluator = Evaluator::new(&found.config, &prepared, &options, &devices)?;
+    let model = found.path.display().to_string();
+    let step = found.checkpoint.state.step;
+    let state =
+        TrainState::restore(StateLayout::whole(&found.config, &[]), found.checkpoint, &found.path, 0, &devices)?;
+    let evaluation = evaluator.evaluate(&state.whole_weights()?, &devices)?;
+    let baseline = unigram_baseline(evaluator.examples(), evaluator.count())?;
+    if args.json {
+        let mut object = json!({ "model": model, "step": step, "sequence_length": options.config.sequence_length });
+        for (name, value) in evaluation.scalars() {
+            object[name] = value.into();
+        }
+        object["examples"] = evaluation.examples.into();
+        object["unigram_loss"] = baseline.into();
+        print(object)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(format_args!(
+        "{model} (step {step}) on {} held-out examples of length {}",
+        evaluation.examples, options.config.sequence_length
+    ))?;
+    print(format_args!("MLM loss      {:.4}   guessing by frequency: {baseline:.4}", evaluation.mlm_loss))?;
+    print(format_args!("MLM accuracy  {:.2} %", 100.0 * evaluation.mlm_accuracy))?;
+    if options.config.mode.is_pair() {
+        print(format_args!("NSP loss      {:.4}   guessing: {:.4}", evaluation.nsp_loss, std::f64::consts::LN_2))?;
+        print(format_args!("NSP accuracy  {:.2} %", 100.0 * evaluation.nsp_accuracy))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Evaluate {
+    /// The run's own settings if the model came from a run, changed by what was typed.
+    fn options(&self, found: &FoundModel) -> EvaluateOptions {
+        let run = found.checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
+        let run = run.and_then(|text| parse_run(&found.path.join("run.toml"), text, found.config.vocab_size).ok());
+        let last = run.as_ref().and_then(|run| run.schedule.phases().last());
+        let length = last.map_or(128, |phase| phase.sequence_length);
+        let sequence_length = self.sequence.unwrap_or(length.min(found.config.max_position_embeddings));
+        // 15.6 %: 20 of 128, 80 of 512.
+        let usual = (sequence_length * 5 / 32).max(1);
+        let predictions = last.filter(|_| self.sequence.is_none()).map_or(usual, |phase| phase.predictions);
+        let predictions = self.predictions.unwrap_or(predictions);
+        EvaluateOptions {
+            precision: run.as_ref().map_or(Precision::F32, |run| run.precision),
+            config: match &run {
+                Some(run) => run.data.held_out(sequence_length, predictions),
+                None => ExampleConfig::bert(sequence_length, predictions),
+            },
+            examples: self.examples,
+            batch: self.batch,
+        }
+    }
+}
+
+fn check_vocabulary(found: &FoundModel, prepared: &Prepared, data: &Path) -> anyhow::Result<()> {
+    let (model, vocabulary) = (&found.checkpoint.state.vocabulary_sha256, prepared.vocabulary());
+    let same = model.is_empty() || model == vocabulary.sha256();
+    ensure!(
+        same && found.config.vocab_size == vocabulary.len(),
+        "{} requires data in its own vocabulary ({} entries), {} is in another ({} entries); prepare the text with the \
+         model's tokenizer",
+        found.path.display(),
+        found.config.vocab_size,
+        data.display(),
+        vocabulary.len()
+    );
+    Ok(())
+}
+
+/// Writes `input_ids`, `attention_mask`, `token_type_ids` s32\[B,S\], `prediction_logits` f32\[B,S,V\] and
+/// `seq_relationship_logits` f32\[B,2\] of the first `rows` held-out examples.
+fn write_logits(
+    file: &Path,
+    rows: usize,
+    found: FoundModel,
+    prepared: &Arc<Prepared>,
+    options: &EvaluateOptions,
+    devices: &Devices,
+) -> anyhow::Result<ExitCode> {
+    ensure!(devices.len() == 1, "--logits requires one device, got {}; add --devices 1", devices.len());
+    ensure!(rows > 0, "--rows requires at least 1, got 0");
+    ensure!(!file.exists(), "--logits {} is there already; name another file or remove it", file.display());
+    let length = options.config.sequence_length;
+    let batch = options.held_out(prepared)?.batch(0, rows)?;
+    // The head runs on predicted positions: here, on all of them.
+    let everywhere = Batch {
+        max_predictions: length,
+        masked_lm_positions: (0..rows * length).map(|i| (i % length) as i32).collect(),
+        masked_lm_ids: vec![0; rows * length],
+        masked_lm_weights: vec![0.0; rows * length],
+        ..batch
+    };
+    let spec = EvalSpec {
+        model: found.config.clone(),
+        precision: options.precision,
+        sequence_length: length,
+        predictions: length,
+        rows,
+        replicas: 1,
+    };
+    let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;
+    let state = TrainState::restore(StateLayout::whole(&found.config, &[]), found.checkpoint, &found.path, 0, devices)?;
+    let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };
+    let fed = send(&devices.client, &devices.devices, &forward.fed_inputs(), &everywhere, &scalars)?;
+    let arguments: Vec<&Buffer> = state.buffers()[0].iter().chain(&fed[0]).collect();
+    let outputs = forward.executable.execute(&[arguments])?.pop().unwrap_or_default();
+    let output = |name: &str| -> anyhow::Result<HostTensor> {
+        let at = forward.outputs.iter().position(|value| value.name == name);
+        Ok(at.and_then(|at| outputs.get(at)).with_context(|| format!("the model has no output {name}"))?.to_host()?)
+    };
+    let taken = |name: &str| {
+        let found = everywhere.tensors().into_iter().find(|(n, _)| *n == name);
+        found.map(|(_, tensor)| tensor).with_context(|| format!("a batch has no {name}"))
+    };
+    let mut tensors = Vec::new();
+    for name in ["input_ids", "attention_mask", "token_type_ids"] {
+        tensors.push((name.to_owned(), taken(name)?));
+    }
+    tensors.push(("prediction_logits".to_owned(), output("masked_lm_logits")?));
+    tensors.push(("seq_relationship_logits".to_owned(), output("seq_relationship_logits")?));
+    let tensors: Vec<(&str, &HostTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    write_whole(file, |partial| write_tensors(partial, &tensors).map(drop))?;
+    print(format_args!("wrote the logits of {rows} examples to {}", file.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,65 @@
+//! `lambert export`: a checkpoint becomes a directory that Hugging Face's `from_pretrained` loads.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::checkpoint::hugging_face::{Architecture, export};
+use crate::checkpoint::{Parts, open};
+use crate::cli::args::buckets::model_directory;
+use crate::output::{note, print};
+use crate::run::weights::describe;
+use crate::storage::Location;
+
+/// Write a checkpoint as a directory that transformers loads: config.json, model.safetensors, tokenizer.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert export checkpoints/quickstart --out my-bert
+  lambert export gs://my-bucket/large/step-00007037 --out my-bert --architecture BertForMaskedLM")]
+pub struct Export {
+    /// A step-… directory, or a run directory (then its newest checkpoint is taken).
+    checkpoint: Location,
+    /// The directory to write: not there yet, empty, or an earlier export that nobody has changed.
+    #[arg(long)]
+    out: PathBuf,
+    /// The class of transformers to write for, which then loads without a warning: BertForPreTraining, BertForMaskedLM or
+    /// BertModel. The others load what is written for the first too, but name the heads they have no place for.
+    #[arg(long, value_name = "CLASS", default_value = Architecture::default().name(), value_parser = architecture)]
+    architecture: Architecture,
+}
+
+fn architecture(name: &str) -> Result<Architecture, String> {
+    Architecture::ALL
+        .into_iter()
+        .find(|architecture| architecture.name() == name)
+        .ok_or_else(|| format!("the classes are {}", Architecture::ALL.map(Architecture::name).join(", ")))
+}
+
+pub fn run(args: Export) -> anyhow::Result<ExitCode> {
+    let loaded = open(&model_directory(&args.checkpoint)?, Parts::Model)?;
+    loaded.notes.iter().for_each(note);
+    let (path, checkpoint) = (loaded.path, loaded.checkpoint);
+    if !checkpoint.state.missing.is_empty() {
+        bail!(
+            "{} lacks {} tensors of the model ({}, …), which training from it would make; train first, then export",
+            path.display(),
+            checkpoint.state.missing.len(),
+            checkpoint.state.missing[0]
+        );
+    }
+    let config = checkpoint.file("config.json").map(|text| (path.join("config.json"), text.to_vec()));
+    let (config_path, config) =
+        config.with_context(|| format!("{} lists no config.json; it was not written by a run", path.display()))?;
+    let (_, model) = describe(&config_path, &config)?;
+
+    let step = checkpoint.state.step;
+    export(&path, checkpoint, &model, args.architecture, &args.out)?.iter().for_each(note);
+    let (out, class) = (args.out.display(), args.architecture.name());
+    let tensors = model.tensors.iter().filter(|(name, _)| args.architecture.has(name)).count();
+    print(format_args!("exported {} (step {step}, {tensors} tensors) to {out}", path.display()))?;
+    print(format_args!("load it with  AutoTokenizer.from_pretrained({out:?})  {class}.from_pretrained({out:?})"))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,269 @@
+//! `lambert inspect`: examples as training sees them, read back as text, and how long they are.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use console::style;
+use serde_json::json;
+
+use crate::cli::args::buckets::{data_directory, of_copy};
+use crate::cli::render::example::{as_json, as_text, headline, legend};
+use crate::data::{
+    Bar, ExampleConfig, ExampleLengths, Examples, Mode, Packed, Placed, Prepared, SpanMask, Split, Spread, Survey,
+    document_lengths, example_lengths,
+};
+use crate::files::write_whole;
+use crate::output::byte_progress::ByteProgress;
+use crate::output::{note, print_text};
+use crate::report::data_page::page;
+use crate::storage::Location;
+
+/// Examples that length statistics are taken over, at most.
+const MEASURED: u64 = 20_000;
+
+/// Show examples with their masks, and length statistics.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert inspect data/quickstart
+  lambert inspect data/quickstart --seq 512 --pack 8
+  lambert inspect data/quickstart --seq 512 --report data.html")]
+pub struct Inspect {
+    /// Prepared data: a directory that `lambert prepare` made, or its address in a bucket.
+    directory: Location,
+    /// Sequence length.
+    #[arg(long, default_value_t = 128)]
+    seq: usize,
+    /// Predictions of a sequence, at most. [default: 15 % of the length]
+    #[arg(long)]
+    predictions: Option<usize>,
+    /// Examples to show.
+    #[arg(long, default_value_t = 3)]
+    count: u64,
+    /// Number of the first one.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[arg(long, value_enum, default_value_t = SplitName::Train)]
+    split: SplitName,
+    /// Mask the pieces of a word together.
+    #[arg(long)]
+    whole_word_mask: bool,
+    /// Mask runs of whole words, as SpanBERT does.
+    #[arg(long)]
+    span_mask: bool,
+    /// What an example is made of.
+    #[arg(long, value_enum, default_value_t = ModeName::Nsp)]
+    mode: ModeName,
+    /// Show the rows of a batch in which up to K examples share a row, in place of single examples.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pack: Option<u32>,
+    /// Examples of the batch that is packed.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    batch: u32,
+    /// Also read every shard and compare its sha256.
+    #[arg(long)]
+    verify: bool,
+    /// Also write a page about both splits to this file: lengths, vocabulary, masks, duplicates, and rows with --pack, with plots.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitName {
+    Train,
+    HeldOut,
+}
+
+/// `mode` of the run file's `[data]`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeName {
+    /// A second segment follows the first, or is random.
+    Nsp,
+    /// Two segments in their order, or swapped.
+    Sop,
+    /// One segment, across documents.
+    #[value(name = "full_sentences")]
+    FullSentences,
+    /// One segment of one document.
+    #[value(name = "doc_sentences")]
+    DocSentences,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Mode {
+        match name {
+            ModeName::Nsp => Mode::NextSentence,
+            ModeName::Sop => Mode::SentenceOrder,
+            ModeName::FullSentences => Mode::FullSentences,
+            ModeName::DocSentences => Mode::DocSentences,
+        }
+    }
+}
+
+pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
+    let prepared = Arc::new(Prepared::open(data_directory(&args.directory)?)?);
+    if args.verify {
+        of_copy(&args.directory, prepared.verify(&|_| ()))?;
+    }
+    let split = match args.split {
+        SplitName::Train => Split::Train,
+        SplitName::HeldOut => Split::HeldOut,
+    };
+    let predictions = args.predictions.unwrap_or((args.seq as f64 * 0.15).ceil() as usize);
+    let config = ExampleConfig {
+        seed: args.seed,
+        mode: args.mode.into(),
+        whole_word_mask: args.whole_word_mask,
+        span_mask: args.span_mask.then(SpanMask::default),
+        ..ExampleConfig::bert(args.seq, predictions)
+    };
+    let examples = Examples::new(prepared.clone(), split, config)?;
+    let packed = args.pack.map(|k| Packed { sequences_per_row: k as usize, batch: args.batch as usize });
+    match packed {
+        Some(packed) => show_rows(&args, &examples, packed)?,
+        None => show_examples(&args, &examples)?,
+    }
+    if let Some(path) = &args.report {
+        write_report(path, &args.directory, &examples, packed)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows examples, and what all of them are like.
+fn show_examples(args: &Inspect, examples: &Examples) -> anyhow::Result<()> {
+    let (prepared, split) = (examples.prepared(), examples.split());
+    let shown = (args.first..args.first.saturating_add(args.count))
+        .map(|number| Ok((number, examples.example(number)?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let lengths = example_lengths(examples, examples.epoch_len(0).min(MEASURED))?;
+    let documents = document_lengths(prepared.documents(split));
+    let vocabulary = prepared.vocabulary();
+
+    let text = if args.json {
+        let shown: Vec<_> = shown.iter().map(|(number, example)| as_json(*number, example, vocabulary)).collect();
+        let object = json!({
+            "split": split, "counts": prepared.manifest().counts(split), "examples_in_epoch_0": examples.epoch_len(0),
+            "examples": shown, "documents": documents, "lengths": lengths,
+        });
+        format!("{object:#}\n")
+    } else {
+        let mut text = if shown.is_empty() { String::new() } else { legend() + "\n" };
+        for (number, example) in &shown {
+            let head = headline(*number, example, examples.config().mode);
+            writeln!(text, "{}\n{}\n", style(head).bold(), as_text(example, vocabulary))?;
+        }
+        let counts = prepared.manifest().counts(split);
+        writeln!(
+            text,
+            "{split}: {} documents, {} sentences, {} tokens ({} [UNK]), {} examples in epoch 0",
+            counts.documents,
+            counts.sentences,
+            counts.tokens,
+            counts.unknown_tokens,
+            examples.epoch_len(0)
+        )?;
+        writeln!(text, "sentences of a document  {}", in_words(&documents.sentences))?;
+        writeln!(text, "tokens of a document     {}", in_words(&documents.tokens))?;
+        text + &of_examples(&lengths)
+    };
+    print_text(text)?;
+    Ok(())
+}
+
+/// Shows the first rows of the batch that begins with `--first`, each example at its place in the row.
+fn show_rows(args: &Inspect, examples: &Examples, packed: Packed) -> anyhow::Result<()> {
+    let packing = examples.window(args.first, packed.batch).packing(packed.sequences_per_row);
+    let vocabulary = examples.prepared().vocabulary();
+    let rows = packing.rows().take(args.count as usize);
+    let number = |placed: &Placed| args.first + placed.example as u64;
+    if args.json {
+        let row = |row: &[Placed]| {
+            let at = |placed: &Placed| {
+                let example = as_json(number(placed), &examples.example(number(placed))?, vocabulary);
+                Ok(json!({ "position": placed.start, "length": placed.length, "example": example }))
+            };
+            row.iter().map(at).collect::<anyhow::Result<Vec<_>>>()
+        };
+        let shown = rows.map(row).collect::<anyhow::Result<Vec<_>>>()?;
+        let object = json!({
+            "examples": args.batch, "rows": packing.rows().len(), "sequence_length": packing.sequence_length,
+            "rows_per_sequence": packing.rows_per_sequence(), "fill": packing.fill(), "shown": shown,
+        });
+        print_text(format_args!("{object:#}\n"))?;
+        return Ok(());
+    }
+    let mut text = if args.count == 0 { String::new() } else { legend() + "\n" };
+    for (i, row) in rows.enumerate() {
+        let tokens: usize = row.iter().map(|placed| placed.length).sum();
+        let head = format!("row {i}: {tokens} of {} positions, {} examples", packing.sequence_length, row.len());
+        writeln!(text, "{}", style(head).bold())?;
+        for placed in row {
+            let example = examples.example(number(placed))?;
+            let place = format!("├─ positions {} to {}: ", placed.start, placed.start + placed.length - 1);
+            let head = headline(number(placed), &example, examples.config().mode);
+            writeln!(text, "{}{head}\n{}", style(place).magenta(), as_text(&example, vocabulary))?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(
+        text,
+        "{} examples in {} rows of {}: {:.3} rows a sequence, {:.1} % of the positions hold a token",
+        args.batch,
+        packing.rows().len(),
+        packing.sequence_length,
+        packing.rows_per_sequence(),
+        100.0 * packing.fill()
+    )?;
+    print_text(text)?;
+    Ok(())
+}
+
+/// Surveys the splits that have examples, under the configuration of `examples`, and writes the page.
+fn write_report(path: &Path, directory: &Location, examples: &Examples, packed: Option<Packed>) -> anyhow::Result<()> {
+    let prepared = examples.prepared();
+    let mut surveys = Vec::new();
+    for split in [Split::Train, Split::HeldOut] {
+        if prepared.documents(split).len() < 2 {
+            continue;
+        }
+        let examples = Examples::new(prepared.clone(), split, examples.config().clone())?;
+        let progress = ByteProgress::new("reading", prepared.manifest().counts(split).tokens);
+        let count = examples.epoch_len(0).min(MEASURED);
+        surveys.push(Survey::of(&examples, count, packed, &|tokens| progress.add(tokens))?);
+        progress.finish();
+    }
+    let html = page(&directory.to_string(), prepared.manifest(), &surveys);
+    write_whole(path, |partial| std::fs::write(partial, &html))?;
+    note(format_args!("report: {}", path.display()));
+    Ok(())
+}
+
+fn in_words(spread: &Spread) -> String {
+    let Spread { mean, median, percentile_90, longest } = spread;
+    format!("mean {mean:.1}, median {median}, nine of ten at most {percentile_90}, longest {longest}")
+}
+
+fn of_examples(lengths: &ExampleLengths) -> String {
+    let mut text = format!("tokens of an example     {}\n", in_words(&lengths.lengths));
+    text += &format!(
+        "padding {:.1} %, predicted {:.1} %, random next {:.1} % (of {} examples)\n",
+        100.0 * lengths.padding,
+        100.0 * lengths.predicted,
+        100.0 * lengths.random_next,
+        lengths.examples
+    );
+    let most = lengths.histogram.iter().map(|bar| bar.count).max().unwrap_or(0).max(1);
+    for Bar { from, to, count } in &lengths.histogram {
+        let bar = "█".repeat((40 * count / most) as usize);
+        text += &format!("{from:>5}–{to:<5} {count:>8} {bar}\n");
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! `lambert plan`: whether a run fits on hardware that is not here, and about how long it would take there.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::render::plan::{to_json, to_text};
+use crate::output::{note, print, print_text};
+use crate::pjrt::PlatformChoice;
+use crate::plan::micro_batch::Choice;
+use crate::plan::roofline::Efficiency;
+use crate::plan::rows::{RowsPerSequence, most_sequences_per_row};
+use crate::plan::target::Target;
+use crate::plan::{Attempt, PlanOptions, Progress, Verdict, plan};
+use crate::run::Run;
+use crate::run::config::read_run;
+use crate::units::duration;
+
+/// Compile a run's steps for hardware that is not here, and tell memory, traffic and time.
+///
+/// The step of every phase is the one that `pretrain` takes, compiled for all devices of the topology by the platform's own
+/// compiler; no such device is needed, only the plugin (`lambert plugin install tpu` or `cuda`). Bytes are the compiler's.
+/// Times are estimates: the slowest of arithmetic, memory and network at the stated share of the stated rate. Where short
+/// sequences share rows, the prepared data tell how many rows they take, if they are where the run file says. Exit code 1 if
+/// a phase does not compile or does not fit.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v3:32x32
+  lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch
+  lambert plan RUN.toml --topology tpu:v6e:16x16 --target-time 60m --json
+  lambert plan RUN.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
+  lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch 4 --rows-per-sequence 0.52
+  lambert plan RUN.toml --topology tpu:v5e:4x4 --save compiled/
+  lambert pretrain RUN.toml --compiled compiled/
+
+Topologies:
+  tpu:CHIP:SLICE          v3, v4, v5e, v5p, v6e; the chips along each dimension, as 16x16
+  cuda:CHIP:1xHOSTSxGPUS  a100, h100, h200; as 1x8x8
+  cpu:DEVICES             as 8")]
+pub struct Plan {
+    /// The run file
+    #[arg(value_name = "RUN.toml")]
+    run: PathBuf,
+    /// The hardware, as tpu:v3:32x32 or cuda:h200:1x8x8
+    #[arg(long, value_name = "TOPOLOGY")]
+    topology: String,
+    /// The path of a PJRT plugin, in the place of the one that is installed for the topology's platform
+    #[arg(long, default_value = "auto", value_name = "PLUGIN")]
+    platform: PlatformChoice,
+    /// Only this phase, from 1; may be given several times
+    #[arg(long, value_name = "N")]
+    phase: Vec<usize>,
+    /// Sequences that a device takes at a time: a number, or auto for the largest power of two that fits as expected,
+    /// where sequences share rows the largest that leaves rows out
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = parse_micro_batch)]
+    micro_batch: Choice,
+    /// Compile until the largest micro-batch that fits is found
+    #[arg(long, conflicts_with = "micro_batch")]
+    find_micro_batch: bool,
+    /// Rows that a sequence takes where sequences share rows, above 0 and up to 1, as `lambert inspect DATA --pack 8` tells it
+    /// [default: by the prepared data, or without them 1, an upper bound]
+    #[arg(long, value_name = "ROWS")]
+    rows_per_sequence: Option<f64>,
+    /// The share of the chips' peak that arithmetic is assumed to reach
+    #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().compute)]
+    efficiency: f64,
+    /// The share of the memory's bandwidth that is assumed to be reached
+    #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().memory)]
+    memory_efficiency: f64,
+    /// The share of the links' and the network's bandwidth that is assumed to be reached
+    #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().network)]
+    network_efficiency: f64,
+    /// Say how many chips take the run in this time, as 90s, 60m, 1.5h, 2d
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    target_time: Option<Duration>,
+    /// Write the compiled steps into this directory, for `lambert pretrain --compiled`
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Another value for a key of the run file; phases count from 1
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
+    let run = read_run(&args.run, &args.set)?;
+    let options = args.options(&run)?;
+    let mut spinner = Spinner::default();
+    let planned = plan(&run, &options, &mut |progress| spinner.show(progress))?;
+    let target_time = args.target_time.map(|time| time.as_secs_f64());
+    if args.json {
+        print(to_json(&planned, target_time))?;
+    } else {
+        print_text(to_text(&planned, target_time))?;
+        if let (Some(directory), Some(_)) = (&args.save, &planned.saved) {
+            let directory = directory.display();
+            print(format_args!("compiled steps: {directory}; `lambert pretrain … --compiled {directory}` uses them"))?;
+        }
+    }
+    Ok(if planned.phases.iter().all(|phase| phase.fits.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Plan {
+    fn options(&self, run: &Run) -> anyhow::Result<PlanOptions> {
+        let count = run.schedule.phases().len();
+        if let Some(phase) = self.phase.iter().find(|&&phase| !(1..=count).contains(&phase)) {
+            bail!("--phase requires 1 to {count} (the phases of {}), got {phase}", self.run.display());
+        }
+        let shares = [
+            ("--efficiency", self.efficiency),
+            ("--memory-efficiency", self.memory_efficiency),
+            ("--network-efficiency", self.network_efficiency),
+        ];
+        for (name, share) in shares {
+            ensure!(share > 0.0 && share <= 1.0, "{name} requires a share above 0 and up to 1, got {share}");
+        }
+        let rows_per_sequence = match self.rows_per_sequence {
+            Some(rows) => RowsPerSequence::Stated(stated_rows(rows, run)?),
+            None => RowsPerSequence::survey(run)?,
+        };
+        let all = (0..count).filter(|phase| self.phase.is_empty() || self.phase.contains(&(phase + 1)));
+        Ok(PlanOptions {
+            target: self.topology.parse::<Target>()?,
+            platform: self.platform.clone(),
+            micro_batch: if self.find_micro_batch { Choice::Largest } else { self.micro_batch },
+            phases: all.collect(),
+            rows_per_sequence,
+            efficiency: Efficiency {
+                compute: self.efficiency,
+                memory: self.memory_efficiency,
+                network: self.network_efficiency,
+            },
+            save: self.save.clone(),
+        })
+    }
+}
+
+/// `rows`, if a sequence of `run` can take so many.
+fn stated_rows(rows: f64, run: &Run) -> anyhow::Result<f64> {
+    let most = run.schedule.phases().iter().map(most_sequences_per_row).max().unwrap_or(1);
+    ensure!(rows > 0.0 && rows <= 1.0, "--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
+    ensure!(
+        rows * most as f64 >= 1.0,
+        "--rows-per-sequence requires at least 1/{most}, because at most {most} sequences share a row; got {rows}"
+    );
+    Ok(rows)
+}
+
+/// What is being compiled, on standard error: a spinner with the time it has taken on a terminal; elsewhere a line for each
+/// compilation and one a minute while it lasts.
+#[derive(Default)]
+struct Spinner {
+    bar: Option<ProgressBar>,
+    reminder: Option<Reminder>,
+}
+
+/// Says once a minute, as long as it lives, what is still under way.
+struct Reminder {
+    _alive: Sender<()>,
+}
+
+impl Reminder {
+    fn of(what: String) -> Reminder {
+        let (alive, gone) = mpsc::channel::<()>();
+        let begin = Instant::now();
+        thread::spawn(move || {
+            while gone.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+                note(format_args!("{what}: {} so far", duration(begin.elapsed())));
+            }
+        });
+        Reminder { _alive: alive }
+    }
+}
+
+impl Spinner {
+    fn show(&mut self, progress: Progress<'_>) {
+        match progress {
+            Progress::Compiling { phase, micro_batch } => {
+                let message = format!("compiling phase {phase}, micro-batches of {micro_batch}");
+                if !console::user_attended_stderr() {
+                    note(&message);
+                    self.reminder = Some(Reminder::of(message));
+                    return;
+                }
+                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                // The template is a constant of this file; a fault in it would show in the style alone.
+                let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
+                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                bar.set_message(message);
+                bar.enable_steady_tick(Duration::from_millis(120));
+                self.bar = Some(bar);
+            }
+            Progress::Compiled(Attempt { micro_batch, took, verdict }) => {
+                self.reminder = None;
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+                let said = match verdict {
+                    Verdict::Fits => "fits".to_owned(),
+                    Verdict::TooLarge(reason) => format!("does not fit: {reason}"),
+                    Verdict::Refused(reason) => format!("does not compile: {reason}"),
+                };
+                note(format_args!("micro-batches of {micro_batch}: {said} ({})", duration(*took)));
+            }
+        }
+    }
+}
+
+fn parse_micro_batch(text: &str) -> Result<Choice, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Choice::Auto),
+        Ok(rows) if rows > 0 => Ok(Choice::Rows(rows)),
+        _ => Err(format!("requires auto or a number from 1, got {text:?}")),
+    }
+}
+
+/// `90s`, `60m`, `1.5h`, `2d`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let seconds_of = |unit| match unit {
+        's' => Some(1.0),
+        'm' => Some(60.0),
+        'h' => Some(3600.0),
+        'd' => Some(86_400.0),
+        _ => None,
+    };
+    let unit = text.chars().last().and_then(seconds_of);
+    let number = text.get(..text.len().saturating_sub(1)).and_then(|number| number.parse::<f64>().ok());
+    unit.zip(number)
+        .map(|(unit, number)| unit * number)
+        .filter(|&seconds| seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("requires a time above 0 with its unit, as 90s, 60m, 1.5h or 2d; got {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(parse_time("60m"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_time("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_time("2d"), Ok(Duration::from_secs(172_800)));
+        for wrong in ["60", "m", "", "-1s", "0h", "1 y", "infs", "é"] {
+            assert!(parse_time(wrong).unwrap_err().contains("as 90s, 60m"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_micro_batch_is_auto_or_a_number() {
+        assert_eq!(parse_micro_batch("auto"), Ok(Choice::Auto));
+        assert_eq!(parse_micro_batch("32"), Ok(Choice::Rows(32)));
+        assert!(parse_micro_batch("0").unwrap_err().contains("from 1"));
+        assert!(parse_micro_batch("most").unwrap_err().contains("got \"most\""));
+    }
+}

@@ -1,0 +1,354 @@
+//! `lambert prepare`: text to token ids in shards, once for every corpus and vocabulary; and `--check`, whether they are
+//! still what they were.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::HumanBytes;
+use serde_json::json;
+
+use crate::cli::args::buckets::{claim_copy, send_data};
+use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
+use crate::data::store::check::check;
+use crate::data::{
+    Checked, Counts, DataError, Deduplication, Filter, Found, Input, Manifest, Outcome, Preparation, PrepareOptions,
+    ReadOptions, Sentences, Source, SourceEntry, SourcePath, SourceState, Stage, Tokenizer, find_sources, prepare,
+};
+use crate::output::byte_progress::ByteProgress;
+use crate::output::{note, print};
+use crate::storage::Location;
+
+/// Exit code of `--check` if the data is whole and an input is not what it was made from.
+const INPUTS_CHANGED: u8 = 3;
+
+const EXAMPLES: &str = "
+
+Filters (--filter NAME=VALUE):
+  language=en (ISO 639), min_words, max_words, min_mean_word_length, max_mean_word_length,
+  max_symbol_share, min_alphabetic_share, min_stop_words, max_bullet_line_share,
+  max_ellipsis_line_share, max_repeated_line_share, max_repeated_text_share;
+  gopher is all of these but the language, with the limits of Gopher
+
+Examples:
+  lambert prepare books/ wiki.jsonl.gz --tokenizer data/my/tokenizer --out data/my/prepared
+  lambert prepare web/ --tokenizer data/my/tokenizer --out data/web \\
+      --filter language=en --filter gopher --remove-duplicates near
+  lambert prepare --source wiki=wiki/ --source books:2.5=books/ \\
+      --tokenizer data/my/tokenizer --out data/mixed
+  lambert prepare --check data/my/prepared
+
+Exit codes of --check: 0 all is as it was; 1 the data is damaged; 3 an input changed since.";
+
+/// Turn text into shards of token ids that training reads.
+///
+/// Memory does not grow with the corpus. A preparation that was interrupted (Ctrl-C, a kill, a full disk) goes on where it was
+/// when the same command is given again, and ends with the same bytes.
+#[derive(Debug, Args)]
+#[command(after_help = [FORMS, EXAMPLES].concat())]
+pub struct Prepare {
+    /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
+    #[arg(required_unless_present_any = ["check", "sources"], value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// More inputs, under a name and with a weight: how often the data has each of their documents to train on (2 is twice,
+    /// 0.25 is one in four); may be given several times.
+    #[arg(long = "source", value_name = "NAME[:WEIGHT]=PATH")]
+    sources: Vec<SourcePath>,
+    /// A directory with tokenizer.json or vocab.txt, or such a file.
+    #[arg(long, required_unless_present = "check", value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// The directory to make; at s3:// or gs://, the data is made in a copy here and sent there.
+    #[arg(long, required_unless_present = "check", value_name = "DIR")]
+    out: Option<Location>,
+    /// Share of the documents that is kept apart to evaluate on.
+    #[arg(long, default_value_t = PrepareOptions::default().held_out, value_name = "SHARE")]
+    held_out: f64,
+    /// Whether a line is a paragraph to split, a sentence, or a part of a paragraph.
+    #[arg(long, value_enum, default_value_t = LineForm::Split)]
+    sentences: LineForm,
+    #[command(flatten)]
+    reading: ReadArgs,
+    /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
+    #[arg(long)]
+    cased: bool,
+    /// Chooses which documents are held out.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Leave documents out that do not meet this rule; may be given several times.
+    #[arg(long = "filter", value_name = "RULE", value_parser = filters)]
+    filters: Vec<FilterList>,
+    /// Leave documents out that stood earlier in the text.
+    #[arg(long, value_enum, value_name = "WHICH")]
+    remove_duplicates: Option<RemoveDuplicates>,
+    /// Tokens that a shard has at most; shards are of one size.
+    #[arg(long, default_value_t = PrepareOptions::default().shard_tokens)]
+    shard_tokens: usize,
+    /// Replace prepared data that was made otherwise, and forget an interrupted preparation of something else.
+    #[arg(long)]
+    force: bool,
+    /// Print the manifest as JSON (of --check, what was found).
+    #[arg(long)]
+    json: bool,
+    /// Read all of a prepared directory, and its inputs where they are still there, and say what changed.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["inputs", "sources", "tokenizer", "out", "force"])]
+    check: Option<PathBuf>,
+}
+
+/// What one `--filter` means.
+type FilterList = Vec<Filter>;
+
+fn filters(text: &str) -> Result<FilterList, String> {
+    if text == "gopher" { Ok(Filter::gopher().collect()) } else { text.parse().map(|filter| vec![filter]) }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RemoveDuplicates {
+    /// Equal documents.
+    Exact,
+    /// Nearly equal ones too: MinHash of shingles of five words, 14 bands of 8, which finds 92 % of the pairs of similarity 0.8.
+    Near,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LineForm {
+    /// A line is a paragraph, to be split into sentences.
+    Split,
+    /// A line is a sentence.
+    Lines,
+    /// Books wrapped at 80 columns: lines are joined up to an empty one; two empty lines end a document.
+    Wrapped,
+}
+
+pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
+    if let Some(directory) = &args.check {
+        return run_check(directory, args.json);
+    }
+    let (Some(tokenizer), Some(out)) = (&args.tokenizer, &args.out) else {
+        anyhow::bail!("--tokenizer and --out are required, unless --check is given");
+    };
+    claim_copy(out)?;
+    let Found { inputs, passed_over } = find_sources(&args.inputs, &args.sources)?;
+    note_passed_over(&passed_over);
+    let tokenizer = Tokenizer::open(tokenizer, args.cased)?;
+    let options = PrepareOptions {
+        reading: ReadOptions {
+            sentences: match args.sentences {
+                LineForm::Split => Sentences::Split,
+                LineForm::Lines => Sentences::Lines,
+                LineForm::Wrapped => Sentences::Wrapped,
+            },
+            ..args.reading.options()
+        },
+        held_out: args.held_out,
+        seed: args.seed,
+        shard_tokens: args.shard_tokens,
+        filters: args.filters.into_iter().flatten().collect(),
+        duplicates: match args.remove_duplicates {
+            None => Deduplication::Keep,
+            Some(RemoveDuplicates::Exact) => Deduplication::Exact,
+            Some(RemoveDuplicates::Near) => Deduplication::Near,
+        },
+    };
+    let preparation =
+        Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: out.local(), force: args.force };
+    let started = Instant::now();
+    let total = inputs.iter().map(|input: &Input| input.bytes).sum::<u64>();
+    // A stage shows itself when it is first heard of.
+    let (comparing, tokenizing, writing) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+    let outcome = prepare(&preparation, &|stage, bytes| match stage {
+        Stage::Comparing => comparing.get_or_init(|| ByteProgress::new("comparing", total)).add(bytes),
+        Stage::Resuming => {
+            note(format_args!(
+                "going on with an interrupted preparation: {} of its inputs are done",
+                HumanBytes(bytes)
+            ));
+            tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total - bytes));
+        }
+        Stage::Tokenizing => tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total)).add(bytes),
+        Stage::Writing { bytes: total } => writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes),
+    });
+    [comparing, tokenizing, writing].iter().filter_map(OnceLock::get).for_each(ByteProgress::finish);
+    let shown = out.local().display();
+    match outcome? {
+        Outcome::UpToDate(manifest) if args.json => print(json!(manifest))?,
+        Outcome::UpToDate(manifest) => print(format_args!("{shown}: up to date, {}", summary(&manifest)))?,
+        Outcome::Prepared(manifest) => {
+            let seconds = started.elapsed().as_secs_f64();
+            let rate = (manifest.train.tokens + manifest.held_out.tokens) as f64 / seconds;
+            if args.json {
+                print(json!(manifest))?;
+            } else {
+                if !args.sources.is_empty() {
+                    print(table_of_sources(&manifest))?;
+                }
+                if !manifest.removed.is_empty() {
+                    print(table_of_removals(&manifest))?;
+                }
+                print(format_args!("{shown}: {} in {seconds:.1} s ({rate:.0} tokens/s)", summary(&manifest)))?;
+            }
+            notes(&manifest);
+        }
+    }
+    send_data(out, args.force)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a source gave.
+struct SourceSummary<'a> {
+    source: &'a Source,
+    files: u64,
+    read: u64,
+    to_train_on: u64,
+}
+
+/// The sources, in the order in which they were named.
+fn sources_of(manifest: &Manifest) -> Vec<SourceSummary<'_>> {
+    let mut sources: Vec<SourceSummary> = Vec::new();
+    for SourceEntry { source, reading, train_documents, .. } in &manifest.inputs {
+        let index = sources.iter().position(|other| other.source == source).unwrap_or(sources.len());
+        if index == sources.len() {
+            sources.push(SourceSummary { source, files: 0, read: 0, to_train_on: 0 });
+        }
+        sources[index].files += 1;
+        sources[index].read += reading.documents;
+        sources[index].to_train_on += train_documents;
+    }
+    sources
+}
+
+/// What was read of each source, and taken.
+fn table_of_sources(manifest: &Manifest) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["source", "weight", "files", "documents read", "to train on"]);
+    for SourceSummary { source, files, read, to_train_on } in sources_of(manifest) {
+        let numbers = [files, read, to_train_on].map(|number| number.to_string());
+        table.add_row([source.name.clone(), source.weight.to_string()].into_iter().chain(numbers));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What each filter left out, and what stayed.
+fn table_of_removals(manifest: &Manifest) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["left out by", "documents", "text"]);
+    for (name, removed) in &manifest.removed {
+        table.add_row([name.clone(), removed.documents.to_string(), HumanBytes(removed.bytes).to_string()]);
+    }
+    let Counts { documents, .. } = manifest.train;
+    table.add_row(["kept", &(documents + manifest.held_out.documents).to_string(), ""]);
+    for column in [1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// `lambert prepare --check DIR`.
+fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
+    let manifest = Manifest::read(directory)?;
+    let sizes = manifest.shards.iter().map(|shard| shard.bytes).chain(manifest.inputs.iter().map(|input| input.bytes));
+    let bar = ByteProgress::new("checking", sizes.sum());
+    let checked = check(directory, &|bytes| bar.add(bytes));
+    bar.finish();
+    let Checked { manifest, faults, sources } = checked?;
+    let states = || manifest.inputs.iter().map(|entry| &entry.name).zip(&sources);
+    let named = |wanted: fn(&SourceState) -> bool| -> Vec<&String> {
+        states().filter(|(_, state)| wanted(state)).map(|(name, _)| name).collect()
+    };
+    let changed = named(|state| matches!(state, SourceState::Changed));
+    if as_json {
+        let faults: Vec<String> = faults.iter().map(in_full).collect();
+        let absent = named(|state| matches!(state, SourceState::Absent));
+        let unreadable = named(|state| matches!(state, SourceState::Unreadable(_)));
+        let inputs = [("changed_inputs", &changed), ("absent_inputs", &absent), ("unreadable_inputs", &unreadable)];
+        let mut found = json!({ "faults": faults });
+        inputs.into_iter().for_each(|(key, names)| found[key] = json!(names));
+        print(found)?;
+    } else {
+        for fault in &faults {
+            print(in_full(fault))?;
+        }
+        for (name, state) in states() {
+            match state {
+                SourceState::Unchanged => {}
+                SourceState::Changed => print(format_args!("{name}: changed since it was prepared"))?,
+                SourceState::Absent => print(format_args!(
+                    "{name}: not there any more, or named from another directory; the data does not need it"
+                ))?,
+                SourceState::Unreadable(error) => {
+                    print(format_args!("{}; the data does not need it", in_full(error)))?;
+                }
+            }
+        }
+        let whole = if faults.is_empty() { "whole" } else { "damaged" };
+        print(format_args!(
+            "{}: {whole}, {}; {} shards, {} of {} inputs unchanged",
+            directory.display(),
+            summary(&manifest),
+            manifest.shards.len(),
+            named(|state| matches!(state, SourceState::Unchanged)).len(),
+            sources.len()
+        ))?;
+    }
+    Ok(match (faults.is_empty(), changed.is_empty()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, false) => ExitCode::from(INPUTS_CHANGED),
+        (true, true) => ExitCode::SUCCESS,
+    })
+}
+
+/// An error with its cause.
+fn in_full(error: &DataError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+fn summary(manifest: &Manifest) -> String {
+    let (train, held_out) = (manifest.train, manifest.held_out);
+    format!(
+        "{} documents, {} sentences, {} tokens to train on; {} documents, {} tokens held out",
+        train.documents, train.sentences, train.tokens, held_out.documents, held_out.tokens
+    )
+}
+
+/// What a person should know of the text.
+fn notes(manifest: &Manifest) {
+    let unknown = manifest.train.unknown_tokens + manifest.held_out.unknown_tokens;
+    let tokens = manifest.train.tokens + manifest.held_out.tokens;
+    if unknown > 0 {
+        note(format_args!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64));
+    }
+    for SourceSummary { source, read, .. } in sources_of(manifest).iter().filter(|source| source.to_train_on == 0) {
+        note(format_args!(
+            "note: the source {:?} gives no document to train on: {read} were read, at a weight of {}",
+            source.name, source.weight
+        ));
+    }
+    let reading = &manifest.reading;
+    for (count, what) in [
+        (reading.empty_documents, "records have an empty text and were passed over"),
+        (reading.without_text, "records have no text field and were passed over"),
+        (reading.redirects, "pages are redirects and were passed over"),
+        (reading.disambiguations, "pages are disambiguations and were passed over"),
+        (reading.other_pages, "pages are no articles and were passed over"),
+        (reading.replaced_bytes, "bytes are not UTF-8 and were dropped"),
+        (reading.nul_bytes, "NUL characters were dropped"),
+        (reading.cut_lines, "lines are longer than a mebibyte and were cut"),
+        (manifest.cut_documents, "times a document was longer than a shard or 16 MiB and was cut"),
+    ] {
+        if count > 0 {
+            note(format_args!("note: {count} {what}"));
+        }
+    }
+}

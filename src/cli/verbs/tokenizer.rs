@@ -1,0 +1,153 @@
+//! `lambert tokenizer`: a WordPiece vocabulary from text, and what it makes of text.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+
+use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
+use crate::data::{
+    self, Found, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer,
+};
+use crate::files::write_whole;
+use crate::output::byte_progress::ByteProgress;
+use crate::output::{note, print};
+
+const TRAIN_EXAMPLES: &str = "
+
+Examples:
+  lambert tokenizer train books/ wiki.jsonl.gz --out data/my/tokenizer
+  lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer";
+
+/// Make tokenizers, and see what they make of text.
+#[derive(Debug, Subcommand)]
+pub enum Tokenizer {
+    Encode(Encode),
+    Train(Train),
+}
+
+/// Write the token ids of every line of a text: one JSON object a line, {"text": …, "ids": […]}, no special tokens.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert tokenizer encode data/quickstart/tokenizer text.txt
+  lambert tokenizer encode vocab.txt text.txt --cased --out ids.jsonl")]
+pub struct Encode {
+    /// A directory with tokenizer.json or vocab.txt, or such a file.
+    tokenizer: PathBuf,
+    /// The text, in UTF-8.
+    file: PathBuf,
+    /// Write into this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
+    #[arg(long)]
+    cased: bool,
+}
+
+/// Train a WordPiece vocabulary; write tokenizer.json, vocab.txt and tokenizer_config.json.
+#[derive(Debug, Args)]
+#[command(after_help = [FORMS, TRAIN_EXAMPLES].concat())]
+pub struct Train {
+    /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// Entries of the vocabulary, the five special tokens included.
+    #[arg(long, default_value_t = 30_522)]
+    vocab_size: usize,
+    /// The directory to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Keep upper case and accents.
+    #[arg(long)]
+    cased: bool,
+    /// Pairs of pieces that occur less often are not joined.
+    #[arg(long, default_value_t = 2)]
+    min_frequency: u64,
+    /// Characters to keep, the most frequent first.
+    #[arg(long, default_value_t = 1000)]
+    alphabet: usize,
+    #[command(flatten)]
+    reading: ReadArgs,
+    /// Replace a tokenizer that is there.
+    #[arg(long)]
+    force: bool,
+}
+
+pub fn run(verb: Tokenizer) -> anyhow::Result<ExitCode> {
+    match verb {
+        Tokenizer::Encode(args) => encode(&args),
+        Tokenizer::Train(args) => train(args),
+    }
+}
+
+fn encode(args: &Encode) -> anyhow::Result<ExitCode> {
+    let tokenizer = data::Tokenizer::open(&args.tokenizer, args.cased)?;
+    match &args.out {
+        None => each_line(&tokenizer, &args.file, |line| Ok(print(line)?))?,
+        Some(out) => write_whole(out, |partial| {
+            let mut writer = BufWriter::new(File::create(partial)?);
+            each_line(&tokenizer, &args.file, |line| Ok(writeln!(writer, "{line}")?))?;
+            Ok::<_, anyhow::Error>(writer.flush()?)
+        })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Calls `each` with the JSON of every line of `file`. Only the line feed is no part of a line.
+fn each_line(
+    tokenizer: &data::Tokenizer,
+    file: &Path,
+    mut each: impl FnMut(serde_json::Value) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let cannot_read = || format!("cannot read {}", file.display());
+    let reader = BufReader::new(File::open(file).with_context(cannot_read)?);
+    let mut ids = Vec::new();
+    for (i, line) in reader.split(b'\n').enumerate() {
+        let text = String::from_utf8(line.with_context(cannot_read)?).ok();
+        let text = text.with_context(|| {
+            format!("{}: line {} requires UTF-8; convert the file, for instance with iconv", file.display(), i + 1)
+        })?;
+        ids.clear();
+        tokenizer.encode(&text, &mut ids)?;
+        each(serde_json::json!({ "text": text, "ids": ids }))?;
+    }
+    Ok(())
+}
+
+fn train(args: Train) -> anyhow::Result<ExitCode> {
+    let Found { inputs, passed_over } = find_inputs(&args.inputs)?;
+    note_passed_over(&passed_over);
+    let options = VocabularyOptions {
+        min_frequency: args.min_frequency,
+        alphabet: args.alphabet,
+        reading: ReadOptions { sentences: Sentences::Lines, ..args.reading.options() },
+        ..VocabularyOptions::new(args.vocab_size, !args.cased)
+    };
+    let started = Instant::now();
+    // Every input is read for its sha256 and again for its words; the merges that follow show no progress of their own.
+    let progress = ByteProgress::new("words", 2 * inputs.iter().map(|input: &Input| input.bytes).sum::<u64>());
+    let trained = train_tokenizer(&inputs, &options, &args.out, args.force, &|bytes| progress.add(bytes));
+    progress.finish();
+    let out = args.out.display();
+    match trained? {
+        Trained::UpToDate(tokenizer) => {
+            print(format_args!("{out}: up to date, {} tokens", tokenizer.vocabulary().len()))?;
+        }
+        Trained::New(tokenizer) => {
+            let found = tokenizer.vocabulary().len();
+            print(format_args!("{out}: {found} tokens in {:.1} s", started.elapsed().as_secs_f64()))?;
+            if found < args.vocab_size {
+                note(format_args!(
+                    "note: the text gives no more than {found} of the {} tokens asked for",
+                    args.vocab_size
+                ));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

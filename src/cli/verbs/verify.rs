@@ -1,0 +1,202 @@
+//! `lambert verify`: does this build, on this device, compute what it should?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bert::{Precision, Recompute};
+use crate::output::{note, print};
+use crate::pjrt::PlatformChoice;
+use crate::runtime::devices::Devices;
+use crate::verify::reference::ReferenceCase;
+use crate::verify::{Check, Quantity, Split, SplitChecks, VerifyOptions, verify_splits};
+
+/// Check this build on this device against a directory of reference values: forward pass, gradients, optimizers, dropout.
+///
+/// Exits with 1 if a number is off by more than its tolerance. Errors of tensors are relative to the tensor's norm, those
+/// of losses are absolute; tolerances are those that a correct build reaches in the chosen precision. Dropout is checked by
+/// steps with it on, whose losses must be those of the uncut batch. Several numbers of devices or micro-batches are checked
+/// in all pairs; where they do not divide the batch, rows of padding fill it up.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert verify tests/fixtures/bert_small
+  lambert verify tests/fixtures/bert_small --platform cpu --devices 1,2,4,8 --micro-batches 1,2,4
+  lambert verify tests/fixtures/bert_small --precision bf16 --recompute layer --json")]
+pub struct Verify {
+    /// The directory: config.json, model.safetensors, batches.safetensors, expected_*.safetensors and two .json files.
+    directory: PathBuf,
+    /// auto, cpu, cuda, tpu, or the path of a PJRT plugin.
+    #[arg(long, default_value = "auto")]
+    platform: PlatformChoice,
+    /// On how many devices to run, each with an equal share of the batch; several numbers with commas between.
+    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,…", value_parser = from_one)]
+    devices: Vec<usize>,
+    /// Into how many micro-batches each device cuts its share; several numbers with commas between.
+    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,…", value_parser = from_one)]
+    micro_batches: Vec<usize>,
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    precision: PrecisionName,
+    /// What the backward pass computes again instead of keeping: none; attention, the probabilities (one more product a
+    /// layer, and nothing that grows with the square of the length is kept); layer, all of a layer (one more forward pass,
+    /// and only the layers' inputs are kept)
+    #[arg(long, default_value_t, value_name = "POLICY")]
+    recompute: Recompute,
+    /// Let each device keep its part of weights and slots only.
+    #[arg(long)]
+    shard_optimizer: bool,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn from_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("requires numbers from 1, got {text:?}"))
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PrecisionName {
+    F32,
+    Bf16,
+    /// Where the device has it: the tightest tolerances.
+    F64,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Precision {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+            PrecisionName::F64 => Precision::F64,
+        }
+    }
+}
+
+pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
+    let case = ReferenceCase::read(&args.directory)?;
+    let devices = Devices::open(&args.platform, args.devices.iter().copied().max())?;
+    devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
+    let options = VerifyOptions {
+        precision: args.precision.into(),
+        micro_batches: 1,
+        recompute: args.recompute,
+        shard_optimizer: args.shard_optimizer,
+        steps: None,
+        optimizer: None,
+    };
+    let splits = Split::all(&args.devices, &args.micro_batches);
+    let progress = Progress::over(&splits);
+    let checked = verify_splits(
+        &case,
+        |count| devices.first(count),
+        &splits,
+        &options,
+        |split, check| {
+            progress.show(split, check);
+        },
+    );
+    progress.bar.finish_and_clear();
+    let checked = checked?;
+    let misses: usize = checked.iter().map(SplitChecks::misses).sum();
+    let (rows, ..) = case.batch_form();
+    if args.json {
+        let result = serde_json::json!({
+            "ok": misses == 0,
+            "directory": args.directory,
+            "device": devices.describe(),
+            "shard_optimizer": args.shard_optimizer,
+            "precision": options.precision,
+            "recompute": options.recompute,
+            "splits": checked.iter().map(|checks| json(checks, rows)).collect::<Vec<_>>(),
+        });
+        print(format_args!("{result:#}"))?;
+    } else {
+        match checked.as_slice() {
+            [one] => print(table(&one.checks))?,
+            several => print(matrix(several, rows))?,
+        }
+        let verdict = if misses == 0 { "all ok".to_string() } else { format!("{misses} MISS") };
+        let count: usize = checked.iter().map(|split| split.checks.len()).sum();
+        print(format_args!("{count} checks on {}, {:?}: {verdict}", devices.describe(), options.precision))?;
+    }
+    Ok(if misses == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How many of the splits are done, and what the one under way is at.
+struct Progress {
+    bar: ProgressBar,
+    splits: Vec<Split>,
+}
+
+impl Progress {
+    fn over(splits: &[Split]) -> Progress {
+        let form = "{spinner} split {pos} of {len}  {msg}  {elapsed}, {eta} left";
+        let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Progress { bar: ProgressBar::new(splits.len() as u64).with_style(style), splits: splits.to_vec() }
+    }
+
+    fn show(&self, split: Split, check: &Check) {
+        let done = self.splits.iter().position(|&other| other == split).unwrap_or_default();
+        self.bar.set_position(done as u64);
+        let Split { devices, micro_batches } = split;
+        self.bar.set_message(format!("{devices} × {micro_batches}: {} {}", check.group, check.name));
+    }
+}
+
+fn json(checked: &SplitChecks, rows: usize) -> serde_json::Value {
+    serde_json::json!({
+        "devices": checked.split.devices,
+        "micro_batches": checked.split.micro_batches,
+        "padding_rows": checked.split.padding(rows),
+        "ok": checked.misses() == 0,
+        "checks": checked.checks,
+    })
+}
+
+/// A line for each split: the largest error of each kind of number.
+fn matrix(all: &[SplitChecks], rows: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut header = ["devices", "micro-batches", "padding rows"].map(str::to_owned).to_vec();
+    header.extend(Quantity::ALL.map(|quantity| quantity.name().to_owned()));
+    table.set_header(header);
+    let mut tolerances = vec!["tolerance".to_owned(), String::new(), String::new()];
+    tolerances.extend(Quantity::ALL.map(|quantity| {
+        let of_quantity = all.iter().flat_map(|split| &split.checks).filter(|check| check.quantity == quantity);
+        of_quantity.map(|check| check.tolerance).reduce(f64::min).map_or("–".to_owned(), |t| format!("{t:.1e}"))
+    }));
+    for split in all {
+        let Split { devices, micro_batches } = split.split;
+        let mut row = [devices, micro_batches, split.split.padding(rows)].map(|n| n.to_string()).to_vec();
+        row.extend(Quantity::ALL.map(|quantity| worst(split, quantity)));
+        row.push(if split.misses() == 0 { "ok".to_owned() } else { format!("{} MISS", split.misses()) });
+        table.add_row(row.into_iter().map(right_aligned));
+    }
+    table.add_row(tolerances.into_iter().map(right_aligned));
+    table
+}
+
+/// The largest error of `quantity`; one that is no number is the largest.
+fn worst(split: &SplitChecks, quantity: Quantity) -> String {
+    let errors = split.checks.iter().filter(|check| check.quantity == quantity).map(|check| check.error);
+    errors.max_by(f64::total_cmp).map_or("–".to_owned(), |error| format!("{error:.2e}"))
+}
+
+fn right_aligned(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn table(checks: &[Check]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["", "check", "max error", "tolerance", ""]);
+    for check in checks {
+        let verdict = if check.ok { "ok" } else { "MISS" };
+        let [error, tolerance] =
+            [format!("{:.2e}", check.error), format!("{:.1e}", check.tolerance)].map(right_aligned);
+        table.add_row([Cell::new(&check.group), Cell::new(&check.name), error, tolerance, Cell::new(verdict)]);
+    }
+    table
+}

@@ -1,0 +1,132 @@
+//! What decides the examples, besides the text: lengths, the kind of example, masks, the seed.
+
+use serde::{Deserialize, Serialize};
+
+use super::mask::{MaskConfig, SpanMask};
+use crate::data::error::{DataError, Result};
+
+/// `[CLS] a [SEP] b [SEP]`.
+pub(super) const SPECIAL_TOKENS_OF_A_PAIR: usize = 3;
+
+/// What an example is made of, and what the label of its second segment says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// Next sentence prediction (BERT): `b` follows `a` (label 0), or is text of another document (label 1).
+    #[default]
+    #[serde(rename = "nsp")]
+    NextSentence,
+    /// Sentence order prediction (ALBERT): `a` and `b` follow each other, in this order (label 0) or swapped (label 1).
+    #[serde(rename = "sop")]
+    SentenceOrder,
+    /// One segment of consecutive sentences up to the length, which goes on into the next document behind a `[SEP]`
+    /// (RoBERTa's FULL-SENTENCES). No label.
+    #[serde(rename = "full_sentences")]
+    FullSentences,
+    /// One segment of consecutive sentences of one document (RoBERTa's DOC-SENTENCES). No label.
+    #[serde(rename = "doc_sentences")]
+    DocSentences,
+}
+
+impl Mode {
+    /// Whether examples are two segments with a label, or one without.
+    pub fn is_pair(self) -> bool {
+        matches!(self, Mode::NextSentence | Mode::SentenceOrder)
+    }
+}
+
+/// Whether an epoch draws anew what the one before drew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Masking {
+    /// Masks, random text and orders are drawn anew in every epoch.
+    #[default]
+    Dynamic,
+    /// They are drawn `duplicates` times (`dupe_factor` of create_pretraining_data: 10) and then repeated, in another order.
+    Static { duplicates: u32 },
+}
+
+/// What decides the examples, besides the text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExampleConfig {
+    pub mode: Mode,
+    pub sequence_length: usize,
+    /// Predictions of one sequence, at most: 20 at length 128 and 80 at 512 in BERT's own runs.
+    pub max_predictions: usize,
+    /// 0.15 for BERT.
+    pub masked_lm_prob: f64,
+    /// Share of documents that are cut for a shorter length: 0.1 for BERT. Pairs only.
+    pub short_seq_prob: f64,
+    /// Mask the pieces of a word together.
+    pub whole_word_mask: bool,
+    /// Mask runs of whole words.
+    pub span_mask: Option<SpanMask>,
+    pub masking: Masking,
+    pub seed: u64,
+    /// Index of the training phase; another phase draws other examples.
+    pub phase: u32,
+}
+
+impl ExampleConfig {
+    /// BERT's own rates at this length: 15 % of the tokens predicted, and 10 % of the documents cut short.
+    pub fn bert(sequence_length: usize, max_predictions: usize) -> Self {
+        ExampleConfig {
+            mode: Mode::NextSentence,
+            sequence_length,
+            max_predictions,
+            masked_lm_prob: 0.15,
+            short_seq_prob: 0.1,
+            whole_word_mask: false,
+            span_mask: None,
+            masking: Masking::Dynamic,
+            seed: 0,
+            phase: 0,
+        }
+    }
+
+    pub(super) fn mask(&self) -> MaskConfig {
+        MaskConfig {
+            max_predictions: self.max_predictions,
+            masked_lm_prob: self.masked_lm_prob,
+            whole_word_mask: self.whole_word_mask,
+            span_mask: self.span_mask,
+        }
+    }
+
+    /// # Errors
+    /// The first setting that is impossible, with what it requires.
+    pub fn check(&self) -> Result<()> {
+        let most = 1 << 20;
+        if self.sequence_length < SPECIAL_TOKENS_OF_A_PAIR + 2 || self.sequence_length > most {
+            let required = format!("5 ([CLS] a [SEP] b [SEP]) to {most} tokens");
+            return Err(DataError::setting("sequence_length", required, self.sequence_length));
+        }
+        if self.max_predictions == 0 || self.max_predictions > self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR {
+            let required = format!(
+                "1 to {} predictions at a sequence length of {}",
+                self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR,
+                self.sequence_length
+            );
+            return Err(DataError::setting("max_predictions", required, self.max_predictions));
+        }
+        if !(self.masked_lm_prob > 0.0 && self.masked_lm_prob < 1.0) {
+            return Err(DataError::setting("masked_lm_prob", "a number between 0 and 1", self.masked_lm_prob));
+        }
+        if !(0.0..=1.0).contains(&self.short_seq_prob) {
+            return Err(DataError::setting("short_seq_prob", "a number from 0 to 1", self.short_seq_prob));
+        }
+        if let Some(SpanMask { geometric_p, span_upper }) = self.span_mask {
+            if !(geometric_p > 0.0 && geometric_p < 1.0) {
+                return Err(DataError::setting("span_mask.geometric_p", "a number between 0 and 1", geometric_p));
+            }
+            if !(1..=1000).contains(&span_upper) {
+                return Err(DataError::setting("span_mask.span_upper", "1 to 1000 words", span_upper));
+            }
+        }
+        if let Masking::Static { duplicates } = self.masking
+            && !(1..=1000).contains(&duplicates)
+        {
+            return Err(DataError::setting("masking.static.duplicates", "1 to 1000 draws", duplicates));
+        }
+        Ok(())
+    }
+}

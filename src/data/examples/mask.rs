@@ -1,0 +1,307 @@
+//! Masked language model targets: which positions of `[CLS] a [SEP] b [SEP]` are predicted, and what stands there
+//! instead of the token.
+//!
+//! The rules are those of `create_masked_lm_predictions` in google-research/bert, `create_pretraining_data.py`:
+//! every token but `[CLS]` and `[SEP]` is a candidate; `round(15 %)` of the *whole* length, at least one and at most
+//! `max_predictions`, are chosen without replacement; of these 80 % become `[MASK]`, 10 % stay, 10 % become an entry of
+//! the whole vocabulary. With whole-word masking a word and its `##` pieces are chosen together, and a word that would
+//! exceed the number is passed over.
+//!
+//! Span masking is SpanBERT's (arXiv 1907.10529, section 3.1): spans of whole words begin at a word drawn uniformly, their
+//! lengths in words are geometric; one draw decides for all tokens of a span whether they are masked, kept or replaced.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Stream;
+
+use crate::data::tokenizer::vocabulary::Vocabulary;
+
+/// How positions are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskConfig {
+    /// Upper bound of the predictions of one sequence.
+    pub max_predictions: usize,
+    /// Share of the sequence's tokens that are predicted, 0.15 for BERT.
+    pub masked_lm_prob: f64,
+    pub whole_word_mask: bool,
+    /// Choose runs of whole words instead.
+    pub span_mask: Option<SpanMask>,
+}
+
+/// Lengths of spans in words: ℓ from 1 to `span_upper` with a probability in proportion to p·(1 − p)^(ℓ − 1).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpanMask {
+    /// p; 0.2 for SpanBERT, where a span has 3.8 words in the mean.
+    pub geometric_p: f64,
+    /// Words of the longest span.
+    pub span_upper: u32,
+}
+
+impl Default for SpanMask {
+    fn default() -> Self {
+        SpanMask { geometric_p: 0.2, span_upper: 10 }
+    }
+}
+
+impl SpanMask {
+    /// Draws a length: the inverse of the distribution function, P(ℓ ≤ n) = (1 − qⁿ) / (1 − q^upper) with q = 1 − p.
+    fn draw(&self, stream: &mut Stream) -> usize {
+        let q = 1.0 - self.geometric_p;
+        let remaining = 1.0 - stream.uniform() * (1.0 - q.powi(self.span_upper as i32));
+        let words = (remaining.ln() / q.ln()).ceil();
+        words.clamp(1.0, self.span_upper as f64) as usize
+    }
+}
+
+/// The targets of one sequence, positions ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    pub positions: Vec<usize>,
+    /// The token that stood there.
+    pub ids: Vec<u32>,
+}
+
+/// Number of predictions for a sequence of `len` tokens, `[CLS]` and `[SEP]` counted:
+/// `min(max, max(1, round(len · p)))`, where a half goes to the even neighbour, as Python rounds.
+pub fn number_to_predict(len: usize, config: &MaskConfig) -> usize {
+    let wanted = (len as f64 * config.masked_lm_prob).round_ties_even() as usize;
+    wanted.max(1).min(config.max_predictions)
+}
+
+/// Neighbouring positions: a token, a word, or a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Positions {
+    start: usize,
+    end: usize,
+}
+
+/// Masks one sequence after the other in buffers that are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Masker {
+    /// What is chosen together, in the order of the text.
+    units: Vec<Positions>,
+    /// Indices into `units`: those tried so far, then the rest in any order.
+    order: Vec<u32>,
+    /// By unit: whether a span holds it already.
+    taken: Vec<bool>,
+    /// What was chosen, and is replaced by one draw each.
+    chosen: Vec<Positions>,
+    targets: Targets,
+}
+
+impl Masker {
+    /// Replaces chosen tokens of `tokens` in place and returns what stood there.
+    pub fn mask(
+        &mut self,
+        tokens: &mut [i32],
+        vocabulary: &Vocabulary,
+        config: &MaskConfig,
+        stream: &mut Stream,
+    ) -> &Targets {
+        let wanted = number_to_predict(tokens.len(), config);
+        let by_words = config.whole_word_mask || config.span_mask.is_some();
+        self.find_units(tokens, vocabulary, by_words);
+        self.chosen.clear();
+        match config.span_mask {
+            Some(spans) => self.choose_spans(wanted, &spans, stream),
+            None => self.choose_units(wanted, stream),
+        }
+        self.chosen.sort_unstable();
+
+        let Targets { positions, ids } = &mut self.targets;
+        positions.clear();
+        positions.extend(self.chosen.iter().flat_map(|chosen| chosen.start..chosen.end));
+        ids.clear();
+        ids.extend(positions.iter().map(|&position| tokens[position] as u32));
+
+        for &Positions { start, end } in &self.chosen {
+            if stream.uniform() < 0.8 {
+                tokens[start..end].fill(vocabulary.special().mask as i32);
+            } else if stream.uniform() >= 0.5 {
+                tokens[start..end].fill_with(|| stream.below(vocabulary.len() as u64) as i32);
+            }
+        }
+        &self.targets
+    }
+
+    /// Every token but `[CLS]` and `[SEP]`, or every word of them, as a unit.
+    fn find_units(&mut self, tokens: &[i32], vocabulary: &Vocabulary, by_words: bool) {
+        let special = vocabulary.special();
+        let (cls, sep) = (special.cls as i32, special.sep as i32);
+        self.units.clear();
+        for (position, &token) in tokens.iter().enumerate() {
+            if token == cls || token == sep {
+                continue;
+            }
+            match self.units.last_mut() {
+                Some(word) if by_words && word.end == position && vocabulary.is_continuation(token as u32) => {
+                    word.end += 1;
+                }
+                _ => self.units.push(Positions { start: position, end: position + 1 }),
+            }
+        }
+        self.order.clear();
+        self.order.extend(0..self.units.len() as u32);
+    }
+
+    /// The next unit of a random order: Fisher and Yates, only as far as needed.
+    fn draw(&mut self, tried: usize, stream: &mut Stream) -> usize {
+        let drawn = stream.between(tried as u64, self.order.len() as u64 - 1) as usize;
+        self.order.swap(tried, drawn);
+        self.order[tried] as usize
+    }
+
+    /// Single units until `wanted` tokens are chosen. The tokens of one are then replaced one by one.
+    fn choose_units(&mut self, wanted: usize, stream: &mut Stream) {
+        let mut tried = 0;
+        while tried < self.order.len() && self.chosen.len() < wanted {
+            let unit = self.draw(tried, stream);
+            let Positions { start, end } = self.units[unit];
+            if self.chosen.len() + (end - start) <= wanted {
+                self.chosen.extend((start..end).map(|position| Positions { start: position, end: position + 1 }));
+            }
+            tried += 1;
+        }
+    }
+
+    /// Spans of words until `wanted` tokens are chosen. A span ends early where a segment does, before a word that is
+    /// taken, and before one that would exceed the number.
+    fn choose_spans(&mut self, wanted: usize, spans: &SpanMask, stream: &mut Stream) {
+        self.taken.clear();
+        self.taken.resize(self.units.len(), false);
+        let (mut tried, mut tokens) = (0, 0);
+        while tried < self.order.len() && tokens < wanted {
+            let first = self.draw(tried, stream);
+            tried += 1;
+            let start = self.units[first].start;
+            let mut span = Positions { start, end: start };
+            let words = spans.draw(stream);
+            for (word, taken) in self.units.iter().zip(&mut self.taken).skip(first).take(words) {
+                let follows = word.start == span.end && !*taken;
+                if !follows || tokens + (word.end - word.start) > wanted {
+                    break;
+                }
+                *taken = true;
+                tokens += word.end - word.start;
+                span.end = word.end;
+            }
+            if span.end > start {
+                self.chosen.push(span);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Key;
+
+    fn vocabulary() -> Vocabulary {
+        let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "##s", "dog", "cat"];
+        Vocabulary::new(words.map(String::from).to_vec()).unwrap()
+    }
+
+    const CONFIG: MaskConfig =
+        MaskConfig { max_predictions: 20, masked_lm_prob: 0.15, whole_word_mask: false, span_mask: None };
+
+    fn masked(tokens: &mut [i32], config: &MaskConfig, seed: u64) -> Targets {
+        Masker::default().mask(tokens, &vocabulary(), config, &mut Key::new(seed).stream()).clone()
+    }
+
+    #[test]
+    fn a_half_is_rounded_to_the_even_neighbour() {
+        // 10 · 0.15 = 1.5 and 30 · 0.15 = 4.5: Python's round gives 2 and 4.
+        assert_eq!(number_to_predict(10, &CONFIG), 2);
+        assert_eq!(number_to_predict(30, &CONFIG), 4);
+        assert_eq!(number_to_predict(128, &CONFIG), 19);
+        assert_eq!(number_to_predict(512, &CONFIG), 20);
+        assert_eq!(number_to_predict(5, &CONFIG), 1);
+    }
+
+    #[test]
+    fn the_text_can_be_put_back_and_specials_stay() {
+        let original = [2, 5, 6, 8, 3, 9, 5, 7, 3];
+        for span_mask in [None, Some(SpanMask::default())] {
+            let config = MaskConfig { masked_lm_prob: 0.3, span_mask, ..CONFIG };
+            for seed in 0..500 {
+                let mut tokens = original;
+                let targets = masked(&mut tokens, &config, seed);
+                // round(9 · 0.3) = 3, unless two single words leave room for none of the words of two.
+                assert!((2..=3).contains(&targets.positions.len()));
+                for (&position, &id) in targets.positions.iter().zip(&targets.ids) {
+                    assert!(![0, 4, 8].contains(&position));
+                    tokens[position] = id as i32;
+                }
+                assert_eq!(tokens, original);
+            }
+        }
+    }
+
+    #[test]
+    fn whole_words_are_masked_together_and_never_beyond_the_number() {
+        let config = MaskConfig { masked_lm_prob: 0.25, whole_word_mask: true, ..CONFIG };
+        let original = [2, 5, 6, 8, 3, 9, 5, 7, 6, 3, 6, 3]; // a `##` after [SEP] has no word to join: its own group
+        let words: [&[usize]; 5] = [&[1, 2], &[3], &[5], &[6, 7, 8], &[10]];
+        for span_mask in [None, Some(SpanMask::default())] {
+            let mut sizes = [0; 4];
+            for seed in 0..500 {
+                let targets = masked(&mut original.clone(), &MaskConfig { span_mask, ..config }, seed);
+                assert!(targets.positions.is_sorted_by(|a, b| a < b));
+                sizes[targets.positions.len()] += 1;
+                for word in words {
+                    let chosen = word.iter().filter(|p| targets.positions.contains(p)).count();
+                    assert!(chosen == 0 || chosen == word.len(), "{:?} cuts {word:?}", targets.positions);
+                }
+            }
+            // round(12 · 0.25) = 3 can always be filled here: by the word of three, or by smaller ones.
+            assert_eq!(sizes, [0, 0, 0, 500]);
+        }
+    }
+
+    #[test]
+    fn spans_have_geometric_lengths_up_to_the_longest() {
+        let (spans, draws) = (SpanMask::default(), 100_000);
+        let mut counts = [0u32; 11];
+        let mut stream = Key::new(4).stream();
+        (0..draws).for_each(|_| counts[spans.draw(&mut stream)] += 1);
+        let whole = 1.0 - 0.8f64.powi(10);
+        let expected: Vec<f64> = (1..=10).map(|words| 0.2 * 0.8f64.powi(words - 1) / whole).collect();
+        for (&count, &p) in counts[1..].iter().zip(&expected) {
+            let n = draws as f64;
+            assert!((count as f64 - n * p).abs() < 5.0 * (n * p * (1.0 - p)).sqrt(), "{counts:?}");
+        }
+        // SpanBERT states the mean of its lengths: 3.8.
+        let mean: f64 = expected.iter().zip(1..).map(|(p, words)| p * words as f64).sum();
+        assert!((mean - 3.8).abs() < 0.05, "{mean}");
+        assert_eq!(counts[0], 0);
+    }
+
+    #[test]
+    fn one_draw_decides_for_a_whole_span() {
+        // Single words in a long sequence: little ends a span early but the number of predictions.
+        let config = MaskConfig { max_predictions: 80, span_mask: Some(SpanMask::default()), ..CONFIG };
+        let original: Vec<i32> = [2].into_iter().chain((0..510).map(|i| 8 + i % 2)).chain([3]).collect();
+        let (mut spans, mut masked, mut kept) = (0, 0, 0);
+        let mut masker = Masker::default();
+        for seed in 0..2000 {
+            let mut tokens = original.clone();
+            masker.mask(&mut tokens, &vocabulary(), &config, &mut Key::new(seed).stream());
+            assert_eq!(masker.targets.positions.len(), 77, "round(512 · 0.15)");
+            // Tokens replaced one by one would leave few spans of four or more that are all masked or all kept. Random
+            // entries of this vocabulary imitate either at most once in 10⁴ spans.
+            for span in masker.chosen.iter().filter(|span| span.end - span.start >= 4) {
+                let now = &tokens[span.start..span.end];
+                spans += 1;
+                masked += now.iter().all(|&token| token == 4) as usize;
+                kept += (now == &original[span.start..span.end]) as usize;
+            }
+        }
+        let near = |count: usize, p: f64| {
+            let n = spans as f64;
+            (count as f64 - n * p).abs() < 5.0 * (n * p * (1.0 - p)).sqrt()
+        };
+        assert!(spans > 10_000 && near(masked, 0.8) && near(kept, 0.1), "{masked} and {kept} of {spans}");
+    }
+}

@@ -1,0 +1,212 @@
+//! Whether a prepared directory holds what its manifest says, and whether its inputs are still those that it was made from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::prepared::{MANIFEST, Manifest, Prepared, ShardEntry, SourceEntry, TOKENIZER_DIRECTORY};
+use super::shard::{Counts, Split, sha256_of_file};
+use super::shard_reader::Shard;
+use crate::data::corpus::ReadCounts;
+use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::files::TOKENIZER_FILES;
+use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::data::tokenizer::wordpiece::Tokenizer;
+
+const PREPARE_AGAIN: &str = "run `lambert prepare` again with --force";
+
+/// What became of an input.
+#[derive(Debug)]
+pub enum SourceState {
+    /// The same bytes.
+    Unchanged,
+    /// Other bytes: the data is not what this input would give now.
+    Changed,
+    /// No file has that name here and now; the data does not need it.
+    Absent,
+    /// A file has that name, and cannot be read; the data does not need it.
+    Unreadable(DataError),
+}
+
+/// What was found in a prepared directory.
+#[derive(Debug)]
+pub struct Checked {
+    pub manifest: Manifest,
+    /// Everything that is wrong with manifest, shards and tokenizer.
+    pub faults: Vec<DataError>,
+    /// The state of every input of the manifest, in its order.
+    pub sources: Vec<SourceState>,
+}
+
+/// Reads every byte of the prepared data in `directory`, and of its inputs where they are still there; `progress` hears of
+/// the bytes read.
+///
+/// # Errors
+/// If the manifest cannot be read. What is wrong with the data is no error but part of the answer.
+pub fn check(directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Checked> {
+    let manifest = Manifest::read(directory)?;
+    let faults = faults(&manifest, directory, progress);
+    let sources = manifest.inputs.par_iter().map(|entry| entry.state(progress)).collect();
+    Ok(Checked { manifest, faults, sources })
+}
+
+impl Prepared {
+    /// Reads every byte of shards and tokenizer, and compares them with the manifest; `progress` hears of the bytes of shards
+    /// read.
+    ///
+    /// # Errors
+    /// The first thing that differs.
+    pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        faults(self.manifest(), self.directory(), progress).into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+/// Everything in `directory` that is not as `manifest` says; `progress` hears of the bytes of shards read.
+fn faults(manifest: &Manifest, directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Vec<DataError> {
+    let vocabulary = manifest.check_tokenizer(directory);
+    let mut faults: Vec<DataError> = manifest
+        .shards
+        .par_iter()
+        .filter_map(|entry| entry.check(manifest, directory, vocabulary.as_ref().ok(), progress).err())
+        .collect();
+    faults.extend(vocabulary.err());
+    faults.extend(manifest.check_sums(directory).err());
+    if faults.is_empty() {
+        // What training looks at when it begins.
+        faults.extend(Prepared::open(directory).err());
+    }
+    faults
+}
+
+impl Manifest {
+    /// The vocabulary. An error if the tokenizer in `directory` is not the one that made the data: it goes into checkpoints
+    /// and exports, long after the text was tokenized.
+    fn check_tokenizer(&self, directory: &Path) -> Result<Vocabulary> {
+        let directory = directory.join(TOKENIZER_DIRECTORY);
+        let differs = |path: &Path, required: String, found: String| {
+            let next = "put the tokenizer back, or run `lambert prepare` again with --force";
+            Err(DataError::file(path, required, found, next))
+        };
+        for name in TOKENIZER_FILES {
+            let path = directory.join(name);
+            if !path.is_file() {
+                return differs(&path, "a file of the tokenizer".into(), "none".into());
+            }
+            // Data of earlier versions does not say.
+            let Some(sha256) = self.tokenizer.get(name) else { continue };
+            let found = sha256_of_file(&path, &|_| ())?;
+            if found != *sha256 {
+                return differs(&path, format!("sha256 {sha256}"), found);
+            }
+        }
+        for entry in fs::read_dir(&directory).map_err(DataError::io("list", &directory))? {
+            let name = entry.map_err(DataError::io("list", &directory))?.file_name();
+            // Hidden files are the file system's, and nobody reads them.
+            if !TOKENIZER_FILES.iter().any(|own| name == *own) && !name.as_encoded_bytes().starts_with(b".") {
+                let found = "a file that was not prepared, and would be read with them";
+                let required = format!("{} alone", TOKENIZER_FILES.join(", "));
+                return Err(DataError::file(directory.join(name), required, found, "move it away"));
+            }
+        }
+        let tokenizer = Tokenizer::open(&directory, false)?;
+        let vocabulary = tokenizer.vocabulary();
+        if (vocabulary.sha256(), vocabulary.len()) != (&self.vocabulary_sha256, self.vocabulary_size) {
+            let required = format!("{} tokens with sha256 {}", self.vocabulary_size, self.vocabulary_sha256);
+            return differs(&directory, required, format!("{} with {}", vocabulary.len(), vocabulary.sha256()));
+        }
+        let lowercase = tokenizer.rules().lowercase;
+        if lowercase != self.lowercase {
+            let required = format!("lower-casing {}, as the data was prepared with", self.lowercase);
+            return differs(&directory, required, lowercase.to_string());
+        }
+        Ok(vocabulary.clone())
+    }
+
+    /// An error if a sum is not that of its parts.
+    fn check_sums(&self, directory: &Path) -> Result<()> {
+        let differs = |name: &str, required: String, found: String| {
+            let required = format!("{name} to be the sum of its parts, {required}");
+            Err(DataError::file(directory.join(MANIFEST), required, found, PREPARE_AGAIN))
+        };
+        for split in [Split::Train, Split::HeldOut] {
+            let mut sum = Counts::default();
+            self.shards.iter().filter(|entry| entry.split == split).for_each(|entry| sum += entry.counts);
+            if sum != self.counts(split) {
+                return differs(split.name(), format!("{sum:?}"), format!("{:?}", self.counts(split)));
+            }
+        }
+        // Data of earlier versions does not say what was read and taken of each input.
+        let mut read = ReadCounts::default();
+        self.inputs.iter().for_each(|entry| read += entry.reading);
+        if read != self.reading && read != ReadCounts::default() {
+            return differs("reading", format!("{read:?}"), format!("{:?}", self.reading));
+        }
+        let taken: u64 = self.inputs.iter().map(|entry| entry.train_documents).sum();
+        if taken != self.train.documents && taken != 0 {
+            return differs("train.documents", taken.to_string(), self.train.documents.to_string());
+        }
+        Ok(())
+    }
+}
+
+impl ShardEntry {
+    /// An error if the shard in `directory` is not as it was written, or says something else than the manifest; `progress`
+    /// hears of the bytes read.
+    fn check(
+        &self,
+        manifest: &Manifest,
+        directory: &Path,
+        vocabulary: Option<&Vocabulary>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let path = directory.join(&self.file);
+        let differs = |required: String, found: String| {
+            let next =
+                "the shard or prepared.json was changed after it was written: run `lambert prepare` again with --force";
+            Err(DataError::file(&path, required, found, next))
+        };
+        let sha256 = sha256_of_file(&path, progress)?;
+        if sha256 != self.sha256 {
+            return differs(format!("sha256 {}", self.sha256), sha256);
+        }
+        let bytes = fs::metadata(&path).map_err(DataError::io("read the size of", &path))?.len();
+        if bytes != self.bytes {
+            return differs(format!("{} bytes", self.bytes), bytes.to_string());
+        }
+        let Some(vocabulary) = vocabulary else { return Ok(()) };
+        let shard = Shard::open(&path, self.split, vocabulary)?;
+        let counted: (u64, u64) =
+            (shard.token_counts().iter().sum(), shard.token_counts()[vocabulary.special().unk as usize]);
+        if shard.counts() != self.counts || counted != (self.counts.tokens, self.counts.unknown_tokens) {
+            return differs(format!("{:?}", self.counts), format!("{:?}", shard.counts()));
+        }
+        let sources: BTreeMap<&String, &String> =
+            manifest.inputs.iter().map(|entry| (&entry.name, &entry.sha256)).collect();
+        if !shard.header().sources.iter().eq(sources) {
+            return differs("the inputs that prepared.json names, with their sha256".into(), "others".into());
+        }
+        Ok(())
+    }
+}
+
+impl SourceEntry {
+    fn state(&self, progress: &(dyn Fn(u64) + Sync)) -> SourceState {
+        let path = Path::new(&self.name);
+        let is_same = match fs::metadata(path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return SourceState::Absent;
+            }
+            Err(error) => Err(DataError::io("read", path)(error)),
+            Ok(metadata) if metadata.len() != self.bytes => Ok(false),
+            Ok(_) => sha256_of_file(path, progress).map(|sha256| sha256 == self.sha256),
+        };
+        match is_same {
+            Ok(true) => SourceState::Unchanged,
+            Ok(false) => SourceState::Changed,
+            Err(error) => SourceState::Unreadable(error),
+        }
+    }
+}

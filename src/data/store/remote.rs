@@ -1,0 +1,151 @@
+//! Prepared data in a bucket: fetched into a directory that [`Prepared::open`](crate::data::Prepared::open) opens, and published
+//! from one. `prepared.json` is written last in either direction, so that a directory that has it has all that it lists.
+
+use std::fs;
+use std::path::Path;
+
+use super::prepared::{MANIFEST, Manifest, ShardEntry, TOKENIZER_DIRECTORY};
+use super::shard::sha256_of_file;
+use crate::data::error::{DataError, Result};
+use crate::storage::{Address, Bucket, LocalCopy, Location, Wanted};
+
+/// What a copy of prepared data lacks, and the right to complete it.
+#[derive(Debug)]
+pub struct DataFetch {
+    bucket: Bucket,
+    copy: LocalCopy,
+    /// The bytes of the manifest in the bucket.
+    manifest: Vec<u8>,
+    missing: Vec<Wanted>,
+}
+
+impl DataFetch {
+    /// Compares the data at `address` with its copy in `directory`. A copy whose manifest is the bucket's lacks at most
+    /// what somebody removed; of any other, the shards that the new manifest lists, too, stay.
+    ///
+    /// # Errors
+    /// If there is no prepared data at `address`, it is of another format, or `directory` is not a copy of it.
+    pub fn plan(address: &Address, directory: &Path) -> Result<DataFetch> {
+        let bucket = Bucket::open(address).map_err(DataError::storage)?;
+        let manifest = bucket.read(MANIFEST).map_err(DataError::storage)?.ok_or_else(|| no_data(address))?;
+        let listed = Manifest::parse(Path::new(&address.join(MANIFEST).to_string()), &manifest)?;
+        let copy = LocalCopy::take(address, directory).map_err(DataError::storage)?;
+        let marker = directory.join(MANIFEST);
+        let current = fs::read(&marker).is_ok_and(|here| here == manifest);
+        if !current && marker.exists() {
+            // From here on the directory is not whole.
+            fs::remove_file(&marker).map_err(DataError::io("remove", &marker))?;
+        }
+
+        let mut missing = Vec::new();
+        let objects = bucket.list().map_err(DataError::storage)?.into_iter();
+        for object in objects.filter(|object| of_the_tokenizer(&object.name).is_some()) {
+            if !current || !has_size(&directory.join(&object.name), object.bytes) {
+                let sha256 = of_the_tokenizer(&object.name).and_then(|file| listed.tokenizer.get(file)).cloned();
+                missing.push(Wanted { name: object.name, bytes: object.bytes, sha256 });
+            }
+        }
+        for ShardEntry { file, bytes, sha256, .. } in listed.shards {
+            let here = directory.join(&file);
+            let same = || Ok::<_, DataError>(current || sha256_of_file(&here, &|_| ())? == sha256);
+            if !has_size(&here, bytes) || !same()? {
+                missing.push(Wanted { name: file, bytes, sha256: Some(sha256) });
+            }
+        }
+        Ok(DataFetch { bucket, copy, manifest, missing })
+    }
+
+    /// Bytes that are to be fetched.
+    pub fn bytes(&self) -> u64 {
+        self.missing.iter().map(|wanted| wanted.bytes).sum()
+    }
+
+    /// Fetches what is missing; `progress` hears of the bytes that arrive.
+    ///
+    /// # Errors
+    /// If a file cannot be fetched or is not what the manifest says. The files that are whole stay.
+    pub fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let directory = self.copy.directory();
+        self.bucket.download(&self.missing, directory, progress).map_err(DataError::storage)?;
+        let (marker, partial) = (directory.join(MANIFEST), directory.join(format!(".{MANIFEST}.partial")));
+        fs::write(&partial, &self.manifest).map_err(DataError::write(&partial, self.manifest.len()))?;
+        fs::rename(&partial, &marker).map_err(DataError::io("rename", &partial))
+    }
+}
+
+/// The manifest of the data at `address`, without the data.
+///
+/// # Errors
+/// As [`DataFetch::plan`].
+pub fn remote_manifest(address: &Address) -> Result<Manifest> {
+    let text = Bucket::open(address)
+        .and_then(|bucket| bucket.read(MANIFEST))
+        .map_err(DataError::storage)?
+        .ok_or_else(|| no_data(address))?;
+    Manifest::parse(Path::new(&address.join(MANIFEST).to_string()), &text)
+}
+
+/// Sends the prepared data in `directory` to `address`. If the same is there already, nothing is sent.
+///
+/// # Errors
+/// If other prepared data is there and `force` does not allow to replace it; if a file cannot be sent.
+pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    let copy = LocalCopy::take(address, directory).map_err(DataError::storage)?;
+    let path = copy.directory().join(MANIFEST);
+    let manifest = fs::read(&path).map_err(DataError::io("read", &path))?;
+    let bucket = Bucket::open(address).map_err(DataError::storage)?;
+    match bucket.read(MANIFEST).map_err(DataError::storage)? {
+        Some(there) if there == manifest => return Ok(()),
+        Some(_) if !force => {
+            return Err(DataError::file(
+                address.join(MANIFEST).to_string(),
+                "this data, or none",
+                "data that was prepared otherwise",
+                "name another --out, or add --force to replace it",
+            ));
+        }
+        Some(_) => bucket.remove(&[MANIFEST]).map_err(DataError::storage)?,
+        None => {}
+    }
+    let tokenizer = directory.join(TOKENIZER_DIRECTORY);
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(&tokenizer).map_err(DataError::io("list", &tokenizer))? {
+        let name = entry.map_err(DataError::io("list", &tokenizer))?.file_name();
+        names.push(format!("{TOKENIZER_DIRECTORY}/{}", name.to_string_lossy()));
+    }
+    names.extend(Manifest::parse(&path, &manifest)?.shards.into_iter().map(|shard| shard.file));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let sent = bucket.upload(directory, &names, progress);
+    sent.and_then(|()| bucket.upload(directory, &[MANIFEST], &|_| ())).map_err(DataError::storage)
+}
+
+/// The file of the tokenizer that an object is.
+fn of_the_tokenizer(name: &str) -> Option<&str> {
+    let file = name.strip_prefix(TOKENIZER_DIRECTORY)?.strip_prefix('/')?;
+    (!file.is_empty() && !file.contains('/')).then_some(file)
+}
+
+fn has_size(path: &Path, bytes: u64) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes)
+}
+
+fn no_data(address: &Address) -> DataError {
+    DataError::file(
+        address.to_string(),
+        format!("an object {MANIFEST}"),
+        "none",
+        "name the address that `lambert prepare --out` was given",
+    )
+}
+
+/// The manifest of the prepared data at `data`, without the data; none if `data` is a directory that does not exist.
+///
+/// # Errors
+/// If what is there is not prepared data.
+pub fn data_manifest(data: &Location) -> Result<Option<Manifest>> {
+    Ok(match data.address() {
+        Some(address) => Some(remote_manifest(address)?),
+        None if data.local().exists() => Some(Manifest::read(data.local())?),
+        None => None,
+    })
+}

@@ -1,0 +1,217 @@
+//! One shard of prepared data: a safetensors file of whole documents, as token ids and the places where sentences and
+//! documents start. No pairs and no masks: those are made when a batch is. The layout, byte by byte, is in
+//! `data/README.md`; here a shard is written, and `shard_reader.rs` reads it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::vocabulary::{Vocabulary, hexadecimal};
+
+/// The version of this layout; another one is refused.
+pub const SHARD_FORMAT: u32 = 1;
+
+/// The one key of the file's `__metadata__`; its value is a [`ShardHeader`] as JSON. (One key, because the order of
+/// several is not kept, and equal shards shall be equal bytes.)
+pub(super) const METADATA_KEY: &str = "lambert_prepared";
+
+pub(super) const TOKENS: &str = "tokens";
+pub(super) const SENTENCE_STARTS: &str = "sentence_starts";
+pub(super) const DOCUMENT_STARTS: &str = "document_starts";
+pub(super) const TOKEN_COUNTS: &str = "token_counts";
+
+/// Which documents: those to learn from, or those kept apart to measure on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    Train,
+    HeldOut,
+}
+
+impl Split {
+    /// The name in file names and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::HeldOut => "held_out",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How much text there is, in the units of this room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    pub documents: u64,
+    pub sentences: u64,
+    pub tokens: u64,
+    /// Tokens that are `[UNK]`.
+    pub unknown_tokens: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.documents += other.documents;
+        self.sentences += other.sentences;
+        self.tokens += other.tokens;
+        self.unknown_tokens += other.unknown_tokens;
+    }
+}
+
+/// What a shard says about itself, in the metadata of the safetensors file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardHeader {
+    pub format: u32,
+    pub split: Split,
+    pub vocabulary_sha256: String,
+    pub vocabulary_size: usize,
+    pub counts: Counts,
+    /// Name and sha256 of each input file of the whole preparation.
+    pub sources: BTreeMap<String, String>,
+}
+
+/// Documents gathered in memory until they are written as one shard.
+#[derive(Debug)]
+pub struct ShardBuilder {
+    /// Two bytes an id if the vocabulary has at most 65,536 entries, else four; little-endian.
+    tokens: Vec<u8>,
+    wide: bool,
+    unknown_id: u32,
+    sentence_starts: Vec<u32>,
+    document_starts: Vec<u32>,
+    token_counts: Vec<u64>,
+}
+
+/// Appends ids as a shard has them: four bytes each if `wide`, else two; little-endian.
+pub(crate) fn append_ids(bytes: &mut Vec<u8>, ids: &[u32], wide: bool) {
+    if wide {
+        ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
+    } else {
+        // In one piece: growing by two bytes at a time costs more than all else here.
+        let narrow: Vec<u16> = ids.iter().map(|&id| (id as u16).to_le()).collect();
+        bytes.extend_from_slice(bytemuck::cast_slice(&narrow));
+    }
+}
+
+impl ShardBuilder {
+    pub fn new(vocabulary: &Vocabulary) -> Self {
+        ShardBuilder {
+            tokens: Vec::new(),
+            wide: vocabulary.len() > 1 << 16,
+            unknown_id: vocabulary.special().unk,
+            sentence_starts: vec![0],
+            document_starts: vec![0],
+            token_counts: vec![0; vocabulary.len()],
+        }
+    }
+
+    /// Tokens gathered so far.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len() / if self.wide { 4 } else { 2 }
+    }
+
+    /// Adds a sentence to the document at hand. An empty one is passed over.
+    pub fn push_sentence(&mut self, ids: &[u32]) {
+        if ids.is_empty() {
+            return;
+        }
+        ids.iter().for_each(|&id| self.token_counts[id as usize] += 1);
+        append_ids(&mut self.tokens, ids, self.wide);
+        self.sentence_starts.push(self.tokens() as u32);
+    }
+
+    /// Tokens of the document at hand.
+    pub fn document_tokens(&self) -> usize {
+        let first_sentence = self.document_starts[self.document_starts.len() - 1] as usize;
+        self.tokens() - self.sentence_starts[first_sentence] as usize
+    }
+
+    /// Ends the document at hand. One without sentences does not exist.
+    pub fn end_document(&mut self) {
+        if self.document_tokens() > 0 {
+            self.document_starts.push(self.sentence_starts.len() as u32 - 1);
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            documents: self.document_starts.len() as u64 - 1,
+            sentences: self.sentence_starts.len() as u64 - 1,
+            tokens: self.tokens() as u64,
+            unknown_tokens: self.token_counts[self.unknown_id as usize],
+        }
+    }
+
+    /// Bytes of the tensors, which the shard's file holds after its header.
+    pub fn bytes(&self) -> usize {
+        8 * self.token_counts.len() + 4 * (self.document_starts.len() + self.sentence_starts.len()) + self.tokens.len()
+    }
+
+    /// Writes the shard as a new file and returns its size and sha256.
+    pub fn write(&self, path: &Path, header: &ShardHeader) -> io::Result<(u64, String)> {
+        // Descending alignment, as safetensors wants it: every tensor then starts at a multiple of its element's size.
+        let parts: [(&str, Dtype, usize, &[u8]); 4] = [
+            (TOKEN_COUNTS, Dtype::U64, 8, bytemuck::cast_slice(&self.token_counts)),
+            (DOCUMENT_STARTS, Dtype::U32, 4, bytemuck::cast_slice(&self.document_starts)),
+            (SENTENCE_STARTS, Dtype::U32, 4, bytemuck::cast_slice(&self.sentence_starts)),
+            match self.wide {
+                true => (TOKENS, Dtype::U32, 4, &self.tokens),
+                false => (TOKENS, Dtype::U16, 2, &self.tokens),
+            },
+        ];
+        let mut end = 0;
+        let infos = parts.map(|(name, dtype, size, bytes)| {
+            let start = end;
+            end += bytes.len();
+            (name.to_owned(), TensorInfo { dtype, shape: vec![bytes.len() / size], data_offsets: (start, end) })
+        });
+        let about = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(header)?)]);
+        let metadata = Metadata::new(Some(about), infos.to_vec()).map_err(io::Error::other)?;
+        let mut text = serde_json::to_string(&metadata)?;
+        text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+
+        let mut file = BufWriter::new(File::create_new(path)?);
+        let mut hash = Sha256::new();
+        let length = (text.len() as u64).to_le_bytes();
+        for bytes in [&length[..], text.as_bytes()].into_iter().chain(parts.map(|part| part.3)) {
+            hash.update(bytes);
+            file.write_all(bytes)?;
+        }
+        file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        Ok(((8 + text.len() + end) as u64, hexadecimal(&hash.finalize())))
+    }
+}
+
+/// sha256 of some bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// sha256 of a file, in hexadecimal, read in pieces; `progress` hears of every piece's bytes.
+pub fn sha256_of_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<String> {
+    let mut file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut hash = Sha256::new();
+    loop {
+        let read = file.read(&mut buffer).map_err(DataError::io("read", path))?;
+        if read == 0 {
+            return Ok(hexadecimal(&hash.finalize()));
+        }
+        hash.update(&buffer[..read]);
+        progress(read as u64);
+    }
+}

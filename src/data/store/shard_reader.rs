@@ -1,0 +1,240 @@
+//! A shard opened for reading: mapped into memory, so that opening copies nothing and a batch reads the pages that it
+//! needs, shared by all processes of a machine through the page cache.
+//!
+//! A read is a bounds check and a copy: no system call, no lock, no allocation. Only a read-only map is ever made; a
+//! shard that another program shortens while it is mapped ends the process, as with every mapped file.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use mmap_io::MemoryMappedFile;
+use safetensors::tensor::{Dtype, Metadata};
+
+use super::shard::{
+    Counts, DOCUMENT_STARTS, METADATA_KEY, SENTENCE_STARTS, SHARD_FORMAT, ShardHeader, Split, TOKEN_COUNTS, TOKENS,
+};
+use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::vocabulary::Vocabulary;
+
+const DAMAGED: &str = "the file is damaged or is not one of ours: run `lambert prepare` again with --force";
+
+/// A shard opened for reading.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    map: MemoryMappedFile,
+    header: ShardHeader,
+    tokens: Tokens,
+    token_counts: Tensor,
+    /// `tokens` index at which sentence `i` starts; one more entry than sentences, the last is the number of tokens.
+    sentence_starts: Tensor,
+    /// `sentence_starts` index at which document `i` starts; one more entry than documents.
+    document_starts: Tensor,
+}
+
+/// Bytes of the file that one tensor takes: whole elements, aligned for them.
+#[derive(Clone, Copy, Debug)]
+struct Tensor {
+    start: usize,
+    end: usize,
+}
+
+/// Token ids: two bytes each if the vocabulary has at most 65,536 entries, else four.
+#[derive(Clone, Copy, Debug)]
+enum Tokens {
+    Narrow(Tensor),
+    Wide(Tensor),
+}
+
+impl Shard {
+    /// Opens a shard and checks everything that can be checked without reading its tokens: header, sizes against the
+    /// file's length, starts ascending, counts, vocabulary.
+    ///
+    /// # Errors
+    /// If the file is missing, truncated, of another format, or made with another vocabulary.
+    pub fn open(path: &Path, split: Split, vocabulary: &Vocabulary) -> Result<Self> {
+        let damaged = |required: &str, found: String| DataError::file(path, required, found, DAMAGED);
+        let file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged("a shard", "no such file".into())),
+            file => file.map_err(DataError::io("open", path))?,
+        };
+        let length = file.metadata().map_err(DataError::io("read the size of", path))?.len();
+        // An empty file cannot be mapped.
+        if length < 8 {
+            return Err(damaged("a safetensors header", format!("{length} bytes")));
+        }
+        let map = MemoryMappedFile::open_ro(path).map_err(io::Error::other).map_err(DataError::io("map", path))?;
+        let length = map.len();
+        let bytes = |start: u64, length: u64| map.as_slice_bytes(start, length).ok();
+
+        let prefix = bytes(0, 8).and_then(|prefix| prefix.try_into().ok());
+        let prefix = prefix.ok_or_else(|| damaged("a safetensors header", format!("{length} bytes")))?;
+        let header_length = u64::from_le_bytes(prefix);
+        let text = bytes(8, header_length).ok_or_else(|| {
+            damaged("a safetensors header", format!("a header of {header_length} bytes in a file of {length}"))
+        })?;
+        let metadata: Metadata = serde_json::from_slice(text)
+            .map_err(|e| damaged("a safetensors header", format!("one that reads: {e}")))?;
+        let about = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY));
+        let about = about.ok_or_else(|| damaged("a shard of prepared data", "another safetensors file".into()))?;
+        let header: ShardHeader =
+            serde_json::from_str(about).map_err(|e| damaged("a shard of prepared data", format!("metadata: {e}")))?;
+
+        if header.format != SHARD_FORMAT {
+            return Err(DataError::file(
+                path,
+                format!("format {SHARD_FORMAT}"),
+                format!("format {}", header.format),
+                "run `lambert prepare` of this version again with --force",
+            ));
+        }
+        if header.vocabulary_sha256 != vocabulary.sha256() {
+            return Err(DataError::file(
+                path,
+                format!("the vocabulary with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
+                format!("one with sha256 {} ({} tokens)", header.vocabulary_sha256, header.vocabulary_size),
+                "the shard was made with another vocabulary: run `lambert prepare` again with --force",
+            ));
+        }
+        if header.split != split {
+            return Err(damaged(&format!("the split {split}"), format!("{}", header.split)));
+        }
+
+        let data_at = 8 + header_length;
+        let Counts { documents, sentences, tokens, .. } = header.counts;
+        let mut data_length = 0;
+        let mut locate = |name: &str, dtype: Dtype, elements: u64| -> Result<Tensor> {
+            let info = metadata.info(name).ok_or_else(|| damaged(&format!("a tensor {name}"), "none".into()))?;
+            let size = (dtype.bitsize() / 8) as u64;
+            let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+            let fits = info.shape == [elements as usize] && end.checked_sub(start) == elements.checked_mul(size);
+            // A map starts at a page, so an aligned offset is an aligned address.
+            if info.dtype != dtype || !fits || !(data_at + start).is_multiple_of(size) {
+                return Err(damaged(
+                    &format!("{name} {dtype:?}[{elements}] at a multiple of {size}"),
+                    format!("{:?}{:?} at {start}..{end}", info.dtype, info.shape),
+                ));
+            }
+            data_length = data_length.max(end);
+            Ok(Tensor { start: (data_at + start) as usize, end: (data_at + end) as usize })
+        };
+        let token_counts = locate(TOKEN_COUNTS, Dtype::U64, vocabulary.len() as u64)?;
+        let document_starts = locate(DOCUMENT_STARTS, Dtype::U32, documents.saturating_add(1))?;
+        let sentence_starts = locate(SENTENCE_STARTS, Dtype::U32, sentences.saturating_add(1))?;
+        let tokens_at = match vocabulary.len() > 1 << 16 {
+            true => Tokens::Wide(locate(TOKENS, Dtype::U32, tokens)?),
+            false => Tokens::Narrow(locate(TOKENS, Dtype::U16, tokens)?),
+        };
+        if data_at + data_length != length {
+            return Err(damaged(&format!("{} bytes", data_at + data_length), format!("{length}")));
+        }
+
+        let path = path.to_owned();
+        let shard = Shard { path, map, header, tokens: tokens_at, token_counts, sentence_starts, document_starts };
+        for (starts, last, name) in
+            [(shard.sentence_starts(), tokens, SENTENCE_STARTS), (shard.document_starts(), sentences, DOCUMENT_STARTS)]
+        {
+            let ascending = starts.is_sorted_by(|a, b| a < b);
+            if !ascending || starts.first() != Some(&0) || starts.last().map(|&x| x as u64) != Some(last) {
+                let required = format!("{name} that ascend from 0 to {last}");
+                return Err(DataError::file(&shard.path, required, "others", DAMAGED));
+            }
+        }
+        Ok(shard)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn header(&self) -> &ShardHeader {
+        &self.header
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.header.counts
+    }
+
+    /// Sentences of a document, as indices of this shard's sentences.
+    pub fn sentences_of(&self, document: usize) -> Range<usize> {
+        let starts = self.document_starts();
+        starts[document] as usize..starts[document + 1] as usize
+    }
+
+    /// Document that a sentence belongs to.
+    pub fn document_of(&self, sentence: usize) -> usize {
+        self.document_starts().partition_point(|&start| start as usize <= sentence) - 1
+    }
+
+    /// Where the sentences of a document start among this shard's tokens, and where the last one ends.
+    pub fn starts_of(&self, document: usize) -> &[u32] {
+        let sentences = self.sentences_of(document);
+        &self.sentence_starts()[sentences.start..=sentences.end]
+    }
+
+    /// Token ids of the shard.
+    ///
+    /// # Errors
+    /// If an id lies outside the vocabulary.
+    pub fn read_tokens(&self, range: Range<u32>) -> Result<Vec<u32>> {
+        let mut ids = vec![0i32; range.len()];
+        self.copy_tokens(range, &mut ids)?;
+        Ok(bytemuck::cast_vec(ids))
+    }
+
+    /// Copies the token ids of `range` into `slots`, which has as many.
+    ///
+    /// # Errors
+    /// If an id lies outside the vocabulary: what stands in `slots` is then of no use.
+    ///
+    /// # Panics
+    /// If the range ends behind the shard's tokens, or `slots` is of another length.
+    pub fn copy_tokens(&self, range: Range<u32>, slots: &mut [i32]) -> Result<()> {
+        let within = range.start as usize..range.end as usize;
+        // Two loops without a branch each, which become vector instructions.
+        let largest = match self.tokens {
+            Tokens::Narrow(tensor) => {
+                let ids = &self.tensor::<u16>(tensor)[within];
+                assert_eq!(ids.len(), slots.len(), "a slot for each token");
+                slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = id as i32);
+                ids.iter().fold(0, |largest, &id| largest.max(id)) as u32
+            }
+            Tokens::Wide(tensor) => {
+                let ids = &self.tensor::<u32>(tensor)[within];
+                assert_eq!(ids.len(), slots.len(), "a slot for each token");
+                slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = id as i32);
+                ids.iter().fold(0, |largest, &id| largest.max(id))
+            }
+        };
+        if largest as usize >= self.header.vocabulary_size {
+            return Err(DataError::file(
+                &self.path,
+                format!("token ids below {}", self.header.vocabulary_size),
+                format!("{largest} among the tokens {range:?}"),
+                DAMAGED,
+            ));
+        }
+        Ok(())
+    }
+
+    /// How often each token of the vocabulary stands in this shard.
+    pub fn token_counts(&self) -> &[u64] {
+        self.tensor(self.token_counts)
+    }
+
+    fn sentence_starts(&self) -> &[u32] {
+        self.tensor(self.sentence_starts)
+    }
+
+    fn document_starts(&self) -> &[u32] {
+        self.tensor(self.document_starts)
+    }
+
+    fn tensor<T: AnyBitPattern + NoUninit>(&self, tensor: Tensor) -> &[T] {
+        let bytes = self.map.as_slice_bytes(tensor.start as u64, (tensor.end - tensor.start) as u64);
+        bytemuck::cast_slice(bytes.expect("the place was checked against the map's length when the shard was opened"))
+    }
+}

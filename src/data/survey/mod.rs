@@ -1,0 +1,278 @@
+//! A split of prepared data as a whole: what a person wants to see before spending a month of compute on it.
+//!
+//! [`Survey::of`] reads every token once, for the fingerprints of documents; all else comes from the shards' own counts and
+//! from a number of examples, made as training makes them.
+
+pub mod baseline;
+pub mod statistics;
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3;
+
+use self::statistics::{
+    Bar, DocumentLengths, ExampleLengths, PackedLengths, document_lengths, doubling_bars, example_lengths,
+    packed_lengths, single_bars,
+};
+use crate::data::error::Result;
+use crate::data::examples::dataset::{Example, Examples};
+use crate::data::store::prepared::{Document, Documents};
+use crate::data::store::shard::{Counts, Split};
+
+/// Slices of a sequence in which predicted positions are counted, at most.
+const SLICES: usize = 16;
+/// Points of the curve of [`Coverage::cumulative`].
+const CURVE_POINTS: usize = 64;
+/// Frequent and rare entries that are shown by name.
+const NAMED: usize = 24;
+
+/// How the split uses the vocabulary.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Coverage {
+    pub entries: usize,
+    /// Entries that stand in the split at least once. Special tokens but `[UNK]` never do.
+    pub used: usize,
+    /// Entries that stand there fewer than ten times, never included.
+    pub rare: usize,
+    /// Share of the tokens that is `[UNK]`.
+    pub unknown: f64,
+    /// Share of the tokens that are `##` pieces.
+    pub continuations: f64,
+    /// (n, share): the n most frequent entries are that share of all tokens; n grows geometrically.
+    pub cumulative: Vec<(usize, f64)>,
+    /// The most frequent entries with their counts.
+    pub most_frequent: Vec<(String, u64)>,
+}
+
+/// The positions from `from` to `to`, both included, and the share of their tokens that is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Slice {
+    pub from: usize,
+    pub to: usize,
+    pub predicted: f64,
+}
+
+/// What masking does to a number of examples.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Masks {
+    pub examples: u64,
+    pub predictions: u64,
+    /// Shares of the predictions where `[MASK]`, the same token or another one stands.
+    pub masked: f64,
+    pub kept: f64,
+    pub random: f64,
+    /// Predictions for each token in slices of the sequence length, `[CLS]` and `[SEP]` counted.
+    pub by_position: Vec<Slice>,
+    /// Examples by their number of predictions.
+    pub per_example: Vec<Bar>,
+}
+
+/// Documents whose tokens are the same as those of a document before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Duplicates {
+    /// Documents that repeat an earlier one.
+    pub repeats: u64,
+    /// Tokens in them.
+    pub tokens: u64,
+    /// Documents that have repeats.
+    pub repeated: u64,
+    /// How often the most frequent one comes.
+    pub most: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Survey {
+    pub split: Split,
+    pub counts: Counts,
+    pub documents: DocumentLengths,
+    /// Documents by their tokens, and sentences by theirs.
+    pub tokens_of_documents: Vec<Bar>,
+    pub tokens_of_sentences: Vec<Bar>,
+    pub coverage: Coverage,
+    pub duplicates: Duplicates,
+    pub examples: ExampleLengths,
+    /// If rows are shared.
+    pub packed: Option<PackedLengths>,
+    pub masks: Masks,
+}
+
+/// How examples are packed: so many share a row at most, so many are packed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    pub sequences_per_row: usize,
+    pub batch: usize,
+}
+
+impl Survey {
+    /// Surveys the split that `examples` are made of, with its first `count` examples, which may be `packed`; `progress` hears
+    /// of the tokens read.
+    ///
+    /// # Errors
+    /// If a shard cannot be read, or holds a token outside the vocabulary.
+    pub fn of(
+        examples: &Examples,
+        count: u64,
+        packed: Option<Packed>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Survey> {
+        let (prepared, split) = (examples.prepared(), examples.split());
+        let documents = prepared.documents(split);
+        let all = || (0..documents.len()).map(|index| documents.get(index));
+        Ok(Survey {
+            split,
+            counts: prepared.manifest().counts(split),
+            documents: document_lengths(documents),
+            tokens_of_documents: doubling_bars(all().map(tokens_of)),
+            tokens_of_sentences: doubling_bars(
+                all().flat_map(|document| document.starts.windows(2).map(|pair| (pair[1] - pair[0]) as u64)),
+            ),
+            coverage: coverage(examples)?,
+            duplicates: duplicates(documents, progress)?,
+            examples: example_lengths(examples, count)?,
+            packed: packed
+                .map(|Packed { sequences_per_row, batch }| packed_lengths(examples, count, batch, sequences_per_row)),
+            masks: masks(examples, count)?,
+        })
+    }
+}
+
+fn tokens_of(document: Document<'_>) -> u64 {
+    (document.starts[document.starts.len() - 1] - document.starts[0]) as u64
+}
+
+fn coverage(examples: &Examples) -> Result<Coverage> {
+    let (prepared, split) = (examples.prepared(), examples.split());
+    let vocabulary = prepared.vocabulary();
+    let counts = prepared.token_counts(split);
+    let total = counts.iter().sum::<u64>().max(1) as f64;
+    let share = |wanted: &dyn Fn(u32) -> bool| {
+        let of = (0u32..).zip(&counts).filter(|(id, _)| wanted(*id)).map(|(_, count)| count).sum::<u64>();
+        of as f64 / total
+    };
+    let mut by_count: Vec<(u64, u32)> = counts.iter().copied().zip(0..).collect();
+    by_count.sort_by_key(|&(count, id)| (std::cmp::Reverse(count), id));
+    let name = |id: u32| vocabulary.token(id).unwrap_or("?").to_owned();
+    Ok(Coverage {
+        entries: counts.len(),
+        used: counts.iter().filter(|&&count| count > 0).count(),
+        rare: counts.iter().filter(|&&count| count < 10).count(),
+        unknown: share(&|id| id == vocabulary.special().unk),
+        continuations: share(&|id| vocabulary.is_continuation(id)),
+        cumulative: cumulative(by_count.iter().map(|&(count, _)| count), counts.len(), total),
+        most_frequent: by_count.iter().take(NAMED).map(|&(count, id)| (name(id), count)).collect(),
+    })
+}
+
+/// The curve of [`Coverage::cumulative`] from counts in descending order.
+fn cumulative(counts: impl Iterator<Item = u64>, entries: usize, total: f64) -> Vec<(usize, f64)> {
+    let mut wanted: Vec<usize> = (0..CURVE_POINTS)
+        .map(|i| (entries as f64).powf(i as f64 / (CURVE_POINTS - 1) as f64).round() as usize)
+        .collect();
+    wanted.dedup();
+    let mut sum = 0;
+    let sums = counts.map(|count| {
+        sum += count;
+        sum as f64 / total
+    });
+    (1..).zip(sums).filter(|(n, _)| wanted.binary_search(n).is_ok()).collect()
+}
+
+fn duplicates(documents: &Documents, progress: &(dyn Fn(u64) + Sync)) -> Result<Duplicates> {
+    let fingerprints = (0..documents.len())
+        .into_par_iter()
+        .map(|index| {
+            let document = documents.get(index);
+            let fingerprint = fingerprint(&document)?;
+            progress(tokens_of(document));
+            Ok((fingerprint, tokens_of(document)))
+        })
+        .collect::<Result<Vec<(u128, u64)>>>()?;
+    let mut seen: HashMap<u128, (u64, u64)> = HashMap::with_capacity(fingerprints.len());
+    for (fingerprint, tokens) in fingerprints {
+        seen.entry(fingerprint).or_insert((0, tokens)).0 += 1;
+    }
+    let repeated = seen.values().filter(|(times, _)| *times > 1);
+    Ok(repeated.fold(Duplicates { repeats: 0, tokens: 0, repeated: 0, most: 1 }, |sum, &(times, tokens)| Duplicates {
+        repeats: sum.repeats + times - 1,
+        tokens: sum.tokens + (times - 1) * tokens,
+        repeated: sum.repeated + 1,
+        most: sum.most.max(times),
+    }))
+}
+
+/// Names the tokens of a document: 128 bits, so that two documents of a corpus of any size share it by chance never.
+fn fingerprint(document: &Document<'_>) -> Result<u128> {
+    /// Tokens read at a time.
+    const PIECE: usize = 1 << 16;
+    let (start, end) = (document.starts[0], document.starts[document.starts.len() - 1]);
+    let mut hash = Xxh3::new();
+    for from in (start..end).step_by(PIECE) {
+        let ids = document.shard.read_tokens(from..end.min(from + PIECE as u32))?;
+        hash.update(bytemuck::cast_slice(&ids));
+    }
+    Ok(hash.digest128())
+}
+
+/// Sums over examples, before they are made shares.
+#[derive(Clone, Default)]
+struct MaskSums {
+    masked: u64,
+    kept: u64,
+    random: u64,
+    predictions: [u64; SLICES],
+    tokens: [u64; SLICES],
+}
+
+fn masks(examples: &Examples, count: u64) -> Result<Masks> {
+    let mask = examples.prepared().vocabulary().special().mask;
+    let length = examples.config().sequence_length;
+    let width = length.div_ceil(SLICES);
+    let slice = |position: usize| position / width;
+    let (mut sums, mut numbers) = (MaskSums::default(), Vec::new());
+    for number in 0..count {
+        let Example { tokens, targets, .. } = examples.example(number)?;
+        (0..tokens.len()).for_each(|position| sums.tokens[slice(position)] += 1);
+        for (&position, &id) in targets.positions.iter().zip(&targets.ids) {
+            sums.predictions[slice(position)] += 1;
+            match tokens[position] {
+                now if now == mask => sums.masked += 1,
+                now if now == id => sums.kept += 1,
+                _ => sums.random += 1,
+            }
+        }
+        numbers.push(targets.ids.len() as u64);
+    }
+    let predictions: u64 = numbers.iter().sum();
+    let share = |part: u64| part as f64 / predictions.max(1) as f64;
+    let by_position = (0..length).step_by(width).map(|from| Slice {
+        from,
+        to: (from + width).min(length) - 1,
+        predicted: sums.predictions[slice(from)] as f64 / sums.tokens[slice(from)].max(1) as f64,
+    });
+    Ok(Masks {
+        examples: count,
+        predictions,
+        masked: share(sums.masked),
+        kept: share(sums.kept),
+        random: share(sums.random),
+        by_position: by_position.collect(),
+        per_example: single_bars(&numbers),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curve_of_coverage_rises_from_the_first_entry_to_all_tokens() {
+        let counts = [50, 30, 15, 5, 0, 0, 0, 0];
+        let curve = cumulative(counts.into_iter(), counts.len(), 100.0);
+        assert_eq!(curve.first(), Some(&(1, 0.5)));
+        assert_eq!(curve.last(), Some(&(8, 1.0)));
+        assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+    }
+}

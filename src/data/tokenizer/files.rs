@@ -1,0 +1,411 @@
+//! The files of a tokenizer, as Hugging Face's libraries write and read them. They say many things twice, and whom a library
+//! then believes differs from one to the next: files that contradict each other are refused.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
+use super::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};
+use crate::data::error::{DataError, Result};
+
+const TOKENIZER_JSON: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.txt";
+const CONFIG: &str = "tokenizer_config.json";
+/// What [`Tokenizer::files`] gives.
+pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
+
+/// Files of earlier versions of the library, which say again what the others say.
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
+
+const NEXT: &str =
+    "name a directory with a BERT tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
+const CORRECT: &str = "correct the file that is wrong";
+
+impl Tokenizer {
+    /// Reads a tokenizer: a directory with `tokenizer.json` or `vocab.txt` (with `tokenizer_config.json` for its case),
+    /// or one of these files. A bare `vocab.txt` is lower-case unless `cased`.
+    ///
+    /// # Errors
+    /// If there is none, if it is not BERT's WordPiece, if two files in the directory contradict each other, or one of them
+    /// `cased`.
+    pub fn open(path: &Path, cased: bool) -> Result<Self> {
+        let tokenizer = match path.extension() {
+            _ if path.is_dir() => Tokenizer::from_directory(path, cased)?,
+            _ if !path.exists() => {
+                return Err(DataError::file(path, "a tokenizer", "no such file or directory", NEXT));
+            }
+            Some(extension) if extension == "json" => Tokenizer::from_json(path)?,
+            _ => Tokenizer::new(Vocabulary::read(path)?, WordRules { lowercase: !cased }),
+        };
+        if cased && tokenizer.rules().lowercase {
+            let next = "leave --cased out, or name another tokenizer";
+            return Err(DataError::file(
+                path,
+                "a tokenizer that keeps upper case (--cased)",
+                "one that does not",
+                next,
+            ));
+        }
+        Ok(tokenizer)
+    }
+
+    fn from_directory(directory: &Path, cased: bool) -> Result<Self> {
+        let there = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        let settings = |name: &str| there(name).map(|path| Ok((read_object(&path)?, path))).transpose();
+        let config = settings(CONFIG)?;
+        let from_text = there(VOCABULARY).map(|path| Ok((Vocabulary::read(&path)?, path))).transpose()?;
+        let tokenizer = match (there(TOKENIZER_JSON), from_text) {
+            (Some(json), from_text) => {
+                let tokenizer = Tokenizer::from_json(&json)?;
+                let vocabulary = tokenizer.vocabulary();
+                if let Some((other, path)) = from_text.filter(|(other, _)| other.sha256() != vocabulary.sha256()) {
+                    let required = format!("the {} tokens of {TOKENIZER_JSON} beside it", vocabulary.len());
+                    let found = format!("{} tokens, not the same", other.len());
+                    return Err(DataError::file(path, required, found, "remove the file that is wrong"));
+                }
+                tokenizer
+            }
+            (None, Some((vocabulary, _))) => {
+                let lowercase = match config.as_ref().map(|(config, path)| (&config["do_lower_case"], path)) {
+                    None | Some((Value::Null, _)) => !cased,
+                    Some((Value::Bool(lowercase), _)) => *lowercase,
+                    Some((other, path)) => {
+                        let required = "do_lower_case to be true or false";
+                        return Err(DataError::file(path, required, other.to_string(), "correct it"));
+                    }
+                };
+                Tokenizer::new(vocabulary, WordRules { lowercase })
+            }
+            (None, None) => {
+                let found = format!("no {TOKENIZER_JSON} and no {VOCABULARY}");
+                return Err(DataError::file(directory, "a tokenizer", found, NEXT));
+            }
+        };
+        for (settings, path) in config.into_iter().chain(settings(SPECIAL_TOKENS_MAP)?) {
+            check_settings(&path, &settings, tokenizer.rules())?;
+            let added = settings["added_tokens_decoder"].as_object().into_iter().flatten();
+            let added = added.map(|(id, token)| (id.parse().ok(), &token["content"]));
+            check_added(&path, added, tokenizer.vocabulary())?;
+        }
+        if let Some((added, path)) = settings(ADDED_TOKENS)? {
+            let tokens: Vec<(Option<u64>, Value)> =
+                added.as_object().into_iter().flatten().map(|(token, id)| (id.as_u64(), json!(token))).collect();
+            check_added(&path, tokens.iter().map(|(id, token)| (*id, token)), tokenizer.vocabulary())?;
+        }
+        Ok(tokenizer)
+    }
+
+    fn from_json(path: &Path) -> Result<Self> {
+        let json = read_json(path)?;
+        let wrong = |required: &str, found: &Value| {
+            let found: String = found.to_string().chars().take(80).collect();
+            DataError::file(path, required, found, NEXT)
+        };
+        let (model, normalizer) = (&json["model"], &json["normalizer"]);
+        if model["vocab"].is_null() || model["type"].as_str().is_some_and(|t| t != "WordPiece") {
+            return Err(wrong("a model of type WordPiece", &model["type"]));
+        }
+        for (key, required) in [
+            ("unk_token", json!("[UNK]")),
+            ("continuing_subword_prefix", json!(CONTINUATION_PREFIX)),
+            ("max_input_chars_per_word", json!(LONGEST_WORD)),
+        ] {
+            if model[key] != required {
+                return Err(wrong(&format!("model.{key} to be {required}"), &model[key]));
+            }
+        }
+        let lowercase = normalizer["lowercase"].as_bool();
+        let Some(lowercase) = lowercase.filter(|_| normalizer["type"] == "BertNormalizer") else {
+            return Err(wrong("a normalizer of type BertNormalizer", normalizer));
+        };
+        let strips = normalizer["strip_accents"].as_bool().unwrap_or(lowercase);
+        if normalizer["clean_text"] != true || normalizer["handle_chinese_chars"] != true || strips != lowercase {
+            return Err(wrong(
+                "a normalizer with BERT's settings (accents stripped exactly if lower-cased)",
+                normalizer,
+            ));
+        }
+        if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
+            return Err(wrong("a pre_tokenizer of type BertPreTokenizer", &json["pre_tokenizer"]));
+        }
+        let entries =
+            model["vocab"].as_object().ok_or_else(|| wrong("model.vocab to be an object", &model["vocab"]))?;
+        let mut tokens = vec![String::new(); entries.len()];
+        for (token, id) in entries {
+            let slot = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
+            *slot.ok_or_else(|| wrong("ids from 0 to the number of tokens less one", id))? = token.clone();
+        }
+        if let Some(id) = tokens.iter().position(String::is_empty) {
+            let required = format!("an entry for each id from 0 to {}", tokens.len() - 1);
+            return Err(DataError::file(path, required, format!("none for {id}, and another id twice"), NEXT));
+        }
+        let vocabulary =
+            Vocabulary::new(tokens).map_err(|(required, found)| DataError::file(path, required, found, NEXT))?;
+        let added = json["added_tokens"].as_array().into_iter().flatten();
+        check_added(path, added.map(|token| (token["id"].as_u64(), &token["content"])), &vocabulary)?;
+        Ok(Tokenizer::new(vocabulary, WordRules { lowercase }))
+    }
+
+    /// The files that make a directory a tokenizer for Hugging Face's `AutoTokenizer`: name and content.
+    pub fn files(&self) -> [(&'static str, String); 3] {
+        let special = self.vocabulary().special();
+        let specials: Vec<(&str, u32)> = SPECIAL_TOKENS
+            .into_iter()
+            .zip([special.pad, special.unk, special.cls, special.sep, special.mask])
+            .collect();
+        let mut by_id = specials.clone();
+        by_id.sort_by_key(|&(_, id)| id);
+        let added = by_id.iter().map(|(token, id)| {
+            json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true,
+            })
+        });
+        let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
+        let token = |id: &str, kind: u32| json!({ "SpecialToken": { "id": id, "type_id": kind } });
+        let template = |id: &str, token_id: u32| json!({ "id": id, "ids": [token_id], "tokens": [id] });
+        // In the order of ids: a JSON object keeps the order in which it is written.
+        let entries = self.vocabulary().tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
+        let vocabulary = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+        let placeholder = "vocabulary";
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": added.collect::<Vec<_>>(),
+            "normalizer": {
+                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
+                "lowercase": self.rules().lowercase,
+            },
+            "pre_tokenizer": { "type": "BertPreTokenizer" },
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [token("[CLS]", 0), sequence("A", 0), token("[SEP]", 0)],
+                "pair": [
+                    token("[CLS]", 0), sequence("A", 0), token("[SEP]", 0), sequence("B", 1), token("[SEP]", 1)
+                ],
+                "special_tokens": { "[CLS]": template("[CLS]", special.cls), "[SEP]": template("[SEP]", special.sep) },
+            },
+            "decoder": { "type": "WordPiece", "prefix": CONTINUATION_PREFIX, "cleanup": true },
+            "model": {
+                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": CONTINUATION_PREFIX,
+                "max_input_chars_per_word": LONGEST_WORD, "vocab": placeholder,
+            },
+        });
+        let tokenizer =
+            tokenizer.to_string().replace(&format!("\"vocab\":\"{placeholder}\""), &format!("\"vocab\":{vocabulary}"));
+        let config = json!({
+            "tokenizer_class": "BertTokenizer", "do_lower_case": self.rules().lowercase, "strip_accents": null,
+            "tokenize_chinese_chars": true, "model_max_length": 512, "pad_token": "[PAD]", "unk_token": "[UNK]",
+            "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+        });
+        [
+            (TOKENIZER_JSON, tokenizer + "\n"),
+            (VOCABULARY, self.vocabulary().to_text()),
+            (CONFIG, format!("{config:#}\n")),
+        ]
+    }
+}
+
+/// An error if a file of settings says something else than the tokenizer beside it.
+fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
+    let rules = [
+        ("do_lower_case", json!(rules.lowercase)),
+        ("strip_accents", json!(rules.lowercase)),
+        ("tokenize_chinese_chars", json!(true)),
+        ("do_basic_tokenize", json!(true)),
+    ];
+    let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
+    let tokens = names.into_iter().zip(SPECIAL_TOKENS.map(|token| json!(token)));
+    for (key, required) in rules.into_iter().chain(tokens) {
+        // A token is written as its text, or as an object that has it.
+        let found = settings[key].get("content").unwrap_or(&settings[key]);
+        if !found.is_null() && *found != required {
+            let required = format!("{key} to be {required}, as the rest of the tokenizer has it");
+            return Err(DataError::file(path, required, found.to_string(), CORRECT));
+        }
+    }
+    Ok(())
+}
+
+/// An error if a token that was added is not the vocabulary's entry of its id.
+fn check_added<'a>(
+    path: &Path,
+    added: impl Iterator<Item = (Option<u64>, &'a Value)>,
+    vocabulary: &Vocabulary,
+) -> Result<()> {
+    for (id, token) in added {
+        let entry = id.and_then(|id| vocabulary.token(u32::try_from(id).ok()?));
+        if entry.is_none() || entry != token.as_str() {
+            let required =
+                format!("added tokens that are among the {} of the vocabulary, by their ids", vocabulary.len());
+            let found = format!("{token} of id {}", id.map_or("none".into(), |id| id.to_string()));
+            return Err(DataError::file(
+                path,
+                required,
+                found,
+                "put it in an unused place of the vocabulary, or take it out",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read(path).map_err(DataError::io("read", path))?;
+    serde_json::from_slice(&text).map_err(|e| DataError::file(path, "JSON", e.to_string(), NEXT))
+}
+
+fn read_object(path: &Path) -> Result<Value> {
+    let value = read_json(path)?;
+    match value.is_object() {
+        true => Ok(value),
+        false => Err(DataError::file(path, "an object in JSON", "another value", CORRECT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer(lowercase: bool) -> Tokenizer {
+        let tokens =
+            SPECIAL_TOKENS.into_iter().chain("a b the cat ##ing ##s .".split(' ')).map(str::to_owned).collect();
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase })
+    }
+
+    /// The files of a tokenizer in a directory, of which some have another content, or none.
+    fn message(lowercase: bool, others: &[(&str, Option<String>)]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in tokenizer(lowercase).files() {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        }
+        for (name, content) in others {
+            match content {
+                Some(content) => std::fs::write(directory.path().join(name), content).unwrap(),
+                None => std::fs::remove_file(directory.path().join(name)).unwrap(),
+            }
+        }
+        Tokenizer::open(directory.path(), false).map_or_else(|e| e.to_string(), |_| "read".to_owned())
+    }
+
+    fn without(name: &'static str) -> (&'static str, Option<String>) {
+        (name, None)
+    }
+
+    #[test]
+    fn files_are_read_back_and_contradictions_refused() {
+        for lowercase in [true, false] {
+            let (directory, tokenizer) = (tempfile::tempdir().unwrap(), tokenizer(lowercase));
+            for (name, content) in tokenizer.files() {
+                std::fs::write(directory.path().join(name), content).unwrap();
+            }
+            let same =
+                |other: Tokenizer| other.vocabulary() == tokenizer.vocabulary() && other.rules() == tokenizer.rules();
+            let at = |name: &str| directory.path().join(name);
+            assert!(same(Tokenizer::open(directory.path(), false).unwrap()));
+            std::fs::remove_file(at("tokenizer.json")).unwrap();
+            assert!(
+                same(Tokenizer::open(directory.path(), false).unwrap()),
+                "from vocab.txt and tokenizer_config.json"
+            );
+            std::fs::remove_file(at("tokenizer_config.json")).unwrap();
+            assert!(same(Tokenizer::open(directory.path(), !lowercase).unwrap()), "from vocab.txt alone");
+
+            std::fs::write(at("tokenizer.json"), &tokenizer.files()[0].1).unwrap();
+            std::fs::write(at("vocab.txt"), tokenizer.vocabulary().to_text().replace("cat", "dog")).unwrap();
+            let message = Tokenizer::open(directory.path(), false).unwrap_err().to_string();
+            assert!(message.contains("vocab.txt"), "{message}");
+            for (from, to) in [("WordPiece", "BPE"), ("BertNormalizer", "NFC"), ("\"lowercase\"", "\"x\""), ("{", "")] {
+                std::fs::write(at("tokenizer.json"), tokenizer.files()[0].1.replace(from, to)).unwrap();
+                let message = Tokenizer::open(&at("tokenizer.json"), false).unwrap_err().to_string();
+                assert!(message.contains("tokenizer.json"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_that_contradict_the_tokenizer_are_refused_by_name() {
+        let config = |key: &str, value: Value| {
+            let mut config: Value = serde_json::from_str(&tokenizer(true).files()[2].1).unwrap();
+            config[key] = value;
+            (CONFIG, Some(config.to_string()))
+        };
+        for (key, value) in [
+            ("do_lower_case", json!(false)),
+            ("strip_accents", json!(false)),
+            ("tokenize_chinese_chars", json!(false)),
+            ("do_basic_tokenize", json!(false)),
+            ("pad_token", json!("<pad>")),
+            ("unk_token", json!({ "content": "<unk>", "special": true })),
+            ("cls_token", json!("[SEP]")),
+            ("sep_token", json!(3)),
+            ("mask_token", json!("<mask>")),
+        ] {
+            let said = message(true, &[config(key, value.clone())]);
+            assert!(said.contains(CONFIG) && said.contains(key), "{key}: {said}");
+            if key != "do_lower_case" {
+                let said = message(true, &[config(key, value), without(TOKENIZER_JSON)]);
+                assert!(said.contains(CONFIG) && said.contains(key), "{key}: {said}");
+            }
+        }
+        let said = message(true, &[config("do_lower_case", json!("yes")), without(TOKENIZER_JSON)]);
+        assert!(said.contains("do_lower_case to be true or false"), "{said}");
+        let said = message(true, &[(SPECIAL_TOKENS_MAP, Some(json!({ "cls_token": "<s>" }).to_string()))]);
+        assert!(said.contains(SPECIAL_TOKENS_MAP) && said.contains("cls_token"), "{said}");
+        assert!(message(true, &[(CONFIG, Some("[1]".into()))]).contains("an object"));
+        // What says nothing, or the same in another form, is no contradiction.
+        for (key, value) in [
+            ("strip_accents", json!(true)),
+            ("mask_token", json!({ "content": "[MASK]" })),
+            ("cls_token", Value::Null),
+            ("never_split", json!(["[MASK]"])),
+            ("added_tokens_decoder", json!({ "4": { "content": "[MASK]", "special": true } })),
+        ] {
+            assert_eq!(message(true, &[config(key, value)]), "read", "{key}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        tokenizer(true)
+            .files()
+            .iter()
+            .for_each(|(name, text)| std::fs::write(directory.path().join(name), text).unwrap());
+        assert!(Tokenizer::open(directory.path(), true).unwrap_err().to_string().contains("--cased"));
+    }
+
+    #[test]
+    fn added_tokens_are_entries_of_the_vocabulary() {
+        let files = tokenizer(true).files();
+        for (id, token) in [(12u64, "<url>"), (5, "<url>"), (4_294_967_296, "a")] {
+            let mut json: Value = serde_json::from_str(&files[0].1).unwrap();
+            json["added_tokens"].as_array_mut().unwrap().push(json!({ "id": id, "content": token, "special": false }));
+            let mut config: Value = serde_json::from_str(&files[2].1).unwrap();
+            config["added_tokens_decoder"] = json!({ (id.to_string()): { "content": token } });
+            let added = json!({ token: id });
+            for (name, content) in [(TOKENIZER_JSON, json), (CONFIG, config), (ADDED_TOKENS, added)] {
+                let said = message(true, &[(name, Some(content.to_string()))]);
+                assert!(said.contains(name) && said.contains(&format!("{token:?} of id {id}")), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_tokens_is_whole_and_its_ids_are_its_own() {
+        let files = tokenizer(true).files();
+        let list = |text: String| message(true, &[without(TOKENIZER_JSON), (VOCABULARY, Some(text))]);
+        assert_eq!(list(files[1].1.replace('\n', "\r\n")), "read", "line ends of Windows");
+        for token in SPECIAL_TOKENS {
+            assert!(list(files[1].1.replace(token, "x")).contains(&format!("the token {token}")));
+        }
+        assert!(list(files[1].1.clone() + "cat\n").contains("\"cat\" on the lines 9 and 13"));
+        assert!(list(files[1].1.replace("cat\n", "\n")).contains("\"\" on line 9"));
+        assert!(list(files[1].1.clone() + "\n").contains("\"\" on line 13"));
+        assert!(list(String::new()).contains("the token [PAD]"));
+        let json = |from: &str, to: &str| {
+            message(true, &[without(VOCABULARY), (TOKENIZER_JSON, Some(files[0].1.replace(from, to)))])
+        };
+        assert!(json("\"cat\":8", "\"cat\":7").contains("none for 8"));
+        for beyond in ["12", "-1", "4294967296", "\"8\"", "8.5"] {
+            assert!(json("\"cat\":8", &format!("\"cat\":{beyond}")).contains("ids from 0 to the number of tokens"));
+        }
+    }
+}

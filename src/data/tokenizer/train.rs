@@ -1,0 +1,101 @@
+//! A directory with a tokenizer trained here: Hugging Face's three files, and `trained_from.json`, which says from what,
+//! so that training again is skipped while nothing has changed.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::files::TOKENIZER_FILES;
+use super::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
+use super::wordpiece::Tokenizer;
+use crate::data::corpus::Input;
+use crate::data::error::{DataError, Result};
+use crate::data::store::prepared::SourceEntry;
+
+const RECORD: &str = "trained_from.json";
+
+/// What a trained tokenizer was made of.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    vocabulary_sha256: String,
+    options: VocabularyOptions,
+    inputs: Vec<SourceEntry>,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub enum Trained {
+    New(Tokenizer),
+    /// The directory already held what was asked for.
+    UpToDate(Tokenizer),
+}
+
+/// Trains a vocabulary and writes it to the directory `out` with the files that make it a tokenizer. `progress` hears of
+/// the bytes of input read: each input's once for its sha256, and once for its words.
+///
+/// # Errors
+/// As [`train_vocabulary`], or if `out` holds another tokenizer and `force` is not set. Other files are left alone.
+pub fn train_tokenizer(
+    inputs: &[Input],
+    options: &VocabularyOptions,
+    out: &Path,
+    force: bool,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Trained> {
+    if let Some(tokenizer) = up_to_date(inputs, options, out)? {
+        return Ok(Trained::UpToDate(tokenizer));
+    }
+    if let Some(name) = TOKENIZER_FILES.iter().chain(&[RECORD]).find(|name| out.join(name).exists() && !force) {
+        return Err(DataError::file(
+            out,
+            "a directory without a tokenizer, or with the one asked for",
+            format!("{name} made otherwise"),
+            "choose another directory, or replace the tokenizer with --force",
+        ));
+    }
+    inputs.iter().try_for_each(|input| input.check_beginning(&options.reading))?;
+    fs::create_dir_all(out).map_err(DataError::io("create", out))?;
+
+    let entries = inputs.iter().map(|input| input.entry(progress)).collect::<Result<Vec<_>>>()?;
+    let vocabulary = train_vocabulary(inputs, options, progress)?;
+    for input in inputs {
+        input.check_unchanged()?;
+    }
+    let tokenizer = Tokenizer::new(vocabulary, options.rules);
+    let vocabulary_sha256 = tokenizer.vocabulary().sha256().to_owned();
+    let record = Record { vocabulary_sha256, options: options.clone(), inputs: entries };
+    let record = serde_json::to_string_pretty(&record).map_err(|e| DataError::io("write", out)(e.into()))?;
+    // The old record goes first and the new one comes last: one that is there is true of the files beside it.
+    let record_path = out.join(RECORD);
+    if record_path.exists() {
+        fs::remove_file(&record_path).map_err(DataError::io("remove", &record_path))?;
+    }
+    for (name, content) in tokenizer.files().into_iter().chain([(RECORD, record + "\n")]) {
+        let (path, partial) = (out.join(name), out.join(format!(".{name}.partial")));
+        if let Err(error) = fs::write(&partial, &content) {
+            // The error that matters is the first one; what cannot be removed is written over the next time.
+            let _ = fs::remove_file(&partial);
+            return Err(DataError::write(&path, content.len())(error));
+        }
+        fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
+    }
+    Ok(Trained::New(tokenizer))
+}
+
+/// The tokenizer in `out`, if it was trained from these inputs as they are, with these options.
+fn up_to_date(inputs: &[Input], options: &VocabularyOptions, out: &Path) -> Result<Option<Tokenizer>> {
+    let Ok(text) = fs::read(out.join(RECORD)) else { return Ok(None) };
+    let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+    if record.options != *options || record.inputs.len() != inputs.len() {
+        return Ok(None);
+    }
+    for (input, entry) in inputs.iter().zip(&record.inputs) {
+        if input.name() != entry.name || !input.is_still(entry, &|_| ())? {
+            return Ok(None);
+        }
+    }
+    let tokenizer = Tokenizer::open(out, !options.rules.lowercase)?;
+    Ok(Some(tokenizer).filter(|t| t.vocabulary().sha256() == record.vocabulary_sha256))
+}

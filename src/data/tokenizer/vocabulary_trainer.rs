@@ -1,0 +1,158 @@
+//! A WordPiece vocabulary from text: special tokens, then characters, then the merges that `tokenizers` finds.
+//!
+//! The crate's trainer alone gives ids that depend on the order of a hash table. Here every character, and every
+//! character as a continuation, has its id before training starts; merges then depend on counts and ids alone, and equal
+//! text gives equal files.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+
+use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
+use super::wordpiece::WordRules;
+use crate::data::corpus::{Input, Piece, ReadOptions, Sentences, read_text};
+use crate::data::error::{DataError, Result};
+
+/// Settings of a training.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VocabularyOptions {
+    /// Entries, special tokens included. Fewer come out if the text has no more.
+    pub size: usize,
+    /// A pair that occurs less often is not merged.
+    pub min_frequency: u64,
+    /// Characters that are kept, the most frequent ones; words with another are `[UNK]`.
+    pub alphabet: usize,
+    pub rules: WordRules,
+    /// Lines are sentences: words end at line ends, whatever the lines are.
+    pub reading: ReadOptions,
+}
+
+impl VocabularyOptions {
+    /// The usual ones: pairs that occur twice, a thousand characters.
+    pub fn new(size: usize, lowercase: bool) -> Self {
+        let rules = WordRules { lowercase };
+        let reading = ReadOptions { sentences: Sentences::Lines, ..ReadOptions::default() };
+        VocabularyOptions { size, min_frequency: 2, alphabet: 1000, rules, reading }
+    }
+}
+
+/// The trainer takes room for all entries at the start.
+const LARGEST: usize = 1 << 24;
+
+/// Trains a vocabulary on the text of `inputs`. The words of the text, each once, are held in memory.
+///
+/// # Errors
+/// If the inputs cannot be read or hold no text, or `size` is too large or leaves no room for the characters.
+pub fn train_vocabulary(
+    inputs: &[Input],
+    options: &VocabularyOptions,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Vocabulary> {
+    if options.size > LARGEST {
+        return Err(DataError::setting("vocab_size", format!("at most {LARGEST} entries"), options.size));
+    }
+    let counts = count_words(inputs, options, progress)?;
+    let (letters, continuations) = alphabet(&counts, options.alphabet);
+    let mut tokens: Vec<String> = SPECIAL_TOKENS.map(str::to_owned).to_vec();
+    tokens.extend(letters.iter().map(char::to_string));
+    tokens.extend(continuations.iter().map(|c| format!("{CONTINUATION_PREFIX}{c}")));
+    if letters.is_empty() {
+        return Err(DataError::Corpus {
+            subject: "the inputs".into(),
+            required: "text to train a vocabulary on".into(),
+            found: "none".into(),
+            next: "name inputs with text".into(),
+        });
+    }
+    if options.size < tokens.len() {
+        let required = format!("at least {} entries, for this text's characters alone", tokens.len());
+        return Err(DataError::setting("vocab_size", required, options.size));
+    }
+
+    // Words with a character outside the alphabet are [UNK] whatever the merges are.
+    let mut letters = letters;
+    letters.sort_unstable();
+    let words = counts.iter().filter(|(word, _)| word.chars().all(|c| letters.binary_search(&c).is_ok()));
+    let trainer = BpeTrainer::builder()
+        .vocab_size(options.size)
+        .min_frequency(options.min_frequency)
+        .show_progress(false)
+        .continuing_subword_prefix(CONTINUATION_PREFIX.into())
+        // The trainer gives these their ids in this order; with no alphabet of its own, it adds no other character.
+        .special_tokens(tokens.iter().map(|token| AddedToken::from(token.clone(), true)).collect())
+        .limit_alphabet(0)
+        .build();
+    let mut model = BPE::default();
+    let failed = |e: tokenizers::Error| DataError::Corpus {
+        subject: "the vocabulary's training".into(),
+        required: "merges of the text's words".into(),
+        found: e.to_string(),
+        next: "please report it with the text".into(),
+    };
+    trainer
+        .do_train(&words.map(|(word, &count)| (word.as_str().into(), count)).collect(), &mut model)
+        .map_err(failed)?;
+
+    let mut entries: Vec<(u32, String)> = model.get_vocab().into_iter().map(|(token, id)| (id, token)).collect();
+    entries.sort_unstable();
+    Vocabulary::new(entries.into_iter().map(|(_, token)| token).collect()).map_err(|(required, found)| {
+        DataError::Corpus { subject: "the trained vocabulary".into(), required, found, next: "please report it".into() }
+    })
+}
+
+fn count_words(
+    inputs: &[Input],
+    options: &VocabularyOptions,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<HashMap<String, u64>> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    let mut failure = None;
+    read_text(inputs, &options.reading, progress, &mut |batch| {
+        let count = |mut counts: HashMap<String, u64>, piece: &Piece| {
+            if let Piece::Line(range) = piece {
+                options.rules.words(&batch.text[range.clone()], |word| match counts.get_mut(word) {
+                    Some(count) => *count += 1,
+                    None => drop(counts.insert(word.to_owned(), 1)),
+                })?;
+            }
+            Ok(counts)
+        };
+        // Each thread counts several hundred lines at once: small tables cost more to join than to fill.
+        let parts = batch.pieces.par_chunks(256).map(|pieces| pieces.iter().try_fold(HashMap::new(), count));
+        match parts.collect::<Result<Vec<_>>>() {
+            Ok(parts) => {
+                for (word, count) in parts.into_iter().flatten() {
+                    *counts.entry(word).or_default() += count;
+                }
+                true
+            }
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        }
+    })?;
+    failure.map_or(Ok(counts), Err)
+}
+
+/// The `most` most frequent characters that words hold, and those of them that stand behind another: both by code point.
+fn alphabet(counts: &HashMap<String, u64>, most: usize) -> (Vec<char>, Vec<char>) {
+    let mut characters: HashMap<char, (u64, bool)> = HashMap::new();
+    for (word, count) in counts {
+        for (i, c) in word.chars().enumerate() {
+            let entry = characters.entry(c).or_default();
+            entry.0 += count;
+            entry.1 |= i > 0;
+        }
+    }
+    let mut kept: Vec<(char, (u64, bool))> = characters.into_iter().collect();
+    kept.sort_unstable_by_key(|&(c, (count, _))| (std::cmp::Reverse(count), c));
+    kept.truncate(most);
+    kept.sort_unstable();
+    let continuing = kept.iter().filter(|(_, (_, continues))| *continues).map(|&(c, _)| c).collect();
+    (kept.into_iter().map(|(c, _)| c).collect(), continuing)
+}

@@ -1,0 +1,248 @@
+//! Text to token ids: BERT's normalizer and pre-tokenizer make words, and greedy longest match makes pieces of them.
+//!
+//! Words that are not ASCII go through the `tokenizers` crate, which is the definition. ASCII ones, nearly all of English,
+//! take a short path to the same words: white space parts them, control characters vanish, punctuation stands alone.
+//! A test holds the whole to the crate's `encode_fast`, id by id.
+//!
+//! "[MASK]" in a text is text here, as in google-research/bert: five characters in brackets, never the special token.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use serde::{Deserialize, Serialize};
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::tokenizer::{
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
+
+use super::vocabulary::{CONTINUATION_PREFIX, Vocabulary};
+use crate::data::error::{DataError, Result};
+
+/// Longer words become `[UNK]`, as in every BERT tokenizer.
+pub(super) const LONGEST_WORD: usize = 100;
+
+/// How text becomes words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WordRules {
+    /// Lower-case, and strip accents: an "uncased" model.
+    pub lowercase: bool,
+}
+
+impl WordRules {
+    fn normalizer(self) -> BertNormalizer {
+        // Clean text, part Chinese characters, strip accents exactly if lower-casing, lower-case.
+        BertNormalizer::new(true, true, None, self.lowercase)
+    }
+
+    /// Calls `each` with every word of `text`, in order.
+    pub fn words(self, text: &str, mut each: impl FnMut(&str)) -> Result<()> {
+        let mut word = String::with_capacity(32);
+        // Nothing that the normalizer does reaches across a space.
+        for part in text.split([' ', '\t', '\n', '\r']) {
+            if !part.is_ascii() {
+                self.words_by_crate(part, &mut each)?;
+                continue;
+            }
+            for byte in part.bytes() {
+                if byte.is_ascii_punctuation() {
+                    if !word.is_empty() {
+                        each(&word);
+                        word.clear();
+                    }
+                    each(char::from(byte).encode_utf8(&mut [0; 4]));
+                } else if !byte.is_ascii_control() {
+                    let byte = if self.lowercase { byte.to_ascii_lowercase() } else { byte };
+                    word.push(byte as char);
+                }
+            }
+            if !word.is_empty() {
+                each(&word);
+                word.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn words_by_crate(self, text: &str, each: &mut impl FnMut(&str)) -> Result<()> {
+        let failed = |e: tokenizers::Error| DataError::Corpus {
+            subject: "the tokenizer".into(),
+            required: "text that it can part into words".into(),
+            found: format!("{e}, at {:?}", text.chars().take(40).collect::<String>()),
+            next: "take this text out of the input".into(),
+        };
+        let mut normalized = NormalizedString::from(text);
+        self.normalizer().normalize(&mut normalized).map_err(failed)?;
+        let mut words = PreTokenizedString::from(normalized);
+        BertPreTokenizer.pre_tokenize(&mut words).map_err(failed)?;
+        for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+            each(word);
+        }
+        Ok(())
+    }
+}
+
+/// FNV-1a: words are short, and the table is not open to an adversary's choice of keys.
+#[derive(Clone, Copy)]
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Pieces = HashMap<Box<str>, u32, BuildHasherDefault<Fnv>>;
+
+/// A vocabulary with the rules of its words: all that ids depend on.
+#[derive(Clone)]
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    rules: WordRules,
+    /// Pieces that start a word, and pieces that continue one (without the `##`), with the bytes of the longest.
+    first: (Pieces, usize),
+    continuing: (Pieces, usize),
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} tokens, {:?})", self.vocabulary.len(), self.rules)
+    }
+}
+
+impl Tokenizer {
+    pub fn new(vocabulary: Vocabulary, rules: WordRules) -> Self {
+        let mut first = (Pieces::default(), 0);
+        let mut continuing = (Pieces::default(), 0);
+        for (id, token) in vocabulary.tokens().iter().enumerate() {
+            // A piece "##" alone would continue a word with nothing; greedy match never reaches it.
+            let ((pieces, longest), piece) = match token.strip_prefix(CONTINUATION_PREFIX) {
+                Some(rest) if !rest.is_empty() => (&mut continuing, rest),
+                _ => (&mut first, token.as_str()),
+            };
+            *longest = (*longest).max(piece.len());
+            pieces.insert(piece.into(), id as u32);
+        }
+        Tokenizer { vocabulary, rules, first, continuing }
+    }
+
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    pub fn rules(&self) -> WordRules {
+        self.rules
+    }
+
+    /// Appends the ids of `text` to `ids`, without `[CLS]` and `[SEP]`.
+    pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        self.rules.words(text, |word| self.push_pieces(word, ids))
+    }
+
+    /// The longest piece that the word starts with, then the longest of what remains, and so on; one `[UNK]` for the
+    /// whole word if a remainder has none.
+    fn push_pieces(&self, word: &str, ids: &mut Vec<u32>) {
+        let before = ids.len();
+        let mut rest = word;
+        while !rest.is_empty() {
+            let (pieces, longest) = if ids.len() == before { &self.first } else { &self.continuing };
+            let mut end = floor_char_boundary(rest, *longest);
+            let id = loop {
+                if let Some(&id) = pieces.get(&rest[..end]) {
+                    break Some(id);
+                }
+                if end == 0 {
+                    break None;
+                }
+                end = floor_char_boundary(rest, end - 1);
+            };
+            match id {
+                Some(id) if word.len() <= LONGEST_WORD || word.chars().count() <= LONGEST_WORD => ids.push(id),
+                _ => {
+                    ids.truncate(before);
+                    ids.push(self.vocabulary.special().unk);
+                    return;
+                }
+            }
+            rest = &rest[end..];
+        }
+    }
+}
+
+/// The last boundary between characters at or before byte `at`.
+fn floor_char_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|&byte| text.is_char_boundary(byte)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::data::tokenizer::vocabulary::SPECIAL_TOKENS;
+
+    /// The crate's tokenizer, from the file that we write for others.
+    fn reference(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
+        let mut reference = tokenizers::Tokenizer::from_bytes(&tokenizer.files()[0].1).unwrap();
+        reference.set_encode_special_tokens(true);
+        reference
+    }
+
+    fn tokenizer(lowercase: bool) -> Tokenizer {
+        let pieces =
+            "a b c d e é ß the cat un play ##a ##b ##c ##d ##e ##é ##able ##ing ##s A B The . , [ ] # ## 你 - 3";
+        let tokens = SPECIAL_TOKENS.into_iter().chain(pieces.split(' ')).map(str::to_owned).collect();
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase })
+    }
+
+    fn tokens(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+        let mut ids = Vec::new();
+        tokenizer.encode(text, &mut ids).unwrap();
+        ids.into_iter().map(|id| tokenizer.vocabulary.token(id).unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn words_become_their_longest_pieces() {
+        let shown = |text| tokens(&tokenizer(true), text).join(" ");
+        assert_eq!(shown("The unplayable cats."), "the [UNK] cat ##s .");
+        assert_eq!(shown("UNABLE, playing"), "un ##able , play ##ing");
+        assert_eq!(shown("a[MASK]b"), "a [ [UNK] ] b", "text is never a special token");
+        assert_eq!(shown("b\u{7}a\u{b}d 你a"), "b ##a ##d 你 a");
+        assert_eq!(tokens(&tokenizer(false), "The the ÉA"), ["The", "the", "[UNK]"]);
+    }
+
+    #[test]
+    fn a_word_has_at_most_a_hundred_characters() {
+        for (length, expected) in [(100, 100), (101, 1)] {
+            assert_eq!(tokens(&tokenizer(true), &"a".repeat(length)).len(), expected);
+            assert_eq!(tokens(&tokenizer(false), &format!("é{}", "a".repeat(length - 1))).len(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_those_of_the_crate(
+            text in r"([a-eA-B \t\n.,\[\]#3éßİΣ你\x00\x07\x0b\x1c\x7f\u{a0}\u{300}\u{fffd}\u{2019}-]|the|cat|un|able|ing){0,40}",
+            lowercase: bool,
+        ) {
+            let tokenizer = tokenizer(lowercase);
+            let mut ids = Vec::new();
+            tokenizer.encode(&text, &mut ids).unwrap();
+            let expected = reference(&tokenizer).encode_fast(text.as_str(), false).unwrap();
+            prop_assert_eq!(ids.as_slice(), expected.get_ids());
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A page about prepared data: one HTML file that needs no other, with its plots in it. `lambert inspect --report`.
+
+use std::fmt::Write as _;
+
+use super::svg::{Column, Unit, bars, escape, share_curve};
+use crate::data::{Bar, Manifest, PackedLengths, Slice, Source, Spread, Survey};
+use crate::units::thousands;
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1d2733; --soft: #67788a; --rule: #d9e0e7; --mark: #2f6fb3; --page: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4eaf0; --soft: #93a3b3; --rule: #35414d; --mark: #6fabe6; --page: #151b21; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 84rem; margin: 2rem auto;
+  padding: 0 1.5rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--rule); }
+table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 500; }
+tr { border-bottom: 1px solid var(--rule); }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; } figure { margin: 1rem 0; flex: 1 1 30rem; max-width: 42rem; }
+figcaption { color: var(--soft); } svg { width: 100%; display: block; } svg text { fill: var(--soft); font-size: 11px; }
+text.y { text-anchor: end; } text.x { text-anchor: middle; } svg line { stroke: var(--rule); }
+rect, circle { fill: var(--mark); } rect:hover, circle:hover { opacity: .6; }
+polyline { fill: none; stroke: var(--mark); stroke-width: 1.5; } p, dd { color: var(--soft); max-width: 60rem; }
+code { font-size: .95em; }
+";
+
+/// The page. `name` is the directory as the user wrote it.
+pub fn page(name: &str, manifest: &Manifest, surveys: &[Survey]) -> String {
+    let name = escape(name);
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{name}</title><style>{STYLE}</style></head><body>\n<h1>Prepared data \
+         <code>{name}</code></h1>\n"
+    );
+    html += &overview(manifest, surveys);
+    for survey in surveys {
+        html += &split(survey);
+    }
+    html += &sources(manifest);
+    html += &inputs(manifest);
+    html + "</body></html>\n"
+}
+
+/// A table; the columns from the second on are numbers.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let class = |column: usize| if column == 0 { "" } else { " class=\"n\"" };
+    let mut html = "<table><tr>".to_owned();
+    head.iter().enumerate().for_each(|(i, cell)| html += &format!("<th{}>{}</th>", class(i), escape(cell)));
+    html += "</tr>\n";
+    for row in rows {
+        html += "<tr>";
+        row.iter().enumerate().for_each(|(i, cell)| html += &format!("<td{}>{}</td>", class(i), escape(cell)));
+        html += "</tr>\n";
+    }
+    html + "</table>\n"
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+fn share(part: u64, whole: u64) -> String {
+    percent(part as f64 / whole.max(1) as f64)
+}
+
+fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
+    let each = |value: &dyn Fn(&Survey) -> String| surveys.iter().map(value).collect::<Vec<_>>();
+    let row = |name: &str, value: &dyn Fn(&Survey) -> String| {
+        std::iter::once(name.to_owned()).chain(each(value)).collect::<Vec<String>>()
+    };
+    let mut rows = vec![
+        row("documents", &|s| thousands(s.counts.documents)),
+        row("sentences", &|s| thousands(s.counts.sentences)),
+        row("tokens", &|s| thousands(s.counts.tokens)),
+        row("[UNK]", &|s| percent(s.coverage.unknown)),
+        row("documents that repeat another", &|s| {
+            format!("{} ({})", thousands(s.duplicates.repeats), share(s.duplicates.repeats, s.counts.documents))
+        }),
+        row("tokens in them", &|s| share(s.duplicates.tokens, s.counts.tokens)),
+        row("vocabulary entries in use", &|s| {
+            format!("{} of {}", thousands(s.coverage.used as u64), thousands(s.coverage.entries as u64))
+        }),
+        row("padding of unpacked rows", &|s| percent(s.examples.padding)),
+    ];
+    if surveys.iter().any(|survey| survey.packed.is_some()) {
+        let of_packed = |value: fn(&PackedLengths) -> String| {
+            move |survey: &Survey| survey.packed.as_ref().map_or_else(String::new, value)
+        };
+        rows.push(row("padding of packed rows", &of_packed(|packed| percent(1.0 - packed.fill))));
+        rows.push(row("rows a sequence", &of_packed(|packed| format!("{:.3}", packed.rows_per_sequence))));
+    }
+    let head: Vec<String> = std::iter::once(String::new()).chain(each(&|s| s.split.to_string())).collect();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let notes = [
+        (manifest.reading.replaced_bytes, "bytes were not UTF-8 and were replaced"),
+        (manifest.reading.cut_lines, "lines were cut because they were too long"),
+        (manifest.cut_documents, "documents were cut because they were longer than a shard"),
+    ];
+    let removed = manifest.removed.iter().map(|(rule, removed)| {
+        format!(
+            "{} documents ({} MB) were left out by {}.",
+            thousands(removed.documents),
+            removed.bytes / 1_000_000,
+            escape(rule)
+        )
+    });
+    let notes: Vec<String> = notes
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{} {what}.", thousands(*n)))
+        .chain(removed)
+        .collect();
+    format!("{}<p>{}</p>\n", table(&head, &rows), notes.join(" "))
+}
+
+fn split(survey: &Survey) -> String {
+    let mut html = format!("<h2>{}</h2>\n", escape(&survey.split.to_string()));
+    html += &lengths(survey);
+    html += "<div class=\"plots\">\n";
+    html += &counted(&survey.tokens_of_documents, "documents", "Documents by their tokens");
+    html += &counted(&survey.tokens_of_sentences, "sentences", "Sentences by their tokens");
+    let length = survey.examples.sequence_length;
+    let caption = format!("Examples by their tokens, at sequence length {length}");
+    html += &counted(&survey.examples.histogram, "examples", &caption);
+    if let Some(packed) = &survey.packed {
+        let PackedLengths { sequences_per_row, batch, rows, .. } = packed;
+        let caption = format!("Rows of {length} positions by their tokens ({} rows)", thousands(*rows));
+        html += &counted(&packed.tokens_of_rows, "rows", &caption);
+        let caption = format!("Rows by their examples ({sequences_per_row} at most, packed {batch} at a time)");
+        html += &counted(&packed.examples_of_rows, "rows", &caption);
+    }
+    let points: Vec<(f64, f64)> = survey.coverage.cumulative.iter().map(|&(n, share)| (n as f64, share)).collect();
+    html += &share_curve(&points, "Share of the tokens that the n most frequent entries make up");
+    html += &masks(survey);
+    html += "</div>\n";
+    let frequent = survey.coverage.most_frequent.iter().filter(|(_, count)| *count > 0).fold(
+        String::new(),
+        |mut list, (token, count)| {
+            let _ = write!(list, "<code>{}</code> {}  ", escape(token), share(*count, survey.counts.tokens));
+            list
+        },
+    );
+    html + &format!(
+        "<p>{} of the tokens are <code>##</code> pieces; {} entries stand here fewer than ten times. Most frequent: \
+         {frequent}</p>\n",
+        percent(survey.coverage.continuations),
+        thousands(survey.coverage.rare as u64)
+    )
+}
+
+fn lengths(survey: &Survey) -> String {
+    let row = |name: &str, spread: &Spread| {
+        let Spread { mean, median, percentile_90, longest } = *spread;
+        vec![name.to_owned(), format!("{mean:.1}"), thousands(median), thousands(percentile_90), thousands(longest)]
+    };
+    let rows = [
+        row("sentences of a document", &survey.documents.sentences),
+        row("tokens of a document", &survey.documents.tokens),
+        row("tokens of an example", &survey.examples.lengths),
+    ];
+    table(&["", "mean", "median", "nine of ten at most", "longest"], &rows)
+}
+
+fn masks(survey: &Survey) -> String {
+    let masks = &survey.masks;
+    let by_position = masks.by_position.iter().map(|&Slice { from, to, predicted }| Column {
+        label: from.to_string(),
+        value: predicted,
+        tooltip: format!("positions {}: {} of the tokens", range(from as u64, to as u64), percent(predicted)),
+    });
+    let caption = format!(
+        "Predictions of an example ({} with [MASK], {} kept, {} another token)",
+        percent(masks.masked),
+        percent(masks.kept),
+        percent(masks.random)
+    );
+    let by_position: Vec<Column> = by_position.collect();
+    counted(&masks.per_example, "examples", &caption)
+        + &bars(&by_position, "Predicted tokens by their position", Unit::Share)
+}
+
+/// What each source gave: its files, their size, and the documents read of them.
+fn sources(manifest: &Manifest) -> String {
+    let mut sources: Vec<(&Source, [u64; 3])> = Vec::new();
+    for input in &manifest.inputs {
+        let counts = [1, input.bytes, input.reading.documents];
+        match sources.iter_mut().find(|(source, _)| *source == &input.source) {
+            Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count),
+            None => sources.push((&input.source, counts)),
+        }
+    }
+    let row = |(source, [files, bytes, documents]): &(&Source, [u64; 3])| {
+        vec![
+            source.name.clone(),
+            source.weight.to_string(),
+            thousands(*files),
+            thousands(*bytes),
+            thousands(*documents),
+            format!("{:.1}", *bytes as f64 / (*documents).max(1) as f64),
+        ]
+    };
+    let rows: Vec<Vec<String>> = sources.iter().map(row).collect();
+    let head = ["source", "weight", "files", "bytes on disk", "documents", "bytes of a document"];
+    format!("<h2>Sources</h2>\n{}", table(&head, &rows))
+}
+
+fn inputs(manifest: &Manifest) -> String {
+    let rows: Vec<Vec<String>> = manifest
+        .inputs
+        .iter()
+        .map(|input| vec![input.name.clone(), thousands(input.bytes), input.sha256.clone()])
+        .collect();
+    format!("<h2>Inputs</h2>\n{}", table(&["file", "bytes", "sha256"], &rows))
+}
+
+/// A plot of how many there are of each size, labelled by the least of each bar.
+fn counted(counts: &[Bar], what: &str, caption: &str) -> String {
+    let column = |bar: &Bar| Column {
+        label: short(bar.from),
+        value: bar.count as f64,
+        tooltip: format!("{}: {} {what}", range(bar.from, bar.to), thousands(bar.count)),
+    };
+    bars(&counts.iter().map(column).collect::<Vec<_>>(), caption, Unit::Count)
+}
+
+fn range(from: u64, to: u64) -> String {
+    if from == to { from.to_string() } else { format!("{from}–{to}") }
+}
+
+/// A power of two on an axis: `4096` is `4k`.
+fn short(n: u64) -> String {
+    match n {
+        n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{}M", n >> 20),
+        n if n >= 1 << 12 && n % (1 << 10) == 0 => format!("{}k", n >> 10),
+        n => n.to_string(),
+    }
+}

@@ -1,0 +1,99 @@
+//! What a run tells of itself while it runs: the same scalars as lines of `metrics.jsonl`, for programs, and as a
+//! TensorBoard event file, for eyes. Both are appended to and never rewritten: after a resume, steps that the interrupted
+//! run had already told come again, and the last line of a step is the one that counts.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+
+use super::tensorboard::EventWriter;
+
+use crate::checkpoint::METRICS_FILE;
+
+/// Both logs of a run, open for appending.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    lines: File,
+    events: EventWriter,
+}
+
+impl MetricsLog {
+    /// Opens the logs of the run directory `run`, which is created if need be, for a run that has `done` updates behind
+    /// it: 0 at the start, the checkpoint's step on a resume.
+    ///
+    /// # Errors
+    /// If a file cannot be opened or written.
+    pub fn open(run: &Path, done: u64) -> anyhow::Result<MetricsLog> {
+        std::fs::create_dir_all(run).with_context(|| format!("cannot create {}", run.display()))?;
+        let path = run.join(METRICS_FILE);
+        let lines = open_at_line_start(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(MetricsLog { path, lines, events: EventWriter::create(run, done + 1)? })
+    }
+
+    /// Appends one line and one event: the scalars of `step` (updates done), of a `kind` such as `train` or `evaluation`.
+    /// In the line they stand beside `kind`, `step` and `time` (seconds since 1970); a number that is not finite is null
+    /// there, because JSON has no other word. In TensorBoard the tag is `kind/name`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn record(&mut self, kind: &str, step: u64, scalars: &[(&str, f64)]) -> anyhow::Result<()> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64());
+        let mut object = Map::new();
+        object.insert("kind".into(), kind.into());
+        object.insert("step".into(), step.into());
+        object.insert("time".into(), time.into());
+        object.extend(scalars.iter().map(|(name, value)| (name.to_string(), Value::from(*value))));
+        let line = Value::Object(object).to_string() + "\n";
+        // One write a line, past no buffer of ours: a crash loses none that were told. (A reader at that very moment may see
+        // the line's beginning: a write becomes visible page by page.)
+        let written = self.lines.write_all(line.as_bytes());
+        written.with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{name}"), *value)))
+    }
+}
+
+/// Opens a file for appending; if its last line was cut short, the next one still begins on a line of its own.
+fn open_at_line_start(path: &Path) -> std::io::Result<File> {
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_is_a_line_and_a_cut_line_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("runs/one");
+        let path = run.join(METRICS_FILE);
+        let mut log = MetricsLog::open(&run, 0).unwrap();
+        for step in 1..=3 {
+            log.record("train", step, &[("loss", 7.0 / step as f64), ("gradient_norm", f64::INFINITY)]).unwrap();
+        }
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        MetricsLog::open(&run, 3).unwrap().record("evaluation", 3, &[("mlm_accuracy", 0.25)]).unwrap();
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<Option<Value>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!(lines.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true]);
+        let second = lines[1].as_ref().unwrap();
+        assert_eq!((&second["kind"], &second["step"], &second["loss"]), (&"train".into(), &2.into(), &3.5.into()));
+        assert_eq!(second["gradient_norm"], Value::Null);
+        assert_eq!(lines[3].as_ref().unwrap()["mlm_accuracy"], 0.25);
+    }
+}

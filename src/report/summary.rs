@@ -1,0 +1,145 @@
+//! What a run came to, for the table at its end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::finished_step::FinishedStep;
+use crate::report::evaluation::Evaluation;
+use crate::run::Run;
+use crate::units::{duration, quantity, thousands};
+
+/// What one phase came to, in this process.
+#[derive(Clone, Debug, Default)]
+struct PhaseSummary {
+    name: String,
+    sequence_length: usize,
+    steps: u64,
+    time: Duration,
+    waited: Duration,
+    sequences: usize,
+    /// Epochs of the phase's examples up to the last step.
+    epochs: f64,
+    last_loss: f64,
+    last_accuracy: f64,
+}
+
+/// The sums of a run, as far as this process took it.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    phases: Vec<PhaseSummary>,
+    directory: PathBuf,
+    compiling: Duration,
+    evaluating: Duration,
+    saving: Duration,
+    /// First and last evaluation, with their steps.
+    evaluations: Option<[(u64, Evaluation); 2]>,
+    last_checkpoint: Option<PathBuf>,
+}
+
+impl Summary {
+    /// Of a run that took `compiling` to get ready.
+    pub fn new(run: &Run, compiling: Duration) -> Summary {
+        let phase = |phase: &crate::schedule::Phase| PhaseSummary {
+            name: phase.name.clone(),
+            sequence_length: phase.sequence_length,
+            ..PhaseSummary::default()
+        };
+        Summary {
+            phases: run.schedule.phases().iter().map(phase).collect(),
+            directory: run.checkpoint.directory.local().to_path_buf(),
+            compiling,
+            ..Summary::default()
+        }
+    }
+
+    /// Adds a step.
+    pub fn step(&mut self, step: &FinishedStep) {
+        let phase = &mut self.phases[step.plan.phase];
+        phase.steps += 1;
+        phase.time += step.elapsed;
+        phase.waited += step.waited;
+        phase.epochs = step.epochs;
+        phase.sequences += step.plan.global_batch;
+        (phase.last_loss, phase.last_accuracy) = (step.metric("loss"), step.metric("mlm_accuracy"));
+    }
+
+    /// Adds an evaluation after `step` updates.
+    pub fn evaluation(&mut self, step: u64, evaluation: Evaluation, took: Duration) {
+        self.evaluating += took;
+        let first = self.evaluations.map_or((step, evaluation), |[first, _]| first);
+        self.evaluations = Some([first, (step, evaluation)]);
+    }
+
+    /// Adds a checkpoint.
+    pub fn saved(&mut self, path: PathBuf, took: Duration) {
+        self.saving += took;
+        self.last_checkpoint = Some(path);
+    }
+
+    /// The newest checkpoint of this process.
+    pub fn last_checkpoint(&self) -> Option<&Path> {
+        self.last_checkpoint.as_deref()
+    }
+
+    /// The table and the lines below it.
+    pub fn to_text(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header([
+            "phase",
+            "length",
+            "steps",
+            "epochs",
+            "time",
+            "seq/s",
+            "loss",
+            "MLM accuracy",
+            "waiting for data",
+        ]);
+        for phase in self.phases.iter().filter(|phase| phase.steps > 0) {
+            let seconds = phase.time.as_secs_f64();
+            table.add_row([
+                phase.name.clone(),
+                phase.sequence_length.to_string(),
+                thousands(phase.steps),
+                format!("{:.2}", phase.epochs),
+                duration(phase.time),
+                quantity(phase.sequences as f64 / seconds),
+                format!("{:.4}", phase.last_loss),
+                format!("{:.1} %", 100.0 * phase.last_accuracy),
+                format!("{:.1} %", 100.0 * phase.waited.as_secs_f64() / seconds),
+            ]);
+        }
+        table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+        let mut lines = vec![table.to_string()];
+        lines.push(format!(
+            "beside the steps: compiling {}, evaluating {}, saving {}",
+            duration(self.compiling),
+            duration(self.evaluating),
+            duration(self.saving)
+        ));
+        if let Some([(from, first), (to, last)]) = &self.evaluations {
+            let nsp = match last.of_pairs() {
+                true => {
+                    format!(", NSP accuracy {:.2} % to {:.2} %", 100.0 * first.nsp_accuracy, 100.0 * last.nsp_accuracy)
+                }
+                false => String::new(),
+            };
+            lines.push(format!(
+                "held out, step {from} to {to}: MLM loss {:.4} to {:.4}, MLM accuracy {:.2} % to {:.2} %{nsp}",
+                first.mlm_loss,
+                last.mlm_loss,
+                100.0 * first.mlm_accuracy,
+                100.0 * last.mlm_accuracy,
+            ));
+        }
+        if let Some(checkpoint) = &self.last_checkpoint {
+            lines.push(format!("newest checkpoint  {}", checkpoint.display()));
+        }
+        let directory = self.directory.display();
+        lines.push(format!("metrics            {directory}/metrics.jsonl, tensorboard --logdir {directory}"));
+        lines.join("\n")
+    }
+}

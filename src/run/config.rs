@@ -1,0 +1,241 @@
+//! A run file as typed, and its one conversion into a [`Run`]. Every check that needs neither data nor device happens
+//! here; those that do are in `train::preflight`. Nothing has been started, written or compiled when one fails.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use serde::Deserialize;
+
+use super::file::RunFile;
+use super::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
+use crate::bert::{BertConfig, BertSettings, Precision, Recompute};
+use crate::data::data_manifest;
+use crate::optim::OptimizerConfig;
+use crate::schedule::{Phase, Schedule};
+use crate::step::ParallelSettings;
+
+/// A run file, key by key. Paths are relative to the directory that the command is run in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    name: String,
+    /// Decides first weights, dropout, the order of the data and its masks.
+    #[serde(default)]
+    seed: u64,
+    #[serde(default = "f32")]
+    precision: Precision,
+    /// What the backward pass computes again instead of keeping it: `none`, `attention`, `layer`.
+    #[serde(default)]
+    recompute: Recompute,
+    #[serde(default)]
+    skip_non_finite: u64,
+    /// Start from the weights in this directory instead of the seed's.
+    import: Option<PathBuf>,
+    data: DataSettings,
+    #[serde(default)]
+    model: Option<BertSettings>,
+    optimizer: OptimizerConfig,
+    #[serde(default)]
+    parallel: ParallelSettings,
+    #[serde(default)]
+    evaluate: EvaluateSettings,
+    checkpoint: CheckpointSettings,
+    phase: Vec<Phase>,
+}
+
+fn f32() -> Precision {
+    Precision::F32
+}
+
+impl RunConfig {
+    /// The run of `file`, for a vocabulary of `vocabulary` entries unless the file itself gives their number.
+    ///
+    /// # Errors
+    /// One sentence that names the file, the table and the key, what it requires and what it holds.
+    pub fn into_run(self, file: &RunFile, vocabulary: Option<usize>) -> anyhow::Result<Run> {
+        let path = file.path.display();
+        ensure!(!self.name.trim().is_empty(), "{path}: `name` requires a name, as in name = \"quickstart\"");
+        ensure!(
+            self.precision != Precision::F64,
+            "{path}: `precision` requires \"f32\" or \"bf16\" (f64 is for lambert verify)"
+        );
+        let (mut data, mut checkpoint) = (self.data.clone(), self.checkpoint.clone());
+        let cached = data.path.cached_in(data.cache.as_deref());
+        data.path = cached.with_context(|| format!("{path}: [data] cache"))?;
+        let cached = checkpoint.directory.cached_in(checkpoint.cache.as_deref());
+        checkpoint.directory = cached.with_context(|| format!("{path}: [checkpoint] cache"))?;
+        let model = self.model(vocabulary).with_context(|| format!("{path}: [model]"))?;
+
+        let schedule = Schedule::new(self.phase).with_context(|| format!("{path}: [[phase]]"))?;
+        for phase in schedule.phases() {
+            model
+                .validate_batch(phase.sequence_length, phase.predictions)
+                .with_context(|| format!("{path}: [[phase]] {:?}", phase.name))?;
+        }
+        ensure!(self.evaluate.batch > 0, "{path}: [evaluate] batch requires at least 1, got 0");
+        ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
+        let run = Run {
+            name: self.name,
+            seed: self.seed,
+            precision: self.precision,
+            recompute: self.recompute,
+            skip_non_finite: self.skip_non_finite,
+            model,
+            import: self.import,
+            optimizer: self.optimizer,
+            schedule,
+            data,
+            parallel: self.parallel,
+            evaluate: self.evaluate,
+            checkpoint,
+            text: file.text.clone(),
+        };
+        for (index, phase) in run.schedule.phases().iter().enumerate() {
+            run.examples(index).check().with_context(|| format!("{path}: examples of phase {:?}", phase.name))?;
+        }
+        Ok(run)
+    }
+
+    /// The model as [model] or, without that table, the imported `config.json` gives it.
+    fn model(&self, vocabulary: Option<usize>) -> anyhow::Result<BertConfig> {
+        if let Some(settings) = &self.model {
+            let vocabulary = vocabulary.or(settings.vocab_size).ok_or_else(|| {
+                let data = &self.data.path;
+                anyhow!(
+                    "requires vocab_size, because there is no prepared data at {data}; make it with `lambert prepare --out \
+                     {data} …`"
+                )
+            })?;
+            return Ok(settings.resolve(vocabulary)?);
+        }
+        let Some(import) = &self.import else {
+            bail!("requires this table, as in [model] preset = \"base\", or `import` with the directory of a model");
+        };
+        let config = import.join("config.json");
+        let text = std::fs::read_to_string(&config)
+            .with_context(|| format!("cannot read {}, which `import` names", config.display()))?;
+        BertConfig::from_json(&text).with_context(|| config.display().to_string())
+    }
+}
+
+/// Reads and checks a run file; the size of the vocabulary is taken from the prepared data if it is there.
+///
+/// # Errors
+/// As [`RunFile::read`], [`RunFile::parse`] and [`RunConfig::into_run`].
+pub fn read_run(path: &Path, overrides: &[String]) -> anyhow::Result<Run> {
+    let file = RunFile::read(path, overrides)?;
+    let config: RunConfig = file.parse()?;
+    // Only a missing directory is left for later: damaged data should be said before anything else.
+    let vocabulary = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
+    config.into_run(&file, vocabulary)
+}
+
+/// The run that a checkpoint's copy of its run file describes.
+///
+/// # Errors
+/// If the text is not a run file of this version.
+pub fn parse_run(origin: &Path, text: &str, vocabulary: usize) -> anyhow::Result<Run> {
+    let file = RunFile::from_text(origin, text);
+    file.parse::<RunConfig>()?.into_run(&file, Some(vocabulary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Curve;
+
+    fn shipped() -> Vec<(PathBuf, String, Run)> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/runs");
+        let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+        files.sort();
+        let read = |path: PathBuf| {
+            let file = RunFile::read(&path, &[]).unwrap();
+            // The quickstart leaves its vocabulary to the data, which scripts/quickstart gives 8,192 entries.
+            let config: RunConfig = file.parse().unwrap_or_else(|e| panic!("{e:#}"));
+            let run = config.into_run(&file, None);
+            let run = run.or_else(|_| parse_run(&path, &file.text, 8192)).unwrap_or_else(|e| panic!("{e:#}"));
+            (path, file.text, run)
+        };
+        files.into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn every_shipped_run_file_states_the_arithmetic_it_has_in_force() {
+        let shipped = shipped();
+        assert_eq!(shipped.len(), 6);
+        for (path, text, run) in &shipped {
+            for line in run.arithmetic_table() {
+                assert!(text.contains(&format!("# {line}\n")), "{} lacks\n# {line}", path.display());
+            }
+            if let Some((_, stated)) = text.split_once("(H200, bf16): ") {
+                let flops: f64 = run.arithmetic().iter().map(|a| a.flops).sum();
+                let hours = format!("{:.0} chip-hours.", flops / (0.5 * 989e12) / 3600.0);
+                assert!(stated.starts_with(&hours), "{} requires {hours}", path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn the_published_recipes_have_their_published_numbers() {
+        let run = |name: &str| shipped().into_iter().find(|(_, _, run)| run.name == name).unwrap().2;
+        let paper = run("bert-large-64k-paper");
+        assert_eq!(paper.schedule.steps(), 8599);
+        assert!((paper.schedule.phases()[1].peak() - 0.005).abs() < 1e-12);
+        assert_eq!(run("bert-large-32k-paper").schedule.steps(), 15_625);
+
+        let nvidia = run("bert-large-nvidia");
+        let [one, two] = nvidia.schedule.phases() else { panic!("two phases") };
+        assert_eq!((one.steps, one.global_batch, one.predictions, one.learning_rate), (7038, 65_536, 20, Some(6e-3)));
+        assert_eq!((two.steps, two.global_batch, two.predictions, two.learning_rate), (1563, 32_768, 80, Some(4e-3)));
+        assert_eq!(
+            (one.curve, two.curve, two.carry_step, two.carry_moments),
+            (Curve::Nvidia, Curve::Nvidia, false, true)
+        );
+        let sequences: Vec<u64> = nvidia.arithmetic().iter().map(|a| a.sequences).collect();
+        assert_eq!(sequences, [461_242_368, 51_216_384]);
+    }
+
+    fn message(change: (&str, &str)) -> String {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/runs/quickstart.toml"))
+            .unwrap();
+        assert!(text.contains(change.0));
+        let text = text.replacen(change.0, change.1, 1);
+        format!("{:#}", parse_run(Path::new("q.toml"), &text, 8192).unwrap_err())
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_with_table_and_key() {
+        assert_eq!(
+            message(("preset = \"tiny\"", "preset = \"tiny\"\nnum_attention_heads = 3")),
+            "q.toml: [model]: hidden_size requires a multiple of num_attention_heads (3), got 128"
+        );
+        assert_eq!(
+            message(("predictions = 20", "predictions = 129")),
+            "q.toml: [[phase]]: phase \"128\": predictions requires at most sequence_length (128), got 129"
+        );
+        assert_eq!(
+            message(("sequence_length = 512", "sequence_length = 513")),
+            "q.toml: [[phase]] \"512\": sequence_length requires 1 to max_position_embeddings (512), got 513"
+        );
+        for (change, said) in [
+            (("[data]", "[data]\nmasked_lm_prob = 0.0"), "examples of phase \"128\": masked_lm_prob: requires"),
+            (("[data]", "[data]\nshort_seq_prob = nan"), "examples of phase \"128\": short_seq_prob: requires"),
+            (("predictions = 20", "predictions = 20\nmasked_lm_prob = 1.0"), "phase \"128\": masked_lm_prob: requires"),
+        ] {
+            assert!(message(change).contains(said), "{}", message(change));
+        }
+        let unknown = [
+            (("preset = \"paper\"", "preset = \"paper\"\nwieght_decay = 0.1"), "`wieght_decay`", "`weight_decay`"),
+            (("preset = \"tiny\"", "hiden_size = 64"), "`hiden_size`", "`hidden_size`"),
+            (("keep = 2", "keeep = 2"), "`keeep` in [checkpoint]", "`keep`"),
+            (("learning_rate = ", "learning_rat = "), "`learning_rat` in [[phase]]", "`learning_rate`"),
+            (("{ proportion = 0.1 }", "{ proportoin = 0.1 }"), "`proportoin`", "`proportion`"),
+        ];
+        for (change, unknown, near) in unknown {
+            let message = message(change);
+            assert!(message.contains(unknown) && message.contains(near), "{message}");
+        }
+        assert!(message(("seed = 12439", "seed = -1")).starts_with("q.toml:"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Weights from wherever a user points: a checkpoint, a run directory, or a directory of Hugging Face's. All become a
+//! [`Checkpoint`] with tensors in device shapes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::bert::{BertConfig, ParamSpec, param_specs};
+use crate::checkpoint::hugging_face::{PublishedModel, import};
+use crate::checkpoint::{Checkpoint, Parts, open};
+use crate::digest::sha256_hex;
+use crate::shape::{DType, Shape};
+
+/// A model that was found.
+#[derive(Debug)]
+pub struct FoundModel {
+    pub config: BertConfig,
+    pub checkpoint: Checkpoint,
+    /// Where the tensors lie.
+    pub path: PathBuf,
+    /// Sentences that a user should see.
+    pub notes: Vec<String>,
+}
+
+/// Opens the model in `path`: a `step-…` directory, a run directory (its newest checkpoint), or what `save_pretrained`
+/// wrote. Optimizer slots are not read.
+///
+/// # Errors
+/// If it is none of these, or is damaged.
+pub fn open_model(path: &Path) -> anyhow::Result<FoundModel> {
+    let config_path = path.join("config.json");
+    let is_checkpoint = path.join("state.json").exists();
+    if !is_checkpoint && config_path.exists() {
+        return import_model(path, &config_path);
+    }
+    let loaded = open(path, Parts::Model)?;
+    let config_path = loaded.path.join("config.json");
+    let Some(text) = loaded.checkpoint.file("config.json") else {
+        bail!("{} does not exist; the checkpoint was not written by a run", config_path.display());
+    };
+    let (config, _) = describe(&config_path, text)?;
+    Ok(FoundModel { config, checkpoint: loaded.checkpoint, path: loaded.path, notes: loaded.notes })
+}
+
+fn import_model(directory: &Path, config_path: &Path) -> anyhow::Result<FoundModel> {
+    let text = std::fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
+    let (config, model) = describe(config_path, &text)?;
+    let mut imported = import(directory, &model)?;
+    pad(&config, &mut imported.checkpoint);
+    let missing = &imported.checkpoint.state.missing;
+    let notes = match missing.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("{} lacks {}: first values are drawn instead", directory.display(), missing.join(", "))],
+    };
+    Ok(FoundModel { config, checkpoint: imported.checkpoint, path: directory.to_path_buf(), notes })
+}
+
+/// Brings imported tensors into device shapes, as a checkpoint holds them, and names the vocabulary.
+pub fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
+    let specs: HashMap<_, _> = param_specs(config).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+    for (name, tensor) in &mut checkpoint.model {
+        if let Some(spec) = specs.get(name) {
+            *tensor = spec.pad(tensor);
+        }
+    }
+    if let Some(vocabulary) = checkpoint.file("vocab.txt") {
+        checkpoint.state.vocabulary_sha256 = sha256_hex(vocabulary);
+    }
+}
+
+/// The model that the text of a `config.json`, ours or theirs, describes.
+///
+/// # Errors
+/// If it is not one, or describes another architecture.
+pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, PublishedModel)> {
+    let text = std::str::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
+    let config = BertConfig::from_json(text).with_context(|| path.display().to_string())?;
+    let published = |spec: ParamSpec| (spec.name, Shape::new(DType::F32, spec.published_dims));
+    let tensors = param_specs(&config).into_iter().map(published).collect();
+    let serde_json::Value::Object(keys) = serde_json::to_value(&config)? else {
+        bail!("{} is not a table of keys", path.display());
+    };
+    Ok((config, PublishedModel { config: keys, tensors }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_are_the_tensors_of_bert_for_pretraining() {
+        let text = r#"{"vocab_size": 21, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 3,
+            "intermediate_size": 10, "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 12}"#;
+        let (_, model) = describe(Path::new("config.json"), text.as_bytes()).unwrap();
+        // 5 embeddings, 16 a layer, 2 pooler, 7 heads.
+        assert_eq!(model.tensors.len(), 5 + 2 * 16 + 2 + 7);
+        let shape = |name: &str| model.tensors.iter().find(|(n, _)| n == name).map(|(_, shape)| shape.to_string());
+        assert_eq!(shape("bert.embeddings.word_embeddings.weight").as_deref(), Some("f32[21,6]"));
+        assert_eq!(shape("bert.encoder.layer.1.intermediate.dense.weight").as_deref(), Some("f32[10,6]"));
+        assert_eq!(shape("cls.predictions.bias").as_deref(), Some("f32[21]"));
+        assert_eq!(shape("cls.predictions.decoder.weight"), None);
+        assert_eq!(model.config["hidden_act"], "gelu_new");
+        let error = describe(Path::new("D/config.json"), b"{}").unwrap_err();
+        assert!(format!("{error:#}").contains("D/config.json"), "{error:#}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Two ways to run a [`Program`], behind one trait, so that what is verified on a device and what is verified in the
+//! evaluator is the same code: [`Devices`] runs it for real, [`Evaluator`] runs it in f64 in plain Rust.
+
+use anyhow::{Context, Result};
+
+use super::devices::Devices;
+use crate::eval::{self, evaluate_replicas};
+use crate::graph::Computation;
+use crate::pjrt::{Buffer, LoadedExecutable};
+use crate::shape::HostTensor;
+use crate::step::program::Program;
+
+/// Runs programs on a number of replicas.
+pub trait Engine {
+    /// A program made ready.
+    type Executable;
+    /// An array where programs can read it.
+    type Array;
+
+    fn replicas(&self) -> usize;
+
+    fn load(&self, program: &Program) -> Result<Self::Executable>;
+
+    fn put(&self, tensor: &HostTensor, replica: usize) -> Result<Self::Array>;
+
+    /// The elements, widened.
+    fn get(&self, array: &Self::Array) -> Result<Vec<f64>>;
+
+    /// The results of every replica, from one list of arguments for each. Donated arguments are used up.
+    fn run(&self, executable: &Self::Executable, arguments: &[Vec<&Self::Array>]) -> Result<Vec<Vec<Self::Array>>>;
+}
+
+impl Engine for Devices {
+    type Executable = LoadedExecutable;
+    type Array = Buffer;
+
+    fn replicas(&self) -> usize {
+        self.len()
+    }
+
+    fn load(&self, program: &Program) -> Result<LoadedExecutable> {
+        self.compile(&program.lower().bytes)
+    }
+
+    fn put(&self, tensor: &HostTensor, replica: usize) -> Result<Buffer> {
+        self.client
+            .buffer_from_host(tensor.bytes(), tensor.shape(), &self.devices[replica])
+            .with_context(|| format!("cannot put a tensor {} on device {replica}", tensor.shape()))
+    }
+
+    fn get(&self, array: &Buffer) -> Result<Vec<f64>> {
+        Ok(array.to_host()?.to_f64())
+    }
+
+    fn run(&self, executable: &LoadedExecutable, arguments: &[Vec<&Buffer>]) -> Result<Vec<Vec<Buffer>>> {
+        Ok(executable.execute(arguments)?)
+    }
+}
+
+/// The f64 interpreter with a number of replicas.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluator {
+    pub replicas: usize,
+}
+
+impl Engine for Evaluator {
+    type Executable = Computation;
+    type Array = eval::Value;
+
+    fn replicas(&self) -> usize {
+        self.replicas
+    }
+
+    fn load(&self, program: &Program) -> Result<Computation> {
+        Ok(program.computation.clone())
+    }
+
+    fn put(&self, tensor: &HostTensor, _replica: usize) -> Result<eval::Value> {
+        Ok(eval::Value::from(tensor))
+    }
+
+    fn get(&self, array: &eval::Value) -> Result<Vec<f64>> {
+        Ok(array.to_f64())
+    }
+
+    fn run(&self, computation: &Computation, arguments: &[Vec<&eval::Value>]) -> Result<Vec<Vec<eval::Value>>> {
+        let owned: Vec<Vec<eval::Value>> =
+            arguments.iter().map(|replica| replica.iter().map(|&value| value.clone()).collect()).collect();
+        Ok(evaluate_replicas(computation, &owned)?)
+    }
+}

@@ -1,0 +1,10 @@
+//! Programs on devices: compilation, the training state, prefetched batches, and communication between hosts.
+
+pub mod backend;
+pub mod collective;
+pub mod compile;
+pub mod devices;
+pub mod gather;
+pub mod hosts;
+pub mod prefetch;
+pub mod state;

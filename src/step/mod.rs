@@ -1,0 +1,13 @@
+//! The computations of a step as graphs: training, gradients alone, evaluation and forward pass, each with the meaning of
+//! its arguments and results. No device is known here.
+
+pub mod eval_step;
+pub mod parallel;
+pub mod program;
+pub mod sharding;
+pub mod train_step;
+
+pub use eval_step::{EvalSpec, EvalStep, ForwardStep, SUMS};
+pub use parallel::{GradientExchange, OptimizerSharding, Parallel, ParallelSettings};
+pub use program::{Program, Role, Value};
+pub use train_step::{GradientStep, METRICS, StepSpec, TrainStep};

@@ -1,0 +1,339 @@
+//! Compares what this build computes with a [`ReferenceCase`]: forward pass, every gradient by name, every optimizer's
+//! trajectory and its final weights.
+//!
+//! An error of a tensor is ‖found − expected‖ / ‖expected‖, with two floors for tensors whose true values are next to
+//! nothing (softmax does not see a key's bias, so its gradient is zero but for rounding): a gradient's norm counts as at
+//! least 10⁻³ of the norm of all gradients together, a weight's as at least 10⁻² of the root of its number of elements.
+//! An error of a loss is |found − expected|, the largest over the steps.
+//!
+//! Where devices × micro-batches do not divide a batch, rows of padding fill it up behind its last row. They count nowhere,
+//! by the step's own definition, and the rows before them keep their numbers, which dropout goes by.
+
+mod check;
+mod dropout;
+pub mod reference;
+mod splits;
+
+use anyhow::{Result, ensure};
+
+pub use self::check::{Check, Quantity};
+use self::check::{Tolerances, distance, length, worse};
+pub use self::dropout::losses as dropout_losses;
+pub use self::splits::{Split, SplitChecks, verify_splits};
+use crate::bert::{Examples, Precision, Recompute};
+use crate::optim::OptimizerConfig;
+use crate::runtime::backend::Engine;
+use crate::shape::{HostTensor, Shape};
+use crate::step::eval_step::{EvalSpec, ForwardStep};
+use crate::step::parallel::Parallel;
+use crate::step::program::{Program, Role};
+use crate::step::sharding::Shards;
+use crate::step::train_step::{GradientStep, METRICS, StepSpec, TrainStep};
+use crate::verify::reference::{ReferenceCase, Row, Trajectory};
+
+/// What dropout masks are drawn from, where there is dropout.
+const SEED: [u32; 2] = [12_439, 0];
+
+/// How to compute.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    pub precision: Precision,
+    /// Into how many micro-batches each replica cuts its rows.
+    pub micro_batches: usize,
+    pub recompute: Recompute,
+    /// Each replica keeps its part of weights and slots only.
+    pub shard_optimizer: bool,
+    /// Stop every trajectory after so many steps, without looking at its final weights.
+    pub steps: Option<usize>,
+    /// Look at this optimizer's trajectory only.
+    pub optimizer: Option<String>,
+}
+
+/// All comparisons; `report` hears of each as it is made.
+///
+/// # Errors
+/// If the engine fails. A miss is not an error.
+pub fn verify<E: Engine>(
+    case: &ReferenceCase,
+    engine: &E,
+    options: &VerifyOptions,
+    mut report: impl FnMut(&Check),
+) -> Result<Vec<Check>> {
+    let verification = Verification::new(case, engine, options);
+    let mut checks = Vec::new();
+    let mut add = |found: Vec<Check>| {
+        found.iter().for_each(&mut report);
+        checks.extend(found);
+    };
+    add(verification.forward()?);
+    add(verification.gradients()?);
+    let wanted = |t: &&Trajectory| options.optimizer.as_ref().is_none_or(|name| *name == t.name);
+    for trajectory in case.trajectories.iter().filter(wanted) {
+        add(verification.trajectory(trajectory)?);
+    }
+    Ok(checks)
+}
+
+struct Verification<'a, E: Engine> {
+    case: &'a ReferenceCase,
+    engine: &'a E,
+    options: &'a VerifyOptions,
+    tolerances: Tolerances,
+}
+
+impl<'a, E: Engine> Verification<'a, E> {
+    fn new(case: &'a ReferenceCase, engine: &'a E, options: &'a VerifyOptions) -> Self {
+        Verification { case, engine, options, tolerances: Tolerances::of(options.precision) }
+    }
+
+    /// Rows that each replica takes, those of padding included.
+    fn rows(&self) -> usize {
+        let split = Split { devices: self.engine.replicas(), micro_batches: self.options.micro_batches };
+        let (rows, ..) = self.case.batch_form();
+        (rows + split.padding(rows)) / split.devices
+    }
+
+    fn forward(&self) -> Result<Vec<Check>> {
+        let (_, sequence_length, predictions) = self.case.batch_form();
+        let spec = EvalSpec {
+            model: self.case.config.clone(),
+            precision: self.options.precision,
+            sequence_length,
+            predictions,
+            rows: self.rows(),
+            replicas: self.engine.replicas(),
+        };
+        let program = ForwardStep::build(&spec)?.program;
+        let outputs = self.run_once(&program)?;
+        let expected = [&self.case.sequence_output, &self.case.masked_lm_logits, &self.case.seq_relationship_logits];
+        let mut checks = Vec::new();
+        for (i, (value, expected)) in program.outputs.iter().zip(expected).enumerate() {
+            // Replicas hold consecutive rows.
+            let mut found = Vec::new();
+            for replica in &outputs {
+                found.extend(self.engine.get(&replica[i])?);
+            }
+            let expected = expected.to_f64();
+            // What the model makes of padding behind them is nobody's business.
+            found.truncate(expected.len());
+            let error = distance(&found, &expected) / length(&expected);
+            checks.push(Check::new(Quantity::Forward, "forward", &value.name, error, self.tolerances.forward));
+        }
+        Ok(checks)
+    }
+
+    fn gradients(&self) -> Result<Vec<Check>> {
+        let case = self.case;
+        let program = GradientStep::build(&self.spec(&OptimizerConfig::default()))?.program;
+        let outputs = self.run_once(&program)?;
+        let expected: Vec<Vec<f64>> = case.gradients.iter().map(HostTensor::to_f64).collect();
+        let all = expected.iter().map(|g| length(g).powi(2)).sum::<f64>().sqrt();
+        let mut checks = Vec::new();
+        for (i, (param, expected)) in case.params.iter().zip(&expected).enumerate() {
+            let found = self.engine.get(&outputs[0][i])?;
+            let error = distance(&found, expected) / length(expected).max(1e-3 * all);
+            checks.push(Check::new(Quantity::Gradient, "gradient", &param.name, error, self.tolerances.gradient));
+        }
+        Ok(checks)
+    }
+
+    fn trajectory(&self, trajectory: &Trajectory) -> Result<Vec<Check>> {
+        let case = self.case;
+        let rows = &trajectory.rows[..self.options.steps.unwrap_or(usize::MAX).min(trajectory.rows.len())];
+        let rates: Vec<f64> = rows.iter().map(|row| row.lr).collect();
+        let mut worst = Worst::default();
+        let spec = self.spec(&trajectory.optimizer);
+        let state = self.steps(&spec, &rates, |t, metrics| worst.see(&rows[t], metrics, &case.batches[t]))?;
+        // A whole weight is that of any replica, or the parts of all.
+        let holders = spec.shards().map_or(1, |shards| shards.count);
+        let mut checks = worst.checks(&trajectory.name, &self.tolerances);
+        if let (Some(expected), None) = (&trajectory.final_weights, self.options.steps) {
+            for (i, (param, expected)) in case.params.iter().zip(expected).enumerate() {
+                let mut found = Vec::new();
+                for holder in &state[..holders] {
+                    found.extend(self.engine.get(&holder[i])?);
+                }
+                let expected = expected.to_f64();
+                let floor = 1e-2 * (expected.len() as f64).sqrt();
+                let error = distance(&found, &expected) / length(&expected).max(floor);
+                let name = format!("final {}", param.name);
+                checks.push(Check::new(Quantity::Weight, &trajectory.name, name, error, self.tolerances.weights));
+            }
+        }
+        Ok(checks)
+    }
+
+    /// Takes the step of `spec` on batch after batch, one for each of `rates`, from the case's first weights. `see` hears of
+    /// each step's number, from 0, and metrics. Returns every replica's state after the last.
+    fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<Vec<E::Array>>> {
+        let engine = self.engine;
+        let step = TrainStep::build(spec)?.program;
+        let executable = engine.load(&step)?;
+        let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::Slot).len();
+        let metrics_at = step.output("metrics").unwrap_or(state_size);
+        let mut state = self.on_every_replica(|replica| self.initial_state(&step, replica))?;
+        for (t, &rate) in rates.iter().enumerate() {
+            let others = self.on_every_replica(|replica| self.other_arguments(&step, t, rate, replica))?;
+            let arguments: Vec<Vec<&E::Array>> =
+                state.iter().zip(&others).map(|(state, others)| state.iter().chain(others).collect()).collect();
+            let mut outputs = engine.run(&executable, &arguments)?;
+            see(t, &engine.get(&outputs[0][metrics_at])?);
+            outputs.iter_mut().for_each(|replica| replica.truncate(state_size));
+            state = outputs;
+        }
+        Ok(state)
+    }
+
+    fn spec(&self, optimizer: &OptimizerConfig) -> StepSpec {
+        let (_, sequence_length, predictions) = self.case.batch_form();
+        StepSpec {
+            model: self.case.config.clone(),
+            optimizer: optimizer.clone(),
+            precision: self.options.precision,
+            sequence_length,
+            predictions,
+            sequences_per_row: 1,
+            rows: self.rows(),
+            micro_batches: self.options.micro_batches,
+            replicas: self.engine.replicas(),
+            parallel: Parallel { shard_optimizer: self.options.shard_optimizer, ..Parallel::default() },
+            dropout: false,
+            recompute: self.options.recompute,
+        }
+    }
+
+    /// Runs a program without state on batch 0.
+    fn run_once(&self, program: &Program) -> Result<Vec<Vec<E::Array>>> {
+        let executable = self.engine.load(program)?;
+        let arguments = self.on_every_replica(|replica| {
+            let mut arguments = self.initial_state(program, replica)?;
+            arguments.extend(self.other_arguments(program, 0, 0.0, replica)?);
+            Ok(arguments)
+        })?;
+        let arguments: Vec<Vec<&E::Array>> = arguments.iter().map(|replica| replica.iter().collect()).collect();
+        self.engine.run(&executable, &arguments)
+    }
+
+    fn on_every_replica<T>(&self, make: impl Fn(usize) -> Result<T>) -> Result<Vec<T>> {
+        (0..self.engine.replicas()).map(make).collect()
+    }
+
+    /// First weights, and slots of zeros.
+    fn initial_state(&self, program: &Program, replica: usize) -> Result<Vec<E::Array>> {
+        let mut arrays = Vec::new();
+        let taken = program.inputs.iter().map(|value| &value.shape);
+        for ((param, weight), taken) in self.case.params.iter().zip(&self.case.weights).zip(taken) {
+            let padded = param.pad(weight);
+            let shape = padded.shape().with_dtype(self.options.precision.master());
+            let whole = HostTensor::from_f64(shape, &padded.to_f64());
+            let held = match whole.shape() == taken {
+                true => whole,
+                false => Shards { count: self.engine.replicas() }.part(&whole, replica),
+            };
+            arrays.push(self.engine.put(&held, replica)?);
+        }
+        for slot in program.inputs_of(Role::Slot) {
+            arrays.push(self.engine.put(&HostTensor::zeros(program.inputs[slot].shape.clone()), replica)?);
+        }
+        Ok(arrays)
+    }
+
+    /// Scalars and the replica's part of batch `t`, in the program's order.
+    fn other_arguments(
+        &self,
+        program: &Program,
+        t: usize,
+        learning_rate: f64,
+        replica: usize,
+    ) -> Result<Vec<E::Array>> {
+        let rows = self.rows();
+        let mut arrays = Vec::new();
+        for value in program.inputs.iter().filter(|v| !matches!(v.role, Role::Weight | Role::Slot)) {
+            let tensor = match value.name.as_str() {
+                "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[learning_rate]),
+                "optimizer_step" => HostTensor::scalar(t as i32 + 1),
+                "first_row" => HostTensor::scalar((replica * rows) as u32),
+                "step" => HostTensor::scalar(t as u32),
+                "seed" => HostTensor::new([2], &SEED),
+                name => {
+                    let at = Examples::NAMES.iter().position(|n| *n == name);
+                    let whole = at.map(|i| &self.case.batches[t][i]);
+                    ensure!(whole.is_some(), "the program takes an argument {name}, which no batch has");
+                    rows_of(whole.unwrap_or(&self.case.batches[t][0]), replica * rows, rows)
+                }
+            };
+            arrays.push(self.engine.put(&tensor, replica)?);
+        }
+        Ok(arrays)
+    }
+}
+
+/// The largest errors along a trajectory.
+#[derive(Default)]
+struct Worst {
+    loss: f64,
+    mlm_loss: f64,
+    nsp_loss: f64,
+    mlm_accuracy: f64,
+    grad_norm: f64,
+    /// What one prediction weighs in the accuracy, at most.
+    one_prediction: f64,
+}
+
+impl Worst {
+    fn see(&mut self, row: &Row, metrics: &[f64], batch: &[HostTensor; 7]) {
+        let found = |name: &str| METRICS.iter().position(|m| *m == name).map_or(f64::NAN, |i| metrics[i]);
+        let larger = |worst: &mut f64, error: f64| *worst = worse(*worst, error);
+        larger(&mut self.loss, (found("loss") - row.loss).abs());
+        larger(&mut self.mlm_loss, (found("mlm_loss") - row.mlm_loss).abs());
+        larger(&mut self.nsp_loss, (found("nsp_loss") - row.nsp_loss).abs());
+        larger(&mut self.mlm_accuracy, (found("mlm_accuracy") - row.mlm_accuracy).abs());
+        larger(&mut self.grad_norm, (found("grad_norm") - row.grad_norm).abs() / row.grad_norm.max(1e-12));
+        larger(&mut self.one_prediction, 1.0 / batch[5].to_f64().iter().sum::<f64>().max(1.0));
+    }
+
+    fn checks(&self, group: &str, tolerances: &Tolerances) -> Vec<Check> {
+        vec![
+            Check::new(Quantity::Loss, group, "loss", self.loss, tolerances.loss),
+            Check::new(Quantity::Loss, group, "mlm_loss", self.mlm_loss, tolerances.loss),
+            Check::new(Quantity::Loss, group, "nsp_loss", self.nsp_loss, tolerances.loss),
+            // Two logits may be equal but for rounding: one prediction may tip over.
+            Check::new(Quantity::Accuracy, group, "mlm_accuracy", self.mlm_accuracy, self.one_prediction * 1.001),
+            Check::new(Quantity::GradientNorm, group, "grad_norm", self.grad_norm, tolerances.gradient_norm),
+        ]
+    }
+}
+
+/// `rows` rows of `tensor` from row `start`; behind its last one, rows of zeros: no token, no prediction.
+fn rows_of(tensor: &HostTensor, start: usize, rows: usize) -> HostTensor {
+    let mut shape: Shape = tensor.shape().clone();
+    let row_bytes = tensor.bytes().len() / shape.dims[0];
+    let mut bytes: Vec<u8> = tensor.bytes().iter().skip(start * row_bytes).take(rows * row_bytes).copied().collect();
+    bytes.resize(rows * row_bytes, 0);
+    shape.dims[0] = rows;
+    HostTensor::from_bytes(shape, bytes).expect("whole rows")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::DType;
+
+    #[test]
+    fn a_step_without_a_number_is_not_forgotten() {
+        let row = Row { lr: 0.1, loss: 1.0, mlm_loss: 1.0, nsp_loss: 0.0, mlm_accuracy: 0.0, grad_norm: 1.0 };
+        let batch: [HostTensor; 7] = std::array::from_fn(|_| HostTensor::zeros(Shape::new(DType::F32, [1, 1])));
+        let mut worst = Worst::default();
+        worst.see(&row, &[f64::NAN; 7], &batch);
+        worst.see(&row, &[1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0], &batch);
+        assert!(worst.loss.is_nan());
+    }
+
+    #[test]
+    fn rows_behind_the_last_are_padding() {
+        let tensor = HostTensor::new([3, 2], &[1i32, 2, 3, 4, 5, 6]);
+        assert_eq!(rows_of(&tensor, 1, 1), HostTensor::new([1, 2], &[3i32, 4]));
+        assert_eq!(rows_of(&tensor, 2, 2), HostTensor::new([2, 2], &[5i32, 6, 0, 0]));
+        assert_eq!(rows_of(&tensor, 4, 1), HostTensor::new([1, 2], &[0i32, 0]));
+    }
+}
