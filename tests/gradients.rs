@@ -9,7 +9,9 @@ use std::panic::catch_unwind;
 
 use lambert::autodiff::gradients;
 use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::{Computation, DotDimensions, GatherDimensions, Graph, Op, Reduction, ScatterDimensions, Tensor};
+use lambert::graph::{
+    BinaryOp, Computation, DotDimensions, GatherDimensions, Graph, Op, Reduction, ScatterDimensions, Tensor, UnaryOp,
+};
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 
@@ -52,19 +54,19 @@ cases! {
     Op::Iota { .. } => "iota": [Derivative(|t| { let x = t.any(); x * t.graph.iota(x.shape(), x.dims().len() - 1) })],
 
     // ---- elementwise, one operand ----
-    Op::Abs => "abs": [Derivative(|t| t.any().abs())],
-    Op::Negate => "negate": [Derivative(|t| -t.any())],
-    Op::Sign => "sign": [Flat(|t| t.any().sign())],
-    Op::Floor => "floor": [Flat(|t| t.any().floor())],
-    Op::Exp => "exp": [Derivative(|t| t.any().exp())],
-    Op::Log => "log": [Derivative(|t| t.positive().log())],
-    Op::Log1p => "log1p": [Derivative(|t| t.any().abs().log1p())],
-    Op::Tanh => "tanh": [Derivative(|t| t.any().tanh())],
-    Op::Sqrt => "sqrt": [Derivative(|t| t.positive().sqrt())],
-    Op::Rsqrt => "rsqrt": [Derivative(|t| t.positive().rsqrt())],
-    Op::Erf => "erf": [Derivative(|t| t.any().erf())],
-    Op::Not => "not": [Flat(|t| { let x = t.any(); x.gt(x.filled(0.0)).not().convert(DType::F32) })],
-    Op::IsFinite => "is_finite": [Flat(|t| t.any().is_finite().convert(DType::F32))],
+    Op::Unary(UnaryOp::Abs) => "abs": [Derivative(|t| t.any().abs())],
+    Op::Unary(UnaryOp::Negate) => "negate": [Derivative(|t| -t.any())],
+    Op::Unary(UnaryOp::Sign) => "sign": [Flat(|t| t.any().sign())],
+    Op::Unary(UnaryOp::Floor) => "floor": [Flat(|t| t.any().floor())],
+    Op::Unary(UnaryOp::Exp) => "exp": [Derivative(|t| t.any().exp())],
+    Op::Unary(UnaryOp::Log) => "log": [Derivative(|t| t.positive().log())],
+    Op::Unary(UnaryOp::Log1p) => "log1p": [Derivative(|t| t.any().abs().log1p())],
+    Op::Unary(UnaryOp::Tanh) => "tanh": [Derivative(|t| t.any().tanh())],
+    Op::Unary(UnaryOp::Sqrt) => "sqrt": [Derivative(|t| t.positive().sqrt())],
+    Op::Unary(UnaryOp::Rsqrt) => "rsqrt": [Derivative(|t| t.positive().rsqrt())],
+    Op::Unary(UnaryOp::Erf) => "erf": [Derivative(|t| t.any().erf())],
+    Op::Unary(UnaryOp::Not) => "not": [Flat(|t| { let x = t.any(); x.gt(x.filled(0.0)).not().convert(DType::F32) })],
+    Op::Unary(UnaryOp::IsFinite) => "is_finite": [Flat(|t| t.any().is_finite().convert(DType::F32))],
     Op::Convert { .. } => "convert": [
         Derivative(|t| t.any().convert(DType::BF16).tanh()),
         Derivative(|t| (2.0 * t.any().convert(DType::F16)).convert(DType::F32).square()),
@@ -75,28 +77,28 @@ cases! {
     ],
 
     // ---- elementwise, two operands ----
-    Op::Add => "add": [Derivative(|t| { let (x, y) = t.pair(); x + y }), Derivative(|t| { let x = t.any(); x + x })],
-    Op::Subtract => "subtract": [Derivative(|t| { let (x, y) = t.pair(); x - y })],
-    Op::Multiply => "multiply": [Derivative(|t| { let (x, y) = t.pair(); x * y }), Derivative(|t| t.any().square())],
-    Op::Divide => "divide": [Derivative(|t| { let (x, y) = t.pair(); x / (y.abs() + 0.5) })],
-    Op::Remainder => "remainder": [Derivative(|t| {
+    Op::Binary(BinaryOp::Add) => "add": [Derivative(|t| { let (x, y) = t.pair(); x + y }), Derivative(|t| { let x = t.any(); x + x })],
+    Op::Binary(BinaryOp::Subtract) => "subtract": [Derivative(|t| { let (x, y) = t.pair(); x - y })],
+    Op::Binary(BinaryOp::Multiply) => "multiply": [Derivative(|t| { let (x, y) = t.pair(); x * y }), Derivative(|t| t.any().square())],
+    Op::Binary(BinaryOp::Divide) => "divide": [Derivative(|t| { let (x, y) = t.pair(); x / (y.abs() + 0.5) })],
+    Op::Binary(BinaryOp::Remainder) => "remainder": [Derivative(|t| {
         // x/y lies near the middle between integers of either sign, and moves little.
         let (x, y) = t.pair();
         let y = y.abs() + 1.0;
         let halves = t.constant(&y.dims()).floor() + 0.5;
         (halves * y + 0.02 * x).rem(y)
     })],
-    Op::Power => "power": [Derivative(|t| { let (x, y) = t.pair(); (x.abs() + 0.5).pow(y) })],
-    Op::Maximum => "maximum": [Derivative(|t| { let (x, y) = t.pair(); x.maximum(y) })],
-    Op::Minimum => "minimum": [Derivative(|t| { let (x, y) = t.pair(); x.minimum(y) })],
-    Op::And => "and": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).and(x.gt(-y))).convert(DType::F32) })],
-    Op::Or => "or": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).or(x.gt(-y))).convert(DType::F32) })],
-    Op::Xor => "xor": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).xor(x.gt(-y))).convert(DType::F32) })],
-    Op::ShiftLeft => "shift_left": [Flat(|t| {
+    Op::Binary(BinaryOp::Power) => "power": [Derivative(|t| { let (x, y) = t.pair(); (x.abs() + 0.5).pow(y) })],
+    Op::Binary(BinaryOp::Maximum) => "maximum": [Derivative(|t| { let (x, y) = t.pair(); x.maximum(y) })],
+    Op::Binary(BinaryOp::Minimum) => "minimum": [Derivative(|t| { let (x, y) = t.pair(); x.minimum(y) })],
+    Op::Binary(BinaryOp::And) => "and": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).and(x.gt(-y))).convert(DType::F32) })],
+    Op::Binary(BinaryOp::Or) => "or": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).or(x.gt(-y))).convert(DType::F32) })],
+    Op::Binary(BinaryOp::Xor) => "xor": [Flat(|t| { let (x, y) = t.pair(); (x.gt(y).xor(x.gt(-y))).convert(DType::F32) })],
+    Op::Binary(BinaryOp::ShiftLeft) => "shift_left": [Flat(|t| {
         let whole = t.any().convert(DType::S32);
         whole.shift_left(whole.filled(2.0)).convert(DType::F32)
     })],
-    Op::ShiftRightLogical => "shift_right_logical": [Flat(|t| {
+    Op::Binary(BinaryOp::ShiftRightLogical) => "shift_right_logical": [Flat(|t| {
         let whole = t.any().abs().convert(DType::U32);
         whole.shift_right_logical(whole.filled(1.0)).convert(DType::F32)
     })],

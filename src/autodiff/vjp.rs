@@ -10,7 +10,9 @@
 use std::f64::consts::PI;
 
 use super::ForwardValues;
-use crate::graph::{DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions, Tensor};
+use crate::graph::{
+    BinaryOp, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions, Tensor, UnaryOp,
+};
 use crate::shape::{DType, HostTensor, Shape};
 
 /// One application of a rule: the node and the cotangent of its result.
@@ -29,26 +31,26 @@ impl<'g> Rule<'_, 'g> {
         match &self.node.op {
             // ---- elementwise, one operand ----
             // ct · sign(x)
-            Op::Abs => one(ct * self.x().sign()),
+            Op::Unary(UnaryOp::Abs) => one(ct * self.x().sign()),
             // −ct
-            Op::Negate => one(-ct),
+            Op::Unary(UnaryOp::Negate) => one(-ct),
             // ct · out
-            Op::Exp => one(ct * self.out()),
+            Op::Unary(UnaryOp::Exp) => one(ct * self.out()),
             // ct / x
-            Op::Log => one(ct / self.x()),
+            Op::Unary(UnaryOp::Log) => one(ct / self.x()),
             // ct / (1 + x)
-            Op::Log1p => one(ct / (1.0 + self.x())),
+            Op::Unary(UnaryOp::Log1p) => one(ct / (1.0 + self.x())),
             // ct · (1 − out²)
-            Op::Tanh => one(ct * (1.0 - self.out().square())),
+            Op::Unary(UnaryOp::Tanh) => one(ct * (1.0 - self.out().square())),
             // ct / (2 out)
-            Op::Sqrt => one(0.5 * ct / self.out()),
+            Op::Unary(UnaryOp::Sqrt) => one(0.5 * ct / self.out()),
             // −½ ct · out³
-            Op::Rsqrt => {
+            Op::Unary(UnaryOp::Rsqrt) => {
                 let out = self.out();
                 one(-0.5 * ct * (out * out.square()))
             }
             // ct · 2/√π · exp(−x²)
-            Op::Erf => one(ct * (2.0 / PI.sqrt() * (-self.x().square()).exp())),
+            Op::Unary(UnaryOp::Erf) => one(ct * (2.0 / PI.sqrt() * (-self.x().square()).exp())),
             // ct, converted back
             Op::Convert { .. } => match self.shape_of(0).dtype {
                 dtype if dtype.is_float() => one(ct.convert(dtype)),
@@ -57,34 +59,34 @@ impl<'g> Rule<'_, 'g> {
 
             // ---- elementwise, two operands ----
             // ct, ct
-            Op::Add => two(ct, ct),
+            Op::Binary(BinaryOp::Add) => two(ct, ct),
             // ct, −ct
-            Op::Subtract => two(ct, -ct),
+            Op::Binary(BinaryOp::Subtract) => two(ct, -ct),
             // ct · y, ct · x
-            Op::Multiply => two(ct * self.y(), ct * self.x()),
+            Op::Binary(BinaryOp::Multiply) => two(ct * self.y(), ct * self.x()),
             // ct / y, −ct · out / y
-            Op::Divide => {
+            Op::Binary(BinaryOp::Divide) => {
                 let y = self.y();
                 two(ct / y, -(ct * self.out() / y))
             }
             // out = x − trunc(x/y) · y, hence ct, −ct · trunc(x/y)
-            Op::Remainder => {
+            Op::Binary(BinaryOp::Remainder) => {
                 let ratio = self.x() / self.y();
                 two(ct, -(ct * ratio.sign() * ratio.abs().floor()))
             }
             // ct · y · x^(y−1), ct · out · log x; the second is 0 where x is 0, as lim x→0 of x^y · log x for y > 0
-            Op::Power => {
+            Op::Binary(BinaryOp::Power) => {
                 let (x, y) = (self.x(), self.y());
                 let log = x.eq(x.filled(0.0)).select(x.filled(1.0), x).log();
                 two(ct * y * x.pow(y - 1.0), ct * self.out() * log)
             }
             // ct where x > y, ct/2 where equal; and the converse
-            Op::Maximum => {
+            Op::Binary(BinaryOp::Maximum) => {
                 let (x, y) = (self.x(), self.y());
                 two(share(x.gt(y), x.eq(y), ct), share(y.gt(x), x.eq(y), ct))
             }
             // ct where x < y, ct/2 where equal; and the converse
-            Op::Minimum => {
+            Op::Binary(BinaryOp::Minimum) => {
                 let (x, y) = (self.x(), self.y());
                 two(share(x.lt(y), x.eq(y), ct), share(y.lt(x), x.eq(y), ct))
             }
@@ -259,16 +261,11 @@ impl<'g> Rule<'_, 'g> {
             Op::Parameter { .. }
             | Op::Constant(_)
             | Op::Iota { .. }
-            | Op::Sign
-            | Op::Floor
-            | Op::Not
-            | Op::IsFinite
+            | Op::Unary(UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Not | UnaryOp::IsFinite)
             | Op::BitcastConvert { .. }
-            | Op::And
-            | Op::Or
-            | Op::Xor
-            | Op::ShiftLeft
-            | Op::ShiftRightLogical
+            | Op::Binary(
+                BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::ShiftLeft | BinaryOp::ShiftRightLogical,
+            )
             | Op::Compare { .. }
             | Op::StopGradient
             | Op::ReplicaId => vec![None; self.node.inputs.len()],

@@ -2,7 +2,7 @@
 
 use super::value::Value;
 use super::{EvalError, arrays, elementwise};
-use crate::graph::{Computation, Node, Op, ValueShape};
+use crate::graph::{BinaryOp, Computation, Node, Op, ValueShape};
 use crate::shape::{DType, Shape};
 
 /// The outputs of `computation` for each replica; `replicas` are the ids of those that run here.
@@ -69,36 +69,12 @@ fn apply(node: &Node, operands: &[&Value]) -> Value {
         Op::Iota { shape, dimension } => arrays::iota(shape, *dimension),
 
         // ---- elementwise, one operand ----
-        Op::Abs
-        | Op::Negate
-        | Op::Sign
-        | Op::Floor
-        | Op::Exp
-        | Op::Log
-        | Op::Log1p
-        | Op::Tanh
-        | Op::Sqrt
-        | Op::Rsqrt
-        | Op::Erf
-        | Op::Not
-        | Op::IsFinite => elementwise::unary(&node.op, x(0)),
+        Op::Unary(op) => elementwise::unary(*op, x(0)),
         Op::Convert { dtype } => elementwise::convert(x(0), *dtype),
         Op::BitcastConvert { dtype } => x(0).bitcast(*dtype),
 
         // ---- elementwise, two operands ----
-        Op::Add
-        | Op::Subtract
-        | Op::Multiply
-        | Op::Divide
-        | Op::Remainder
-        | Op::Power
-        | Op::Maximum
-        | Op::Minimum
-        | Op::And
-        | Op::Or
-        | Op::Xor
-        | Op::ShiftLeft
-        | Op::ShiftRightLogical => elementwise::binary(&node.op, x(0), x(1)),
+        Op::Binary(op) => elementwise::binary(*op, x(0), x(1)),
 
         // ---- compare and select ----
         Op::Compare { direction } => elementwise::compare(*direction, x(0), x(1)),
@@ -166,14 +142,14 @@ fn collective(
             found: operands.len(),
         }),
     };
-    let combined = |op: &Op| {
+    let combined = |op: BinaryOp| {
         let mut all = operands.iter();
         let first = all.next().map(|&first| first.clone());
         all.fold(first, |sum, next| sum.map(|sum| elementwise::binary(op, &sum, next)))
     };
     match &node.op {
         Op::AllReduce { reduction } => {
-            let result = combined(&elementwise::reducer(*reduction));
+            let result = combined(elementwise::reducer(*reduction));
             Ok(result.into_iter().cycle().take(operands.len()).collect())
         }
         Op::AllGather { dimension, replicas } => {
@@ -182,7 +158,7 @@ fn collective(
         }
         Op::ReduceScatter { dimension, replicas } => {
             require(*replicas)?;
-            let sum = combined(&Op::Add);
+            let sum = combined(BinaryOp::Add);
             let part = |(r, sum): (usize, Value)| {
                 let mut starts = vec![0; shape.rank()];
                 starts[*dimension] = r * shape.dims[*dimension];

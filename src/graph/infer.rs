@@ -2,7 +2,7 @@
 //!
 //! Every refusal is one sentence of one form, "*op* requires …, got …", with the offending shapes or numbers.
 
-use super::{DotDimensions, GatherDimensions, Op, ScatterDimensions, ValueShape};
+use super::{BinaryOp, DotDimensions, GatherDimensions, Op, ScatterDimensions, UnaryOp, ValueShape};
 use crate::shape::{DType, Shape};
 
 /// An operation was applied to operands that break its shape rule.
@@ -75,12 +75,21 @@ impl Rule {
             }
 
             // ---- elementwise, one operand ----
-            Op::Abs | Op::Negate | Op::Sign => self.unary(inputs, "a numeric operand", |d| d != DType::Pred),
-            Op::Floor | Op::Exp | Op::Log | Op::Log1p | Op::Tanh | Op::Sqrt | Op::Rsqrt | Op::Erf => {
-                self.unary(inputs, "a floating-point operand", DType::is_float)
+            Op::Unary(UnaryOp::Abs | UnaryOp::Negate | UnaryOp::Sign) => {
+                self.unary(inputs, "a numeric operand", |d| d != DType::Pred)
             }
-            Op::Not => self.unary(inputs, "a pred or integer operand", |d| !d.is_float()),
-            Op::IsFinite => {
+            Op::Unary(
+                UnaryOp::Floor
+                | UnaryOp::Exp
+                | UnaryOp::Log
+                | UnaryOp::Log1p
+                | UnaryOp::Tanh
+                | UnaryOp::Sqrt
+                | UnaryOp::Rsqrt
+                | UnaryOp::Erf,
+            ) => self.unary(inputs, "a floating-point operand", DType::is_float),
+            Op::Unary(UnaryOp::Not) => self.unary(inputs, "a pred or integer operand", |d| !d.is_float()),
+            Op::Unary(UnaryOp::IsFinite) => {
                 Ok(self.unary(inputs, "a floating-point operand", DType::is_float)?.with_dtype(DType::Pred))
             }
             Op::Convert { dtype } => Ok(self.unary(inputs, "an array", |_| true)?.with_dtype(*dtype)),
@@ -90,12 +99,22 @@ impl Rule {
             }
 
             // ---- elementwise, two operands ----
-            Op::Add | Op::Multiply | Op::Subtract | Op::Divide | Op::Remainder | Op::Maximum | Op::Minimum => {
-                self.binary(inputs, "numeric operands", |d| d != DType::Pred)
+            Op::Binary(
+                BinaryOp::Add
+                | BinaryOp::Subtract
+                | BinaryOp::Multiply
+                | BinaryOp::Divide
+                | BinaryOp::Remainder
+                | BinaryOp::Maximum
+                | BinaryOp::Minimum,
+            ) => self.binary(inputs, "numeric operands", |d| d != DType::Pred),
+            Op::Binary(BinaryOp::Power) => self.binary(inputs, "floating-point operands", DType::is_float),
+            Op::Binary(BinaryOp::And | BinaryOp::Or | BinaryOp::Xor) => {
+                self.binary(inputs, "pred or integer operands", |d| !d.is_float())
             }
-            Op::Power => self.binary(inputs, "floating-point operands", DType::is_float),
-            Op::And | Op::Or | Op::Xor => self.binary(inputs, "pred or integer operands", |d| !d.is_float()),
-            Op::ShiftLeft | Op::ShiftRightLogical => self.binary(inputs, "integer operands", DType::is_integer),
+            Op::Binary(BinaryOp::ShiftLeft | BinaryOp::ShiftRightLogical) => {
+                self.binary(inputs, "integer operands", DType::is_integer)
+            }
 
             // ---- compare and select ----
             Op::Compare { .. } => Ok(self.binary(inputs, "operands", |_| true)?.with_dtype(DType::Pred)),
@@ -481,7 +500,7 @@ mod tests {
         let broadcast = Op::Broadcast { dims: vec![4, 3, 2], broadcast_dimensions: vec![0, 2] };
         #[rustfmt::skip]
         let table: [Row; 17] = [
-            (Op::IsFinite, &[(BF16, &[2])], "pred[2]"),
+            (Op::Unary(UnaryOp::IsFinite), &[(BF16, &[2])], "pred[2]"),
             (Op::Compare { direction: Comparison::Lt }, &[(U32, &[2]), (U32, &[2])], "pred[2]"),
             (Op::Select, &[(Pred, &[2]), (F32, &[2]), (F32, &[2])], "f32[2]"),
             (Op::Reshape { dims: vec![6] }, &[(S32, &[2, 3])], "s32[6]"),
@@ -515,17 +534,17 @@ mod tests {
         #[rustfmt::skip]
         let table: [Row; 31] = [
             (Op::Iota { shape: Shape::new(F32, [2]), dimension: 1 }, &[], "iota requires a dimension of its shape, got 1 of f32[2]"),
-            (Op::Negate, &[(Pred, &[2])], "negate requires a numeric operand, got pred[2]"),
-            (Op::Exp, &[(S32, &[2])], "exponential requires a floating-point operand, got s32[2]"),
-            (Op::Exp, &[(F32, &[2]), (F32, &[2])], "exponential requires 1 operands, got f32[2] and f32[2]"),
-            (Op::Not, &[(F32, &[2])], "not requires a pred or integer operand, got f32[2]"),
+            (Op::Unary(UnaryOp::Negate), &[(Pred, &[2])], "negate requires a numeric operand, got pred[2]"),
+            (Op::Unary(UnaryOp::Exp), &[(S32, &[2])], "exponential requires a floating-point operand, got s32[2]"),
+            (Op::Unary(UnaryOp::Exp), &[(F32, &[2]), (F32, &[2])], "exponential requires 1 operands, got f32[2] and f32[2]"),
+            (Op::Unary(UnaryOp::Not), &[(F32, &[2])], "not requires a pred or integer operand, got f32[2]"),
             (Op::BitcastConvert { dtype: U32 }, &[(BF16, &[2])], "bitcast-convert requires an operand whose elements have the size of the result's, got bf16[2]"),
-            (Op::Add, &[(F32, &[2]), (F32, &[])], "add requires operands of equal shape, got f32[2] and f32[]"),
-            (Op::Add, &[(F32, &[2]), (BF16, &[2])], "add requires operands of equal shape, got f32[2] and bf16[2]"),
-            (Op::Add, &[(Pred, &[2]), (Pred, &[2])], "add requires numeric operands, got pred[2] and pred[2]"),
-            (Op::Power, &[(S32, &[2]), (S32, &[2])], "power requires floating-point operands, got s32[2] and s32[2]"),
-            (Op::Xor, &[(F32, &[2]), (F32, &[2])], "xor requires pred or integer operands, got f32[2] and f32[2]"),
-            (Op::ShiftLeft, &[(Pred, &[2]), (Pred, &[2])], "shift-left requires integer operands, got pred[2] and pred[2]"),
+            (Op::Binary(BinaryOp::Add), &[(F32, &[2]), (F32, &[])], "add requires operands of equal shape, got f32[2] and f32[]"),
+            (Op::Binary(BinaryOp::Add), &[(F32, &[2]), (BF16, &[2])], "add requires operands of equal shape, got f32[2] and bf16[2]"),
+            (Op::Binary(BinaryOp::Add), &[(Pred, &[2]), (Pred, &[2])], "add requires numeric operands, got pred[2] and pred[2]"),
+            (Op::Binary(BinaryOp::Power), &[(S32, &[2]), (S32, &[2])], "power requires floating-point operands, got s32[2] and s32[2]"),
+            (Op::Binary(BinaryOp::Xor), &[(F32, &[2]), (F32, &[2])], "xor requires pred or integer operands, got f32[2] and f32[2]"),
+            (Op::Binary(BinaryOp::ShiftLeft), &[(Pred, &[2]), (Pred, &[2])], "shift-left requires integer operands, got pred[2] and pred[2]"),
             (Op::Select, &[(Pred, &[]), (F32, &[2]), (F32, &[2])], "select requires a pred and two operands of equal shape, got pred[] and f32[2] and f32[2]"),
             (Op::Reshape { dims: vec![5] }, &[(F32, &[2, 3])], "reshape requires as many elements as before, got f32[2,3] to f32[5]"),
             (Op::Transpose { permutation: vec![0, 0] }, &[(F32, &[2, 3])], "transpose requires a permutation of the dimensions, got [0, 0] of f32[2,3]"),

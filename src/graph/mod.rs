@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 pub use infer::ShapeError;
-pub use op::{Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions};
+pub use op::{BinaryOp, Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions, UnaryOp};
 pub use tensor::Tensor;
 
 use crate::shape::Shape;

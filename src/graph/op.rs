@@ -1,206 +1,320 @@
-//! The list of primitive operations: HLO's names, HLO's meaning, nothing implicit.
+//! The list of primitive operations, with HLO's names and HLO's semantics.
 //!
-//! Four interpreters read this list: shape rules (`infer.rs`), derivatives (`autodiff/vjp.rs`), values (`eval.rs`) and
-//! lowering (`hlo/lower.rs`). Each is one exhaustive `match` under the section headings used here, so a new variant
-//! fails to compile in exactly those four places.
+//! Every interpreter of the graph is an exhaustive `match` over [`Op`], in the order and under the headings used here:
+//! the shape rules ([`infer`](super::infer)), the derivatives ([`autodiff::vjp`](crate::autodiff::vjp)), the evaluator
+//! ([`eval`](crate::eval)), the lowering ([`hlo`](crate::hlo)) and the printed form. A new variant does not compile until
+//! each of them handles it. Elementwise operations without attributes are the variants of [`UnaryOp`] and [`BinaryOp`];
+//! lowering and printing handle each of these groups in one arm.
 //!
-//! No operation broadcasts: binary operations demand equal shapes, and [`Op::Broadcast`] is an operation of its own
-//! with its own derivative. Semantics: openxla.org, "Operation Semantics".
+//! No operation broadcasts implicitly: binary operations require equal shapes, and [`Op::Broadcast`] is an operation of
+//! its own with its own derivative. The semantics are those of
+//! [XLA's Operation Semantics](https://openxla.org/xla/operation_semantics).
 
 use std::sync::Arc;
 
 use super::Computation;
 use crate::shape::{DType, HostTensor, Shape};
 
-/// A primitive operation with its attributes; operands are the node's inputs, in HLO's order.
+/// A primitive operation with its attributes. The operands are the node's inputs, in HLO's order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     // ---- leaves ----
     /// The `index`-th argument of the computation.
     Parameter {
+        /// Position in the argument list.
         index: usize,
+        /// Name in printed forms and errors.
         name: String,
+        /// Shape of the argument.
         shape: Shape,
     },
+    /// A literal.
     Constant(HostTensor),
-    /// Element value = its index along `dimension`.
+    /// An array whose elements are their own indices along `dimension`. The type is numeric.
     Iota {
+        /// Shape of the result.
         shape: Shape,
+        /// Dimension along which the elements count up from 0.
         dimension: usize,
     },
 
     // ---- elementwise, one operand ----
-    Abs,
-    Negate,
-    Sign,
-    Floor,
-    Exp,
-    Log,
-    Log1p,
-    Tanh,
-    Sqrt,
-    Rsqrt,
-    /// The error function, for the exact GELU.
-    Erf,
-    /// Logical for pred, bitwise for integers.
-    Not,
-    /// True where the operand is neither infinite nor NaN.
-    IsFinite,
+    /// An elementwise operation of one operand.
+    Unary(UnaryOp),
+    /// The value converted to another element type: float to integer truncates, anything to pred tests for non-zero.
     Convert {
+        /// Element type of the result.
         dtype: DType,
     },
-    /// The same bits read as another type of the same size.
+    /// The same bits read as another element type of the same size.
     BitcastConvert {
+        /// Element type of the result.
         dtype: DType,
     },
 
     // ---- elementwise, two operands ----
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Remainder,
-    Power,
-    Maximum,
-    Minimum,
-    And,
-    Or,
-    Xor,
-    ShiftLeft,
-    ShiftRightLogical,
+    /// An elementwise operation of two operands of equal shape.
+    Binary(BinaryOp),
 
     // ---- compare and select ----
+    /// The comparison of two operands of equal shape; the result is pred.
     Compare {
+        /// The relation that is tested.
         direction: Comparison,
     },
-    /// `select(pred, on_true, on_false)`; the predicate has the operands' dimensions.
+    /// `select(pred, on_true, on_false)`. The three operands have equal dimensions.
     Select,
 
     // ---- shape ----
+    /// The same elements in row-major order under other dimensions.
     Reshape {
+        /// Dimensions of the result; their product is the operand's.
         dims: Vec<usize>,
     },
     /// Result dimension `i` is operand dimension `permutation[i]`.
     Transpose {
+        /// A permutation of the operand's dimensions.
         permutation: Vec<usize>,
     },
-    /// HLO's broadcast with `broadcast_dimensions`: operand dimension `i` becomes result dimension
-    /// `broadcast_dimensions[i]` (strictly increasing, equal sizes; size-1 dimensions do not stretch).
+    /// HLO's broadcast: operand dimension `i` becomes result dimension `broadcast_dimensions[i]`. Sizes are equal;
+    /// dimensions of size 1 do not stretch.
     Broadcast {
+        /// Dimensions of the result.
         dims: Vec<usize>,
+        /// One result dimension for each operand dimension, strictly increasing.
         broadcast_dimensions: Vec<usize>,
     },
+    /// The operands joined along `dimension`; they have one element type and otherwise equal dimensions.
     Concatenate {
+        /// Dimension that grows.
         dimension: usize,
     },
+    /// Elements `starts..limits` with a stride, along every dimension.
     Slice {
+        /// First index, by dimension.
         starts: Vec<usize>,
+        /// One past the last index, by dimension.
         limits: Vec<usize>,
+        /// Distance between neighbours, by dimension; at least 1.
         strides: Vec<usize>,
     },
-    /// `pad(operand, scalar)` with `low` and `high` elements at the edges and `interior` between neighbours.
+    /// `pad(operand, value)`: the operand surrounded by, and interspersed with, a scalar of its type.
     Pad {
+        /// Elements before the first, by dimension.
         low: Vec<usize>,
+        /// Elements after the last, by dimension.
         high: Vec<usize>,
+        /// Elements between neighbours, by dimension.
         interior: Vec<usize>,
     },
 
     // ---- reduce ----
-    /// Reduces over `dimensions` (strictly increasing), which disappear from the shape.
+    /// Reduces over `dimensions`, which the result does not have.
     Reduce {
+        /// The combining operation.
         reduction: Reduction,
+        /// Dimensions of the operand, strictly increasing.
         dimensions: Vec<usize>,
     },
 
     // ---- dot ----
-    /// HLO's dot: result dimensions are batch, then lhs free, then rhs free. `dtype` is the type of the result and of
-    /// the accumulation (`preferred_element_type`); bf16 operands with an f32 result is the usual case.
+    /// HLO's dot. The result dimensions are batch, then the free ones of lhs, then the free ones of rhs.
     DotGeneral {
+        /// Batch and contracting dimensions.
         dimensions: DotDimensions,
+        /// Type of the result and of the accumulation (`preferred_element_type`), usually f32 for bf16 operands.
         dtype: DType,
     },
 
     // ---- index ----
-    /// `dynamic-slice(operand, start_0, start_1, …)`: scalar s32 starts, clamped so that the slice fits.
+    /// `dynamic-slice(operand, start_0, start_1, …)` with scalar s32 starts, clamped so that the slice fits.
     DynamicSlice {
+        /// Dimensions of the result.
         sizes: Vec<usize>,
     },
-    /// `dynamic-update-slice(operand, update, start_0, …)`, starts clamped alike.
+    /// `dynamic-update-slice(operand, update, start_0, …)`, with starts clamped so that the update fits.
     DynamicUpdateSlice,
-    /// `gather(operand, start_indices)`.
+    /// `gather(operand, start_indices)`. Start indices are clamped so that the slice fits.
     Gather(GatherDimensions),
-    /// `scatter(operand, scatter_indices, updates)` that adds: out-of-range updates are dropped.
+    /// `scatter(operand, scatter_indices, updates)` that adds. Updates that are out of bounds are dropped.
     ScatterAdd(ScatterDimensions),
 
     // ---- control ----
-    /// `while condition(state) { state = body(state) }`; the operands are the initial state, the result is the tuple of
-    /// the last one. Not differentiable: gradients are taken inside a body.
+    /// `while condition(state) { state = body(state) }`. The operands are the initial state, the result is the tuple of
+    /// the final state. Not differentiable: take gradients inside the body.
     While {
+        /// State → pred scalar.
         condition: Arc<Computation>,
+        /// State → state.
         body: Arc<Computation>,
     },
     /// One element of a tuple-shaped operand.
     GetTupleElement {
+        /// Position in the tuple.
         index: usize,
     },
-    /// The first operand, which the compiler may neither look into nor take before all operands are there: keeps
-    /// recomputation from being merged with what it repeats, and from being done early.
+    /// The first operand, unavailable until all operands are. XLA does not move operations across it, so it prevents
+    /// that recomputed values are merged with the originals or computed early.
     OptimizationBarrier,
-    /// Identity whose derivative is zero. The one word here that is not HLO's: it lowers to nothing.
+    /// The identity, with derivative zero. The only operation without an HLO counterpart: it lowers to its operand.
     StopGradient,
 
     // ---- collective, over all replicas ----
-    // One operand gives an array. An all-reduce or all-gather of several exchanges them at once and gives the tuple of what
-    // each would give alone; of a reduce-scatter the TPU's compiler takes one operand only.
+    // One operand gives an array. An all-reduce or all-gather of several operands is one communication and gives the
+    // tuple of the results that each operand would give alone. A reduce-scatter has one operand: XLA:TPU accepts no more.
+    /// The replica's number, a u32 scalar.
     ReplicaId,
+    /// The operand reduced over replicas, elementwise.
     AllReduce {
+        /// The combining operation.
         reduction: Reduction,
     },
-    /// Concatenates the replicas' operands along `dimension`.
+    /// The replicas' operands concatenated along `dimension`.
     AllGather {
+        /// Dimension that grows.
         dimension: usize,
+        /// Number of replicas.
         replicas: usize,
     },
-    /// Sums over replicas and leaves each its own slice along `dimension`.
+    /// The sum over replicas, of which each replica keeps its own slice along `dimension`.
     ReduceScatter {
+        /// Dimension that shrinks.
         dimension: usize,
+        /// Number of replicas, a divisor of the dimension.
         replicas: usize,
     },
 }
 
-/// What [`Op::Compare`] asks.
+/// Declares an enum of operations without attributes: each variant with its opcode.
+macro_rules! opcodes {
+    ($(#[$enum_doc:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $opcode:literal,)* }) => {
+        $(#[$enum_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every operation of this kind, in declaration order.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            /// HLO's opcode.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $opcode,)* }
+            }
+        }
+    };
+}
+
+opcodes! {
+    /// The elementwise operations of one operand without attributes; see [`Op::Unary`].
+    UnaryOp {
+        /// |x|
+        Abs = "abs",
+        /// −x
+        Negate = "negate",
+        /// −1, 0 or 1; a NaN and a signed zero stay as they are.
+        Sign = "sign",
+        /// The largest whole number that is not above x.
+        Floor = "floor",
+        /// eˣ
+        Exp = "exponential",
+        /// Natural logarithm.
+        Log = "log",
+        /// log(1 + x), exact for small x.
+        Log1p = "log-plus-one",
+        /// Hyperbolic tangent.
+        Tanh = "tanh",
+        /// √x
+        Sqrt = "sqrt",
+        /// 1 / √x
+        Rsqrt = "rsqrt",
+        /// The error function, as in the exact GELU.
+        Erf = "erf",
+        /// Logical for pred, bitwise for integers.
+        Not = "not",
+        /// True where a float is neither infinite nor NaN; the result is pred.
+        IsFinite = "is-finite",
+    }
+}
+
+opcodes! {
+    /// The elementwise operations of two operands without attributes; see [`Op::Binary`].
+    BinaryOp {
+        /// x + y
+        Add = "add",
+        /// x − y
+        Subtract = "subtract",
+        /// x · y
+        Multiply = "multiply",
+        /// x / y; for integers truncated towards zero.
+        Divide = "divide",
+        /// x − trunc(x / y) · y, with the sign of x.
+        Remainder = "remainder",
+        /// xʸ, for floats.
+        Power = "power",
+        /// The larger operand; NaN if either is.
+        Maximum = "maximum",
+        /// The smaller operand; NaN if either is.
+        Minimum = "minimum",
+        /// Logical for pred, bitwise for integers.
+        And = "and",
+        /// Logical for pred, bitwise for integers.
+        Or = "or",
+        /// Logical for pred, bitwise for integers.
+        Xor = "xor",
+        /// x · 2ʸ for integers; 0 if y is the width or more.
+        ShiftLeft = "shift-left",
+        /// x shifted right by y bits, filled with zeros; 0 if y is the width or more.
+        ShiftRightLogical = "shift-right-logical",
+    }
+}
+
+/// The relation that [`Op::Compare`] tests. Comparisons with NaN are false, except [`Comparison::Ne`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Comparison {
+    /// x = y
     Eq,
+    /// x ≠ y
     Ne,
+    /// x < y
     Lt,
+    /// x ≤ y
     Le,
+    /// x > y
     Gt,
+    /// x ≥ y
     Ge,
 }
 
 /// The associative operation of a reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reduction {
+    /// Addition, of numbers.
     Sum,
+    /// Maximum, of numbers.
     Max,
+    /// Minimum, of numbers.
     Min,
-    /// Logical for pred.
+    /// Logical for pred, bitwise for integers.
     And,
+    /// Logical for pred, bitwise for integers.
     Or,
 }
 
-/// Which dimensions a dot contracts and which run in parallel; lists of equal length pair up.
+/// HLO's DotDimensionNumbers. Lists of one kind have equal length and pair up; all other dimensions are free.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DotDimensions {
+    /// Batch dimensions of the left operand.
     pub lhs_batch: Vec<usize>,
+    /// Batch dimensions of the right operand.
     pub rhs_batch: Vec<usize>,
+    /// Contracting dimensions of the left operand.
     pub lhs_contracting: Vec<usize>,
+    /// Contracting dimensions of the right operand.
     pub rhs_contracting: Vec<usize>,
 }
 
 impl DotDimensions {
-    /// The same pairs for the dot with its operands exchanged.
+    /// Returns the same pairs for the dot with its operands swapped.
     pub fn swapped(self) -> Self {
         DotDimensions {
             lhs_batch: self.rhs_batch,
@@ -214,57 +328,42 @@ impl DotDimensions {
 /// HLO's GatherDimensionNumbers and slice sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GatherDimensions {
+    /// Result dimensions that run within a slice, strictly increasing.
     pub offset_dims: Vec<usize>,
+    /// Operand dimensions of slice size 1 that the result does not have, strictly increasing.
     pub collapsed_slice_dims: Vec<usize>,
+    /// The operand dimension that each component of an index vector indexes.
     pub start_index_map: Vec<usize>,
+    /// Dimension of the indices that holds the components; the indices' rank if the vectors have one component.
     pub index_vector_dim: usize,
+    /// Size of the slice, by operand dimension.
     pub slice_sizes: Vec<usize>,
 }
 
 /// HLO's ScatterDimensionNumbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScatterDimensions {
+    /// Dimensions of the updates that run within a window, strictly increasing.
     pub update_window_dims: Vec<usize>,
+    /// Operand dimensions of window size 1 that the updates do not have, strictly increasing.
     pub inserted_window_dims: Vec<usize>,
+    /// The operand dimension that each component of an index vector indexes.
     pub scatter_dims_to_operand_dims: Vec<usize>,
+    /// Dimension of the indices that holds the components; the indices' rank if the vectors have one component.
     pub index_vector_dim: usize,
 }
 
 impl Op {
-    /// HLO's opcode, as printed.
+    /// Returns HLO's opcode, as printed.
     pub fn name(&self) -> &'static str {
         match self {
             Op::Parameter { .. } => "parameter",
             Op::Constant(_) => "constant",
             Op::Iota { .. } => "iota",
-            Op::Abs => "abs",
-            Op::Negate => "negate",
-            Op::Sign => "sign",
-            Op::Floor => "floor",
-            Op::Exp => "exponential",
-            Op::Log => "log",
-            Op::Log1p => "log-plus-one",
-            Op::Tanh => "tanh",
-            Op::Sqrt => "sqrt",
-            Op::Rsqrt => "rsqrt",
-            Op::Erf => "erf",
-            Op::Not => "not",
-            Op::IsFinite => "is-finite",
+            Op::Unary(op) => op.name(),
             Op::Convert { .. } => "convert",
             Op::BitcastConvert { .. } => "bitcast-convert",
-            Op::Add => "add",
-            Op::Subtract => "subtract",
-            Op::Multiply => "multiply",
-            Op::Divide => "divide",
-            Op::Remainder => "remainder",
-            Op::Power => "power",
-            Op::Maximum => "maximum",
-            Op::Minimum => "minimum",
-            Op::And => "and",
-            Op::Or => "or",
-            Op::Xor => "xor",
-            Op::ShiftLeft => "shift-left",
-            Op::ShiftRightLogical => "shift-right-logical",
+            Op::Binary(op) => op.name(),
             Op::Compare { .. } => "compare",
             Op::Select => "select",
             Op::Reshape { .. } => "reshape",
@@ -290,9 +389,9 @@ impl Op {
         }
     }
 
-    /// Whether two nodes with this operation and the same operands may be merged into one.
+    /// Returns whether two nodes with this operation and the same operands may be merged into one.
     pub(super) fn can_be_shared(&self) -> bool {
-        // A barrier exists to keep two equal computations apart; parameters are told apart by their index anyway.
+        // A barrier keeps two equal computations apart; parameters differ by their index anyway.
         !matches!(self, Op::OptimizationBarrier | Op::Parameter { .. })
     }
 }

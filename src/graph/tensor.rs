@@ -9,7 +9,10 @@ use std::fmt;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::sync::Arc;
 
-use super::{Comparison, DotDimensions, GatherDimensions, Graph, NodeId, Op, Reduction, ScatterDimensions, ValueShape};
+use super::{
+    BinaryOp, Comparison, DotDimensions, GatherDimensions, Graph, NodeId, Op, Reduction, ScatterDimensions, UnaryOp,
+    ValueShape,
+};
 use crate::shape::{DType, HostTensor, Shape};
 
 /// A value in a graph under construction.
@@ -22,10 +25,12 @@ pub struct Tensor<'g> {
 /// Operations without attributes: one method, one [`Op`].
 macro_rules! plain {
     (unary: $($(#[$doc:meta])* $method:ident => $op:ident;)*) => {
-        $($(#[$doc])* #[track_caller] pub fn $method(self) -> Self { self.graph.add(Op::$op, &[self]) })*
+        $($(#[$doc])* #[track_caller] pub fn $method(self) -> Self { self.graph.add(Op::Unary(UnaryOp::$op), &[self]) })*
     };
     (binary: $($(#[$doc:meta])* $method:ident => $op:ident;)*) => {
-        $($(#[$doc])* #[track_caller] pub fn $method(self, rhs: Self) -> Self { self.graph.add(Op::$op, &[self, rhs]) })*
+        $($(#[$doc])* #[track_caller] pub fn $method(self, rhs: Self) -> Self {
+            self.graph.add(Op::Binary(BinaryOp::$op), &[self, rhs])
+        })*
     };
     (compare: $($method:ident => $direction:ident;)*) => {
         $(#[track_caller] pub fn $method(self, rhs: Self) -> Self {
@@ -97,9 +102,6 @@ impl<'g> Tensor<'g> {
         /// Logical for pred, bitwise for integers.
         not => Not;
         is_finite => IsFinite;
-        optimization_barrier => OptimizationBarrier;
-        /// The same value, through which no gradient flows.
-        stop_gradient => StopGradient;
     }
 
     plain! { binary:
@@ -108,6 +110,18 @@ impl<'g> Tensor<'g> {
     }
 
     plain! { compare: eq => Eq; ne => Ne; lt => Lt; le => Le; gt => Gt; ge => Ge; }
+
+    /// Appends [`Op::OptimizationBarrier`]: the same value, across which XLA moves no operation.
+    #[track_caller]
+    pub fn optimization_barrier(self) -> Self {
+        self.graph.add(Op::OptimizationBarrier, &[self])
+    }
+
+    /// Appends [`Op::StopGradient`]: the same value, with derivative zero.
+    #[track_caller]
+    pub fn stop_gradient(self) -> Self {
+        self.graph.add(Op::StopGradient, &[self])
+    }
 
     /// The same value, which is not there before `other` is.
     #[track_caller]
@@ -396,21 +410,21 @@ macro_rules! operators {
             type Output = Tensor<'g>;
             #[track_caller]
             fn $method(self, rhs: Tensor<'g>) -> Tensor<'g> {
-                self.graph.add(Op::$op, &[self, rhs])
+                self.graph.add(Op::Binary(BinaryOp::$op), &[self, rhs])
             }
         }
         impl<'g> $trait<f64> for Tensor<'g> {
             type Output = Tensor<'g>;
             #[track_caller]
             fn $method(self, rhs: f64) -> Tensor<'g> {
-                self.graph.add(Op::$op, &[self, self.filled(rhs)])
+                self.graph.add(Op::Binary(BinaryOp::$op), &[self, self.filled(rhs)])
             }
         }
         impl<'g> $trait<Tensor<'g>> for f64 {
             type Output = Tensor<'g>;
             #[track_caller]
             fn $method(self, rhs: Tensor<'g>) -> Tensor<'g> {
-                rhs.graph.add(Op::$op, &[rhs.filled(self), rhs])
+                rhs.graph.add(Op::Binary(BinaryOp::$op), &[rhs.filled(self), rhs])
             }
         }
     )* };
@@ -426,6 +440,6 @@ impl<'g> Neg for Tensor<'g> {
     type Output = Tensor<'g>;
     #[track_caller]
     fn neg(self) -> Tensor<'g> {
-        self.graph.add(Op::Negate, &[self])
+        self.graph.add(Op::Unary(UnaryOp::Negate), &[self])
     }
 }

@@ -72,34 +72,10 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         // Their shapes, operands and names say everything.
         Op::Parameter { .. }
         | Op::Constant(_)
-        | Op::Abs
-        | Op::Negate
-        | Op::Sign
-        | Op::Floor
-        | Op::Exp
-        | Op::Log
-        | Op::Log1p
-        | Op::Tanh
-        | Op::Sqrt
-        | Op::Rsqrt
-        | Op::Erf
-        | Op::Not
-        | Op::IsFinite
+        | Op::Unary(_)
         | Op::Convert { .. }
         | Op::BitcastConvert { .. }
-        | Op::Add
-        | Op::Subtract
-        | Op::Multiply
-        | Op::Divide
-        | Op::Remainder
-        | Op::Power
-        | Op::Maximum
-        | Op::Minimum
-        | Op::And
-        | Op::Or
-        | Op::Xor
-        | Op::ShiftLeft
-        | Op::ShiftRightLogical
+        | Op::Binary(_)
         | Op::Select
         | Op::Reshape { .. }
         | Op::DynamicSlice { .. }

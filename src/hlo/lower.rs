@@ -179,36 +179,10 @@ impl Lowering<'_> {
             Op::Iota { dimension, .. } => i.dimensions = vec![*dimension as i64],
 
             // ---- elementwise, one operand: the opcode and the shape say everything ----
-            Op::Abs
-            | Op::Negate
-            | Op::Sign
-            | Op::Floor
-            | Op::Exp
-            | Op::Log
-            | Op::Log1p
-            | Op::Tanh
-            | Op::Sqrt
-            | Op::Rsqrt
-            | Op::Erf
-            | Op::Not
-            | Op::IsFinite
-            | Op::Convert { .. }
-            | Op::BitcastConvert { .. } => {}
+            Op::Unary(_) | Op::Convert { .. } | Op::BitcastConvert { .. } => {}
 
             // ---- elementwise, two operands ----
-            Op::Add
-            | Op::Subtract
-            | Op::Multiply
-            | Op::Divide
-            | Op::Remainder
-            | Op::Power
-            | Op::Maximum
-            | Op::Minimum
-            | Op::And
-            | Op::Or
-            | Op::Xor
-            | Op::ShiftLeft
-            | Op::ShiftRightLogical => {}
+            Op::Binary(_) => {}
 
             // ---- compare and select ----
             Op::Compare { direction } => i.comparison_direction = comparison_direction(*direction).to_string(),

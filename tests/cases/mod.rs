@@ -6,7 +6,7 @@ mod arrays;
 mod control;
 mod elementwise;
 
-use lambert::graph::{Computation, Graph, Op, Tensor};
+use lambert::graph::{BinaryOp, Computation, Graph, Op, Tensor, UnaryOp};
 use lambert::rng::Key;
 use lambert::shape::{DType, HostTensor, Shape};
 
@@ -75,14 +75,16 @@ fn values(dtype: DType, values: &[f64]) -> HostTensor {
     HostTensor::from_f64(Shape::new(dtype, [values.len()]), values)
 }
 
-/// A match without a wildcard beside a list of what it matched: a new operation does not compile here until it is in the
-/// list, and then [`operations_without_a_case`] asks for its case.
+/// Declares [`OTHERS`] from a match without a wildcard, so that a new operation does not compile here until it is listed.
 macro_rules! operations {
     ($($pattern:pat => $name:literal),* $(,)?) => {
-        const OPERATIONS: &[&str] = &[$($name),*];
+        /// The opcodes of the operations that are neither unary nor binary.
+        const OTHERS: &[&str] = &[$($name),*];
 
-        fn known_name(op: &Op) -> &'static str {
+        fn opcode(op: &Op) -> &'static str {
             match op {
+                Op::Unary(op) => op.name(),
+                Op::Binary(op) => op.name(),
                 $($pattern => $name,)*
             }
         }
@@ -93,34 +95,8 @@ operations! {
     Op::Parameter { .. } => "parameter",
     Op::Constant(_) => "constant",
     Op::Iota { .. } => "iota",
-    Op::Abs => "abs",
-    Op::Negate => "negate",
-    Op::Sign => "sign",
-    Op::Floor => "floor",
-    Op::Exp => "exponential",
-    Op::Log => "log",
-    Op::Log1p => "log-plus-one",
-    Op::Tanh => "tanh",
-    Op::Sqrt => "sqrt",
-    Op::Rsqrt => "rsqrt",
-    Op::Erf => "erf",
-    Op::Not => "not",
-    Op::IsFinite => "is-finite",
     Op::Convert { .. } => "convert",
     Op::BitcastConvert { .. } => "bitcast-convert",
-    Op::Add => "add",
-    Op::Subtract => "subtract",
-    Op::Multiply => "multiply",
-    Op::Divide => "divide",
-    Op::Remainder => "remainder",
-    Op::Power => "power",
-    Op::Maximum => "maximum",
-    Op::Minimum => "minimum",
-    Op::And => "and",
-    Op::Or => "or",
-    Op::Xor => "xor",
-    Op::ShiftLeft => "shift-left",
-    Op::ShiftRightLogical => "shift-right-logical",
     Op::Compare { .. } => "compare",
     Op::Select => "select",
     Op::Reshape { .. } => "reshape",
@@ -145,8 +121,10 @@ operations! {
     Op::ReduceScatter { .. } => "reduce-scatter",
 }
 
-/// Operations that no node of any case applies.
+/// Returns the operations that no node of any case applies.
 pub fn operations_without_a_case(cases: &[Case]) -> Vec<&'static str> {
-    let applied: Vec<&str> = cases.iter().flat_map(|c| &c.computation.nodes).map(|node| known_name(&node.op)).collect();
-    OPERATIONS.iter().copied().filter(|name| !applied.contains(name)).collect()
+    let applied: Vec<&str> = cases.iter().flat_map(|c| &c.computation.nodes).map(|node| opcode(&node.op)).collect();
+    let unary = UnaryOp::ALL.iter().map(|op| op.name());
+    let binary = BinaryOp::ALL.iter().map(|op| op.name());
+    unary.chain(binary).chain(OTHERS.iter().copied()).filter(|name| !applied.contains(name)).collect()
 }
