@@ -1,6 +1,7 @@
 //! Making a batch allocates for the batch, never for an example: the number of allocations is the same for few rows and for
 //! many. Alone in its binary, for all allocations of the process are counted.
 
+#[path = "common/mod.rs"]
 mod common;
 
 use std::sync::Arc;

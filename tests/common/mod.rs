@@ -3,12 +3,26 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod cases;
+pub mod etcd;
+pub mod hosts;
+pub mod machine;
+pub mod packing;
+pub mod parity;
+pub mod python;
+pub mod s3;
+pub mod sharding;
 pub mod steps;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use lambert::pjrt::{Platform, PlatformChoice};
+use lambert::runtime::devices::Devices;
 use serde_json::Value;
+
+/// The remedy when a test finds no CPU plugin.
+pub const INSTALL: &str = "this test needs the CPU plugin: run `lambert plugin install cpu`, or set LAMBERT_PLUGIN";
 
 /// A directory with `data/` prepared from a few made-up documents, in which runs are begun.
 pub struct Workshop {
@@ -55,9 +69,16 @@ impl Workshop {
     /// Runs `lambert`, which must succeed.
     pub fn succeed(&self, arguments: &[&str]) -> Output {
         let output = self.lambert(arguments);
-        let hint = "(this test runs on the CPU plugin: `lambert plugin install cpu`, or set LAMBERT_PLUGIN)";
-        assert!(output.status.success(), "lambert {arguments:?} {hint}\n{}", text(&output));
+        assert!(output.status.success(), "lambert {arguments:?}\n{}", text(&output));
         output
+    }
+}
+
+/// Opens the CPU plugin with `devices` virtual devices.
+pub fn cpu(devices: usize) -> Devices {
+    match Devices::open(&PlatformChoice::Platform(Platform::Cpu), Some(devices)) {
+        Ok(devices) => devices,
+        Err(error) => panic!("{error:#}\n{INSTALL}"),
     }
 }
 

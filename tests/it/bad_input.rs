@@ -1,11 +1,9 @@
 //! Files that are not what they must be: cut, changed, empty, of another time or vocabulary. Each gets one sentence before
 //! any long work, and nothing that was there is lost.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Workshop, text};
+use crate::common::{Workshop, text};
 
 /// Copies a directory and what is in it.
 fn copy(from: &Path, to: &Path) {

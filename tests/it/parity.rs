@@ -1,55 +1,13 @@
-//! The whole road from graph to number, against values that other code computed (`fixtures/bert_small`): forward pass,
-//! every gradient by name, every optimizer; and what must not change a result, shown not to change it: micro-batches,
-//! replicas, recomputation, padded vocabulary rows.
-//!
-//! In the f64 evaluator the formulas themselves are compared, to nine digits and more; on a real plugin, what it makes of
-//! them. The latter needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
+//! The step in the f64 evaluator against the reference values of `fixtures/bert_small`, to nine digits and more; and its
+//! independence of micro-batches, replicas, recomputation and padded vocabulary rows.
 
-mod common;
-
-use std::path::Path;
-
-use common::steps::{arguments, assert_close, run, small, spec};
-use lambert::bert::{BertConfig, Precision, Recompute, Site, mask_graph};
-use lambert::eval::evaluate;
-use lambert::hlo;
-use lambert::pjrt::{Platform, PlatformChoice};
-use lambert::runtime::backend::{Engine, Evaluator};
-use lambert::runtime::devices::Devices;
+use crate::common::parity::*;
+use crate::common::steps::{arguments, assert_close, run, small, spec};
+use lambert::bert::{BertConfig, Precision, Recompute};
+use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::step::{EvalSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
-use lambert::verify::reference::ReferenceCase;
-use lambert::verify::{Check, Quantity, Split, VerifyOptions, dropout_losses, verify, verify_splits};
-
-fn case() -> ReferenceCase {
-    ReferenceCase::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert_small")).unwrap()
-}
-
-fn cpu(devices: usize) -> Devices {
-    match Devices::open(&PlatformChoice::Platform(Platform::Cpu), Some(devices)) {
-        Ok(devices) => devices,
-        Err(error) => panic!("this test needs a CPU plugin: {error:#}"),
-    }
-}
-
-fn options(precision: Precision) -> VerifyOptions {
-    VerifyOptions {
-        precision,
-        micro_batches: 1,
-        recompute: Recompute::default(),
-        shard_optimizer: false,
-        steps: None,
-        optimizer: None,
-    }
-}
-
-/// Fails with every miss.
-fn assert_parity(engine: &impl Engine, options: &VerifyOptions) -> Vec<Check> {
-    let checks = verify(&case(), engine, options, |_| {}).unwrap();
-    let misses: Vec<&Check> = checks.iter().filter(|c| !c.ok).collect();
-    assert!(misses.is_empty(), "{misses:#?}");
-    checks
-}
+use lambert::verify::VerifyOptions;
 
 #[test]
 fn the_formulas_agree_with_the_reference_in_f64() {
@@ -57,50 +15,6 @@ fn the_formulas_agree_with_the_reference_in_f64() {
         assert_parity(&Evaluator { replicas: 1 }, &VerifyOptions { steps: Some(4), ..options(Precision::F64) });
     // 3 forward, 39 gradients, 5 numbers for each of 5 optimizers.
     assert_eq!(checks.len(), 3 + 5 + 2 * 16 + 2 + 7 + 25);
-}
-
-#[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_f32() {
-    assert_parity(&cpu(1), &options(Precision::F32));
-}
-
-#[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_f32_however_the_batch_is_cut() {
-    for (devices, micro_batches, recompute) in [(2, 2, Recompute::Attention), (1, 8, Recompute::Layer)] {
-        let optimizer = Some("nvlamb".to_string());
-        assert_parity(&cpu(devices), &VerifyOptions { micro_batches, recompute, optimizer, ..options(Precision::F32) });
-    }
-}
-
-#[test]
-fn however_the_batch_is_cut_the_cpu_plugin_agrees_with_the_reference_and_drops_the_same_elements() {
-    let (case, devices) = (case(), cpu(8));
-    // 32 is more than the 8 rows there are: the rest is padding.
-    let splits = [(2, 4), (8, 4)].map(|(devices, micro_batches)| Split { devices, micro_batches });
-    assert_eq!(splits.map(|split| split.padding(8)), [0, 24]);
-    let options = VerifyOptions { steps: Some(2), optimizer: Some("lamb".to_string()), ..options(Precision::F32) };
-    let checked = verify_splits(&case, |n| devices.first(n), &splits, &options, |_, _| {}).unwrap();
-    for split in &checked {
-        let misses: Vec<&Check> = split.checks.iter().filter(|check| !check.ok).collect();
-        assert!(misses.is_empty(), "{:?}: {misses:#?}", split.split);
-        assert_eq!(split.checks.iter().filter(|check| check.quantity == Quantity::Dropout).count(), 1);
-    }
-    // What was compared is a curve with dropout on, which moves the first loss by hundreds of tolerances.
-    let with = dropout_losses(&case, &devices.first(1), &options).unwrap();
-    let without: Vec<f64> = case.trajectories[0].rows.iter().map(|row| row.loss).collect();
-    assert_eq!(with.len(), 4);
-    assert!((with[0] - without[0]).abs() > 2e-3, "{} with dropout, {} without", with[0], without[0]);
-}
-
-#[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_f32_with_weights_and_slots_in_parts() {
-    assert_parity(&cpu(4), &VerifyOptions { shard_optimizer: true, ..options(Precision::F32) });
-}
-
-#[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_bf16() {
-    let optimizer = Some("lamb".to_string());
-    assert_parity(&cpu(1), &VerifyOptions { optimizer, ..options(Precision::Bf16) });
 }
 
 #[test]
@@ -131,20 +45,6 @@ fn with_dropout_on_a_step_does_not_depend_on_how_the_batch_is_cut() {
     };
     let metrics = whole.len() - 3;
     assert!((other_masks[metrics][0] - whole[metrics][0]).abs() > 1e-4, "another step drops other elements");
-}
-
-#[test]
-fn masks_are_the_same_bits_on_the_plugin_and_in_the_evaluator() {
-    let (engine, host) = (cpu(1), |t: &HostTensor| t.to_f64());
-    for site in [Site::Embeddings, Site::AttentionProbs(2), Site::Output(1)] {
-        let computation = mask_graph(5, 700, 3, site, 0.1);
-        let arguments = [HostTensor::new([2], &[7u32, !0]), HostTensor::scalar(123456u32), HostTensor::scalar(!2u32)];
-        let expected = evaluate(&computation, &arguments).unwrap()[0].to_f64();
-        let executable = engine.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
-        let buffers: Vec<_> = arguments.iter().map(|t| engine.put(t, 0).unwrap()).collect();
-        let outputs = executable.execute(&[buffers.iter().collect()]).unwrap();
-        assert_eq!(host(&outputs[0][0].to_host().unwrap()), expected, "{site:?}");
-    }
 }
 
 /// The loss from the published logits alone, without dropout: what a model without padded rows computes.

@@ -2,11 +2,9 @@
 //! fails like writing to a full disk, and needs no disk of its own.
 #![cfg(unix)]
 
-mod common;
-
 use std::process::{Command, Output};
 
-use common::{Workshop, metrics, text};
+use crate::common::{Workshop, metrics, text};
 
 /// `lambert` with `arguments`, when no file may be larger than about `kilobytes` (shells count in halves or wholes).
 fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {

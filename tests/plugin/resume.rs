@@ -1,13 +1,11 @@
 //! A run that stops and goes on takes the same steps, bit for bit, as one that never stopped: at a checkpoint, across a
 //! phase, after an interrupt, and after a death between two checkpoints.
 
-mod common;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Workshop, metrics, text};
+use crate::common::{Workshop, metrics, text};
 
 /// The files of the last checkpoint of a run that hold tensors.
 fn tensors(run: &Path) -> [Vec<u8>; 2] {

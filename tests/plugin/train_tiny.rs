@@ -1,8 +1,6 @@
 //! Training learns, in every way of cutting a batch the same, and stops where there is nothing to learn from.
 
-mod common;
-
-use common::{Workshop, metrics, text};
+use crate::common::{Workshop, metrics, text};
 
 /// Losses of the training steps, in order.
 fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {

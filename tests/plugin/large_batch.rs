@@ -3,11 +3,9 @@
 //!
 //! Needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Workshop, metrics};
+use crate::common::{Workshop, metrics};
 use lambert::checkpoint::TensorFile;
 
 /// What one step of each phase leaves, with the batches cut as told: the losses, and the weights by name.

@@ -2,15 +2,13 @@
 //! next one makes of them; what is in the way of one; how much memory it needs; and what `prepare --check` finds.
 #![cfg(unix)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::text;
+use crate::common::text;
 use lambert::rng::Key;
 
 /// A directory with a trained tokenizer and `inputs/`, many files of text.

@@ -1,12 +1,9 @@
 //! The stores by which hosts find each other: both keep the same promises, a directory and a real etcd.
 
-#[path = "common/etcd.rs"]
-mod etcd;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use etcd::Etcd;
+use crate::common::etcd::Etcd;
 use lambert::key_value::{self, Folder, KeyValueError, KeyValueStore};
 
 const SHORT: Duration = Duration::from_millis(60);

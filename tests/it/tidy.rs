@@ -125,7 +125,7 @@ fn imports_run_downward_only() {
     for source in sources(&["src"]) {
         let Some(room) = source.room().filter(|room| !["lib", "main"].contains(room)) else { continue };
         let Some(own) = layer(room) else {
-            complaints.push(format!("{}: room {room} has no layer; give it one in tests/tidy.rs", source.path));
+            complaints.push(format!("{}: room {room} has no layer; give it one in tests/it/tidy.rs", source.path));
             continue;
         };
         let code = source.code().fold(String::new(), |mut code, (_, line)| {
@@ -165,7 +165,7 @@ fn no_file_is_longer_than_can_be_read_at_once() {
 #[test]
 fn unsafe_stands_in_pjrt_only_and_gives_its_reason() {
     let mut complaints = Vec::new();
-    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != "tests/tidy.rs") {
+    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != "tests/it/tidy.rs") {
         let raw: Vec<&str> = source.text.lines().collect();
         for (number, line) in source.code().filter(|(_, line)| has_word(line, "unsafe")) {
             if source.room() != Some("pjrt") {
@@ -188,7 +188,7 @@ fn unsafe_stands_in_pjrt_only_and_gives_its_reason() {
 fn nothing_unfinished_is_left_behind() {
     const UNFINISHED: [&str; 5] = ["todo!", "unimplemented!", "dbg!", "#[ignore", "FIXME"];
     let mut complaints = Vec::new();
-    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != "tests/tidy.rs") {
+    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != "tests/it/tidy.rs") {
         for (number, line) in source.text.lines().enumerate() {
             for word in UNFINISHED.into_iter().filter(|word| line.contains(word)) {
                 complaints.push(format!("{}:{}: {word}", source.path, number + 1));

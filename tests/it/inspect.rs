@@ -1,10 +1,8 @@
 //! `lambert inspect` as a person and as a program meets it: examples read back in colour, and the page about the data.
 
-mod common;
-
 use std::fs;
 
-use common::{Workshop, text};
+use crate::common::{Workshop, text};
 
 /// Prepares `corpus` as `seen` with every tenth document held out.
 fn prepared(corpus: &str) -> Workshop {

@@ -3,11 +3,10 @@
 //! Integers and truth values must be equal. Floats may differ by the rounding of their type: the evaluator computes in
 //! f64, so what is bounded here is the device's own error.
 
-mod cases;
-
 use std::sync::OnceLock;
 
-use cases::Case;
+use crate::common::cases;
+use crate::common::cases::Case;
 use lambert::eval::{Value, evaluate_replicas};
 use lambert::graph::Graph;
 use lambert::hlo::{self, DotPrecision, LowerOptions};

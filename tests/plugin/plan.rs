@@ -4,9 +4,7 @@
 //! Needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`. What needs libtpu or the CUDA
 //! plugin is shown in the README.
 
-mod common;
-
-use common::{Workshop, metrics, text};
+use crate::common::{Workshop, metrics, text};
 use lambert::pjrt::{Environment, Platform, PlatformChoice};
 use serde_json::Value;
 

@@ -1,7 +1,4 @@
-//! The runtime on a real plugin, with programs written by hand: what `src/pjrt` promises, independent of how graphs are
-//! lowered.
-//!
-//! Needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
+//! The PJRT wrapper on a real plugin, with programs written by hand: tests `src/pjrt` independently of the graph lowering.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -262,7 +259,7 @@ fn nothing_leaks() {
     const ALONE: &str = "LAMBERT_TEST_ALONE";
     if std::env::var_os(ALONE).is_none() {
         let itself = std::env::current_exe().unwrap();
-        let arguments = ["--exact", "nothing_leaks", "--nocapture"];
+        let arguments = ["--exact", "pjrt::nothing_leaks", "--nocapture"];
         let status = std::process::Command::new(itself).args(arguments).env(ALONE, "1").status().unwrap();
         assert!(status.success(), "the test, run alone, says why");
         return;
@@ -285,29 +282,6 @@ fn nothing_leaks() {
     let grown = resident().saturating_sub(before);
     // One leaked buffer or host copy a round would be 80 MB or more, one leaked event or error several.
     assert!(grown < 8 << 20, "grew by {grown} bytes over 20,000 rounds");
-}
-
-#[test]
-fn a_file_that_is_no_plugin_is_refused_with_its_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let text = dir.path().join("plugin.so");
-    std::fs::write(&text, "hello").unwrap();
-    let error = Plugin::load(&text).unwrap_err().to_string();
-    assert!(error.contains("plugin.so cannot be opened"), "{error}");
-    let missing = dir.path().join("missing.so");
-    let error = Plugin::load(&missing).unwrap_err().to_string();
-    assert!(error.contains("missing.so cannot be opened: No such file"), "{error}");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_library_without_the_entry_point_is_refused() {
-    // Whatever C library this process runs with is a library without GetPjrtApi.
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let library = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libc"));
-    let error = Plugin::load(library.expect("a C library").as_ref()).unwrap_err();
-    assert!(matches!(error, PjrtError::NotAPlugin { .. }), "{error}");
-    assert!(error.to_string().contains("does not export GetPjrtApi"), "{error}");
 }
 
 #[test]

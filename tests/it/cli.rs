@@ -1,11 +1,9 @@
 //! The command line as a user meets it: exit codes, and one sentence for every mistake, before any long work.
 
-mod common;
-
 use std::process::Stdio;
 
+use crate::common::{Workshop, text};
 use clap::CommandFactory;
-use common::{Workshop, text};
 use lambert::bert::{Preset, param_specs};
 use lambert::cli::Cli;
 

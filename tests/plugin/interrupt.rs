@@ -1,14 +1,12 @@
 //! What a run survives: Ctrl-C once and twice, being killed, a second run in its directory, a disk that takes no more.
 #![cfg(unix)]
 
-mod common;
-
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Workshop, metrics, text};
+use crate::common::{Workshop, metrics, text};
 
 /// A run that would go on for hours, with both streams piped.
 fn start(workshop: &Workshop) -> Child {

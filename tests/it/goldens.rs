@@ -1,12 +1,11 @@
 //! The reviewed prints under `graphs/`: the graph of every family of operations and the HLO it lowers to. A change to
 //! building, differentiating or lowering shows there as a readable difference. `UPDATE_GRAPHS=1` writes them anew.
 
-mod cases;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::cases;
 use lambert::bert::{BertConfig, Precision, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
@@ -41,7 +40,7 @@ fn check(folder: &str, prints: BTreeMap<String, String>) {
             complaints.push(format!("{}:{line}\n  reviewed: {was}\n  now:      {is}", path.display()));
         }
     }
-    let next = "look at the differences with `UPDATE_GRAPHS=1 cargo test --test goldens` and `git diff graphs`";
+    let next = "look at the differences with `UPDATE_GRAPHS=1 cargo test --test it goldens` and `git diff graphs`";
     assert!(complaints.is_empty(), "\n{}\n{next}\n", complaints.join("\n"));
 }
 

@@ -1,69 +1,18 @@
-//! A run on several hosts, up to where the devices take over: who is here, what all must have in common, which rows each
-//! host makes, and what hosts tell each other through their devices. The hosts are processes, or threads that do as they.
+//! The rendezvous of several hosts, before devices exist: attendance, agreement on the run, heartbeats, and the rows of each
+//! host. The hosts are threads, or processes that fail before they open a device.
 
-mod common;
-#[path = "common/etcd.rs"]
-mod etcd;
-
-use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use common::steps::spec;
-use common::{Workshop, text};
-use etcd::Etcd;
-use lambert::bert::{BertConfig, Precision, Preset};
-use lambert::data::{ExampleConfig, Examples, Prepared, Split};
-use lambert::key_value;
-use lambert::pjrt::{Buffer, Platform, PlatformChoice};
+use crate::common::hosts::*;
+use crate::common::{Workshop, text};
 use lambert::rendezvous::agreement::fact;
 use lambert::rendezvous::heartbeat::{Rhythm, Watch};
 use lambert::rendezvous::session::Session;
-use lambert::rendezvous::{Place, meet};
-use lambert::runtime::collective::Exchange;
-use lambert::runtime::compile::Compiled;
-use lambert::runtime::devices::{Devices, Share};
-use lambert::runtime::hosts::Hosts;
-use lambert::runtime::prefetch::{Scalars, Source, send};
-use lambert::runtime::state::{StateLayout, TrainState};
-use lambert::schedule::{Phase, Schedule};
+use lambert::runtime::devices::Share;
 use lambert::shape::HostTensor;
-use lambert::step::{METRICS, StepSpec, TrainStep};
-
-/// A place to meet, with its server if it needs one.
-struct Meeting {
-    coordinator: String,
-    _folder: Option<tempfile::TempDir>,
-    etcd: Option<Etcd>,
-}
-
-/// A directory, and etcd.
-fn meetings() -> Vec<Meeting> {
-    let folder = tempfile::tempdir().unwrap();
-    let coordinator = folder.path().join("hosts").to_str().unwrap().to_owned();
-    let directory = Meeting { coordinator, _folder: Some(folder), etcd: None };
-    let etcd =
-        Etcd::start().map(|etcd| Meeting { coordinator: etcd.coordinator("meeting"), _folder: None, etcd: Some(etcd) });
-    [Some(directory), etcd].into_iter().flatten().collect()
-}
-
-impl Meeting {
-    fn join(&self, host: usize, hosts: usize, seconds: f64) -> anyhow::Result<Session> {
-        let timeout = Duration::from_secs_f64(seconds);
-        meet(Place { host, hosts, store: key_value::open(&self.coordinator)?, timeout })
-    }
-
-    /// What each of the hosts `numbers` does, side by side.
-    fn each<T: Send>(&self, numbers: &[usize], act: impl Fn(usize) -> T + Sync) -> Vec<T> {
-        std::thread::scope(|scope| {
-            let act = &act;
-            let threads: Vec<_> = numbers.iter().map(|&host| scope.spawn(move || act(host))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        })
-    }
-}
 
 fn words<T>(result: anyhow::Result<T>) -> String {
     format!("{:#}", result.err().expect("must fail"))
@@ -297,63 +246,6 @@ fn whoever_falls_silent_among_the_steps_is_named_on_all_hosts() {
     }
 }
 
-/// Starts `lambert pretrain` as host `host`, with further arguments.
-fn start(workshop: &Workshop, host: usize, more: &[&str]) -> Child {
-    let number = host.to_string();
-    let arguments = [&["pretrain", "run.toml", "--platform", "cpu", "--host", &number], more].concat();
-    let mut command = workshop.command(&arguments);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts")
-}
-
-fn end(child: Child) -> String {
-    let output: Output = child.wait_with_output().expect("it ends");
-    let words = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{words}");
-    assert!(!words.contains("panicked"), "{words}");
-    assert_eq!(words.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{words}");
-    words
-}
-
-#[test]
-fn processes_meet_and_are_told_what_is_wrong() {
-    let workshop = Workshop::new();
-    workshop.run_file("run.toml", "run", |text| text);
-    let etcd = Etcd::start();
-    let mut coordinators = vec![Vec::new()];
-    coordinators.extend(etcd.iter().map(|etcd| vec!["--coordinator".to_owned(), etcd.coordinator("run")]));
-    for coordinator in coordinators {
-        let run = |hosts: &str, processes: &[(usize, &[&str])]| -> Vec<String> {
-            let common: Vec<&str> =
-                ["--hosts", hosts].into_iter().chain(coordinator.iter().map(String::as_str)).collect();
-            let begin = |(host, more): &(usize, &[&str])| start(&workshop, *host, &[&common, *more].concat());
-            let children: Vec<Child> = processes.iter().map(begin).collect();
-            children.into_iter().map(end).collect()
-        };
-        // All is well up to the devices: those of this plugin are within one process.
-        for said in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
-            assert!(said.contains("all 3 hosts are here"), "{said}");
-            assert!(
-                said.contains("--hosts 3 requires a runtime that spans them") && said.contains("knows 1"),
-                "{said}"
-            );
-        }
-        // Who would wait for ever is spared a longer time than the clock knows.
-        let for_ever = ["--coordinator-timeout", "18446744073709551615"];
-        for said in run("2", &[(0, &for_ever), (1, &["--set", "seed=12"])]) {
-            assert!(said.contains("error: the hosts do not mean the same run: host 1 ("), "{said}");
-            assert!(said.contains("differs in the run file (seed)"), "{said}");
-        }
-        for said in run("2", &[(0, &["--coordinator-timeout", "2"])]) {
-            assert!(said.contains("waited 2 s at") && said.contains("for host 1, which did not come"), "{said}");
-        }
-        for said in run("2", &[(1, &[]), (1, &[])]) {
-            assert!(said.contains("error: two processes are host 1: "), "{said}");
-        }
-    }
-    assert!(!workshop.path("run/metrics.jsonl").exists(), "nothing was begun");
-    assert!(workshop.path("run/hosts").is_dir(), "they meet in the run directory if nothing else is said");
-}
-
 #[test]
 fn options_of_hosts_are_checked_and_slurm_is_understood() {
     let workshop = Workshop::new();
@@ -386,33 +278,6 @@ fn options_of_hosts_are_checked_and_slurm_is_understood() {
     fails(&alone, &[("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "8")], "text.txt cannot be opened");
 }
 
-const SEED: u64 = 11;
-/// Sequence length and predictions of the two phases.
-const SHAPES: [(usize, usize); 2] = [(24, 4), (48, 8)];
-
-/// What feeds a run of the workshop's data, with batches of `global_batch` in both phases.
-fn source(workshop: &Workshop, global_batch: usize) -> Source {
-    let phase = |(sequence_length, predictions): (usize, usize)| -> Phase {
-        let text = format!(
-            "sequence_length = {sequence_length}\npredictions = {predictions}\nglobal_batch = {global_batch}\n\
-             micro_batch = 1\nsteps = 6\nlearning_rate = 0.02"
-        );
-        toml::from_str(&text).unwrap()
-    };
-    let prepared = Arc::new(Prepared::open(&workshop.path("data")).unwrap());
-    let examples = |(phase, (length, predictions))| {
-        let config = ExampleConfig { seed: SEED, phase, ..ExampleConfig::bert(length, predictions) };
-        Arc::new(Examples::new(prepared.clone(), Split::Train, config).unwrap())
-    };
-    Source {
-        schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),
-        seed: SEED,
-        examples: (0..).zip(SHAPES).map(examples).collect(),
-        sequences_per_row: vec![1; SHAPES.len()],
-        inputs: vec![Vec::new(); SHAPES.len()],
-    }
-}
-
 #[test]
 fn the_rows_of_all_hosts_are_the_batch_of_one() {
     let workshop = Workshop::new();
@@ -439,103 +304,4 @@ fn the_rows_of_all_hosts_are_the_batch_of_one() {
             }
         }
     }
-}
-
-fn cpu(devices: usize) -> Devices {
-    match Devices::open(&PlatformChoice::Platform(Platform::Cpu), Some(devices)) {
-        Ok(devices) => devices,
-        Err(error) => panic!("this test needs a CPU plugin: {error:#}"),
-    }
-}
-
-/// Three steps on four devices that `hosts` hosts feed, each its own: the metrics, bit for bit.
-fn metrics_fed_by(hosts: usize, spec: &StepSpec, source: &Source, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
-    let layout = StateLayout::of(spec);
-    let held = layout.len();
-    let mut state = TrainState::initial(layout, SEED, devices).unwrap();
-    let each = devices.len() / hosts;
-    let mut metrics = |number: u64| {
-        let plan = source.schedule.at(number).unwrap();
-        let mut fed = Vec::new();
-        for (host, mine) in devices.devices.chunks(each).enumerate() {
-            let share = Share { first: host * each, count: each, of: devices.len() };
-            let batch = source.batch(number, share).unwrap();
-            let scalars = Scalars::of(&plan, number, SEED, share.rows(plan.global_batch).start);
-            fed.extend(send(&devices.client, mine, &step.fed_inputs(), &batch, &scalars).unwrap());
-        }
-        let arguments: Vec<Vec<&Buffer>> =
-            state.buffers().iter().zip(&fed).map(|(state, fed)| state.iter().chain(fed).collect()).collect();
-        let mut outputs = step.executable.execute(&arguments).unwrap();
-        let reports: Vec<Vec<Buffer>> = outputs.iter_mut().map(|outputs| outputs.split_off(held)).collect();
-        state.replace(outputs);
-        let at = step.outputs[held..].iter().position(|value| value.name == "metrics").unwrap();
-        let metrics = reports[0][at].to_host().unwrap().to_f64();
-        assert_eq!(metrics.len(), METRICS.len());
-        metrics.into_iter().map(f64::to_bits).collect()
-    };
-    (0..3).map(&mut metrics).collect()
-}
-
-#[test]
-fn devices_fed_by_several_hosts_take_the_same_steps() {
-    let workshop = Workshop::new();
-    let source = source(&workshop, 8);
-    let devices = cpu(4);
-    let vocabulary = source.examples[0].prepared().vocabulary().len();
-    let (sequence_length, predictions) = SHAPES[0];
-    let model = BertConfig {
-        hidden_size: 16,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        intermediate_size: 32,
-        max_position_embeddings: 48,
-        ..Preset::Tiny.config(vocabulary)
-    };
-    let spec =
-        StepSpec { precision: Precision::F32, sequence_length, predictions, ..spec(&model, 8, 2, devices.len()) };
-    let step = Compiled::new(&devices, || Ok(TrainStep::build(&spec)?.program)).unwrap();
-    let alone = metrics_fed_by(1, &spec, &source, &devices, &step);
-    assert!(alone[0] != alone[1], "the steps change something");
-    for hosts in [2, 4] {
-        assert_eq!(metrics_fed_by(hosts, &spec, &source, &devices, &step), alone, "{hosts} hosts");
-    }
-}
-
-#[test]
-fn hosts_that_cannot_part_say_so_and_have_not_failed() {
-    for mut meeting in meetings() {
-        let devices = cpu(1);
-        let session = Arc::new(meeting.join(0, 1, 1.0).unwrap());
-        let hosts = Hosts::new(&devices, Some(session)).unwrap();
-        match meeting.etcd.take() {
-            Some(etcd) => drop(etcd),
-            None => {
-                std::fs::remove_dir_all(&meeting.coordinator).unwrap();
-                std::fs::write(&meeting.coordinator, "no directory any more").unwrap();
-            }
-        }
-        let said = hosts.part().expect("the place is gone");
-        assert!(said.starts_with("this host is done, but not all parted in order: "), "{said}");
-        assert!(said.contains("cannot be reached") || said.contains(&meeting.coordinator), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-    }
-    let alone = Hosts::new(&cpu(1), None).unwrap();
-    assert_eq!(alone.part(), None);
-}
-
-#[test]
-fn every_host_hears_the_words_of_every_replica() {
-    let devices = cpu(4);
-    let exchange = Exchange::new(&devices, 3).unwrap();
-    let words =
-        |round: u32| -> Vec<Vec<u32>> { (0..4).map(|replica| vec![replica, round, u32::MAX - replica]).collect() };
-    // Two under way at once, as votes are while steps run.
-    let under_way: Vec<_> = (0..2).map(|round| exchange.start(&words(round)).unwrap()).collect();
-    for (round, exchanging) in under_way.into_iter().enumerate() {
-        assert_eq!(exchanging.wait().unwrap(), words(round as u32));
-    }
-    let error = exchange.start(&words(0)[..3]).err().expect("a device is left out").to_string();
-    assert!(error.contains("3 words for each of 4 devices"), "{error}");
-    assert_eq!(devices.share(), Share { first: 0, count: 4, of: 4 });
-    assert_eq!(Arc::new(devices).first_replicas(), [0]);
 }

@@ -1,19 +1,13 @@
 //! Data and checkpoints in a bucket: the program itself against a server that speaks S3, on a port of this machine.
 
-mod common;
-#[path = "common/python.rs"]
-mod python;
-#[path = "common/s3.rs"]
-mod s3;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Workshop, metrics, text};
-use s3::Server;
+use crate::common::s3::Server;
+use crate::common::{Workshop, metrics, text};
 
 /// A server with the bucket `pod`, and prepared data beside it.
 struct Site {

@@ -1,210 +1,19 @@
-//! Weights and slots in parts, one on each replica, are the same numbers as whole ones: for every optimizer in f64, for a
-//! whole step with dropout and micro-batches, on a real plugin, and through a checkpoint. And they take their share of a
-//! device's memory, as the executable itself says.
-//!
-//! The latter tests need a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
+//! Sharded weights and optimizer state on a real plugin: the same steps as replicated ones, their share of device memory, the
+//! collectives of the compiled program, and checkpoints that resume with another number of shards.
 
-mod common;
-
-use common::steps::{arguments, assert_close, run, run_all, run_loaded, small, spec};
-use common::{Workshop, metrics};
-use lambert::bert::{BertConfig, Precision, param_specs};
-use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::{Graph, Op, Tensor};
+use crate::common::steps::{arguments, run, run_loaded, spec};
+use crate::common::{Workshop, metrics};
+use crate::common::{cpu, sharding::*};
+use lambert::bert::{Precision, param_specs};
 use lambert::hlo::proto::{HloModuleProto, PrimitiveType, ShapeProto};
-use lambert::optim::{Held, Optimizer, OptimizerConfig};
-use lambert::pjrt::{Executable, Platform, PlatformChoice};
+use lambert::pjrt::Executable;
 use lambert::plan::traffic::Collectives;
-use lambert::rng::Key;
-use lambert::runtime::backend::{Engine, Evaluator};
+use lambert::runtime::backend::Engine;
 use lambert::runtime::compile::Compiled;
-use lambert::runtime::devices::Devices;
 use lambert::runtime::state::{StateLayout, TrainState};
-use lambert::shape::{DType, HostTensor, Shape};
-use lambert::step::sharding::Shards;
-use lambert::step::{GradientExchange, GradientStep, Parallel, Program, StepSpec, TrainStep};
+use lambert::shape::{DType, HostTensor};
+use lambert::step::{GradientExchange, GradientStep, Parallel, StepSpec, TrainStep};
 use prost::Message;
-
-fn cpu(devices: usize) -> Devices {
-    match Devices::open(&PlatformChoice::Platform(Platform::Cpu), Some(devices)) {
-        Ok(devices) => devices,
-        Err(error) => panic!("this test needs a CPU plugin: {error:#}"),
-    }
-}
-
-const SHARDED: Parallel = Parallel { gradient_exchange: GradientExchange::F32, shard_optimizer: true };
-
-fn model() -> BertConfig {
-    BertConfig { num_hidden_layers: 1, ..small() }
-}
-
-/// Weights, a bias that starts at zero (no trust ratio), and a LayerNorm: names, dimensions, sizes of the first values.
-const TENSORS: [(&str, &[usize], f64); 4] = [
-    ("a.dense.weight", &[3, 5], 1.0),
-    ("a.dense.bias", &[7], 0.5),
-    ("b.dense.bias", &[2], 0.0),
-    ("LayerNorm.weight", &[4], 2.0),
-];
-
-/// Weights and slots after three updates on `replicas` that hold them as `held`, each tensor whole.
-fn updated(config: &OptimizerConfig, held: Held, replicas: usize) -> Vec<Vec<f64>> {
-    let shards = Shards { count: replicas };
-    let whole = |dims: &[usize]| Shape::new(DType::F64, dims);
-    let shape = |dims: &[usize]| if held == Held::InParts { shards.part_shape(&whole(dims)) } else { whole(dims) };
-    let draw = |key: u64, dims: &[usize], size: f64| {
-        let mut stream = Key::new(key).stream();
-        let numbers: Vec<f64> = (0..whole(dims).elements()).map(|_| size * stream.normal()).collect();
-        HostTensor::from_f64(whole(dims), &numbers)
-    };
-    let graph = Graph::new("update");
-    let kinds = 1 + config.slots().len();
-    let tensors = |kind: &str| -> Vec<Tensor> {
-        TENSORS.iter().map(|(name, dims, _)| graph.parameter(format!("{kind}/{name}"), shape(dims))).collect()
-    };
-    let state: Vec<Vec<Tensor>> = (0..kinds).map(|kind| tensors(&kind.to_string())).collect();
-    let gradients = tensors("gradient");
-    let [rate, count] = ["rate", "t"].map(|name| graph.parameter(name, Shape::scalar(DType::F64)));
-    let slots: Vec<Vec<Tensor>> = (0..TENSORS.len()).map(|i| state[1..].iter().map(|kind| kind[i]).collect()).collect();
-    let optimizer = Optimizer::new(config, &TENSORS.map(|(name, ..)| name)).unwrap();
-    let update = optimizer.update(&state[0], &gradients, &slots, rate, count, held);
-    let mut outputs = update.weights.clone();
-    (0..kinds - 1).for_each(|kind| outputs.extend(update.slots.iter().map(|slots| slots[kind])));
-    let held_values = outputs.len();
-    outputs.extend(&update.trust_ratios);
-    outputs.extend(&update.gradient_norms);
-    outputs.push(update.gradient_norm);
-    let computation = graph.finish(&outputs);
-
-    let of_replica = |tensor: HostTensor, replica| match held {
-        Held::Whole => Value::from(&tensor),
-        Held::InParts => Value::from(&shards.part(&tensor, replica)),
-    };
-    let first = |replica| -> Vec<Value> {
-        (0..kinds)
-            .flat_map(|kind| TENSORS.iter().enumerate().map(move |(i, tensor)| (kind, i, tensor)))
-            .map(|(kind, i, (_, dims, size))| match kind {
-                0 => of_replica(draw(i as u64, dims, *size), replica),
-                _ => of_replica(HostTensor::zeros(whole(dims)), replica),
-            })
-            .collect()
-    };
-    let mut values: Vec<Vec<Value>> = (0..replicas).map(first).collect();
-    for step in 1..=3 {
-        for (replica, values) in values.iter_mut().enumerate() {
-            values.truncate(held_values);
-            let gradient = |(i, (_, dims, _)): (usize, &(&str, &[usize], f64))| {
-                of_replica(draw(100 * step + i as u64, dims, 3.0 / step as f64), replica)
-            };
-            values.extend(TENSORS.iter().enumerate().map(gradient));
-            values.extend([0.02, step as f64].map(|x| Value::from_f64(Shape::scalar(DType::F64), vec![x])));
-        }
-        values = evaluate_replicas(&computation, &values).unwrap();
-    }
-    let joined = |i: usize| -> Vec<f64> {
-        let elements = |i: usize| TENSORS[i % TENSORS.len()].1.iter().product();
-        match held == Held::InParts && i < held_values {
-            true => values.iter().flat_map(|values| values[i].to_f64()).take(elements(i)).collect(),
-            false => values[0][i].to_f64(),
-        }
-    };
-    (0..outputs.len()).map(joined).collect()
-}
-
-#[test]
-fn every_optimizer_updates_parts_as_it_updates_wholes() {
-    let settings = [
-        "preset = 'paper'",
-        "preset = 'albert'",
-        "preset = 'apex'",
-        "preset = 'nvlamb'",
-        "preset = 'deepspeed'",
-        "preset = 'optax'",
-        "preset = 'mlperf'",
-        "preset = 'lans'",
-        "preset = 'paper'\nphi = { clamp = { min = 0.5, max = 2.0 } }\nepsilon_place = 'inside_sqrt'",
-        "preset = 'paper'\nweight_decay_mode = 'l2'\ngradient_clip = { per_group = { max = 0.5 } }",
-        "kind = 'lars'",
-        "kind = 'lars'\norder = 'paper'\ngradient_clip = 'per_tensor'",
-        "kind = 'adamw'\ngradient_clip = { global_norm = { max = 1.0 } }",
-    ];
-    for settings in settings {
-        let config: OptimizerConfig = toml::from_str(settings).unwrap();
-        let whole = updated(&config, Held::Whole, 1);
-        for replicas in [2, 3, 8] {
-            assert_close(
-                &updated(&config, Held::InParts, replicas),
-                &whole,
-                1e-12,
-                &format!("{settings}, {replicas} parts"),
-            );
-        }
-    }
-}
-
-/// The results of a step by the order of its outputs, with weights and slots whole.
-fn whole_results(spec: &StepSpec, program: &Program, outputs: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
-    let params = param_specs(&spec.model);
-    let result = |i: usize| match spec.shards().is_some() && i < program.donated.len() {
-        true => {
-            let elements = params[i % params.len()].dims.iter().product();
-            outputs.iter().flat_map(|replica| replica[i].iter().copied()).take(elements).collect()
-        }
-        false => outputs[0][i].clone(),
-    };
-    (0..program.outputs.len()).map(result).collect()
-}
-
-#[test]
-fn a_step_in_parts_is_the_step_in_f64() {
-    let model = model();
-    let lans: OptimizerConfig = toml::from_str("preset = 'lans'").unwrap();
-    let step = |parallel| {
-        let spec = StepSpec { optimizer: lans.clone(), parallel, ..spec(&model, 6, 2, 3) };
-        let program = TrainStep::build(&spec).unwrap().program;
-        let outputs = run_all(&Evaluator { replicas: 3 }, &program, &arguments(&program, &model, 6));
-        whole_results(&spec, &program, &outputs)
-    };
-    // 3 parts: almost no tensor divides.
-    assert_close(&step(SHARDED), &step(Parallel::default()), 1e-12, "3 parts");
-}
-
-/// The operands of every collective of a step, in order.
-fn collectives(spec: &StepSpec) -> Vec<(&'static str, usize)> {
-    let program = TrainStep::build(spec).unwrap().program;
-    let nodes = program.computation.nodes.iter();
-    let name = |op: &Op| matches!(op, Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. });
-    nodes.filter(|node| name(&node.op)).map(|node| (node.op.name(), node.inputs.len())).collect()
-}
-
-#[test]
-fn all_gradients_go_through_one_exchange_however_many_micro_batches_there_are() {
-    let model = model();
-    let tensors = param_specs(&model).len();
-    for micro_batches in [1, 4] {
-        let step = |parallel| collectives(&StepSpec { parallel, ..spec(&model, 8, micro_batches, 2) });
-        // Beside the gradients: denominators before, sums for the metrics after.
-        let scalars = ("all-reduce", 1);
-        assert_eq!(step(Parallel::default()), [scalars, scalars, ("all-reduce", tensors)]);
-        // The norms of the gradients, then those of weights and directions.
-        let norms = ("all-reduce", 1);
-        let expected = [("all-gather", tensors), scalars, scalars, ("reduce-scatter", 1), norms, norms];
-        assert_eq!(step(SHARDED), expected);
-    }
-}
-
-/// What the model says it only multiplies is rounded before it is gathered: nothing else may read it, and nothing that
-/// could be rounded is left out.
-#[test]
-fn what_is_gathered_rounded_is_read_rounded_and_in_no_other_way() {
-    let spec = StepSpec { precision: Precision::Bf16, ..spec(&model(), 4, 1, 1) };
-    let step = GradientStep::build(&spec).unwrap();
-    let computation = &step.program.computation;
-    for (param, &id) in step.params.iter().zip(&computation.parameters) {
-        let mut readers = computation.nodes.iter().filter(|node| node.inputs.contains(&id));
-        let only_rounded = readers.all(|node| node.op == Op::Convert { dtype: DType::BF16 });
-        assert_eq!(param.only_multiplied, only_rounded, "{}", param.name);
-    }
-}
 
 /// Weights, slots and reports after three steps from the same weights on the same batch.
 fn three_steps(spec: &StepSpec, rows: usize) -> Vec<Vec<f64>> {
@@ -401,7 +210,7 @@ fn a_run_goes_on_with_any_number_of_parts() {
     let pretrain = |devices: &str| {
         let mut line = vec!["pretrain", "moved.toml", "--resume", "--platform", "cpu", "--devices", devices];
         line.extend(["--set", "phase.1.micro_batch=1", "--set", "parallel.optimizer_sharding=\"sharded\""]);
-        common::text(&workshop.succeed(&line))
+        crate::common::text(&workshop.succeed(&line))
     };
     let forget_after = |kept: u64| {
         for step in kept + 1..=6 {

@@ -1,0 +1,74 @@
+//! A rendezvous in a directory and one in etcd, and the inputs of a small run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::Workshop;
+use crate::common::etcd::Etcd;
+use lambert::data::{ExampleConfig, Examples, Prepared, Split};
+use lambert::key_value;
+use lambert::rendezvous::session::Session;
+use lambert::rendezvous::{Place, meet};
+use lambert::runtime::prefetch::Source;
+use lambert::schedule::{Phase, Schedule};
+
+/// A place to meet, with its server if it needs one.
+pub struct Meeting {
+    pub coordinator: String,
+    _folder: Option<tempfile::TempDir>,
+    pub etcd: Option<Etcd>,
+}
+
+/// A directory, and etcd.
+pub fn meetings() -> Vec<Meeting> {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = folder.path().join("hosts").to_str().unwrap().to_owned();
+    let directory = Meeting { coordinator, _folder: Some(folder), etcd: None };
+    let etcd =
+        Etcd::start().map(|etcd| Meeting { coordinator: etcd.coordinator("meeting"), _folder: None, etcd: Some(etcd) });
+    [Some(directory), etcd].into_iter().flatten().collect()
+}
+
+impl Meeting {
+    pub fn join(&self, host: usize, hosts: usize, seconds: f64) -> anyhow::Result<Session> {
+        let timeout = Duration::from_secs_f64(seconds);
+        meet(Place { host, hosts, store: key_value::open(&self.coordinator)?, timeout })
+    }
+
+    /// What each of the hosts `numbers` does, side by side.
+    pub fn each<T: Send>(&self, numbers: &[usize], act: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let act = &act;
+            let threads: Vec<_> = numbers.iter().map(|&host| scope.spawn(move || act(host))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+}
+
+pub const SEED: u64 = 11;
+
+/// Sequence length and predictions of the two phases.
+pub const SHAPES: [(usize, usize); 2] = [(24, 4), (48, 8)];
+
+/// What feeds a run of the workshop's data, with batches of `global_batch` in both phases.
+pub fn source(workshop: &Workshop, global_batch: usize) -> Source {
+    let phase = |(sequence_length, predictions): (usize, usize)| -> Phase {
+        let text = format!(
+            "sequence_length = {sequence_length}\npredictions = {predictions}\nglobal_batch = {global_batch}\n\
+             micro_batch = 1\nsteps = 6\nlearning_rate = 0.02"
+        );
+        toml::from_str(&text).unwrap()
+    };
+    let prepared = Arc::new(Prepared::open(&workshop.path("data")).unwrap());
+    let examples = |(phase, (length, predictions))| {
+        let config = ExampleConfig { seed: SEED, phase, ..ExampleConfig::bert(length, predictions) };
+        Arc::new(Examples::new(prepared.clone(), Split::Train, config).unwrap())
+    };
+    Source {
+        schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),
+        seed: SEED,
+        examples: (0..).zip(SHAPES).map(examples).collect(),
+        sequences_per_row: vec![1; SHAPES.len()],
+        inputs: vec![Vec::new(); SHAPES.len()],
+    }
+}

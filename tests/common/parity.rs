@@ -1,0 +1,31 @@
+//! Comparison of a backend with the reference values of `fixtures/bert_small`.
+
+use std::path::Path;
+
+use lambert::bert::{Precision, Recompute};
+use lambert::runtime::backend::Engine;
+use lambert::verify::reference::ReferenceCase;
+use lambert::verify::{Check, VerifyOptions, verify};
+
+pub fn case() -> ReferenceCase {
+    ReferenceCase::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert_small")).unwrap()
+}
+
+pub fn options(precision: Precision) -> VerifyOptions {
+    VerifyOptions {
+        precision,
+        micro_batches: 1,
+        recompute: Recompute::default(),
+        shard_optimizer: false,
+        steps: None,
+        optimizer: None,
+    }
+}
+
+/// Fails with every miss.
+pub fn assert_parity(engine: &impl Engine, options: &VerifyOptions) -> Vec<Check> {
+    let checks = verify(&case(), engine, options, |_| {}).unwrap();
+    let misses: Vec<&Check> = checks.iter().filter(|c| !c.ok).collect();
+    assert!(misses.is_empty(), "{misses:#?}");
+    checks
+}

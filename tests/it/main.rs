@@ -1,0 +1,24 @@
+//! Tests that need neither a PJRT plugin nor Python: part of `scripts/test --quick`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod cli;
+mod data;
+mod goldens;
+mod gradients;
+mod hosts;
+mod inspect;
+mod key_value;
+mod launch;
+mod optimizers;
+mod packing;
+mod parity;
+mod pjrt;
+mod plugins;
+mod prepare;
+mod prepare_resume;
+mod recomputation;
+mod sharding;
+mod tidy;

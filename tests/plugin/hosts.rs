@@ -1,0 +1,168 @@
+//! Several hosts once devices are open: processes that agree on a run, input from several hosts, and collectives between
+//! hosts. The hosts are processes, or threads that act as hosts.
+
+use std::process::{Child, Output, Stdio};
+use std::sync::Arc;
+
+use crate::common::etcd::Etcd;
+use crate::common::steps::spec;
+use crate::common::{Workshop, text};
+use crate::common::{cpu, hosts::*};
+use lambert::bert::{BertConfig, Precision, Preset};
+use lambert::pjrt::Buffer;
+use lambert::runtime::collective::Exchange;
+use lambert::runtime::compile::Compiled;
+use lambert::runtime::devices::{Devices, Share};
+use lambert::runtime::hosts::Hosts;
+use lambert::runtime::prefetch::{Scalars, Source, send};
+use lambert::runtime::state::{StateLayout, TrainState};
+use lambert::step::{METRICS, StepSpec, TrainStep};
+
+/// Starts `lambert pretrain` as host `host`, with further arguments.
+fn start(workshop: &Workshop, host: usize, more: &[&str]) -> Child {
+    let number = host.to_string();
+    let arguments = [&["pretrain", "run.toml", "--platform", "cpu", "--host", &number], more].concat();
+    let mut command = workshop.command(&arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts")
+}
+
+fn end(child: Child) -> String {
+    let output: Output = child.wait_with_output().expect("it ends");
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(!words.contains("panicked"), "{words}");
+    assert_eq!(words.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{words}");
+    words
+}
+
+#[test]
+fn processes_meet_and_are_told_what_is_wrong() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    let etcd = Etcd::start();
+    let mut coordinators = vec![Vec::new()];
+    coordinators.extend(etcd.iter().map(|etcd| vec!["--coordinator".to_owned(), etcd.coordinator("run")]));
+    for coordinator in coordinators {
+        let run = |hosts: &str, processes: &[(usize, &[&str])]| -> Vec<String> {
+            let common: Vec<&str> =
+                ["--hosts", hosts].into_iter().chain(coordinator.iter().map(String::as_str)).collect();
+            let begin = |(host, more): &(usize, &[&str])| start(&workshop, *host, &[&common, *more].concat());
+            let children: Vec<Child> = processes.iter().map(begin).collect();
+            children.into_iter().map(end).collect()
+        };
+        // All is well up to the devices: those of this plugin are within one process.
+        for said in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
+            assert!(said.contains("all 3 hosts are here"), "{said}");
+            assert!(
+                said.contains("--hosts 3 requires a runtime that spans them") && said.contains("knows 1"),
+                "{said}"
+            );
+        }
+        // Who would wait for ever is spared a longer time than the clock knows.
+        let for_ever = ["--coordinator-timeout", "18446744073709551615"];
+        for said in run("2", &[(0, &for_ever), (1, &["--set", "seed=12"])]) {
+            assert!(said.contains("error: the hosts do not mean the same run: host 1 ("), "{said}");
+            assert!(said.contains("differs in the run file (seed)"), "{said}");
+        }
+        for said in run("2", &[(0, &["--coordinator-timeout", "2"])]) {
+            assert!(said.contains("waited 2 s at") && said.contains("for host 1, which did not come"), "{said}");
+        }
+        for said in run("2", &[(1, &[]), (1, &[])]) {
+            assert!(said.contains("error: two processes are host 1: "), "{said}");
+        }
+    }
+    assert!(!workshop.path("run/metrics.jsonl").exists(), "nothing was begun");
+    assert!(workshop.path("run/hosts").is_dir(), "they meet in the run directory if nothing else is said");
+}
+
+/// Three steps on four devices that `hosts` hosts feed, each its own: the metrics, bit for bit.
+fn metrics_fed_by(hosts: usize, spec: &StepSpec, source: &Source, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
+    let layout = StateLayout::of(spec);
+    let held = layout.len();
+    let mut state = TrainState::initial(layout, SEED, devices).unwrap();
+    let each = devices.len() / hosts;
+    let mut metrics = |number: u64| {
+        let plan = source.schedule.at(number).unwrap();
+        let mut fed = Vec::new();
+        for (host, mine) in devices.devices.chunks(each).enumerate() {
+            let share = Share { first: host * each, count: each, of: devices.len() };
+            let batch = source.batch(number, share).unwrap();
+            let scalars = Scalars::of(&plan, number, SEED, share.rows(plan.global_batch).start);
+            fed.extend(send(&devices.client, mine, &step.fed_inputs(), &batch, &scalars).unwrap());
+        }
+        let arguments: Vec<Vec<&Buffer>> =
+            state.buffers().iter().zip(&fed).map(|(state, fed)| state.iter().chain(fed).collect()).collect();
+        let mut outputs = step.executable.execute(&arguments).unwrap();
+        let reports: Vec<Vec<Buffer>> = outputs.iter_mut().map(|outputs| outputs.split_off(held)).collect();
+        state.replace(outputs);
+        let at = step.outputs[held..].iter().position(|value| value.name == "metrics").unwrap();
+        let metrics = reports[0][at].to_host().unwrap().to_f64();
+        assert_eq!(metrics.len(), METRICS.len());
+        metrics.into_iter().map(f64::to_bits).collect()
+    };
+    (0..3).map(&mut metrics).collect()
+}
+
+#[test]
+fn devices_fed_by_several_hosts_take_the_same_steps() {
+    let workshop = Workshop::new();
+    let source = source(&workshop, 8);
+    let devices = cpu(4);
+    let vocabulary = source.examples[0].prepared().vocabulary().len();
+    let (sequence_length, predictions) = SHAPES[0];
+    let model = BertConfig {
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 32,
+        max_position_embeddings: 48,
+        ..Preset::Tiny.config(vocabulary)
+    };
+    let spec =
+        StepSpec { precision: Precision::F32, sequence_length, predictions, ..spec(&model, 8, 2, devices.len()) };
+    let step = Compiled::new(&devices, || Ok(TrainStep::build(&spec)?.program)).unwrap();
+    let alone = metrics_fed_by(1, &spec, &source, &devices, &step);
+    assert!(alone[0] != alone[1], "the steps change something");
+    for hosts in [2, 4] {
+        assert_eq!(metrics_fed_by(hosts, &spec, &source, &devices, &step), alone, "{hosts} hosts");
+    }
+}
+
+#[test]
+fn hosts_that_cannot_part_say_so_and_have_not_failed() {
+    for mut meeting in meetings() {
+        let devices = cpu(1);
+        let session = Arc::new(meeting.join(0, 1, 1.0).unwrap());
+        let hosts = Hosts::new(&devices, Some(session)).unwrap();
+        match meeting.etcd.take() {
+            Some(etcd) => drop(etcd),
+            None => {
+                std::fs::remove_dir_all(&meeting.coordinator).unwrap();
+                std::fs::write(&meeting.coordinator, "no directory any more").unwrap();
+            }
+        }
+        let said = hosts.part().expect("the place is gone");
+        assert!(said.starts_with("this host is done, but not all parted in order: "), "{said}");
+        assert!(said.contains("cannot be reached") || said.contains(&meeting.coordinator), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let alone = Hosts::new(&cpu(1), None).unwrap();
+    assert_eq!(alone.part(), None);
+}
+
+#[test]
+fn every_host_hears_the_words_of_every_replica() {
+    let devices = cpu(4);
+    let exchange = Exchange::new(&devices, 3).unwrap();
+    let words =
+        |round: u32| -> Vec<Vec<u32>> { (0..4).map(|replica| vec![replica, round, u32::MAX - replica]).collect() };
+    // Two under way at once, as votes are while steps run.
+    let under_way: Vec<_> = (0..2).map(|round| exchange.start(&words(round)).unwrap()).collect();
+    for (round, exchanging) in under_way.into_iter().enumerate() {
+        assert_eq!(exchanging.wait().unwrap(), words(round as u32));
+    }
+    let error = exchange.start(&words(0)[..3]).err().expect("a device is left out").to_string();
+    assert!(error.contains("3 words for each of 4 devices"), "{error}");
+    assert_eq!(devices.share(), Share { first: 0, count: 4, of: 4 });
+    assert_eq!(Arc::new(devices).first_replicas(), [0]);
+}

@@ -1,0 +1,19 @@
+//! Tests that need the CPU plugin: run `lambert plugin install cpu`, or set `LAMBERT_PLUGIN`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod backend;
+mod full_disk;
+mod hosts;
+mod interrupt;
+mod large_batch;
+mod packing;
+mod parity;
+mod pjrt;
+mod plan;
+mod plugins;
+mod proto;
+mod resume;
+mod sharding;
+mod train_tiny;

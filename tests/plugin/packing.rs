@@ -1,0 +1,123 @@
+//! Packed rows on a real plugin: gradients as those of plain rows, no attention across examples, and runs that resume exactly.
+
+use crate::common::{Workshop, metrics};
+use crate::common::{cpu, packing::*};
+use lambert::bert::{BatchForm, Bert, BertConfig, Examples, Precision, Recompute, param_specs};
+use lambert::graph::{Computation, Graph};
+use lambert::hlo;
+use lambert::runtime::backend::Engine;
+use lambert::shape::{DType, HostTensor, Shape};
+
+#[test]
+fn on_the_plugin_too() {
+    let samples = samples(8, small().vocab_size);
+    let expected = gradients(&cpu(1), Precision::F32, [8, 2], false, &batch(&plain_rows(&samples), false));
+    for (replicas, micro_batches) in [(1, 1), (1, 4), (2, 2)] {
+        let packed = batch(&packed_rows(&samples, replicas), true);
+        let found = gradients(&cpu(replicas), Precision::F32, [8, micro_batches], true, &packed);
+        assert_close(&found, &expected, 1e-5);
+    }
+}
+
+/// What the model says about packed rows, without dropout: `[sequence_output, MLM logits, NSP logits]`.
+fn forward(model: &BertConfig, rows: usize) -> Computation {
+    let (graph, params) = (Graph::new("packed_forward"), param_specs(model));
+    let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F32))).collect();
+    let form = BatchForm { rows, sequence_length: LENGTH, predictions: PREDICTIONS[1], sequences_per_row: PER_ROW };
+    let shapes = Examples::NAMES.iter().zip(Examples::shapes(form));
+    let tensors: Vec<_> = shapes.map(|(name, shape)| graph.parameter(*name, shape)).collect();
+    let bert = Bert::new(model, &params, &weights, Precision::F32, None, Recompute::default());
+    let outputs = bert.forward(&Examples::new(&tensors));
+    graph.finish(&[outputs.sequence_output, outputs.masked_lm_logits, outputs.seq_relationship_logits])
+}
+
+#[test]
+fn an_example_knows_nothing_of_its_neighbours() {
+    let (model, count) = (small(), 8);
+    let samples = samples(count, model.vocab_size);
+    let rows = packed_rows(&samples, 1);
+    let (row, place) = (0..count).find_map(|r| (rows[r].len() > 2).then_some((r, 1))).expect("a row of three");
+    let changed = rows[row][place].0;
+    let mut others = samples.clone();
+    others[changed].tokens.iter_mut().for_each(|token| *token = (*token + 7.0) % model.vocab_size as f64);
+
+    let engine = cpu(1);
+    let computation = forward(&model, count);
+    let executable = engine.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
+    let outputs = |samples: &[Sample]| -> Vec<Vec<f64>> {
+        let tensors = batch(&packed_rows(samples, 1), true);
+        let mut inputs = weights(&param_specs(&model), DType::F32);
+        let form =
+            BatchForm { rows: count, sequence_length: LENGTH, predictions: PREDICTIONS[1], sequences_per_row: PER_ROW };
+        let shapes: Vec<Shape> = Examples::shapes(form);
+        inputs.extend(Examples::NAMES.iter().zip(shapes).map(|(name, s)| HostTensor::from_f64(s, &tensors[name])));
+        let buffers: Vec<_> = inputs.iter().map(|tensor| engine.put(tensor, 0).unwrap()).collect();
+        let outputs = executable.execute(&[buffers.iter().collect()]).unwrap();
+        outputs[0].iter().map(|buffer| buffer.to_host().unwrap().to_f64()).collect()
+    };
+    let (before, after) = (outputs(&samples), outputs(&others));
+
+    let start: usize = rows[row][..place].iter().map(|(_, sample)| sample.tokens.len()).sum();
+    let own = start..start + samples[changed].tokens.len();
+    let differs = |output: usize, width: usize, at: usize| {
+        before[output][at * width..][..width] != after[output][at * width..][..width]
+    };
+    // Padding behind the examples is of no one.
+    for (r, row_of) in rows.iter().enumerate() {
+        let used: usize = row_of.iter().map(|(_, sample)| sample.tokens.len()).sum();
+        for position in 0..used {
+            let is_own = r == row && own.contains(&position);
+            assert_eq!(differs(0, model.hidden_size, r * LENGTH + position), is_own, "row {r}, position {position}");
+        }
+        for k in 0..row_of.len() {
+            assert_eq!(differs(2, 2, r * PER_ROW + k), (r, k) == (row, place), "row {r}, sequence {k}");
+        }
+    }
+}
+
+/// The losses of the training steps of a run.
+fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
+    let metrics = metrics(&workshop.path(run));
+    metrics.iter().filter(|((kind, _), _)| kind == "train").map(|(_, line)| line["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_packed_run_takes_the_steps_of_a_plain_one_and_is_resumed_exactly() {
+    let workshop = Workshop::new();
+    let short = |text: String| {
+        let text = text.replace("path = \"data\"", "path = \"data\"\nshort_seq_prob = 0.8");
+        text.replace("global_batch = 4", "global_batch = 8").replace("micro_batch = 4", "micro_batch = 1")
+    };
+    let rows_of = |sequences: usize| {
+        move |text: String| short(text).replace("\nsteps = ", &format!("\nsequences_per_row = {sequences}\nsteps = "))
+    };
+    for (name, devices, sequences) in [("plain", "1", 1), ("packed", "1", 4), ("spread", "2", 4)] {
+        workshop.run_file(&format!("{name}.toml"), name, rows_of(sequences));
+        workshop.succeed(&["pretrain", &format!("{name}.toml"), "--platform", "cpu", "--devices", devices]);
+    }
+    let expected = losses(&workshop, "plain");
+    assert_eq!(expected.len(), 10);
+    for other in ["packed", "spread"] {
+        for (step, (a, b)) in expected.iter().zip(losses(&workshop, other)).enumerate() {
+            assert!((a - b).abs() < 1e-4, "{other}, step {}: {a} and {b}", step + 1);
+        }
+    }
+    let padding =
+        |run: &str, step| metrics(&workshop.path(run))[&("train".to_owned(), step)]["padding"].as_f64().unwrap();
+    assert!((1..=10).all(|step| padding("packed", step) <= padding("plain", step)), "packed rows hold less padding");
+    assert!((1..=10).any(|step| padding("packed", step) < 0.7 * padding("plain", step)), "and now and then much less");
+
+    // A run is the same one however its rows are packed: a plain run goes on packed, and a packed one bit for bit.
+    let tensors = |run: &str| std::fs::read(workshop.path(run).join("step-00000010/model.safetensors")).unwrap();
+    let straight = tensors("packed");
+    workshop.run_file("stopped.toml", "stopped", |text| rows_of(4)(text).replace("every = 0", "every = 1"));
+    workshop.succeed(&["pretrain", "stopped.toml", "--platform", "cpu"]);
+    for step in 5..=10 {
+        std::fs::remove_dir_all(workshop.path("stopped").join(format!("step-{step:08}"))).unwrap();
+    }
+    workshop.succeed(&["pretrain", "stopped.toml", "--platform", "cpu", "--resume"]);
+    assert!(tensors("stopped") == straight, "weights differ");
+    let plainly = ["--set", "phase.1.sequences_per_row=1", "--set", "phase.2.sequences_per_row=1"];
+    std::fs::remove_dir_all(workshop.path("stopped").join("step-00000010")).unwrap();
+    workshop.succeed(&[&["pretrain", "stopped.toml", "--platform", "cpu", "--resume"][..], &plainly].concat());
+}
