@@ -22,6 +22,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
+pub mod deadline;
 pub mod digest;
 pub mod eval;
 pub mod files;

@@ -1,19 +1,18 @@
-//! A store in a directory that all hosts see, on NFS or any other shared file system: one file a value.
+//! A store in a directory that all hosts share, on NFS or another shared file system: one file per value.
 //!
-//! A value is written beside and renamed, which is atomic there too. Parts of a key become directories, and the last one
-//! a file whose name ends in `.value`; no part can be mistaken for such a name, for its own dots are escaped.
+//! A value is written to a temporary file and renamed, which is atomic there too. The parts of a key become directories, and
+//! the last part a file `*.value`. Dots within a part are escaped, so a directory cannot have the name of such a file.
 
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::error::{KeyValueError, Result};
 use super::{KeyValueStore, token};
+use crate::digest::sha256_hex;
 
-/// File systems take names of 255 bytes. A longer part (XLA names a clique of GPUs by all its members) goes by its hash.
+/// File systems limit names to 255 bytes. A longer part (XLA names a clique of GPUs by all its members) is hashed.
 const LONGEST_PART: usize = 200;
 
 /// Values as files below a directory.
@@ -23,22 +22,22 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Uses `root`, which is made if need be.
+    /// Opens the store in `root`, which is created if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn open(root: &Path) -> Result<Directory> {
-        fs::create_dir_all(root).map_err(KeyValueError::io("make the directory", root))?;
+        fs::create_dir_all(root).map_err(KeyValueError::io("create the directory", root))?;
         Ok(Directory { root: root.to_owned() })
     }
 
-    /// The directory of a folder of keys.
+    /// Returns the directory of a folder of keys.
     fn folder(&self, folder: &str) -> PathBuf {
         folder.split('/').fold(self.root.clone(), |path, part| path.join(file_name(part)))
     }
 
-    /// The file of a key, and the directory that it lies in.
-    fn place(&self, key: &str) -> (PathBuf, PathBuf) {
+    /// Returns the file of a key, and its directory.
+    fn paths(&self, key: &str) -> (PathBuf, PathBuf) {
         let (directory, last) = match key.rsplit_once('/') {
             Some((folder, last)) => (self.folder(folder), last),
             None => (self.root.clone(), key),
@@ -49,8 +48,8 @@ impl Directory {
 
 impl KeyValueStore for Directory {
     fn put(&self, key: &str, value: &[u8]) -> Result<()> {
-        let (file, directory) = self.place(key);
-        fs::create_dir_all(&directory).map_err(KeyValueError::io("make the directory", &directory))?;
+        let (file, directory) = self.paths(key);
+        fs::create_dir_all(&directory).map_err(KeyValueError::io("create the directory", &directory))?;
         let partial = directory.join(format!(".{}.partial", token()));
         let write = || -> io::Result<()> {
             let mut open = fs::File::create_new(&partial)?;
@@ -65,7 +64,7 @@ impl KeyValueStore for Directory {
     }
 
     fn try_get(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let (file, directory) = self.place(key);
+        let (file, directory) = self.paths(key);
         let read = || match fs::read(&file) {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -74,7 +73,7 @@ impl KeyValueStore for Directory {
         if let Some(value) = read()? {
             return Ok(Some(value));
         }
-        // An NFS client remembers for many seconds that a name was not there; listing the directory makes it ask.
+        // An NFS client caches for many seconds that a name does not exist; listing the directory makes it ask the server.
         let _ = fs::read_dir(directory).map(Iterator::count);
         read()
     }
@@ -94,7 +93,7 @@ impl fmt::Display for Directory {
     }
 }
 
-/// A part of a key as a file name: letters, digits, `-` and `_` stay, any other byte becomes `%` and two digits.
+/// Encodes a part of a key as a file name: letters, digits, `-` and `_` stay, any other byte becomes `%` and two digits.
 fn file_name(part: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let escape = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
@@ -102,6 +101,6 @@ fn file_name(part: &str) -> String {
     match name.len() {
         0 => "%".to_owned(),
         1..=LONGEST_PART => name,
-        _ => Sha256::digest(part).iter().fold("%sha256-".to_owned(), |name, byte| name + &format!("{byte:02x}")),
+        _ => format!("%sha256-{}", sha256_hex(part.as_bytes())),
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with a store: it cannot be reached or written, or a value does not come.
+//! The errors of a key-value store: it cannot be reached or written, or a value does not arrive in time.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,27 +8,25 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyValueError {
-    /// Nobody put the value in time.
-    #[error("{place}: {key:?} requires a value within {} s, found none", waited.as_secs_f64())]
-    Timeout { place: String, key: String, waited: Duration },
-    /// The operating system refused.
+    /// No process wrote the value in time.
+    #[error("{store}: no process wrote {key:?} within {} s", waited.as_secs_f64())]
+    Timeout { store: String, key: String, waited: Duration },
+    /// The operating system reported an error.
     #[error("cannot {action} {}; the coordinator must be a directory that every host of the run can write", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    /// An address that is none.
-    #[error("--coordinator {place}: requires a directory, etcd://host:port or etcd://host:port/prefix")]
-    Address { place: String },
-    /// The server does not answer, or not as etcd does.
-    #[error(
-        "etcd at {endpoint} {what}; check that the address is right and that the server runs and serves its v3 API"
-    )]
-    Etcd { endpoint: String, what: String },
+    /// The address is not valid.
+    #[error("coordinator {address:?} is not valid: requires a directory, etcd://host:port or etcd://host:port/prefix")]
+    Address { address: String },
+    /// The server does not answer, or does not answer as etcd does.
+    #[error("etcd at {endpoint} {fault}; check the address, and that the server is running and serves the v3 API")]
+    Etcd { endpoint: String, fault: String },
 }
 
-/// The result of this room's functions.
+/// The result of this module's functions.
 pub type Result<T> = std::result::Result<T, KeyValueError>;
 
 impl KeyValueError {
-    /// For `map_err`: what was being done, to which file.
+    /// Returns a function for `map_err` that adds the action and the file.
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> KeyValueError {
         move |source| KeyValueError::Io { action, path: path.into(), source }
     }

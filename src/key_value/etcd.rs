@@ -1,5 +1,5 @@
-//! A store in etcd, through the JSON form of its v3 API (`/v3/kv/…`, part of every etcd since 3.4): keys and values
-//! travel as base64, integers as strings.
+//! A store in etcd, through the JSON form of its v3 API (`/v3/kv/…`, part of every etcd since 3.4), which encodes keys and
+//! values as base64 and integers as strings.
 
 use std::fmt;
 use std::thread::sleep;
@@ -15,11 +15,11 @@ use super::KeyValueStore;
 use super::error::{KeyValueError, Result};
 use crate::tls::use_ring;
 
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
-/// Pauses before a request is sent again: a cluster that elects a new leader is deaf for about a second. All requests
-/// here may be repeated, for they set, read or remove the same thing again.
-const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+/// The time limit of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pauses before a request is repeated: a cluster that elects a new leader does not answer for about a second. All requests
+/// here are idempotent.
+const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// Values in etcd, below a prefix.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Etcd {
     prefix: String,
 }
 
-/// The answer to `/v3/kv/range`.
+/// The response to `/v3/kv/range`.
 #[derive(Deserialize)]
 struct RangeResponse {
     #[serde(default)]
@@ -45,17 +45,17 @@ struct KeyValue {
 }
 
 impl Etcd {
-    /// `address` is `host:port` or `host:port/prefix`; the prefix is `lambert` if none is given. Nothing is sent yet.
+    /// Returns the store at `address`, `host:port` or `host:port/prefix` (default prefix `lambert`). It sends no request.
     ///
     /// # Errors
-    /// If the address is none.
+    /// If the address is not valid.
     pub fn new(address: &str) -> Result<Etcd> {
         let (endpoint, prefix) = address.split_once('/').unwrap_or((address, ""));
         let port = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        let Some(Ok(_)) = port else { return Err(KeyValueError::Address { place: format!("etcd://{address}") }) };
+        let Some(Ok(_)) = port else { return Err(KeyValueError::Address { address: format!("etcd://{address}") }) };
         let prefix = prefix.trim_matches('/');
         use_ring();
-        let client = Client::builder().timeout(REQUEST).no_proxy().build();
+        let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build();
         Ok(Etcd {
             client: client.map_err(|error| etcd_error(endpoint, chain(&error)))?,
             endpoint: endpoint.to_owned(),
@@ -67,25 +67,25 @@ impl Etcd {
         format!("{}/{key}", self.prefix)
     }
 
-    /// Sends one request; again, if the server cannot be reached or says that it is not ready.
+    /// Sends a request, and repeats it if the server cannot be reached or is not ready.
     fn call(&self, method: &str, body: &Value) -> Result<Value> {
         let url = format!("http://{}/v3/kv/{method}", self.endpoint);
-        let mut pauses = PAUSES.into_iter();
+        let mut pauses = RETRY_PAUSES.into_iter();
         loop {
-            let answer = self.client.post(&url).json(body).send();
-            let (what, passing) = match answer {
-                Ok(answer) if answer.status().is_success() => {
-                    return answer.json().map_err(|error| etcd_error(&self.endpoint, chain(&error)));
+            let response = self.client.post(&url).json(body).send();
+            let (fault, transient) = match response {
+                Ok(response) if response.status().is_success() => {
+                    return response.json().map_err(|error| etcd_error(&self.endpoint, chain(&error)));
                 }
-                Ok(answer) => {
-                    let (status, text) = (answer.status(), answer.text().unwrap_or_default());
-                    (format!("answers {status}: {}", text.trim()), status.is_server_error())
+                Ok(response) => {
+                    let (status, text) = (response.status(), response.text().unwrap_or_default());
+                    (format!("returned status {status}: {}", text.trim()), status.is_server_error())
                 }
                 Err(error) => (format!("cannot be reached: {}", chain(&error)), true),
             };
-            match pauses.next().filter(|_| passing) {
+            match pauses.next().filter(|_| transient) {
                 Some(pause) => sleep(pause),
-                None => return Err(etcd_error(&self.endpoint, what)),
+                None => return Err(etcd_error(&self.endpoint, fault)),
             }
         }
     }
@@ -98,16 +98,17 @@ impl KeyValueStore for Etcd {
     }
 
     fn try_get(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let answer = self.call("range", &json!({ "key": BASE64.encode(self.key(key)) }))?;
-        let strange = |error: &dyn fmt::Display| etcd_error(&self.endpoint, format!("answers strangely: {error}"));
-        let answer: RangeResponse = serde_json::from_value(answer).map_err(|error| strange(&error))?;
-        let decode = |found: &KeyValue| BASE64.decode(&found.value).map_err(|error| strange(&error));
-        answer.kvs.first().map(decode).transpose()
+        let response = self.call("range", &json!({ "key": BASE64.encode(self.key(key)) }))?;
+        let invalid =
+            |error: &dyn fmt::Display| etcd_error(&self.endpoint, format!("returned an invalid response: {error}"));
+        let response: RangeResponse = serde_json::from_value(response).map_err(|error| invalid(&error))?;
+        let decode = |found: &KeyValue| BASE64.decode(&found.value).map_err(|error| invalid(&error));
+        response.kvs.first().map(decode).transpose()
     }
 
     fn remove_all(&self, folder: &str) -> Result<()> {
         let first = self.key(folder) + "/";
-        // The range ends before the first key that does not begin so: `0` follows `/`.
+        // The range ends before the first key without this prefix: `0` follows `/` in ASCII.
         let end = self.key(folder) + "0";
         let body = json!({ "key": BASE64.encode(first), "range_end": BASE64.encode(end) });
         self.call("deleterange", &body).map(drop)
@@ -120,11 +121,11 @@ impl fmt::Display for Etcd {
     }
 }
 
-fn etcd_error(endpoint: &str, what: String) -> KeyValueError {
-    KeyValueError::Etcd { endpoint: endpoint.to_owned(), what }
+fn etcd_error(endpoint: &str, fault: String) -> KeyValueError {
+    KeyValueError::Etcd { endpoint: endpoint.to_owned(), fault }
 }
 
-/// An error with its causes, which is where reqwest says what happened.
+/// Joins an error with its causes, where reqwest puts the reason.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

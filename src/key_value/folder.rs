@@ -1,4 +1,4 @@
-//! A part of a store: the keys below one prefix, as a store of its own.
+//! A folder of a store: the keys below one prefix, used as a store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Returns the folder `name` of `store`.
     pub fn new(store: Arc<dyn KeyValueStore>, name: impl Into<String>) -> Folder {
         Folder { store, name: name.into() }
     }
@@ -22,10 +23,10 @@ impl Folder {
         format!("{}/{key}", self.name)
     }
 
-    /// Removes all of it.
+    /// Removes all keys of the folder.
     ///
     /// # Errors
-    /// If the store cannot.
+    /// If the store cannot be written.
     pub fn remove(&self) -> Result<()> {
         self.store.remove_all(&self.name)
     }

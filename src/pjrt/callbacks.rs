@@ -368,7 +368,7 @@ mod tests {
             fn put(&self, key: &str, _: &[u8]) -> Result<(), KeyValueError> {
                 match key {
                     "gpu/local:0" => panic!("a panic in a store, on purpose"),
-                    _ => Err(KeyValueError::Address { place: "etcd://nowhere".to_owned() }),
+                    _ => Err(KeyValueError::Address { address: "etcd://nowhere".to_owned() }),
                 }
             }
             fn try_get(&self, _: &str) -> Result<Option<Vec<u8>>, KeyValueError> {

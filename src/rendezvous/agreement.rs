@@ -1,4 +1,4 @@
-//! What all hosts of a run must have in common, and the sentence about those that differ.
+//! The values that must be equal on all hosts of a run, and the error that names the hosts that differ.
 
 use std::collections::BTreeMap;
 
@@ -8,63 +8,64 @@ use serde_json::{Map, Value};
 use crate::digest::sha256_hex;
 use crate::settings::differing_settings;
 
-/// Statements by what they are about. A value is text, or an object whose keys can be named one by one.
-pub type Facts = BTreeMap<String, Value>;
+/// Values that must be equal on all hosts, by their names. A value is text, a number or a table of settings.
+pub type SharedValues = BTreeMap<String, Value>;
 
-/// Checks that all state the same; `names` are the hosts, as a person knows them.
+/// Checks that the values of all hosts are equal; `hosts` are the hosts' names for the error.
 ///
 /// # Errors
-/// The hosts that differ from most others (from host 0, if there is no majority), and in what.
-pub fn check_agreement(names: &[String], stated: &[Facts]) -> anyhow::Result<()> {
-    let about: std::collections::BTreeSet<&String> = stated.iter().flat_map(BTreeMap::keys).collect();
+/// If hosts differ from the majority (from host 0 without a majority), with their names and the values.
+pub fn check_equal(hosts: &[String], all: &[SharedValues]) -> anyhow::Result<()> {
+    let names: std::collections::BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     let mut differing = Vec::new();
-    for what in about {
-        let values: Vec<&Value> = stated.iter().map(|facts| facts.get(what).unwrap_or(&Value::Null)).collect();
+    for name in names {
+        let values: Vec<&Value> = all.iter().map(|values| values.get(name).unwrap_or(&Value::Null)).collect();
         let usual = most_common(&values);
-        for (name, value) in names.iter().zip(&values).filter(|(_, value)| **value != usual) {
-            differing.push(format!("{name} differs in {}", difference(what, value, usual)));
+        for (host, value) in hosts.iter().zip(&values).filter(|(_, value)| **value != usual) {
+            differing.push(format!("{host} differs in {}", difference(name, value, usual)));
         }
     }
     ensure!(
         differing.is_empty(),
-        "the hosts do not mean the same run: {}; start all of them with the same run file, data, checkpoints and program",
+        "the hosts were started with different runs: {}; start all of them with the same run file, data, checkpoints and \
+         program",
         differing.join("; ")
     );
     Ok(())
 }
 
-/// The value that most have; of equally many, the first.
+/// Returns the most common value; of equally common ones, the first.
 fn most_common<'a>(values: &[&'a Value]) -> &'a Value {
     let count = |value: &Value| values.iter().filter(|other| ***other == *value).count();
     let most = values.iter().map(|value| count(value)).max().unwrap_or(0);
     values.iter().find(|value| count(value) == most).copied().unwrap_or(&Value::Null)
 }
 
-/// In what `value` differs: the keys of a table, or both texts.
-fn difference(what: &str, value: &Value, usual: &Value) -> String {
+/// Describes how the value `name` differs: by the keys of a table, or by both texts.
+fn difference(name: &str, value: &Value, usual: &Value) -> String {
     match (value, usual) {
-        (Value::Object(_), Value::Object(_)) => format!("{what} ({})", differing_settings(value, usual).join(", ")),
-        (Value::String(value), Value::String(usual)) => format!("{what} ({value} instead of {usual})"),
-        _ => what.to_owned(),
+        (Value::Object(_), Value::Object(_)) => format!("{name} ({})", differing_settings(value, usual).join(", ")),
+        (Value::String(value), Value::String(usual)) => format!("{name} ({value} instead of {usual})"),
+        _ => name.to_owned(),
     }
 }
 
-/// Facts as words of 32 bits for devices to exchange: one sha256 each, in order.
-pub fn digests(facts: &Facts) -> Vec<u32> {
+/// Returns the sha256 of each value as eight 32-bit words, in order, for an all-gather through devices.
+pub fn digest_words(values: &SharedValues) -> Vec<u32> {
     let digest = |value: &Value| sha256_hex(value.to_string().as_bytes());
     let words = |hex: String| (0..8).map(move |i| u32::from_str_radix(&hex[8 * i..8 * i + 8], 16).unwrap_or(0));
-    facts.values().flat_map(|value| words(digest(value))).collect()
+    values.values().flat_map(|value| words(digest(value))).collect()
 }
 
-/// What [`digests`] of a host with facts of these names said.
-pub fn facts_of_digests(names: &Facts, words: &[u32]) -> Facts {
+/// Returns the digests in `words`, which [`digest_words`] made of values with the names of `names`.
+pub fn values_of_digests(names: &SharedValues, words: &[u32]) -> SharedValues {
     let text = |words: &[u32]| words.iter().fold(String::from("sha256 "), |text, word| text + &format!("{word:08x}"));
     names.keys().cloned().zip(words.chunks(8).map(|digest| Value::from(text(digest)))).collect()
 }
 
-/// A statement of one fact.
-pub fn fact(what: &str, value: impl Into<Value>) -> Facts {
-    Map::from_iter([(what.to_owned(), value.into())]).into_iter().collect()
+/// Returns a single value under its name.
+pub fn shared_value(name: &str, value: impl Into<Value>) -> SharedValues {
+    Map::from_iter([(name.to_owned(), value.into())]).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -73,41 +74,44 @@ mod tests {
 
     use super::*;
 
-    fn names(hosts: usize) -> Vec<String> {
-        (0..hosts).map(|host| format!("host {host}")).collect()
+    fn hosts(count: usize) -> Vec<String> {
+        (0..count).map(|host| format!("host {host}")).collect()
     }
 
     #[test]
-    fn those_who_differ_from_most_are_named_with_what_they_differ_in() {
-        let facts = |rate: f64, program: &str| {
-            let mut facts = fact("the run file", json!({ "phase": [{ "learning_rate": rate }], "seed": 1 }));
-            facts.extend(fact("the program", program));
-            facts
+    fn hosts_that_differ_from_the_majority_are_named_with_the_difference() {
+        let values = |rate: f64, program: &str| {
+            let mut values = shared_value("the run file", json!({ "phase": [{ "learning_rate": rate }], "seed": 1 }));
+            values.extend(shared_value("the program", program));
+            values
         };
-        let same = facts(0.1, "a");
-        check_agreement(&names(3), &[same.clone(), same.clone(), same.clone()]).unwrap();
-        let error = check_agreement(&names(3), &[facts(0.2, "a"), same.clone(), facts(0.1, "b")]).unwrap_err();
+        let same = values(0.1, "a");
+        check_equal(&hosts(3), &[same.clone(), same.clone(), same.clone()]).unwrap();
+        let error = check_equal(&hosts(3), &[values(0.2, "a"), same.clone(), values(0.1, "b")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the hosts do not mean the same run: host 2 differs in the program (b instead of a); host 0 differs in the run \
-             file (phase.1.learning_rate); start all of them with the same run file, data, checkpoints and program"
+            "the hosts were started with different runs: host 2 differs in the program (b instead of a); host 0 differs in the \
+             run file (phase.1.learning_rate); start all of them with the same run file, data, checkpoints and program"
         );
-        // Of two, host 0 is the measure.
-        let error = check_agreement(&names(2), &[same, facts(0.2, "a")]).unwrap_err().to_string();
+        // Without a majority, host 0 is the reference.
+        let error = check_equal(&hosts(2), &[same, values(0.2, "a")]).unwrap_err().to_string();
         assert!(error.contains("host 1 differs in the run file"), "{error}");
     }
 
     #[test]
-    fn digests_carry_every_difference() {
-        let facts = |start: u64| {
-            let mut facts = fact("the start", start);
-            facts.extend(fact("the run file", json!({ "seed": 1 })));
-            facts
+    fn digests_show_every_difference() {
+        let values = |start: u64| {
+            let mut values = shared_value("the first step", start);
+            values.extend(shared_value("the run file", json!({ "seed": 1 })));
+            values
         };
-        assert_eq!(digests(&facts(1)).len(), 16);
-        let back = |start| facts_of_digests(&facts(start), &digests(&facts(start)));
-        check_agreement(&names(2), &[back(1), back(1)]).unwrap();
-        let error = check_agreement(&names(2), &[back(1), back(2)]).unwrap_err().to_string();
-        assert!(error.contains("host 1 differs in the start (sha256 ") && !error.contains("run file ("), "{error}");
+        assert_eq!(digest_words(&values(1)).len(), 16);
+        let back = |start| values_of_digests(&values(start), &digest_words(&values(start)));
+        check_equal(&hosts(2), &[back(1), back(1)]).unwrap();
+        let error = check_equal(&hosts(2), &[back(1), back(2)]).unwrap_err().to_string();
+        assert!(
+            error.contains("host 1 differs in the first step (sha256 ") && !error.contains("run file ("),
+            "{error}"
+        );
     }
 }

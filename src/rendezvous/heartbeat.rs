@@ -1,13 +1,12 @@
-//! Whether the hosts of a run are still there while their devices work together. Devices that wait for a host which died wait
-//! for ever, and silently: collectives have no end of their own. So every host with a [`Session`] says in a fixed rhythm that it
-//! is there. Host 0 listens to all and the others to host 0, which also passes on whom it lost: of n hosts, each look at the
-//! store costs O(n) and not O(n²).
+//! Heartbeats detect a lost host while devices work together. A collective that waits for a dead host waits for ever and
+//! reports nothing, so every host of a [`Session`] writes a heartbeat. Host 0 monitors all hosts; the others monitor host 0
+//! and read the failure that it reports, so one poll of the store costs O(n) for n hosts instead of O(n²).
 //!
 //! ```text
-//! every host i   alive/i = a number that grows, and in the end "done"
-//! host 0         lost    = the sentence about a host that fell silent, or gave up (left/i)
+//! every host i   heartbeat/i = a counter that grows, and "finished" at the end
+//! host 0         failure     = the message about a host that missed its heartbeats or aborted (abort/i)
 //! ```
-//! A TPU slice has no session; its runtime keeps this watch itself.
+//! A TPU slice has no session; its runtime detects lost hosts itself.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -19,63 +18,63 @@ use anyhow::Context;
 use super::session::{Member, Session, read};
 use crate::key_value::Folder;
 
-/// How often hosts say that they are there, and how long one may be silent.
+/// The interval between two heartbeats of a host, and the time without one after which the host counts as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rhythm {
-    pub beat: Duration,
-    pub silence: Duration,
+pub struct HeartbeatConfig {
+    pub interval: Duration,
+    pub timeout: Duration,
 }
 
-impl Default for Rhythm {
-    /// Shared file systems may show a new value a minute late.
+impl Default for HeartbeatConfig {
+    /// The timeout is long because a shared file system may show a new value a minute late.
     fn default() -> Self {
-        Rhythm { beat: Duration::from_secs(10), silence: Duration::from_secs(120) }
+        HeartbeatConfig { interval: Duration::from_secs(10), timeout: Duration::from_secs(120) }
     }
 }
 
-/// The watch of one host, as long as this value lives.
+/// The thread that writes this host's heartbeat and monitors the other hosts; it stops when this value is dropped.
 #[derive(Debug)]
-pub struct Watch {
+pub struct PeerMonitor {
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The value of a host that has nothing more to do with its devices.
-const DONE: &str = "done";
+/// The last heartbeat of a host that has no more work for its devices.
+const FINISHED: &str = "finished";
 
-impl Watch {
-    /// Begins to watch. `lost` is called at most once, on a thread of the watch, with a sentence on who is lost.
+impl PeerMonitor {
+    /// Starts to monitor. `on_failure` is called at most once, on the monitor's thread, with a message about the lost host.
     ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// If the system cannot start a thread.
     pub fn start(
         session: Arc<Session>,
-        rhythm: Rhythm,
-        lost: impl FnOnce(String) + Send + 'static,
-    ) -> anyhow::Result<Watch> {
+        config: HeartbeatConfig,
+        on_failure: impl FnOnce(String) + Send + 'static,
+    ) -> anyhow::Result<PeerMonitor> {
         let (stop, stopped) = channel();
-        let watch = move || {
-            let mut ears: Vec<Ear> = session.members().iter().map(Ear::new).collect();
-            for beat in 0_u64.. {
-                // A store that cannot be written for a while is no reason to end: the others say so if it takes too long.
-                let _ = session.put(&alive(session.host()), &beat.to_string());
-                if let Some(why) = listen(&session, &mut ears, rhythm) {
-                    return lost(why);
+        let monitor = move || {
+            let mut peers: Vec<Peer> = session.members().iter().map(Peer::new).collect();
+            for count in 0_u64.. {
+                // A store that cannot be written for a while is no reason to stop: the others report it if it lasts.
+                let _ = session.put(&key(session.host()), &count.to_string());
+                if let Some(failure) = poll(&session, &mut peers, config) {
+                    return on_failure(failure);
                 }
-                if stopped.recv_timeout(rhythm.beat) != Err(RecvTimeoutError::Timeout) {
+                if stopped.recv_timeout(config.interval) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
             }
-            let _ = session.put(&alive(session.host()), &DONE);
+            let _ = session.put(&key(session.host()), &FINISHED);
         };
-        let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(watch);
-        let thread = thread.context("the system gives no thread to watch the other hosts from")?;
-        Ok(Watch { stop, thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(monitor);
+        let thread = thread.context("cannot start the thread that monitors the other hosts")?;
+        Ok(PeerMonitor { stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Watch {
-    /// Says that this host is done.
+impl Drop for PeerMonitor {
+    /// Writes that this host is finished.
     fn drop(&mut self) {
         let _ = self.stop.send(());
         if let Some(thread) = self.thread.take() {
@@ -84,63 +83,64 @@ impl Drop for Watch {
     }
 }
 
-/// What the host that leads the session of `folder` says while it is there: something new at each beat.
+/// Returns the newest heartbeat of host 0 of the session in `folder`, while that host runs. It differs at each interval.
 ///
 /// # Errors
-/// What the store says.
-pub(super) fn sign_of_life(folder: &Folder) -> anyhow::Result<Option<String>> {
-    Ok(read(folder, &alive(0))?.filter(|said| said != DONE))
+/// If the store cannot be read.
+pub(super) fn leader_heartbeat(folder: &Folder) -> anyhow::Result<Option<String>> {
+    Ok(read(folder, &key(0))?.filter(|heartbeat| heartbeat != FINISHED))
 }
 
-/// What was heard of one host.
-struct Ear {
+/// The heartbeats of one monitored host.
+struct Peer {
     member: Member,
     last: Option<String>,
-    /// When `last` was new.
+    /// When `last` changed.
     since: Instant,
-    /// That it has given up, if it had at the last look.
-    left: Option<String>,
+    /// The message that it aborted, if it had at the last poll.
+    aborted: Option<String>,
 }
 
-fn alive(host: usize) -> String {
-    format!("alive/{host}")
+fn key(host: usize) -> String {
+    format!("heartbeat/{host}")
 }
 
-/// The sentence about a lost host, if this host knows of one.
-fn listen(session: &Session, ears: &mut [Ear], rhythm: Rhythm) -> Option<String> {
+/// Returns the message about a lost host, if this host knows of one.
+fn poll(session: &Session, peers: &mut [Peer], config: HeartbeatConfig) -> Option<String> {
     if session.host() != 0 {
-        let told = session.read::<String>("lost").ok().flatten();
-        return told.or_else(|| ears[0].listen(session, rhythm));
+        let reported = session.read::<String>("failure").ok().flatten();
+        return reported.or_else(|| peers[0].poll(session, config));
     }
-    let lost = ears[1..].iter_mut().find_map(|ear| ear.listen(session, rhythm))?;
-    let _ = session.put("lost", &lost);
-    Some(lost)
+    let failure = peers[1..].iter_mut().find_map(|peer| peer.poll(session, config))?;
+    let _ = session.put("failure", &failure);
+    Some(failure)
 }
 
-impl Ear {
-    fn new(member: &Member) -> Ear {
-        Ear { member: member.clone(), last: None, since: Instant::now(), left: None }
+impl Peer {
+    fn new(member: &Member) -> Peer {
+        Peer { member: member.clone(), last: None, since: Instant::now(), aborted: None }
     }
 
-    /// The sentence about this host, if it is lost.
-    fn listen(&mut self, session: &Session, rhythm: Rhythm) -> Option<String> {
-        let (Ok(now), Ok(left)) = (session.read::<String>(&alive(self.member.host)), session.left(&self.member)) else {
-            // A store that cannot be read says nothing about hosts.
+    /// Returns the message about this host, if it is lost.
+    fn poll(&mut self, session: &Session, config: HeartbeatConfig) -> Option<String> {
+        let heartbeat = session.read::<String>(&key(self.member.host));
+        let (Ok(heartbeat), Ok(aborted)) = (heartbeat, session.abort_message(&self.member)) else {
+            // A store that cannot be read gives no evidence about hosts.
             self.since = Instant::now();
             return None;
         };
-        // A host that gives up may have told this one through the devices too, which then ends by itself: it gets a beat for that.
-        if let Some(gave_up) = self.left.take() {
-            return Some(gave_up);
+        // The devices may report an abort too, and this host then ends by itself: it has one interval to do so.
+        if let Some(aborted) = self.aborted.take() {
+            return Some(aborted);
         }
-        self.left = left;
-        if now != self.last || now.as_deref() == Some(DONE) {
-            (self.last, self.since) = (now, Instant::now());
+        self.aborted = aborted;
+        if heartbeat != self.last || heartbeat.as_deref() == Some(FINISHED) {
+            (self.last, self.since) = (heartbeat, Instant::now());
         }
         let silent = self.since.elapsed();
-        (silent > rhythm.silence).then(|| {
+        (silent > config.timeout).then(|| {
             format!(
-                "{} has not been heard of for {} s, and the devices wait for it in vain; look at its output",
+                "{} is lost: no heartbeat for {} s, so the devices cannot finish their step; see the log of that host",
                 self.member,
                 silent.as_secs()
             )

@@ -1,25 +1,26 @@
-//! How the hosts of a run find each other through a store before any device can help.
+//! The rendezvous: the hosts of a run find each other through a key-value store, before their devices are connected.
 //!
-//! Stores remember: what an earlier attempt left must not be taken for a host that is here. So hosts meet in three moves,
-//! each value naming what it answers:
+//! A store keeps values of earlier attempts, which must not be taken for hosts that run now. The protocol therefore has
+//! three stages, and each value names the value that it answers:
 //!
 //! ```text
-//! every host i   join/i  = who I am, with a token that no other process has
-//! host 0         roll    = all who have joined, again whenever one of them changes
-//! every host i   ack/i   = the roll's name, once its own token is in it
-//! host 0         met     = the roll, once every ack is to it
+//! every host i   join/i  = its identity, with a token that no other process has
+//! host 0         members = all hosts that have joined, written again whenever one of them changes
+//! every host i   ack/i   = the id of the member list, once this host's own token is in it
+//! host 0         session = the member list, once every host has acknowledged it
 //! ```
 //!
-//! A value of an earlier attempt names an earlier roll, whose tokens nobody has any more. Those who have met have a
-//! [`Session`].
+//! A value of an earlier attempt names an earlier member list, whose tokens belong to no running process. The hosts then
+//! share a [`Session`].
 //!
-//! By a value that stays nobody can tell whether its writer is still here; by one that moves, whoever is in no roll can. So it
-//! learns of a host 0 that waits for others than it, and, by the session's `alive/0` (`watch.rs`), of hosts that have begun
-//! without it:
+//! A value that stays the same does not show whether its writer still runs; a value that changes does. A host outside the
+//! member list thereby detects a host 0 that waits for other hosts, and, by the session's `heartbeat/0` (`heartbeat.rs`),
+//! hosts that have started without it:
 //!
 //! ```text
-//! host 0         pulse   = its token, and a number that grows while it waits
-//! any host       refusal = the token of a host 0, and why its attempt comes to nothing
+//! host 0         leader     = its token, and a counter that grows while it waits
+//! any host       abort      = the token of a host 0, and the reason why its attempt fails
+//! any host i     conflict/i = two processes that both joined as host i
 //! ```
 
 pub mod agreement;
@@ -31,276 +32,281 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
 
-use crate::key_value::{KeyValueStore, Patience};
-use crate::rendezvous::heartbeat as watch;
-use crate::rendezvous::session::{Member, Session, folder_of, name_of, put, read};
+use crate::deadline::Deadline;
+use crate::key_value::KeyValueStore;
+use heartbeat::leader_heartbeat;
+use session::{Member, Session, id_of, put, read, session_folder};
 
-/// Which of the run's hosts this process is, and where it finds the others.
+/// The settings of a rendezvous: this process's number, the number of hosts, and the store that they share.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct RendezvousConfig {
     /// From 0.
     pub host: usize,
     pub hosts: usize,
     pub store: Arc<dyn KeyValueStore>,
-    /// How long to wait for the others, at each point where all must be.
+    /// The time limit of the rendezvous, and of each barrier of the session.
     pub timeout: Duration,
 }
 
-/// Waits until all hosts are here.
+/// Waits until all hosts of the run have joined.
 ///
 /// # Errors
-/// Who is missing after the time-out; who has the same number, or another number of hosts; that they have begun without
-/// this one; what the store says.
-pub fn meet(place: Place) -> anyhow::Result<Session> {
+/// If a host is missing after the timeout, two processes have one number, the hosts disagree about their count, a run of
+/// other hosts is in progress, or the store fails.
+pub fn rendezvous(config: RendezvousConfig) -> anyhow::Result<Session> {
     ensure!(
-        place.host < place.hosts,
-        "--host {} requires a number from 0 to {}, for --hosts is {}",
-        place.host,
-        place.hosts - 1,
-        place.hosts
+        config.host < config.hosts,
+        "host {} of a run on {} hosts: requires a host number from 0 to {}",
+        config.host,
+        config.hosts,
+        config.hosts.saturating_sub(1)
     );
-    let mut patience = Patience::new(place.timeout);
-    let mut meeting = Meeting::begin(place)?;
+    let mut deadline = Deadline::after(config.timeout);
+    let mut attempt = Attempt::begin(config)?;
     loop {
-        if let Some(session) = meeting.look()? {
+        if let Some(session) = attempt.poll()? {
             return Ok(session);
         }
-        if !patience.pause() {
-            return Err(meeting.give_up());
+        if !deadline.sleep() {
+            return Err(attempt.time_out());
         }
     }
 }
 
-/// What one host has seen and said of the others so far.
-struct Meeting {
-    place: Place,
+/// The state of one host during a rendezvous.
+struct Attempt {
+    config: RendezvousConfig,
     this: Member,
-    /// The newest of host 0.
-    roll: Vec<Member>,
-    /// The name of the roll that this host has acknowledged.
+    /// The newest member list of host 0.
+    members: Vec<Member>,
+    /// The id of the member list that this host has acknowledged.
     acknowledged: String,
-    /// How often host 0 has said that it waits.
-    beat: u64,
-    pulse: Sign,
-    alive: Sign,
-    /// Hosts that have met before, and are still on their way.
-    under_way: Vec<Member>,
+    /// Counts the polls of host 0.
+    polls: u64,
+    leader: ChangingValue,
+    session_heartbeat: ChangingValue,
+    /// The hosts of an earlier session that still run.
+    running: Vec<Member>,
 }
 
-/// A value that its writer changes as long as it is here.
+/// A value that its writer changes as long as it runs.
 #[derive(Default)]
-struct Sign(Option<String>);
+struct ChangingValue(Option<String>);
 
-impl Sign {
-    /// Whether `now` is another value than that which was seen before.
-    fn moves(&mut self, now: Option<String>) -> bool {
-        let moves = now.is_some() && self.0.is_some() && now != self.0;
+impl ChangingValue {
+    /// Stores `now`; returns whether it differs from the value stored before.
+    fn has_changed(&mut self, now: Option<String>) -> bool {
+        let changed = now.is_some() && self.0.is_some() && now != self.0;
         self.0 = now;
-        moves
+        changed
     }
 }
 
-impl Meeting {
-    fn begin(place: Place) -> anyhow::Result<Meeting> {
-        let this = Member::this(place.host, place.hosts);
-        put(&*place.store, &format!("join/{}", this.host), &this)?;
-        Ok(Meeting {
-            place,
+impl Attempt {
+    fn begin(config: RendezvousConfig) -> anyhow::Result<Attempt> {
+        let this = Member::this(config.host, config.hosts);
+        put(&*config.store, &format!("join/{}", this.host), &this)?;
+        Ok(Attempt {
+            config,
             this,
-            roll: Vec::new(),
+            members: Vec::new(),
             acknowledged: String::new(),
-            beat: 0,
-            pulse: Sign::default(),
-            alive: Sign::default(),
-            under_way: Vec::new(),
+            polls: 0,
+            leader: ChangingValue::default(),
+            session_heartbeat: ChangingValue::default(),
+            running: Vec::new(),
         })
     }
 
     fn store(&self) -> &dyn KeyValueStore {
-        &*self.place.store
+        &*self.config.store
     }
 
-    /// Looks once at what the others say and answers it; the session, once all are here.
-    fn look(&mut self) -> anyhow::Result<Option<Session>> {
+    /// Reads the others' values once and answers them; returns the session once all hosts have joined.
+    fn poll(&mut self) -> anyhow::Result<Option<Session>> {
         if self.this.host == 0 {
-            self.call()?;
+            self.lead()?;
         } else {
-            self.roll = read(self.store(), "roll")?.unwrap_or_default();
+            self.members = read(self.store(), "members")?.unwrap_or_default();
         }
         self.check_number()?;
-        // A roll with this process in it is of host 0 as it is now.
-        if self.roll.contains(&self.this) {
-            self.answer()?;
+        // A member list with this process in it was written by the current host 0.
+        if self.members.contains(&self.this) {
+            self.acknowledge()?;
         } else {
             self.check_leader()?;
         }
-        match read::<Vec<Member>>(self.store(), "met")? {
-            Some(met) if met.contains(&self.this) => {
-                let Place { store, timeout, .. } = self.place.clone();
-                Ok(Some(Session::of(met, self.this.host, store, timeout)))
+        match read::<Vec<Member>>(self.store(), "session")? {
+            Some(session) if session.contains(&self.this) => {
+                let RendezvousConfig { store, timeout, .. } = self.config.clone();
+                Ok(Some(Session::new(session, self.this.host, store, timeout)))
             }
             earlier => self.check_earlier(&earlier.unwrap_or_default()).map(|()| None),
         }
     }
 
-    /// What host 0 does at each look: it says that it waits, who has joined, and when all have answered.
-    fn call(&mut self) -> anyhow::Result<()> {
-        put(self.store(), "pulse", &(&self.this.token, self.beat))?;
-        self.beat += 1;
-        let here = self.joined()?;
-        if here != self.roll {
-            put(self.store(), "roll", &here)?;
-            self.roll = here;
+    /// Does host 0's part of a poll: it writes that it waits, lists the hosts that joined, and starts the session once all
+    /// have acknowledged the list.
+    fn lead(&mut self) -> anyhow::Result<()> {
+        put(self.store(), "leader", &(&self.this.token, self.polls))?;
+        self.polls += 1;
+        let joined = self.joined()?;
+        if joined != self.members {
+            put(self.store(), "members", &joined)?;
+            self.members = joined;
         }
-        if self.answered()?.len() == self.place.hosts {
-            put(self.store(), "met", &self.roll)?;
+        if self.acknowledged_by()?.len() == self.config.hosts {
+            put(self.store(), "session", &self.members)?;
         }
         Ok(())
     }
 
-    /// What a host does that finds itself in the roll.
-    fn answer(&mut self) -> anyhow::Result<()> {
-        let leader = &self.roll[0];
-        if let Some((token, why)) = read::<(String, String)>(self.store(), "refusal")?
+    /// Acknowledges the member list, which holds this host, unless host 0's attempt has failed.
+    fn acknowledge(&mut self) -> anyhow::Result<()> {
+        let leader = &self.members[0];
+        if let Some((token, reason)) = read::<(String, String)>(self.store(), "abort")?
             && token == leader.token
         {
-            bail!(why);
+            bail!(reason);
         }
         self.check_count(leader)?;
-        let name = name_of(&self.roll);
-        if name != self.acknowledged {
-            put(self.store(), &format!("ack/{}", self.this.host), &name)?;
-            self.acknowledged = name;
+        let id = id_of(&self.members);
+        if id != self.acknowledged {
+            put(self.store(), &format!("ack/{}", self.this.host), &id)?;
+            self.acknowledged = id;
         }
         Ok(())
     }
 
-    /// Those who have joined, by number; an old value may be among them.
+    /// Returns the hosts that have joined, in order; values of an earlier attempt may be among them.
     fn joined(&self) -> anyhow::Result<Vec<Member>> {
-        let members = (0..self.place.hosts).map(|host| read(self.store(), &format!("join/{host}")));
+        let members = (0..self.config.hosts).map(|host| read(self.store(), &format!("join/{host}")));
         members.filter_map(Result::transpose).collect()
     }
 
-    /// The numbers of those who have acknowledged the roll, and so are here now.
-    fn answered(&self) -> anyhow::Result<Vec<usize>> {
-        let name = name_of(&self.roll);
-        let mut here = Vec::new();
-        for Member { host, .. } in &self.roll {
-            if read::<String>(self.store(), &format!("ack/{host}"))?.as_ref() == Some(&name) {
-                here.push(*host);
+    /// Returns the numbers of the hosts that have acknowledged the member list, and so run now.
+    fn acknowledged_by(&self) -> anyhow::Result<Vec<usize>> {
+        let id = id_of(&self.members);
+        let mut hosts = Vec::new();
+        for Member { host, .. } in &self.members {
+            if read::<String>(self.store(), &format!("ack/{host}"))?.as_ref() == Some(&id) {
+                hosts.push(*host);
             }
         }
-        Ok(here)
+        Ok(hosts)
     }
 
-    /// Whether this process still has its number to itself. Of two that took the same one, the later has overwritten the
-    /// earlier; the earlier sees that, and tells it.
+    /// Checks that no other process has this host number. Of two such processes the later one has overwritten the value of
+    /// the earlier one; the earlier one detects that and writes the conflict.
     fn check_number(&self) -> anyhow::Result<()> {
         let (join, conflict) = (format!("join/{}", self.this.host), format!("conflict/{}", self.this.host));
         if let Some(now) = read::<Member>(self.store(), &join)?
             && now != self.this
         {
             put(self.store(), &conflict, &(&self.this, &now))?;
-            return Err(self.refuse(two_of_a_number(&self.this, &now)));
+            return Err(self.abort(same_number(&self.this, &now)));
         }
         if let Some((earlier, later)) = read::<(Member, Member)>(self.store(), &conflict)?
             && later == self.this
         {
-            return Err(self.refuse(two_of_a_number(&earlier, &later)));
+            return Err(self.abort(same_number(&earlier, &later)));
         }
         Ok(())
     }
 
-    /// All must mean the same number of hosts as `leader`, host 0.
+    /// Checks that this host was started with the same number of hosts as `leader`, host 0.
     fn check_count(&self, leader: &Member) -> anyhow::Result<()> {
         if leader.hosts == self.this.hosts {
             return Ok(());
         }
-        Err(self.refuse(format!(
-            "the hosts disagree about their number: {} was given --hosts {}, and {leader} --hosts {}; start all of them with \
-             the same number",
+        Err(self.abort(format!(
+            "the hosts disagree about the number of hosts: {} was started as one of {}, {leader} as one of {}; start all \
+             of them with the same number",
             self.this, self.this.hosts, leader.hosts
         )))
     }
 
-    /// Whether host 0, if it is here, waits for as many hosts: of fewer, this one may never be in the roll.
+    /// Checks that host 0, if it runs, waits for as many hosts: a host 0 that waits for fewer may never list this one.
     fn check_leader(&mut self) -> anyhow::Result<()> {
-        let pulse: Option<(String, u64)> = read(self.store(), "pulse")?;
+        let waiting: Option<(String, u64)> = read(self.store(), "leader")?;
         let leader: Option<Member> = read(self.store(), "join/0")?;
-        let beats = self.pulse.moves(pulse.as_ref().map(|(token, beat)| format!("{token} {beat}")));
+        let runs = self.leader.has_changed(waiting.as_ref().map(|(token, polls)| format!("{token} {polls}")));
         match leader {
-            Some(leader) if beats && pulse.is_some_and(|(token, _)| token == leader.token) => self.check_count(&leader),
+            Some(leader) if runs && waiting.is_some_and(|(token, _)| token == leader.token) => {
+                self.check_count(&leader)
+            }
             _ => Ok(()),
         }
     }
 
-    /// Whether the hosts `met`, of which this is none, are still on their way. Of as many this one may take the place of one
-    /// that is lost, once the others have noticed; of others it waits for nothing.
-    fn check_earlier(&mut self, met: &[Member]) -> anyhow::Result<()> {
-        let beat = watch::sign_of_life(&folder_of(met, self.place.store.clone()))?;
-        if beat.is_none() {
-            self.under_way.clear();
+    /// Checks for a running session of other hosts. If it has as many hosts, this process may replace a lost one once the
+    /// others have detected the loss, so it waits; otherwise it fails at once.
+    fn check_earlier(&mut self, session: &[Member]) -> anyhow::Result<()> {
+        let heartbeat = leader_heartbeat(&session_folder(session, self.config.store.clone()))?;
+        if heartbeat.is_none() {
+            self.running.clear();
         }
-        if self.alive.moves(beat.map(|beat| format!("{} {beat}", name_of(met)))) {
-            self.under_way = met.to_vec();
+        let heartbeat = heartbeat.map(|heartbeat| format!("{} {heartbeat}", id_of(session)));
+        if self.session_heartbeat.has_changed(heartbeat) {
+            self.running = session.to_vec();
         }
-        let comes_to_others = ![0, self.this.hosts].contains(&self.under_way.len());
-        if comes_to_others { Err(self.refuse(self.late())) } else { Ok(()) }
+        let never_needed = ![0, self.this.hosts].contains(&self.running.len());
+        if never_needed { Err(self.abort(self.in_progress())) } else { Ok(()) }
     }
 
-    /// The sentence about hosts that are on their way without this one.
-    fn late(&self) -> String {
-        let Meeting { place, this, under_way, .. } = self;
-        let leader = under_way.first().map(Member::to_string).unwrap_or_default();
+    /// Returns the message about hosts that run without this one.
+    fn in_progress(&self) -> String {
+        let Attempt { config, this, running, .. } = self;
+        let leader = running.first().map(Member::to_string).unwrap_or_default();
         format!(
-            "a run of {} hosts is under way at {} already, led by {leader}, and this process is host {} of {}; wait for its end, \
-             or give this run a --coordinator of its own",
-            under_way.len(),
-            place.store,
+            "a run of {} hosts is in progress at {}, led by {leader}, and this process is host {} of {}; wait until it ends, \
+             or choose another coordinator for this run",
+            running.len(),
+            config.store,
             this.host,
             this.hosts
         )
     }
 
-    /// The error `why`, which concerns all; who waits for host 0 or with it hears it, too.
-    fn refuse(&self, why: String) -> anyhow::Error {
-        // It is on its way to the user already; that the others cannot be told is no better reason.
+    /// Writes the reason for all hosts that wait for host 0 or with it, and returns it as an error.
+    fn abort(&self, reason: String) -> anyhow::Error {
+        // The caller reports `reason`; a second error from the store would not help.
         if let Ok(Some(leader)) = read::<Member>(self.store(), "join/0") {
-            let _ = put(self.store(), "refusal", &(leader.token, &why));
+            let _ = put(self.store(), "abort", &(leader.token, &reason));
         }
-        anyhow!(why)
+        anyhow!(reason)
     }
 
-    /// Stops waiting: the sentence about a run whose hosts did not all come.
-    fn give_up(self) -> anyhow::Error {
-        let Meeting { place, this, .. } = &self;
-        let listed = self.roll.contains(this);
-        if !listed && !self.under_way.is_empty() {
-            return anyhow!(self.late());
+    /// Ends the attempt after the timeout; returns the error that names the missing hosts.
+    fn time_out(self) -> anyhow::Error {
+        let Attempt { config, this, .. } = &self;
+        let listed = self.members.contains(this);
+        if !listed && !self.running.is_empty() {
+            return anyhow!(self.in_progress());
         }
-        let here = self.answered().unwrap_or_default();
-        // Whoever is not host 0 hears of the others from host 0 alone.
-        let mut absent: Vec<usize> = (0..place.hosts).filter(|host| !here.contains(host)).collect();
-        if !listed || absent.is_empty() {
-            absent = vec![0];
+        let present = self.acknowledged_by().unwrap_or_default();
+        // A host that host 0 has not listed knows only that host 0 is missing.
+        let mut missing: Vec<usize> = (0..config.hosts).filter(|host| !present.contains(host)).collect();
+        if !listed || missing.is_empty() {
+            missing = vec![0];
         }
-        let why = format!(
-            "host {} of {} ({}) waited {} s at {} for host {}, which did not come; start every host with its own --host and \
-             the same --coordinator, or allow more time with --coordinator-timeout",
+        let reason = format!(
+            "host {} of {} ({}): host {} did not join at {} within {} s; start every host with its own number and the same \
+             coordinator, or raise the coordinator timeout",
             this.host,
-            place.hosts,
+            config.hosts,
             this.hostname,
-            place.timeout.as_secs(),
-            place.store,
-            numbers(&absent),
+            list_hosts(&missing),
+            config.store,
+            config.timeout.as_secs(),
         );
-        // Those who wait with host 0 wait for nobody else.
-        if this.host == 0 { self.refuse(why) } else { anyhow!(why) }
+        // The other hosts wait for host 0 alone, so only its timeout ends theirs.
+        if this.host == 0 { self.abort(reason) } else { anyhow!(reason) }
     }
 }
 
-/// Numbers of hosts, the first ones of many.
-fn numbers(hosts: &[usize]) -> String {
+/// Lists host numbers, the first 16 of many.
+fn list_hosts(hosts: &[usize]) -> String {
     let shown = &hosts[..hosts.len().min(16)];
     let listed = shown.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match hosts.len() - shown.len() {
@@ -309,9 +315,10 @@ fn numbers(hosts: &[usize]) -> String {
     }
 }
 
-fn two_of_a_number(a: &Member, b: &Member) -> String {
+fn same_number(a: &Member, b: &Member) -> String {
     format!(
-        "two processes are host {}: {} process {} and {} process {}; give every process a --host of its own, from 0 to {}",
+        "two processes were started as host {}: {} process {} and {} process {}; give every process its own host number, \
+         from 0 to {}",
         a.host,
         a.hostname,
         a.process,

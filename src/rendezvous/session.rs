@@ -1,5 +1,5 @@
-//! The hosts of one attempt of a run, once they have met: points that nobody passes before all are there, and what they tell
-//! each other in a folder of the store in which nothing is old.
+//! The hosts of one attempt of a run after the rendezvous: barriers, checks for equal values, and a folder of the store that
+//! holds nothing of earlier attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::agreement::{Facts, check_agreement};
+use super::agreement::{SharedValues, check_equal};
+use crate::deadline::Deadline;
 use crate::digest::sha256_hex;
-use crate::key_value::{Folder, KeyValueStore, Patience, token};
+use crate::key_value::{Folder, KeyValueStore, token};
 
-/// A host as the others know it.
+/// The barrier that host 0 waits for before it removes the session's values.
+const SHUTDOWN_PASSED: &str = "shutdown-passed";
+
+/// The identity of a host as the others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub host: usize,
-    /// How many hosts it believes there are.
+    /// The number of hosts that this one was started with.
     pub hosts: usize,
     pub hostname: String,
     pub process: u32,
@@ -23,7 +27,7 @@ pub struct Member {
     pub(super) token: String,
 }
 
-/// The hosts of one attempt of a run, all here.
+/// The hosts of one attempt of a run, after all of them joined.
 #[derive(Debug)]
 pub struct Session {
     host: usize,
@@ -33,7 +37,7 @@ pub struct Session {
 }
 
 impl Member {
-    /// This process, as host `host` of `hosts`.
+    /// Returns this process's identity as host `host` of `hosts`.
     pub(super) fn this(host: usize, hosts: usize) -> Member {
         Member { host, hosts, hostname: hostname(), process: std::process::id(), token: token() }
     }
@@ -46,132 +50,137 @@ impl std::fmt::Display for Member {
 }
 
 impl Session {
-    /// That of `members`, by number, seen from host `host`; it waits for the others as long as `timeout`.
-    pub(super) fn of(members: Vec<Member>, host: usize, store: Arc<dyn KeyValueStore>, timeout: Duration) -> Session {
-        Session { host, folder: folder_of(&members, store), members, timeout }
+    /// Returns the session of `members` (in host order) for host `host`; a barrier waits for at most `timeout`.
+    pub(super) fn new(members: Vec<Member>, host: usize, store: Arc<dyn KeyValueStore>, timeout: Duration) -> Session {
+        Session { host, folder: session_folder(&members, store), members, timeout }
     }
 
-    /// This host's number, from 0.
+    /// Returns this host's number, from 0.
     pub fn host(&self) -> usize {
         self.host
     }
 
+    /// Returns the number of hosts.
     pub fn hosts(&self) -> usize {
         self.members.len()
     }
 
-    /// The hosts, by number.
+    /// Returns the hosts in order of their numbers.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Where this session's devices find each other.
-    pub fn store(&self) -> Arc<dyn KeyValueStore> {
+    /// Returns the store through which the devices of this session connect to each other.
+    pub fn device_store(&self) -> Arc<dyn KeyValueStore> {
         Arc::new(Folder::new(Arc::new(self.folder.clone()), "devices"))
     }
 
-    /// Waits until every host is at the point `name`, which must be another one each time.
+    /// Waits until every host has reached the barrier `name`. Each name can be used once.
     ///
     /// # Errors
-    /// Which hosts did not come, or that one has given up and why.
+    /// If a host does not arrive within the timeout, or aborts.
     pub fn barrier(&self, name: &str) -> anyhow::Result<()> {
-        self.gather(name, &()).map(drop)
+        self.all_gather(name, &()).map(drop)
     }
 
-    /// Checks that all hosts state the same; a point that nobody passes before all are there, too.
+    /// Checks that all hosts have equal `values`. It is also the barrier `name`.
     ///
     /// # Errors
-    /// Which hosts differ in what; as [`Session::barrier`].
-    pub fn agree(&self, name: &str, facts: &Facts) -> anyhow::Result<()> {
-        let stated: Vec<Facts> = self.gather(name, facts)?;
+    /// If hosts differ, with the hosts and the values; as [`Session::barrier`].
+    pub fn check_equal(&self, name: &str, values: &SharedValues) -> anyhow::Result<()> {
+        let all: Vec<SharedValues> = self.all_gather(name, values)?;
         let names: Vec<String> = self.members.iter().map(ToString::to_string).collect();
-        check_agreement(&names, &stated)
+        check_equal(&names, &all)
     }
 
-    /// Tells the others that this host leaves before the end, so that they need not wait for it.
-    pub fn give_up(&self, why: &str) {
-        // The reason is on its way to the user already; that the others cannot be told is no better one.
-        let _ = self.put(&left(self.host()), &why);
+    /// Writes the reason why this host leaves early, so that the others stop waiting for it.
+    pub fn abort(&self, reason: &str) {
+        // The caller reports `reason`; a second error from the store would not help.
+        let _ = self.put(&abort_key(self.host()), &reason);
     }
 
-    /// The sentence about a host that left before the end, if `member` did.
-    pub(super) fn left(&self, member: &Member) -> anyhow::Result<Option<String>> {
-        let why: Option<String> = self.read(&left(member.host))?;
-        Ok(why.map(|why| format!("{member} has given up, and with it the run: {why}")))
+    /// Returns the message that `member` aborted, if it did.
+    pub(super) fn abort_message(&self, member: &Member) -> anyhow::Result<Option<String>> {
+        let reason: Option<String> = self.read(&abort_key(member.host))?;
+        Ok(reason.map(|reason| format!("{member} failed, so the run was aborted: {reason}")))
     }
 
-    /// Sets a value of this session.
+    /// Writes a value of this session.
     pub(super) fn put<T: Serialize>(&self, key: &str, value: &T) -> anyhow::Result<()> {
         put(&self.folder, key, value)
     }
 
-    /// A value of this session, if there is one.
+    /// Reads a value of this session, if it exists.
     pub(super) fn read<T: for<'a> Deserialize<'a>>(&self, key: &str) -> anyhow::Result<Option<T>> {
         read(&self.folder, key)
     }
 
-    /// Waits for the others at the end, and clears the store of this session.
+    /// Waits until all hosts shut down, then removes this session's values from the store.
     ///
     /// # Errors
     /// As [`Session::barrier`].
-    pub fn end(&self) -> anyhow::Result<()> {
-        self.barrier("end")?;
-        // Everyone must have seen everyone before the marks go.
+    pub fn shutdown(&self) -> anyhow::Result<()> {
+        self.barrier("shutdown")?;
+        // Host 0 removes the values after every host has passed the barrier.
         if self.host() == 0 {
-            self.barrier("seen")?;
+            self.barrier(SHUTDOWN_PASSED)?;
             self.folder.remove()?;
         } else {
-            self.put(&format!("seen/{}", self.host()), &())?;
+            self.put(&barrier_key(SHUTDOWN_PASSED, self.host()), &())?;
         }
         Ok(())
     }
 
-    /// What every host puts under `name`, by host.
-    fn gather<T: Serialize + for<'a> Deserialize<'a>>(&self, name: &str, mine: &T) -> anyhow::Result<Vec<T>> {
-        self.put(&format!("{name}/{}", self.host()), mine)?;
-        let mut patience = Patience::new(self.timeout);
+    /// Returns the values that all hosts put under `name`, in host order.
+    fn all_gather<T: Serialize + for<'a> Deserialize<'a>>(&self, name: &str, own: &T) -> anyhow::Result<Vec<T>> {
+        self.put(&barrier_key(name, self.host()), own)?;
+        let mut deadline = Deadline::after(self.timeout);
         let mut found: Vec<Option<T>> = (0..self.hosts()).map(|_| None).collect();
         loop {
             for (member, value) in self.members.iter().zip(&mut found).filter(|(_, value)| value.is_none()) {
-                *value = self.read(&format!("{name}/{}", member.host))?;
+                *value = self.read(&barrier_key(name, member.host))?;
                 if value.is_none()
-                    && let Some(gave_up) = self.left(member)?
+                    && let Some(aborted) = self.abort_message(member)?
                 {
-                    bail!(gave_up);
+                    bail!(aborted);
                 }
             }
             if found.iter().all(Option::is_some) {
                 return Ok(found.into_iter().flatten().collect());
             }
-            if !patience.pause() {
+            if !deadline.sleep() {
                 let absent = self.members.iter().zip(&found).filter(|(_, value)| value.is_none());
                 let absent: Vec<String> = absent.map(|(member, _)| member.to_string()).collect();
                 bail!(
-                    "{} did not come to the point {name:?} within {} s, although {}; look at its output, or allow more \
-                     time with --coordinator-timeout",
+                    "{} joined the run but did not reach the barrier {name:?} within {} s; see the log of that host, or \
+                     raise the coordinator timeout",
                     absent.join(", "),
                     self.timeout.as_secs(),
-                    if absent.len() == 1 { "it was there at the start" } else { "they were there at the start" },
                 );
             }
         }
     }
 }
 
-/// Where host `host` says why it leaves.
-fn left(host: usize) -> String {
-    format!("left/{host}")
+/// Returns the key under which host `host` writes why it aborts.
+fn abort_key(host: usize) -> String {
+    format!("abort/{host}")
 }
 
-/// Names hosts by their tokens.
-pub(super) fn name_of(members: &[Member]) -> String {
+/// Returns the key that host `host` writes at the barrier `name`.
+fn barrier_key(name: &str, host: usize) -> String {
+    format!("barrier/{name}/{host}")
+}
+
+/// Returns an id of these processes: the sha256 of their tokens.
+pub(super) fn id_of(members: &[Member]) -> String {
     let tokens: Vec<&str> = members.iter().map(|member| member.token.as_str()).collect();
     sha256_hex(tokens.join(" ").as_bytes())
 }
 
-/// What `members` tell each other in `store`.
-pub(super) fn folder_of(members: &[Member], store: Arc<dyn KeyValueStore>) -> Folder {
-    Folder::new(store, format!("session-{}", &name_of(members)[..16]))
+/// Returns the folder of `store` that holds the session of `members`.
+pub(super) fn session_folder(members: &[Member], store: Arc<dyn KeyValueStore>) -> Folder {
+    Folder::new(store, format!("session-{}", &id_of(members)[..16]))
 }
 
 pub(super) fn put<T: Serialize>(store: &dyn KeyValueStore, key: &str, value: &T) -> anyhow::Result<()> {
@@ -182,11 +191,11 @@ pub(super) fn read<T: for<'a> Deserialize<'a>>(store: &dyn KeyValueStore, key: &
     let Some(value) = store.try_get(key)? else { return Ok(None) };
     let value = serde_json::from_slice(&value);
     value.map(Some).with_context(|| {
-        format!("{store} holds something else under {key:?}; name a place of this run's own with --coordinator")
+        format!("coordinator {store}: {key:?} was not written by this program; choose a coordinator for this run alone")
     })
 }
 
-/// This machine's name as its administrator gave it.
+/// Returns the name of this machine.
 fn hostname() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();

@@ -6,14 +6,14 @@ use super::Run;
 use super::initial_state::data_fingerprint;
 use crate::data::Prepared;
 use crate::digest::sha256_hex;
-use crate::rendezvous::agreement::Facts;
+use crate::rendezvous::agreement::SharedValues;
 
 /// What decides the steps that a host takes: the run file in force, the data it found (wherever that lies on this host),
 /// and this program.
 ///
 /// # Errors
 /// If the program's own file cannot be read.
-pub fn run_facts(run: &Run, prepared: &Prepared) -> anyhow::Result<Facts> {
+pub fn shared_values(run: &Run, prepared: &Prepared) -> anyhow::Result<SharedValues> {
     let mut table: toml::Table = toml::from_str(&run.text).context("the run file in force is no TOML")?;
     // Where a host keeps things is its own affair.
     for (name, key) in [("data", "path"), ("data", "cache"), ("checkpoint", "cache")] {
@@ -23,7 +23,7 @@ pub fn run_facts(run: &Run, prepared: &Prepared) -> anyhow::Result<Facts> {
     }
     let program = std::env::current_exe().and_then(std::fs::read).context("cannot read this program's own file")?;
     let program = format!("lambert {}, sha256 {}", env!("CARGO_PKG_VERSION"), sha256_hex(&program));
-    Ok(Facts::from([
+    Ok(SharedValues::from([
         ("the run file".to_owned(), serde_json::to_value(table)?),
         ("the prepared data".to_owned(), data_fingerprint(prepared.manifest()).into()),
         ("the vocabulary".to_owned(), prepared.vocabulary().sha256().into()),

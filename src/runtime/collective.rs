@@ -1,6 +1,5 @@
-//! Words that every replica gives and every host gets: an all-gather, for the few things besides gradients that the hosts
-//! of a run must tell each other while it runs. It goes the way that the steps go, between the devices, and so needs
-//! nothing that a step does not.
+//! An all-gather of 32-bit words over all replicas, for the few values besides gradients that hosts share during a run. It
+//! runs on the devices, over the same links as a step's collectives, and so needs nothing that a step does not need.
 
 use anyhow::{Context, ensure};
 
@@ -11,43 +10,45 @@ use crate::pjrt::{Buffer, Client, Device, HostTransfer};
 use crate::shape::{DType, HostTensor, Shape};
 use crate::step::program::{Arguments, Program, Results, Role};
 
-/// A compiled exchange of `width` words a replica.
+/// A compiled all-gather of `width` words per replica.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct AllGather {
     compiled: Compiled,
     client: Client,
     devices: Vec<Device>,
     width: usize,
 }
 
-/// An exchange under way.
-pub struct Exchanging {
+/// An all-gather that was started and whose result has not been read.
+pub struct PendingAllGather {
     gathered: HostTransfer,
     width: usize,
 }
 
-impl Exchange {
+impl AllGather {
+    /// Compiles the program.
+    ///
     /// # Errors
-    /// What the compiler says.
-    pub fn new(devices: &Devices, width: usize) -> anyhow::Result<Exchange> {
+    /// If compilation fails.
+    pub fn new(devices: &Devices, width: usize) -> anyhow::Result<AllGather> {
         let compiled = Compiled::new(devices, || Ok(program(width, devices.len())))?;
-        Ok(Exchange { compiled, client: devices.client.clone(), devices: devices.devices.clone(), width })
+        Ok(AllGather { compiled, client: devices.client.clone(), devices: devices.devices.clone(), width })
     }
 
-    /// Words of a replica.
+    /// Returns the number of words per replica.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Gives the words of each device of this host. Every host must call this the same number of times, at the same points
-    /// among the steps.
+    /// Starts an all-gather with the words of each device of this host. Every host must call this the same number of times,
+    /// at the same points between the steps.
     ///
     /// # Errors
-    /// If the plugin refuses.
-    pub fn start(&self, words: &[Vec<u32>]) -> anyhow::Result<Exchanging> {
+    /// If the number of words is wrong, or the plugin reports an error.
+    pub fn start(&self, words: &[Vec<u32>]) -> anyhow::Result<PendingAllGather> {
         ensure!(
             words.len() == self.devices.len() && words.iter().all(|row| row.len() == self.width),
-            "an exchange requires {} words for each of {} devices",
+            "an all-gather requires {} words for each of {} devices",
             self.width,
             self.devices.len()
         );
@@ -56,25 +57,26 @@ impl Exchange {
         };
         let buffers: Vec<Buffer> = words.iter().zip(&self.devices).map(put).collect::<Result<_, _>>()?;
         let arguments: Vec<Vec<&Buffer>> = buffers.iter().map(|buffer| vec![buffer]).collect();
-        let outputs = self.compiled.executable.execute(&arguments).context("the exchange between the hosts")?;
-        Ok(Exchanging { gathered: outputs[0][0].to_host_async()?, width: self.width })
+        let outputs =
+            self.compiled.executable.execute(&arguments).context("cannot start the all-gather between hosts")?;
+        Ok(PendingAllGather { gathered: outputs[0][0].to_host_async()?, width: self.width })
     }
 }
 
-impl Exchanging {
-    /// The words of every replica of the run, in order.
+impl PendingAllGather {
+    /// Waits for the words of every replica of the run, in order.
     ///
     /// # Errors
-    /// If it failed on the device: a host has gone, for example.
+    /// If it failed on the device, for example because a host was lost.
     pub fn wait(self) -> anyhow::Result<Vec<Vec<u32>>> {
-        let words = self.gathered.wait().context("the exchange between the hosts failed")?.to_vec::<u32>()?;
+        let words = self.gathered.wait().context("the all-gather between hosts failed")?.to_vec::<u32>()?;
         Ok(words.chunks(self.width).map(<[u32]>::to_vec).collect())
     }
 }
 
 /// u32\[1, width\] of each replica → u32\[replicas, width\] on all.
 fn program(width: usize, replicas: usize) -> Program {
-    let graph = Graph::new("exchange");
+    let graph = Graph::new("host_all_gather");
     let mut arguments = Arguments::new(&graph);
     let words = arguments.add("words", Role::Report, Shape::new(DType::U32, [1, width]));
     let mut results = Results::default();

@@ -56,7 +56,7 @@ impl Devices {
             options.extend(session.iter().flat_map(|s| options_among(platform, s.host(), s.hosts())));
             options
         };
-        let found = Environment::of_process().open_among(choice, options, session.map(Session::store))?;
+        let found = Environment::of_process().open_among(choice, options, session.map(Session::device_store))?;
         let client = found.item;
         let devices = client.addressable_devices();
         let shown = devices.len();

@@ -1,165 +1,171 @@
-//! The hosts of a run, seen from one of them: what they do together and what only one does. A run on one host is the case
-//! in which every question is answered at once.
+//! The hosts of a run as one of them sees it: sums, votes and checks over all hosts, and the duties of host 0. On a single
+//! host each of these returns at once.
 //!
-//! Which host this is and how many there are, the client says: its process index, and those of its devices. On CUDA the
-//! processes must have met before there is a client, in a [`Session`]; a TPU slice knows itself. Once there are devices,
-//! they carry the hosts' words too ([`Exchange`]).
+//! The client knows this host's number and the number of hosts: its process index, and those of its devices. On CUDA the
+//! processes first create a [`Session`], because the client needs one; a TPU slice needs none. Afterwards the hosts
+//! communicate through their devices, by an [`AllGather`].
 
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::collective::{Exchange, Exchanging};
+use super::collective::{AllGather, PendingAllGather};
 use super::devices::Devices;
-use crate::rendezvous::agreement::{Facts, check_agreement, digests, facts_of_digests};
+use crate::rendezvous::agreement::{SharedValues, check_equal, digest_words, values_of_digests};
 use crate::rendezvous::session::Session;
 
-/// Words of one statement: eight facts by their sha256, or 32 sums.
-const STATEMENT: usize = 64;
+/// Words of a message: the sha256 of eight values, or 32 sums.
+const MESSAGE_WORDS: usize = 64;
 
-/// The run's hosts.
+/// The hosts of the run.
 #[derive(Debug)]
 pub struct Hosts {
     host: usize,
     /// The first replica of each host.
     first_replicas: Vec<usize>,
-    /// Devices of this host.
+    /// The number of devices of this host.
     local: usize,
     session: Option<Arc<Session>>,
     /// None on a single host.
-    exchanges: Option<Exchanges>,
+    collectives: Option<Collectives>,
 }
 
 #[derive(Debug)]
-struct Exchanges {
-    statements: Exchange,
-    votes: Exchange,
+struct Collectives {
+    messages: AllGather,
+    votes: AllGather,
 }
 
-/// A question that all hosts were asked, on its way.
-pub struct Vote(Exchanging);
+/// A vote of all hosts whose result has not been read.
+pub struct Vote(PendingAllGather);
 
 impl Hosts {
-    /// The hosts that `devices` belong to; `session` is where they have met, if they had to.
+    /// Returns the hosts that `devices` belong to; `session` is their session, if they needed one.
     ///
     /// # Errors
-    /// If the exchange between them cannot be compiled.
+    /// If the all-gather between them cannot be compiled.
     pub fn new(devices: &Devices, session: Option<Arc<Session>>) -> anyhow::Result<Hosts> {
         let first_replicas = devices.first_replicas().to_vec();
-        let exchanges = match first_replicas.len() {
+        let collectives = match first_replicas.len() {
             1 => None,
-            _ => Some(Exchanges { statements: Exchange::new(devices, STATEMENT)?, votes: Exchange::new(devices, 1)? }),
+            _ => Some(Collectives {
+                messages: AllGather::new(devices, MESSAGE_WORDS)?,
+                votes: AllGather::new(devices, 1)?,
+            }),
         };
-        Ok(Hosts { host: devices.host(), first_replicas, local: devices.devices.len(), session, exchanges })
+        Ok(Hosts { host: devices.host(), first_replicas, local: devices.devices.len(), session, collectives })
     }
 
-    /// How many there are.
+    /// Returns the number of hosts.
     pub fn len(&self) -> usize {
         self.first_replicas.len()
     }
 
-    /// Never: this one is there.
+    /// Returns false: there is at least this host.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// Whether this host does what only one may: write checkpoints, metrics and the summary.
-    pub fn leads(&self) -> bool {
+    /// Returns whether this is host 0, which alone writes checkpoints, metrics and the summary.
+    pub fn is_leader(&self) -> bool {
         self.host == 0
     }
 
-    /// `host 2 of 8`
+    /// Describes this host: `host 2 of 8`.
     pub fn describe(&self) -> String {
         format!("host {} of {}", self.host, self.len())
     }
 
-    /// Checks that all hosts state the same.
+    /// Checks that all hosts have equal `values`; `name` is used once.
     ///
     /// # Errors
-    /// Which hosts differ, and in what.
-    pub fn agree(&self, name: &str, facts: &Facts) -> anyhow::Result<()> {
+    /// If hosts differ, with the hosts and the names of the values.
+    pub fn check_equal(&self, name: &str, values: &SharedValues) -> anyhow::Result<()> {
         if let Some(session) = &self.session {
-            return session.agree(name, facts);
+            return session.check_equal(name, values);
         }
-        let Some(exchanges) = &self.exchanges else { return Ok(()) };
-        let stated = self.gather(&exchanges.statements, &digests(facts))?;
+        let Some(collectives) = &self.collectives else { return Ok(()) };
+        let all = self.all_gather(&collectives.messages, &digest_words(values))?;
         let names: Vec<String> = (0..self.len()).map(|host| format!("host {host}")).collect();
-        let stated: Vec<Facts> = stated.iter().map(|words| facts_of_digests(facts, words)).collect();
-        check_agreement(&names, &stated)
+        let all: Vec<SharedValues> = all.iter().map(|words| values_of_digests(values, words)).collect();
+        check_equal(&names, &all)
     }
 
-    /// Adds up what every host has, in the order of the hosts: the same sums on all.
+    /// Returns the sums of `values` over all hosts, added in host order, so that every host gets the same bits.
     ///
     /// # Errors
-    /// If the devices cannot exchange any more.
-    pub fn sum<const N: usize>(&self, values: [f64; N]) -> anyhow::Result<[f64; N]> {
-        let Some(exchanges) = &self.exchanges else { return Ok(values) };
+    /// If the all-gather fails.
+    pub fn all_reduce_sum<const N: usize>(&self, values: [f64; N]) -> anyhow::Result<[f64; N]> {
+        let Some(collectives) = &self.collectives else { return Ok(values) };
         let words: Vec<u32> = values.iter().flat_map(|value| halves(value.to_bits())).collect();
-        Ok(sum_of(&self.gather(&exchanges.statements, &words)?))
+        Ok(sum_of(&self.all_gather(&collectives.messages, &words)?))
     }
 
-    /// Asks every host, among the steps; none on a single host, where nobody else could know better.
+    /// Starts a vote of all hosts that runs beside the steps; returns none on a single host.
     ///
     /// # Errors
-    /// As [`Hosts::sum`].
-    pub fn ask(&self, yes: bool) -> anyhow::Result<Option<Vote>> {
-        let Some(exchanges) = &self.exchanges else { return Ok(None) };
-        Ok(Some(Vote(exchanges.votes.start(&vec![vec![u32::from(yes)]; self.local])?)))
+    /// As [`Hosts::all_reduce_sum`].
+    pub fn vote(&self, yes: bool) -> anyhow::Result<Option<Vote>> {
+        let Some(collectives) = &self.collectives else { return Ok(None) };
+        Ok(Some(Vote(collectives.votes.start(&vec![vec![u32::from(yes)]; self.local])?)))
     }
 
-    /// What one host did for all, on that host; on every other, whether all went well there.
+    /// Waits for all hosts and returns this host's `result` if the results of all hosts are ok.
     ///
     /// # Errors
-    /// The error of this host, or that another one failed.
-    pub fn together<T>(&self, done: anyhow::Result<T>) -> anyhow::Result<T> {
-        let Some(exchanges) = &self.exchanges else { return done };
-        let failed =
-            self.gather(&exchanges.votes, &[u32::from(done.is_err())]).context("while hosts wait for each other");
-        match (done, failed) {
+    /// The error of this host, or that another host failed.
+    pub fn all_ok<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        let Some(collectives) = &self.collectives else { return result };
+        let failed = self
+            .all_gather(&collectives.votes, &[u32::from(result.is_err())])
+            .context("cannot wait for the other hosts");
+        match (result, failed) {
             (Err(error), _) => Err(error),
             (Ok(_), Err(error)) => Err(error),
             (Ok(value), Ok(failed)) => match failed.iter().position(|words| words[0] != 0) {
                 None => Ok(value),
-                Some(host) => bail!("host {host} failed, and with it the run; its own output says why"),
+                Some(host) => bail!("host {host} failed, so the run was aborted; see the log of host {host}"),
             },
         }
     }
 
-    /// Waits for the others at the end, when what was trained is saved: if that fails, it is worth a sentence, and takes
-    /// nothing from what was done.
-    pub fn part(&self) -> Option<String> {
+    /// Waits for the other hosts at the end of the run. The results are saved by then, so a failure is a warning, which is
+    /// returned.
+    pub fn shutdown(&self) -> Option<String> {
         let ended = match &self.session {
-            Some(session) => session.end(),
-            None => self.together(Ok(())),
+            Some(session) => session.shutdown(),
+            None => self.all_ok(Ok(())),
         };
-        ended.err().map(|error| format!("this host is done, but not all parted in order: {error:#}"))
+        ended
+            .err()
+            .map(|error| format!("warning: this host is finished, but the shutdown of all hosts failed: {error:#}"))
     }
 
-    /// The words of every host: those of its first replica, padded with zeros.
-    fn gather(&self, exchange: &Exchange, words: &[u32]) -> anyhow::Result<Vec<Vec<u32>>> {
+    /// Returns the words of every host: those of its first replica, padded with zeros.
+    fn all_gather(&self, all_gather: &AllGather, words: &[u32]) -> anyhow::Result<Vec<Vec<u32>>> {
         let mut padded = words.to_vec();
-        padded.resize(exchange.width(), 0);
-        let replicas = exchange.start(&vec![padded; self.local])?.wait()?;
+        padded.resize(all_gather.width(), 0);
+        let replicas = all_gather.start(&vec![padded; self.local])?.wait()?;
         Ok(self.first_replicas.iter().map(|&first| replicas[first][..words.len()].to_vec()).collect())
     }
 }
 
 impl Vote {
-    /// Whether any host said yes.
+    /// Waits for the vote; returns whether any host voted yes.
     ///
     /// # Errors
-    /// As [`Hosts::sum`].
+    /// As [`Hosts::all_reduce_sum`].
     pub fn any(self) -> anyhow::Result<bool> {
         Ok(self.0.wait()?.iter().any(|words| words[0] != 0))
     }
 }
 
-/// The lower and the upper word.
+/// Returns the lower and the upper word.
 fn halves(bits: u64) -> [u32; 2] {
     [bits as u32, (bits >> 32) as u32]
 }
 
-/// Σ over the rows of the f64 that their words are.
+/// Returns the sums over the rows of the f64 values that are encoded in their words.
 fn sum_of<const N: usize>(rows: &[Vec<u32>]) -> [f64; N] {
     let mut sums = [0.0; N];
     for row in rows {
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_pass_through_words_unchanged() {
+    fn words_encode_f64_values_exactly() {
         let rows: Vec<Vec<u32>> = [[0.1f64, -3.5e300], [0.2, f64::MIN_POSITIVE]]
             .map(|values| values.iter().flat_map(|value| halves(value.to_bits())).collect())
             .to_vec();

@@ -142,8 +142,8 @@ impl Trainer {
         let open = || {
             Ok((MetricsLog::open(run.checkpoint.directory.local(), done)?, Checkpointer::new(run.clone(), prepared)?))
         };
-        let (log, checkpointer) = hosts.together(hosts.leads().then(open).transpose())?.unzip();
-        let progress = Progress::new(work(&run, &specs, &rows_per_sequence), done, hosts.leads());
+        let (log, checkpointer) = hosts.all_ok(hosts.is_leader().then(open).transpose())?.unzip();
+        let progress = Progress::new(work(&run, &specs, &rows_per_sequence), done, hosts.is_leader());
         let reporter = Reporter::new(log, progress, Summary::new(&run, compiled), run.data.mode.is_pair());
         Ok(Trainer {
             run,
@@ -274,7 +274,7 @@ impl Trainer {
             waited,
             padding: fed.padding,
             positions: fed.positions,
-            stop: self.hosts.ask(stop)?,
+            stop: self.hosts.vote(stop)?,
             metrics: report("metrics")?,
             trust_ratios: report("trust_ratios")?,
             finite: report("finite")?,
@@ -336,7 +336,7 @@ impl Trainer {
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<()> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
-        let sums = self.hosts.sum(evaluator.sums(&self.state.whole_weights()?, &self.devices)?)?;
+        let sums = self.hosts.all_reduce_sum(evaluator.sums(&self.state.whole_weights()?, &self.devices)?)?;
         let sequence_length = self.run.schedule.phases()[phase].sequence_length;
         self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(sums), begin.elapsed())
     }
@@ -351,7 +351,7 @@ impl Trainer {
             }
             None => state.lend_to_host().map(|()| None),
         };
-        if let Some(path) = self.hosts.together(written)? {
+        if let Some(path) = self.hosts.all_ok(written)? {
             self.reporter.saved(path, begin.elapsed());
         }
         Ok(())

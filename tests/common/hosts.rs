@@ -8,34 +8,37 @@ use crate::common::etcd::Etcd;
 use lambert::data::{ExampleConfig, Examples, Prepared, Split};
 use lambert::key_value;
 use lambert::rendezvous::session::Session;
-use lambert::rendezvous::{Place, meet};
+use lambert::rendezvous::{RendezvousConfig, rendezvous};
 use lambert::runtime::prefetch::Source;
 use lambert::schedule::{Phase, Schedule};
 
-/// A place to meet, with its server if it needs one.
-pub struct Meeting {
-    pub coordinator: String,
+/// A coordinator, with its server if it needs one.
+pub struct Coordinator {
+    pub address: String,
     _folder: Option<tempfile::TempDir>,
     pub etcd: Option<Etcd>,
 }
 
 /// A directory, and etcd.
-pub fn meetings() -> Vec<Meeting> {
+pub fn coordinators() -> Vec<Coordinator> {
     let folder = tempfile::tempdir().unwrap();
-    let coordinator = folder.path().join("hosts").to_str().unwrap().to_owned();
-    let directory = Meeting { coordinator, _folder: Some(folder), etcd: None };
-    let etcd =
-        Etcd::start().map(|etcd| Meeting { coordinator: etcd.coordinator("meeting"), _folder: None, etcd: Some(etcd) });
+    let address = folder.path().join("hosts").to_str().unwrap().to_owned();
+    let directory = Coordinator { address, _folder: Some(folder), etcd: None };
+    let etcd = Etcd::start().map(|etcd| Coordinator {
+        address: etcd.coordinator("rendezvous"),
+        _folder: None,
+        etcd: Some(etcd),
+    });
     [Some(directory), etcd].into_iter().flatten().collect()
 }
 
-impl Meeting {
+impl Coordinator {
     pub fn join(&self, host: usize, hosts: usize, seconds: f64) -> anyhow::Result<Session> {
         let timeout = Duration::from_secs_f64(seconds);
-        meet(Place { host, hosts, store: key_value::open(&self.coordinator)?, timeout })
+        rendezvous(RendezvousConfig { host, hosts, store: key_value::open(&self.address)?, timeout })
     }
 
-    /// What each of the hosts `numbers` does, side by side.
+    /// Runs `act` for each of the hosts `numbers` in parallel.
     pub fn each<T: Send>(&self, numbers: &[usize], act: impl Fn(usize) -> T + Sync) -> Vec<T> {
         std::thread::scope(|scope| {
             let act = &act;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may import from lower layers; modules of one layer do not import each other.
 const LAYERS: [&[&str]; 9] = [
-    &["cache", "digest", "files", "output", "rng", "settings", "shape", "tls", "units"],
+    &["cache", "deadline", "digest", "files", "output", "rng", "settings", "shape", "tls", "units"],
     &["graph", "key_value", "storage"],
     &["autodiff", "eval", "hlo", "pjrt"],
     &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],

@@ -10,7 +10,7 @@ use crate::common::{Workshop, text};
 use crate::common::{cpu, hosts::*};
 use lambert::bert::{BertConfig, Precision, Preset};
 use lambert::pjrt::Buffer;
-use lambert::runtime::collective::Exchange;
+use lambert::runtime::collective::AllGather;
 use lambert::runtime::compile::Compiled;
 use lambert::runtime::devices::{Devices, Share};
 use lambert::runtime::hosts::Hosts;
@@ -18,7 +18,7 @@ use lambert::runtime::prefetch::{Scalars, Source, send};
 use lambert::runtime::state::{StateLayout, TrainState};
 use lambert::step::{METRICS, StepSpec, TrainStep};
 
-/// Starts `lambert pretrain` as host `host`, with further arguments.
+/// Starts `lambert pretrain` as host `host` with the arguments `more`.
 fn start(workshop: &Workshop, host: usize, more: &[&str]) -> Child {
     let number = host.to_string();
     let arguments = [&["pretrain", "run.toml", "--platform", "cpu", "--host", &number], more].concat();
@@ -36,7 +36,7 @@ fn end(child: Child) -> String {
 }
 
 #[test]
-fn processes_meet_and_are_told_what_is_wrong() {
+fn processes_rendezvous_and_report_errors() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let etcd = Etcd::start();
@@ -50,7 +50,7 @@ fn processes_meet_and_are_told_what_is_wrong() {
             let children: Vec<Child> = processes.iter().map(begin).collect();
             children.into_iter().map(end).collect()
         };
-        // All is well up to the devices: those of this plugin are within one process.
+        // The rendezvous succeeds; this plugin's devices do not span processes.
         for said in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
             assert!(said.contains("all 3 hosts are here"), "{said}");
             assert!(
@@ -58,21 +58,24 @@ fn processes_meet_and_are_told_what_is_wrong() {
                 "{said}"
             );
         }
-        // Who would wait for ever is spared a longer time than the clock knows.
+        // A timeout beyond the clock's range means no timeout.
         let for_ever = ["--coordinator-timeout", "18446744073709551615"];
         for said in run("2", &[(0, &for_ever), (1, &["--set", "seed=12"])]) {
-            assert!(said.contains("error: the hosts do not mean the same run: host 1 ("), "{said}");
+            assert!(said.contains("error: the hosts were started with different runs: host 1 ("), "{said}");
             assert!(said.contains("differs in the run file (seed)"), "{said}");
         }
         for said in run("2", &[(0, &["--coordinator-timeout", "2"])]) {
-            assert!(said.contains("waited 2 s at") && said.contains("for host 1, which did not come"), "{said}");
+            assert!(
+                said.contains("host 1 did not join at ") && said.contains(" within 2 s; start every host"),
+                "{said}"
+            );
         }
         for said in run("2", &[(1, &[]), (1, &[])]) {
-            assert!(said.contains("error: two processes are host 1: "), "{said}");
+            assert!(said.contains("error: two processes were started as host 1: "), "{said}");
         }
     }
-    assert!(!workshop.path("run/metrics.jsonl").exists(), "nothing was begun");
-    assert!(workshop.path("run/hosts").is_dir(), "they meet in the run directory if nothing else is said");
+    assert!(!workshop.path("run/metrics.jsonl").exists(), "no run was started");
+    assert!(workshop.path("run/hosts").is_dir(), "the default coordinator is in the run directory");
 }
 
 /// Three steps on four devices that `hosts` hosts feed, each its own: the metrics, bit for bit.
@@ -104,7 +107,7 @@ fn metrics_fed_by(hosts: usize, spec: &StepSpec, source: &Source, devices: &Devi
 }
 
 #[test]
-fn devices_fed_by_several_hosts_take_the_same_steps() {
+fn steps_are_bit_identical_for_any_number_of_hosts() {
     let workshop = Workshop::new();
     let source = source(&workshop, 8);
     let devices = cpu(4);
@@ -129,39 +132,39 @@ fn devices_fed_by_several_hosts_take_the_same_steps() {
 }
 
 #[test]
-fn hosts_that_cannot_part_say_so_and_have_not_failed() {
-    for mut meeting in meetings() {
+fn a_failed_shutdown_is_a_warning() {
+    for mut coordinator in coordinators() {
         let devices = cpu(1);
-        let session = Arc::new(meeting.join(0, 1, 1.0).unwrap());
+        let session = Arc::new(coordinator.join(0, 1, 1.0).unwrap());
         let hosts = Hosts::new(&devices, Some(session)).unwrap();
-        match meeting.etcd.take() {
+        match coordinator.etcd.take() {
             Some(etcd) => drop(etcd),
             None => {
-                std::fs::remove_dir_all(&meeting.coordinator).unwrap();
-                std::fs::write(&meeting.coordinator, "no directory any more").unwrap();
+                std::fs::remove_dir_all(&coordinator.address).unwrap();
+                std::fs::write(&coordinator.address, "not a directory").unwrap();
             }
         }
-        let said = hosts.part().expect("the place is gone");
-        assert!(said.starts_with("this host is done, but not all parted in order: "), "{said}");
-        assert!(said.contains("cannot be reached") || said.contains(&meeting.coordinator), "{said}");
+        let said = hosts.shutdown().expect("the coordinator is gone");
+        assert!(said.starts_with("warning: this host is finished, but the shutdown of all hosts failed: "), "{said}");
+        assert!(said.contains("cannot be reached") || said.contains(&coordinator.address), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     let alone = Hosts::new(&cpu(1), None).unwrap();
-    assert_eq!(alone.part(), None);
+    assert_eq!(alone.shutdown(), None);
 }
 
 #[test]
-fn every_host_hears_the_words_of_every_replica() {
+fn all_gather_returns_the_words_of_every_replica() {
     let devices = cpu(4);
-    let exchange = Exchange::new(&devices, 3).unwrap();
+    let all_gather = AllGather::new(&devices, 3).unwrap();
     let words =
         |round: u32| -> Vec<Vec<u32>> { (0..4).map(|replica| vec![replica, round, u32::MAX - replica]).collect() };
-    // Two under way at once, as votes are while steps run.
-    let under_way: Vec<_> = (0..2).map(|round| exchange.start(&words(round)).unwrap()).collect();
-    for (round, exchanging) in under_way.into_iter().enumerate() {
-        assert_eq!(exchanging.wait().unwrap(), words(round as u32));
+    // Two pending at once, as votes are while steps run.
+    let pending: Vec<_> = (0..2).map(|round| all_gather.start(&words(round)).unwrap()).collect();
+    for (round, pending) in pending.into_iter().enumerate() {
+        assert_eq!(pending.wait().unwrap(), words(round as u32));
     }
-    let error = exchange.start(&words(0)[..3]).err().expect("a device is left out").to_string();
+    let error = all_gather.start(&words(0)[..3]).err().expect("a device is left out").to_string();
     assert!(error.contains("3 words for each of 4 devices"), "{error}");
     assert_eq!(devices.share(), Share { first: 0, count: 4, of: 4 });
     assert_eq!(Arc::new(devices).first_replicas(), [0]);

@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use crate::key_value;
-use crate::rendezvous::Place;
+use crate::rendezvous::RendezvousConfig;
 use crate::storage::Location;
 
 /// Each host looks for each other one, several times a second.
@@ -35,7 +35,7 @@ impl HostArgs {
     ///
     /// # Errors
     /// If an option is missing beside another, or the coordinator cannot be used.
-    pub fn place(&self, run_directory: &Location) -> anyhow::Result<Option<Place>> {
+    pub fn rendezvous_config(&self, run_directory: &Location) -> anyhow::Result<Option<RendezvousConfig>> {
         let slurm = |name: &str| -> anyhow::Result<Option<usize>> {
             let Some(value) = std::env::var_os(name) else { return Ok(None) };
             let value = value.to_string_lossy().into_owned();
@@ -68,6 +68,6 @@ impl HostArgs {
             ),
         };
         let store = key_value::open(&coordinator)?;
-        Ok(Some(Place { host, hosts, store, timeout: Duration::from_secs(self.coordinator_timeout) }))
+        Ok(Some(RendezvousConfig { host, hosts, store, timeout: Duration::from_secs(self.coordinator_timeout) }))
     }
 }

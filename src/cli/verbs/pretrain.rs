@@ -16,13 +16,13 @@ use crate::data::{Masking, Mode, Prepared};
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::plan::saved::SavedSteps;
-use crate::rendezvous::agreement::fact;
-use crate::rendezvous::heartbeat::{Rhythm, Watch};
+use crate::rendezvous::agreement::shared_value;
+use crate::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
 use crate::rendezvous::session::Session;
-use crate::rendezvous::{Place, meet};
+use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::run::Run;
 use crate::run::config::{parse_run, read_run};
-use crate::run::facts::run_facts;
+use crate::run::facts::shared_values;
 use crate::run::initial_state::{Start, StartOptions, data_fingerprint};
 use crate::run::preflight;
 use crate::runtime::compile::CompileTimes;
@@ -82,27 +82,27 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let checked = prepared.verify(&|read| checking.add(read));
     checking.finish();
     of_copy(&run.data.path, checked)?;
-    let session = args.hosts.place(&run.checkpoint.directory)?.map(join).transpose()?;
+    let session = args.hosts.rendezvous_config(&run.checkpoint.directory)?.map(join).transpose()?;
     let ended = train(&args, run, prepared, saved.as_ref(), session.clone());
     if let (Err(error), Some(session)) = (&ended, &session) {
-        session.give_up(&format!("{error:#}"));
+        session.abort(&format!("{error:#}"));
     }
     ended
 }
 
 /// Waits for the other hosts.
-fn join(place: Place) -> anyhow::Result<Arc<Session>> {
-    note(format_args!("host {} of {}: waiting for the others at {}", place.host, place.hosts, place.store));
-    let session = meet(place)?;
+fn join(config: RendezvousConfig) -> anyhow::Result<Arc<Session>> {
+    note(format_args!("host {} of {}: waiting for the others at {}", config.host, config.hosts, config.store));
+    let session = rendezvous(config)?;
     note(format_args!("all {} hosts are here", session.hosts()));
     Ok(Arc::new(session))
 }
 
 /// Ends this process if another host is lost: what the devices wait for will never come, and to save they would have to
 /// finish their step.
-fn watch(session: Arc<Session>, resume_command: &str) -> anyhow::Result<Watch> {
+fn monitor_peers(session: Arc<Session>, resume_command: &str) -> anyhow::Result<PeerMonitor> {
     let to_go_on = format!("start all hosts again to go on: {resume_command}");
-    Watch::start(session, Rhythm::default(), move |why| {
+    PeerMonitor::start(session, HeartbeatConfig::default(), move |why| {
         note(format_args!("error: {why}; {to_go_on}"));
         std::process::exit(1);
     })
@@ -118,38 +118,38 @@ fn train(
     let resume_command = args.resume_command();
     // Before there is a client, if they have met before: whoever differs is told at once.
     if let Some(session) = &session {
-        session.agree("run", &run_facts(&run, &prepared)?)?;
+        session.check_equal("run", &shared_values(&run, &prepared)?)?;
     }
-    let watch = session.clone().map(|session| watch(session, &resume_command)).transpose()?;
+    let monitor = session.clone().map(|session| monitor_peers(session, &resume_command)).transpose()?;
     let devices = args.devices.open_among(session.as_deref())?;
     preflight::check_batches(&run, devices.len())?;
     saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
     let hosts = Hosts::new(&devices, session.clone())?;
     if session.is_none() && hosts.len() > 1 {
-        hosts.agree("run", &run_facts(&run, &prepared)?)?;
+        hosts.check_equal("run", &shared_values(&run, &prepared)?)?;
     }
     // The leading host first: it sends what an earlier run could not, and the others fetch that.
-    let bring = || fetch_run(&run.checkpoint, args.resume, hosts.leads()).context("[checkpoint] directory");
-    hosts.together(if hosts.leads() { bring() } else { Ok(()) })?;
-    hosts.together(if hosts.leads() { Ok(()) } else { bring() })?;
+    let bring = || fetch_run(&run.checkpoint, args.resume, hosts.is_leader()).context("[checkpoint] directory");
+    hosts.all_ok(if hosts.is_leader() { bring() } else { Ok(()) })?;
+    hosts.all_ok(if hosts.is_leader() { Ok(()) } else { bring() })?;
     // The lock is held to the end. It is taken before the newest checkpoint is looked for, which another run may be about
     // to replace.
-    let (_lock, start, notes) = hosts.together(find_start(args, &run, &prepared, hosts.leads()))?;
-    hosts.agree("start", &fact("the step that its checkpoints end at", start.step()))?;
-    if hosts.leads() {
+    let (_lock, start, notes) = hosts.all_ok(find_start(args, &run, &prepared, hosts.is_leader()))?;
+    hosts.check_equal("start", &shared_value("the step that its checkpoints end at", start.step()))?;
+    if hosts.is_leader() {
         notes.iter().for_each(note);
     }
     if start.step() >= run.schedule.steps() {
-        if hosts.leads() {
+        if hosts.is_leader() {
             print(format_args!("{} is complete: {} steps are done", run.name, thousands(start.step())))?;
         }
-        hosts.part().iter().for_each(note);
+        hosts.shutdown().iter().for_each(note);
         return Ok(ExitCode::SUCCESS);
     }
-    hosts.together(if hosts.leads() { preflight::check_directory(&run) } else { Ok(()) })?;
+    hosts.all_ok(if hosts.is_leader() { preflight::check_directory(&run) } else { Ok(()) })?;
     let interrupt = Interrupt::listen()?;
 
-    if hosts.leads() {
+    if hosts.is_leader() {
         print_in_force(&run, &devices, &start)?;
     } else {
         print(format_args!("{} on {}: {}", run.name, devices.describe(), hosts.describe()))?;
@@ -164,9 +164,9 @@ fn train(
     }
     let outcome = trainer.train(interrupt);
     // The devices are done with each other.
-    drop(watch);
+    drop(monitor);
     let outcome = outcome.with_context(|| format!("to go on later: {resume_command}"))?;
-    if trainer.hosts().leads() {
+    if trainer.hosts().is_leader() {
         print(format_args!("\n{}", trainer.summary().to_text()))?;
     }
     let code = match outcome {
@@ -176,7 +176,7 @@ fn train(
             ExitCode::from(INTERRUPTED)
         }
     };
-    trainer.hosts().part().iter().for_each(note);
+    trainer.hosts().shutdown().iter().for_each(note);
     Ok(code)
 }
 
