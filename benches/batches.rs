@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lambert::data::{ExampleConfig, Examples, Mode, Prepared, SpanMask, Split};
+use lambert::data::{Dataset, ExampleConfig, ExampleMode, PreparedData, SpanMask, Split};
 use lambert::rng::Key;
 
 const ROWS: usize = 4096;
@@ -58,7 +58,7 @@ fn batches(criterion: &mut Criterion) {
     let (tokenizer, out) = (directory.path().join("tokenizer"), directory.path().join("prepared"));
     lambert(&["tokenizer", "train", "--vocab-size", "30522"], &[("--out", &tokenizer)], &text);
     lambert(&["prepare"], &[("--tokenizer", &tokenizer), ("--out", &out)], &text);
-    let prepared = Arc::new(Prepared::open(&out).expect("it was just made"));
+    let prepared = Arc::new(PreparedData::open(&out).expect("it was just made"));
 
     let mut group = criterion.benchmark_group("sequences");
     group.sample_size(10).throughput(Throughput::Elements(ROWS as u64));
@@ -66,8 +66,8 @@ fn batches(criterion: &mut Criterion) {
         let tokens = ExampleConfig::bert(length, predictions);
         let words = ExampleConfig { whole_word_mask: true, ..tokens.clone() };
         let spans = ExampleConfig { span_mask: Some(SpanMask::default()), ..tokens.clone() };
-        let order = ExampleConfig { mode: Mode::SentenceOrder, ..tokens.clone() };
-        let single = ExampleConfig { mode: Mode::FullSentences, ..tokens.clone() };
+        let order = ExampleConfig { mode: ExampleMode::SentenceOrder, ..tokens.clone() };
+        let single = ExampleConfig { mode: ExampleMode::FullSentences, ..tokens.clone() };
         for (name, config) in [
             ("nsp, tokens masked", tokens),
             ("nsp, whole words masked", words),
@@ -75,7 +75,7 @@ fn batches(criterion: &mut Criterion) {
             ("sop, tokens masked", order),
             ("full sentences, tokens masked", single),
         ] {
-            let examples = Examples::new(prepared.clone(), Split::Train, config).expect("there are documents");
+            let examples = Dataset::new(prepared.clone(), Split::Train, config).expect("there are documents");
             let mut first = 0;
             group.bench_function(format!("{length}: {name}"), |bench| {
                 bench.iter(|| {
@@ -91,12 +91,12 @@ fn batches(criterion: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Elements(prepared.manifest().train.sentences));
     let config = ExampleConfig::bert(128, 20);
     group.bench_function("table of an epoch", |bench| {
-        bench.iter(|| Examples::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents"))
+        bench.iter(|| Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents"))
     });
     // All cuts are counted, and the table of one is made.
     group.bench_function("start at step 10⁹ of batches of 65,536", |bench| {
         bench.iter(|| {
-            let examples = Examples::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");
+            let examples = Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");
             examples.window(1_000_000_000 * 65_536, 1).length(0)
         })
     });

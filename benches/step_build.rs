@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lambert::bert::{Precision, Preset, Recompute};
-use lambert::data::{ExampleConfig, predictions_of_row};
+use lambert::data::{ExampleConfig, max_predictions_per_row};
 use lambert::optim::OptimizerConfig;
 use lambert::step::{Parallel, StepSpec, TrainStep};
 
@@ -20,7 +20,10 @@ fn build_and_lower(criterion: &mut Criterion) {
                 optimizer: OptimizerConfig::default(),
                 precision: Precision::Bf16,
                 sequence_length,
-                predictions: predictions_of_row(&ExampleConfig::bert(sequence_length, predictions), sequences_per_row),
+                predictions: max_predictions_per_row(
+                    &ExampleConfig::bert(sequence_length, predictions),
+                    sequences_per_row,
+                ),
                 sequences_per_row,
                 rows,
                 micro_batches: rows / micro_batch,

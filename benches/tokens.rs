@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lambert::data::{
-    Manifest, Outcome, Piece, Preparation, PrepareOptions, ReadOptions, TextBatch, Tokenizer, find_inputs, prepare,
-    read_text,
+    Manifest, Preparation, PrepareOptions, PrepareOutcome, ReadOptions, TextBatch, TextEvent, Tokenizer, find_inputs,
+    prepare, read_text,
 };
 
 fn setting(name: &str) -> PathBuf {
@@ -27,7 +27,7 @@ fn prepared(text: &Path, tokenizer: &Tokenizer, out: &Path) -> Manifest {
     let options = PrepareOptions::default();
     let preparation = Preparation { inputs: &inputs, tokenizer, options: &options, out, force: false };
     match prepare(&preparation, &|_, _| ()).expect("the text is long enough") {
-        Outcome::Prepared(manifest) | Outcome::UpToDate(manifest) => manifest,
+        PrepareOutcome::Prepared(manifest) | PrepareOutcome::UpToDate(manifest) => manifest,
     }
 }
 
@@ -40,8 +40,8 @@ fn main() {
     let mut lines = Vec::new();
     let mut sink = |batch: TextBatch| {
         lines.extend(batch.pieces.iter().filter_map(|piece| match piece {
-            Piece::Line(range) => Some(batch.text[range.clone()].to_owned()),
-            Piece::DocumentEnd => None,
+            TextEvent::Line(range) => Some(batch.text[range.clone()].to_owned()),
+            TextEvent::DocumentEnd => None,
         }));
         true
     };

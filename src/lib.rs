@@ -4,7 +4,7 @@
 //!
 //! 1. A run file becomes a [`run::Run`]; its [`schedule::Schedule`] says for step n which phase it is in, how large
 //!    the batch and what the learning rate is.
-//! 2. [`data::Examples`] makes the batch of step n: a pure function of the seed, the phase and the number of its first row.
+//! 2. [`data::Dataset`] makes the batch of step n: a pure function of the seed, the phase and the number of its first row.
 //! 3. [`step::TrainStep`] is the computation. [`bert::Bert`] writes the forward pass into a [`graph::Graph`],
 //!    [`autodiff::gradients`] appends the backward pass, [`optim::Optimizer`] the update.
 //! 4. [`hlo::lower`] turns the finished [`graph::Computation`] into the bytes of an HloModuleProto.

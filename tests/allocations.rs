@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::Workshop;
-use lambert::data::{Batch, ExampleConfig, Examples, Mode, Prepared, SpanMask, Split};
+use lambert::data::{Batch, Dataset, ExampleConfig, ExampleMode, PreparedData, SpanMask, Split};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -34,15 +34,17 @@ fn allocations(make: impl Fn() -> Batch) -> u64 {
 #[test]
 fn a_batch_of_many_rows_takes_as_few_allocations_as_one_of_few() {
     let workshop = Workshop::new();
-    let prepared = Arc::new(Prepared::open(&workshop.path("data")).expect("it was just prepared"));
+    let prepared = Arc::new(PreparedData::open(&workshop.path("data")).expect("it was just prepared"));
     let _counting = dhat::Profiler::builder().testing().build();
     let tokens = ExampleConfig::bert(32, 5);
     let words = ExampleConfig { whole_word_mask: true, ..tokens.clone() };
     let spans = ExampleConfig { span_mask: Some(SpanMask::default()), ..tokens.clone() };
-    for mode in [Mode::NextSentence, Mode::SentenceOrder, Mode::FullSentences, Mode::DocSentences] {
+    for mode in
+        [ExampleMode::NextSentence, ExampleMode::SentenceOrder, ExampleMode::FullSentences, ExampleMode::DocSentences]
+    {
         for masked in [&tokens, &words, &spans] {
             let config = ExampleConfig { mode, ..masked.clone() };
-            let examples = Examples::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");
+            let examples = Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");
             assert!(examples.epoch_len(0) >= 8 * ROWS as u64, "{} examples", examples.epoch_len(0));
             let plain = |rows| allocations(|| examples.batch(0, rows).expect("the shards are whole"));
             let packed =

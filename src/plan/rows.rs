@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::data::{Examples, MANIFEST, Split};
+use crate::data::{Dataset, MANIFEST, Split};
 use crate::run::Run;
 use crate::run::preflight;
 use crate::runtime::prefetch::rows_expected;
@@ -36,7 +36,7 @@ impl RowsPerSequence {
             if most == 1 {
                 return Ok(1.0);
             }
-            let examples = Examples::new(Arc::clone(&prepared), Split::Train, run.examples(phase))?;
+            let examples = Dataset::new(Arc::clone(&prepared), Split::Train, run.examples(phase))?;
             Ok(examples.rows_per_sequence(shape.global_batch, most))
         };
         run.schedule.phases().iter().enumerate().map(of_phase).collect::<anyhow::Result<_>>().map(Self::Surveyed)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::svg::{Column, Unit, bars, escape, share_curve};
-use crate::data::{Bar, Manifest, PackedLengths, Slice, Source, Spread, Survey};
+use crate::data::{HistogramBin, LengthSummary, Manifest, PackedLengths, PositionSlice, Source, Survey};
 use crate::units::thousands;
 
 const STYLE: &str = "
@@ -150,8 +150,8 @@ fn split(survey: &Survey) -> String {
 }
 
 fn lengths(survey: &Survey) -> String {
-    let row = |name: &str, spread: &Spread| {
-        let Spread { mean, median, percentile_90, longest } = *spread;
+    let row = |name: &str, spread: &LengthSummary| {
+        let LengthSummary { mean, median, percentile_90, longest } = *spread;
         vec![name.to_owned(), format!("{mean:.1}"), thousands(median), thousands(percentile_90), thousands(longest)]
     };
     let rows = [
@@ -164,7 +164,7 @@ fn lengths(survey: &Survey) -> String {
 
 fn masks(survey: &Survey) -> String {
     let masks = &survey.masks;
-    let by_position = masks.by_position.iter().map(|&Slice { from, to, predicted }| Column {
+    let by_position = masks.by_position.iter().map(|&PositionSlice { from, to, predicted }| Column {
         label: from.to_string(),
         value: predicted,
         tooltip: format!("positions {}: {} of the tokens", range(from as u64, to as u64), percent(predicted)),
@@ -215,8 +215,8 @@ fn inputs(manifest: &Manifest) -> String {
 }
 
 /// A plot of how many there are of each size, labelled by the least of each bar.
-fn counted(counts: &[Bar], what: &str, caption: &str) -> String {
-    let column = |bar: &Bar| Column {
+fn counted(counts: &[HistogramBin], what: &str, caption: &str) -> String {
+    let column = |bar: &HistogramBin| Column {
         label: short(bar.from),
         value: bar.count as f64,
         tooltip: format!("{}: {} {what}", range(bar.from, bar.to), thousands(bar.count)),

@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::Run;
 use super::initial_state::data_fingerprint;
-use crate::data::Prepared;
+use crate::data::PreparedData;
 use crate::digest::sha256_hex;
 use crate::rendezvous::agreement::SharedValues;
 
@@ -13,7 +13,7 @@ use crate::rendezvous::agreement::SharedValues;
 ///
 /// # Errors
 /// If the program's own file cannot be read.
-pub fn shared_values(run: &Run, prepared: &Prepared) -> anyhow::Result<SharedValues> {
+pub fn shared_values(run: &Run, prepared: &PreparedData) -> anyhow::Result<SharedValues> {
     let mut table: toml::Table = toml::from_str(&run.text).context("the run file in force is no TOML")?;
     // Where a host keeps things is its own affair.
     for (name, key) in [("data", "path"), ("data", "cache"), ("checkpoint", "cache")] {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::bert::flops::training_flops;
 use crate::bert::{BertConfig, Precision, Recompute};
-use crate::data::{ExampleConfig, Masking, Mode, SpanMask, predictions_of_row};
+use crate::data::{ExampleConfig, ExampleMode, Masking, SpanMask, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
 use crate::schedule::PhaseWork;
@@ -40,7 +40,7 @@ pub struct DataSettings {
     pub cache: Option<PathBuf>,
     /// Sentence pairs for next sentence or sentence order prediction, or single segments.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub mode: Mode,
+    pub mode: ExampleMode,
     /// Share of the tokens that is predicted. A phase may have its own.
     #[serde(default = "default::masked_lm_prob")]
     pub masked_lm_prob: f64,
@@ -172,7 +172,7 @@ impl Run {
             optimizer: self.optimizer.clone(),
             precision: self.precision,
             sequence_length: shape.sequence_length,
-            predictions: predictions_of_row(&self.examples(phase), sequences_per_row),
+            predictions: max_predictions_per_row(&self.examples(phase), sequences_per_row),
             sequences_per_row,
             rows: shape.global_batch / replicas,
             micro_batches,

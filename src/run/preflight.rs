@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::Run;
 use crate::bert::param_specs;
-use crate::data::{Examples, Prepared, Split};
+use crate::data::{Dataset, PreparedData, Split};
 use crate::schedule::Phase;
 use crate::units::quantity;
 
@@ -22,7 +22,7 @@ pub fn checkpoint_bytes(run: &Run) -> u64 {
 ///
 /// # Errors
 /// What is wrong with the data, or both sizes if the vocabularies differ.
-pub fn open_data(run: &Run) -> anyhow::Result<Arc<Prepared>> {
+pub fn open_data(run: &Run) -> anyhow::Result<Arc<PreparedData>> {
     let path = run.data.path.local();
     ensure!(
         path.exists(),
@@ -30,7 +30,7 @@ pub fn open_data(run: &Run) -> anyhow::Result<Arc<Prepared>> {
         path.display(),
         path.display()
     );
-    let prepared = Arc::new(Prepared::open(path)?);
+    let prepared = Arc::new(PreparedData::open(path)?);
     let (model, data) = (run.model.vocab_size, prepared.vocabulary().len());
     ensure!(
         model == data,
@@ -45,9 +45,9 @@ pub fn open_data(run: &Run) -> anyhow::Result<Arc<Prepared>> {
 ///
 /// # Errors
 /// If a split has too few documents, or a setting is impossible for the data.
-pub fn examples(run: &Run, prepared: &Arc<Prepared>, split: Split) -> anyhow::Result<Vec<Arc<Examples>>> {
+pub fn examples(run: &Run, prepared: &Arc<PreparedData>, split: Split) -> anyhow::Result<Vec<Arc<Dataset>>> {
     let phases = 0..run.schedule.phases().len();
-    let of_phase = |phase| Ok(Arc::new(Examples::new(prepared.clone(), split, run.examples(phase))?));
+    let of_phase = |phase| Ok(Arc::new(Dataset::new(prepared.clone(), split, run.examples(phase))?));
     phases.map(of_phase).collect()
 }
 

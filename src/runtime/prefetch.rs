@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 
 use super::devices::{Devices, Share};
-use crate::data::{Batch, Examples};
+use crate::data::{Batch, Dataset};
 use crate::pjrt::{Buffer, Client, Device};
 use crate::schedule::{Schedule, StepPlan};
 use crate::shape::HostTensor;
@@ -25,7 +25,7 @@ pub struct Source {
     pub schedule: Schedule,
     pub seed: u64,
     /// The examples of each phase.
-    pub examples: Vec<Arc<Examples>>,
+    pub examples: Vec<Arc<Dataset>>,
     /// How many of them a row holds at most, in each phase: 1 for plain rows.
     pub sequences_per_row: Vec<usize>,
     /// What each phase's step takes beside weights and slots.

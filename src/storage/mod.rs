@@ -2,7 +2,7 @@
 //! directories; a [`Location`] says which directory stands for which bucket.
 //!
 //! ```text
-//! s3://BUCKET/wiki  ──download, sha256 checked──►  directory here  ──►  Prepared::open, checkpoint::load
+//! s3://BUCKET/wiki  ──download, sha256 checked──►  directory here  ──►  PreparedData::open, checkpoint::load
 //! s3://BUCKET/run   ◄──upload, marker last──────  directory here  ◄──  checkpoint::save
 //! ```
 //!

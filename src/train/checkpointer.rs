@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::uploader::Uploader;
 use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
-use crate::data::Prepared;
+use crate::data::PreparedData;
 use crate::run::Run;
 use crate::run::initial_state::data_fingerprint;
 use crate::runtime::state::TrainState;
@@ -17,7 +17,7 @@ use crate::shape::HostTensor;
 /// Writes the checkpoints of one run, on its leading host.
 pub struct Checkpointer {
     run: Arc<Run>,
-    prepared: Arc<Prepared>,
+    prepared: Arc<PreparedData>,
     /// Of a run in a bucket.
     uploader: Option<Uploader>,
 }
@@ -25,7 +25,7 @@ pub struct Checkpointer {
 impl Checkpointer {
     /// # Errors
     /// If the run directory is not the copy of the run in its bucket.
-    pub fn new(run: Arc<Run>, prepared: Arc<Prepared>) -> anyhow::Result<Checkpointer> {
+    pub fn new(run: Arc<Run>, prepared: Arc<PreparedData>) -> anyhow::Result<Checkpointer> {
         let uploader = Uploader::new(&run.checkpoint)?;
         Ok(Checkpointer { run, prepared, uploader })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::bert::{BertConfig, Precision};
-use crate::data::{Batch, ExampleConfig, Examples, Prepared, Split};
+use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::report::evaluation::Evaluation;
 use crate::run::Run;
@@ -45,8 +45,8 @@ impl EvaluateOptions {
 
     /// # Errors
     /// If there are too few held-out documents, or a setting is impossible.
-    pub fn held_out(&self, prepared: &Arc<Prepared>) -> anyhow::Result<Examples> {
-        Ok(Examples::new(prepared.clone(), Split::HeldOut, self.config.clone())?)
+    pub fn held_out(&self, prepared: &Arc<PreparedData>) -> anyhow::Result<Dataset> {
+        Ok(Dataset::new(prepared.clone(), Split::HeldOut, self.config.clone())?)
     }
 }
 
@@ -54,7 +54,7 @@ impl EvaluateOptions {
 #[derive(Debug)]
 pub struct Evaluator {
     compiled: Compiled,
-    examples: Examples,
+    examples: Dataset,
     count: u64,
     /// Of one round: one batch on every device of every host.
     rows: usize,
@@ -65,7 +65,7 @@ impl Evaluator {
     /// If there are too few held-out documents, or the program cannot be compiled.
     pub fn new(
         model: &BertConfig,
-        prepared: &Arc<Prepared>,
+        prepared: &Arc<PreparedData>,
         options: &EvaluateOptions,
         devices: &Devices,
     ) -> anyhow::Result<Evaluator> {
@@ -76,7 +76,7 @@ impl Evaluator {
             model: model.clone(),
             precision: options.precision,
             sequence_length: options.config.sequence_length,
-            predictions: options.config.max_predictions,
+            predictions: options.config.max_predictions_per_seq,
             rows: batch,
             replicas: devices.len(),
         };
@@ -88,7 +88,7 @@ impl Evaluator {
         self.compiled.times
     }
 
-    pub fn examples(&self) -> &Examples {
+    pub fn examples(&self) -> &Dataset {
         &self.examples
     }
 

@@ -10,7 +10,7 @@ use super::checkpointer::Checkpointer;
 use super::evaluator::{EvaluateOptions, Evaluator};
 use super::interrupt::Interrupt;
 use super::reporter::Reporter;
-use crate::data::{Examples, Prepared, Split};
+use crate::data::{Dataset, PreparedData, Split};
 use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::plan::saved::SavedSteps;
@@ -98,7 +98,7 @@ impl Trainer {
     /// room.
     pub fn new(
         run: Run,
-        prepared: Arc<Prepared>,
+        prepared: Arc<PreparedData>,
         devices: Devices,
         hosts: Hosts,
         start: Start,
@@ -128,7 +128,7 @@ impl Trainer {
             Start::Import(found) => TrainState::restore(layout, found.checkpoint, &found.path, run.seed, &devices)?,
             Start::Resume { checkpoint, path } => TrainState::restore(layout, *checkpoint, &path, run.seed, &devices)?,
         };
-        let rows_of = |(spec, examples): (&StepSpec, &Arc<Examples>)| {
+        let rows_of = |(spec, examples): (&StepSpec, &Arc<Dataset>)| {
             examples.rows_per_sequence(spec.rows * spec.replicas, spec.sequences_per_row)
         };
         let rows_per_sequence: Vec<f64> = specs.iter().zip(&examples).map(rows_of).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::Workshop;
 use crate::common::etcd::Etcd;
-use lambert::data::{ExampleConfig, Examples, Prepared, Split};
+use lambert::data::{Dataset, ExampleConfig, PreparedData, Split};
 use lambert::key_value;
 use lambert::rendezvous::session::Session;
 use lambert::rendezvous::{RendezvousConfig, rendezvous};
@@ -62,10 +62,10 @@ pub fn source(workshop: &Workshop, global_batch: usize) -> Source {
         );
         toml::from_str(&text).unwrap()
     };
-    let prepared = Arc::new(Prepared::open(&workshop.path("data")).unwrap());
+    let prepared = Arc::new(PreparedData::open(&workshop.path("data")).unwrap());
     let examples = |(phase, (length, predictions))| {
         let config = ExampleConfig { seed: SEED, phase, ..ExampleConfig::bert(length, predictions) };
-        Arc::new(Examples::new(prepared.clone(), Split::Train, config).unwrap())
+        Arc::new(Dataset::new(prepared.clone(), Split::Train, config).unwrap())
     };
     Source {
         schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lambert::data::{
-    Batch, DataError, ExampleConfig, Examples, MANIFEST, MANIFEST_FORMAT, Manifest, Masking, Mode, PrepareOptions,
-    Prepared, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split, TOKENIZER_DIRECTORY,
-    Text, Tokenizer, Vocabulary, WordRules,
+    Batch, DataError, Dataset, ExampleConfig, ExampleLayout, ExampleMode, MANIFEST, MANIFEST_FORMAT, Manifest, Masking,
+    PrepareOptions, PreparedData, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split,
+    TOKENIZER_DIRECTORY, Tokenizer, Vocabulary, WordRules,
 };
 use lambert::rng::Key;
 
@@ -75,13 +75,13 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
     std::fs::write(directory.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
 
-fn examples(documents: usize, shards: usize, split: Split, config: ExampleConfig) -> Examples {
+fn examples(documents: usize, shards: usize, split: Split, config: ExampleConfig) -> Dataset {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), documents, shards, 7);
-    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());
     prepared.verify(&|_| ()).unwrap();
     // The open files outlive their directory.
-    Examples::new(prepared, split, config).unwrap()
+    Dataset::new(prepared, split, config).unwrap()
 }
 
 fn concatenate(parts: &[Batch]) -> Batch {
@@ -111,9 +111,9 @@ fn near(count: usize, n: usize, p: f64) -> bool {
 fn the_rows_in_order_are_the_same_for_any_hosts_devices_micro_batches_threads_and_restarts() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), 250, 3, 7);
-    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());
     let config = ExampleConfig { seed: 3, ..ExampleConfig::bert(32, 5) };
-    let start = || Examples::new(prepared.clone(), Split::Train, config.clone()).unwrap();
+    let start = || Dataset::new(prepared.clone(), Split::Train, config.clone()).unwrap();
     let (global_batch, steps) = (960, 8);
     let whole: Vec<Batch> = {
         let examples = start();
@@ -144,11 +144,11 @@ fn the_rows_in_order_are_the_same_for_any_hosts_devices_micro_batches_threads_an
 fn a_far_step_is_found_at_once() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), 600, 2, 7);
-    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
+    let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());
     let started_at = |step: u64| {
         let begin = std::time::Instant::now();
         let config = ExampleConfig::bert(32, 5);
-        let examples = Examples::new(prepared.clone(), Split::Train, config).unwrap();
+        let examples = Dataset::new(prepared.clone(), Split::Train, config).unwrap();
         examples.batch(step * 65_536, 1).unwrap();
         (begin.elapsed(), examples.epochs_covered(step * 65_536))
     };
@@ -317,14 +317,16 @@ fn a_tenth_of_the_documents_gives_short_sequences() {
 }
 
 /// The texts of the first epoch, in order.
-fn first_epoch(examples: &Examples) -> Vec<Text> {
+fn first_epoch(examples: &Dataset) -> Vec<ExampleLayout> {
     let window = examples.window(0, examples.epoch_len(0) as usize);
     (0..window.len()).map(|i| window.text(i)).collect()
 }
 
 #[test]
 fn every_mode_shows_every_example_once_an_epoch_and_knows_its_length() {
-    for mode in [Mode::NextSentence, Mode::SentenceOrder, Mode::FullSentences, Mode::DocSentences] {
+    for mode in
+        [ExampleMode::NextSentence, ExampleMode::SentenceOrder, ExampleMode::FullSentences, ExampleMode::DocSentences]
+    {
         let config = ExampleConfig { mode, seed: 4, ..ExampleConfig::bert(64, 9) };
         let examples = examples(300, 2, Split::Train, config);
         let documents = examples.prepared().documents(Split::Train);
@@ -363,7 +365,7 @@ fn every_mode_shows_every_example_once_an_epoch_and_knows_its_length() {
 
 #[test]
 fn swapped_segments_are_neighbours_and_half_of_the_pairs() {
-    let config = ExampleConfig { mode: Mode::SentenceOrder, seed: 4, ..ExampleConfig::bert(128, 20) };
+    let config = ExampleConfig { mode: ExampleMode::SentenceOrder, seed: 4, ..ExampleConfig::bert(128, 20) };
     let examples = examples(3000, 2, Split::Train, config);
     let (mut pairs, mut swapped, mut random) = (0, 0, 0);
     for text in first_epoch(&examples) {
@@ -389,7 +391,7 @@ fn full_sentences_fill_the_length_and_only_they_cross_documents() {
         let config = ExampleConfig { mode, seed: 4, ..ExampleConfig::bert(128, 20) };
         first_epoch(&examples(1000, 2, Split::Train, config))
     };
-    let (full, doc) = (texts(Mode::FullSentences), texts(Mode::DocSentences));
+    let (full, doc) = (texts(ExampleMode::FullSentences), texts(ExampleMode::DocSentences));
     assert!(doc.iter().all(|text| text.segments.len() == 1));
     let crossing = full.iter().filter(|text| text.segments.len() > 1);
     assert!(crossing.clone().count() * 20 > full.len());
@@ -451,7 +453,7 @@ fn damaged_shards_and_other_vocabularies_are_refused_when_opened() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), 40, 1, 1);
         damage(directory.path());
-        Prepared::open(directory.path()).unwrap_err().to_string()
+        PreparedData::open(directory.path()).unwrap_err().to_string()
     };
     let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
         opened_after(&|directory| {
@@ -488,7 +490,7 @@ fn verify_finds_a_changed_token() {
     let last = bytes.len() - 2;
     bytes[last] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    let error = Prepared::open(directory.path()).unwrap().verify(&|_| ()).unwrap_err();
+    let error = PreparedData::open(directory.path()).unwrap().verify(&|_| ()).unwrap_err();
     assert!(matches!(error, DataError::File { .. }) && error.to_string().contains("sha256"), "{error}");
 }
 
@@ -496,8 +498,8 @@ fn verify_finds_a_changed_token() {
 fn one_document_and_impossible_settings_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), 1, 1, 1);
-    let prepared = Arc::new(Prepared::open(directory.path()).unwrap());
-    let error = Examples::new(prepared.clone(), Split::Train, ExampleConfig::bert(128, 20)).unwrap_err();
+    let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());
+    let error = Dataset::new(prepared.clone(), Split::Train, ExampleConfig::bert(128, 20)).unwrap_err();
     assert!(error.to_string().contains("at least 2 documents"), "{error}");
     for config in [
         ExampleConfig::bert(4, 1),
@@ -511,7 +513,7 @@ fn one_document_and_impossible_settings_are_refused() {
             ..ExampleConfig::bert(128, 20)
         },
     ] {
-        let error = Examples::new(prepared.clone(), Split::Train, config).unwrap_err();
+        let error = Dataset::new(prepared.clone(), Split::Train, config).unwrap_err();
         assert!(matches!(error, DataError::Setting { .. }), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::common::Workshop;
 use crate::common::packing::*;
 use lambert::bert::Precision;
-use lambert::data::{self, ExampleConfig, Packing, Prepared, Split, predictions_of_row};
+use lambert::data::{self, ExampleConfig, Packing, PreparedData, Split, max_predictions_per_row};
 use lambert::rng::{Key, Stream};
 use lambert::runtime::backend::Evaluator;
 use lambert::step::METRICS;
@@ -42,7 +42,7 @@ proptest! {
     ) {
         let config = ExampleConfig { masked_lm_prob: share, ..ExampleConfig::bert(128, most) };
         let predicted = |length: usize| ((length as f64 * share).round_ties_even() as usize).max(1).min(most);
-        let slots = predictions_of_row(&config, per_row);
+        let slots = max_predictions_per_row(&config, per_row);
         for row in Packing::new(&lengths, 128, per_row).rows() {
             let needed: usize = row.iter().map(|placed| predicted(placed.length)).sum();
             prop_assert!(needed <= slots, "{needed} predictions, {slots} slots");
@@ -114,9 +114,9 @@ fn an_example_without_a_label_counts_for_its_words_only() {
 #[test]
 fn rows_are_the_same_whoever_fills_them_and_hold_what_plain_rows_hold() {
     let workshop = Workshop::new();
-    let prepared = std::sync::Arc::new(Prepared::open(&workshop.path("data")).unwrap());
+    let prepared = std::sync::Arc::new(PreparedData::open(&workshop.path("data")).unwrap());
     let config = ExampleConfig { short_seq_prob: 0.7, ..ExampleConfig::bert(48, 8) };
-    let examples = data::Examples::new(prepared, Split::Train, config).unwrap();
+    let examples = data::Dataset::new(prepared, Split::Train, config).unwrap();
     // Across the end of an epoch.
     let (first, count, per_row) = (examples.epoch_len(0) - 20, 96, 4);
     let plain = examples.batch(first, count).unwrap();

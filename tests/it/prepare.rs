@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use lambert::data::{
-    ExampleConfig, Examples, MANIFEST, Manifest, Outcome, Preparation, PrepareOptions, Prepared, ReadOptions,
-    Sentences, Source, SourcePath, Split, Tokenizer, Trained, VocabularyOptions, WordRules, find_inputs, find_sources,
-    prepare, train_tokenizer, train_vocabulary,
+    Dataset, ExampleConfig, MANIFEST, Manifest, Preparation, PrepareOptions, PrepareOutcome, PreparedData, ReadOptions,
+    SentenceMode, Source, SourcePath, Split, Tokenizer, TrainedTokenizer, VocabularyOptions, WordRules, find_inputs,
+    find_sources, prepare, train_tokenizer, train_vocabulary,
 };
 use lambert::rng::Key;
 
@@ -55,7 +55,7 @@ impl Place {
         self.directory.path().join(name)
     }
 
-    fn prepare(&self, out: &str, options: &PrepareOptions, force: bool) -> lambert::data::Result<Outcome> {
+    fn prepare(&self, out: &str, options: &PrepareOptions, force: bool) -> lambert::data::Result<PrepareOutcome> {
         let inputs = find_inputs(&[self.at("text.txt")])?.inputs;
         let out = self.at(out);
         prepare(&Preparation { inputs: &inputs, tokenizer: &self.tokenizer, options, out: &out, force }, &|_, _| ())
@@ -71,7 +71,7 @@ impl Place {
 
     /// The documents of a split, each as the words of its sentences.
     fn documents(&self, out: &str, split: Split) -> Vec<Vec<String>> {
-        let prepared = Prepared::open(&self.at(out)).unwrap();
+        let prepared = PreparedData::open(&self.at(out)).unwrap();
         let documents = prepared.documents(split);
         let text = |ids: Vec<u32>| {
             let pieces = ids.iter().map(|&id| prepared.vocabulary().token(id).unwrap());
@@ -99,7 +99,7 @@ fn files(directory: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
     all
 }
 
-fn sentences_as(sentences: Sentences) -> PrepareOptions {
+fn sentences_as(sentences: SentenceMode) -> PrepareOptions {
     PrepareOptions { reading: ReadOptions { sentences, ..ReadOptions::default() }, ..options() }
 }
 
@@ -146,12 +146,12 @@ fn data_and_tokenizers_among_the_inputs_are_no_inputs() {
         let options = &options();
         prepare(&Preparation { inputs, tokenizer: &place.tokenizer, options, out: &out, force: false }, &|_, _| ())
     };
-    assert!(matches!(prepare_all(&inputs()).unwrap(), Outcome::Prepared(_)));
+    assert!(matches!(prepare_all(&inputs()).unwrap(), PrepareOutcome::Prepared(_)));
     // What an interrupted preparation leaves.
     fs::create_dir(place.at(".prepared.partial")).unwrap();
     fs::write(place.at(".prepared.partial/journal.jsonl"), "{}\n").unwrap();
     assert_eq!(names(&inputs()), first);
-    assert!(matches!(prepare_all(&inputs()).unwrap(), Outcome::UpToDate(_)));
+    assert!(matches!(prepare_all(&inputs()).unwrap(), PrepareOutcome::UpToDate(_)));
 }
 
 #[test]
@@ -161,12 +161,12 @@ fn sentences_and_documents_are_those_of_the_text() {
     let expected = vec![vec!["the river .", "a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
     assert_eq!(place.documents("split", Split::Train), expected);
 
-    let lines = sentences_as(Sentences::Lines);
+    let lines = sentences_as(SentenceMode::Lines);
     place.prepare("lines", &lines, false).unwrap();
     let expected = vec![vec!["the river . a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
     assert_eq!(place.documents("lines", Split::Train), expected);
 
-    let wrapped = sentences_as(Sentences::Wrapped);
+    let wrapped = sentences_as(SentenceMode::Wrapped);
     let place = Place::new("The river. A\nstone! The light.\n\nHouses under the\nMountain\n\n\nThe\r\nlight.\r\n");
     place.prepare("wrapped", &wrapped, false).unwrap();
     let expected =
@@ -178,7 +178,7 @@ fn sentences_and_documents_are_those_of_the_text() {
 fn the_same_text_gives_the_same_files_and_splits_part_the_documents() {
     let place = Place::new(&corpus(400, 2));
     let options = PrepareOptions { held_out: 0.1, shard_tokens: 4096, seed: 9, ..options() };
-    let Outcome::Prepared(manifest) = place.prepare("one", &options, false).unwrap() else { panic!("not new") };
+    let PrepareOutcome::Prepared(manifest) = place.prepare("one", &options, false).unwrap() else { panic!("not new") };
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     one_thread.install(|| place.prepare("two", &options, false)).unwrap();
     assert!(manifest.shards.len() > 3);
@@ -198,11 +198,11 @@ fn the_same_text_gives_the_same_files_and_splits_part_the_documents() {
     // Five standard deviations of a binomial(400, 0.1) are 30.
     assert!(held_out.len().abs_diff(40) < 30, "{} held out", held_out.len());
 
-    let prepared = Arc::new(Prepared::open(&place.at("one")).unwrap());
+    let prepared = Arc::new(PreparedData::open(&place.at("one")).unwrap());
     prepared.verify(&|_| ()).unwrap();
     let counted: u64 = prepared.token_counts(Split::Train).iter().sum();
     assert_eq!(counted, manifest.train.tokens);
-    let examples = Examples::new(prepared, Split::Train, ExampleConfig::bert(64, 9)).unwrap();
+    let examples = Dataset::new(prepared, Split::Train, ExampleConfig::bert(64, 9)).unwrap();
     assert_eq!(examples.batch(0, 100).unwrap().rows, 100);
 }
 
@@ -211,7 +211,7 @@ fn a_document_longer_than_a_shard_is_cut_and_keeps_its_split() {
     let long = corpus(60, 3).replace("\n\n", "\n");
     let place = Place::new(&format!("{long}\n\nThe end.\n"));
     let options = PrepareOptions { shard_tokens: 1024, ..options() };
-    let Outcome::Prepared(manifest) = place.prepare("out", &options, false).unwrap() else { panic!("not new") };
+    let PrepareOutcome::Prepared(manifest) = place.prepare("out", &options, false).unwrap() else { panic!("not new") };
     assert!(manifest.cut_documents >= 3, "{}", manifest.cut_documents);
     assert_eq!(manifest.train.documents, manifest.cut_documents + 2);
     let sentences: usize = place.documents("out", Split::Train).iter().map(Vec::len).sum();
@@ -223,17 +223,17 @@ fn what_is_there_is_kept_unless_told() {
     let place = Place::new(&corpus(40, 4));
     place.prepare("out", &options(), false).unwrap();
     let before = files(&place.at("out"));
-    assert!(matches!(place.prepare("out", &options(), false).unwrap(), Outcome::UpToDate(_)));
+    assert!(matches!(place.prepare("out", &options(), false).unwrap(), PrepareOutcome::UpToDate(_)));
     // Touched but equal: read again, and up to date.
     fs::write(place.at("text.txt"), corpus(40, 4)).unwrap();
-    assert!(matches!(place.prepare("out", &options(), false).unwrap(), Outcome::UpToDate(_)));
+    assert!(matches!(place.prepare("out", &options(), false).unwrap(), PrepareOutcome::UpToDate(_)));
 
     let other = PrepareOptions { seed: 5, ..options() };
     assert!(place.refused("out", &other).contains("--force"));
     fs::write(place.at("text.txt"), corpus(40, 5)).unwrap();
     assert!(place.refused("out", &options()).contains("text.txt as it is now"));
     assert_eq!(files(&place.at("out")), before);
-    assert!(matches!(place.prepare("out", &options(), true).unwrap(), Outcome::Prepared(_)));
+    assert!(matches!(place.prepare("out", &options(), true).unwrap(), PrepareOutcome::Prepared(_)));
     assert_ne!(files(&place.at("out")), before);
 
     // Other files are never replaced, not even when told.
@@ -247,7 +247,9 @@ fn what_is_there_is_kept_unless_told() {
 #[test]
 fn what_lacks_a_file_is_not_up_to_date() {
     let place = Place::new(&corpus(40, 6));
-    let Outcome::Prepared(manifest) = place.prepare("out", &options(), false).unwrap() else { panic!("not new") };
+    let PrepareOutcome::Prepared(manifest) = place.prepare("out", &options(), false).unwrap() else {
+        panic!("not new")
+    };
     fs::write(place.at("out").join(&manifest.shards[0].file), "short").unwrap();
     assert!(place.refused("out", &options()).contains("5 bytes"));
     place.prepare("out", &options(), true).unwrap();
@@ -260,7 +262,7 @@ fn what_lacks_a_file_is_not_up_to_date() {
     }
     fs::write(place.at("out").join(MANIFEST), "{").unwrap();
     assert!(place.refused("out", &options()).contains(MANIFEST));
-    assert!(matches!(place.prepare("out", &options(), true).unwrap(), Outcome::Prepared(_)));
+    assert!(matches!(place.prepare("out", &options(), true).unwrap(), PrepareOutcome::Prepared(_)));
     Manifest::read(&place.at("out")).unwrap();
 }
 
@@ -308,12 +310,14 @@ fn a_tokenizer_is_trained_once_and_never_silently_replaced() {
         let inputs = find_inputs(&[place.at("text.txt")]).unwrap().inputs;
         train_tokenizer(&inputs, &VocabularyOptions::new(size, true), &place.at("tokenizer"), force, &|_| ())
     };
-    assert!(matches!(train(120, false).unwrap(), Trained::New(_)));
-    assert!(matches!(train(120, false).unwrap(), Trained::UpToDate(_)));
+    assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::New(_)));
+    assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::UpToDate(_)));
     let before = files(&place.at("tokenizer"));
     assert!(train(130, false).unwrap_err().to_string().contains("--force"));
     assert_eq!(files(&place.at("tokenizer")), before);
-    assert!(matches!(train(130, true).unwrap(), Trained::New(tokenizer) if tokenizer.vocabulary().len() == 130));
+    assert!(
+        matches!(train(130, true).unwrap(), TrainedTokenizer::New(tokenizer) if tokenizer.vocabulary().len() == 130)
+    );
 }
 
 #[test]
@@ -382,7 +386,7 @@ fn shards_are_even_and_copies_apart_whatever_the_weights() {
         let allowed = [1.0, weights[0], weights[1]].map(|weight: f64| weight.floor() as u64..=weight.ceil() as u64);
         assert!(times.values().all(|n| allowed.iter().any(|allowed| allowed.contains(n))), "{weights:?}: {times:?}");
         assert!(manifest.train.documents >= once.train.documents || weights[0] < 1.0);
-        Prepared::open(&place.at(out)).unwrap().verify(&|_| ()).unwrap();
+        PreparedData::open(&place.at(out)).unwrap().verify(&|_| ()).unwrap();
     }
 }
 
@@ -395,13 +399,13 @@ fn mixed(place: &Place, out: &str, options: &PrepareOptions, [few, long]: [f64; 
     let inputs = find_sources(&[place.at("text.txt")], &[source("few", few), source("long", long)]).unwrap().inputs;
     let out = place.at(out);
     let preparation = Preparation { inputs: &inputs, tokenizer: &place.tokenizer, options, out: &out, force: false };
-    let Outcome::Prepared(manifest) = prepare(&preparation, &|_, _| ()).unwrap() else { panic!("not new") };
+    let PrepareOutcome::Prepared(manifest) = prepare(&preparation, &|_, _| ()).unwrap() else { panic!("not new") };
     manifest
 }
 
 /// Tokens of the longest document to train on.
 fn longest_document(place: &Place, out: &str) -> u32 {
-    let prepared = Prepared::open(&place.at(out)).unwrap();
+    let prepared = PreparedData::open(&place.at(out)).unwrap();
     let documents = prepared.documents(Split::Train);
     let tokens = |starts: &[u32]| starts[starts.len() - 1] - starts[0];
     (0..documents.len()).map(|index| tokens(documents.get(index).starts)).max().unwrap()

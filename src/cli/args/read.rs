@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::data::{PassedOver, ReadOptions, Tolerance};
+use crate::data::{ReadOptions, SkippedPath, Tolerance};
 use crate::output::note;
 
 /// The forms of input, for the help of a verb.
@@ -19,16 +19,16 @@ A directory gives its files of these names, at any depth. What is hidden,
 prepared data and vocab.txt are passed over.";
 
 /// Says what was passed over among the inputs: the first thing of each kind, and how many more there are.
-pub fn note_passed_over(passed_over: &[PassedOver]) {
+pub fn note_passed_over(skipped: &[SkippedPath]) {
     let mut told: Vec<&str> = Vec::new();
-    for PassedOver { path, what } in passed_over {
-        if !told.contains(what) {
-            told.push(what);
-            let more = match passed_over.iter().filter(|other| other.what == *what).count() {
+    for SkippedPath { path, reason } in skipped {
+        if !told.contains(reason) {
+            told.push(reason);
+            let more = match skipped.iter().filter(|other| other.reason == *reason).count() {
                 1 => String::new(),
                 all => format!(" (and {} more)", all - 1),
             };
-            note(format_args!("note: {} is {what} and was passed over{more}", path.display()));
+            note(format_args!("note: {} is {reason} and was passed over{more}", path.display()));
         }
     }
 }

@@ -4,7 +4,7 @@
 use console::style;
 use serde_json::json;
 
-use crate::data::{Example, IGNORED_LABEL, Mode, Vocabulary};
+use crate::data::{Example, ExampleMode, IGNORED_LABEL, Vocabulary};
 
 /// The word that stood at a position, and what stands there now.
 fn target<'v>(example: &Example, vocabulary: &'v Vocabulary, position: usize) -> Option<(&'v str, &'v str)> {
@@ -91,11 +91,11 @@ pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
 }
 
 /// What an example is, in a few words.
-pub fn headline(number: u64, example: &Example, mode: Mode) -> String {
+pub fn headline(number: u64, example: &Example, mode: ExampleMode) -> String {
     let label = match (mode, example.text.label) {
         (_, IGNORED_LABEL) => "a single segment",
-        (Mode::SentenceOrder, 0) => "the segments are in their order",
-        (Mode::SentenceOrder, _) => "the segments are swapped",
+        (ExampleMode::SentenceOrder, 0) => "the segments are in their order",
+        (ExampleMode::SentenceOrder, _) => "the segments are swapped",
         (_, 0) => "the next one follows",
         _ => "a random one follows",
     };

@@ -12,7 +12,7 @@ use crate::bert::Precision;
 use crate::checkpoint::write_tensors;
 use crate::cli::args::buckets::{data_directory, model_directory};
 use crate::cli::args::device::DeviceArgs;
-use crate::data::{Batch, ExampleConfig, Prepared, unigram_baseline};
+use crate::data::{Batch, ExampleConfig, PreparedData, unigram_baseline};
 use crate::files::write_whole;
 use crate::output::{note, print};
 use crate::pjrt::Buffer;
@@ -70,10 +70,10 @@ pub struct Evaluate {
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     let found = open_model(&model_directory(&args.model)?)?;
     found.notes.iter().for_each(note);
-    let prepared = Arc::new(Prepared::open(data_directory(&args.data)?)?);
+    let prepared = Arc::new(PreparedData::open(data_directory(&args.data)?)?);
     check_vocabulary(&found, &prepared, args.data.local())?;
     let options = args.options(&found);
-    found.config.validate_batch(options.config.sequence_length, options.config.max_predictions)?;
+    found.config.validate_batch(options.config.sequence_length, options.config.max_predictions_per_seq)?;
     ensure!(options.examples > 0 && options.batch > 0, "--examples and --batch require at least 1, got 0");
     let devices = args.devices.open()?;
     if let Some(file) = &args.logits {
@@ -134,7 +134,7 @@ impl Evaluate {
     }
 }
 
-fn check_vocabulary(found: &FoundModel, prepared: &Prepared, data: &Path) -> anyhow::Result<()> {
+fn check_vocabulary(found: &FoundModel, prepared: &PreparedData, data: &Path) -> anyhow::Result<()> {
     let (model, vocabulary) = (&found.checkpoint.state.vocabulary_sha256, prepared.vocabulary());
     let same = model.is_empty() || model == vocabulary.sha256();
     ensure!(
@@ -155,7 +155,7 @@ fn write_logits(
     file: &Path,
     rows: usize,
     found: FoundModel,
-    prepared: &Arc<Prepared>,
+    prepared: &Arc<PreparedData>,
     options: &EvaluateOptions,
     devices: &Devices,
 ) -> anyhow::Result<ExitCode> {

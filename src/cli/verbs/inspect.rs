@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::cli::args::buckets::{data_directory, of_copy};
 use crate::cli::render::example::{as_json, as_text, headline, legend};
 use crate::data::{
-    Bar, ExampleConfig, ExampleLengths, Examples, Mode, Packed, Placed, Prepared, SpanMask, Split, Spread, Survey,
-    document_lengths, example_lengths,
+    Dataset, ExampleConfig, ExampleLengths, ExampleMode, HistogramBin, LengthSummary, PackedExample, PackingOptions,
+    PreparedData, SpanMask, Split, Survey, document_lengths, example_lengths,
 };
 use crate::files::write_whole;
 use crate::output::byte_progress::ByteProgress;
@@ -97,19 +97,19 @@ enum ModeName {
     DocSentences,
 }
 
-impl From<ModeName> for Mode {
-    fn from(name: ModeName) -> Mode {
+impl From<ModeName> for ExampleMode {
+    fn from(name: ModeName) -> ExampleMode {
         match name {
-            ModeName::Nsp => Mode::NextSentence,
-            ModeName::Sop => Mode::SentenceOrder,
-            ModeName::FullSentences => Mode::FullSentences,
-            ModeName::DocSentences => Mode::DocSentences,
+            ModeName::Nsp => ExampleMode::NextSentence,
+            ModeName::Sop => ExampleMode::SentenceOrder,
+            ModeName::FullSentences => ExampleMode::FullSentences,
+            ModeName::DocSentences => ExampleMode::DocSentences,
         }
     }
 }
 
 pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
-    let prepared = Arc::new(Prepared::open(data_directory(&args.directory)?)?);
+    let prepared = Arc::new(PreparedData::open(data_directory(&args.directory)?)?);
     if args.verify {
         of_copy(&args.directory, prepared.verify(&|_| ()))?;
     }
@@ -125,8 +125,8 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
         span_mask: args.span_mask.then(SpanMask::default),
         ..ExampleConfig::bert(args.seq, predictions)
     };
-    let examples = Examples::new(prepared.clone(), split, config)?;
-    let packed = args.pack.map(|k| Packed { sequences_per_row: k as usize, batch: args.batch as usize });
+    let examples = Dataset::new(prepared.clone(), split, config)?;
+    let packed = args.pack.map(|k| PackingOptions { sequences_per_row: k as usize, batch: args.batch as usize });
     match packed {
         Some(packed) => show_rows(&args, &examples, packed)?,
         None => show_examples(&args, &examples)?,
@@ -138,7 +138,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
 }
 
 /// Shows examples, and what all of them are like.
-fn show_examples(args: &Inspect, examples: &Examples) -> anyhow::Result<()> {
+fn show_examples(args: &Inspect, examples: &Dataset) -> anyhow::Result<()> {
     let (prepared, split) = (examples.prepared(), examples.split());
     let shown = (args.first..args.first.saturating_add(args.count))
         .map(|number| Ok((number, examples.example(number)?)))
@@ -179,14 +179,14 @@ fn show_examples(args: &Inspect, examples: &Examples) -> anyhow::Result<()> {
 }
 
 /// Shows the first rows of the batch that begins with `--first`, each example at its place in the row.
-fn show_rows(args: &Inspect, examples: &Examples, packed: Packed) -> anyhow::Result<()> {
+fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyhow::Result<()> {
     let packing = examples.window(args.first, packed.batch).packing(packed.sequences_per_row);
     let vocabulary = examples.prepared().vocabulary();
     let rows = packing.rows().take(args.count as usize);
-    let number = |placed: &Placed| args.first + placed.example as u64;
+    let number = |placed: &PackedExample| args.first + placed.example as u64;
     if args.json {
-        let row = |row: &[Placed]| {
-            let at = |placed: &Placed| {
+        let row = |row: &[PackedExample]| {
+            let at = |placed: &PackedExample| {
                 let example = as_json(number(placed), &examples.example(number(placed))?, vocabulary);
                 Ok(json!({ "position": placed.start, "length": placed.length, "example": example }))
             };
@@ -227,14 +227,19 @@ fn show_rows(args: &Inspect, examples: &Examples, packed: Packed) -> anyhow::Res
 }
 
 /// Surveys the splits that have examples, under the configuration of `examples`, and writes the page.
-fn write_report(path: &Path, directory: &Location, examples: &Examples, packed: Option<Packed>) -> anyhow::Result<()> {
+fn write_report(
+    path: &Path,
+    directory: &Location,
+    examples: &Dataset,
+    packed: Option<PackingOptions>,
+) -> anyhow::Result<()> {
     let prepared = examples.prepared();
     let mut surveys = Vec::new();
     for split in [Split::Train, Split::HeldOut] {
         if prepared.documents(split).len() < 2 {
             continue;
         }
-        let examples = Examples::new(prepared.clone(), split, examples.config().clone())?;
+        let examples = Dataset::new(prepared.clone(), split, examples.config().clone())?;
         let progress = ByteProgress::new("reading", prepared.manifest().counts(split).tokens);
         let count = examples.epoch_len(0).min(MEASURED);
         surveys.push(Survey::of(&examples, count, packed, &|tokens| progress.add(tokens))?);
@@ -246,8 +251,8 @@ fn write_report(path: &Path, directory: &Location, examples: &Examples, packed: 
     Ok(())
 }
 
-fn in_words(spread: &Spread) -> String {
-    let Spread { mean, median, percentile_90, longest } = spread;
+fn in_words(spread: &LengthSummary) -> String {
+    let LengthSummary { mean, median, percentile_90, longest } = spread;
     format!("mean {mean:.1}, median {median}, nine of ten at most {percentile_90}, longest {longest}")
 }
 
@@ -261,7 +266,7 @@ fn of_examples(lengths: &ExampleLengths) -> String {
         lengths.examples
     );
     let most = lengths.histogram.iter().map(|bar| bar.count).max().unwrap_or(0).max(1);
-    for Bar { from, to, count } in &lengths.histogram {
+    for HistogramBin { from, to, count } in &lengths.histogram {
         let bar = "█".repeat((40 * count / most) as usize);
         text += &format!("{from:>5}–{to:<5} {count:>8} {bar}\n");
     }

@@ -15,8 +15,9 @@ use crate::cli::args::buckets::{claim_copy, send_data};
 use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
 use crate::data::store::check::check;
 use crate::data::{
-    Checked, Counts, DataError, Deduplication, Filter, Found, Input, Manifest, Outcome, Preparation, PrepareOptions,
-    ReadOptions, Sentences, Source, SourceEntry, SourcePath, SourceState, Stage, Tokenizer, find_sources, prepare,
+    CheckReport, Counts, DataError, Deduplication, Filter, FoundInputs, Input, InputEntry, InputState, Manifest,
+    Preparation, PrepareOptions, PrepareOutcome, PrepareStage, ReadOptions, SentenceMode, Source, SourcePath,
+    Tokenizer, find_sources, prepare,
 };
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
@@ -130,15 +131,15 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         anyhow::bail!("--tokenizer and --out are required, unless --check is given");
     };
     claim_copy(out)?;
-    let Found { inputs, passed_over } = find_sources(&args.inputs, &args.sources)?;
-    note_passed_over(&passed_over);
+    let FoundInputs { inputs, skipped } = find_sources(&args.inputs, &args.sources)?;
+    note_passed_over(&skipped);
     let tokenizer = Tokenizer::open(tokenizer, args.cased)?;
     let options = PrepareOptions {
         reading: ReadOptions {
             sentences: match args.sentences {
-                LineForm::Split => Sentences::Split,
-                LineForm::Lines => Sentences::Lines,
-                LineForm::Wrapped => Sentences::Wrapped,
+                LineForm::Split => SentenceMode::Split,
+                LineForm::Lines => SentenceMode::Lines,
+                LineForm::Wrapped => SentenceMode::Wrapped,
             },
             ..args.reading.options()
         },
@@ -159,23 +160,25 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     // A stage shows itself when it is first heard of.
     let (comparing, tokenizing, writing) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
     let outcome = prepare(&preparation, &|stage, bytes| match stage {
-        Stage::Comparing => comparing.get_or_init(|| ByteProgress::new("comparing", total)).add(bytes),
-        Stage::Resuming => {
+        PrepareStage::Comparing => comparing.get_or_init(|| ByteProgress::new("comparing", total)).add(bytes),
+        PrepareStage::Resuming => {
             note(format_args!(
                 "going on with an interrupted preparation: {} of its inputs are done",
                 HumanBytes(bytes)
             ));
             tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total - bytes));
         }
-        Stage::Tokenizing => tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total)).add(bytes),
-        Stage::Writing { bytes: total } => writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes),
+        PrepareStage::Tokenizing => tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total)).add(bytes),
+        PrepareStage::Writing { bytes: total } => {
+            writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes)
+        }
     });
     [comparing, tokenizing, writing].iter().filter_map(OnceLock::get).for_each(ByteProgress::finish);
     let shown = out.local().display();
     match outcome? {
-        Outcome::UpToDate(manifest) if args.json => print(json!(manifest))?,
-        Outcome::UpToDate(manifest) => print(format_args!("{shown}: up to date, {}", summary(&manifest)))?,
-        Outcome::Prepared(manifest) => {
+        PrepareOutcome::UpToDate(manifest) if args.json => print(json!(manifest))?,
+        PrepareOutcome::UpToDate(manifest) => print(format_args!("{shown}: up to date, {}", summary(&manifest)))?,
+        PrepareOutcome::Prepared(manifest) => {
             let seconds = started.elapsed().as_secs_f64();
             let rate = (manifest.train.tokens + manifest.held_out.tokens) as f64 / seconds;
             if args.json {
@@ -207,7 +210,7 @@ struct SourceSummary<'a> {
 /// The sources, in the order in which they were named.
 fn sources_of(manifest: &Manifest) -> Vec<SourceSummary<'_>> {
     let mut sources: Vec<SourceSummary> = Vec::new();
-    for SourceEntry { source, reading, train_documents, .. } in &manifest.inputs {
+    for InputEntry { source, reading, train_documents, .. } in &manifest.inputs {
         let index = sources.iter().position(|other| other.source == source).unwrap_or(sources.len());
         if index == sources.len() {
             sources.push(SourceSummary { source, files: 0, read: 0, to_train_on: 0 });
@@ -259,16 +262,16 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     let bar = ByteProgress::new("checking", sizes.sum());
     let checked = check(directory, &|bytes| bar.add(bytes));
     bar.finish();
-    let Checked { manifest, faults, sources } = checked?;
-    let states = || manifest.inputs.iter().map(|entry| &entry.name).zip(&sources);
-    let named = |wanted: fn(&SourceState) -> bool| -> Vec<&String> {
+    let CheckReport { manifest, faults, inputs } = checked?;
+    let states = || manifest.inputs.iter().map(|entry| &entry.name).zip(&inputs);
+    let named = |wanted: fn(&InputState) -> bool| -> Vec<&String> {
         states().filter(|(_, state)| wanted(state)).map(|(name, _)| name).collect()
     };
-    let changed = named(|state| matches!(state, SourceState::Changed));
+    let changed = named(|state| matches!(state, InputState::Changed));
     if as_json {
         let faults: Vec<String> = faults.iter().map(in_full).collect();
-        let absent = named(|state| matches!(state, SourceState::Absent));
-        let unreadable = named(|state| matches!(state, SourceState::Unreadable(_)));
+        let absent = named(|state| matches!(state, InputState::Absent));
+        let unreadable = named(|state| matches!(state, InputState::Unreadable(_)));
         let inputs = [("changed_inputs", &changed), ("absent_inputs", &absent), ("unreadable_inputs", &unreadable)];
         let mut found = json!({ "faults": faults });
         inputs.into_iter().for_each(|(key, names)| found[key] = json!(names));
@@ -279,12 +282,12 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
         }
         for (name, state) in states() {
             match state {
-                SourceState::Unchanged => {}
-                SourceState::Changed => print(format_args!("{name}: changed since it was prepared"))?,
-                SourceState::Absent => print(format_args!(
+                InputState::Unchanged => {}
+                InputState::Changed => print(format_args!("{name}: changed since it was prepared"))?,
+                InputState::Absent => print(format_args!(
                     "{name}: not there any more, or named from another directory; the data does not need it"
                 ))?,
-                SourceState::Unreadable(error) => {
+                InputState::Unreadable(error) => {
                     print(format_args!("{}; the data does not need it", in_full(error)))?;
                 }
             }
@@ -295,8 +298,8 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
             directory.display(),
             summary(&manifest),
             manifest.shards.len(),
-            named(|state| matches!(state, SourceState::Unchanged)).len(),
-            sources.len()
+            named(|state| matches!(state, InputState::Unchanged)).len(),
+            inputs.len()
         ))?;
     }
     Ok(match (faults.is_empty(), changed.is_empty()) {

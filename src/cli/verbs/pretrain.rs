@@ -12,7 +12,7 @@ use crate::checkpoint::RunLock;
 use crate::cli::args::buckets::{data_directory, fetch_run, of_copy};
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::host::HostArgs;
-use crate::data::{Masking, Mode, Prepared};
+use crate::data::{ExampleMode, Masking, PreparedData};
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::plan::saved::SavedSteps;
@@ -111,7 +111,7 @@ fn monitor_peers(session: Arc<Session>, resume_command: &str) -> anyhow::Result<
 fn train(
     args: &Pretrain,
     run: Run,
-    prepared: Arc<Prepared>,
+    prepared: Arc<PreparedData>,
     saved: Option<&SavedSteps>,
     session: Option<Arc<Session>>,
 ) -> anyhow::Result<ExitCode> {
@@ -184,7 +184,7 @@ fn train(
 fn find_start(
     args: &Pretrain,
     run: &Run,
-    prepared: &Prepared,
+    prepared: &PreparedData,
     leads: bool,
 ) -> anyhow::Result<(Option<RunLock>, Start, Vec<String>)> {
     let directory = run.checkpoint.directory.local();
@@ -271,10 +271,10 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
         "data       {}, {}, {:.0} % of the tokens masked{}, {}",
         run.data.path,
         match run.data.mode {
-            Mode::NextSentence => "next sentence pairs",
-            Mode::SentenceOrder => "sentence order pairs",
-            Mode::FullSentences => "full sentences across documents",
-            Mode::DocSentences => "full sentences of one document",
+            ExampleMode::NextSentence => "next sentence pairs",
+            ExampleMode::SentenceOrder => "sentence order pairs",
+            ExampleMode::FullSentences => "full sentences across documents",
+            ExampleMode::DocSentences => "full sentences of one document",
         },
         100.0 * run.data.masked_lm_prob,
         match (run.data.span_mask, run.data.whole_word_mask) {

@@ -11,7 +11,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
 use crate::data::{
-    self, Found, Input, ReadOptions, Sentences, Trained, VocabularyOptions, find_inputs, train_tokenizer,
+    self, FoundInputs, Input, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions, find_inputs,
+    train_tokenizer,
 };
 use crate::files::write_whole;
 use crate::output::byte_progress::ByteProgress;
@@ -120,12 +121,12 @@ fn each_line(
 }
 
 fn train(args: Train) -> anyhow::Result<ExitCode> {
-    let Found { inputs, passed_over } = find_inputs(&args.inputs)?;
-    note_passed_over(&passed_over);
+    let FoundInputs { inputs, skipped } = find_inputs(&args.inputs)?;
+    note_passed_over(&skipped);
     let options = VocabularyOptions {
         min_frequency: args.min_frequency,
         alphabet: args.alphabet,
-        reading: ReadOptions { sentences: Sentences::Lines, ..args.reading.options() },
+        reading: ReadOptions { sentences: SentenceMode::Lines, ..args.reading.options() },
         ..VocabularyOptions::new(args.vocab_size, !args.cased)
     };
     let started = Instant::now();
@@ -135,10 +136,10 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
     progress.finish();
     let out = args.out.display();
     match trained? {
-        Trained::UpToDate(tokenizer) => {
+        TrainedTokenizer::UpToDate(tokenizer) => {
             print(format_args!("{out}: up to date, {} tokens", tokenizer.vocabulary().len()))?;
         }
-        Trained::New(tokenizer) => {
+        TrainedTokenizer::New(tokenizer) => {
             let found = tokenizer.vocabulary().len();
             print(format_args!("{out}: {found} tokens in {:.1} s", started.elapsed().as_secs_f64()))?;
             if found < args.vocab_size {

@@ -6,12 +6,13 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::batches::{Batches, TextBatch};
-use super::compression::{Compression, Decompressed, check_beginning};
-use super::{ReadCounts, ReadOptions, jsonl, parquet, text, wiki_extractor, wikimedia};
+use super::decompress::{Compression, Decompressed, check_beginning};
+use super::formats::{jsonl, parquet, text, wiki_extractor, wikimedia};
+use super::input_entry::InputEntry;
+use super::options::{ReadCounts, ReadOptions};
+use super::text_batch::{Batches, TextBatch};
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::SourceEntry;
-use crate::data::store::shard::sha256_of_file;
+use crate::data::files::sha256_of_file;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -136,8 +137,8 @@ impl Input {
     }
 
     /// Its entry in the manifest, with nothing read yet.
-    pub fn unread_entry(&self) -> SourceEntry {
-        SourceEntry {
+    pub fn unread_entry(&self) -> InputEntry {
+        InputEntry {
             name: self.name(),
             bytes: self.bytes,
             modified: self.modified,
@@ -149,12 +150,12 @@ impl Input {
     }
 
     /// Reads the whole file for its entry in the manifest.
-    pub fn entry(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<SourceEntry> {
-        Ok(SourceEntry { sha256: sha256_of_file(&self.path, progress)?, ..self.unread_entry() })
+    pub fn entry(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<InputEntry> {
+        Ok(InputEntry { sha256: sha256_of_file(&self.path, progress)?, ..self.unread_entry() })
     }
 
     /// True if this is still the file of `entry`. Equal size and time stand for equal content; a touched file is read.
-    pub fn is_still(&self, entry: &SourceEntry, progress: &(dyn Fn(u64) + Sync)) -> Result<bool> {
+    pub fn is_still(&self, entry: &InputEntry, progress: &(dyn Fn(u64) + Sync)) -> Result<bool> {
         Ok(self.bytes == entry.bytes
             && (self.modified == entry.modified || sha256_of_file(&self.path, progress)? == entry.sha256))
     }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::io::{BufRead, Read};
 
-use super::batches::{Batches, LONGEST_LINE, cut_of};
-use super::compression::Decompressed;
+use super::decompress::Decompressed;
+use super::text_batch::{Batches, LONGEST_LINE, cut_of};
 use crate::data::error::Result;
 
 /// A line, or a part of a line that is longer than [`LONGEST_LINE`].

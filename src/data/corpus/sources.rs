@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::find::{Found, check_each_is_once, find_inputs};
+use super::discover::{FoundInputs, check_each_is_once, find_inputs};
 use super::input::Source;
 use crate::data::error::{DataError, Result};
 
@@ -37,7 +37,7 @@ impl FromStr for SourcePath {
 ///
 /// # Errors
 /// As [`find_inputs`], or if a source has two weights.
-pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<Found> {
+pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<FoundInputs> {
     let mut found = find_inputs(paths)?;
     for SourcePath { source, path } in sources {
         let named = found.inputs.iter();
@@ -48,7 +48,7 @@ pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<Found> 
         let mut of_source = find_inputs(std::slice::from_ref(path))?;
         of_source.inputs.iter_mut().for_each(|input| input.source.clone_from(source));
         found.inputs.append(&mut of_source.inputs);
-        found.passed_over.append(&mut of_source.passed_over);
+        found.skipped.append(&mut of_source.skipped);
     }
     check_each_is_once(&found.inputs)?;
     Ok(found)

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
-use super::Tolerance;
+use super::options::Tolerance;
 
 /// The bytes of `inner` without those that are not UTF-8.
 pub(super) struct Utf8<R> {

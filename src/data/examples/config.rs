@@ -10,7 +10,7 @@ pub(super) const SPECIAL_TOKENS_OF_A_PAIR: usize = 3;
 
 /// What an example is made of, and what the label of its second segment says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Mode {
+pub enum ExampleMode {
     /// Next sentence prediction (BERT): `b` follows `a` (label 0), or is text of another document (label 1).
     #[default]
     #[serde(rename = "nsp")]
@@ -27,10 +27,10 @@ pub enum Mode {
     DocSentences,
 }
 
-impl Mode {
+impl ExampleMode {
     /// Whether examples are two segments with a label, or one without.
     pub fn is_pair(self) -> bool {
-        matches!(self, Mode::NextSentence | Mode::SentenceOrder)
+        matches!(self, ExampleMode::NextSentence | ExampleMode::SentenceOrder)
     }
 }
 
@@ -48,10 +48,10 @@ pub enum Masking {
 /// What decides the examples, besides the text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExampleConfig {
-    pub mode: Mode,
+    pub mode: ExampleMode,
     pub sequence_length: usize,
     /// Predictions of one sequence, at most: 20 at length 128 and 80 at 512 in BERT's own runs.
-    pub max_predictions: usize,
+    pub max_predictions_per_seq: usize,
     /// 0.15 for BERT.
     pub masked_lm_prob: f64,
     /// Share of documents that are cut for a shorter length: 0.1 for BERT. Pairs only.
@@ -68,11 +68,11 @@ pub struct ExampleConfig {
 
 impl ExampleConfig {
     /// BERT's own rates at this length: 15 % of the tokens predicted, and 10 % of the documents cut short.
-    pub fn bert(sequence_length: usize, max_predictions: usize) -> Self {
+    pub fn bert(sequence_length: usize, max_predictions_per_seq: usize) -> Self {
         ExampleConfig {
-            mode: Mode::NextSentence,
+            mode: ExampleMode::NextSentence,
             sequence_length,
-            max_predictions,
+            max_predictions_per_seq,
             masked_lm_prob: 0.15,
             short_seq_prob: 0.1,
             whole_word_mask: false,
@@ -85,7 +85,7 @@ impl ExampleConfig {
 
     pub(super) fn mask(&self) -> MaskConfig {
         MaskConfig {
-            max_predictions: self.max_predictions,
+            max_predictions_per_seq: self.max_predictions_per_seq,
             masked_lm_prob: self.masked_lm_prob,
             whole_word_mask: self.whole_word_mask,
             span_mask: self.span_mask,
@@ -100,13 +100,15 @@ impl ExampleConfig {
             let required = format!("5 ([CLS] a [SEP] b [SEP]) to {most} tokens");
             return Err(DataError::setting("sequence_length", required, self.sequence_length));
         }
-        if self.max_predictions == 0 || self.max_predictions > self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR {
+        if self.max_predictions_per_seq == 0
+            || self.max_predictions_per_seq > self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR
+        {
             let required = format!(
                 "1 to {} predictions at a sequence length of {}",
                 self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR,
                 self.sequence_length
             );
-            return Err(DataError::setting("max_predictions", required, self.max_predictions));
+            return Err(DataError::setting("max_predictions_per_seq", required, self.max_predictions_per_seq));
         }
         if !(self.masked_lm_prob > 0.0 && self.masked_lm_prob < 1.0) {
             return Err(DataError::setting("masked_lm_prob", "a number between 0 and 1", self.masked_lm_prob));

@@ -14,18 +14,18 @@ use rayon::prelude::*;
 use super::batch::{Batch, PackedRow, PackedRows, Row};
 use super::config::ExampleConfig;
 use super::epochs::{Epoch, Epochs};
+use super::layout::ExampleLayout;
 use super::mask::{Masker, Targets};
-use super::packing::{Packing, Placed, predictions_of_row};
-use super::text::Text;
+use super::packing::{PackedExample, Packing, max_predictions_per_row};
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::Prepared;
+use crate::data::store::prepared::PreparedData;
 use crate::data::store::shard::Split;
 
 /// One example as text: what [`Batch`] holds in a row, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     pub epoch: u64,
-    pub text: Text,
+    pub text: ExampleLayout,
     /// `[CLS]` and the segments, each with a `[SEP]` behind it, masked.
     pub tokens: Vec<u32>,
     pub targets: Targets,
@@ -33,14 +33,14 @@ pub struct Example {
 
 /// The examples of one split of prepared data under one configuration.
 #[derive(Debug)]
-pub struct Examples {
+pub struct Dataset {
     epochs: Epochs,
 }
 
 /// Consecutive examples, ready to be written.
 #[derive(Debug)]
 pub struct Window<'a> {
-    examples: &'a Examples,
+    examples: &'a Dataset,
     /// The epochs that they lie in: which of the examples, the epoch, and the first one's index there.
     parts: Vec<(Range<usize>, Epoch, u64)>,
 }
@@ -48,7 +48,7 @@ pub struct Window<'a> {
 /// What one example after the other is made in, by each thread for itself.
 #[derive(Default)]
 struct Workspace {
-    text: Text,
+    text: ExampleLayout,
     masker: Masker,
 }
 
@@ -59,12 +59,12 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-impl Examples {
+impl Dataset {
     /// Cuts the first epoch, so that what is wrong is said now.
     ///
     /// # Errors
     /// If a setting is impossible, or the split has fewer than the two documents that a random next sentence needs.
-    pub fn new(prepared: Arc<Prepared>, split: Split, config: ExampleConfig) -> Result<Self> {
+    pub fn new(prepared: Arc<PreparedData>, split: Split, config: ExampleConfig) -> Result<Self> {
         config.check()?;
         let documents = prepared.documents(split).len();
         let (least, why) = match config.mode.is_pair() {
@@ -83,12 +83,12 @@ impl Examples {
                 next: next.into(),
             });
         }
-        let examples = Examples { epochs: Epochs::new(prepared, split, config) };
+        let examples = Dataset { epochs: Epochs::new(prepared, split, config) };
         examples.epochs.epoch(0);
         Ok(examples)
     }
 
-    pub fn prepared(&self) -> &Arc<Prepared> {
+    pub fn prepared(&self) -> &Arc<PreparedData> {
         self.epochs.prepared()
     }
 
@@ -134,18 +134,18 @@ impl Examples {
     pub fn batch(&self, first: u64, rows: usize) -> Result<Batch> {
         let window = self.window(first, rows);
         let pad = self.prepared().vocabulary().special().pad;
-        let mut batch = Batch::blank(rows, self.config().sequence_length, self.config().max_predictions, pad);
+        let mut batch = Batch::blank(rows, self.config().sequence_length, self.config().max_predictions_per_seq, pad);
         batch.rows_mut().enumerate().try_for_each(|(row, slots)| window.write(row, slots, 0))?;
         Ok(batch)
     }
 
     /// Examples `first..first + count`, packed into rows of up to `sequences_per_row`: the rows of the replicas `replicas`
     /// out of `of`, each replica's in a block with room for `count / of` rows, what is not needed being padding. The layout
-    /// is that of all `count`, whoever asks; its rows are dealt to the replicas in turn. Allocates as [`Examples::batch`], and
+    /// is that of all `count`, whoever asks; its rows are dealt to the replicas in turn. Allocates as [`Dataset::batch`], and
     /// the lists of the layout.
     ///
     /// # Errors
-    /// As [`Examples::batch`].
+    /// As [`Dataset::batch`].
     ///
     /// # Panics
     /// If `count` is no multiple of `of`.
@@ -162,7 +162,7 @@ impl Examples {
         let packing = window.packing(sequences_per_row);
         let (length, room) = (self.config().sequence_length, count / of);
         let (rows, pad) = (replicas.len() * room, self.prepared().vocabulary().special().pad);
-        let mut batch = Batch::blank(rows, length, predictions_of_row(self.config(), sequences_per_row), pad);
+        let mut batch = Batch::blank(rows, length, max_predictions_per_row(self.config(), sequences_per_row), pad);
         let mut packed = PackedRows::blank(rows, length, sequences_per_row);
         batch.next_sentence_labels = vec![0; rows * sequences_per_row];
         batch.rows_mut().zip(packed.rows_mut(length)).enumerate().try_for_each(|(at, (slots, packed))| {
@@ -185,7 +185,7 @@ impl Examples {
     /// Example `number`, as a row of a batch would hold it.
     ///
     /// # Errors
-    /// As [`Examples::batch`].
+    /// As [`Dataset::batch`].
     pub fn example(&self, number: u64) -> Result<Example> {
         let row = self.batch(number, 1)?;
         let window = self.window(number, 1);
@@ -200,7 +200,7 @@ impl Examples {
     }
 
     /// Reads `[CLS]` and the segments of `text`, each with a `[SEP]` behind it, into `tokens`, as many as the text has.
-    fn read(&self, text: &Text, tokens: &mut [i32]) -> Result<()> {
+    fn read(&self, text: &ExampleLayout, tokens: &mut [i32]) -> Result<()> {
         let (documents, special) = (self.epochs.documents(), self.prepared().vocabulary().special());
         tokens[0] = special.cls as i32;
         let mut at = 1;
@@ -225,8 +225,8 @@ impl Window<'_> {
     }
 
     /// Which tokens example `i` of the window holds. Reads none.
-    pub fn text(&self, i: usize) -> Text {
-        let mut text = Text::default();
+    pub fn text(&self, i: usize) -> ExampleLayout {
+        let mut text = ExampleLayout::default();
         let (epoch, index) = self.place(i);
         self.examples.epochs.text(epoch, index, &mut text);
         text
@@ -245,7 +245,7 @@ impl Window<'_> {
     /// row: targets are given by positions in the row.
     ///
     /// # Errors
-    /// As [`Examples::batch`].
+    /// As [`Dataset::batch`].
     pub(super) fn write(&self, i: usize, slots: Row<'_>, offset: usize) -> Result<()> {
         let (epoch, index) = self.place(i);
         WORKSPACE.with_borrow_mut(|Workspace { text, masker }| {
@@ -275,9 +275,9 @@ impl Window<'_> {
     }
 
     /// Writes the examples of a packed row into `slots` and `packed`, which hold padding.
-    fn write_row(&self, row: &[Placed], slots: Row<'_>, packed: PackedRow<'_>) -> Result<()> {
+    fn write_row(&self, row: &[PackedExample], slots: Row<'_>, packed: PackedRow<'_>) -> Result<()> {
         let mut predicted = 0;
-        for (k, &Placed { example, start, length }) in row.iter().enumerate() {
+        for (k, &PackedExample { example, start, length }) in row.iter().enumerate() {
             let positions = start..start + length;
             let of_example = Row {
                 input_ids: &mut slots.input_ids[positions.clone()],

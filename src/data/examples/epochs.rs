@@ -22,10 +22,11 @@ use crate::rng::{Key, Stream};
 
 use super::config::{ExampleConfig, Masking, SPECIAL_TOKENS_OF_A_PAIR};
 use super::full_sentences::{Place, documents_together, starts, take, window};
-use super::pairs::Cut;
-use super::permutation::Order;
-use super::text::Text;
-use crate::data::store::prepared::{Documents, Prepared};
+use super::layout::ExampleLayout;
+use super::pairs::PairSampler;
+use super::permutation::Permutation;
+use crate::data::store::documents::Documents;
+use crate::data::store::prepared::PreparedData;
 use crate::data::store::shard::Split;
 
 /// Ways in which documents are cut. More would take longer to start with at a far step, fewer would show the same pair with
@@ -53,7 +54,7 @@ struct Table {
 pub struct Epoch {
     pub number: u64,
     table: Arc<Table>,
-    order: Order,
+    order: Permutation,
     draws: Key,
 }
 
@@ -73,7 +74,7 @@ pub struct Epochs {
 /// The cuts, and what is known of them so far.
 #[derive(Debug)]
 struct Cuts {
-    prepared: Arc<Prepared>,
+    prepared: Arc<PreparedData>,
     split: Split,
     config: ExampleConfig,
     key: Key,
@@ -91,12 +92,12 @@ struct Known {
 }
 
 impl Epochs {
-    pub fn new(prepared: Arc<Prepared>, split: Split, config: ExampleConfig) -> Self {
+    pub fn new(prepared: Arc<PreparedData>, split: Split, config: ExampleConfig) -> Self {
         let key = Key::new(config.seed).fold_in(config.phase as u64);
         Epochs { cuts: Arc::new(Cuts { prepared, split, config, key, known: Mutex::default() }) }
     }
 
-    pub fn prepared(&self) -> &Arc<Prepared> {
+    pub fn prepared(&self) -> &Arc<PreparedData> {
         &self.cuts.prepared
     }
 
@@ -143,7 +144,7 @@ impl Epochs {
             self.cuts.make_ahead((cut + 1) % self.cuts.count());
         }
         let key = self.cuts.key;
-        let order = Order::new(table.starts.len() as u64, key.fold_in(ORDER).fold_in(number));
+        let order = Permutation::new(table.starts.len() as u64, key.fold_in(ORDER).fold_in(number));
         let draw = match self.cuts.config.masking {
             Masking::Dynamic => number,
             Masking::Static { .. } => cut,
@@ -152,7 +153,7 @@ impl Epochs {
     }
 
     /// Sets `text` to what example `index` of `epoch` holds, and returns the stream to mask it with. Reads no tokens.
-    pub fn text(&self, epoch: &Epoch, index: u64, text: &mut Text) -> Stream {
+    pub fn text(&self, epoch: &Epoch, index: u64, text: &mut ExampleLayout) -> Stream {
         let sentence = epoch.table.starts[epoch.order.at(index) as usize] as usize;
         let documents = self.documents();
         let document = documents.of_sentence(sentence);
@@ -204,9 +205,9 @@ impl Cuts {
         (self.config.sequence_length - specials) as u32
     }
 
-    fn cut_of(&self, cut: u64, document: usize) -> Cut {
+    fn cut_of(&self, cut: u64, document: usize) -> PairSampler {
         let key = self.key.fold_in(CUT).fold_in(cut).fold_in(document as u64);
-        Cut::new(key, self.config.mode, self.room(), self.config.short_seq_prob)
+        PairSampler::new(key, self.config.mode, self.room(), self.config.short_seq_prob)
     }
 
     /// First sentences of a cut's chunks in the documents of group `group`, in the order of the text.

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use crate::rng::Stream;
 
-use super::config::Mode;
-use super::text::{IGNORED_LABEL, Segment, Text};
-use crate::data::store::prepared::Documents;
+use super::config::ExampleMode;
+use super::layout::{ExampleLayout, IGNORED_LABEL, Segment};
+use crate::data::store::documents::Documents;
 
 /// Documents of a group of FULL-SENTENCES: enough for the examples that end early with one to be few.
 const DOCUMENTS_TOGETHER: usize = 256;
@@ -24,15 +24,15 @@ pub struct Place {
 }
 
 /// Consecutive documents that are cut together.
-pub fn documents_together(mode: Mode) -> usize {
-    if mode == Mode::FullSentences { DOCUMENTS_TOGETHER } else { 1 }
+pub fn documents_together(mode: ExampleMode) -> usize {
+    if mode == ExampleMode::FullSentences { DOCUMENTS_TOGETHER } else { 1 }
 }
 
 /// Sets `text` to the example that starts at `first`, in the group that ends before document `end`, and returns where the
 /// next one starts; none at the group's end. `room` is what is left of the length beside `[CLS]` and the last `[SEP]`.
 ///
 /// A sentence longer than `room` is an example by itself, whole: see [`window`].
-pub fn take(documents: &Documents, first: Place, end: usize, room: u32, text: &mut Text) -> Option<Place> {
+pub fn take(documents: &Documents, first: Place, end: usize, room: u32, text: &mut ExampleLayout) -> Option<Place> {
     text.label = IGNORED_LABEL;
     text.segments.clear();
     let (mut at, mut room) = (first, room);
@@ -65,13 +65,13 @@ pub fn take(documents: &Documents, first: Place, end: usize, room: u32, text: &m
 
 /// The places at which the examples of the documents `group` start.
 pub fn starts(documents: &Documents, group: Range<usize>, room: u32) -> impl Iterator<Item = Place> {
-    let mut text = Text::default();
+    let mut text = ExampleLayout::default();
     let first = Place { document: group.start, sentence: 0 };
     std::iter::successors(Some(first), move |&place| take(documents, place, group.end, room, &mut text))
 }
 
 /// Of a sentence that is longer than `room`, a window of that many tokens, drawn uniformly.
-pub fn window(text: &mut Text, room: u32, stream: &mut Stream) {
+pub fn window(text: &mut ExampleLayout, room: u32, stream: &mut Stream) {
     if let [Segment { tokens, .. }] = text.segments.as_mut_slice()
         && tokens.len() > room as usize
     {

@@ -3,7 +3,7 @@
 //!
 //! The rules are those of `create_masked_lm_predictions` in google-research/bert, `create_pretraining_data.py`:
 //! every token but `[CLS]` and `[SEP]` is a candidate; `round(15 %)` of the *whole* length, at least one and at most
-//! `max_predictions`, are chosen without replacement; of these 80 % become `[MASK]`, 10 % stay, 10 % become an entry of
+//! `max_predictions_per_seq`, are chosen without replacement; of these 80 % become `[MASK]`, 10 % stay, 10 % become an entry of
 //! the whole vocabulary. With whole-word masking a word and its `##` pieces are chosen together, and a word that would
 //! exceed the number is passed over.
 //!
@@ -20,7 +20,7 @@ use crate::data::tokenizer::vocabulary::Vocabulary;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaskConfig {
     /// Upper bound of the predictions of one sequence.
-    pub max_predictions: usize,
+    pub max_predictions_per_seq: usize,
     /// Share of the sequence's tokens that are predicted, 0.15 for BERT.
     pub masked_lm_prob: f64,
     pub whole_word_mask: bool,
@@ -64,9 +64,9 @@ pub struct Targets {
 
 /// Number of predictions for a sequence of `len` tokens, `[CLS]` and `[SEP]` counted:
 /// `min(max, max(1, round(len · p)))`, where a half goes to the even neighbour, as Python rounds.
-pub fn number_to_predict(len: usize, config: &MaskConfig) -> usize {
+pub fn prediction_count(len: usize, config: &MaskConfig) -> usize {
     let wanted = (len as f64 * config.masked_lm_prob).round_ties_even() as usize;
-    wanted.max(1).min(config.max_predictions)
+    wanted.max(1).min(config.max_predictions_per_seq)
 }
 
 /// Neighbouring positions: a token, a word, or a span.
@@ -99,7 +99,7 @@ impl Masker {
         config: &MaskConfig,
         stream: &mut Stream,
     ) -> &Targets {
-        let wanted = number_to_predict(tokens.len(), config);
+        let wanted = prediction_count(tokens.len(), config);
         let by_words = config.whole_word_mask || config.span_mask.is_some();
         self.find_units(tokens, vocabulary, by_words);
         self.chosen.clear();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     const CONFIG: MaskConfig =
-        MaskConfig { max_predictions: 20, masked_lm_prob: 0.15, whole_word_mask: false, span_mask: None };
+        MaskConfig { max_predictions_per_seq: 20, masked_lm_prob: 0.15, whole_word_mask: false, span_mask: None };
 
     fn masked(tokens: &mut [i32], config: &MaskConfig, seed: u64) -> Targets {
         Masker::default().mask(tokens, &vocabulary(), config, &mut Key::new(seed).stream()).clone()
@@ -213,11 +213,11 @@ mod tests {
     #[test]
     fn a_half_is_rounded_to_the_even_neighbour() {
         // 10 · 0.15 = 1.5 and 30 · 0.15 = 4.5: Python's round gives 2 and 4.
-        assert_eq!(number_to_predict(10, &CONFIG), 2);
-        assert_eq!(number_to_predict(30, &CONFIG), 4);
-        assert_eq!(number_to_predict(128, &CONFIG), 19);
-        assert_eq!(number_to_predict(512, &CONFIG), 20);
-        assert_eq!(number_to_predict(5, &CONFIG), 1);
+        assert_eq!(prediction_count(10, &CONFIG), 2);
+        assert_eq!(prediction_count(30, &CONFIG), 4);
+        assert_eq!(prediction_count(128, &CONFIG), 19);
+        assert_eq!(prediction_count(512, &CONFIG), 20);
+        assert_eq!(prediction_count(5, &CONFIG), 1);
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn one_draw_decides_for_a_whole_span() {
         // Single words in a long sequence: little ends a span early but the number of predictions.
-        let config = MaskConfig { max_predictions: 80, span_mask: Some(SpanMask::default()), ..CONFIG };
+        let config = MaskConfig { max_predictions_per_seq: 80, span_mask: Some(SpanMask::default()), ..CONFIG };
         let original: Vec<i32> = [2].into_iter().chain((0..510).map(|i| 8 + i % 2)).chain([3]).collect();
         let (mut spans, mut masked, mut kept) = (0, 0, 0);
         let mut masker = Masker::default();

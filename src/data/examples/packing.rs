@@ -16,14 +16,14 @@ pub struct Packing {
     /// Positions of a row.
     pub sequence_length: usize,
     /// What lies in the rows, one row after the other.
-    placed: Vec<Placed>,
+    placed: Vec<PackedExample>,
     /// Where each row ends among `placed`.
     ends: Vec<usize>,
 }
 
 /// An example's place in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct PackedExample {
     /// Index of the example among those that were packed.
     pub example: usize,
     /// The position of its `[CLS]`.
@@ -44,7 +44,7 @@ impl Packing {
         longest_first.sort_unstable_by_key(|&example| (std::cmp::Reverse(lengths[example]), example));
         let mut open = OpenRows::new(sequence_length, lengths.len());
         let mut examples_of_row: Vec<usize> = Vec::with_capacity(lengths.len());
-        let mut by_row: Vec<(usize, Placed)> = Vec::with_capacity(lengths.len());
+        let mut by_row: Vec<(usize, PackedExample)> = Vec::with_capacity(lengths.len());
         for example in longest_first {
             let length = lengths[example];
             let (row, room) = open.take(length).unwrap_or_else(|| {
@@ -52,7 +52,7 @@ impl Packing {
                 examples_of_row.push(0);
                 (examples_of_row.len() - 1, sequence_length)
             });
-            by_row.push((row, Placed { example, start: sequence_length - room, length }));
+            by_row.push((row, PackedExample { example, start: sequence_length - room, length }));
             examples_of_row[row] += 1;
             if examples_of_row[row] < sequences_per_row && room > length {
                 open.put(row, room - length);
@@ -69,12 +69,12 @@ impl Packing {
     }
 
     /// The rows: what lies in each, from the left.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[Placed]> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[PackedExample]> {
         (0..self.ends.len()).map(|row| self.row(row))
     }
 
     /// What lies in row `row`, from the left: nothing behind the last row.
-    pub fn row(&self, row: usize) -> &[Placed] {
+    pub fn row(&self, row: usize) -> &[PackedExample] {
         let end = |row: usize| self.ends.get(row).copied().unwrap_or(self.placed.len());
         &self.placed[row.checked_sub(1).map_or(0, end)..end(row)]
     }
@@ -120,10 +120,10 @@ impl OpenRows {
 
 /// Slots for predictions that a row of up to `sequences_per_row` examples needs: the share of its positions, and one more
 /// for each example, because each number is rounded and is at least one.
-pub fn predictions_of_row(config: &ExampleConfig, sequences_per_row: usize) -> usize {
+pub fn max_predictions_per_row(config: &ExampleConfig, sequences_per_row: usize) -> usize {
     if sequences_per_row == 1 {
-        return config.max_predictions;
+        return config.max_predictions_per_seq;
     }
     let by_share = (config.masked_lm_prob * config.sequence_length as f64) as usize + sequences_per_row;
-    by_share.min(sequences_per_row * config.max_predictions).min(config.sequence_length)
+    by_share.min(sequences_per_row * config.max_predictions_per_seq).min(config.sequence_length)
 }

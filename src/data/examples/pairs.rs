@@ -7,21 +7,21 @@
 //! every draw comes from a key instead of one generator, so that any pair can be made alone. Sentence order is that of
 //! google-research/albert, file of the same name: a chunk of a single sentence has no order, and gets random text there too.
 //!
-//! Nothing here reads tokens: lengths decide, and a [`Text`] says which ranges of tokens to read.
+//! Nothing here reads tokens: lengths decide, and a [`ExampleLayout`] says which ranges of tokens to read.
 
 use std::ops::Range;
 
 use crate::rng::{Key, Stream};
 
-use super::config::Mode;
-use super::text::{Segment, Text};
-use crate::data::store::prepared::{Document, Documents};
+use super::config::ExampleMode;
+use super::layout::{ExampleLayout, Segment};
+use crate::data::store::documents::{Document, Documents};
 
 /// What decides the chunks of one document.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct PairSampler {
     key: Key,
-    mode: Mode,
+    mode: ExampleMode,
     /// Tokens after which a chunk is complete.
     target: u32,
     max_tokens: u32,
@@ -42,17 +42,17 @@ impl Chunk {
     }
 }
 
-impl Cut {
+impl PairSampler {
     /// For the document with the key `key`. `max_tokens` is the room for `a` and `b`; with probability `short_seq_prob`
     /// the whole document is cut for a shorter target, so that short sequences are seen too.
-    pub fn new(key: Key, mode: Mode, max_tokens: u32, short_seq_prob: f64) -> Self {
+    pub fn new(key: Key, mode: ExampleMode, max_tokens: u32, short_seq_prob: f64) -> Self {
         // The draws of chunks are those of the key itself, by their first sentence.
         let mut stream = key.fold_in(0).stream();
         let target = match stream.uniform() < short_seq_prob {
             true => stream.between(2, max_tokens as u64) as u32,
             false => max_tokens,
         };
-        Cut { key, mode, target, max_tokens }
+        PairSampler { key, mode, target, max_tokens }
     }
 
     /// First sentences of the document's chunks; one pair is made of each. `starts` as in [`Document::starts`].
@@ -75,14 +75,21 @@ impl Cut {
         // bit, and the upper half, times the sentences that `b` may begin with, says which (within 2⁻³² of uniform).
         let bits = self.key.bits(first as u64);
         let a_end = first + 1 + (((bits >> 32) * (sentences.len() as u64 - 1)) >> 32) as usize;
-        Chunk { a_end, sentences, is_random_next: self.mode == Mode::NextSentence && bits & 1 == 0 }
+        Chunk { a_end, sentences, is_random_next: self.mode == ExampleMode::NextSentence && bits & 1 == 0 }
     }
 
     /// Sets `text` to the pair of the chunk that starts at sentence `first` of `document`; draws from `stream` what is of
     /// this epoch alone: the random text, the swap, the tokens that are too many.
     ///
     /// `documents` are all documents of the split; there must be at least two.
-    pub fn pair(&self, documents: &Documents, document: &Document, first: usize, stream: &mut Stream, text: &mut Text) {
+    pub fn pair(
+        &self,
+        documents: &Documents,
+        document: &Document,
+        first: usize,
+        stream: &mut Stream,
+        text: &mut ExampleLayout,
+    ) {
         let Chunk { sentences, a_end, is_random_next } = self.chunk(document.starts, first);
         let starts = document.starts;
         let mut a = Segment { document: document.index, tokens: starts[first]..starts[a_end] };
@@ -97,7 +104,7 @@ impl Cut {
         } else {
             Segment { document: document.index, tokens: starts[a_end]..starts[sentences.end] }
         };
-        let swapped = self.mode == Mode::SentenceOrder && !is_random_next && stream.uniform() < 0.5;
+        let swapped = self.mode == ExampleMode::SentenceOrder && !is_random_next && stream.uniform() < 0.5;
         if swapped {
             std::mem::swap(&mut a, &mut b);
         }
@@ -147,7 +154,7 @@ mod tests {
         let lengths: Vec<u32> = (0..200).map(|i| 1 + (i * 7) % 40).collect();
         let starts = starts(&lengths);
         for seed in 0..50 {
-            let cut = Cut::new(Key::new(seed), Mode::NextSentence, 125, 0.1);
+            let cut = PairSampler::new(Key::new(seed), ExampleMode::NextSentence, 125, 0.1);
             let firsts: Vec<usize> = cut.chunk_starts(&starts).collect();
             let mut covered = 0;
             for (i, &first) in firsts.iter().enumerate() {
@@ -168,7 +175,7 @@ mod tests {
     #[test]
     fn a_document_of_one_sentence_gives_one_random_pair() {
         let starts = starts(&[300]);
-        let cut = Cut::new(Key::new(1), Mode::NextSentence, 125, 0.0);
+        let cut = PairSampler::new(Key::new(1), ExampleMode::NextSentence, 125, 0.0);
         assert_eq!(cut.chunk_starts(&starts).collect::<Vec<_>>(), [0]);
         assert!(cut.chunk(&starts, 0).is_random_next);
     }
@@ -176,7 +183,7 @@ mod tests {
     #[test]
     fn a_tenth_of_the_documents_is_cut_short() {
         let short = (0..20_000)
-            .filter(|&i| Cut::new(Key::new(5).fold_in(i), Mode::NextSentence, 125, 0.1).target < 125)
+            .filter(|&i| PairSampler::new(Key::new(5).fold_in(i), ExampleMode::NextSentence, 125, 0.1).target < 125)
             .count();
         // A draw of exactly 125 is short without showing it: 0.1 · 123/124. Five standard deviations are 211.
         assert!(short.abs_diff(1984) < 212, "{short} of 20000");

@@ -15,20 +15,20 @@ const ROUNDS: u64 = 6;
 
 /// A permutation of `0..len`, chosen by a key.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Permutation {
     len: u64,
     side: u64,
     key: Key,
 }
 
-impl Order {
+impl Permutation {
     /// The permutation of `0..len` that `key` chooses. `len` is at most 2^62.
     pub fn new(len: u64, key: Key) -> Self {
         let mut side = len.isqrt();
         if side * side < len {
             side += 1;
         }
-        Order { len, side, key }
+        Permutation { len, side, key }
     }
 
     pub fn len(&self) -> u64 {
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn it_is_a_bijection_for_every_small_size_and_some_large_ones() {
         for len in (1..300).chain([1023, 1024, 1025, 65_535, 65_536, 99_991]) {
-            let order = Order::new(len, Key::new(len).fold_in(3));
+            let order = Permutation::new(len, Key::new(len).fold_in(3));
             let mut seen = vec![false; len as usize];
             for i in 0..len {
                 let x = order.at(i) as usize;
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn keys_give_different_orders_and_neighbours_are_parted() {
         let len = 10_000;
-        let (one, two) = (Order::new(len, Key::new(1)), Order::new(len, Key::new(2)));
+        let (one, two) = (Permutation::new(len, Key::new(1)), Permutation::new(len, Key::new(2)));
         let equal = (0..len).filter(|&i| one.at(i) == two.at(i)).count();
         assert!(equal < 10, "{equal} fixed points between two keys; about 1 is expected");
         // The mean distance of two uniform draws is len / 3, with a standard deviation of len / sqrt(18) a draw.
@@ -97,7 +97,7 @@ mod tests {
     fn the_first_of_an_order_is_uniform_over_keys() {
         let mut counts = [0u32; 7];
         for seed in 0..7000 {
-            counts[Order::new(7, Key::new(seed)).at(0) as usize] += 1;
+            counts[Permutation::new(7, Key::new(seed)).at(0) as usize] += 1;
         }
         // Five standard deviations of a binomial(7000, 1/7) are 146.
         assert!(counts.iter().all(|c| c.abs_diff(1000) < 147), "{counts:?}");

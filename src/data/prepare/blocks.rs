@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::data::corpus::{Piece, ReadCounts, TextBatch};
+use crate::data::corpus::{ReadCounts, TextBatch, TextEvent};
 
 /// Bytes of text after which a block is handed on, at the end of a document: enough to tokenize for a tenth of a second,
 /// little enough for every thread to hold one and wait for another.
@@ -104,8 +104,8 @@ impl<'a> BlockBuilder<'a> {
         self.block.counts += batch.counts;
         for piece in &batch.pieces {
             let wanted = match piece {
-                Piece::Line(range) => self.line(&batch.text[range.clone()]),
-                Piece::DocumentEnd => self.end_document(),
+                TextEvent::Line(range) => self.line(&batch.text[range.clone()]),
+                TextEvent::DocumentEnd => self.end_document(),
             };
             if !wanted {
                 return false;
@@ -175,10 +175,10 @@ mod tests {
             let line = format!("{number:08} ").repeat(length / 9);
             for part in line.as_bytes().chunks(9 << 17) {
                 let text = String::from_utf8(part.to_vec()).unwrap();
-                let pieces = vec![Piece::Line(0..text.len())];
+                let pieces = vec![TextEvent::Line(0..text.len())];
                 assert!(builder.take(&TextBatch { text, pieces, ..TextBatch::default() }));
             }
-            assert!(builder.take(&TextBatch { pieces: vec![Piece::DocumentEnd], ..TextBatch::default() }));
+            assert!(builder.take(&TextBatch { pieces: vec![TextEvent::DocumentEnd], ..TextBatch::default() }));
         }
         let number = builder.finish();
         assert_eq!(number as usize, blocks.len());

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use crate::rng::Key;
 
 use super::blocks::{TextBlock, TextDocument};
-use super::filter::first_refusal;
 use super::signature::{length, signature};
 use super::token_block::{TokenBlock, TokenForm};
-use crate::data::corpus::Sentences;
+use crate::data::corpus::SentenceMode;
+use crate::data::corpus::filter::first_refusal;
 use crate::data::corpus::sentences::sentences;
 use crate::data::error::Result;
-use crate::data::store::prepared::{PrepareOptions, Removed};
+use crate::data::store::manifest::{PrepareOptions, Removed};
 use crate::data::store::shard::Split;
 use crate::data::tokenizer::wordpiece::Tokenizer;
 
@@ -75,15 +75,15 @@ struct DocumentTokens {
 }
 
 impl DocumentTokens {
-    fn of(&mut self, document: TextDocument, tokenizer: &Tokenizer, form: Sentences) -> Result<()> {
+    fn of(&mut self, document: TextDocument, tokenizer: &Tokenizer, form: SentenceMode) -> Result<()> {
         self.ids.clear();
         self.sentence_lengths.clear();
         for line in document.lines() {
             match form {
-                Sentences::Split | Sentences::Wrapped => {
+                SentenceMode::Split | SentenceMode::Wrapped => {
                     sentences(line).try_for_each(|sentence| self.sentence(sentence, tokenizer))?;
                 }
-                Sentences::Lines => self.sentence(line, tokenizer)?,
+                SentenceMode::Lines => self.sentence(line, tokenizer)?,
             }
         }
         Ok(())

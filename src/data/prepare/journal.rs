@@ -16,7 +16,7 @@ use super::blocks::BlockId;
 use super::spool::Spooled;
 use crate::data::corpus::ReadCounts;
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::{Manifest, Removed, ShardEntry};
+use crate::data::store::manifest::{Manifest, Removed, ShardEntry};
 
 /// File name of the journal.
 pub(super) const JOURNAL: &str = "journal.jsonl";

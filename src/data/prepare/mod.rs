@@ -13,7 +13,6 @@
 
 mod blocks;
 mod encode;
-pub mod filter;
 mod journal;
 mod selection;
 mod shards;
@@ -27,21 +26,21 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-use super::corpus::{Input, ReadCounts, Sentences, Source};
-use super::error::{DataError, Result};
-use super::store::prepared::{
-    MANIFEST, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, SourceEntry, TOKENIZER_DIRECTORY,
-};
-use super::store::shard::{Counts, Split, sha256};
-use super::tokenizer::files::TOKENIZER_FILES;
-use super::tokenizer::wordpiece::Tokenizer;
+use crate::data::corpus::{Input, InputEntry, ReadCounts, SentenceMode, Source};
+use crate::data::error::{DataError, Result};
+use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
+use crate::data::store::manifest::{MANIFEST_FORMAT, Manifest, PrepareOptions, Removed};
+use crate::data::store::shard::{Counts, Split};
+use crate::data::tokenizer::files::TOKENIZER_FILES;
+use crate::data::tokenizer::wordpiece::Tokenizer;
+use crate::digest::sha256_hex;
 use journal::{Done, JOURNAL, Journal, Step};
 use spool::Spool;
 use staging::{Staging, write_to_disk};
 
 /// What is being done, for a progress bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum PrepareStage {
     /// Comparing inputs with those of prepared data that is there: bytes of input.
     Comparing,
     /// What an interrupted preparation has done already: bytes of input, once.
@@ -53,7 +52,7 @@ pub enum Stage {
 }
 
 /// Hears of the work done in each stage.
-pub type Progress<'a> = &'a (dyn Fn(Stage, u64) + Sync);
+pub type PrepareProgress<'a> = &'a (dyn Fn(PrepareStage, u64) + Sync);
 
 /// What to prepare, from what, to where.
 #[derive(Debug)]
@@ -68,7 +67,7 @@ pub struct Preparation<'a> {
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum PrepareOutcome {
     Prepared(Manifest),
     /// The directory already was what was asked for.
     UpToDate(Manifest),
@@ -102,14 +101,14 @@ impl Spools {
 /// # Errors
 /// If `out` holds something else, the inputs cannot be read or hold too little, or the disk is too small. `out` is then
 /// as it was.
-pub fn prepare(preparation: &Preparation, progress: Progress) -> Result<Outcome> {
+pub fn prepare(preparation: &Preparation, progress: PrepareProgress) -> Result<PrepareOutcome> {
     preparation.check_options()?;
     let out = &staging::resolve(preparation.out)?;
     let preparation = &Preparation { out, ..*preparation };
     staging::end_replacement(out)?;
     let there = preparation.existing()?;
     if let Some(manifest) = preparation.up_to_date(&there, progress)? {
-        return Ok(Outcome::UpToDate(manifest));
+        return Ok(PrepareOutcome::UpToDate(manifest));
     }
     preparation.inputs.iter().try_for_each(|input| input.check_beginning(&preparation.options.reading))?;
     let staging = Staging::open(out)?;
@@ -118,7 +117,7 @@ pub fn prepare(preparation: &Preparation, progress: Progress) -> Result<Outcome>
     if now != there
         && let Some(manifest) = preparation.up_to_date(&now, progress)?
     {
-        return Ok(Outcome::UpToDate(manifest));
+        return Ok(PrepareOutcome::UpToDate(manifest));
     }
     let manifest = match preparation.take_up(&staging, progress)? {
         Left::Whole(manifest) => *manifest,
@@ -129,7 +128,7 @@ pub fn prepare(preparation: &Preparation, progress: Progress) -> Result<Outcome>
     };
     shards::clear(staging.path())?;
     staging.rename_to(out)?;
-    Ok(Outcome::Prepared(manifest))
+    Ok(PrepareOutcome::Prepared(manifest))
 }
 
 /// What an interrupted preparation left.
@@ -167,9 +166,9 @@ impl Preparation<'_> {
     }
 
     /// The manifest of `there`, if that is what is asked for. An error if it is something else that is not to be replaced.
-    fn up_to_date(&self, there: &Option<Manifest>, progress: Progress) -> Result<Option<Manifest>> {
+    fn up_to_date(&self, there: &Option<Manifest>, progress: PrepareProgress) -> Result<Option<Manifest>> {
         let Some(manifest) = there else { return Ok(None) };
-        let difference = match self.difference(manifest, &|bytes| progress(Stage::Comparing, bytes))? {
+        let difference = match self.difference(manifest, &|bytes| progress(PrepareStage::Comparing, bytes))? {
             None => files_differ(manifest, self.out),
             found => found,
         };
@@ -240,7 +239,7 @@ impl Preparation<'_> {
     }
 
     /// Goes on with an interrupted preparation of the same, or begins one.
-    fn take_up(&self, staging: &Staging, progress: Progress) -> Result<Left> {
+    fn take_up(&self, staging: &Staging, progress: PrepareProgress) -> Result<Left> {
         match self.left_in(staging.path(), progress) {
             // What cannot be read now may be good later.
             Err(error) if !self.force || error.is_of_the_system() => Err(error),
@@ -249,7 +248,7 @@ impl Preparation<'_> {
                     let parts = self.parts().into_iter().enumerate();
                     let done = parts.filter(|&(part, _)| journal.ask(|done| done.has_part(part as u32)));
                     let bytes = done.map(|(_, place)| self.inputs[place.input].bytes_of_part(place.part)).sum();
-                    progress(Stage::Resuming, bytes);
+                    progress(PrepareStage::Resuming, bytes);
                 }
                 Ok(left)
             }
@@ -264,16 +263,17 @@ impl Preparation<'_> {
 
     /// What is left in `directory`, unless there is nothing, or nothing that was worth the work. An error if it is of another
     /// preparation.
-    fn left_in(&self, directory: &Path, progress: Progress) -> Result<Option<Left>> {
-        let check = |manifest: &Manifest| match self.difference(manifest, &|bytes| progress(Stage::Comparing, bytes))? {
-            None => Ok(()),
-            Some((required, found)) => Err(DataError::file(
-                directory,
-                required,
-                format!("an interrupted preparation {found}"),
-                "ask for the same again to go on with it, or forget it with --force",
-            )),
-        };
+    fn left_in(&self, directory: &Path, progress: PrepareProgress) -> Result<Option<Left>> {
+        let check =
+            |manifest: &Manifest| match self.difference(manifest, &|bytes| progress(PrepareStage::Comparing, bytes))? {
+                None => Ok(()),
+                Some((required, found)) => Err(DataError::file(
+                    directory,
+                    required,
+                    format!("an interrupted preparation {found}"),
+                    "ask for the same again to go on with it, or forget it with --force",
+                )),
+            };
         if staging::is_whole(directory) {
             let manifest = Manifest::read(directory)?;
             check(&manifest)?;
@@ -310,7 +310,7 @@ impl Preparation<'_> {
     }
 
     /// All the work, in the directory `staging`: whatever of it is not done.
-    fn work(&self, staging: &Path, journal: &Journal, progress: Progress) -> Result<Manifest> {
+    fn work(&self, staging: &Path, journal: &Journal, progress: PrepareProgress) -> Result<Manifest> {
         let form = encode::form(self.tokenizer, self.options);
         let spools = journal.ask(|done| {
             let places = done.blocks.values().flat_map(|record| [&record.train, &record.held_out]).flatten();
@@ -348,7 +348,7 @@ impl Preparation<'_> {
         for (name, content) in self.tokenizer.files() {
             let path = tokenizer_directory.join(name);
             write_to_disk(&path, content.as_bytes())?;
-            manifest.tokenizer.insert(name.to_owned(), sha256(content.as_bytes()));
+            manifest.tokenizer.insert(name.to_owned(), sha256_hex(content.as_bytes()));
         }
         let path = staging.join(MANIFEST);
         let json = serde_json::to_string_pretty(&manifest).map_err(|e| DataError::io("write", &path)(e.into()))? + "\n";
@@ -391,7 +391,7 @@ fn differing_settings(asked: &PrepareOptions, there: &PrepareOptions) -> Option<
 }
 
 /// How the inputs differ, in their names, order or weights: those asked for, and those there.
-fn differing_inputs(asked: &[Input], there: &[SourceEntry]) -> Option<(String, String)> {
+fn differing_inputs(asked: &[Input], there: &[InputEntry]) -> Option<(String, String)> {
     let named = |name: String, source: &Source| match *source == Source::default() {
         true => name,
         false => format!("{}:{}={name}", source.name, source.weight),
@@ -452,7 +452,7 @@ fn check_enough(manifest: &Manifest) -> Result<()> {
         };
     }
     let next = match manifest.options.reading.sentences {
-        Sentences::Wrapped => "add documents, or part the text into documents by two empty lines",
+        SentenceMode::Wrapped => "add documents, or part the text into documents by two empty lines",
         _ => "add documents, or part the text into documents by empty lines",
     };
     if train < 2 {

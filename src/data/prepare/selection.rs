@@ -16,7 +16,7 @@ use super::signature::{BANDS, FINGERPRINT};
 use super::spool::Spooled;
 use super::token_block::Head;
 use crate::data::error::Result;
-use crate::data::store::prepared::{Deduplication, Removed};
+use crate::data::store::manifest::{Deduplication, Removed};
 
 /// Bytes of all sets of signatures at a time.
 const MEMORY: usize = 256 << 20;

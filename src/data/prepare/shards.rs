@@ -21,9 +21,9 @@ use super::journal::{BlockRecord, JOURNAL, Journal, Step};
 use super::selection::{SelectableBlock, Selection, select};
 use super::spool::{Spool, Spooled};
 use super::staging::write_to_disk;
-use super::{Preparation, Progress, Spools, Stage};
+use super::{Preparation, PrepareProgress, PrepareStage, Spools};
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::{Deduplication, Manifest, Removed, ShardEntry};
+use crate::data::store::manifest::{Deduplication, Manifest, Removed, ShardEntry};
 use crate::data::store::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
 
 const PLAN: &str = "plan.json";
@@ -102,7 +102,7 @@ pub(super) fn write(
     journal: &Journal,
     spools: &Spools,
     manifest: &mut Manifest,
-    progress: Progress,
+    progress: PrepareProgress,
 ) -> Result<()> {
     let places = |of: fn(&BlockRecord) -> Option<Spooled>| -> Vec<Spooled> {
         journal.ask(|done| done.blocks.values().filter_map(of).collect())
@@ -135,7 +135,7 @@ pub(super) fn write(
     let token_size = blocks[0].spool.token_size();
     let report = |tokens| {
         let token_size = token_size as u64;
-        progress(Stage::Writing { bytes: token_size * plan.tokens }, token_size * tokens);
+        progress(PrepareStage::Writing { bytes: token_size * plan.tokens }, token_size * tokens);
     };
     report(written.iter().filter_map(|s| journal.ask(|done| done.shards.get(&s.file).map(|e| e.counts.tokens))).sum());
     let uses = Uses::new(missing.iter().flat_map(|shard| of(shard).files_of(shard)));

@@ -7,7 +7,7 @@
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::blocks::TextDocument;
-use crate::data::store::prepared::Deduplication;
+use crate::data::store::manifest::Deduplication;
 
 /// Words of a shingle.
 pub(super) const SHINGLE: usize = 5;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::journal::JOURNAL;
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::MANIFEST;
+use crate::data::files::MANIFEST;
 
 const LOCK: &str = "lock";
 

@@ -11,9 +11,9 @@ use super::blocks::{BlockBuilder, BlockId, TextBlock};
 use super::encode::{Encoded, encode};
 use super::journal::{BlockRecord, Journal, Step};
 use super::token_block::TokenBlock;
-use super::{PartOfInput, Preparation, Progress, Spools, Stage};
+use super::{PartOfInput, Preparation, PrepareProgress, PrepareStage, Spools};
 use crate::data::error::{DataError, Result};
-use crate::data::store::shard::sha256_of_file;
+use crate::data::files::sha256_of_file;
 
 /// What a reading thread does next.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,12 @@ impl Failure {
 }
 
 /// Reads and tokenizes whatever the journal does not tell of.
-pub(super) fn tokenize(asked: &Preparation, journal: &Journal, spools: &Spools, progress: Progress) -> Result<()> {
+pub(super) fn tokenize(
+    asked: &Preparation,
+    journal: &Journal,
+    spools: &Spools,
+    progress: PrepareProgress,
+) -> Result<()> {
     forget_lost_blocks(journal, spools);
     let mut jobs = Vec::new();
     for (part, place) in asked.parts().into_iter().enumerate() {
@@ -120,7 +125,7 @@ impl Preparation<'_> {
         job: Job,
         journal: &Journal,
         hand_on: &dyn Fn((BlockId, TextBlock)) -> bool,
-        progress: Progress,
+        progress: PrepareProgress,
     ) -> Result<()> {
         match job {
             Job::Hash { input } => {
@@ -137,7 +142,7 @@ impl Preparation<'_> {
         place: PartOfInput,
         journal: &Journal,
         hand_on: &dyn Fn((BlockId, TextBlock)) -> bool,
-        progress: Progress,
+        progress: PrepareProgress,
     ) -> Result<()> {
         let mut sink = |index, block| {
             let id = BlockId { part, index };
@@ -145,7 +150,7 @@ impl Preparation<'_> {
             journal.ask(|done| done.blocks.contains_key(&id)) || hand_on((id, block))
         };
         let mut builder = BlockBuilder::new(&mut sink);
-        let reading = |bytes| progress(Stage::Tokenizing, bytes);
+        let reading = |bytes| progress(PrepareStage::Tokenizing, bytes);
         let input = &self.inputs[place.input];
         match input.read_part(place.part, &self.options.reading, &reading, &mut |batch| builder.take(&batch))? {
             true => {

@@ -7,11 +7,13 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::prepared::{MANIFEST, Manifest, Prepared, ShardEntry, SourceEntry, TOKENIZER_DIRECTORY};
-use super::shard::{Counts, Split, sha256_of_file};
+use super::manifest::{Manifest, ShardEntry};
+use super::prepared::PreparedData;
+use super::shard::{Counts, Split};
 use super::shard_reader::Shard;
-use crate::data::corpus::ReadCounts;
+use crate::data::corpus::{InputEntry, ReadCounts};
 use crate::data::error::{DataError, Result};
+use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
 use crate::data::tokenizer::files::TOKENIZER_FILES;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::data::tokenizer::wordpiece::Tokenizer;
@@ -20,7 +22,7 @@ const PREPARE_AGAIN: &str = "run `lambert prepare` again with --force";
 
 /// What became of an input.
 #[derive(Debug)]
-pub enum SourceState {
+pub enum InputState {
     /// The same bytes.
     Unchanged,
     /// Other bytes: the data is not what this input would give now.
@@ -33,12 +35,12 @@ pub enum SourceState {
 
 /// What was found in a prepared directory.
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckReport {
     pub manifest: Manifest,
     /// Everything that is wrong with manifest, shards and tokenizer.
     pub faults: Vec<DataError>,
     /// The state of every input of the manifest, in its order.
-    pub sources: Vec<SourceState>,
+    pub inputs: Vec<InputState>,
 }
 
 /// Reads every byte of the prepared data in `directory`, and of its inputs where they are still there; `progress` hears of
@@ -46,14 +48,14 @@ pub struct Checked {
 ///
 /// # Errors
 /// If the manifest cannot be read. What is wrong with the data is no error but part of the answer.
-pub fn check(directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Checked> {
+pub fn check(directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<CheckReport> {
     let manifest = Manifest::read(directory)?;
     let faults = faults(&manifest, directory, progress);
-    let sources = manifest.inputs.par_iter().map(|entry| entry.state(progress)).collect();
-    Ok(Checked { manifest, faults, sources })
+    let inputs = manifest.inputs.par_iter().map(|entry| entry.state(progress)).collect();
+    Ok(CheckReport { manifest, faults, inputs })
 }
 
-impl Prepared {
+impl PreparedData {
     /// Reads every byte of shards and tokenizer, and compares them with the manifest; `progress` hears of the bytes of shards
     /// read.
     ///
@@ -76,7 +78,7 @@ fn faults(manifest: &Manifest, directory: &Path, progress: &(dyn Fn(u64) + Sync)
     faults.extend(manifest.check_sums(directory).err());
     if faults.is_empty() {
         // What training looks at when it begins.
-        faults.extend(Prepared::open(directory).err());
+        faults.extend(PreparedData::open(directory).err());
     }
     faults
 }
@@ -192,21 +194,21 @@ impl ShardEntry {
     }
 }
 
-impl SourceEntry {
-    fn state(&self, progress: &(dyn Fn(u64) + Sync)) -> SourceState {
+impl InputEntry {
+    fn state(&self, progress: &(dyn Fn(u64) + Sync)) -> InputState {
         let path = Path::new(&self.name);
         let is_same = match fs::metadata(path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return SourceState::Absent;
+                return InputState::Absent;
             }
             Err(error) => Err(DataError::io("read", path)(error)),
             Ok(metadata) if metadata.len() != self.bytes => Ok(false),
             Ok(_) => sha256_of_file(path, progress).map(|sha256| sha256 == self.sha256),
         };
         match is_same {
-            Ok(true) => SourceState::Unchanged,
-            Ok(false) => SourceState::Changed,
-            Err(error) => SourceState::Unreadable(error),
+            Ok(true) => InputState::Unchanged,
+            Ok(false) => InputState::Changed,
+            Err(error) => InputState::Unreadable(error),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Prepared data in a bucket: fetched into a directory that [`Prepared::open`](crate::data::Prepared::open) opens, and published
+//! Prepared data in a bucket: fetched into a directory that [`PreparedData::open`](crate::data::PreparedData::open) opens, and published
 //! from one. `prepared.json` is written last in either direction, so that a directory that has it has all that it lists.
 
 use std::fs;
 use std::path::Path;
 
-use super::prepared::{MANIFEST, Manifest, ShardEntry, TOKENIZER_DIRECTORY};
-use super::shard::sha256_of_file;
+use super::manifest::{Manifest, ShardEntry};
 use crate::data::error::{DataError, Result};
+use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
 use crate::storage::{Address, Bucket, LocalCopy, Location, Wanted};
 
 /// What a copy of prepared data lacks, and the right to complete it.

@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::data::error::{DataError, Result};
-use crate::data::tokenizer::vocabulary::{Vocabulary, hexadecimal};
+use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::digest::hex;
 
 /// The version of this layout; another one is refused.
 pub const SHARD_FORMAT: u32 = 1;
@@ -192,26 +192,6 @@ impl ShardBuilder {
             file.write_all(bytes)?;
         }
         file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        Ok(((8 + text.len() + end) as u64, hexadecimal(&hash.finalize())))
-    }
-}
-
-/// sha256 of some bytes, in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-/// sha256 of a file, in hexadecimal, read in pieces; `progress` hears of every piece's bytes.
-pub fn sha256_of_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<String> {
-    let mut file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut hash = Sha256::new();
-    loop {
-        let read = file.read(&mut buffer).map_err(DataError::io("read", path))?;
-        if read == 0 {
-            return Ok(hexadecimal(&hash.finalize()));
-        }
-        hash.update(&buffer[..read]);
-        progress(read as u64);
+        Ok(((8 + text.len() + end) as u64, hex(hash)))
     }
 }

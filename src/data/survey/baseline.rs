@@ -1,7 +1,7 @@
 //! The loss to beat: predicting every masked token by its frequency in the training text, whatever the context.
 
 use crate::data::error::Result;
-use crate::data::examples::dataset::Examples;
+use crate::data::examples::dataset::Dataset;
 use crate::data::store::shard::Split;
 
 /// Mean of −ln p(target), where p is the token's frequency with one added to every count. In nats, as the MLM loss is.
@@ -23,7 +23,7 @@ pub fn unigram_loss(train_counts: &[u64], targets: impl IntoIterator<Item = u32>
 ///
 /// Masked positions are drawn uniformly from the text, so the counts of its tokens are in expectation those of its
 /// targets.
-pub fn unigram_baseline(held_out: &Examples, examples: u64) -> Result<f64> {
+pub fn unigram_baseline(held_out: &Dataset, examples: u64) -> Result<f64> {
     let counts = held_out.prepared().token_counts(Split::Train);
     let mut targets = Vec::new();
     for number in 0..examples {

@@ -13,24 +13,24 @@ use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use self::statistics::{
-    Bar, DocumentLengths, ExampleLengths, PackedLengths, document_lengths, doubling_bars, example_lengths,
-    packed_lengths, single_bars,
+    DocumentLengths, ExampleLengths, HistogramBin, PackedLengths, document_lengths, exact_histogram, example_lengths,
+    log2_histogram, packed_lengths,
 };
 use crate::data::error::Result;
-use crate::data::examples::dataset::{Example, Examples};
-use crate::data::store::prepared::{Document, Documents};
+use crate::data::examples::dataset::{Dataset, Example};
+use crate::data::store::documents::{Document, Documents};
 use crate::data::store::shard::{Counts, Split};
 
 /// Slices of a sequence in which predicted positions are counted, at most.
 const SLICES: usize = 16;
-/// Points of the curve of [`Coverage::cumulative`].
+/// Points of the curve of [`VocabularyCoverage::cumulative`].
 const CURVE_POINTS: usize = 64;
 /// Frequent and rare entries that are shown by name.
 const NAMED: usize = 24;
 
 /// How the split uses the vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Coverage {
+pub struct VocabularyCoverage {
     pub entries: usize,
     /// Entries that stand in the split at least once. Special tokens but `[UNK]` never do.
     pub used: usize,
@@ -48,7 +48,7 @@ pub struct Coverage {
 
 /// The positions from `from` to `to`, both included, and the share of their tokens that is predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Slice {
+pub struct PositionSlice {
     pub from: usize,
     pub to: usize,
     pub predicted: f64,
@@ -56,7 +56,7 @@ pub struct Slice {
 
 /// What masking does to a number of examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Masks {
+pub struct MaskStatistics {
     pub examples: u64,
     pub predictions: u64,
     /// Shares of the predictions where `[MASK]`, the same token or another one stands.
@@ -64,14 +64,14 @@ pub struct Masks {
     pub kept: f64,
     pub random: f64,
     /// Predictions for each token in slices of the sequence length, `[CLS]` and `[SEP]` counted.
-    pub by_position: Vec<Slice>,
+    pub by_position: Vec<PositionSlice>,
     /// Examples by their number of predictions.
-    pub per_example: Vec<Bar>,
+    pub per_example: Vec<HistogramBin>,
 }
 
 /// Documents whose tokens are the same as those of a document before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Duplicates {
+pub struct DuplicateCounts {
     /// Documents that repeat an earlier one.
     pub repeats: u64,
     /// Tokens in them.
@@ -89,19 +89,19 @@ pub struct Survey {
     pub counts: Counts,
     pub documents: DocumentLengths,
     /// Documents by their tokens, and sentences by theirs.
-    pub tokens_of_documents: Vec<Bar>,
-    pub tokens_of_sentences: Vec<Bar>,
-    pub coverage: Coverage,
-    pub duplicates: Duplicates,
+    pub tokens_of_documents: Vec<HistogramBin>,
+    pub tokens_of_sentences: Vec<HistogramBin>,
+    pub coverage: VocabularyCoverage,
+    pub duplicates: DuplicateCounts,
     pub examples: ExampleLengths,
     /// If rows are shared.
     pub packed: Option<PackedLengths>,
-    pub masks: Masks,
+    pub masks: MaskStatistics,
 }
 
 /// How examples are packed: so many share a row at most, so many are packed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packed {
+pub struct PackingOptions {
     pub sequences_per_row: usize,
     pub batch: usize,
 }
@@ -113,9 +113,9 @@ impl Survey {
     /// # Errors
     /// If a shard cannot be read, or holds a token outside the vocabulary.
     pub fn of(
-        examples: &Examples,
+        examples: &Dataset,
         count: u64,
-        packed: Option<Packed>,
+        packed: Option<PackingOptions>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Survey> {
         let (prepared, split) = (examples.prepared(), examples.split());
@@ -125,15 +125,16 @@ impl Survey {
             split,
             counts: prepared.manifest().counts(split),
             documents: document_lengths(documents),
-            tokens_of_documents: doubling_bars(all().map(tokens_of)),
-            tokens_of_sentences: doubling_bars(
+            tokens_of_documents: log2_histogram(all().map(tokens_of)),
+            tokens_of_sentences: log2_histogram(
                 all().flat_map(|document| document.starts.windows(2).map(|pair| (pair[1] - pair[0]) as u64)),
             ),
             coverage: coverage(examples)?,
             duplicates: duplicates(documents, progress)?,
             examples: example_lengths(examples, count)?,
-            packed: packed
-                .map(|Packed { sequences_per_row, batch }| packed_lengths(examples, count, batch, sequences_per_row)),
+            packed: packed.map(|PackingOptions { sequences_per_row, batch }| {
+                packed_lengths(examples, count, batch, sequences_per_row)
+            }),
             masks: masks(examples, count)?,
         })
     }
@@ -143,7 +144,7 @@ fn tokens_of(document: Document<'_>) -> u64 {
     (document.starts[document.starts.len() - 1] - document.starts[0]) as u64
 }
 
-fn coverage(examples: &Examples) -> Result<Coverage> {
+fn coverage(examples: &Dataset) -> Result<VocabularyCoverage> {
     let (prepared, split) = (examples.prepared(), examples.split());
     let vocabulary = prepared.vocabulary();
     let counts = prepared.token_counts(split);
@@ -155,7 +156,7 @@ fn coverage(examples: &Examples) -> Result<Coverage> {
     let mut by_count: Vec<(u64, u32)> = counts.iter().copied().zip(0..).collect();
     by_count.sort_by_key(|&(count, id)| (std::cmp::Reverse(count), id));
     let name = |id: u32| vocabulary.token(id).unwrap_or("?").to_owned();
-    Ok(Coverage {
+    Ok(VocabularyCoverage {
         entries: counts.len(),
         used: counts.iter().filter(|&&count| count > 0).count(),
         rare: counts.iter().filter(|&&count| count < 10).count(),
@@ -166,7 +167,7 @@ fn coverage(examples: &Examples) -> Result<Coverage> {
     })
 }
 
-/// The curve of [`Coverage::cumulative`] from counts in descending order.
+/// The curve of [`VocabularyCoverage::cumulative`] from counts in descending order.
 fn cumulative(counts: impl Iterator<Item = u64>, entries: usize, total: f64) -> Vec<(usize, f64)> {
     let mut wanted: Vec<usize> = (0..CURVE_POINTS)
         .map(|i| (entries as f64).powf(i as f64 / (CURVE_POINTS - 1) as f64).round() as usize)
@@ -180,7 +181,7 @@ fn cumulative(counts: impl Iterator<Item = u64>, entries: usize, total: f64) -> 
     (1..).zip(sums).filter(|(n, _)| wanted.binary_search(n).is_ok()).collect()
 }
 
-fn duplicates(documents: &Documents, progress: &(dyn Fn(u64) + Sync)) -> Result<Duplicates> {
+fn duplicates(documents: &Documents, progress: &(dyn Fn(u64) + Sync)) -> Result<DuplicateCounts> {
     let fingerprints = (0..documents.len())
         .into_par_iter()
         .map(|index| {
@@ -195,11 +196,13 @@ fn duplicates(documents: &Documents, progress: &(dyn Fn(u64) + Sync)) -> Result<
         seen.entry(fingerprint).or_insert((0, tokens)).0 += 1;
     }
     let repeated = seen.values().filter(|(times, _)| *times > 1);
-    Ok(repeated.fold(Duplicates { repeats: 0, tokens: 0, repeated: 0, most: 1 }, |sum, &(times, tokens)| Duplicates {
-        repeats: sum.repeats + times - 1,
-        tokens: sum.tokens + (times - 1) * tokens,
-        repeated: sum.repeated + 1,
-        most: sum.most.max(times),
+    Ok(repeated.fold(DuplicateCounts { repeats: 0, tokens: 0, repeated: 0, most: 1 }, |sum, &(times, tokens)| {
+        DuplicateCounts {
+            repeats: sum.repeats + times - 1,
+            tokens: sum.tokens + (times - 1) * tokens,
+            repeated: sum.repeated + 1,
+            most: sum.most.max(times),
+        }
     }))
 }
 
@@ -226,7 +229,7 @@ struct MaskSums {
     tokens: [u64; SLICES],
 }
 
-fn masks(examples: &Examples, count: u64) -> Result<Masks> {
+fn masks(examples: &Dataset, count: u64) -> Result<MaskStatistics> {
     let mask = examples.prepared().vocabulary().special().mask;
     let length = examples.config().sequence_length;
     let width = length.div_ceil(SLICES);
@@ -247,19 +250,19 @@ fn masks(examples: &Examples, count: u64) -> Result<Masks> {
     }
     let predictions: u64 = numbers.iter().sum();
     let share = |part: u64| part as f64 / predictions.max(1) as f64;
-    let by_position = (0..length).step_by(width).map(|from| Slice {
+    let by_position = (0..length).step_by(width).map(|from| PositionSlice {
         from,
         to: (from + width).min(length) - 1,
         predicted: sums.predictions[slice(from)] as f64 / sums.tokens[slice(from)].max(1) as f64,
     });
-    Ok(Masks {
+    Ok(MaskStatistics {
         examples: count,
         predictions,
         masked: share(sums.masked),
         kept: share(sums.kept),
         random: share(sums.random),
         by_position: by_position.collect(),
-        per_example: single_bars(&numbers),
+        per_example: exact_histogram(&numbers),
     })
 }
 

@@ -3,35 +3,35 @@
 use serde::Serialize;
 
 use crate::data::error::Result;
-use crate::data::examples::dataset::Examples;
-use crate::data::store::prepared::Documents;
+use crate::data::examples::dataset::Dataset;
+use crate::data::store::documents::Documents;
 
 /// Bars of a histogram of lengths up to that of a sequence, at most.
 const BARS: usize = 8;
 
 /// How many things have a size from `from` to `to`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Bar {
+pub struct HistogramBin {
     pub from: u64,
     pub to: u64,
     pub count: u64,
 }
 
 /// Sizes counted in bars that double: 1, 2–3, 4–7, …, from the smallest bar in use to the largest.
-pub fn doubling_bars(sizes: impl Iterator<Item = u64>) -> Vec<Bar> {
+pub fn log2_histogram(sizes: impl Iterator<Item = u64>) -> Vec<HistogramBin> {
     let mut counts = [0u64; 64];
     sizes.filter(|&size| size > 0).for_each(|size| counts[size.ilog2() as usize] += 1);
     let used = |from: &dyn Fn(&u64) -> bool| counts.iter().position(from);
     let Some(first) = used(&|&count| count > 0) else { return Vec::new() };
     let last = counts.iter().rposition(|&count| count > 0).unwrap_or(first);
-    (first..=last).map(|k| Bar { from: 1 << k, to: (1 << k) + ((1 << k) - 1), count: counts[k] }).collect()
+    (first..=last).map(|k| HistogramBin { from: 1 << k, to: (1 << k) + ((1 << k) - 1), count: counts[k] }).collect()
 }
 
 /// Sizes from 1 to `most` counted in up to `bars` bars of one whole width, but for the last, which may be narrower.
-pub fn even_bars(sizes: impl Iterator<Item = u64>, most: usize, bars: usize) -> Vec<Bar> {
+pub fn even_histogram(sizes: impl Iterator<Item = u64>, most: usize, bars: usize) -> Vec<HistogramBin> {
     let width = most.div_ceil(bars).max(1);
-    let bar = |from: usize| Bar { from: from as u64, to: (from + width - 1).min(most) as u64, count: 0 };
-    let mut bars: Vec<Bar> = (1..=most).step_by(width).map(bar).collect();
+    let bar = |from: usize| HistogramBin { from: from as u64, to: (from + width - 1).min(most) as u64, count: 0 };
+    let mut bars: Vec<HistogramBin> = (1..=most).step_by(width).map(bar).collect();
     for size in sizes.filter(|&size| size > 0) {
         if let Some(bar) = bars.get_mut((size as usize - 1) / width) {
             bar.count += 1;
@@ -41,16 +41,17 @@ pub fn even_bars(sizes: impl Iterator<Item = u64>, most: usize, bars: usize) -> 
 }
 
 /// Sizes counted each for itself, from the smallest to the largest.
-pub fn single_bars(sizes: &[u64]) -> Vec<Bar> {
+pub fn exact_histogram(sizes: &[u64]) -> Vec<HistogramBin> {
     let (Some(&least), Some(&most)) = (sizes.iter().min(), sizes.iter().max()) else { return Vec::new() };
-    let mut bars: Vec<Bar> = (least..=most).map(|size| Bar { from: size, to: size, count: 0 }).collect();
+    let mut bars: Vec<HistogramBin> =
+        (least..=most).map(|size| HistogramBin { from: size, to: size, count: 0 }).collect();
     sizes.iter().for_each(|size| bars[(size - least) as usize].count += 1);
     bars
 }
 
 /// Mean and order statistics of some lengths. All zero if there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Spread {
+pub struct LengthSummary {
     pub mean: f64,
     pub median: u64,
     /// Nine of ten are at most this long.
@@ -58,21 +59,21 @@ pub struct Spread {
     pub longest: u64,
 }
 
-impl Spread {
+impl LengthSummary {
     fn of(mut lengths: Vec<u64>) -> Self {
         lengths.sort_unstable();
-        let Some(&longest) = lengths.last() else { return Spread::default() };
+        let Some(&longest) = lengths.last() else { return LengthSummary::default() };
         let at = |share: f64| lengths[((lengths.len() - 1) as f64 * share).round() as usize];
         let mean = lengths.iter().sum::<u64>() as f64 / lengths.len() as f64;
-        Spread { mean, median: at(0.5), percentile_90: at(0.9), longest }
+        LengthSummary { mean, median: at(0.5), percentile_90: at(0.9), longest }
     }
 }
 
 /// Lengths of the documents of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DocumentLengths {
-    pub sentences: Spread,
-    pub tokens: Spread,
+    pub sentences: LengthSummary,
+    pub tokens: LengthSummary,
 }
 
 /// Measures every document; reads no tokens.
@@ -82,7 +83,7 @@ pub fn document_lengths(documents: &Documents) -> DocumentLengths {
         (starts.len() as u64 - 1, (starts[starts.len() - 1] - starts[0]) as u64)
     });
     let (sentences, tokens) = lengths.unzip();
-    DocumentLengths { sentences: Spread::of(sentences), tokens: Spread::of(tokens) }
+    DocumentLengths { sentences: LengthSummary::of(sentences), tokens: LengthSummary::of(tokens) }
 }
 
 /// What a number of examples looks like.
@@ -92,18 +93,18 @@ pub struct ExampleLengths {
     /// Length that examples are padded to.
     pub sequence_length: usize,
     /// Tokens, `[CLS]` and `[SEP]` counted.
-    pub lengths: Spread,
+    pub lengths: LengthSummary,
     /// Share of a batch that is padding.
     pub padding: f64,
     /// Predictions for each token.
     pub predicted: f64,
     pub random_next: f64,
     /// Examples by their tokens.
-    pub histogram: Vec<Bar>,
+    pub histogram: Vec<HistogramBin>,
 }
 
 /// Measures the first `count` examples.
-pub fn example_lengths(examples: &Examples, count: u64) -> Result<ExampleLengths> {
+pub fn example_lengths(examples: &Dataset, count: u64) -> Result<ExampleLengths> {
     let s = examples.config().sequence_length;
     let (mut lengths, mut predictions, mut random) = (Vec::new(), 0.0, 0);
     let at_once = 1024;
@@ -120,8 +121,8 @@ pub fn example_lengths(examples: &Examples, count: u64) -> Result<ExampleLengths
         padding: 1.0 - tokens / (count as usize * s) as f64,
         predicted: predictions / tokens,
         random_next: random as f64 / count as f64,
-        histogram: even_bars(lengths.iter().copied(), s, BARS),
-        lengths: Spread::of(lengths),
+        histogram: even_histogram(lengths.iter().copied(), s, BARS),
+        lengths: LengthSummary::of(lengths),
     })
 }
 
@@ -138,12 +139,12 @@ pub struct PackedLengths {
     /// Share of the rows' positions that hold a token.
     pub fill: f64,
     /// Rows by the examples that share them, and by their tokens.
-    pub examples_of_rows: Vec<Bar>,
-    pub tokens_of_rows: Vec<Bar>,
+    pub examples_of_rows: Vec<HistogramBin>,
+    pub tokens_of_rows: Vec<HistogramBin>,
 }
 
 /// Packs the first `count` examples in whole batches of `batch`, one at least, as training does.
-pub fn packed_lengths(examples: &Examples, count: u64, batch: usize, sequences_per_row: usize) -> PackedLengths {
+pub fn packed_lengths(examples: &Dataset, count: u64, batch: usize, sequences_per_row: usize) -> PackedLengths {
     let s = examples.config().sequence_length;
     let batches = (count / batch as u64).max(1);
     let (mut numbers, mut tokens) = (Vec::new(), Vec::new());
@@ -161,8 +162,8 @@ pub fn packed_lengths(examples: &Examples, count: u64, batch: usize, sequences_p
         rows,
         rows_per_sequence: rows as f64 / (batches * batch as u64) as f64,
         fill: tokens.iter().sum::<u64>() as f64 / (rows * s as u64) as f64,
-        examples_of_rows: single_bars(&numbers),
-        tokens_of_rows: even_bars(tokens.into_iter(), s, BARS),
+        examples_of_rows: exact_histogram(&numbers),
+        tokens_of_rows: even_histogram(tokens.into_iter(), s, BARS),
     }
 }
 
@@ -172,16 +173,16 @@ mod tests {
 
     #[test]
     fn bars_double_and_begin_where_there_is_something() {
-        let bars = doubling_bars([0, 4, 5, 7, 8, 40].into_iter());
+        let bars = log2_histogram([0, 4, 5, 7, 8, 40].into_iter());
         let as_tuples: Vec<(u64, u64, u64)> = bars.iter().map(|bar| (bar.from, bar.to, bar.count)).collect();
         assert_eq!(as_tuples, [(4, 7, 3), (8, 15, 1), (16, 31, 0), (32, 63, 1)]);
-        assert!(doubling_bars(std::iter::empty()).is_empty());
+        assert!(log2_histogram(std::iter::empty()).is_empty());
     }
 
     #[test]
     fn even_bars_hold_every_size_once_and_are_of_one_width() {
         for most in 1..=600 {
-            let bars = even_bars(1..=most as u64, most, BARS);
+            let bars = even_histogram(1..=most as u64, most, BARS);
             assert!(bars.len() <= BARS && bars[0].from == 1 && bars[bars.len() - 1].to == most as u64, "{bars:?}");
             assert!(bars.windows(2).all(|pair| pair[0].to + 1 == pair[1].from), "{bars:?}");
             let widths: Vec<u64> = bars.iter().map(|bar| bar.to + 1 - bar.from).collect();
@@ -193,8 +194,8 @@ mod tests {
 
     #[test]
     fn single_bars_leave_no_size_out_between() {
-        let counts: Vec<(u64, u64)> = single_bars(&[5, 3, 5]).iter().map(|bar| (bar.from, bar.count)).collect();
+        let counts: Vec<(u64, u64)> = exact_histogram(&[5, 3, 5]).iter().map(|bar| (bar.from, bar.count)).collect();
         assert_eq!(counts, [(3, 1), (4, 0), (5, 2)]);
-        assert!(single_bars(&[]).is_empty());
+        assert!(exact_histogram(&[]).is_empty());
     }
 }

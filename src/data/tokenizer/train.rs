@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::files::TOKENIZER_FILES;
 use super::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
 use super::wordpiece::Tokenizer;
-use crate::data::corpus::Input;
+use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::SourceEntry;
 
 const RECORD: &str = "trained_from.json";
 
@@ -21,12 +20,12 @@ const RECORD: &str = "trained_from.json";
 struct Record {
     vocabulary_sha256: String,
     options: VocabularyOptions,
-    inputs: Vec<SourceEntry>,
+    inputs: Vec<InputEntry>,
 }
 
 /// What was done.
 #[derive(Debug)]
-pub enum Trained {
+pub enum TrainedTokenizer {
     New(Tokenizer),
     /// The directory already held what was asked for.
     UpToDate(Tokenizer),
@@ -43,9 +42,9 @@ pub fn train_tokenizer(
     out: &Path,
     force: bool,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Trained> {
+) -> Result<TrainedTokenizer> {
     if let Some(tokenizer) = up_to_date(inputs, options, out)? {
-        return Ok(Trained::UpToDate(tokenizer));
+        return Ok(TrainedTokenizer::UpToDate(tokenizer));
     }
     if let Some(name) = TOKENIZER_FILES.iter().chain(&[RECORD]).find(|name| out.join(name).exists() && !force) {
         return Err(DataError::file(
@@ -81,7 +80,7 @@ pub fn train_tokenizer(
         }
         fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
     }
-    Ok(Trained::New(tokenizer))
+    Ok(TrainedTokenizer::New(tokenizer))
 }
 
 /// The tokenizer in `out`, if it was trained from these inputs as they are, with these options.

@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::data::error::{DataError, Result};
+use crate::digest::hex;
 
 /// The tokens that every BERT vocabulary has, in the order in which a vocabulary trained here begins.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -63,7 +64,7 @@ impl Vocabulary {
             hash.update(token);
             hash.update("\n");
         }
-        let sha256 = hexadecimal(&hash.finalize());
+        let sha256 = hex(hash);
         Ok(Vocabulary { continuation, special, sha256, tokens })
     }
 
@@ -121,11 +122,6 @@ impl Vocabulary {
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
-}
-
-/// Two lower-case digits a byte.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

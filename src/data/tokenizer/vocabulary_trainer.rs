@@ -13,7 +13,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
 use super::wordpiece::WordRules;
-use crate::data::corpus::{Input, Piece, ReadOptions, Sentences, read_text};
+use crate::data::corpus::{Input, ReadOptions, SentenceMode, TextEvent, read_text};
 use crate::data::error::{DataError, Result};
 
 /// Settings of a training.
@@ -35,7 +35,7 @@ impl VocabularyOptions {
     /// The usual ones: pairs that occur twice, a thousand characters.
     pub fn new(size: usize, lowercase: bool) -> Self {
         let rules = WordRules { lowercase };
-        let reading = ReadOptions { sentences: Sentences::Lines, ..ReadOptions::default() };
+        let reading = ReadOptions { sentences: SentenceMode::Lines, ..ReadOptions::default() };
         VocabularyOptions { size, min_frequency: 2, alphabet: 1000, rules, reading }
     }
 }
@@ -112,8 +112,8 @@ fn count_words(
     let mut counts: HashMap<String, u64> = HashMap::new();
     let mut failure = None;
     read_text(inputs, &options.reading, progress, &mut |batch| {
-        let count = |mut counts: HashMap<String, u64>, piece: &Piece| {
-            if let Piece::Line(range) = piece {
+        let count = |mut counts: HashMap<String, u64>, piece: &TextEvent| {
+            if let TextEvent::Line(range) = piece {
                 options.rules.words(&batch.text[range.clone()], |word| match counts.get_mut(word) {
                     Some(count) => *count += 1,
                     None => drop(counts.insert(word.to_owned(), 1)),

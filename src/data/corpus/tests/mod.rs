@@ -19,8 +19,8 @@ fn read_with(options: &ReadOptions, files: &[(&str, &[u8])]) -> Result<(Vec<Stri
     read_text(&inputs, options, &|_| (), &mut |batch| {
         for piece in &batch.pieces {
             shown.push(match piece {
-                Piece::Line(range) => batch.text[range.clone()].to_owned(),
-                Piece::DocumentEnd => "¶".into(),
+                TextEvent::Line(range) => batch.text[range.clone()].to_owned(),
+                TextEvent::DocumentEnd => "¶".into(),
             });
         }
         counts += batch.counts;
@@ -33,7 +33,7 @@ fn read(files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
     read_with(&ReadOptions::default(), files)
 }
 
-fn read_as(sentences: Sentences, files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
+fn read_as(sentences: SentenceMode, files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
     read_with(&ReadOptions { sentences, ..ReadOptions::default() }, files)
 }
 
@@ -51,7 +51,7 @@ fn empty_lines_and_files_end_documents() {
 fn wrapped_lines_are_joined_to_paragraphs_and_two_empty_ones_end_a_document() {
     let book =
         b"It was the best\nof times, it was\nthe worst.\n\nA new paragraph\r\n  goes on.  \n \n\n\n\nAnother\nbook.";
-    let (shown, ..) = read_as(Sentences::Wrapped, &[("a.txt", book), ("b.txt", b"\n\n\nThe end")]).unwrap();
+    let (shown, ..) = read_as(SentenceMode::Wrapped, &[("a.txt", book), ("b.txt", b"\n\n\nThe end")]).unwrap();
     let shown: Vec<String> = shown.iter().map(|s| s.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     let expected = [
         "It was the best of times, it was the worst.",
@@ -64,19 +64,19 @@ fn wrapped_lines_are_joined_to_paragraphs_and_two_empty_ones_end_a_document() {
     ];
     assert_eq!(shown, expected);
     let records = b"{\"text\": \"One\\ntwo.\\n\\n\\nThree\\nfour.\"}\n{\"text\": \"Five.\"}";
-    let (shown, ..) = read_as(Sentences::Wrapped, &[("a.jsonl", records)]).unwrap();
+    let (shown, ..) = read_as(SentenceMode::Wrapped, &[("a.jsonl", records)]).unwrap();
     assert_eq!(shown, ["One two.", "Three four.", "¶", "Five.", "¶"]);
 }
 
 #[test]
 fn a_paragraph_longer_than_two_batches_is_cut_and_no_word_of_it_is_lost() {
     let text = "some words of it\n".repeat(300_000);
-    let (shown, counts) = read_as(Sentences::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
+    let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.cut_lines, shown.len()), (2, 4), "three paragraphs and the end of the document");
     assert_eq!(shown.iter().flat_map(|piece| piece.split_whitespace()).filter(|w| *w == "words").count(), 300_000);
     // One that ends in time is whole, although a batch is full in the middle of it.
     let text = "some words of it\n".repeat(100_000) + "\nNext.";
-    let (shown, counts) = read_as(Sentences::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
+    let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.cut_lines, shown.len(), shown[1].as_str()), (0, 3, "Next."));
 }
 

@@ -18,7 +18,7 @@ fn found_in(directory: &tempfile::TempDir, pattern: &str) -> std::result::Result
     let below = |path: &std::path::Path| path.strip_prefix(directory.path()).unwrap().to_string_lossy().into_owned();
     let found = find_inputs(&[directory.path().join(pattern)]).map_err(|e| e.to_string())?;
     let inputs = found.inputs.iter().map(|input| below(input.path())).collect();
-    Ok((inputs, found.passed_over.iter().map(|passed| format!("{}: {}", below(&passed.path), passed.what)).collect()))
+    Ok((inputs, found.skipped.iter().map(|passed| format!("{}: {}", below(&passed.path), passed.reason)).collect()))
 }
 
 #[test]
@@ -91,19 +91,19 @@ fn prepared_data_vocabularies_and_hidden_files_are_passed_over() {
     let found = |pattern: &str| found_in(&directory, pattern);
     let (prepared, old) = ("prepared: prepared data", "more/old: prepared data");
     let vocabulary = "tokenizer/vocab.txt: a vocabulary";
-    let (inputs, passed_over) = found("").unwrap();
+    let (inputs, skipped) = found("").unwrap();
     assert_eq!(
-        (inputs, passed_over),
+        (inputs, skipped),
         (vec!["a.txt".into(), "more/b.txt".into()], vec![old.into(), prepared.into(), vocabulary.into()])
     );
-    let (inputs, mut passed_over) = found("**/*.txt").unwrap();
-    passed_over.sort();
+    let (inputs, mut skipped) = found("**/*.txt").unwrap();
+    skipped.sort();
     assert_eq!(
-        (inputs, passed_over),
+        (inputs, skipped),
         (vec!["a.txt".into(), "more/b.txt".into()], vec![old.into(), prepared.into(), vocabulary.into()])
     );
-    let (inputs, passed_over) = found("*").unwrap();
-    assert_eq!((inputs.len(), passed_over.len()), (2, 3));
+    let (inputs, skipped) = found("*").unwrap();
+    assert_eq!((inputs.len(), skipped.len()), (2, 3));
     for pattern in ["prepared", "prepared/*", "more/old", "**/prepared.json"] {
         let message = found(pattern).unwrap_err();
         assert!(message.contains("got none but prepared data, ") && message.contains("name the files"), "{message}");

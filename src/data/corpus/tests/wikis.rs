@@ -34,7 +34,7 @@ fn of_a_dump_the_articles_are_read() {
         ..ReadCounts::default()
     };
     assert_eq!(counts, expected);
-    let wrapped = read_as(Sentences::Wrapped, &[("a.xml", DUMP.as_bytes())]).unwrap();
+    let wrapped = read_as(SentenceMode::Wrapped, &[("a.xml", DUMP.as_bytes())]).unwrap();
     assert_eq!(wrapped.0, shown, "an empty line parts paragraphs");
 }
 

@@ -7,21 +7,21 @@ use std::path::{Component, Path, PathBuf};
 
 use super::input::{Input, NameSays};
 use crate::data::error::{DataError, Result};
-use crate::data::store::prepared::MANIFEST;
+use crate::data::files::MANIFEST;
 
 /// What paths name.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundInputs {
     pub inputs: Vec<Input>,
     /// What lies in the directories or matches the patterns, and is no text to train on whatever its name.
-    pub passed_over: Vec<PassedOver>,
+    pub skipped: Vec<SkippedPath>,
 }
 
 /// A file or directory that was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedOver {
+pub struct SkippedPath {
     pub path: PathBuf,
-    pub what: &'static str,
+    pub reason: &'static str,
 }
 
 /// What is named where no input was found.
@@ -35,18 +35,18 @@ const VOCABULARY: &str = "vocab.txt";
 ///
 /// # Errors
 /// If a path does not exist, a directory or pattern has no such file, or a file comes twice.
-pub fn find_inputs(paths: &[PathBuf]) -> Result<Found> {
-    let mut found = Found::default();
+pub fn find_inputs(paths: &[PathBuf]) -> Result<FoundInputs> {
+    let mut found = FoundInputs::default();
     for path in paths {
-        let (inputs, passed_over) = (found.inputs.len(), found.passed_over.len());
+        let (inputs, skipped) = (found.inputs.len(), found.skipped.len());
         match matches_of(path)? {
             None => found.take(path)?,
             Some(matches) => matches.iter().try_for_each(|path| found.take_match(path))?,
         }
         if found.inputs.len() == inputs {
-            let got = match found.passed_over.get(passed_over) {
+            let got = match found.skipped.get(skipped) {
                 None => "none".to_owned(),
-                Some(PassedOver { path, what }) => format!("none but {what}, {}", path.display()),
+                Some(SkippedPath { path, reason }) => format!("none but {reason}, {}", path.display()),
             };
             return Err(DataError::file(path, FORMS, got, "name the files themselves if they are called otherwise"));
         }
@@ -108,7 +108,7 @@ fn is_hidden(part: &Component) -> bool {
     matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b"."))
 }
 
-impl Found {
+impl FoundInputs {
     fn take(&mut self, path: &Path) -> Result<()> {
         let metadata = fs::metadata(path).map_err(DataError::io("read", path))?;
         if metadata.is_dir() {
@@ -167,10 +167,10 @@ impl Found {
         Ok(())
     }
 
-    fn pass_over(&mut self, path: &Path, what: &'static str) {
-        let passed_over = PassedOver { path: path.to_owned(), what };
-        if !self.passed_over.contains(&passed_over) {
-            self.passed_over.push(passed_over);
+    fn pass_over(&mut self, path: &Path, reason: &'static str) {
+        let skipped = SkippedPath { path: path.to_owned(), reason };
+        if !self.skipped.contains(&skipped) {
+            self.skipped.push(skipped);
         }
     }
 }

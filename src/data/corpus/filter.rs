@@ -15,12 +15,12 @@ pub enum Filter {
     /// The text is in this language, as trigrams and script tell.
     Language(Lang),
     /// A measure of the document lies on the right side of a limit.
-    Limit(&'static Rule, f64),
+    Limit(&'static FilterRule, f64),
 }
 
 /// A measure with a name.
 #[derive(Debug)]
-pub struct Rule {
+pub struct FilterRule {
     pub name: &'static str,
     /// What is measured, for the help.
     pub about: &'static str,
@@ -29,65 +29,65 @@ pub struct Rule {
     measure: fn(&Measures) -> f64,
 }
 
-impl PartialEq for Rule {
-    fn eq(&self, other: &Rule) -> bool {
+impl PartialEq for FilterRule {
+    fn eq(&self, other: &FilterRule) -> bool {
         self.name == other.name
     }
 }
 
 /// A name beginning with `min` takes documents at or above the limit, one with `max` those at or below it.
-pub static RULES: [Rule; 11] = [
-    Rule { name: "min_words", about: "words", gopher: 50.0, measure: |m| m.words },
-    Rule { name: "max_words", about: "words", gopher: 100_000.0, measure: |m| m.words },
-    Rule {
+pub static FILTER_RULES: [FilterRule; 11] = [
+    FilterRule { name: "min_words", about: "words", gopher: 50.0, measure: |m| m.words },
+    FilterRule { name: "max_words", about: "words", gopher: 100_000.0, measure: |m| m.words },
+    FilterRule {
         name: "min_mean_word_length",
         about: "letters a word",
         gopher: 3.0,
         measure: |m| share(m.characters_of_words, m.words),
     },
-    Rule {
+    FilterRule {
         name: "max_mean_word_length",
         about: "letters a word",
         gopher: 10.0,
         measure: |m| share(m.characters_of_words, m.words),
     },
-    Rule {
+    FilterRule {
         name: "max_symbol_share",
         about: "# and ellipses for every word",
         gopher: 0.1,
         measure: |m| share(m.symbols, m.words),
     },
-    Rule {
+    FilterRule {
         name: "min_alphabetic_share",
         about: "share of the words with a letter",
         gopher: 0.8,
         measure: |m| share(m.alphabetic_words, m.words),
     },
-    Rule {
+    FilterRule {
         name: "min_stop_words",
         about: "how many of the, be, to, of, and, that, have, with there are",
         gopher: 2.0,
         measure: |m| m.stop_words,
     },
-    Rule {
+    FilterRule {
         name: "max_bullet_line_share",
         about: "share of the lines that begin with a bullet",
         gopher: 0.9,
         measure: |m| share(m.bullet_lines, m.lines),
     },
-    Rule {
+    FilterRule {
         name: "max_ellipsis_line_share",
         about: "share of the lines that end with an ellipsis",
         gopher: 0.3,
         measure: |m| share(m.ellipsis_lines, m.lines),
     },
-    Rule {
+    FilterRule {
         name: "max_repeated_line_share",
         about: "share of the lines that stood earlier in the document",
         gopher: 0.3,
         measure: |m| share(m.repeated_lines, m.lines),
     },
-    Rule {
+    FilterRule {
         name: "max_repeated_text_share",
         about: "share of the bytes that are in such lines",
         gopher: 0.2,
@@ -120,7 +120,7 @@ fn language_of_code(code: &str) -> Option<Lang> {
 impl Filter {
     /// The rules of Gopher, with its limits.
     pub fn gopher() -> impl Iterator<Item = Filter> {
-        RULES.iter().map(|rule| Filter::Limit(rule, rule.gopher))
+        FILTER_RULES.iter().map(|rule| Filter::Limit(rule, rule.gopher))
     }
 
     /// What the manifest counts this filter's removals under.
@@ -245,8 +245,8 @@ impl FromStr for Filter {
             let unknown = || format!("requires a language of ISO 639 that can be told, like en or eng, got {value:?}");
             return language.map(Filter::Language).ok_or_else(unknown);
         }
-        let Some(rule) = RULES.iter().find(|rule| rule.name == name) else {
-            let names: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
+        let Some(rule) = FILTER_RULES.iter().find(|rule| rule.name == name) else {
+            let names: Vec<&str> = FILTER_RULES.iter().map(|rule| rule.name).collect();
             return Err(format!("requires language or one of {}, got {name:?}", names.join(", ")));
         };
         match value.parse::<f64>() {
@@ -302,7 +302,7 @@ mod tests {
         for text in ["language=eng", "min_words=50", "max_symbol_share=0.1"] {
             assert_eq!(text.parse::<Filter>().unwrap().to_string(), text);
         }
-        assert_eq!(Filter::gopher().count(), RULES.len());
+        assert_eq!(Filter::gopher().count(), FILTER_RULES.len());
         for (text, said) in [
             ("min_words", "name=value"),
             ("min_word=3", "min_words"),

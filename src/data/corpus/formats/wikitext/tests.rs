@@ -1,6 +1,6 @@
 //! What is left of wiki text: of the marks that articles have, and of those that are broken.
 
-use crate::data::corpus::wikitext::*;
+use super::*;
 
 fn plain(text: &str) -> String {
     let lines: Vec<String> =

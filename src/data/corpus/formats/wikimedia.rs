@@ -7,11 +7,11 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use rayon::prelude::*;
 
-use super::batches::Batches;
-use super::compression::Decompressed;
 use super::entities;
-use super::utf8::Utf8;
 use super::wikitext::Wiki;
+use crate::data::corpus::decompress::Decompressed;
+use crate::data::corpus::text_batch::Batches;
+use crate::data::corpus::utf8::Utf8;
 use crate::data::error::{DataError, Result};
 
 /// Bytes of wiki text that are made plain together, by all cores.
@@ -22,7 +22,7 @@ const LONGEST_PAGE: usize = 1 << 27;
 const BEGINNING: &str = "the XML of a Wikimedia dump: <mediawiki>";
 
 /// Reads to the end. While some pages are made plain, the next ones are read.
-pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
     let mut dump = Dump::new(Utf8::new(&mut source.reader, batches.options().invalid_utf8));
     let mut pages = Vec::new();
     let outcome = loop {

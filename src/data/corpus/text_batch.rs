@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use super::{ReadCounts, ReadOptions, Sentences, Tolerance};
+use super::options::{ReadCounts, ReadOptions, SentenceMode, Tolerance};
 use crate::data::error::{DataError, Result};
 
 /// Bytes after which a line is cut.
@@ -14,7 +14,7 @@ const BATCH: usize = 1 << 20;
 
 /// A part of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum TextEvent {
     /// A line of text, or a paragraph of wrapped lines: a range of [`TextBatch::text`], not empty.
     Line(Range<usize>),
     /// The document at hand ends here; it has at least one line, maybe of an earlier batch.
@@ -25,7 +25,7 @@ pub enum Piece {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextBatch {
     pub text: String,
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<TextEvent>,
     /// What was met while reading these pieces.
     pub counts: ReadCounts,
 }
@@ -109,14 +109,14 @@ impl<'a> Batches<'a> {
         self.paragraph_is_open = false;
         self.empty_lines += 1;
         self.hand_on_if(BATCH);
-        self.options.sentences != Sentences::Wrapped || self.empty_lines == 2
+        self.options.sentences != SentenceMode::Wrapped || self.empty_lines == 2
     }
 
     /// Ends the document at hand, if it has a line.
     pub fn end_document(&mut self) {
         self.paragraph_is_open = false;
         if std::mem::take(&mut self.document_is_open) {
-            self.batch.pieces.push(Piece::DocumentEnd);
+            self.batch.pieces.push(TextEvent::DocumentEnd);
             self.batch.counts.documents += 1;
         }
         self.hand_on_if(BATCH);
@@ -166,11 +166,11 @@ impl<'a> Batches<'a> {
         let end = batch.text.len();
         match batch.pieces.last_mut() {
             _ if batch.text[start..].trim().is_empty() => return batch.text.truncate(start),
-            Some(Piece::Line(paragraph)) if self.paragraph_is_open => paragraph.end = end,
-            _ => batch.pieces.push(Piece::Line(start..end)),
+            Some(TextEvent::Line(paragraph)) if self.paragraph_is_open => paragraph.end = end,
+            _ => batch.pieces.push(TextEvent::Line(start..end)),
         }
         self.document_is_open = true;
-        self.paragraph_is_open = self.options.sentences == Sentences::Wrapped;
+        self.paragraph_is_open = self.options.sentences == SentenceMode::Wrapped;
         self.empty_lines = 0;
         // A paragraph is handed on whole if it is not as long as a batch.
         let room = if self.paragraph_is_open { 2 * BATCH } else { BATCH };

@@ -1,17 +1,17 @@
 //! What WikiExtractor writes: `<doc id="…" url="…" title="…">`, the title, paragraphs, `</doc>`. The title is no sentence
 //! and is left out. (With `--json` it writes JSONL into files of the same names.)
 
-use super::batches::Batches;
-use super::compression::Decompressed;
 use super::entities::decode_entities;
-use super::lines::Lines;
+use crate::data::corpus::decompress::Decompressed;
+use crate::data::corpus::lines::Lines;
+use crate::data::corpus::text_batch::Batches;
 use crate::data::error::{DataError, Result};
 
 /// How a file of this form begins.
-pub(super) const START: &[u8] = b"<doc id=";
+pub(in crate::data::corpus) const START: &[u8] = b"<doc id=";
 
 /// Reads to the end.
-pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
     let path = source.path;
     let wrong = |required: String, found: String| {
         DataError::file(path, required, found, "name plain text .txt, and cut no file of WikiExtractor's")

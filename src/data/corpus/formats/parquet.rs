@@ -11,17 +11,22 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::Tolerance;
-use super::batches::Batches;
-use super::kinds::{Kind, kind_of_head, read_head};
 use super::panics::caught;
+use crate::data::corpus::file_kind::{Kind, kind_of_head, read_head};
+use crate::data::corpus::options::Tolerance;
+use crate::data::corpus::text_batch::Batches;
 use crate::data::error::{DataError, Result};
 
 /// Rows that are read at a time; they share the memory of their page.
 const ROWS: usize = 256;
 
 /// Reads to the end. `progress` hears of the share of the file's `bytes` that its rows so far are.
-pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), batches: &mut Batches) -> Result<()> {
+pub(in crate::data::corpus) fn read(
+    path: &Path,
+    bytes: u64,
+    progress: &(dyn Fn(u64) + Sync),
+    batches: &mut Batches,
+) -> Result<()> {
     let (reader, index) = open(path, &batches.options().text_field)?;
     let metadata = reader.metadata().file_metadata();
     let description = metadata.schema_descr().column(index);
@@ -59,7 +64,7 @@ pub(super) fn read(path: &Path, bytes: u64, progress: &(dyn Fn(u64) + Sync), bat
 }
 
 /// Opens a file, and finds the column `field` in it.
-pub(super) fn open(path: &Path, field: &str) -> Result<(SerializedFileReader<File>, usize)> {
+pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(SerializedFileReader<File>, usize)> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     match kind_of_head(&read_head(&file).map_err(DataError::io("read", path))?) {
         Some(Kind { name, next, .. }) if *name != "Parquet" => {

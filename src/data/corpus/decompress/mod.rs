@@ -5,9 +5,11 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take};
 use std::ops::Range;
 use std::path::Path;
 
-use super::bzip2_blocks::Bzip2Blocks;
-use super::kinds::{HEAD, Kind, kind_of_head, read_head};
+mod bzip2_blocks;
+
+use super::file_kind::{HEAD, Kind, kind_of_head, read_head};
 use crate::data::error::{DataError, Result};
+use bzip2_blocks::Bzip2Blocks;
 
 const BUFFER: usize = 1 << 18;
 /// The longest window of zstandard, and dictionary of xz, as a power of two: a file says how much memory it takes to unpack

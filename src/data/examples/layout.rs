@@ -15,20 +15,20 @@ pub struct Segment {
 
 /// The text of one example: `[CLS]`, then each segment with a `[SEP]` behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
+pub struct ExampleLayout {
     /// `a` and `b`; or, in the modes without pairs, one segment of each document.
     pub segments: Vec<Segment>,
     /// 0: `b` follows `a`; 1: it is random, or both are swapped; [`IGNORED_LABEL`]: not a pair.
     pub label: i32,
 }
 
-impl Default for Text {
+impl Default for ExampleLayout {
     fn default() -> Self {
-        Text { segments: Vec::new(), label: IGNORED_LABEL }
+        ExampleLayout { segments: Vec::new(), label: IGNORED_LABEL }
     }
 }
 
-impl Text {
+impl ExampleLayout {
     pub fn is_pair(&self) -> bool {
         self.label != IGNORED_LABEL
     }

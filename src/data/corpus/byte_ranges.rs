@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::input::Form;
-use super::{Input, ReadOptions, Sentences, TextBatch};
+use super::input::{Form, Input};
+use super::options::{ReadOptions, SentenceMode};
+use super::text_batch::TextBatch;
 use crate::data::error::{DataError, Result};
 
 /// Bytes of a part, but for the rest of its last document.
@@ -62,7 +63,7 @@ impl Input {
         file.seek(SeekFrom::Start(start)).map_err(fail())?;
         let empty_lines_wanted = match (self.form, options.sentences) {
             (Form::JsonLines, _) => 0,
-            (_, Sentences::Wrapped) => 2,
+            (_, SentenceMode::Wrapped) => 2,
             _ => 1,
         };
         let mut reader = BufReader::new(file.take(end - start));
@@ -94,7 +95,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::corpus::{Piece, find_inputs};
+    use crate::data::corpus::{TextEvent, find_inputs};
     use crate::rng::Key;
 
     /// The pieces of text as they are read by `read`, with `¶` for the end of a document.
@@ -102,8 +103,8 @@ mod tests {
         let mut shown = Vec::new();
         read(&mut |batch| {
             shown.extend(batch.pieces.iter().map(|piece| match piece {
-                Piece::Line(range) => batch.text[range.clone()].to_owned(),
-                Piece::DocumentEnd => "¶".to_owned(),
+                TextEvent::Line(range) => batch.text[range.clone()].to_owned(),
+                TextEvent::DocumentEnd => "¶".to_owned(),
             }));
             true
         });
@@ -116,10 +117,10 @@ mod tests {
         let mut stream = Key::new(3).stream();
         let mut most_parts = 0;
         for (name, sentences) in [
-            ("a.txt", Sentences::Split),
-            ("b.txt", Sentences::Lines),
-            ("c.txt", Sentences::Wrapped),
-            ("d.jsonl", Sentences::Split),
+            ("a.txt", SentenceMode::Split),
+            ("b.txt", SentenceMode::Lines),
+            ("c.txt", SentenceMode::Wrapped),
+            ("d.jsonl", SentenceMode::Split),
         ] {
             for round in 0..60 {
                 let mut text = String::new();

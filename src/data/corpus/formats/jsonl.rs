@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 
-use super::Tolerance;
-use super::batches::Batches;
-use super::compression::Decompressed;
+use crate::data::corpus::decompress::Decompressed;
+use crate::data::corpus::options::Tolerance;
+use crate::data::corpus::text_batch::Batches;
 use crate::data::error::{DataError, Result};
 
 /// Bytes that a record may have. Several files are read at once, and a record is in memory some four times while it is read.
@@ -20,7 +20,7 @@ const LONGEST_RECORD: usize = 1 << 26;
 const KEYS_SHOWN: usize = 8;
 
 /// Reads to the end.
-pub(super) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
     let mut line = Vec::new();
     let mut number = 0;
     while batches.wanted() {

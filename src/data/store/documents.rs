@@ -1,0 +1,88 @@
+//! The documents of one split, addressed by document and by sentence across all shards.
+
+use super::shard::Counts;
+use super::shard_reader::Shard;
+
+/// The shards of one split as one sequence of documents and one sequence of sentences.
+#[derive(Debug)]
+pub struct Documents {
+    shards: Vec<Shard>,
+    /// Index of each shard's first document and first sentence; one more entry than shards.
+    first_document: Vec<usize>,
+    first_sentence: Vec<usize>,
+}
+
+impl Documents {
+    pub(super) fn new(shards: Vec<Shard>) -> Self {
+        let sums = |count: fn(&Counts) -> u64| {
+            let mut sum = 0;
+            let firsts = shards.iter().map(|shard| {
+                let first = sum;
+                sum += count(&shard.counts()) as usize;
+                first
+            });
+            let mut firsts: Vec<usize> = firsts.collect();
+            firsts.push(sum);
+            firsts
+        };
+        let (first_document, first_sentence) = (sums(|c| c.documents), sums(|c| c.sentences));
+        Documents { shards, first_document, first_sentence }
+    }
+
+    /// Number of documents.
+    pub fn len(&self) -> usize {
+        self.first_document[self.shards.len()]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of sentences of all documents.
+    pub fn sentences(&self) -> usize {
+        self.first_sentence[self.shards.len()]
+    }
+
+    /// Document `index` of the split.
+    pub fn get(&self, index: usize) -> Document<'_> {
+        let shard = self.first_document.partition_point(|&first| first <= index) - 1;
+        let local = index - self.first_document[shard];
+        let reader = &self.shards[shard];
+        Document {
+            index,
+            first_sentence: self.first_sentence[shard] + reader.sentences_of(local).start,
+            starts: reader.starts_of(local),
+            shard: reader,
+        }
+    }
+
+    /// The document that holds sentence `sentence` of the split.
+    pub fn of_sentence(&self, sentence: usize) -> Document<'_> {
+        let shard = self.first_sentence.partition_point(|&first| first <= sentence) - 1;
+        let local = self.shards[shard].document_of(sentence - self.first_sentence[shard]);
+        self.get(self.first_document[shard] + local)
+    }
+
+    /// How often each token of the vocabulary stands in the split.
+    pub fn token_counts(&self, vocabulary_size: usize) -> Vec<u64> {
+        let mut sum = vec![0; vocabulary_size];
+        for shard in &self.shards {
+            for (total, count) in sum.iter_mut().zip(shard.token_counts()) {
+                *total += count;
+            }
+        }
+        sum
+    }
+}
+
+/// One document: where its sentences start, and the shard that holds its tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    /// Index of the document in the split.
+    pub index: usize,
+    /// Index of its first sentence in the split.
+    pub first_sentence: usize,
+    /// Start of each sentence among the shard's tokens, and the end of the last.
+    pub starts: &'a [u32],
+    pub shard: &'a Shard,
+}

@@ -1,0 +1,161 @@
+//! The manifest of a prepared directory, `prepared.json`: the options and inputs that the data was made from, and the shards.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::shard::{Counts, Split};
+use crate::data::corpus::filter::Filter;
+use crate::data::corpus::{InputEntry, ReadCounts, ReadOptions};
+use crate::data::error::{DataError, Result};
+use crate::data::files::MANIFEST;
+
+/// The version of the manifest's form; another one is refused.
+pub const MANIFEST_FORMAT: u32 = 2;
+
+/// The next move of one who named another directory.
+const NAME_PREPARED: &str = "name a directory that `lambert prepare` made";
+
+/// Which documents are left out because they stood earlier in the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deduplication {
+    /// None.
+    #[default]
+    Keep,
+    /// Equal ones, but for white space at the ends of lines.
+    Exact,
+    /// Nearly equal ones as well, by MinHash signatures.
+    Near,
+}
+
+/// Documents that were left out, and the bytes of their text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removed {
+    pub documents: u64,
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Removed {
+    fn add_assign(&mut self, other: Removed) {
+        self.documents += other.documents;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The settings that decide what is prepared; two preparations with equal settings and inputs are equal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareOptions {
+    pub reading: ReadOptions,
+    /// Share of the documents that is kept apart.
+    pub held_out: f64,
+    /// Decides, with a document's text, which split it goes to.
+    pub seed: u64,
+    /// Tokens that a shard has at most, but for the rest of its last document; shards share the text evenly. A document
+    /// longer than this is cut.
+    pub shard_tokens: usize,
+    /// Rules that a document must meet, in the order in which they are asked.
+    pub filters: Vec<Filter>,
+    pub duplicates: Deduplication,
+}
+
+impl Default for PrepareOptions {
+    fn default() -> Self {
+        PrepareOptions {
+            reading: ReadOptions::default(),
+            held_out: 0.02,
+            seed: 0,
+            shard_tokens: 1 << 25,
+            filters: Vec::new(),
+            duplicates: Deduplication::Keep,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A shard as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardEntry {
+    pub file: String,
+    pub split: Split,
+    pub bytes: u64,
+    pub sha256: String,
+    pub counts: Counts,
+}
+
+/// The content of `prepared.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format: u32,
+    pub vocabulary_sha256: String,
+    pub vocabulary_size: usize,
+    /// sha256 of each file of the tokenizer's copy. Data of earlier versions does not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tokenizer: BTreeMap<String, String>,
+    /// Whether the tokenizer lower-cases; part of what decides the ids.
+    pub lowercase: bool,
+    pub options: PrepareOptions,
+    pub train: Counts,
+    pub held_out: Counts,
+    /// What was met while reading the inputs.
+    pub reading: ReadCounts,
+    /// Documents that were cut because they were longer than a shard, or than 16 MiB of text.
+    pub cut_documents: u64,
+    /// What was left out, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
+    pub removed: BTreeMap<String, Removed>,
+    pub inputs: Vec<InputEntry>,
+    pub shards: Vec<ShardEntry>,
+}
+
+impl Manifest {
+    /// Reads `DIR/prepared.json`.
+    ///
+    /// # Errors
+    /// If there is none; as [`Manifest::parse`].
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(MANIFEST);
+        match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(DataError::file(directory, format!("a file {MANIFEST}"), "none", NAME_PREPARED))
+            }
+            read => Manifest::parse(&path, &read.map_err(DataError::io("read", &path))?),
+        }
+    }
+
+    /// The manifest that is the text of the file `path`.
+    ///
+    /// # Errors
+    /// If it is none, or of another format.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let unreadable = |e: serde_json::Error| DataError::file(path, "a manifest", format!("{e}"), NAME_PREPARED);
+        let Version { format } = serde_json::from_slice(text).map_err(unreadable)?;
+        if format != MANIFEST_FORMAT {
+            return Err(DataError::file(
+                path,
+                format!("format {MANIFEST_FORMAT}"),
+                format!("format {format}"),
+                "run `lambert prepare` of this version again with --force",
+            ));
+        }
+        serde_json::from_slice(text).map_err(unreadable)
+    }
+
+    pub fn counts(&self, split: Split) -> Counts {
+        match split {
+            Split::Train => self.train,
+            Split::HeldOut => self.held_out,
+        }
+    }
+}
