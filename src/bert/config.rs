@@ -248,7 +248,7 @@ impl BertConfig {
         }
         if predictions == 0 || predictions > sequence_length {
             let requires = format!("1 to sequence_length ({sequence_length})");
-            return Err(ConfigError::new("predictions", requires, predictions.to_string()));
+            return Err(ConfigError::new("max_predictions_per_seq", requires, predictions.to_string()));
         }
         Ok(())
     }
@@ -374,7 +374,7 @@ mod tests {
         let e = base.validate_batch(513, 20).unwrap_err();
         assert_eq!(e.to_string(), "sequence_length requires 1 to max_position_embeddings (512), got 513");
         let e = base.validate_batch(128, 129).unwrap_err();
-        assert_eq!(e.to_string(), "predictions requires 1 to sequence_length (128), got 129");
+        assert_eq!(e.to_string(), "max_predictions_per_seq requires 1 to sequence_length (128), got 129");
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn memory_limit(target: &Target) -> Option<f64> {
 fn with_micro_batch(run: &Run, phase: usize, micro_batch: usize) -> anyhow::Result<Run> {
     let mut phases = run.schedule.phases().to_vec();
     // The schedule demands it of the global batch; whether devices divide it too was checked before.
-    phases[phase].micro_batch = micro_batch;
+    phases[phase].micro_batch_size = micro_batch;
     Ok(Run { schedule: Schedule::new(phases)?, ..run.clone() })
 }
 
@@ -305,8 +305,8 @@ impl PhasePlanner<'_> {
         let micro_batch = spec.rows / spec.micro_batches;
         let rows_computed = rows_computed(shape, self.rows_per_sequence, spec.rows, micro_batch);
         let (model, length) = (&self.run.model, shape.sequence_length);
-        let flops_of_row =
-            training_flops(model, length, shape.predictions) + recomputed_flops(model, length, spec.recompute);
+        let flops_of_row = training_flops(model, length, shape.max_predictions_per_seq)
+            + recomputed_flops(model, length, spec.recompute);
 
         let costs = compiled.cost_analysis().unwrap_or_default();
         let cost = |name: &str| costs.get(name).and_then(|value| value.as_f64()).filter(|&x| x > 0.0);
@@ -467,7 +467,7 @@ mod tests {
         let efficiency = Efficiency { compute: 0.5, memory: 1.0, network: 1.0 };
         let shape = |length: usize, steps: u64| -> Phase {
             let text = format!(
-                "sequence_length = {length}\npredictions = 20\nglobal_batch = 4096\nmicro_batch = 4\nsteps = {steps}\n\
+                "sequence_length = {length}\nmax_predictions_per_seq = 20\nglobal_batch = 4096\nmicro_batch_size = 4\nsteps = {steps}\n\
                  learning_rate = 1.0"
             );
             toml::from_str(&text).unwrap()

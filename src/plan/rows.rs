@@ -74,7 +74,7 @@ mod tests {
     fn rows_are_saved_where_they_are_packed() {
         let shape = |length: usize| -> Phase {
             let text = format!(
-                "sequence_length = {length}\npredictions = 8\nglobal_batch = 512\nmicro_batch = 1\nsteps = 1\n\
+                "sequence_length = {length}\nmax_predictions_per_seq = 8\nglobal_batch = 512\nmicro_batch_size = 1\nsteps = 1\n\
                  learning_rate = 1.0"
             );
             toml::from_str(&text).unwrap()

@@ -245,7 +245,7 @@ impl SavedSteps {
         ensure!(
             sha256_hex(&module.bytes) == saved.program_sha256,
             "--compiled {directory}: the step of phase {number} was compiled from another program (micro-batches of {}, on {} \
-             devices); give the run the same settings (--set phase.{number}.micro_batch={} sets that one), or compile again",
+             devices); give the run the same settings (--set phase.{number}.micro_batch_size={} sets that one), or compile again",
             saved.micro_batch,
             self.manifest.devices,
             saved.micro_batch,

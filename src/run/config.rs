@@ -69,10 +69,10 @@ impl RunConfig {
         let schedule = Schedule::new(self.phase).with_context(|| format!("{path}: [[phase]]"))?;
         for phase in schedule.phases() {
             model
-                .validate_batch(phase.sequence_length, phase.predictions)
+                .validate_batch(phase.sequence_length, phase.max_predictions_per_seq)
                 .with_context(|| format!("{path}: [[phase]] {:?}", phase.name))?;
         }
-        ensure!(self.evaluate.batch > 0, "{path}: [evaluate] batch requires at least 1, got 0");
+        ensure!(self.evaluate.micro_batch_size > 0, "{path}: [evaluate] micro_batch_size requires at least 1, got 0");
         ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
         let run = Run {
             name: self.name,
@@ -135,7 +135,7 @@ pub fn read_run(path: &Path, overrides: &[String]) -> anyhow::Result<Run> {
 /// # Errors
 /// If the text is not a run file of this version.
 pub fn parse_run(origin: &Path, text: &str, vocabulary: usize) -> anyhow::Result<Run> {
-    let file = RunFile::from_text(origin, text);
+    let file = RunFile::from_checkpoint(origin, text);
     file.parse::<RunConfig>()?.into_run(&file, Some(vocabulary))
 }
 
@@ -186,14 +186,45 @@ mod tests {
 
         let nvidia = run("bert-large-nvidia");
         let [one, two] = nvidia.schedule.phases() else { panic!("two phases") };
-        assert_eq!((one.steps, one.global_batch, one.predictions, one.learning_rate), (7038, 65_536, 20, Some(6e-3)));
-        assert_eq!((two.steps, two.global_batch, two.predictions, two.learning_rate), (1563, 32_768, 80, Some(4e-3)));
+        assert_eq!(
+            (one.steps, one.global_batch, one.max_predictions_per_seq, one.learning_rate),
+            (7038, 65_536, 20, Some(6e-3))
+        );
+        assert_eq!(
+            (two.steps, two.global_batch, two.max_predictions_per_seq, two.learning_rate),
+            (1563, 32_768, 80, Some(4e-3))
+        );
         assert_eq!(
             (one.curve, two.curve, two.carry_step, two.carry_moments),
             (Curve::Nvidia, Curve::Nvidia, false, true)
         );
         let sequences: Vec<u64> = nvidia.arithmetic().iter().map(|a| a.sequences).collect();
         assert_eq!(sequences, [461_242_368, 51_216_384]);
+    }
+
+    /// The values are those of version 0.1.0, which wrote `predictions`, `micro_batch` and `[evaluate] batch`.
+    #[test]
+    fn fingerprints_of_renamed_settings_are_those_of_earlier_checkpoints() {
+        for (text, fingerprint) in [
+            (
+                include_str!("testdata/fingerprint-plain.toml"),
+                "0d1a5e4b1e9d13474585e8ece082777da420deca94ef7838f3d4865921b73deb",
+            ),
+            (
+                include_str!("testdata/fingerprint-full.toml"),
+                "3ac93c157444f5089b3c4df00bf7f4759b3dcf294d0e9d5e64028b95b98e25c9",
+            ),
+        ] {
+            let run = parse_run(Path::new("run.toml"), text, 8192).unwrap();
+            assert_eq!(run.fingerprint("d"), fingerprint);
+            // A checkpoint holds the run file as it was written.
+            let renamed =
+                text.replace("max_predictions_per_seq", "predictions").replace("micro_batch_size", "micro_batch");
+            let earlier = renamed.replace("[evaluate]", "[evaluate]\nbatch = 8");
+            let earlier = parse_run(Path::new("run.toml"), &earlier, 8192).unwrap();
+            assert_eq!(earlier.settings(), run.settings());
+            assert_eq!(earlier.schedule, run.schedule);
+        }
     }
 
     fn message(change: (&str, &str)) -> String {
@@ -211,8 +242,8 @@ mod tests {
             "q.toml: [model]: hidden_size requires a multiple of num_attention_heads (3), got 128"
         );
         assert_eq!(
-            message(("predictions = 20", "predictions = 129")),
-            "q.toml: [[phase]]: phase \"128\": predictions requires at most sequence_length (128), got 129"
+            message(("max_predictions_per_seq = 20", "max_predictions_per_seq = 129")),
+            "q.toml: [[phase]]: phase \"128\": max_predictions_per_seq requires at most sequence_length (128), got 129"
         );
         assert_eq!(
             message(("sequence_length = 512", "sequence_length = 513")),
@@ -221,7 +252,10 @@ mod tests {
         for (change, said) in [
             (("[data]", "[data]\nmasked_lm_prob = 0.0"), "examples of phase \"128\": masked_lm_prob: requires"),
             (("[data]", "[data]\nshort_seq_prob = nan"), "examples of phase \"128\": short_seq_prob: requires"),
-            (("predictions = 20", "predictions = 20\nmasked_lm_prob = 1.0"), "phase \"128\": masked_lm_prob: requires"),
+            (
+                ("max_predictions_per_seq = 20", "max_predictions_per_seq = 20\nmasked_lm_prob = 1.0"),
+                "phase \"128\": masked_lm_prob: requires",
+            ),
         ] {
             assert!(message(change).contains(said), "{}", message(change));
         }

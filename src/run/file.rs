@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
+use super::FIRST_NAMES_IN_PHASE;
 use crate::settings::{self, WrongSetting};
 
 /// The text of a run file with `--set` applied.
@@ -40,9 +41,11 @@ impl RunFile {
         Ok(RunFile { text, overridden: true, ..file })
     }
 
-    /// The copy of a run file that a checkpoint holds.
-    pub fn from_text(origin: &Path, text: &str) -> RunFile {
-        RunFile { path: origin.to_path_buf(), text: text.to_owned(), overridden: false }
+    /// Reads the copy of a run file that a checkpoint holds. Keys that have since been renamed are read under their first
+    /// names too, because a checkpoint is an on-disk format.
+    pub fn from_checkpoint(origin: &Path, text: &str) -> RunFile {
+        let text = with_current_names(text).unwrap_or_else(|| text.to_owned());
+        RunFile { path: origin.to_path_buf(), text, overridden: false }
     }
 
     /// The file as `T`, whose tables must all deny unknown fields.
@@ -87,6 +90,26 @@ pub fn unknown_key(unknown: &str, table: &str, known: &[&str]) -> String {
         Some(near) => format!("unknown key `{unknown}`{place}; did you mean `{near}`?"),
         None => format!("unknown key `{unknown}`{place}; the keys are {}", known.join(", ")),
     }
+}
+
+/// Rewrites a run file that uses first names of renamed keys; none if it has no such key, or is not TOML.
+fn with_current_names(text: &str) -> Option<String> {
+    let mut table: toml::Table = toml::from_str(text).ok()?;
+    let mut renamed = false;
+    let mut rename = |table: &mut toml::Table, (key, first_name): (&str, &str)| {
+        if let Some(value) = table.remove(first_name) {
+            table.insert(key.to_owned(), value);
+            renamed = true;
+        }
+    };
+    for phase in table.get_mut("phase").and_then(toml::Value::as_array_mut).into_iter().flatten() {
+        let names = phase.as_table_mut().into_iter();
+        names.for_each(|phase| FIRST_NAMES_IN_PHASE.into_iter().for_each(|names| rename(phase, names)));
+    }
+    if let Some(evaluate) = table.get_mut("evaluate").and_then(toml::Value::as_table_mut) {
+        rename(evaluate, ("micro_batch_size", "batch"));
+    }
+    renamed.then(|| toml::to_string(&table).ok())?
 }
 
 fn in_table(table: &str) -> String {

@@ -84,13 +84,13 @@ pub struct EvaluateSettings {
     pub every: u64,
     /// Held-out examples; fewer if there are not so many.
     pub examples: usize,
-    /// Examples on each device at once.
-    pub batch: usize,
+    /// Examples that a device evaluates at a time.
+    pub micro_batch_size: usize,
 }
 
 impl Default for EvaluateSettings {
     fn default() -> Self {
-        EvaluateSettings { every: 0, examples: 1024, batch: 32 }
+        EvaluateSettings { every: 0, examples: 1024, micro_batch_size: 32 }
     }
 }
 
@@ -110,6 +110,10 @@ pub struct CheckpointSettings {
     #[serde(default = "default::keep")]
     pub keep: usize,
 }
+
+/// Keys of a `[[phase]]` that have been renamed, with the names that fingerprints and older checkpoints use.
+pub(crate) const FIRST_NAMES_IN_PHASE: [(&str, &str); 2] =
+    [("max_predictions_per_seq", "predictions"), ("micro_batch_size", "micro_batch")];
 
 mod default {
     pub fn masked_lm_prob() -> f64 {
@@ -155,7 +159,7 @@ impl Run {
             masking: self.data.masking,
             seed: self.seed,
             phase: phase as u32,
-            ..self.data.held_out(shape.sequence_length, shape.predictions)
+            ..self.data.held_out(shape.sequence_length, shape.max_predictions_per_seq)
         }
     }
 
@@ -165,7 +169,7 @@ impl Run {
     /// If the batch does not divide.
     pub fn step_spec(&self, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
         let shape = &self.schedule.phases()[phase];
-        let micro_batches = shape.micro_batches(replicas)?;
+        let micro_batches = shape.accumulation_steps(replicas)?;
         let sequences_per_row = shape.sequences_per_row(micro_batches);
         Ok(StepSpec {
             model: self.model.clone(),
@@ -193,7 +197,7 @@ impl Run {
             .map(|phase| {
                 let mut phase = json!(phase);
                 if let Some(phase) = phase.as_object_mut() {
-                    phase.remove("micro_batch");
+                    phase.remove("micro_batch_size");
                     phase.remove("sequences_per_row");
                 }
                 phase
@@ -214,9 +218,19 @@ impl Run {
         settings
     }
 
-    /// Names what a resumed run must share: [`Run::settings`] and the data they are applied to.
+    /// Identifies what a resumed run must share with its checkpoint: [`Run::settings`] and the prepared data.
+    ///
+    /// Fingerprints are an on-disk format: a key that has since been renamed is hashed under its first name.
     pub fn fingerprint(&self, data_fingerprint: &str) -> String {
-        sha256_hex(format!("{}\n{data_fingerprint}", self.settings()).as_bytes())
+        let mut settings = self.settings();
+        for phase in settings["phase"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            for (key, first_name) in FIRST_NAMES_IN_PHASE {
+                if let Some(value) = phase.remove(key) {
+                    phase.insert(first_name.to_owned(), value);
+                }
+            }
+        }
+        sha256_hex(format!("{settings}\n{data_fingerprint}").as_bytes())
     }
 
     /// Sequences and tokens (padding included) of each phase and of the run.
@@ -229,7 +243,8 @@ impl Run {
                 Arithmetic {
                     sequences,
                     tokens: sequences * phase.sequence_length as u64,
-                    flops: sequences as f64 * training_flops(&self.model, phase.sequence_length, phase.predictions),
+                    flops: sequences as f64
+                        * training_flops(&self.model, phase.sequence_length, phase.max_predictions_per_seq),
                 }
             })
             .collect()

@@ -60,7 +60,7 @@ pub fn check_batches(run: &Run, replicas: usize) -> anyhow::Result<()> {
 }
 
 fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
-    let unit = phase.micro_batch * replicas;
+    let unit = phase.micro_batch_size * replicas;
     if phase.global_batch.is_multiple_of(unit) {
         return Ok(());
     }
@@ -68,10 +68,10 @@ fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
     let above = below + unit;
     let nearest = if below == 0 { above.to_string() } else { format!("{below} and {above}") };
     bail!(
-        "[[phase]] {:?}: global_batch requires a multiple of devices × micro_batch ({replicas} × {} = {unit}), got {}; the \
+        "[[phase]] {:?}: global_batch requires a multiple of devices × micro_batch_size ({replicas} × {} = {unit}), got {}; the \
          nearest are {nearest}",
         phase.name,
-        phase.micro_batch,
+        phase.micro_batch_size,
         phase.global_batch
     )
 }
@@ -124,14 +124,14 @@ mod tests {
     #[test]
     fn a_batch_that_does_not_divide_is_answered_with_its_neighbours() {
         let phase: Phase = toml::from_str(
-            "name = 'short'\nsequence_length = 8\npredictions = 2\nglobal_batch = 96\nmicro_batch = 16\nsteps = 1\n\
+            "name = 'short'\nsequence_length = 8\nmax_predictions_per_seq = 2\nglobal_batch = 96\nmicro_batch_size = 16\nsteps = 1\n\
              learning_rate = 1.0",
         )
         .unwrap();
         check_batch(&phase, 3).unwrap();
         assert_eq!(
             check_batch(&phase, 4).unwrap_err().to_string(),
-            "[[phase]] \"short\": global_batch requires a multiple of devices × micro_batch (4 × 16 = 64), got 96; the \
+            "[[phase]] \"short\": global_batch requires a multiple of devices × micro_batch_size (4 × 16 = 64), got 96; the \
              nearest are 64 and 128"
         );
         assert!(check_batch(&phase, 8).unwrap_err().to_string().ends_with("the nearest are 128"));

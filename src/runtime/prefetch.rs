@@ -73,7 +73,7 @@ impl Source {
         let batch = self.batch(step, share)?;
         let scalars = Scalars::of(&plan, step, self.seed, share.rows(plan.global_batch).start);
         let buffers = send(client, devices, &self.inputs[plan.phase], &batch, &scalars)?;
-        let of_replica = rows_taken(&batch, plan.micro_batch, share.count) * batch.sequence_length;
+        let of_replica = rows_taken(&batch, plan.micro_batch_size, share.count) * batch.sequence_length;
         let padding = 1.0 - batch.real_tokens() as f64 / (share.count * of_replica) as f64;
         Ok(Fed { step, plan, buffers, padding, positions: share.of * of_replica })
     }

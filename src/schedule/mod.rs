@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 pub const SEQUENCES_PER_ROW: usize = 8;
 
 /// Length from which on rows are packed unless a phase says otherwise. Of mixed prose, 51 % of the positions hold a token at
-/// 512 and 84 % at 128, where a packed row holds 1.16 sequences and asks for 27 slots of predictions in place of 20.
-const LEAST_LENGTH_TO_PACK: usize = 256;
+/// 512 and 84 % at 128, where a packed row holds 1.16 sequences and asks for 27 masked positions in place of 20.
+const MIN_LENGTH_TO_PACK: usize = 256;
 
 /// Slices of a step from which on rows are packed unless a phase says otherwise. What packing saves is whole micro-batches
 /// at the end of a step, so of few there is little to save.
-const LEAST_MICRO_BATCHES_TO_PACK: usize = 4;
+const MIN_ACCUMULATION_STEPS_TO_PACK: usize = 4;
 
 /// An optimizer counts its steps in s32.
 const MOST_STEPS: u64 = i32::MAX as u64;
@@ -32,11 +32,11 @@ pub struct Phase {
     pub name: String,
     pub sequence_length: usize,
     /// Slots for predicted tokens in each sequence.
-    pub predictions: usize,
+    pub max_predictions_per_seq: usize,
     /// Sequences in one step, over all replicas and hosts.
     pub global_batch: usize,
     /// Rows that one replica takes at a time: sequences, or what several short ones are packed into.
-    pub micro_batch: usize,
+    pub micro_batch_size: usize,
     /// Sequences that are packed into one row at most; 1 gives each a row of its own. Left out,
     /// [`Phase::sequences_per_row`] chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,9 +166,9 @@ pub struct StepPlan {
     /// Steps of this phase before this one; 0 where a phase begins.
     pub step_in_phase: u64,
     pub sequence_length: usize,
-    pub predictions: usize,
+    pub max_predictions_per_seq: usize,
     pub global_batch: usize,
-    pub micro_batch: usize,
+    pub micro_batch_size: usize,
     pub learning_rate: f64,
     /// Number of the step's first sequence among the phase's sequences.
     pub first_example: u64,
@@ -237,9 +237,9 @@ impl Schedule {
             phase: index,
             step_in_phase,
             sequence_length: phase.sequence_length,
-            predictions: phase.predictions,
+            max_predictions_per_seq: phase.max_predictions_per_seq,
             global_batch: phase.global_batch,
-            micro_batch: phase.micro_batch,
+            micro_batch_size: phase.micro_batch_size,
             learning_rate: phase.learning_rate_at(step_in_phase),
             first_example: step_in_phase * phase.global_batch as u64,
             optimizer_step: n - counted_from + 1,
@@ -256,17 +256,17 @@ impl Phase {
         };
         let sizes = [
             ("sequence_length", self.sequence_length as u64),
-            ("predictions", self.predictions as u64),
+            ("max_predictions_per_seq", self.max_predictions_per_seq as u64),
             ("global_batch", self.global_batch as u64),
-            ("micro_batch", self.micro_batch as u64),
+            ("micro_batch_size", self.micro_batch_size as u64),
             ("steps", self.steps),
         ];
         if let Some((key, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
             return refuse(key, "at least 1", "0".to_string());
         }
-        if self.predictions > self.sequence_length {
+        if self.max_predictions_per_seq > self.sequence_length {
             let requires = format!("at most sequence_length ({})", self.sequence_length);
-            return refuse("predictions", &requires, self.predictions.to_string());
+            return refuse("max_predictions_per_seq", &requires, self.max_predictions_per_seq.to_string());
         }
         if let Some(given) = self.sequences_per_row
             && !(1..=self.sequence_length).contains(&given)
@@ -274,8 +274,8 @@ impl Phase {
             let requires = format!("1 to sequence_length ({})", self.sequence_length);
             return refuse("sequences_per_row", &requires, given.to_string());
         }
-        if !self.global_batch.is_multiple_of(self.micro_batch) {
-            let requires = format!("a multiple of micro_batch ({})", self.micro_batch);
+        if !self.global_batch.is_multiple_of(self.micro_batch_size) {
+            let requires = format!("a multiple of micro_batch_size ({})", self.micro_batch_size);
             return refuse("global_batch", &requires, self.global_batch.to_string());
         }
         let tokens = self.steps as f64 * self.global_batch as f64 * self.sequence_length as f64;
@@ -321,13 +321,13 @@ impl Phase {
     ///
     /// # Errors
     /// If the global batch does not divide evenly.
-    pub fn micro_batches(&self, replicas: usize) -> Result<usize, ScheduleError> {
-        let at_once = self.micro_batch * replicas;
+    pub fn accumulation_steps(&self, replicas: usize) -> Result<usize, ScheduleError> {
+        let at_once = self.micro_batch_size * replicas;
         if at_once == 0 || !self.global_batch.is_multiple_of(at_once) {
             return Err(ScheduleError::Phase {
                 phase: self.name.clone(),
                 key: "global_batch",
-                requires: format!("a multiple of micro_batch × replicas ({} × {replicas})", self.micro_batch),
+                requires: format!("a multiple of micro_batch_size × replicas ({} × {replicas})", self.micro_batch_size),
                 got: self.global_batch.to_string(),
             });
         }
@@ -337,7 +337,7 @@ impl Phase {
     /// Sequences that a row holds at most where a replica takes its rows in `micro_batches` slices: as the phase says, or
     /// [`SEQUENCES_PER_ROW`] if rows are long enough to have much padding, and slices enough for packing to save some.
     pub fn sequences_per_row(&self, micro_batches: usize) -> usize {
-        let packs = self.sequence_length >= LEAST_LENGTH_TO_PACK && micro_batches >= LEAST_MICRO_BATCHES_TO_PACK;
+        let packs = self.sequence_length >= MIN_LENGTH_TO_PACK && micro_batches >= MIN_ACCUMULATION_STEPS_TO_PACK;
         self.sequences_per_row.unwrap_or(if packs { SEQUENCES_PER_ROW } else { 1 })
     }
 

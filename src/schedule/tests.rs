@@ -8,12 +8,12 @@ fn phase(text: &str) -> Phase {
 
 fn nvidia() -> Schedule {
     let one = phase(
-        "sequence_length = 128\npredictions = 20\nglobal_batch = 65536\nmicro_batch = 64\nsteps = 7038\n\
+        "sequence_length = 128\nmax_predictions_per_seq = 20\nglobal_batch = 65536\nmicro_batch_size = 64\nsteps = 7038\n\
          learning_rate = 6e-3\nwarmup = { proportion = 0.2843 }\ndecay = { polynomial = { power = 0.5 } }\n\
          curve = 'nvidia'",
     );
     let two = phase(
-        "sequence_length = 512\npredictions = 80\nglobal_batch = 32768\nmicro_batch = 8\nsteps = 1563\n\
+        "sequence_length = 512\nmax_predictions_per_seq = 80\nglobal_batch = 32768\nmicro_batch_size = 8\nsteps = 1563\n\
          learning_rate = 4e-3\nwarmup = { proportion = 0.128 }\ndecay = { polynomial = { power = 0.5 } }\n\
          curve = 'nvidia'\ncarry_step = false",
     );
@@ -34,7 +34,7 @@ fn nvidias_two_phases() {
     close(rate(7037), 0.0);
     // Phase 2 warms up again and its count restarts.
     let plan = schedule.at(7038).unwrap();
-    assert_eq!((plan.phase, plan.step_in_phase, plan.sequence_length, plan.predictions), (1, 0, 512, 80));
+    assert_eq!((plan.phase, plan.step_in_phase, plan.sequence_length, plan.max_predictions_per_seq), (1, 0, 512, 80));
     assert_eq!((plan.global_batch, plan.first_example, plan.optimizer_step), (32768, 0, 1));
     close(plan.learning_rate, 4e-3 / (0.128 * 1563.0));
     assert_eq!(schedule.at(7037).unwrap().optimizer_step, 7038);
@@ -47,7 +47,7 @@ fn nvidias_two_phases() {
 fn the_papers_phases_restart_the_warm_up_and_carry_the_count() {
     let text = |length: usize, batch: usize, steps: u64| {
         format!(
-            "sequence_length = {length}\npredictions = 20\nglobal_batch = {batch}\nmicro_batch = 64\nsteps = {steps}\n\
+            "sequence_length = {length}\nmax_predictions_per_seq = 20\nglobal_batch = {batch}\nmicro_batch_size = 64\nsteps = {steps}\n\
              sqrt_scaled = {{ base_rate = 0.000625, base_batch = 512 }}\n\
              warmup = {{ linear_epoch = {{ base_proportion = 0.003125, base_batch = 512 }} }}\ncurve = 'google'"
         )
@@ -87,7 +87,7 @@ fn the_tables_of_the_scaling_rules() {
 #[test]
 fn the_continuous_curve_wastes_no_step_and_does_not_jump() {
     let phase = phase(
-        "sequence_length = 8\npredictions = 2\nglobal_batch = 4\nmicro_batch = 4\nsteps = 10\nlearning_rate = 1.0\n\
+        "sequence_length = 8\nmax_predictions_per_seq = 2\nglobal_batch = 4\nmicro_batch_size = 4\nsteps = 10\nlearning_rate = 1.0\n\
          warmup = { steps = 4 }\ndecay = { polynomial = { power = 2.0, end = 0.1 } }",
     );
     let rates: Vec<f64> = (0..10).map(|t| phase.learning_rate_at(t)).collect();
@@ -103,7 +103,7 @@ fn the_continuous_curve_wastes_no_step_and_does_not_jump() {
 fn a_warm_up_may_have_begun_before_the_phase() {
     let recipe = |batch: usize, steps: u64, rate: f64, warmup: u64, start: i64, curve: &str| {
         phase(&format!(
-            "sequence_length = 512\npredictions = 76\nglobal_batch = {batch}\nmicro_batch = 64\nsteps = {steps}\n\
+            "sequence_length = 512\nmax_predictions_per_seq = 76\nglobal_batch = {batch}\nmicro_batch_size = 64\nsteps = {steps}\n\
              learning_rate = {rate}\nwarmup = {{ steps = {warmup} }}\nwarmup_start = {start}\ncurve = '{curve}'"
         ))
     };
@@ -144,12 +144,12 @@ fn impossible_phases_are_refused_by_name_and_key() {
         phase.validate().unwrap_err().to_string()
     };
     assert_eq!(
-        refusal(|p| p.micro_batch = 48),
-        "phase \"1\": global_batch requires a multiple of micro_batch (48), got 65536"
+        refusal(|p| p.micro_batch_size = 48),
+        "phase \"1\": global_batch requires a multiple of micro_batch_size (48), got 65536"
     );
     assert_eq!(
-        refusal(|p| p.predictions = 129),
-        "phase \"1\": predictions requires at most sequence_length (128), got 129"
+        refusal(|p| p.max_predictions_per_seq = 129),
+        "phase \"1\": max_predictions_per_seq requires at most sequence_length (128), got 129"
     );
     assert!(refusal(|p| p.learning_rate = None).contains("given once"));
     assert!(refusal(|p| p.warmup = Warmup::Proportion(1.5)).contains("warmup requires"));
@@ -159,7 +159,7 @@ fn impossible_phases_are_refused_by_name_and_key() {
     let refused = Schedule::new(vec![long.clone(), long]).unwrap_err().to_string();
     assert!(refused.ends_with("steps requires at most 2147483647 in all phases, got 2147483648"), "{refused}");
     assert!(refusal(|p| p.decay = Decay::Polynomial { power: 1.0, end: 1.0 }).contains("end requires a rate"));
-    assert_eq!(good.micro_batches(8).unwrap(), 128);
-    assert!(good.micro_batches(3).unwrap_err().to_string().contains("micro_batch × replicas (64 × 3)"));
+    assert_eq!(good.accumulation_steps(8).unwrap(), 128);
+    assert!(good.accumulation_steps(3).unwrap_err().to_string().contains("micro_batch_size × replicas (64 × 3)"));
     assert_eq!(Schedule::new(vec![]).unwrap_err(), ScheduleError::Empty);
 }

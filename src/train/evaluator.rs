@@ -28,7 +28,7 @@ pub struct EvaluateOptions {
     /// Held-out examples; fewer if there are not so many.
     pub examples: usize,
     /// Examples on each device at once; fewer if its share of them is smaller.
-    pub batch: usize,
+    pub micro_batch_size: usize,
 }
 
 impl EvaluateOptions {
@@ -37,9 +37,9 @@ impl EvaluateOptions {
         let shape = &run.schedule.phases()[phase];
         EvaluateOptions {
             precision: run.precision,
-            config: run.data.held_out(shape.sequence_length, shape.predictions),
+            config: run.data.held_out(shape.sequence_length, shape.max_predictions_per_seq),
             examples: run.evaluate.examples,
-            batch: run.evaluate.batch,
+            micro_batch_size: run.evaluate.micro_batch_size,
         }
     }
 
@@ -71,7 +71,7 @@ impl Evaluator {
     ) -> anyhow::Result<Evaluator> {
         let examples = options.held_out(prepared)?;
         let count = examples.epoch_len(0).min(options.examples as u64);
-        let batch = options.batch.min(count.div_ceil(devices.len() as u64) as usize);
+        let batch = options.micro_batch_size.min(count.div_ceil(devices.len() as u64) as usize);
         let spec = EvalSpec {
             model: model.clone(),
             precision: options.precision,

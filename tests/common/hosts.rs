@@ -57,8 +57,8 @@ pub const SHAPES: [(usize, usize); 2] = [(24, 4), (48, 8)];
 pub fn source(workshop: &Workshop, global_batch: usize) -> Source {
     let phase = |(sequence_length, predictions): (usize, usize)| -> Phase {
         let text = format!(
-            "sequence_length = {sequence_length}\npredictions = {predictions}\nglobal_batch = {global_batch}\n\
-             micro_batch = 1\nsteps = 6\nlearning_rate = 0.02"
+            "sequence_length = {sequence_length}\nmax_predictions_per_seq = {predictions}\nglobal_batch = {global_batch}\n\
+             micro_batch_size = 1\nsteps = 6\nlearning_rate = 0.02"
         );
         toml::from_str(&text).unwrap()
     };

@@ -129,7 +129,7 @@ preset = "paper"
 [evaluate]
 every = 4
 examples = 12
-batch = 8
+micro_batch_size = 8
 
 [checkpoint]
 directory = "RUN_DIRECTORY"
@@ -138,18 +138,18 @@ keep = 0
 
 [[phase]]
 sequence_length = 24
-predictions = 4
+max_predictions_per_seq = 4
 global_batch = 8
-micro_batch = 4
+micro_batch_size = 4
 steps = 6
 learning_rate = 0.02
 warmup = { steps = 2 }
 
 [[phase]]
 sequence_length = 48
-predictions = 8
+max_predictions_per_seq = 8
 global_batch = 4
-micro_batch = 4
+micro_batch_size = 4
 steps = 4
 learning_rate = 0.01
 warmup = { steps = 1 }

@@ -245,7 +245,7 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
     fails(&workshop, &[&TRAIN[..], &huge].concat(), &["[checkpoint] directory: run requires", "make room"]);
     fails(&workshop, &["pretrain", "run.toml", "--platform", "./text.txt"], &["text.txt cannot be opened"]);
     // An evaluation takes as many rows at once as there are, at most: the compiler dies of so many.
-    let sharing = ["--set", "evaluate.batch=2147483648", "--set", "checkpoint.directory=sharing"];
+    let sharing = ["--set", "evaluate.micro_batch_size=2147483648", "--set", "checkpoint.directory=sharing"];
     workshop.succeed(&[&TRAIN[..], &sharing].concat());
     std::fs::write(workshop.path("broken.toml"), "name = ").expect("writable");
     fails(&workshop, &["pretrain", "broken.toml"], &["broken.toml:1"]);
@@ -257,9 +257,13 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
     fails(&workshop, &bench("--steps", "0"), &["--steps requires 1 to 1000000, got 0"]);
     fails(&workshop, &bench("--steps", "18446744073709551615"), &["--steps requires 1 to 1000000"]);
     fails(&workshop, &bench("--devices", "2147483648"), &["--devices requires 1 to 1024, got 2147483648"]);
-    fails(&workshop, &bench("--predictions", "200"), &["predictions requires 1 to sequence_length (128), got 200"]);
+    fails(
+        &workshop,
+        &bench("--max-predictions-per-seq", "200"),
+        &["max_predictions_per_seq requires 1 to sequence_length (128), got 200"],
+    );
     fails(&workshop, &bench("--dropout", "1.5"), &["hidden_dropout_prob requires a probability", "got 1.5"]);
-    fails(&workshop, &bench("--batch", "0"), &["rows requires", "got 0"]);
+    fails(&workshop, &bench("--micro-batch-size", "0"), &["rows requires", "got 0"]);
     assert!(!workshop.path("run/metrics.jsonl").exists() && !workshop.path("imported").exists());
 }
 

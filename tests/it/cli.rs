@@ -22,8 +22,9 @@ fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
 fn mistakes_are_answered_with_one_sentence() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
-    workshop
-        .run_file("typo.toml", "run", |text| text.replace("micro_batch = 4\nsteps = 4", "mirco_batch = 4\nsteps = 4"));
+    workshop.run_file("typo.toml", "run", |text| {
+        text.replace("micro_batch_size = 4\nsteps = 4", "mirco_batch_size = 4\nsteps = 4")
+    });
     let pretrain = |set: &'static str| ["pretrain", "run.toml", "--platform", "cpu", "--set", set];
 
     fails(&workshop, &["pretrian"], 2, &["unrecognized subcommand", "pretrain"]);
@@ -33,7 +34,7 @@ fn mistakes_are_answered_with_one_sentence() {
         &workshop,
         &["pretrain", "typo.toml"],
         1,
-        &["typo.toml:41: unknown key `mirco_batch` in [[phase]]; did you mean `micro_batch`?"],
+        &["typo.toml:41: unknown key `mirco_batch_size` in [[phase]]; did you mean `micro_batch_size`?"],
     );
     fails(
         &workshop,
@@ -48,21 +49,26 @@ fn mistakes_are_answered_with_one_sentence() {
         1,
         &["hidden_size requires a multiple of num_attention_heads (3)"],
     );
-    fails(&workshop, &pretrain("phase.1.predictions=25"), 1, &["predictions requires at most sequence_length (24)"]);
+    fails(
+        &workshop,
+        &pretrain("phase.1.max_predictions_per_seq=25"),
+        1,
+        &["max_predictions_per_seq requires at most sequence_length (24)"],
+    );
     fails(
         &workshop,
         &pretrain("phase.2.sequence_length=49"),
         1,
         &["requires 1 to max_position_embeddings (48), got 49"],
     );
-    fails(&workshop, &pretrain("phase.1.global_batch=6"), 1, &["global_batch requires a multiple of micro_batch"]);
+    fails(&workshop, &pretrain("phase.1.global_batch=6"), 1, &["global_batch requires a multiple of micro_batch_size"]);
     fails(&workshop, &pretrain("checkpoint.directory=text.txt"), 1, &["[checkpoint] directory", "text.txt"]);
     fails(&workshop, &pretrain("precision=f64"), 1, &["`precision` requires \"f32\" or \"bf16\""]);
     fails(
         &workshop,
         &["pretrain", "run.toml", "--platform", "cpu", "--devices", "4"],
         1,
-        &["devices × micro_batch (4 × 4 = 16), got 8; the nearest are 16"],
+        &["devices × micro_batch_size (4 × 4 = 16), got 8; the nearest are 16"],
     );
     fails(&workshop, &["evaluate", "text.txt", "--data", "data"], 1, &["text.txt", "it is not a directory"]);
     fails(&workshop, &["pretrain", "run.toml", "--platform", "text.txt"], 1, &["text.txt"]);
@@ -73,8 +79,19 @@ fn mistakes_are_answered_with_one_sentence() {
 fn bench_takes_what_devices_share_as_a_run_file_does() {
     let workshop = Workshop::new();
     let bench = |more: &[&str]| -> serde_json::Value {
-        let line =
-            ["bench", "--model", "tiny", "--vocabulary", "64", "--sequence", "16", "--batch", "2", "--steps", "100"];
+        let line = [
+            "bench",
+            "--model",
+            "tiny",
+            "--vocab-size",
+            "64",
+            "--sequence-length",
+            "16",
+            "--micro-batch-size",
+            "2",
+            "--steps",
+            "100",
+        ];
         let devices = ["--platform", "cpu", "--devices", "2", "--optimizer-sharding", "sharded", "--json"];
         let output = workshop.succeed(&[&line[..], &devices, more].concat());
         serde_json::from_slice(&output.stdout).expect("one JSON object")
@@ -127,7 +144,7 @@ fn a_reader_that_leaves_early_changes_nothing_but_what_is_shown() {
     for line in [
         ["tokenizer", "train", "text.txt", "--vocab-size", "170", "--out", "other"].as_slice(),
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--held-out", "0.2", "--out", "other-data"],
-        &["inspect", "data", "--seq", "24"],
+        &["inspect", "data", "--sequence-length", "24"],
         &["plugin", "list"],
         &["devices"],
         &["graph", "run.toml", "--out", "dump"],
@@ -135,7 +152,7 @@ fn a_reader_that_leaves_early_changes_nothing_but_what_is_shown() {
         &["evaluate", "run", "--data", "data", "--platform", "cpu"],
         &["export", "run", "--out", "exported"],
         &["import", "exported", "--out", "imported"],
-        &["bench", "--model", "tiny", "--vocabulary", "64", "--steps", "1", "--platform", "cpu"],
+        &["bench", "--model", "tiny", "--vocab-size", "64", "--steps", "1", "--platform", "cpu"],
     ] {
         // Nobody reads either stream, from the first word on.
         let mut child =

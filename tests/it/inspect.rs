@@ -31,7 +31,8 @@ fn in_overview(page: &str, name: &str) -> String {
 #[test]
 fn the_page_needs_nothing_but_itself_and_counts_what_is_there() {
     let workshop = prepared(&corpus_with_repeats());
-    let output = workshop.succeed(&["inspect", "seen", "--seq", "32", "--count", "0", "--report", "page.html"]);
+    let output =
+        workshop.succeed(&["inspect", "seen", "--sequence-length", "32", "--examples", "0", "--report", "page.html"]);
     assert!(text(&output).contains("page.html"), "{}", text(&output));
     let page = fs::read_to_string(workshop.path("page.html")).unwrap();
     for outside in ["http:", "https:", "src=", "<link", "<script", "url("] {
@@ -61,7 +62,7 @@ fn a_page_is_written_whole_or_not_at_all() {
 #[test]
 fn segments_and_masks_have_their_colours_on_a_terminal_and_none_in_a_pipe() {
     let workshop = prepared(&corpus_with_repeats());
-    let arguments = ["inspect", "seen", "--seq", "32", "--count", "20"];
+    let arguments = ["inspect", "seen", "--sequence-length", "32", "--examples", "20"];
     let plain = text(&workshop.succeed(&arguments));
     assert!(plain.contains("[MASK→") && !plain.contains('\u{1b}'));
     let coloured = workshop.command(&arguments).env("CLICOLOR_FORCE", "1").output().unwrap();
@@ -99,7 +100,8 @@ fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
     let workshop = prepared(&corpus_with_repeats());
     for seq in [5, 7, 8, 11, 16, 20, 30, 32, 33, 100] {
         let length = seq.to_string();
-        let arguments = ["inspect", "seen", "--seq", &length, "--count", "0", "--report", "page.html", "--json"];
+        let arguments =
+            ["inspect", "seen", "--sequence-length", &length, "--examples", "0", "--report", "page.html", "--json"];
         let json: serde_json::Value = serde_json::from_slice(&workshop.succeed(&arguments).stdout).unwrap();
         let page = fs::read_to_string(workshop.path("page.html")).unwrap();
         for (caption, first) in [("Examples by their tokens", 1), ("Predicted tokens by their position", 0)] {
@@ -113,7 +115,7 @@ fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
         let shown = json["lengths"]["histogram"].as_array().unwrap();
         let sum: u64 = shown.iter().map(|bar| bar["count"].as_u64().unwrap()).sum();
         assert_eq!(sum, json["lengths"]["examples"].as_u64().unwrap());
-        let text = text(&workshop.succeed(&["inspect", "seen", "--seq", &length, "--count", "0"]));
+        let text = text(&workshop.succeed(&["inspect", "seen", "--sequence-length", &length, "--examples", "0"]));
         let (from, to) = (&shown[0]["from"], &shown[0]["to"]);
         assert!(text.contains(&format!("{:>5}–{:<5}", from.as_u64().unwrap(), to.as_u64().unwrap())), "{text}");
     }
@@ -122,7 +124,18 @@ fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
 #[test]
 fn the_page_of_packed_rows_says_what_packing_does() {
     let workshop = prepared(&corpus_with_repeats());
-    let arguments = ["inspect", "seen", "--seq", "64", "--count", "1", "--pack", "3", "--batch", "32"];
+    let arguments = [
+        "inspect",
+        "seen",
+        "--sequence-length",
+        "64",
+        "--examples",
+        "1",
+        "--sequences-per-row",
+        "3",
+        "--global-batch",
+        "32",
+    ];
     let json: serde_json::Value =
         serde_json::from_slice(&workshop.succeed(&[&arguments[..], &["--json"]].concat()).stdout).unwrap();
     let output = text(&workshop.succeed(&[&arguments[..], &["--report", "page.html"]].concat()));
@@ -145,7 +158,7 @@ fn the_page_of_packed_rows_says_what_packing_does() {
     if packed == 32 {
         assert!((100.0 - padding - 100.0 * json["fill"].as_f64().unwrap()).abs() < 0.01, "{padding}");
     }
-    // Without --pack, nothing is said of rows.
-    workshop.succeed(&["inspect", "seen", "--seq", "64", "--count", "0", "--report", "page.html"]);
+    // Without --sequences-per-row, nothing is said of rows.
+    workshop.succeed(&["inspect", "seen", "--sequence-length", "64", "--examples", "0", "--report", "page.html"]);
     assert!(!fs::read_to_string(workshop.path("page.html")).unwrap().contains("padding of packed"));
 }

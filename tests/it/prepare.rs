@@ -338,9 +338,9 @@ fn the_verbs_do_it_from_the_command_line() {
     assert_eq!((code, out.contains("tokens/s")), (Some(0), true), "{out}{error}");
     let (code, out, _) = lambert("prepare text.txt --tokenizer tokenizer --out prepared --held-out 0.1");
     assert_eq!((code, out.contains("up to date")), (Some(0), true), "{out}");
-    let (code, out, error) = lambert("inspect prepared --seq 32 --count 2 --verify");
+    let (code, out, error) = lambert("inspect prepared --sequence-length 32 --examples 2 --check");
     assert!(code == Some(0) && out.contains("→") && out.contains("padding"), "{out}{error}");
-    let (code, out, _) = lambert("inspect prepared --seq 32 --count 2 --json --split held-out");
+    let (code, out, _) = lambert("inspect prepared --sequence-length 32 --examples 2 --json --split held-out");
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, json["examples"].as_array().unwrap().len()), (Some(0), 2));
 
@@ -349,8 +349,8 @@ fn the_verbs_do_it_from_the_command_line() {
         ("prepare nothing.txt --tokenizer tokenizer --out new", "nothing.txt"),
         ("prepare text.txt --tokenizer tokenizer --out prepared", "--force"),
         ("inspect tokenizer", "prepared.json"),
-        ("inspect prepared --seq 3", "sequence_length"),
-        ("inspect prepared --predictions 126", "max_predictions"),
+        ("inspect prepared --sequence-length 3", "sequence_length"),
+        ("inspect prepared --max-predictions-per-seq 126", "max_predictions"),
     ] {
         let (code, _, error) = lambert(arguments);
         assert!(code == Some(1) && error.contains(named), "{arguments}: {error}");

@@ -137,7 +137,7 @@ fn killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes() {
     place.succeed(&prepare("killed"));
     assert!(contents(&place.at("killed")) == whole, "killed at the steps {said}of {steps}");
     assert!(!place.at(".killed.partial").exists());
-    place.succeed(&["inspect", "killed", "--verify", "--count", "1"]);
+    place.succeed(&["inspect", "killed", "--check", "--examples", "1"]);
 
     // Nor do threads make a difference.
     let one = place.command(&prepare("one")).env("RAYON_NUM_THREADS", "1").output().expect("lambert starts");
@@ -469,7 +469,7 @@ fn a_check_proves_every_file_and_every_sum() {
             fs::write(data.join(name), damaged).expect("writable");
             if said != "prepared.json" {
                 place.fails(&check, 1, &[&said, "data: damaged"]);
-                place.fails(&["inspect", "data", "--verify"], 1, &[]);
+                place.fails(&["inspect", "data", "--check"], 1, &[]);
             }
             assert!(!text(&place.lambert(&check)).contains("panicked"));
         }

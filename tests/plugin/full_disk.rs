@@ -55,7 +55,7 @@ fn preparing_keeps_what_is_done_apart_and_what_was_there() {
         names
     };
     assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", ".more.partial"]));
-    workshop.succeed(&["inspect", "data", "--verify"]);
+    workshop.succeed(&["inspect", "data", "--check"]);
     // With room again, the work goes on.
     workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"]);
     assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", "more"]));
@@ -81,7 +81,18 @@ fn a_save_and_an_export_that_fail_leave_what_was_there() {
     let checkpoints =
         |names: &[String]| -> Vec<String> { names.iter().filter(|name| name.contains("step-")).cloned().collect() };
     assert_eq!(checkpoints(&names(&workshop, "run")), checkpoints(&before));
-    workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--examples", "8", "--batch", "4"]);
+    workshop.succeed(&[
+        "evaluate",
+        "run",
+        "--data",
+        "data",
+        "--platform",
+        "cpu",
+        "--examples",
+        "8",
+        "--micro-batch-size",
+        "4",
+    ]);
 
     let top = names(&workshop, ".");
     refused(

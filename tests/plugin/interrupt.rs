@@ -137,7 +137,18 @@ fn a_directory_belongs_to_one_run_at_a_time_but_may_be_read() {
         assert!(said.contains("another run is saving into run; wait for it to end"), "{said}");
     }
     workshop.succeed(&["export", "run", "--out", "exported"]);
-    workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--examples", "8", "--batch", "4"]);
+    workshop.succeed(&[
+        "evaluate",
+        "run",
+        "--data",
+        "data",
+        "--platform",
+        "cpu",
+        "--examples",
+        "8",
+        "--micro-batch-size",
+        "4",
+    ]);
     // Even when nothing could be tidied up, the lock goes with the process.
     child.kill().expect("a child can be killed");
     child.wait().expect("a child ends");

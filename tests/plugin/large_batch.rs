@@ -19,7 +19,7 @@ fn run(
     let mut line = vec!["pretrain", file, "--platform", "cpu", "--devices", devices];
     let directory = format!("checkpoint.directory={name}");
     let [first, second] = micro_batches;
-    let micro_batches = [format!("phase.1.micro_batch={first}"), format!("phase.2.micro_batch={second}")];
+    let micro_batches = [format!("phase.1.micro_batch_size={first}"), format!("phase.2.micro_batch_size={second}")];
     let fixed = ["data.path=data", "phase.1.steps=1", "phase.2.steps=1", directory.as_str()];
     for setting in fixed.into_iter().chain(micro_batches.iter().map(String::as_str)) {
         line.extend(["--set", setting]);

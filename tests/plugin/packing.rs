@@ -86,7 +86,7 @@ fn a_packed_run_takes_the_steps_of_a_plain_one_and_is_resumed_exactly() {
     let workshop = Workshop::new();
     let short = |text: String| {
         let text = text.replace("path = \"data\"", "path = \"data\"\nshort_seq_prob = 0.8");
-        text.replace("global_batch = 4", "global_batch = 8").replace("micro_batch = 4", "micro_batch = 1")
+        text.replace("global_batch = 4", "global_batch = 8").replace("micro_batch_size = 4", "micro_batch_size = 1")
     };
     let rows_of = |sequences: usize| {
         move |text: String| short(text).replace("\nsteps = ", &format!("\nsequences_per_row = {sequences}\nsteps = "))

@@ -52,13 +52,13 @@ fn mistakes_are_answered_with_one_sentence() {
     );
     fails(
         "cpu:2",
-        &["--micro-batch", "3"],
+        &["--micro-batch-size", "3"],
         1,
         &["(2 × 3 = 6), got 8; the nearest are 6 and 12; micro-batches that divide a device's 4 rows are 1, 2, 4"],
     );
     fails(
         "cpu:2",
-        &["--micro-batch", "9223372036854775808"],
+        &["--micro-batch-size", "9223372036854775808"],
         1,
         &["got 8", "micro-batches that divide a device's 4 rows"],
     );
@@ -75,7 +75,7 @@ fn mistakes_are_answered_with_one_sentence() {
         &["--rows-per-sequence requires at least 1/4, because at most 4 sequences share a row; got 0.2"],
     );
     fails("cpu:1", &["--rows-per-sequence", "half"], 2, &["--rows-per-sequence", "half"]);
-    fails("cpu:1", &["--micro-batch", "0"], 2, &["requires auto or a number from 1"]);
+    fails("cpu:1", &["--micro-batch-size", "0"], 2, &["requires auto or a number from 1"]);
     fails("cpu:1", &["--target-time", "60"], 2, &["as 90s, 60m, 1.5h or 2d"]);
     fails("cpu:1", &["--save", "."], 1, &["--save .: requires an empty directory or one of compiled steps, found"]);
 }
@@ -97,13 +97,13 @@ fn a_plugin_of_other_hardware_is_told_so() {
 fn a_plan_tells_what_the_compiler_says() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
-    let output = workshop.succeed(&plan("cpu:2", &["--micro-batch", "2", "--json"]));
+    let output = workshop.succeed(&plan("cpu:2", &["--micro-batch-size", "2", "--json"]));
     let planned: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!((&planned["chips"], &planned["devices"], &planned["topology"]), (&2.into(), &2.into(), &"cpu:2".into()));
     assert_eq!(planned["phases"].as_array().map(Vec::len), Some(2));
     for (phase, rows) in planned["phases"].as_array().unwrap().iter().zip([4, 2]) {
         let fit = &phase["fit"];
-        assert_eq!((&phase["rows_of_a_device"], &fit["micro_batch"]), (&rows.into(), &2.into()));
+        assert_eq!((&phase["rows_of_a_device"], &fit["micro_batch_size"]), (&rows.into(), &2.into()));
         // Weights, m and v are the arguments that come back in place; gradients and a few scalars are exchanged, in f32.
         let (state, exchanged) =
             (fit["alias_bytes"].as_f64().unwrap(), fit["exchanged_bytes"]["all_reduce"].as_f64().unwrap());
@@ -114,7 +114,7 @@ fn a_plan_tells_what_the_compiler_says() {
         assert!(fit["flops_of_a_step"].as_f64().unwrap() > 1e6);
         assert_eq!((&fit["rows_computed_of_a_device"], &fit["rows_per_sequence"]), (&rows.into(), &1.0.into()));
     }
-    let asked = ["--find-micro-batch", "--phase", "1", "--target-time", "1h"];
+    let asked = ["--find-micro-batch-size", "--phase", "1", "--target-time", "1h"];
     let table = text(&workshop.succeed(&plan("cpu:1", &asked)));
     let no_rates = "nothing can be said, because no rates are stated of a CPU";
     for words in ["phase 1", "8 = 1 × 8", "temporaries", "the compiler", "counted from the model, all", no_rates] {
@@ -153,8 +153,20 @@ fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
     workshop.run_file("run.toml", "run", |text| {
         text.replacen("length = 24", "length = 48", 1).replacen("global_batch = 8", "global_batch = 64", 1)
     });
-    let inspect =
-        ["inspect", "data", "--seq", "48", "--predictions", "4", "--seed", "11", "--pack", "4", "--batch", "64"];
+    let inspect = [
+        "inspect",
+        "data",
+        "--sequence-length",
+        "48",
+        "--max-predictions-per-seq",
+        "4",
+        "--seed",
+        "11",
+        "--sequences-per-row",
+        "4",
+        "--global-batch",
+        "64",
+    ];
     let seen = json(&workshop, &inspect);
     let (rows, rows_per_sequence) = (seen["rows"].as_u64().unwrap(), seen["rows_per_sequence"].as_f64().unwrap());
     assert_eq!(rows_per_sequence, rows as f64 / 64.0);
@@ -164,7 +176,7 @@ fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
 
     // Both devices have half of the rows, in micro-batches of two.
     let of_device = rows.div_ceil(2).next_multiple_of(2);
-    let planned = text(&workshop.succeed(&packed_plan(&["--micro-batch", "2"])));
+    let planned = text(&workshop.succeed(&packed_plan(&["--micro-batch-size", "2"])));
     for words in [&format!("{of_device}, at {words}"), "the first sequences of data"] {
         assert!(planned.contains(words), "requires {words:?}, got\n{planned}");
     }
@@ -179,7 +191,7 @@ fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
     let absent = ["--set", "data.path=nowhere", "--set", "model.vocab_size=160"];
-    let in_twos = [&absent[..], &["--micro-batch", "2"]].concat();
+    let in_twos = [&absent[..], &["--micro-batch-size", "2"]].concat();
     let said = text(&workshop.succeed(&packed_plan(&in_twos)));
     for words in ["an upper bound", "there are no prepared data at nowhere", "--rows-per-sequence states it"] {
         assert!(said.contains(words), "requires {words:?}, got\n{said}");
@@ -197,8 +209,8 @@ fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
 
     // Of four micro-batches of eight one stays empty, of two of sixteen none.
     let chosen = ["1", "0.55"].map(|rows| {
-        let auto = ["--micro-batch", "auto", "--rows-per-sequence", rows];
-        of(&json(&workshop, &packed_plan(&[&absent[..], &auto].concat())), "micro_batch")
+        let auto = ["--micro-batch-size", "auto", "--rows-per-sequence", rows];
+        of(&json(&workshop, &packed_plan(&[&absent[..], &auto].concat())), "micro_batch_size")
     });
     assert_eq!(chosen, [32.0, 8.0]);
 }
@@ -208,10 +220,18 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     workshop.run_file("loaded.toml", "loaded", |text| text);
-    workshop.succeed(&plan("cpu:2", &["--micro-batch", "2", "--save", "steps"]));
+    workshop.succeed(&plan("cpu:2", &["--micro-batch-size", "2", "--save", "steps"]));
     let pretrain = |file: &'static str, more: &[&'static str]| -> Vec<&'static str> {
-        let common =
-            ["--platform", "cpu", "--devices", "2", "--set", "phase.1.micro_batch=2", "--set", "phase.2.micro_batch=2"];
+        let common = [
+            "--platform",
+            "cpu",
+            "--devices",
+            "2",
+            "--set",
+            "phase.1.micro_batch_size=2",
+            "--set",
+            "phase.2.micro_batch_size=2",
+        ];
         [&["pretrain", file], common.as_slice(), more].concat()
     };
     workshop.succeed(&pretrain("run.toml", &[]));
@@ -224,8 +244,8 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
         assert!(!workshop.path("other/metrics.jsonl").exists(), "nothing was begun");
     };
     refused(&["--compiled", "nowhere"], &["cannot read nowhere/manifest.json", "lambert plan RUN.toml"]);
-    let other_program = ["compiled from another program", "--set phase.1.micro_batch=2"];
-    refused(&["--compiled", "steps", "--set", "phase.1.micro_batch=4"], &other_program);
+    let other_program = ["compiled from another program", "--set phase.1.micro_batch_size=2"];
+    refused(&["--compiled", "steps", "--set", "phase.1.micro_batch_size=4"], &other_program);
     refused(&["--compiled", "steps", "--set", "optimizer.weight_decay=0.5"], &other_program);
 
     let one_device =
@@ -255,6 +275,6 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
     refused(&["--compiled", "steps"], &["cannot read steps/phase-2.executable", "compile the steps again"]);
 
     // Saving again over one's own repairs it; only the phase that is planned is then there.
-    workshop.succeed(&plan("cpu:2", &["--micro-batch", "2", "--phase", "1", "--save", "steps"]));
+    workshop.succeed(&plan("cpu:2", &["--micro-batch-size", "2", "--phase", "1", "--save", "steps"]));
     refused(&["--compiled", "steps"], &["holds no step of phase 2"]);
 }

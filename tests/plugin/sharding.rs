@@ -209,7 +209,7 @@ fn a_run_goes_on_with_any_number_of_parts() {
     workshop.run_file("moved.toml", "moved", first_phase);
     let pretrain = |devices: &str| {
         let mut line = vec!["pretrain", "moved.toml", "--resume", "--platform", "cpu", "--devices", devices];
-        line.extend(["--set", "phase.1.micro_batch=1", "--set", "parallel.optimizer_sharding=\"sharded\""]);
+        line.extend(["--set", "phase.1.micro_batch_size=1", "--set", "parallel.optimizer_sharding=\"sharded\""]);
         crate::common::text(&workshop.succeed(&line))
     };
     let forget_after = |kept: u64| {

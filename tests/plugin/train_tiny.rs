@@ -14,7 +14,7 @@ fn a_small_model_beats_guessing_by_frequency() {
     workshop.run_file("run.toml", "run", |text| {
         let no_dropout = "hidden_size = 32\nhidden_dropout_prob = 0.0\nattention_probs_dropout_prob = 0.0";
         let text = text.replace("hidden_size = 16", no_dropout).replace("steps = 6", "steps = 1000");
-        let text = text.replace("global_batch = 8\nmicro_batch = 4", "global_batch = 32\nmicro_batch = 32");
+        let text = text.replace("global_batch = 8\nmicro_batch_size = 4", "global_batch = 32\nmicro_batch_size = 32");
         text.replace("steps = 2 }", "proportion = 0.1 }").replace("every = 4", "every = 0").replace("0.01", "0.002")
     });
     workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
@@ -26,7 +26,7 @@ fn a_small_model_beats_guessing_by_frequency() {
     assert_eq!(found["step"], 1004);
 
     // What the run measured last is what the verb measures on as many examples.
-    let again = workshop.succeed(&[&evaluate[..], &["--examples", "12", "--batch", "8"]].concat());
+    let again = workshop.succeed(&[&evaluate[..], &["--examples", "12", "--micro-batch-size", "8"]].concat());
     let again: serde_json::Value = serde_json::from_slice(&again.stdout).expect("one JSON object");
     assert_eq!(metrics(&workshop.path("run"))[&("evaluation".to_owned(), 1004)]["mlm_loss"], again["mlm_loss"]);
 
@@ -43,10 +43,12 @@ fn a_small_model_beats_guessing_by_frequency() {
 fn the_way_a_batch_is_cut_changes_nothing_but_rounding() {
     let workshop = Workshop::new();
     for (name, micro, devices) in [("whole", "8", "1"), ("cut", "2", "1"), ("spread", "4", "2")] {
-        let edit =
-            |text: String| text.replace("micro_batch = 4\nsteps = 6", &format!("micro_batch = {micro}\nsteps = 6"));
-        workshop
-            .run_file(&format!("{name}.toml"), name, |text| edit(text).replace("micro_batch = 4", "micro_batch = 2"));
+        let edit = |text: String| {
+            text.replace("micro_batch_size = 4\nsteps = 6", &format!("micro_batch_size = {micro}\nsteps = 6"))
+        };
+        workshop.run_file(&format!("{name}.toml"), name, |text| {
+            edit(text).replace("micro_batch_size = 4", "micro_batch_size = 2")
+        });
         workshop.succeed(&["pretrain", &format!("{name}.toml"), "--platform", "cpu", "--devices", devices]);
     }
     let whole = losses(&workshop, "whole");
@@ -62,8 +64,9 @@ fn the_way_a_batch_is_cut_changes_nothing_but_rounding() {
 fn a_phase_is_masked_at_its_own_rate_and_the_others_are_not() {
     let workshop = Workshop::new();
     workshop.run_file("same.toml", "same", |text| text);
-    workshop
-        .run_file("more.toml", "more", |text| text.replace("predictions = 8", "predictions = 8\nmasked_lm_prob = 0.1"));
+    workshop.run_file("more.toml", "more", |text| {
+        text.replace("max_predictions_per_seq = 8", "max_predictions_per_seq = 8\nmasked_lm_prob = 0.1")
+    });
     for run in ["same.toml", "more.toml"] {
         workshop.succeed(&["pretrain", run, "--platform", "cpu"]);
     }

@@ -116,10 +116,10 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     assert_eq!(site.server.keys("pod", "corpora/").len(), files(&copies("maker")).len());
 
     // Another machine gets the same bytes, once.
-    let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--verify"]);
+    let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(inspected.contains("fetching"), "{inspected}");
     assert!(files(&copies("reader")) == files(&copies("maker")));
-    let again = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--verify"]);
+    let again = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(!again.contains("fetching"), "{again}");
 
     // A copy that was changed is not believed, and need not be prepared again.
@@ -129,12 +129,12 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     let mut changed = shard.clone();
     *changed.last_mut().unwrap() ^= 1;
     std::fs::write(&lost, changed).unwrap();
-    let said = site.fail("reader", &["inspect", "s3://pod/corpora/wiki", "--verify"]);
+    let said = site.fail("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(said.contains("is a copy of s3://pod/corpora/wiki; remove it, and it is fetched again"), "{said}");
 
     // What is lost is fetched again, and nothing else is.
     std::fs::remove_file(&lost).unwrap();
-    let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--verify"]);
+    let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(inspected.contains("fetching"), "{inspected}");
     assert!(files(&copies("reader")) == files(&copies("maker")));
 
@@ -148,7 +148,7 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     assert!(left.iter().all(|(name, _)| !key.ends_with(name) && name != "prepared.json"), "{left:?}");
     // The rest was fetched, and does not need to be fetched again when the object is right.
     site.server.put(&format!("pod/{key}"), shard);
-    site.succeed("third", &["inspect", "s3://pod/corpora/wiki", "--verify"]);
+    site.succeed("third", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(files(&copies("third")) == files(&copies("maker")));
 
     // The same again sends nothing; something else replaces nothing unless it is told to.
@@ -163,7 +163,7 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     assert!(said.contains("s3://pod/corpora/wiki/prepared.json: requires this data, or none"), "{said}");
     site.prepared("other", "s3://pod/corpora/wiki", &["--seed", "5", "--force"]);
     // A copy of what was there before follows.
-    site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--verify"]);
+    site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(files(&copies("reader")) == files(&copies("other")));
 }
 
@@ -186,7 +186,7 @@ fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
     };
 
     site.server.cut_reads(3, 1024);
-    site.succeed("reader", &["inspect", &address, "--verify"]);
+    site.succeed("reader", &["inspect", &address, "--check"]);
     assert_eq!(site.server.reads_to_cut(), 0);
     assert!(copy("reader") == copy("maker"));
 
@@ -196,7 +196,7 @@ fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
     assert!(said.contains(&format!("cannot read {address}/")) && said.contains("try again later"), "{said}");
     assert!(copy("patient").iter().all(|file| copy("maker").contains(file) && file.0 != "prepared.json"));
     site.server.cut_reads(0, 0);
-    site.succeed("patient", &["inspect", &address, "--verify"]);
+    site.succeed("patient", &["inspect", &address, "--check"]);
     assert!(copy("patient") == copy("maker"));
 }
 
@@ -212,7 +212,7 @@ fn a_way_that_breaks_again_and_again_is_taken_for_as_long_as_it_leads_on() {
     let size = site.server.get(&format!("pod/{key}")).unwrap().len();
     assert!(size > (breaks + 4) * bytes, "{size} bytes");
     site.server.cut_reads(breaks, bytes);
-    site.succeed("reader", &["inspect", "s3://pod/wiki", "--verify"]);
+    site.succeed("reader", &["inspect", "s3://pod/wiki", "--check"]);
     assert_eq!(site.server.reads_to_cut(), 0);
 }
 

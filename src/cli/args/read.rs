@@ -36,7 +36,7 @@ pub fn note_passed_over(skipped: &[SkippedPath]) {
 #[derive(Debug, Args)]
 pub struct ReadArgs {
     /// Key of the text in each record of JSONL, name of its column in Parquet.
-    #[arg(long, alias = "jsonl-field", default_value = "text", value_name = "NAME")]
+    #[arg(long, default_value = "text", value_name = "NAME")]
     text_field: String,
     /// Bytes that are not UTF-8.
     #[arg(long, value_enum, default_value_t = OnFault::Count, value_name = "WHAT")]

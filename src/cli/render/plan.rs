@@ -295,7 +295,7 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
             Verdict::Refused(reason) => ("does not compile", Some(reason)),
         };
         json!({
-            "micro_batch": attempt.micro_batch,
+            "micro_batch_size": attempt.micro_batch,
             "seconds": attempt.took.as_secs_f64(),
             "verdict": verdict,
             "reason": reason,
@@ -304,8 +304,8 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
     let fit = phase.fits.as_ref().map(|fit| {
         let memory = &fit.memory;
         json!({
-            "micro_batch": fit.micro_batch,
-            "micro_batches": fit.micro_batches,
+            "micro_batch_size": fit.micro_batch,
+            "accumulation_steps": fit.micro_batches,
             "sequences_per_row": fit.sequences_per_row,
             "rows_per_sequence": if fit.sequences_per_row > 1 { plan.rows_per_sequence.of(phase.index) } else { 1.0 },
             "rows_computed_of_a_device": fit.rows_computed,

@@ -25,8 +25,8 @@ use crate::units::quantity;
 #[command(after_help = "\
 Examples:
   lambert bench
-  lambert bench --model large --sequence 512 --batch 16 --precision bf16 --platform cuda
-  lambert bench --sequence 512 --recompute layer
+  lambert bench --model large --sequence-length 512 --micro-batch-size 16 --precision bf16 --platform cuda
+  lambert bench --sequence-length 512 --recompute layer
   lambert bench --devices 2 --platform cpu --gradient-exchange bf16 --optimizer-sharding none
   lambert bench --json | jq .sequences_per_second
 
@@ -35,20 +35,21 @@ pub struct Bench {
     /// tiny, mini, small, medium, base or large
     #[arg(long, default_value = "base")]
     model: Preset,
-    #[arg(long, default_value_t = 128, value_name = "LENGTH")]
-    sequence: usize,
-    /// Predicted tokens of a sequence [default: 20 at length 128, 80 at 512, 15.6 % at others]
-    #[arg(long)]
-    predictions: Option<usize>,
-    /// Rows of one step on each device
-    #[arg(long, default_value_t = 8)]
-    batch: usize,
-    /// Sequences in each row, of equal lengths
-    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    /// Tokens of a row
+    #[arg(long, default_value_t = 128, value_name = "TOKENS")]
+    sequence_length: usize,
+    /// Masked positions of a row, at most [default: 15.6 % of the sequence length: 20 of 128, 80 of 512]
+    #[arg(long, value_name = "N")]
+    max_predictions_per_seq: Option<usize>,
+    /// Rows per device and micro-batch
+    #[arg(long, default_value_t = 8, value_name = "ROWS")]
+    micro_batch_size: usize,
+    /// Micro-batches per step, computed one after the other
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    accumulation_steps: usize,
+    /// Sequences of equal length packed into each row
+    #[arg(long, default_value_t = 1, value_name = "N")]
     sequences_per_row: usize,
-    /// Slices that the batch is cut into, one after the other
-    #[arg(long, default_value_t = 1)]
-    micro_batches: usize,
     /// The number format in which devices sum their gradients
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     gradient_exchange: GradientExchange,
@@ -57,8 +58,9 @@ pub struct Bench {
     optimizer_sharding: OptimizerSharding,
     #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
     precision: BenchPrecision,
-    #[arg(long, default_value_t = 30_522)]
-    vocabulary: usize,
+    /// Tokens in the vocabulary
+    #[arg(long, default_value_t = 30_522, value_name = "N")]
+    vocab_size: usize,
     /// What the backward pass computes again instead of keeping: none; attention, the probabilities (one more product a
     /// layer, and nothing that grows with the square of the length is kept); layer, all of a layer (one more forward pass,
     /// and only the layers' inputs are kept)
@@ -107,10 +109,10 @@ impl ValueEnum for OptimizerSharding {
 }
 
 pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
-    let mut model = args.model.config(args.vocabulary);
+    let mut model = args.model.config(args.vocab_size);
     model.hidden_dropout_prob = args.dropout;
     model.attention_probs_dropout_prob = args.dropout;
-    model.max_position_embeddings = model.max_position_embeddings.max(args.sequence);
+    model.max_position_embeddings = model.max_position_embeddings.max(args.sequence_length);
     let devices = args.devices.open()?;
     let optimizer = OptimizerConfig::default();
     let parallel =
@@ -124,11 +126,11 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
             BenchPrecision::F32 => Precision::F32,
             BenchPrecision::Bf16 => Precision::Bf16,
         },
-        sequence_length: args.sequence,
-        predictions: args.predictions.unwrap_or((args.sequence * 5 / 32).max(1)),
+        sequence_length: args.sequence_length,
+        predictions: args.max_predictions_per_seq.unwrap_or((args.sequence_length * 5 / 32).max(1)),
         sequences_per_row: args.sequences_per_row,
-        rows: args.batch,
-        micro_batches: args.micro_batches,
+        rows: args.micro_batch_size.saturating_mul(args.accumulation_steps),
+        micro_batches: args.accumulation_steps,
         replicas: devices.len(),
         dropout: args.dropout > 0.0,
         recompute: args.recompute,
@@ -158,7 +160,7 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
     };
     let share = measured.peak_flops.map(|peak| format!(", {:.1} % of peak", 100.0 * flops / peak)).unwrap_or_default();
     let mut lines = vec![
-        format!("BERT-{} {:?}, {rows} × {} on {devices}", args.model, args.precision, args.sequence),
+        format!("BERT-{} {:?}, {rows} × {} on {devices}", args.model, args.precision, args.sequence_length),
         format!(
             "{} sequences/s, median of {} steps (from {} to {}; {median:.4} s a step), {}FLOP/s{share}",
             rate(median),
@@ -199,10 +201,11 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "model": args.model,
         "recompute": args.recompute,
         "precision": format!("{:?}", args.precision).to_lowercase(),
-        "sequence_length": args.sequence,
+        "sequence_length": args.sequence_length,
         "sequences_per_row": args.sequences_per_row,
-        "batch": measured.sequences,
-        "micro_batches": args.micro_batches,
+        "global_batch": measured.sequences,
+        "micro_batch_size": args.micro_batch_size,
+        "accumulation_steps": args.accumulation_steps,
         "gradient_exchange": args.gradient_exchange,
         "optimizer_sharding": args.optimizer_sharding,
         "optimizer_in_parts": spec.shards().is_some(),

@@ -36,7 +36,7 @@ use crate::train::evaluator::{EvaluateOptions, Evaluator};
 Examples:
   lambert evaluate checkpoints/quickstart --data data/quickstart
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
-  lambert evaluate exported/ --data data/quickstart --sequence 128 --logits logits.safetensors")]
+  lambert evaluate exported/ --data data/quickstart --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
     /// A step-… directory or a run directory (its newest checkpoint), also in a bucket, or a Hugging Face directory
     model: Location,
@@ -46,23 +46,24 @@ pub struct Evaluate {
     /// Held-out examples; fewer if there are not so many
     #[arg(long, default_value_t = 1024)]
     examples: usize,
-    /// Examples on each device at once
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
-    #[arg(long, value_name = "LENGTH")]
-    sequence: Option<usize>,
-    /// Predicted tokens of a sequence
-    #[arg(long)]
-    predictions: Option<usize>,
+    /// Examples that a device evaluates at a time
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    micro_batch_size: usize,
+    /// Tokens of an example, at most [default: that of the run's last phase, or 128]
+    #[arg(long, value_name = "TOKENS")]
+    sequence_length: Option<usize>,
+    /// Masked positions of an example, at most [default: that of the run's last phase, or 15.6 % of the sequence length]
+    #[arg(long, value_name = "N")]
+    max_predictions_per_seq: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     /// Instead: write what the model says about every position of the first examples, as safetensors
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// With --logits: how many examples
-    #[arg(long, default_value_t = 4, requires = "logits")]
-    rows: usize,
+    /// With --logits: examples to write
+    #[arg(long, default_value_t = 4, requires = "logits", value_name = "N")]
+    logits_examples: usize,
     #[command(flatten)]
     devices: DeviceArgs,
 }
@@ -74,10 +75,13 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     check_vocabulary(&found, &prepared, args.data.local())?;
     let options = args.options(&found);
     found.config.validate_batch(options.config.sequence_length, options.config.max_predictions_per_seq)?;
-    ensure!(options.examples > 0 && options.batch > 0, "--examples and --batch require at least 1, got 0");
+    ensure!(
+        options.examples > 0 && options.micro_batch_size > 0,
+        "--examples and --micro-batch-size require at least 1, got 0"
+    );
     let devices = args.devices.open()?;
     if let Some(file) = &args.logits {
-        return write_logits(file, args.rows, found, &prepared, &options, &devices);
+        return write_logits(file, args.logits_examples, found, &prepared, &options, &devices);
     }
 
     let evaluator = Evaluator::new(&found.config, &prepared, &options, &devices)?;
@@ -117,11 +121,12 @@ impl Evaluate {
         let run = run.and_then(|text| parse_run(&found.path.join("run.toml"), text, found.config.vocab_size).ok());
         let last = run.as_ref().and_then(|run| run.schedule.phases().last());
         let length = last.map_or(128, |phase| phase.sequence_length);
-        let sequence_length = self.sequence.unwrap_or(length.min(found.config.max_position_embeddings));
+        let sequence_length = self.sequence_length.unwrap_or(length.min(found.config.max_position_embeddings));
         // 15.6 %: 20 of 128, 80 of 512.
         let usual = (sequence_length * 5 / 32).max(1);
-        let predictions = last.filter(|_| self.sequence.is_none()).map_or(usual, |phase| phase.predictions);
-        let predictions = self.predictions.unwrap_or(predictions);
+        let predictions =
+            last.filter(|_| self.sequence_length.is_none()).map_or(usual, |phase| phase.max_predictions_per_seq);
+        let predictions = self.max_predictions_per_seq.unwrap_or(predictions);
         EvaluateOptions {
             precision: run.as_ref().map_or(Precision::F32, |run| run.precision),
             config: match &run {
@@ -129,7 +134,7 @@ impl Evaluate {
                 None => ExampleConfig::bert(sequence_length, predictions),
             },
             examples: self.examples,
-            batch: self.batch,
+            micro_batch_size: self.micro_batch_size,
         }
     }
 }
@@ -160,7 +165,7 @@ fn write_logits(
     devices: &Devices,
 ) -> anyhow::Result<ExitCode> {
     ensure!(devices.len() == 1, "--logits requires one device, got {}; add --devices 1", devices.len());
-    ensure!(rows > 0, "--rows requires at least 1, got 0");
+    ensure!(rows > 0, "--logits-examples requires at least 1, got 0");
     ensure!(!file.exists(), "--logits {} is there already; name another file or remove it", file.display());
     let length = options.config.sequence_length;
     let batch = options.held_out(prepared)?.batch(0, rows)?;

@@ -31,7 +31,7 @@ pub struct Graph {
     /// Devices that share the global batch.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     devices: u32,
-    /// Another value for a key of the run file, as model.vocab_size=30522 or phase.1.micro_batch=8.
+    /// Another value for a key of the run file, as model.vocab_size=30522 or phase.1.micro_batch_size=8.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

@@ -29,22 +29,22 @@ const MEASURED: u64 = 20_000;
 #[command(after_help = "\
 Examples:
   lambert inspect data/quickstart
-  lambert inspect data/quickstart --seq 512 --pack 8
-  lambert inspect data/quickstart --seq 512 --report data.html")]
+  lambert inspect data/quickstart --sequence-length 512 --sequences-per-row 8
+  lambert inspect data/quickstart --sequence-length 512 --report data.html")]
 pub struct Inspect {
     /// Prepared data: a directory that `lambert prepare` made, or its address in a bucket.
     directory: Location,
-    /// Sequence length.
-    #[arg(long, default_value_t = 128)]
-    seq: usize,
-    /// Predictions of a sequence, at most. [default: 15 % of the length]
-    #[arg(long)]
-    predictions: Option<usize>,
-    /// Examples to show.
-    #[arg(long, default_value_t = 3)]
-    count: u64,
-    /// Number of the first one.
-    #[arg(long, default_value_t = 0)]
+    /// Tokens of an example, at most
+    #[arg(long, default_value_t = 128, value_name = "TOKENS")]
+    sequence_length: usize,
+    /// Masked positions of an example, at most [default: 15 % of the sequence length]
+    #[arg(long, value_name = "N")]
+    max_predictions_per_seq: Option<usize>,
+    /// Examples to show; rows with --sequences-per-row
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    examples: u64,
+    /// Number of the first example, from 0
+    #[arg(long, default_value_t = 0, value_name = "I")]
     first: u64,
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -59,16 +59,16 @@ pub struct Inspect {
     /// What an example is made of.
     #[arg(long, value_enum, default_value_t = ModeName::Nsp)]
     mode: ModeName,
-    /// Show the rows of a batch in which up to K examples share a row, in place of single examples.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pack: Option<u32>,
-    /// Examples of the batch that is packed.
+    /// Pack up to N examples into a row, and show rows instead of single examples
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    sequences_per_row: Option<u32>,
+    /// With --sequences-per-row: examples of the global batch that is packed
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    batch: u32,
-    /// Also read every shard and compare its sha256.
+    global_batch: u32,
+    /// Also read every shard and compare its sha256
     #[arg(long)]
-    verify: bool,
-    /// Also write a page about both splits to this file: lengths, vocabulary, masks, duplicates, and rows with --pack, with plots.
+    check: bool,
+    /// Also write a page with plots about both splits: lengths, vocabulary, masks, duplicates; rows with --sequences-per-row
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Print one JSON object instead.
@@ -110,23 +110,25 @@ impl From<ModeName> for ExampleMode {
 
 pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     let prepared = Arc::new(PreparedData::open(data_directory(&args.directory)?)?);
-    if args.verify {
+    if args.check {
         of_copy(&args.directory, prepared.verify(&|_| ()))?;
     }
     let split = match args.split {
         SplitName::Train => Split::Train,
         SplitName::HeldOut => Split::HeldOut,
     };
-    let predictions = args.predictions.unwrap_or((args.seq as f64 * 0.15).ceil() as usize);
+    let predictions = args.max_predictions_per_seq.unwrap_or((args.sequence_length as f64 * 0.15).ceil() as usize);
     let config = ExampleConfig {
         seed: args.seed,
         mode: args.mode.into(),
         whole_word_mask: args.whole_word_mask,
         span_mask: args.span_mask.then(SpanMask::default),
-        ..ExampleConfig::bert(args.seq, predictions)
+        ..ExampleConfig::bert(args.sequence_length, predictions)
     };
     let examples = Dataset::new(prepared.clone(), split, config)?;
-    let packed = args.pack.map(|k| PackingOptions { sequences_per_row: k as usize, batch: args.batch as usize });
+    let packed = args
+        .sequences_per_row
+        .map(|k| PackingOptions { sequences_per_row: k as usize, batch: args.global_batch as usize });
     match packed {
         Some(packed) => show_rows(&args, &examples, packed)?,
         None => show_examples(&args, &examples)?,
@@ -140,7 +142,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
 /// Shows examples, and what all of them are like.
 fn show_examples(args: &Inspect, examples: &Dataset) -> anyhow::Result<()> {
     let (prepared, split) = (examples.prepared(), examples.split());
-    let shown = (args.first..args.first.saturating_add(args.count))
+    let shown = (args.first..args.first.saturating_add(args.examples))
         .map(|number| Ok((number, examples.example(number)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let lengths = example_lengths(examples, examples.epoch_len(0).min(MEASURED))?;
@@ -182,7 +184,7 @@ fn show_examples(args: &Inspect, examples: &Dataset) -> anyhow::Result<()> {
 fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyhow::Result<()> {
     let packing = examples.window(args.first, packed.batch).packing(packed.sequences_per_row);
     let vocabulary = examples.prepared().vocabulary();
-    let rows = packing.rows().take(args.count as usize);
+    let rows = packing.rows().take(args.examples as usize);
     let number = |placed: &PackedExample| args.first + placed.example as u64;
     if args.json {
         let row = |row: &[PackedExample]| {
@@ -194,13 +196,13 @@ fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyh
         };
         let shown = rows.map(row).collect::<anyhow::Result<Vec<_>>>()?;
         let object = json!({
-            "examples": args.batch, "rows": packing.rows().len(), "sequence_length": packing.sequence_length,
+            "global_batch": args.global_batch, "rows": packing.rows().len(), "sequence_length": packing.sequence_length,
             "rows_per_sequence": packing.rows_per_sequence(), "fill": packing.fill(), "shown": shown,
         });
         print_text(format_args!("{object:#}\n"))?;
         return Ok(());
     }
-    let mut text = if args.count == 0 { String::new() } else { legend() + "\n" };
+    let mut text = if args.examples == 0 { String::new() } else { legend() + "\n" };
     for (i, row) in rows.enumerate() {
         let tokens: usize = row.iter().map(|placed| placed.length).sum();
         let head = format!("row {i}: {tokens} of {} positions, {} examples", packing.sequence_length, row.len());
@@ -216,7 +218,7 @@ fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyh
     writeln!(
         text,
         "{} examples in {} rows of {}: {:.3} rows a sequence, {:.1} % of the positions hold a token",
-        args.batch,
+        args.global_batch,
         packing.rows().len(),
         packing.sequence_length,
         packing.rows_per_sequence(),

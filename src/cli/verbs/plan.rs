@@ -33,10 +33,10 @@ use crate::units::duration;
 #[command(after_help = "\
 Examples:
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v3:32x32
-  lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch
+  lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch-size
   lambert plan RUN.toml --topology tpu:v6e:16x16 --target-time 60m --json
   lambert plan RUN.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
-  lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch 4 --rows-per-sequence 0.52
+  lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch-size 4 --rows-per-sequence 0.52
   lambert plan RUN.toml --topology tpu:v5e:4x4 --save compiled/
   lambert pretrain RUN.toml --compiled compiled/
 
@@ -57,14 +57,14 @@ pub struct Plan {
     /// Only this phase, from 1; may be given several times
     #[arg(long, value_name = "N")]
     phase: Vec<usize>,
-    /// Sequences that a device takes at a time: a number, or auto for the largest power of two that fits as expected,
-    /// where sequences share rows the largest that leaves rows out
-    #[arg(long, value_name = "N", default_value = "auto", value_parser = parse_micro_batch)]
-    micro_batch: Choice,
-    /// Compile until the largest micro-batch that fits is found
-    #[arg(long, conflicts_with = "micro_batch")]
-    find_micro_batch: bool,
-    /// Rows that a sequence takes where sequences share rows, above 0 and up to 1, as `lambert inspect DATA --pack 8` tells it
+    /// Rows per device and micro-batch: a number, or auto for the largest power of two that is expected to fit (with packed
+    /// rows: the largest that leaves rows out)
+    #[arg(long, value_name = "ROWS", default_value = "auto", value_parser = parse_micro_batch_size)]
+    micro_batch_size: Choice,
+    /// Compile until the largest micro-batch size that fits is found
+    #[arg(long, conflicts_with = "micro_batch_size")]
+    find_micro_batch_size: bool,
+    /// Rows that a sequence takes where sequences share rows, above 0 and up to 1, as `lambert inspect DATA --sequences-per-row 8` tells it
     /// [default: by the prepared data, or without them 1, an upper bound]
     #[arg(long, value_name = "ROWS")]
     rows_per_sequence: Option<f64>,
@@ -131,7 +131,7 @@ impl Plan {
         Ok(PlanOptions {
             target: self.topology.parse::<Target>()?,
             platform: self.platform.clone(),
-            micro_batch: if self.find_micro_batch { Choice::Largest } else { self.micro_batch },
+            micro_batch: if self.find_micro_batch_size { Choice::Largest } else { self.micro_batch_size },
             phases: all.collect(),
             rows_per_sequence,
             efficiency: Efficiency {
@@ -215,7 +215,7 @@ impl Spinner {
     }
 }
 
-fn parse_micro_batch(text: &str) -> Result<Choice, String> {
+fn parse_micro_batch_size(text: &str) -> Result<Choice, String> {
     match text.parse() {
         _ if text == "auto" => Ok(Choice::Auto),
         Ok(rows) if rows > 0 => Ok(Choice::Rows(rows)),
@@ -257,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_micro_batch_is_auto_or_a_number() {
-        assert_eq!(parse_micro_batch("auto"), Ok(Choice::Auto));
-        assert_eq!(parse_micro_batch("32"), Ok(Choice::Rows(32)));
-        assert!(parse_micro_batch("0").unwrap_err().contains("from 1"));
-        assert!(parse_micro_batch("most").unwrap_err().contains("got \"most\""));
+        assert_eq!(parse_micro_batch_size("auto"), Ok(Choice::Auto));
+        assert_eq!(parse_micro_batch_size("32"), Ok(Choice::Rows(32)));
+        assert!(parse_micro_batch_size("0").unwrap_err().contains("from 1"));
+        assert!(parse_micro_batch_size("most").unwrap_err().contains("got \"most\""));
     }
 }

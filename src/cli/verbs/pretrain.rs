@@ -42,7 +42,7 @@ use crate::units::{duration, thousands};
 Examples:
   lambert pretrain scripts/runs/quickstart.toml
   lambert pretrain scripts/runs/quickstart.toml --resume
-  lambert pretrain scripts/runs/bert-base.toml --platform cuda --set phase.1.micro_batch=256
+  lambert pretrain scripts/runs/bert-base.toml --platform cuda --set phase.1.micro_batch_size=256
   srun lambert pretrain scripts/runs/bert-large-64k-paper.toml --platform cuda
   lambert pretrain RUN.toml --hosts 4 --host 2 --coordinator etcd://10.0.0.2:2379/my-run
 
@@ -312,7 +312,7 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
             phase.warmup_steps().round(),
             thousands(phase.steps),
             phase.decay,
-            phase.micro_batch,
+            phase.micro_batch_size,
             phase.masked_lm_prob.map_or(String::new(), |p| format!("; {:.0} % of the tokens masked", 100.0 * p)),
             if phase.carry_moments { "" } else { "; moments start from zero" },
             if phase.carry_step { "" } else { "; bias correction counts from one" },

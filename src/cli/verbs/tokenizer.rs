@@ -69,9 +69,9 @@ pub struct Train {
     /// Pairs of pieces that occur less often are not joined.
     #[arg(long, default_value_t = 2)]
     min_frequency: u64,
-    /// Characters to keep, the most frequent first.
-    #[arg(long, default_value_t = 1000)]
-    alphabet: usize,
+    /// Characters in the alphabet, at most; the most frequent are kept
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    limit_alphabet: usize,
     #[command(flatten)]
     reading: ReadArgs,
     /// Replace a tokenizer that is there.
@@ -125,7 +125,7 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
     note_passed_over(&skipped);
     let options = VocabularyOptions {
         min_frequency: args.min_frequency,
-        alphabet: args.alphabet,
+        alphabet: args.limit_alphabet,
         reading: ReadOptions { sentences: SentenceMode::Lines, ..args.reading.options() },
         ..VocabularyOptions::new(args.vocab_size, !args.cased)
     };

@@ -35,7 +35,7 @@ pub struct Verify {
     /// On how many devices to run, each with an equal share of the batch; several numbers with commas between.
     #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,…", value_parser = from_one)]
     devices: Vec<usize>,
-    /// Into how many micro-batches each device cuts its share; several numbers with commas between.
+    /// Micro-batches per step on each device (accumulation steps); several numbers with commas between
     #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,…", value_parser = from_one)]
     micro_batches: Vec<usize>,
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
@@ -45,9 +45,9 @@ pub struct Verify {
     /// and only the layers' inputs are kept)
     #[arg(long, default_value_t, value_name = "POLICY")]
     recompute: Recompute,
-    /// Let each device keep its part of weights and slots only.
-    #[arg(long)]
-    shard_optimizer: bool,
+    /// Shard weights and optimizer state over the devices
+    #[arg(long, value_enum, default_value_t = Sharding::None, value_name = "HOW")]
+    optimizer_sharding: Sharding,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -63,6 +63,13 @@ enum PrecisionName {
     Bf16,
     /// Where the device has it: the tightest tolerances.
     F64,
+}
+
+/// The states of `[parallel] optimizer_sharding` that are the same on every number of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sharding {
+    None,
+    Sharded,
 }
 
 impl From<PrecisionName> for Precision {
@@ -83,7 +90,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
         precision: args.precision.into(),
         micro_batches: 1,
         recompute: args.recompute,
-        shard_optimizer: args.shard_optimizer,
+        shard_optimizer: args.optimizer_sharding == Sharding::Sharded,
         steps: None,
         optimizer: None,
     };
@@ -107,7 +114,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
             "ok": misses == 0,
             "directory": args.directory,
             "device": devices.describe(),
-            "shard_optimizer": args.shard_optimizer,
+            "optimizer_sharding": args.optimizer_sharding.to_possible_value().map(|value| value.get_name().to_owned()),
             "precision": options.precision,
             "recompute": options.recompute,
             "splits": checked.iter().map(|checks| json(checks, rows)).collect::<Vec<_>>(),
@@ -149,7 +156,7 @@ impl Progress {
 fn json(checked: &SplitChecks, rows: usize) -> serde_json::Value {
     serde_json::json!({
         "devices": checked.split.devices,
-        "micro_batches": checked.split.micro_batches,
+        "accumulation_steps": checked.split.micro_batches,
         "padding_rows": checked.split.padding(rows),
         "ok": checked.misses() == 0,
         "checks": checked.checks,
@@ -160,7 +167,7 @@ fn json(checked: &SplitChecks, rows: usize) -> serde_json::Value {
 fn matrix(all: &[SplitChecks], rows: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    let mut header = ["devices", "micro-batches", "padding rows"].map(str::to_owned).to_vec();
+    let mut header = ["devices", "accumulation steps", "padding rows"].map(str::to_owned).to_vec();
     header.extend(Quantity::ALL.map(|quantity| quantity.name().to_owned()));
     table.set_header(header);
     let mut tolerances = vec!["tolerance".to_owned(), String::new(), String::new()];
