@@ -1,8 +1,8 @@
-//! Amounts as people read them: a few digits and a unit.
+//! Numbers for people to read: a few digits and a unit. All output of bytes and durations goes through here.
 
 use std::time::Duration;
 
-/// `461,242,368`
+/// Formats a number with separators: `461,242,368`.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -15,16 +15,18 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
-/// An amount of memory or of what is sent: `4.04 GB`, `64.0 MB`, `1.5 kB`.
+/// Formats a number of bytes in decimal units: `4.04 GB`, `64.0 MB`, `1.5 kB`, `812 B`.
 pub fn byte_size(bytes: f64) -> String {
     match bytes {
+        b if b >= 1e12 => format!("{:.2} TB", b / 1e12),
         b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
         b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.1} kB", b / 1e3),
+        b if b >= 1e3 => format!("{:.1} kB", b / 1e3),
+        b => format!("{b:.0} B"),
     }
 }
 
-/// Three digits and a unit: `812`, `6.71k`, `1.02M`.
+/// Formats a number with three digits and a unit: `812`, `6.71k`, `1.02M`.
 pub fn quantity(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         v if v >= 1e12 => (value / 1e12, "T"),
@@ -40,7 +42,7 @@ pub fn quantity(value: f64) -> String {
     }
 }
 
-/// `48 s`, `3 min 20 s`, `5 h 02 min`, `3 d 04 h`.
+/// Formats a duration: `3.2 s`, `48 s`, `3 min 20 s`, `5 h 02 min`, `3 d 04 h`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round();
     if seconds < 10.0 {
@@ -59,9 +61,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_and_durations_read_at_a_glance() {
+    fn numbers_have_few_digits_and_a_unit() {
         let quantities = [812.4, 6_712.0, 52.06, 0.7123, 1.0204e6, 989e12].map(quantity);
         assert_eq!(quantities, ["812", "6.71k", "52.1", "0.71", "1.02M", "989T"]);
+        let sizes = [0.0, 812.0, 1_500.0, 64e6, 4.04e9, 1.5e12].map(byte_size);
+        assert_eq!(sizes, ["0 B", "812 B", "1.5 kB", "64.0 MB", "4.04 GB", "1.50 TB"]);
         let durations = [3.21, 48.0, 200.0, 18_120.0, 273_600.0].map(|s| duration(Duration::from_secs_f64(s)));
         assert_eq!(durations, ["3.2 s", "48 s", "3 min 20 s", "5 h 02 min", "3 d 04 h"]);
     }

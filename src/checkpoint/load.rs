@@ -9,11 +9,11 @@ use crate::shape::{HostTensor, Shape};
 
 /// How much of a checkpoint is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parts {
+pub enum Contents {
     /// To go on training.
     All,
     /// To evaluate or export: the optimizer's two thirds are not read, [`Checkpoint::optimizer`] is empty.
-    Model,
+    ModelOnly,
 }
 
 /// A checkpoint and where it was found.
@@ -29,14 +29,14 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`CheckpointError::NotACheckpoint`], [`CheckpointError::Version`], or [`CheckpointError::Damaged`] with the file's name.
-pub fn load(step: &Path, parts: Parts) -> Result<Checkpoint, CheckpointError> {
+pub fn load(step: &Path, contents: Contents) -> Result<Checkpoint, CheckpointError> {
     let Manifest { state, files, .. } = read_manifest(step)?;
     let mut checkpoint = Checkpoint { state, ..Checkpoint::default() };
     for (name, record) in &files {
         let path = step.join(name);
         match name.as_str() {
             MODEL => checkpoint.model = TensorFile::open(&path)?.read_all(record)?,
-            OPTIMIZER if parts == Parts::Model => {}
+            OPTIMIZER if contents == Contents::ModelOnly => {}
             OPTIMIZER => checkpoint.optimizer = TensorFile::open(&path)?.read_all(record)?,
             _ => checkpoint.files.push((name.clone(), read_file(&path, record)?)),
         }
@@ -70,12 +70,12 @@ fn read_file(path: &Path, record: &FileRecord) -> Result<Vec<u8>, CheckpointErro
 /// # Errors
 /// If there are checkpoints but every one is damaged (the newest one's error), or any other than damage is in the way:
 /// an earlier checkpoint stands in only for a damaged one.
-pub fn load_latest(run: &Path, parts: Parts) -> Result<Option<Loaded>, CheckpointError> {
+pub fn load_latest(run: &Path, contents: Contents) -> Result<Option<Loaded>, CheckpointError> {
     let mut notes = Vec::new();
     let mut newest_error = None;
     for step in steps_in(run)?.into_iter().rev() {
         let path = run.join(step_name(step));
-        match load(&path, parts) {
+        match load(&path, contents) {
             Ok(checkpoint) => return Ok(Some(Loaded { path, checkpoint, notes })),
             Err(error) if error.is_damage() => {
                 notes.push(format!("passed over: {error}"));
@@ -91,16 +91,16 @@ pub fn load_latest(run: &Path, parts: Parts) -> Result<Option<Loaded>, Checkpoin
 ///
 /// # Errors
 /// As [`load`] and [`load_latest`]; [`CheckpointError::NotACheckpoint`] if `path` is neither.
-pub fn open(path: &Path, parts: Parts) -> Result<Loaded, CheckpointError> {
+pub fn open(path: &Path, contents: Contents) -> Result<Loaded, CheckpointError> {
     let not_one = |what: &str| CheckpointError::NotACheckpoint { path: path.to_path_buf(), what: what.to_owned() };
     if !path.is_dir() {
         return Err(not_one(if path.exists() { "it is not a directory" } else { "it does not exist" }));
     }
     let name = path.file_name().and_then(|name| name.to_str());
     if path.join(STATE).exists() || name.and_then(super::step_of).is_some() {
-        return Ok(Loaded { path: path.to_path_buf(), checkpoint: load(path, parts)?, notes: Vec::new() });
+        return Ok(Loaded { path: path.to_path_buf(), checkpoint: load(path, contents)?, notes: Vec::new() });
     }
-    load_latest(path, parts)?.ok_or_else(|| not_one("it holds no step-… directory"))
+    load_latest(path, contents)?.ok_or_else(|| not_one("it holds no step-… directory"))
 }
 
 /// Puts loaded tensors into the order of `required`, each with exactly the shape required; `file` is for the message.

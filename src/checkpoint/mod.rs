@@ -28,7 +28,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::CheckpointError;
-pub use load::{Loaded, Parts, arrange, load, load_latest, open};
+pub use load::{Contents, Loaded, arrange, load, load_latest, open};
 pub use lock::RunLock;
 pub use remote::{CheckpointFetch, Mirrored, RemoteRun};
 pub use save::{Saved, save};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::save::{complete, is_ours, put_in_place, remove_ours};
 use super::{CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
+use crate::files::{partial_path, replace_file};
 use crate::storage::{Address, Bucket, LocalCopy, Object, Wanted};
 
 /// A run in a bucket and the directory here that stands for it.
@@ -215,9 +216,8 @@ impl RemoteRun {
         let path = self.directory.join(journal);
         let here = path.metadata().map_or(0, |metadata| metadata.len());
         let Some(content) = self.bucket.read(journal)?.filter(|there| there.len() as u64 > here) else { return Ok(()) };
-        let partial = self.directory.join(format!(".{journal}.partial"));
-        fs::write(&partial, &content).map_err(CheckpointError::write(&partial, content.len() as u64))?;
-        fs::rename(&partial, &path).map_err(CheckpointError::io("rename", &partial))
+        let partial = partial_path(&path);
+        replace_file(&path, &partial, &content).map_err(CheckpointError::write(&path, content.len() as u64))
     }
 }
 

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
-use crate::digest::hex;
+use crate::digest::{Sha256Hasher, Sha256Writer};
 use crate::shape::{DType, HostTensor, Shape};
 
 /// Size and sha256 of a file, as recorded when it was written.
@@ -28,41 +27,14 @@ impl FileRecord {
     /// The record of a file as it is now.
     pub fn of(path: &Path) -> Result<FileRecord, CheckpointError> {
         let hash = || {
-            let mut sink = Hashing::new(std::io::sink());
-            std::io::copy(&mut BufReader::with_capacity(1 << 20, File::open(path)?), &mut sink)?;
-            Ok(FileRecord { bytes: sink.bytes, sha256: hex(sink.hasher) })
+            let mut writer = Sha256Writer::new(std::io::sink());
+            std::io::copy(&mut BufReader::with_capacity(1 << 20, File::open(path)?), &mut writer)?;
+            Ok(FileRecord { bytes: writer.bytes(), sha256: writer.finish().1 })
         };
         hash().map_err(CheckpointError::io("read", path))
     }
 }
 
-/// A writer that hashes what passes through it.
-struct Hashing<W> {
-    inner: W,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl<W: Write> Hashing<W> {
-    fn new(inner: W) -> Self {
-        Hashing { inner, hasher: Sha256::new(), bytes: 0 }
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-        let written = self.inner.write(buffer)?;
-        self.hasher.update(&buffer[..written]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// The digits of a finished hash, lower case.
 /// Creates a file, lets `fill` write its `bytes`, syncs it to the disk.
 fn create_synced(
     path: &Path,
@@ -70,11 +42,12 @@ fn create_synced(
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<FileRecord, CheckpointError> {
     let attempt = || {
-        let mut writer = Hashing::new(BufWriter::with_capacity(1 << 20, File::create_new(path)?));
+        let mut writer = Sha256Writer::new(BufWriter::with_capacity(1 << 20, File::create_new(path)?));
         fill(&mut writer)?;
-        let Hashing { inner, hasher, bytes } = writer;
-        inner.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        Ok(FileRecord { bytes, sha256: hex(hasher) })
+        let bytes = writer.bytes();
+        let (file, sha256) = writer.finish();
+        file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        Ok(FileRecord { bytes, sha256 })
     };
     attempt().map_err(CheckpointError::write(path, bytes))
 }
@@ -196,7 +169,8 @@ impl TensorFile {
 
     /// Reads every tensor once, in the file's order, and compares the sha256 of the whole file with the recorded one.
     pub fn read_all(mut self, record: &FileRecord) -> Result<Vec<(String, HostTensor)>, CheckpointError> {
-        let mut hasher = Sha256::new_with_prefix(&self.head);
+        let mut hasher = Sha256Hasher::default();
+        hasher.update(&self.head);
         let mut tensors = Vec::with_capacity(self.tensors.len());
         self.file.seek(SeekFrom::Start(self.head.len() as u64)).map_err(CheckpointError::io("read", &self.path))?;
         for (name, info) in &self.tensors {
@@ -205,7 +179,7 @@ impl TensorFile {
             hasher.update(tensor.bytes());
             tensors.push((name.clone(), tensor));
         }
-        let found = hex(hasher);
+        let found = hasher.finish();
         if found != record.sha256 {
             return Err(CheckpointError::damaged(
                 &self.path,

@@ -43,7 +43,7 @@ fn listing(run: &Path) -> Vec<String> {
 }
 
 fn latest_step(run: &Path) -> u64 {
-    load_latest(run, Parts::All).unwrap().unwrap().checkpoint.state.step
+    load_latest(run, Contents::All).unwrap().unwrap().checkpoint.state.step
 }
 
 #[test]
@@ -52,9 +52,9 @@ fn what_is_saved_comes_back_bit_for_bit() {
     for step in [0, 7, 4200, 123_456_789] {
         let saved = save(run.path(), &checkpoint(step), 0).unwrap();
         assert!(saved.notes.is_empty());
-        assert_eq!(load(&saved.path, Parts::All).unwrap(), checkpoint(step));
+        assert_eq!(load(&saved.path, Contents::All).unwrap(), checkpoint(step));
         let model_only = Checkpoint { optimizer: Vec::new(), ..checkpoint(step) };
-        assert_eq!(load(&saved.path, Parts::Model).unwrap(), model_only);
+        assert_eq!(load(&saved.path, Contents::ModelOnly).unwrap(), model_only);
         assert_eq!(latest_step(run.path()), step);
     }
     assert_eq!(listing(run.path()), ["step-00000000", "step-00000007", "step-00004200", "step-123456789"]);
@@ -63,9 +63,9 @@ fn what_is_saved_comes_back_bit_for_bit() {
 #[test]
 fn an_empty_or_missing_run_has_no_checkpoint() {
     let run = tempfile::tempdir().unwrap();
-    assert!(load_latest(run.path(), Parts::All).unwrap().is_none());
-    assert!(load_latest(&run.path().join("nowhere"), Parts::All).unwrap().is_none());
-    let error = open(run.path(), Parts::Model).unwrap_err().to_string();
+    assert!(load_latest(run.path(), Contents::All).unwrap().is_none());
+    assert!(load_latest(&run.path().join("nowhere"), Contents::All).unwrap().is_none());
+    let error = open(run.path(), Contents::ModelOnly).unwrap_err().to_string();
     assert!(error.contains("it holds no step-… directory"), "{error}");
 }
 
@@ -84,7 +84,7 @@ fn the_newest_are_kept_and_nothing_of_the_users_is_removed() {
     assert_eq!(listing(run.path()), left);
     // A save of an earlier step (after going back by hand) is never the one that is removed.
     let saved = save(run.path(), &checkpoint(2), 1).unwrap();
-    assert_eq!(load(&saved.path, Parts::All).unwrap(), checkpoint(2));
+    assert_eq!(load(&saved.path, Contents::All).unwrap(), checkpoint(2));
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn saving_a_step_again_changes_nothing_and_a_different_one_replaces_nothing() {
     other.model[0].1 = HostTensor::zeros(other.model[0].1.shape().clone());
     let saved = save(run.path(), &other, 0).unwrap();
     assert!(saved.notes[0].contains("step-00000009.replaced-1"), "{:?}", saved.notes);
-    assert_eq!(load(&saved.path, Parts::All).unwrap(), other);
-    assert_eq!(load(&run.path().join("step-00000009.replaced-1"), Parts::All).unwrap(), checkpoint(9));
+    assert_eq!(load(&saved.path, Contents::All).unwrap(), other);
+    assert_eq!(load(&run.path().join("step-00000009.replaced-1"), Contents::All).unwrap(), checkpoint(9));
 }
 
 #[test]
@@ -132,22 +132,22 @@ fn any_flipped_or_missing_byte_is_found_and_the_checkpoint_before_stands_in() {
         }
         for damage in damages {
             fs::write(&path, &damage).unwrap();
-            let error = load(&newest, Parts::All).unwrap_err();
+            let error = load(&newest, Contents::All).unwrap_err();
             let version = matches!(error, CheckpointError::Version { .. });
             assert!(error.is_damage() || version && name == STATE, "{name}: {error}");
             assert!(error.to_string().contains(name), "{name}: {error}");
             // What the user named is not replaced by another; what the user left open is, with a sentence.
-            assert!(open(&newest, Parts::All).is_err());
+            assert!(open(&newest, Contents::All).is_err());
             if !version {
-                let loaded = load_latest(run.path(), Parts::All).unwrap().unwrap();
+                let loaded = load_latest(run.path(), Contents::All).unwrap().unwrap();
                 assert_eq!(loaded.checkpoint, checkpoint(1));
                 assert!(loaded.notes[0].contains(name), "{:?}", loaded.notes);
             }
         }
         fs::remove_file(&path).unwrap();
-        assert!(load(&newest, Parts::Model).unwrap_err().is_damage(), "{name}");
+        assert!(load(&newest, Contents::ModelOnly).unwrap_err().is_damage(), "{name}");
         fs::write(&path, whole).unwrap();
-        assert_eq!(load(&newest, Parts::All).unwrap(), checkpoint(2));
+        assert_eq!(load(&newest, Contents::All).unwrap(), checkpoint(2));
     }
 }
 
@@ -158,7 +158,7 @@ fn if_every_checkpoint_is_damaged_the_newest_ones_error_is_given() {
         let saved = save(run.path(), &checkpoint(step), 0).unwrap();
         fs::write(saved.path.join(MODEL), "not a model").unwrap();
     }
-    let error = load_latest(run.path(), Parts::All).unwrap_err().to_string();
+    let error = load_latest(run.path(), Contents::All).unwrap_err().to_string();
     assert!(error.contains("step-00000002") && error.contains(MODEL), "{error}");
 }
 
@@ -169,7 +169,7 @@ fn another_format_version_is_refused_and_nothing_stands_in_for_it() {
     let state = save(run.path(), &checkpoint(2), 0).unwrap().path.join(STATE);
     let text = fs::read_to_string(&state).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&state, text).unwrap();
-    let error = load_latest(run.path(), Parts::All).unwrap_err();
+    let error = load_latest(run.path(), Contents::All).unwrap_err();
     assert!(matches!(error, CheckpointError::Version { found: 2, supported: 1, .. }), "{error}");
 }
 
@@ -184,7 +184,7 @@ fn a_failed_save_leaves_the_earlier_checkpoints_and_nothing_else() {
     unknown.files.push(("../run.toml".into(), Vec::new()));
     assert!(matches!(save(run.path(), &unknown, 1), Err(CheckpointError::UnknownFile { .. })));
     assert_eq!(listing(run.path()), ["step-00000001"]);
-    assert_eq!(load_latest(run.path(), Parts::All).unwrap().unwrap().checkpoint, checkpoint(1));
+    assert_eq!(load_latest(run.path(), Contents::All).unwrap().unwrap().checkpoint, checkpoint(1));
 }
 
 #[test]

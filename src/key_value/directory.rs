@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{KeyValueError, Result};
 use super::{KeyValueStore, token};
 use crate::digest::sha256_hex;
+use crate::files::replace_file;
 
 /// File systems limit names to 255 bytes. A longer part (XLA names a clique of GPUs by all its members) is hashed.
 const LONGEST_PART: usize = 200;
@@ -51,16 +52,7 @@ impl KeyValueStore for Directory {
         let (file, directory) = self.paths(key);
         fs::create_dir_all(&directory).map_err(KeyValueError::io("create the directory", &directory))?;
         let partial = directory.join(format!(".{}.partial", token()));
-        let write = || -> io::Result<()> {
-            let mut open = fs::File::create_new(&partial)?;
-            open.write_all(value)?;
-            open.sync_all()?;
-            fs::rename(&partial, &file)
-        };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&partial);
-            KeyValueError::io("write", file)(error)
-        })
+        replace_file(&file, &partial, value).map_err(KeyValueError::io("write", file))
     }
 
     fn try_get(&self, key: &str) -> Result<Option<Vec<u8>>> {

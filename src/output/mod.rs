@@ -1,9 +1,8 @@
-//! The two streams of a terminal: results to standard output, everything else that a person may want to know to standard
-//! error. Either may be a pipe whose reader has gone (`lambert bench | head -1`), where `println!` and `eprintln!` panic.
-//! Nothing else in the house prints.
+//! The two output streams: results go to standard output, all other messages to standard error. Either may be a pipe whose
+//! reader has ended (`lambert bench | head -1`), where `println!` and `eprintln!` panic, so no other module prints.
 //!
-//! A closed pipe is the reader's choice: the words are dropped, the work and its exit code are not. Any other fault of
-//! standard output (a full disk behind `> file`) is an error, for a result that was asked for has been lost.
+//! On a closed pipe the text is dropped, and the work and its exit code are unaffected. Any other failure of standard output
+//! (such as a full disk behind `> file`) is an error, because a result has been lost.
 
 pub mod byte_progress;
 
@@ -13,12 +12,12 @@ use std::io::{self, ErrorKind, Write};
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// If standard output cannot be written, unless it is a pipe that nobody reads any more.
+/// If standard output cannot be written, unless it is a closed pipe.
 pub fn print(line: impl Display) -> io::Result<()> {
     print_text(format_args!("{line}\n"))
 }
 
-/// Writes text that brings its own line ends to standard output.
+/// Writes text with its own line ends to standard output.
 ///
 /// # Errors
 /// As [`print`].
@@ -32,7 +31,7 @@ pub fn print_text(text: impl Display) -> io::Result<()> {
     }
 }
 
-/// Writes a line to standard error. If it cannot be written, there is no place left to say so.
+/// Writes a line to standard error. A failure is ignored, because there is no other stream to report it on.
 pub fn note(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

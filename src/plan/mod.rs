@@ -33,6 +33,7 @@ use crate::run::Run;
 use crate::schedule::{Phase, Schedule};
 use crate::shape::DType;
 use crate::step::train_step::{StepSpec, TrainStep};
+use crate::units::byte_size;
 
 /// Minutes that the paper's mixed 64k/32k run took on 1,024 TPU v3 chips (arXiv 1904.00962, table 1).
 pub const PAPER_MINUTES: f64 = 76.19;
@@ -283,7 +284,7 @@ impl PhasePlanner<'_> {
                 match memory_limit(self.target).filter(|&limit| memory.peak_estimate() as f64 > limit) {
                     Some(limit) => {
                         let peak = memory.peak_estimate() as f64;
-                        let reason = format!("needs {:.2} GB of {:.2} GB", peak / 1e9, limit / 1e9);
+                        let reason = format!("needs {} of {}", byte_size(peak), byte_size(limit));
                         (Verdict::TooLarge(reason), Tried::TooLarge)
                     }
                     None => {

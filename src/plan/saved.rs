@@ -7,17 +7,16 @@
 //! ```
 
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::hardware::Chip;
 use super::target::{Compiled, Target};
-use crate::digest::sha256_hex;
+use crate::digest::{sha256_hex, sha256_of_file};
+use crate::files::{partial_path, replace_file};
 use crate::hlo::HloModule;
 use crate::pjrt::Plugin;
 use crate::runtime::compile::{self, CompileTimes};
@@ -132,31 +131,15 @@ impl Saver {
 
 /// A plugin's version: that of its C API, and the sha256 of its file.
 fn identity(plugin: &Plugin) -> anyhow::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut hash = || -> io::Result<()> {
-        let mut file = fs::File::open(plugin.path())?;
-        let mut chunk = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut chunk)? {
-                0 => return Ok(()),
-                read => hasher.update(&chunk[..read]),
-            }
-        }
-    };
-    hash().with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
-    let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha256_of_file(plugin.path(), &|_| ());
+    let digest = digest.with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
     let (major, minor) = plugin.api_version();
     Ok(format!("PJRT C API {major}.{minor}, sha256 {digest}"))
 }
 
-/// Writes beside and renames, so that a reader never sees half a file; after an error nothing is left of it.
+/// Writes a file completely or not at all.
 fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let partial = path.with_added_extension("partial");
-    let written = fs::write(&partial, content).and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
+    replace_file(path, &partial_path(path), content).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A directory of compiled steps, to be loaded instead of compiling.

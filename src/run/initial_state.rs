@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use super::Run;
 use super::weights::{FoundModel, open_model};
 use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{Checkpoint, Loaded, Parts, load_latest};
+use crate::checkpoint::{Checkpoint, Contents, Loaded, load_latest};
 use crate::data::{Manifest, Split};
 use crate::settings::differing_settings;
 
@@ -43,7 +43,7 @@ impl Start {
         let directory = run.checkpoint.directory.local();
         let shown = directory.display();
         let begun = directory.join(METRICS_FILE).exists();
-        let latest = load_latest(directory, if options.resume { Parts::All } else { Parts::Model });
+        let latest = load_latest(directory, if options.resume { Contents::All } else { Contents::ModelOnly });
         if !options.resume {
             // A damaged checkpoint is something to lose, too.
             let holds = !matches!(latest, Ok(None));

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::bert::{BertConfig, ParamSpec, param_specs};
 use crate::checkpoint::hugging_face::{PublishedModel, import};
-use crate::checkpoint::{Checkpoint, Parts, open};
+use crate::checkpoint::{Checkpoint, Contents, open};
 use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
 
@@ -34,7 +34,7 @@ pub fn open_model(path: &Path) -> anyhow::Result<FoundModel> {
     if !is_checkpoint && config_path.exists() {
         return import_model(path, &config_path);
     }
-    let loaded = open(path, Parts::Model)?;
+    let loaded = open(path, Contents::ModelOnly)?;
     let config_path = loaded.path.join("config.json");
     let Some(text) = loaded.checkpoint.file("config.json") else {
         bail!("{} does not exist; the checkpoint was not written by a run", config_path.display());

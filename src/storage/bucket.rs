@@ -20,11 +20,12 @@ use object_store::{
     BackoffConfig, ClientConfigKey, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload,
     RetryConfig, StaticCredentialProvider, WriteMultipart,
 };
-use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
 use super::address::{Address, Provider};
 use super::error::StorageError;
+use crate::digest::Sha256Writer;
+use crate::files::partial_path;
 
 /// Files on their way at once: one stream alone fills no fast network.
 const AT_ONCE: usize = 8;
@@ -202,7 +203,7 @@ impl Bucket {
         let target = directory.join(&wanted.name);
         let folder = target.parent().unwrap_or(directory);
         fs::create_dir_all(folder).map_err(StorageError::io("create", folder))?;
-        let partial = partial_of(&target);
+        let partial = partial_path(&target);
         let object = self.address.join(&wanted.name);
         let refused = || StorageError::request("read", object.clone());
 
@@ -212,8 +213,7 @@ impl Bucket {
             StorageError::Object { object: object.clone(), required, found, next }
         };
 
-        let mut file = File::create(&partial).map_err(StorageError::io("write", &partial))?;
-        let (mut hasher, mut arrived) = (Sha256::new(), 0);
+        let mut file = Sha256Writer::new(File::create(&partial).map_err(StorageError::io("write", &partial))?);
         let (mut version, mut begun_at) = (None, 0);
         let mut stream = match self.open_at(&key, 0, &mut version) {
             Err(object_store::Error::NotFound { .. }) => {
@@ -222,19 +222,18 @@ impl Bucket {
             answer => answer.map_err(refused())?.into_stream(),
         };
         while let Some(bytes) = self.runtime.block_on(stream.next()) {
-            if bytes.is_err() && arrived - begun_at >= PROGRESS {
-                begun_at = arrived;
-                stream = self.open_at(&key, arrived, &mut version).map_err(refused())?.into_stream();
+            if bytes.is_err() && file.bytes() - begun_at >= PROGRESS {
+                begun_at = file.bytes();
+                stream = self.open_at(&key, begun_at, &mut version).map_err(refused())?.into_stream();
                 continue;
             }
             let bytes = bytes.map_err(refused())?;
             file.write_all(&bytes).map_err(StorageError::io("write", &partial))?;
-            hasher.update(&bytes);
-            arrived += bytes.len() as u64;
             progress(bytes.len() as u64);
         }
+        let arrived = file.bytes();
+        let (file, sha256) = file.finish();
         file.sync_all().map_err(StorageError::io("sync", &partial))?;
-        let sha256: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if arrived != wanted.bytes {
             return Err(differs(format!("{} bytes", wanted.bytes), arrived.to_string()));
         }
@@ -318,12 +317,6 @@ impl Bucket {
             _ => Ok(()),
         })
     }
-}
-
-/// `.NAME.partial` beside `target`.
-fn partial_of(target: &Path) -> std::path::PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".{name}.partial"))
 }
 
 /// Whether a server's address is one that no other machine can listen in on.

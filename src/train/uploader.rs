@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{CheckpointError, Mirrored, RemoteRun};
 use crate::run::CheckpointSettings;
+use crate::units::duration;
 
 /// The way from a run directory to its bucket.
 pub struct Uploader {
@@ -58,7 +59,7 @@ impl Uploader {
         let Mirrored { sent, mut notes } = sent.with_context(|| {
             format!("the newest checkpoint is not in {} yet; it is whole on this machine", self.run.address())
         })?;
-        notes.extend(sent.iter().map(|address| format!("sent {address} in {:.1} s", took.as_secs_f64())));
+        notes.extend(sent.iter().map(|address| format!("sent {address} in {}", duration(took))));
         Ok(notes)
     }
 }

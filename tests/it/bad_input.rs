@@ -117,7 +117,7 @@ fn damaged_or_foreign_tokenizers_are_refused() {
         &["latin.txt: line 2 requires UTF-8"],
     );
     assert!(!workshop.path("more").exists() && !workshop.path("ids.jsonl").exists());
-    assert!(!workshop.path("ids.jsonl.partial").exists());
+    assert!(!workshop.path(".ids.jsonl.partial").exists());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use super::{Architecture, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
 use crate::checkpoint::save::check_space;
 use crate::checkpoint::tensor_file::{FileRecord, write_bytes, write_tensors};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
+use crate::files::partial_path;
 use crate::shape::{HostTensor, Shape};
 
 /// The file by which an export knows a directory as its own: what it wrote, so that nothing else is ever replaced.
@@ -51,7 +52,7 @@ pub fn export(
     let names = model.tensors.iter().map(|(name, _)| name.as_str());
     let named: Vec<(&str, &HostTensor)> = names.zip(&tensors).filter(|(name, _)| architecture.has(name)).collect();
 
-    let partial = sibling(out);
+    let partial = partial_path(out);
     // What an interrupted export left: the name is hidden, and ours.
     if partial.exists() {
         remove_export(&partial)?;
@@ -231,12 +232,6 @@ fn remove_export(directory: &Path) -> Result<(), CheckpointError> {
         }
     }
     fs::remove_dir(directory).map_err(CheckpointError::io("remove", directory))
-}
-
-/// `.NAME.partial` beside the directory.
-fn sibling(directory: &Path) -> PathBuf {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    directory.with_file_name(format!(".{name}.partial"))
 }
 
 fn pretty(value: &impl Serialize) -> Result<Vec<u8>, CheckpointError> {

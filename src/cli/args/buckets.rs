@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use indicatif::HumanBytes;
 
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{Mirrored, RemoteRun};
@@ -12,6 +11,7 @@ use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::run::CheckpointSettings;
 use crate::storage::{Address, LocalCopy, Location};
+use crate::units::byte_size;
 
 /// The directory with the prepared data at `data`; what it lacks is fetched.
 ///
@@ -22,8 +22,8 @@ pub fn data_directory(data: &Location) -> anyhow::Result<&Path> {
         let fetch = DataFetch::plan(address, data.local())?;
         let bytes = fetch.bytes();
         if bytes > 0 {
-            note(format_args!("fetching {} of {address} into {}", HumanBytes(bytes), data.local().display()));
-            watched("fetching", bytes, |progress| fetch.run(progress))?;
+            note(format_args!("fetching {} of {address} into {}", byte_size(bytes as f64), data.local().display()));
+            ByteProgress::during("fetching", bytes, |progress| fetch.run(progress))?;
         } else {
             fetch.run(&|_| ())?;
         }
@@ -59,8 +59,8 @@ pub fn send_data(data: &Location, force: bool) -> anyhow::Result<()> {
     let Some(address) = data.address() else { return Ok(()) };
     let manifest = Manifest::read(data.local())?;
     let bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
-    watched("sending", bytes, |progress| publish(data.local(), address, force, progress))?;
-    print(format_args!("{address}: {} are there", HumanBytes(bytes)))?;
+    ByteProgress::during("sending", bytes, |progress| publish(data.local(), address, force, progress))?;
+    print(format_args!("{address}: {} are there", byte_size(bytes as f64)))?;
     Ok(())
 }
 
@@ -98,10 +98,10 @@ fn fetch_step(remote: &RemoteRun, step: u64) -> anyhow::Result<PathBuf> {
         note(format_args!(
             "fetching step {step} of {} ({}) into {}",
             remote.address(),
-            HumanBytes(bytes),
+            byte_size(bytes as f64),
             path.display()
         ));
-        watched("fetching", bytes, |progress| fetch.run(progress))?.iter().for_each(note);
+        ByteProgress::during("fetching", bytes, |progress| fetch.run(progress))?.iter().for_each(note);
     }
     Ok(path)
 }
@@ -146,18 +146,6 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool, leads: bool) -> an
 /// Whether an earlier checkpoint may stand in.
 fn is_damage(error: &anyhow::Error) -> bool {
     error.downcast_ref::<crate::checkpoint::CheckpointError>().is_some_and(|error| error.is_damage())
-}
-
-/// Does `work` under a bar.
-fn watched<T, E>(
-    label: &'static str,
-    bytes: u64,
-    work: impl FnOnce(&(dyn Fn(u64) + Sync)) -> Result<T, E>,
-) -> Result<T, E> {
-    let bar = ByteProgress::new(label, bytes);
-    let done = work(&|bytes| bar.add(bytes));
-    bar.finish();
-    done
 }
 
 #[cfg(test)]

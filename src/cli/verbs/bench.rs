@@ -10,7 +10,7 @@ use serde_json::json;
 use super::pretrain::describe_times;
 use crate::bert::{Precision, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
-use crate::files::write_whole;
+use crate::files::write_atomically;
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
 use crate::step::{GradientExchange, OptimizerSharding, ParallelSettings, StepSpec};
@@ -138,7 +138,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     let measured = measure(&spec, &devices, args.steps, |compiled| {
         let Some(path) = &args.dump else { return Ok(()) };
         let program = compiled.executable.optimized_program()?;
-        write_whole(path, |partial| std::fs::write(partial, &program.code))?;
+        write_atomically(path, |partial| std::fs::write(partial, &program.code))?;
         note(format_args!("wrote the optimized program ({}) to {}", program.format, path.display()));
         Ok(())
     })?;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cli::args::device::DeviceArgs;
 use crate::output::print_text;
 use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
+use crate::units::byte_size;
 
 /// List the platforms and devices of this machine.
 #[derive(Debug, Args)]
@@ -138,8 +139,8 @@ fn table(report: &Report) -> String {
                     table.add_row([
                         device.id.to_string(),
                         device.kind.clone(),
-                        device.memory_bytes.map_or("the host's".to_owned(), gigabytes),
-                        device.memory_in_use_bytes.map_or(String::new(), gigabytes),
+                        device.memory_bytes.map_or("the host's".to_owned(), |bytes| byte_size(bytes as f64)),
+                        device.memory_in_use_bytes.map_or(String::new(), |bytes| byte_size(bytes as f64)),
                         if device.addressable { "this".to_owned() } else { device.process_index.to_string() },
                     ]);
                 }
@@ -148,8 +149,4 @@ fn table(report: &Report) -> String {
         }
     }
     text
-}
-
-fn gigabytes(bytes: i64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::write_tensors;
 use crate::cli::args::buckets::{data_directory, model_directory};
 use crate::cli::args::device::DeviceArgs;
 use crate::data::{Batch, ExampleConfig, PreparedData, unigram_baseline};
-use crate::files::write_whole;
+use crate::files::write_atomically;
 use crate::output::{note, print};
 use crate::pjrt::Buffer;
 use crate::run::config::parse_run;
@@ -206,7 +206,7 @@ fn write_logits(
     tensors.push(("prediction_logits".to_owned(), output("masked_lm_logits")?));
     tensors.push(("seq_relationship_logits".to_owned(), output("seq_relationship_logits")?));
     let tensors: Vec<(&str, &HostTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    write_whole(file, |partial| write_tensors(partial, &tensors).map(drop))?;
+    write_atomically(file, |partial| write_tensors(partial, &tensors).map(drop))?;
     print(format_args!("wrote the logits of {rows} examples to {}", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }

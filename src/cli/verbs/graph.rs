@@ -9,11 +9,12 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 
-use crate::files::write_whole;
+use crate::files::write_atomically;
 use crate::hlo;
 use crate::output::print;
 use crate::run::config::read_run;
 use crate::step::TrainStep;
+use crate::units::{byte_size, duration};
 
 /// Write the training step of every phase as HLO: .hlo.pb for compilers and tools, text for people.
 #[derive(Debug, Args)]
@@ -38,7 +39,7 @@ pub struct Graph {
 
 pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
     let run = read_run(&args.run, &args.set)?;
-    let write = |path: &Path, content: &[u8]| write_whole(path, |partial| fs::write(partial, content));
+    let write = |path: &Path, content: &[u8]| write_atomically(path, |partial| fs::write(partial, content));
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     for (i, phase) in run.schedule.phases().iter().enumerate() {
         let spec = run.step_spec(i, args.devices as usize)?;
@@ -56,7 +57,7 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
         write(&path, &module.bytes)?;
         print(format_args!(
             "phase {} ({} rows of {} in {} micro-batches on each of {} devices): {} arguments, {} results, \
-             {:.1} MB, built in {:.0} ms, lowered in {:.0} ms",
+             {}, built in {}, lowered in {}",
             phase.name,
             spec.rows,
             spec.sequence_length,
@@ -64,9 +65,9 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
             spec.replicas,
             module.parameters.len(),
             module.results.len(),
-            module.bytes.len() as f64 / 1e6,
-            built.as_secs_f64() * 1e3,
-            lowered.as_secs_f64() * 1e3,
+            byte_size(module.bytes.len() as f64),
+            duration(built),
+            duration(lowered),
         ))?;
         print(format_args!("  {} (and .hlo.txt and .graph.txt beside it)", path.display()))?;
     }

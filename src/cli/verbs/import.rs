@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::checkpoint::hugging_face::import;
-use crate::checkpoint::{Parts, RunLock, load_latest, save};
+use crate::checkpoint::{Contents, RunLock, load_latest, save};
 use crate::output::{note, print};
 use crate::run::weights::{describe, pad};
 
@@ -26,7 +26,7 @@ pub struct Import {
 }
 
 pub fn run(args: Import) -> anyhow::Result<ExitCode> {
-    if load_latest(&args.out, Parts::Model)?.is_some() {
+    if load_latest(&args.out, Contents::ModelOnly)?.is_some() {
         bail!("{} holds checkpoints already; choose another --out to begin a run from an import", args.out.display());
     }
     let config_path = args.directory.join("config.json");

@@ -15,7 +15,7 @@ use crate::data::{
     Dataset, ExampleConfig, ExampleLengths, ExampleMode, HistogramBin, LengthSummary, PackedExample, PackingOptions,
     PreparedData, SpanMask, Split, Survey, document_lengths, example_lengths,
 };
-use crate::files::write_whole;
+use crate::files::write_atomically;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print_text};
 use crate::report::data_page::page;
@@ -242,13 +242,13 @@ fn write_report(
             continue;
         }
         let examples = Dataset::new(prepared.clone(), split, examples.config().clone())?;
-        let progress = ByteProgress::new("reading", prepared.manifest().counts(split).tokens);
+        let progress = ByteProgress::of_tokens("reading", prepared.manifest().counts(split).tokens);
         let count = examples.epoch_len(0).min(MEASURED);
         surveys.push(Survey::of(&examples, count, packed, &|tokens| progress.add(tokens))?);
         progress.finish();
     }
     let html = page(&directory.to_string(), prepared.manifest(), &surveys);
-    write_whole(path, |partial| std::fs::write(partial, &html))?;
+    write_atomically(path, |partial| std::fs::write(partial, &html))?;
     note(format_args!("report: {}", path.display()));
     Ok(())
 }

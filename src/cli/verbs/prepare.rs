@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
-use indicatif::HumanBytes;
 use serde_json::json;
 
 use crate::cli::args::buckets::{claim_copy, send_data};
@@ -22,6 +21,7 @@ use crate::data::{
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::storage::Location;
+use crate::units::{byte_size, duration};
 
 /// Exit code of `--check` if the data is whole and an input is not what it was made from.
 const INPUTS_CHANGED: u8 = 3;
@@ -164,7 +164,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         PrepareStage::Resuming => {
             note(format_args!(
                 "going on with an interrupted preparation: {} of its inputs are done",
-                HumanBytes(bytes)
+                byte_size(bytes as f64)
             ));
             tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total - bytes));
         }
@@ -179,8 +179,8 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         PrepareOutcome::UpToDate(manifest) if args.json => print(json!(manifest))?,
         PrepareOutcome::UpToDate(manifest) => print(format_args!("{shown}: up to date, {}", summary(&manifest)))?,
         PrepareOutcome::Prepared(manifest) => {
-            let seconds = started.elapsed().as_secs_f64();
-            let rate = (manifest.train.tokens + manifest.held_out.tokens) as f64 / seconds;
+            let took = started.elapsed();
+            let rate = (manifest.train.tokens + manifest.held_out.tokens) as f64 / took.as_secs_f64();
             if args.json {
                 print(json!(manifest))?;
             } else {
@@ -190,7 +190,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
                 if !manifest.removed.is_empty() {
                     print(table_of_removals(&manifest))?;
                 }
-                print(format_args!("{shown}: {} in {seconds:.1} s ({rate:.0} tokens/s)", summary(&manifest)))?;
+                print(format_args!("{shown}: {} in {} ({rate:.0} tokens/s)", summary(&manifest), duration(took)))?;
             }
             notes(&manifest);
         }
@@ -243,7 +243,7 @@ fn table_of_removals(manifest: &Manifest) -> Table {
     table.load_style(presets::NOTHING);
     table.set_header(["left out by", "documents", "text"]);
     for (name, removed) in &manifest.removed {
-        table.add_row([name.clone(), removed.documents.to_string(), HumanBytes(removed.bytes).to_string()]);
+        table.add_row([name.clone(), removed.documents.to_string(), byte_size(removed.bytes as f64)]);
     }
     let Counts { documents, .. } = manifest.train;
     table.add_row(["kept", &(documents + manifest.held_out.documents).to_string(), ""]);
@@ -259,9 +259,7 @@ fn table_of_removals(manifest: &Manifest) -> Table {
 fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     let manifest = Manifest::read(directory)?;
     let sizes = manifest.shards.iter().map(|shard| shard.bytes).chain(manifest.inputs.iter().map(|input| input.bytes));
-    let bar = ByteProgress::new("checking", sizes.sum());
-    let checked = check(directory, &|bytes| bar.add(bytes));
-    bar.finish();
+    let checked = ByteProgress::during("checking", sizes.sum(), |progress| check(directory, progress));
     let CheckReport { manifest, faults, inputs } = checked?;
     let states = || manifest.inputs.iter().map(|entry| &entry.name).zip(&inputs);
     let named = |wanted: fn(&InputState) -> bool| -> Vec<&String> {

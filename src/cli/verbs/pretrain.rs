@@ -78,9 +78,8 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let saved = args.compiled.as_deref().map(SavedSteps::open).transpose()?;
     data_directory(&run.data.path).context("[data] path")?;
     let prepared = preflight::open_data(&run)?;
-    let checking = ByteProgress::new("checking", prepared.manifest().shards.iter().map(|shard| shard.bytes).sum());
-    let checked = prepared.verify(&|read| checking.add(read));
-    checking.finish();
+    let bytes = prepared.manifest().shards.iter().map(|shard| shard.bytes).sum();
+    let checked = ByteProgress::during("checking", bytes, |progress| prepared.verify(progress));
     of_copy(&run.data.path, checked)?;
     let session = args.hosts.rendezvous_config(&run.checkpoint.directory)?.map(join).transpose()?;
     let ended = train(&args, run, prepared, saved.as_ref(), session.clone());

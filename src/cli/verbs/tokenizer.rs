@@ -14,9 +14,10 @@ use crate::data::{
     self, FoundInputs, Input, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions, find_inputs,
     train_tokenizer,
 };
-use crate::files::write_whole;
+use crate::files::write_atomically;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
+use crate::units::duration;
 
 const TRAIN_EXAMPLES: &str = "
 
@@ -90,7 +91,7 @@ fn encode(args: &Encode) -> anyhow::Result<ExitCode> {
     let tokenizer = data::Tokenizer::open(&args.tokenizer, args.cased)?;
     match &args.out {
         None => each_line(&tokenizer, &args.file, |line| Ok(print(line)?))?,
-        Some(out) => write_whole(out, |partial| {
+        Some(out) => write_atomically(out, |partial| {
             let mut writer = BufWriter::new(File::create(partial)?);
             each_line(&tokenizer, &args.file, |line| Ok(writeln!(writer, "{line}")?))?;
             Ok::<_, anyhow::Error>(writer.flush()?)
@@ -141,7 +142,7 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
         }
         TrainedTokenizer::New(tokenizer) => {
             let found = tokenizer.vocabulary().len();
-            print(format_args!("{out}: {found} tokens in {:.1} s", started.elapsed().as_secs_f64()))?;
+            print(format_args!("{out}: {found} tokens in {}", duration(started.elapsed())))?;
             if found < args.vocab_size {
                 note(format_args!(
                     "note: the text gives no more than {found} of the {} tokens asked for",

@@ -10,10 +10,9 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::data::tokenizer::vocabulary::Vocabulary;
-use crate::digest::hex;
+use crate::digest::Sha256Writer;
 
 /// The version of this layout; another one is refused.
 pub const SHARD_FORMAT: u32 = 1;
@@ -184,14 +183,14 @@ impl ShardBuilder {
         let mut text = serde_json::to_string(&metadata)?;
         text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
 
-        let mut file = BufWriter::new(File::create_new(path)?);
-        let mut hash = Sha256::new();
+        let mut file = Sha256Writer::new(BufWriter::new(File::create_new(path)?));
         let length = (text.len() as u64).to_le_bytes();
         for bytes in [&length[..], text.as_bytes()].into_iter().chain(parts.map(|part| part.3)) {
-            hash.update(bytes);
             file.write_all(bytes)?;
         }
+        let bytes = file.bytes();
+        let (file, sha256) = file.finish();
         file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        Ok(((8 + text.len() + end) as u64, hex(hash)))
+        Ok((bytes, sha256))
     }
 }

@@ -3,10 +3,8 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use crate::data::error::{DataError, Result};
-use crate::digest::hex;
+use crate::digest::Sha256Hasher;
 
 /// The tokens that every BERT vocabulary has, in the order in which a vocabulary trained here begins.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -59,12 +57,12 @@ impl Vocabulary {
         let [pad, unk, cls, sep, mask] = SPECIAL_TOKENS.map(id);
         let special = SpecialIds { pad: pad?, unk: unk?, cls: cls?, sep: sep?, mask: mask? };
         let continuation = tokens.iter().map(|t| t.starts_with(CONTINUATION_PREFIX)).collect();
-        let mut hash = Sha256::new();
+        let mut hash = Sha256Hasher::default();
         for token in &tokens {
-            hash.update(token);
-            hash.update("\n");
+            hash.update(token.as_bytes());
+            hash.update(b"\n");
         }
-        let sha256 = hex(hash);
+        let sha256 = hash.finish();
         Ok(Vocabulary { continuation, special, sha256, tokens })
     }
 
