@@ -1,38 +1,39 @@
-//! Counter-based random numbers: a draw is a pure function of a key and a counter, so any draw can be made
-//! anywhere, in any order, by any host, and made again after a restart.
+//! Counter-based random numbers: a draw is a pure function of a key and a counter, so any host can make any draw in any
+//! order, and make it again after a restart.
 //!
 //! The generator is Threefry-2x32 with 20 rounds (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC'11),
-//! the same that JAX uses by default. A [`Key`] is never consumed: derive one per purpose with [`Key::fold_in`].
+//! the default of JAX. A [`Key`] is never consumed: derive one for each purpose with [`Key::fold_in`].
 
-/// Names one stream of random numbers.
+/// The key of one stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(pub u32, pub u32);
 
 impl Key {
+    /// Creates a key from a seed.
     pub const fn new(seed: u64) -> Self {
         Key((seed >> 32) as u32, seed as u32)
     }
 
-    /// The key of the `n`-th child: independent of its siblings and of this key's own draws.
+    /// Derives the `n`-th child key, independent of its siblings and of this key's own draws.
     pub fn fold_in(self, n: u64) -> Self {
-        // The constant separates "child n" from "draw n" of the same key.
+        // The constant separates child n from draw n of the same key.
         let (a, b) = threefry2x32((self.0 ^ 0x5eed_0001, self.1), ((n >> 32) as u32, n as u32));
         Key(a, b)
     }
 
-    /// The `counter`-th 64 random bits of this key.
+    /// Returns the `counter`-th 64 random bits of this key.
     pub fn bits(self, counter: u64) -> u64 {
         let (a, b) = threefry2x32((self.0, self.1), ((counter >> 32) as u32, counter as u32));
         (a as u64) << 32 | b as u64
     }
 
-    /// This key's draws in order, from the first.
+    /// Returns the draws of this key in order, from the first.
     pub fn stream(self) -> Stream {
         Stream { key: self, counter: 0 }
     }
 }
 
-/// The draws of one [`Key`], read one after the other.
+/// A sequential reader of the draws of one [`Key`].
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: Key,
@@ -40,23 +41,24 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Draws 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         let bits = self.key.bits(self.counter);
         self.counter += 1;
         bits
     }
 
-    /// Uniform in `[0, 1)`, with 53 bits.
+    /// Draws uniformly from `[0, 1)`, with 53 bits.
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Uniform in `0..n` without bias (Lemire's multiply-and-reject).
+    /// Draws uniformly from `0..n` without bias (Lemire's multiply-and-reject).
     ///
     /// # Panics
     /// If `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        assert!(n > 0, "below(0) has no value to draw");
+        assert!(n > 0, "below(n) requires n > 0, got 0");
         let threshold = n.wrapping_neg() % n;
         loop {
             let product = self.next_u64() as u128 * n as u128;
@@ -66,18 +68,18 @@ impl Stream {
         }
     }
 
-    /// Uniform in `low..=high`.
+    /// Draws uniformly from `low..=high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// Standard normal, by Box and Muller (one of the pair is not used: simplicity over speed).
+    /// Draws from the standard normal distribution by the Box–Muller transform. The second value of the pair is discarded.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Fisher and Yates.
+    /// Shuffles `items` by the Fisher–Yates algorithm.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);
@@ -85,7 +87,7 @@ impl Stream {
     }
 }
 
-/// One Threefry-2x32-20 block.
+/// Computes one block of Threefry-2x32-20.
 pub fn threefry2x32(key: (u32, u32), counter: (u32, u32)) -> (u32, u32) {
     const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
     const PARITY: u32 = 0x1bd1_1bda;
@@ -106,9 +108,9 @@ pub fn threefry2x32(key: (u32, u32), counter: (u32, u32)) -> (u32, u32) {
 mod tests {
     use super::*;
 
-    /// The known answers published with Random123 (file kat_vectors, threefry2x32 20).
+    /// The reference values are published with Random123 (file kat_vectors, threefry2x32 20).
     #[test]
-    fn threefry_gives_the_published_answers() {
+    fn threefry_matches_published_test_vectors() {
         assert_eq!(threefry2x32((0, 0), (0, 0)), (0x6b20_0159, 0x99ba_4efe));
         assert_eq!(threefry2x32((!0, !0), (!0, !0)), (0x1cb9_96fc, 0xbb00_2be7));
         assert_eq!(threefry2x32((0x13198a2e, 0x03707344), (0x243f6a88, 0x85a308d3)), (0xc492_3a9c, 0x483d_f7a0));
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn children_differ_from_each_other_and_from_draws() {
+    fn child_keys_differ_from_siblings_and_draws() {
         let key = Key::new(1);
         assert_ne!(key.fold_in(0), key.fold_in(1));
         let Key(a, b) = key.fold_in(0);

@@ -1,27 +1,36 @@
-//! The words every room shares: element type, shape, and a tensor in host memory.
+//! Element types, shapes, and tensors in host memory.
 //!
-//! A [`Shape`] says what a tensor *is* (element type and dimensions) and prints in XLA's notation, `f32[64,128,1024]`.
-//! A [`HostTensor`] is a shape with its elements, row-major (last dimension fastest), little-endian: the same bytes
-//! that a safetensors file, a PJRT host buffer and an HLO literal hold, so that moving between them copies and never converts.
+//! A [`Shape`] is an element type and dimensions, and prints in XLA's notation, `f32[64,128,1024]`. A [`HostTensor`] is a
+//! shape with its elements, row-major (last dimension fastest) and little-endian. A safetensors file, a PJRT host buffer
+//! and an HLO literal hold the same bytes, so elements are copied between them but never converted.
 
 use std::fmt;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-/// Element type, named as HLO names it.
+/// An element type, with HLO's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
-    /// Truth value, one byte, 0 or 1.
+    /// Truth value: one byte, 0 or 1.
     Pred,
+    /// 8-bit unsigned integer.
     U8,
+    /// 16-bit unsigned integer.
     U16,
+    /// 32-bit signed integer.
     S32,
+    /// 32-bit unsigned integer.
     U32,
+    /// 64-bit unsigned integer.
     U64,
+    /// IEEE 754 half precision.
     F16,
+    /// bfloat16: 8 bits of exponent, 7 of mantissa.
     BF16,
+    /// IEEE 754 single precision.
     F32,
+    /// IEEE 754 double precision.
     F64,
 }
 
@@ -40,7 +49,7 @@ impl DType {
         DType::F64,
     ];
 
-    /// Bytes of one element.
+    /// Returns the bytes of one element.
     pub const fn size(self) -> usize {
         match self {
             DType::Pred | DType::U8 => 1,
@@ -50,7 +59,7 @@ impl DType {
         }
     }
 
-    /// HLO's spelling, as in `bf16[8,128]`.
+    /// Returns HLO's name, as in `bf16[8,128]`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::Pred => "pred",
@@ -66,12 +75,12 @@ impl DType {
         }
     }
 
-    /// True for the four floating-point types: those that gradients flow through.
+    /// Returns true for the four floating-point types, which have gradients.
     pub const fn is_float(self) -> bool {
         matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
     }
 
-    /// True for the integer types ([`DType::Pred`] is not one).
+    /// Returns true for the integer types; [`DType::Pred`] is not one.
     pub const fn is_integer(self) -> bool {
         matches!(self, DType::U8 | DType::U16 | DType::S32 | DType::U32 | DType::U64)
     }
@@ -86,40 +95,44 @@ impl fmt::Display for DType {
 /// Element type and dimensions of an array.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// Element type.
     pub dtype: DType,
+    /// Size of each dimension.
     pub dims: Vec<usize>,
 }
 
 impl Shape {
+    /// Creates a shape.
     pub fn new(dtype: DType, dims: impl Into<Vec<usize>>) -> Self {
         Shape { dtype, dims: dims.into() }
     }
 
-    /// A shape without dimensions: one element.
+    /// Creates a shape without dimensions, which has one element.
     pub fn scalar(dtype: DType) -> Self {
         Shape { dtype, dims: Vec::new() }
     }
 
+    /// Returns the number of dimensions.
     pub fn rank(&self) -> usize {
         self.dims.len()
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// Bytes of the elements, without padding.
+    /// Returns the bytes of the elements, without padding.
     pub fn bytes(&self) -> usize {
         self.elements() * self.dtype.size()
     }
 
-    /// The same dimensions with another element type.
+    /// Returns the same dimensions with another element type.
     pub fn with_dtype(&self, dtype: DType) -> Self {
         Shape { dtype, dims: self.dims.clone() }
     }
 
-    /// Row-major strides, in elements: `strides[i]` is the distance between neighbours along dimension `i`.
+    /// Returns the row-major strides in elements: `strides[i]` is the distance between neighbours along dimension `i`.
     pub fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.rank()];
         for i in (1..self.rank()).rev() {
@@ -142,8 +155,9 @@ impl fmt::Display for Shape {
     }
 }
 
-/// A Rust type that is the element of a [`HostTensor`].
+/// A Rust type that can be the element of a [`HostTensor`].
 pub trait Element: Pod {
+    /// The element type.
     const DTYPE: DType;
 }
 
@@ -154,24 +168,29 @@ macro_rules! element {
 }
 element!(u8 => U8, u16 => U16, i32 => S32, u32 => U32, u64 => U64, f16 => F16, bf16 => BF16, f32 => F32, f64 => F64);
 
-/// A tensor in host memory: shape and row-major little-endian elements.
+/// A tensor in host memory: a shape and its elements, row-major and little-endian.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HostTensor {
     shape: Shape,
     bytes: Vec<u8>,
 }
 
-/// What is wrong with the elements offered for a [`HostTensor`], or asked of it.
+/// An error of creating or reading a [`HostTensor`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostTensorError {
+    /// The number of bytes is not that of the shape.
     #[error("a tensor {shape} requires {} bytes, got {found}", shape.bytes())]
     Size { shape: Shape, found: usize },
-    #[error("a tensor {shape} was asked for elements of type {wanted}")]
-    Type { shape: Shape, wanted: DType },
+    /// The elements were read as another type.
+    #[error("a tensor {shape} cannot be read as {requested}")]
+    Type { shape: Shape, requested: DType },
 }
 
 impl HostTensor {
-    /// Takes the raw elements as they are.
+    /// Creates a tensor from the bytes of its elements.
+    ///
+    /// # Errors
+    /// If the number of bytes is not that of the shape.
     pub fn from_bytes(shape: Shape, bytes: Vec<u8>) -> Result<Self, HostTensorError> {
         if bytes.len() != shape.bytes() {
             return Err(HostTensorError::Size { shape, found: bytes.len() });
@@ -182,7 +201,7 @@ impl HostTensor {
     /// Copies `elements` (row-major) into a tensor of dimensions `dims`.
     ///
     /// # Panics
-    /// If the number of elements is not the product of `dims`: that is a fault of the caller, not of a user.
+    /// If the number of elements is not the product of `dims`, which is a bug of the caller.
     #[track_caller]
     pub fn new<T: Element>(dims: impl Into<Vec<usize>>, elements: &[T]) -> Self {
         let shape = Shape::new(T::DTYPE, dims);
@@ -190,7 +209,10 @@ impl HostTensor {
         HostTensor { shape, bytes: bytemuck::cast_slice(elements).to_vec() }
     }
 
-    /// A tensor of truth values.
+    /// Creates a tensor of truth values.
+    ///
+    /// # Panics
+    /// As [`HostTensor::new`].
     #[track_caller]
     pub fn from_bools(dims: impl Into<Vec<usize>>, elements: &[bool]) -> Self {
         let shape = Shape::new(DType::Pred, dims);
@@ -198,41 +220,44 @@ impl HostTensor {
         HostTensor { shape, bytes: elements.iter().map(|&b| b as u8).collect() }
     }
 
+    /// Creates a tensor without dimensions.
     pub fn scalar<T: Element>(value: T) -> Self {
         HostTensor::new(Vec::new(), &[value])
     }
 
-    /// All elements zero (false).
+    /// Creates a tensor of zeros (false).
     pub fn zeros(shape: Shape) -> Self {
         let bytes = vec![0; shape.bytes()];
         HostTensor { shape, bytes }
     }
 
+    /// Returns the shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// The raw elements; see the module's first lines for their order.
+    /// Returns the bytes of the elements, row-major and little-endian.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
+    /// Returns the bytes of the elements, without a copy.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The elements as `T`. Copies, because bytes promise no alignment.
+    /// Copies the elements as `T`, because the bytes may be unaligned.
     ///
     /// # Errors
-    /// If the tensor's element type is not `T`'s. (Truth values are read with [`HostTensor::to_f64`].)
+    /// If the tensor's element type is not that of `T`. Read truth values with [`HostTensor::to_f64`].
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, HostTensorError> {
         if T::DTYPE != self.shape.dtype {
-            return Err(HostTensorError::Type { shape: self.shape.clone(), wanted: T::DTYPE });
+            return Err(HostTensorError::Type { shape: self.shape.clone(), requested: T::DTYPE });
         }
         Ok(bytemuck::allocation::pod_collect_to_vec(&self.bytes))
     }
 
-    /// The elements of any type, widened to f64 (exact for all but large `u64`).
+    /// Converts the elements of any type to f64. The conversion is exact except for large `u64`.
     pub fn to_f64(&self) -> Vec<f64> {
         fn widen<T: Element>(bytes: &[u8], f: impl Fn(T) -> f64) -> Vec<f64> {
             bytemuck::allocation::pod_collect_to_vec::<u8, T>(bytes).into_iter().map(f).collect()
@@ -250,7 +275,10 @@ impl HostTensor {
         }
     }
 
-    /// The nearest tensor of element type `dtype` to the values given; integers are truncated towards zero as `as` does.
+    /// Creates a tensor by rounding `values` to the element type; integers truncate and saturate as Rust's `as` does.
+    ///
+    /// # Panics
+    /// As [`HostTensor::new`].
     #[track_caller]
     pub fn from_f64(shape: Shape, values: &[f64]) -> Self {
         assert_eq!(shape.elements(), values.len(), "{shape} requires {} elements", shape.elements());
@@ -287,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shape_prints_as_xla_prints_it() {
+    fn shape_prints_in_xla_notation() {
         assert_eq!(Shape::new(DType::F32, [64, 128, 1024]).to_string(), "f32[64,128,1024]");
         assert_eq!(Shape::scalar(DType::Pred).to_string(), "pred[]");
     }
@@ -298,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_survives_f64_and_back() {
+    fn every_type_round_trips_through_f64() {
         for dtype in DType::ALL {
             let shape = Shape::new(dtype, [2]);
             let tensor = HostTensor::from_f64(shape, &[0.0, 1.0]);
@@ -307,10 +335,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_size_or_type_is_refused_with_both_sides_named() {
+    fn size_and_type_errors_name_both_sides() {
         let e = HostTensor::from_bytes(Shape::new(DType::F32, [2]), vec![0; 7]).unwrap_err();
         assert_eq!(e.to_string(), "a tensor f32[2] requires 8 bytes, got 7");
         let e = HostTensor::scalar(1.0f32).to_vec::<i32>().unwrap_err();
-        assert_eq!(e.to_string(), "a tensor f32[] was asked for elements of type s32");
+        assert_eq!(e.to_string(), "a tensor f32[] cannot be read as s32");
     }
 }

@@ -1,18 +1,17 @@
-//! Reverse-mode differentiation: *gradients* are asked for, *cotangents* are what flows.
+//! Reverse-mode differentiation. Callers ask for *gradients*; the backward pass propagates *cotangents*.
 //!
-//! [`gradients`] runs while the graph is built. It walks the nodes from the loss backwards and appends, for every node
-//! that lies between a requested tensor and the loss, the nodes that carry the loss's derivative from the node's result
-//! to its operands (`vjp.rs`, one rule an operation). The result is an ordinary graph: it is printed, evaluated, lowered
-//! and differentiated again like any other.
+//! [`gradients`] runs while the graph is built. It walks the nodes from the loss backwards. For every node between a
+//! requested tensor and the loss it appends nodes that compute the cotangents of the operands from that of the result,
+//! by the rules in [`vjp`]. The result is an ordinary graph that can be printed, evaluated, lowered and differentiated.
 //!
-//! A cotangent has its value's dimensions. Its type may differ: a dot of bf16 operands hands back what it accumulated in
-//! f32, and where the operand was converted from an f32 weight, the weight's gradient is never rounded.
+//! A cotangent has the dimensions of its value, but may have another type: the cotangent of a bf16 operand of a dot is
+//! the f32 accumulation. So the gradient of an f32 weight that is converted to bf16 for a matmul is never rounded.
 //!
-//! Two kinds of forward value are told apart. A *kept* value is the forward pass's own node, held in memory until the
-//! backward pass has read it. A *recomputed* one, made under [`Graph::recomputed`], is built again for the backward pass
-//! from what enters its region; see [`ForwardValues`].
+//! The backward pass reads two kinds of forward values. A *kept* value is the node of the forward pass, which stays in
+//! memory until the backward pass has read it. A *recomputed* value, built under [`Graph::recomputed`], is computed again
+//! in the backward pass from the inputs of its region (activation checkpointing).
 
-mod vjp;
+pub mod vjp;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,21 +19,27 @@ use std::sync::Arc;
 use crate::graph::{Graph, NodeId, Op, Recomputed, Tensor};
 use crate::shape::Shape;
 
-/// The derivatives of the scalar `loss` with respect to each tensor of `wrt`, of that tensor's shape and type.
+/// Appends the gradients of the scalar `loss` with respect to each tensor of `wrt`, in that tensor's shape and type.
 ///
-/// A tensor that the loss does not depend on (or only through operations whose derivative is zero) has the gradient
-/// zero. Over several replicas the loss differentiated is the sum of the replicas' losses; see the collectives' rules.
+/// The gradient is zero for a tensor that the loss does not depend on, or depends on only through operations whose
+/// derivative is zero. On several replicas the differentiated loss is the sum of the replicas' losses; see the rules of
+/// the collectives in [`vjp`].
 ///
 /// # Panics
-/// These are faults of the caller's graph, never of a user: a loss that is not a floating-point scalar, a tensor of `wrt`
-/// that is not floating-point, a `while` between the two.
+/// If `loss` is not a floating-point scalar, a tensor of `wrt` is not floating-point, or a `while` lies between the two.
+/// These are bugs in the code that builds the graph.
 #[track_caller]
 pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let graph = loss.graph();
     let Backward { depends, constant } = Backward::survey(loss, wrt);
-    let mut forward =
-        ForwardValues { graph, constant, begun: HashMap::new(), copies: HashMap::new(), inputs: HashMap::new() };
-    // Of each array that a node yields: one, or the elements of a tuple.
+    let mut forward = ForwardValues {
+        graph,
+        constant,
+        first_cotangent: HashMap::new(),
+        copies: HashMap::new(),
+        inputs: HashMap::new(),
+    };
+    // By node and, for a tuple, by element.
     let mut cotangents: HashMap<(NodeId, usize), Tensor<'g>> = HashMap::new();
     cotangents.insert((loss.id(), 0), loss.filled(1.0));
 
@@ -47,7 +52,7 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
             continue;
         }
         graph.in_scope(backward_scope(&node.scope), || {
-            // A conversion takes a cotangent as it comes; every other rule computes in its node's type.
+            // A conversion accepts a cotangent of any type; every other rule computes in the type of its node.
             let typed = |(ct, shape): (Option<Tensor<'g>>, &Shape)| match node.op {
                 Op::Convert { .. } => ct,
                 _ => ct.map(|ct| ct.convert(shape.dtype)),
@@ -72,12 +77,12 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     wrt.iter().map(|t| cotangent(t).map_or_else(|| t.filled(0.0), |ct| ct.convert(t.dtype()))).collect()
 }
 
-/// The sum of two cotangents of one value, in the wider of their types.
+/// Adds two cotangents of one value in the wider of their types.
 fn wider<'g>(a: Tensor<'g>, b: Tensor<'g>) -> Tensor<'g> {
     if a.dtype().size() >= b.dtype().size() { a + b.convert(a.dtype()) } else { a.convert(b.dtype()) + b }
 }
 
-/// The scope of the nodes that differentiate a node of scope `forward`.
+/// Returns the scope of the nodes that differentiate a node of scope `forward`.
 fn backward_scope(forward: &str) -> Arc<str> {
     match forward {
         "" => "gradients".into(),
@@ -85,11 +90,11 @@ fn backward_scope(forward: &str) -> Arc<str> {
     }
 }
 
-/// What the backward walk must know of every node up to the loss, by node index.
+/// Properties of every node up to the loss, by node index.
 struct Backward {
-    /// It is a requested tensor or computed from one, and a derivative can flow through it.
+    /// The node is a requested tensor or computed from one, and has a derivative.
     depends: Vec<bool>,
-    /// It is made from constants alone.
+    /// The node is computed from constants alone.
     constant: Vec<bool>,
 }
 
@@ -97,12 +102,12 @@ impl Backward {
     #[track_caller]
     fn survey<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Backward {
         let shape = loss.shape();
-        assert!(shape.dtype.is_float() && shape.rank() == 0, "a loss must be a floating-point scalar, got {shape}");
+        assert!(shape.dtype.is_float() && shape.rank() == 0, "the loss must be a floating-point scalar, got {shape}");
         let len = loss.id().index() + 1;
         let mut depends = vec![false; len];
         for tensor in wrt {
-            assert!(tensor.dtype().is_float(), "a gradient is with respect to floating-point numbers, got {tensor:?}");
-            assert!(std::ptr::eq(tensor.graph(), loss.graph()), "{tensor:?} belongs to another graph than the loss");
+            assert!(tensor.dtype().is_float(), "gradients require floating-point tensors, got {tensor:?}");
+            assert!(std::ptr::eq(tensor.graph(), loss.graph()), "{tensor:?} and the loss belong to different graphs");
             if let Some(requested) = depends.get_mut(tensor.id().index()) {
                 *requested = true;
             }
@@ -119,30 +124,30 @@ impl Backward {
     }
 }
 
-/// Forward values as the backward pass reads them.
+/// The forward values that the backward pass reads.
 ///
-/// What a rule asks for is the forward node itself, unless that node lies in a recomputed region. Then it is a copy,
-/// made on first demand together with the region's nodes it rests on. What enters the region from outside is kept, and
-/// enters the copy through an [`Op::OptimizationBarrier`], one for each region and value: or the compiler would find
-/// copy and original equal and merge them. The barrier also waits for the cotangent with which the backward walk came to
-/// the region: or the compiler could make the copies of all regions early and hold them, which is what they are to
-/// avoid. A value made from constants alone is used as it is: it has no input that a barrier could hide.
+/// A rule reads the forward node itself, unless that node lies in a recomputed region. Then it reads a copy, built on
+/// first use together with the nodes of the region that it depends on. Inputs of the region from outside are kept; they
+/// enter the copy through an [`Op::OptimizationBarrier`], one for each region and value, because XLA would otherwise
+/// find copy and original equal and merge them. The barrier also depends on the first cotangent that reached the region:
+/// otherwise XLA could compute the copies of all regions early and hold them in memory. A value computed from constants
+/// alone is used directly, as it has no input that a barrier could hide.
 struct ForwardValues<'g> {
     graph: &'g Graph,
     constant: Vec<bool>,
-    /// The first cotangent that a value of the region was read for.
-    begun: HashMap<Recomputed, Tensor<'g>>,
+    /// The cotangent for which a value of the region was first read.
+    first_cotangent: HashMap<Recomputed, Tensor<'g>>,
     copies: HashMap<NodeId, Tensor<'g>>,
     inputs: HashMap<(Recomputed, NodeId), Tensor<'g>>,
 }
 
 impl<'g> ForwardValues<'g> {
-    /// The value of `id` for the derivative of a node that lies in `reader` and has the cotangent `cotangent`.
+    /// Returns the value of `id` for the derivative of a node in the region `reader` with cotangent `cotangent`.
     fn read(&mut self, id: NodeId, reader: Option<Recomputed>, cotangent: Tensor<'g>) -> Tensor<'g> {
-        // What a region reads from another is an input of its own, hence kept: recomputation never cascades.
+        // A value that a region reads from another region is an input, hence kept: recomputation never cascades.
         match reader.or(self.graph.node(id).recomputed) {
             Some(region) => {
-                self.begun.entry(region).or_insert(cotangent);
+                self.first_cotangent.entry(region).or_insert(cotangent);
                 self.recompute(id, region)
             }
             None => self.graph.tensor(id),
@@ -156,8 +161,8 @@ impl<'g> ForwardValues<'g> {
         }
         let node = graph.node(id);
         if node.recomputed != Some(region) || matches!(node.op, Op::Parameter { .. }) {
-            let begun = self.begun[&region];
-            return *self.inputs.entry((region, id)).or_insert_with(|| graph.tensor(id).not_before(begun));
+            let cotangent = self.first_cotangent[&region];
+            return *self.inputs.entry((region, id)).or_insert_with(|| graph.tensor(id).not_before(cotangent));
         }
         if let Some(&copy) = self.copies.get(&id) {
             return copy;
@@ -169,7 +174,7 @@ impl<'g> ForwardValues<'g> {
     }
 }
 
-// That every rule's values are right is shown in `tests/gradients.rs`; here, of which types they are.
+// The values of every rule are tested in `tests/gradients.rs`, the types here.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +182,7 @@ mod tests {
     use crate::shape::DType;
 
     #[test]
-    fn the_backward_dots_keep_operand_and_accumulation_types() {
+    fn backward_dots_keep_operand_and_accumulation_types() {
         let graph = Graph::new("mixed");
         let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
         let w = graph.parameter("w", Shape::new(DType::BF16, [4, 16]));
@@ -191,21 +196,21 @@ mod tests {
             assert!(node.inputs.iter().all(|&input| computation.array_shape(input).dtype == DType::BF16));
         }
         assert_eq!(dots, 3, "one forward, two backward");
-        // Gradients of activations [..., K] and of weights [K, N] come out of the dots as they are needed.
+        // The dots produce the gradients of activations [..., K] and weights [K, N] without a transposition.
         assert!(!computation.nodes.iter().any(|node| matches!(node.op, Op::Transpose { .. })));
     }
 
     #[test]
-    fn the_gradient_of_a_weight_that_was_rounded_is_not() {
+    fn gradient_of_a_weight_rounded_to_bf16_is_not_rounded() {
         let graph = Graph::new("master_weights");
         let x = graph.parameter("x", Shape::new(DType::BF16, [2, 8, 4]));
-        // [out, in], as linear layers keep it.
+        // [out, in], the layout of linear layers.
         let w = graph.parameter("w", Shape::new(DType::F32, [16, 4]));
         let by_rows = DotDimensions { lhs_contracting: vec![2], rhs_contracting: vec![1], ..Default::default() };
         let y = x.dot_general(w.convert(DType::BF16), by_rows, DType::F32);
         let gradient = gradients(y.tanh().sum(), &[w])[0];
         let computation = graph.finish(&[gradient]);
-        let made_by = &computation.nodes[computation.outputs[0].index()];
-        assert!(matches!(made_by.op, Op::DotGeneral { dtype: DType::F32, .. }), "rounded or transposed: {made_by:?}");
+        let producer = &computation.nodes[computation.outputs[0].index()];
+        assert!(matches!(producer.op, Op::DotGeneral { dtype: DType::F32, .. }), "rounded or transposed: {producer:?}");
     }
 }

@@ -1,11 +1,52 @@
-//! The vector-Jacobian product of every operation: from the cotangent of the result, `ct`, to those of the operands. (A
-//! collective of several operands has as many results, each with a cotangent of its own or none.)
+//! The vector-Jacobian product (VJP) of every operation: from the cotangents of the results to those of the operands.
 //!
-//! The line above each rule is its formula, with `x`, `y`, `z` for the operands in order and `out` for the result. One
-//! match, in the order and under the headings of `graph/op.rs`; what has no derivative is listed once, at the end.
+//! The rules are one match, in the order and under the headings of [`Op`](crate::graph::Op). In the formulas `x`, `y`,
+//! `z` are the operands in order, `out` is the result, `ct` its cotangent, and – marks an operand without a cotangent.
 //!
-//! Where a maximum or minimum is attained several times, the attaining operands share the cotangent evenly: in the
-//! binary operations, in the reductions and over replicas alike.
+//! | operation | cotangents of the operands |
+//! |---|---|
+//! | abs | `ct · sign(x)` |
+//! | negate | `−ct` |
+//! | exponential | `ct · out` |
+//! | log | `ct / x` |
+//! | log-plus-one | `ct / (1 + x)` |
+//! | tanh | `ct · (1 − out²)` |
+//! | sqrt | `ct / (2 out)` |
+//! | rsqrt | `−½ ct · out³` |
+//! | erf | `ct · 2/√π · exp(−x²)` |
+//! | convert | `ct`, converted back |
+//! | add, subtract | `ct`, `±ct` |
+//! | multiply | `ct · y`, `ct · x` |
+//! | divide | `ct / y`, `−ct · out / y` |
+//! | remainder | `ct`, `−ct · trunc(x/y)` |
+//! | power | `ct · y · x^(y−1)`, `ct · out · log x` |
+//! | maximum | `ct` where `x > y`, `ct/2` where equal; the converse |
+//! | minimum | `ct` where `x < y`, `ct/2` where equal; the converse |
+//! | select | –, `ct` where `x`, `ct` where not `x` |
+//! | reshape | `ct` in x's dimensions |
+//! | transpose | `ct` by the inverse permutation |
+//! | broadcast | the sum of `ct` over the added dimensions |
+//! | concatenate | each operand's slice of `ct` |
+//! | slice | `ct` padded with zeros to x's dimensions |
+//! | pad | the elements of `ct` that x fills; the sum of all others |
+//! | reduce (sum) | `ct`, broadcast |
+//! | reduce (max, min) | `ct / n` where `x = out`, with n the number of such elements |
+//! | dot | `ct · yᵀ`, `xᵀ · ct` |
+//! | dynamic-slice | zeros, updated with `ct` at the same starts |
+//! | dynamic-update-slice | `ct` with zeros in the window; the window of `ct` |
+//! | gather | `ct` scatter-added into zeros at the same (clamped) indices, – |
+//! | scatter (add) | `ct`, –, `ct` gathered at the same indices where in bounds |
+//! | get-tuple-element, opt-barrier | `ct` |
+//! | all-reduce (sum) | the all-reduce of `ct` |
+//! | all-reduce (max, min) | the all-reduce of `ct`, divided by n, where `x = out`, with n the number of such replicas |
+//! | all-gather | the reduce-scatter of `ct` |
+//! | reduce-scatter | the all-gather of `ct` |
+//! | while | panics: take gradients inside the body |
+//! | all others | none: the operation is piecewise constant, not floating-point, or a leaf |
+//!
+//! Where a maximum or minimum is attained several times, the attaining operands share the cotangent evenly, in binary
+//! operations, reductions and all-reduces. A collective of several operands has one result, and one optional cotangent,
+//! for each.
 
 use std::f64::consts::PI;
 
@@ -15,127 +56,104 @@ use crate::graph::{
 };
 use crate::shape::{DType, HostTensor, Shape};
 
-/// One application of a rule: the node and the cotangent of its result.
+/// One application of a rule: the node and the cotangents of its results.
 pub(super) struct Rule<'a, 'g> {
     pub id: NodeId,
     pub node: &'a Node,
-    /// The cotangents of the results, where the loss depends on them: at least on one.
+    /// The cotangent of each result that the loss depends on; at least one is present.
     pub of_results: Vec<Option<Tensor<'g>>>,
     pub forward: &'a mut ForwardValues<'g>,
 }
 
 impl<'g> Rule<'_, 'g> {
-    /// One cotangent for each operand; None where the derivative is zero or the operand is not floating-point.
+    /// Returns one cotangent for each operand; None where the derivative is zero or the operand is not floating-point.
     pub fn cotangents(&mut self) -> Vec<Option<Tensor<'g>>> {
         let ct = self.cotangent();
         match &self.node.op {
             // ---- elementwise, one operand ----
-            // ct · sign(x)
             Op::Unary(UnaryOp::Abs) => one(ct * self.x().sign()),
-            // −ct
             Op::Unary(UnaryOp::Negate) => one(-ct),
-            // ct · out
             Op::Unary(UnaryOp::Exp) => one(ct * self.out()),
-            // ct / x
             Op::Unary(UnaryOp::Log) => one(ct / self.x()),
-            // ct / (1 + x)
             Op::Unary(UnaryOp::Log1p) => one(ct / (1.0 + self.x())),
-            // ct · (1 − out²)
             Op::Unary(UnaryOp::Tanh) => one(ct * (1.0 - self.out().square())),
-            // ct / (2 out)
             Op::Unary(UnaryOp::Sqrt) => one(0.5 * ct / self.out()),
-            // −½ ct · out³
             Op::Unary(UnaryOp::Rsqrt) => {
                 let out = self.out();
                 one(-0.5 * ct * (out * out.square()))
             }
-            // ct · 2/√π · exp(−x²)
             Op::Unary(UnaryOp::Erf) => one(ct * (2.0 / PI.sqrt() * (-self.x().square()).exp())),
-            // ct, converted back
             Op::Convert { .. } => match self.shape_of(0).dtype {
                 dtype if dtype.is_float() => one(ct.convert(dtype)),
                 _ => vec![None],
             },
 
             // ---- elementwise, two operands ----
-            // ct, ct
             Op::Binary(BinaryOp::Add) => two(ct, ct),
-            // ct, −ct
             Op::Binary(BinaryOp::Subtract) => two(ct, -ct),
-            // ct · y, ct · x
             Op::Binary(BinaryOp::Multiply) => two(ct * self.y(), ct * self.x()),
-            // ct / y, −ct · out / y
             Op::Binary(BinaryOp::Divide) => {
                 let y = self.y();
                 two(ct / y, -(ct * self.out() / y))
             }
-            // out = x − trunc(x/y) · y, hence ct, −ct · trunc(x/y)
+            // out = x − trunc(x/y) · y
             Op::Binary(BinaryOp::Remainder) => {
                 let ratio = self.x() / self.y();
                 two(ct, -(ct * ratio.sign() * ratio.abs().floor()))
             }
-            // ct · y · x^(y−1), ct · out · log x; the second is 0 where x is 0, as lim x→0 of x^y · log x for y > 0
+            // The second is 0 where x is 0: the limit of x^y · log x for x → 0 and y > 0.
             Op::Binary(BinaryOp::Power) => {
                 let (x, y) = (self.x(), self.y());
                 let log = x.eq(x.filled(0.0)).select(x.filled(1.0), x).log();
                 two(ct * y * x.pow(y - 1.0), ct * self.out() * log)
             }
-            // ct where x > y, ct/2 where equal; and the converse
             Op::Binary(BinaryOp::Maximum) => {
                 let (x, y) = (self.x(), self.y());
                 two(share(x.gt(y), x.eq(y), ct), share(y.gt(x), x.eq(y), ct))
             }
-            // ct where x < y, ct/2 where equal; and the converse
             Op::Binary(BinaryOp::Minimum) => {
                 let (x, y) = (self.x(), self.y());
                 two(share(x.lt(y), x.eq(y), ct), share(y.lt(x), x.eq(y), ct))
             }
 
             // ---- compare and select ----
-            // –, ct where x, ct where not x
             Op::Select => {
                 let (predicate, zero) = (self.x(), ct.filled(0.0));
                 vec![None, Some(predicate.select(ct, zero)), Some(predicate.select(zero, ct))]
             }
 
             // ---- shape ----
-            // ct in x's dimensions
             Op::Reshape { .. } => one(ct.reshape(&self.shape_of(0).dims)),
-            // ct by the inverse permutation
             Op::Transpose { permutation } => one(ct.transpose(&inverse(permutation))),
-            // the sum of ct over the dimensions that were added
             Op::Broadcast { dims, broadcast_dimensions } => {
                 let added: Vec<usize> = (0..dims.len()).filter(|d| !broadcast_dimensions.contains(d)).collect();
                 one(wide(ct).reduce_sum(&added).convert(ct.dtype()))
             }
-            // each operand's part of ct
             Op::Concatenate { dimension } => {
                 let mut start = 0;
-                let parts = (0..self.node.inputs.len()).map(|i| {
+                let slices = (0..self.node.inputs.len()).map(|i| {
                     let limit = start + self.shape_of(i).dims[*dimension];
-                    let part = ct.slice_in(*dimension, start, limit);
+                    let slice = ct.slice_in(*dimension, start, limit);
                     start = limit;
-                    Some(part)
+                    Some(slice)
                 });
-                parts.collect()
+                slices.collect()
             }
-            // ct put back where it was taken, zeros around and between
             Op::Slice { starts, strides, .. } => {
                 let (x, slice) = (self.shape_of(0), ct.dims());
                 let spans: Vec<usize> = slice.iter().zip(strides).map(|(&n, &stride)| span(n, stride)).collect();
-                // An empty slice leaves the whole operand to the high padding.
+                // After an empty slice, the high padding covers the whole operand.
                 let low: Vec<usize> = starts.iter().zip(&slice).map(|(&s, &n)| if n == 0 { 0 } else { s }).collect();
                 let high: Vec<usize> = (0..x.rank()).map(|i| x.dims[i] - low[i] - spans[i]).collect();
                 let interior: Vec<usize> = strides.iter().map(|stride| stride - 1).collect();
                 one(ct.pad(self.scalar_zero(), &low, &high, &interior))
             }
-            // ct where the operand's elements went; the sum of ct everywhere else
             Op::Pad { low, interior, .. } => {
                 let strides: Vec<usize> = interior.iter().map(|gap| gap + 1).collect();
                 let x = self.shape_of(0);
                 let limits: Vec<usize> = (0..x.rank()).map(|i| low[i] + span(x.dims[i], strides[i])).collect();
-                let kept = ct.slice(low, &limits, &strides);
-                two(kept, (wide(ct).sum() - wide(kept).sum()).convert(ct.dtype()))
+                let filled = ct.slice(low, &limits, &strides);
+                two(filled, (wide(ct).sum() - wide(filled).sum()).convert(ct.dtype()))
             }
 
             // ---- reduce ----
@@ -143,9 +161,7 @@ impl<'g> Rule<'_, 'g> {
                 let x = self.shape_of(0);
                 let kept: Vec<usize> = (0..x.rank()).filter(|d| !dimensions.contains(d)).collect();
                 match reduction {
-                    // ct, repeated
                     Reduction::Sum => one(ct.broadcast(&x.dims, &kept)),
-                    // ct / n where x = out, with n the number of such elements
                     Reduction::Max | Reduction::Min => {
                         let operand = self.x();
                         let attained = operand.eq(self.out().broadcast(&x.dims, &kept));
@@ -157,28 +173,24 @@ impl<'g> Rule<'_, 'g> {
             }
 
             // ---- dot ----
-            // ct · yᵀ, xᵀ · ct
             Op::DotGeneral { dimensions, dtype } => {
                 let (x, y) = (self.x(), self.y());
-                // The backward dots have the forward one's operand and accumulation types.
+                // The backward dots have the operand and accumulation types of the forward dot.
                 let (for_x, for_y) = dot(x, y, ct.convert(x.dtype()), dimensions, *dtype);
                 two(for_x, for_y)
             }
 
             // ---- index ----
-            // ct written into zeros at the same starts
             Op::DynamicSlice { .. } => {
                 let starts = self.inputs_from(1);
                 let zeros = self.zeros(0);
                 self.first(&[Some(zeros.dynamic_update_slice(ct, &starts))])
             }
-            // ct without the window, the window of ct
             Op::DynamicUpdateSlice => {
                 let (starts, update) = (self.inputs_from(2), self.shape_of(1));
                 let around = ct.dynamic_update_slice(self.zeros(1), &starts);
                 self.first(&[Some(around), Some(ct.dynamic_slice(&starts, &update.dims))])
             }
-            // ct added into zeros at the same (clamped) indices, –
             Op::Gather(d) => {
                 let (operand, indices) = (self.shape_of(0), self.y());
                 let last = last_starts(&operand, &d.slice_sizes, &d.start_index_map);
@@ -194,7 +206,6 @@ impl<'g> Rule<'_, 'g> {
                 let zeros = ct.graph().full(0.0, operand.with_dtype(updates.dtype()));
                 vec![Some(zeros.scatter_add(indices, updates, scatter).convert(ct.dtype())), None]
             }
-            // ct, –, ct gathered at the same indices where they were in range
             Op::ScatterAdd(d) => {
                 let (operand, indices, updates) = (self.shape_of(0), self.y(), self.shape_of(2));
                 let mut window = d.update_window_dims.iter().map(|&i| updates.dims[i]);
@@ -228,17 +239,14 @@ impl<'g> Rule<'_, 'g> {
                 self.node.op.name(),
                 self.node.scope
             ),
-            // ct; that it is for one element of the tuple, the caller knows
+            // The caller assigns it to this element of the tuple.
             Op::GetTupleElement { .. } => one(ct),
-            // ct; what the value waits for gets nothing
             Op::OptimizationBarrier => self.first(&[Some(ct)]),
 
             // ---- collective, over all replicas ----
-            // The loss is the sum of the replicas' losses: what all replicas read gets all replicas' cotangents.
+            // The loss is the sum of the replicas' losses, so a value that all replicas read has the sum of their cotangents.
             Op::AllReduce { reduction } => match reduction {
-                // Σ ct
-                Reduction::Sum => self.exchanged(|ct| ct.all_reduce(Reduction::Sum)),
-                // Σ ct / n where x = out, with n the number of such replicas
+                Reduction::Sum => self.map_results(|ct| ct.all_reduce(Reduction::Sum)),
                 Reduction::Max | Reduction::Min => {
                     let of_results = self.of_results.clone();
                     let share = |(i, ct): (usize, Option<Tensor<'g>>)| {
@@ -251,13 +259,11 @@ impl<'g> Rule<'_, 'g> {
                 }
                 Reduction::And | Reduction::Or => vec![None; self.node.inputs.len()],
             },
-            // Σ ct, this replica's slice
-            Op::AllGather { dimension, replicas } => self.exchanged(|ct| ct.reduce_scatter(*dimension, *replicas)),
-            // the replicas' ct, joined
-            Op::ReduceScatter { dimension, replicas } => self.exchanged(|ct| ct.all_gather(*dimension, *replicas)),
+            Op::AllGather { dimension, replicas } => self.map_results(|ct| ct.reduce_scatter(*dimension, *replicas)),
+            Op::ReduceScatter { dimension, replicas } => self.map_results(|ct| ct.all_gather(*dimension, *replicas)),
 
             // ---- no derivative ----
-            // Leaves have no operands; steps and roundings are flat; the others are not floating-point, or say so.
+            // Leaves have no operands; steps and roundings are piecewise constant; the others are not floating-point.
             Op::Parameter { .. }
             | Op::Constant(_)
             | Op::Iota { .. }
@@ -277,28 +283,28 @@ impl<'g> Rule<'_, 'g> {
         self.forward.read(id, self.node.recomputed, cotangent)
     }
 
-    /// The first operand's forward value.
+    /// Returns the forward value of the first operand.
     fn x(&mut self) -> Tensor<'g> {
         self.read(self.node.inputs[0])
     }
 
-    /// The second operand's forward value.
+    /// Returns the forward value of the second operand.
     fn y(&mut self) -> Tensor<'g> {
         self.read(self.node.inputs[1])
     }
 
-    /// The forward values of the operands from number `start` on.
+    /// Returns the forward values of the operands from number `start` on.
     fn inputs_from(&mut self, start: usize) -> Vec<Tensor<'g>> {
         let inputs = &self.node.inputs[start..];
         inputs.iter().map(|&input| self.read(input)).collect()
     }
 
-    /// The result's forward value.
+    /// Returns the forward value of the result.
     fn out(&mut self) -> Tensor<'g> {
         self.read(self.id)
     }
 
-    /// The forward value of result number `index`.
+    /// Returns the forward value of result number `index`.
     fn result(&mut self, index: usize) -> Tensor<'g> {
         let out = self.out();
         match self.of_results.len() {
@@ -307,13 +313,18 @@ impl<'g> Rule<'_, 'g> {
         }
     }
 
-    /// The cotangent of the result; of several, the first that there is.
+    /// Returns the cotangent of the result, or of the first result that has one.
     fn cotangent(&self) -> Tensor<'g> {
-        self.of_results.iter().flatten().next().copied().expect("a rule is applied where the loss depends on the node")
+        self.of_results
+            .iter()
+            .flatten()
+            .next()
+            .copied()
+            .expect("the loss depends on the node of every rule that is applied")
     }
 
-    /// The cotangents of the results, each put through a collective.
-    fn exchanged(&self, collective: impl Fn(Tensor<'g>) -> Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+    /// Applies a collective to the cotangent of each result.
+    fn map_results(&self, collective: impl Fn(Tensor<'g>) -> Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         self.of_results.iter().map(|ct| ct.map(&collective)).collect()
     }
 
@@ -321,7 +332,7 @@ impl<'g> Rule<'_, 'g> {
         self.cotangent().graph().tensor(self.node.inputs[input]).shape()
     }
 
-    /// Zeros of the shape of operand number `input`.
+    /// Returns zeros of the shape of operand number `input`.
     fn zeros(&self, input: usize) -> Tensor<'g> {
         self.cotangent().graph().full(0.0, self.shape_of(input))
     }
@@ -330,7 +341,7 @@ impl<'g> Rule<'_, 'g> {
         self.cotangent().graph().scalar(0.0, self.cotangent().dtype())
     }
 
-    /// `cotangents` for the first operands, none for the others (the starts of a dynamic slice).
+    /// Extends `cotangents` by None for the remaining operands, such as the starts of a dynamic slice.
     fn first(&self, cotangents: &[Option<Tensor<'g>>]) -> Vec<Option<Tensor<'g>>> {
         let mut all = cotangents.to_vec();
         all.resize(self.node.inputs.len(), None);
@@ -346,12 +357,12 @@ fn two<'g>(x: Tensor<'g>, y: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
     vec![Some(x), Some(y)]
 }
 
-/// In f32 at least: long sums in bf16 or f16 lose what they add.
+/// Converts to f32 at least: long sums in bf16 or f16 lose their small terms.
 fn wide(x: Tensor<'_>) -> Tensor<'_> {
     if x.dtype().size() < DType::F32.size() { x.convert(DType::F32) } else { x }
 }
 
-/// `ct` where the operand alone attains the extremum, half of it where both do, zero elsewhere.
+/// Returns `ct` where the operand alone attains the extremum, `ct`/2 where both do, zero elsewhere.
 fn share<'g>(alone: Tensor<'g>, both: Tensor<'g>, ct: Tensor<'g>) -> Tensor<'g> {
     alone.select(ct, both.select(0.5 * ct, ct.filled(0.0)))
 }
@@ -362,14 +373,15 @@ fn inverse(permutation: &[usize]) -> Vec<usize> {
     inverse
 }
 
-/// From the first of `n` elements that lie `stride` apart to the last, both counted.
+/// Returns the extent of `n` elements that lie `stride` apart, the first and the last included.
 fn span(n: usize, stride: usize) -> usize {
     if n == 0 { 0 } else { (n - 1) * stride + 1 }
 }
 
-/// The cotangents of `x` and `y`, of the accumulation type, for `out = dot(x, y)` and `ct` of the operands' type.
+/// Returns the cotangents of `x` and `y` for `out = dot(x, y)`. `ct` has the operands' type, the results have the
+/// accumulation type.
 fn dot<'g>(x: Tensor<'g>, y: Tensor<'g>, ct: Tensor<'g>, d: &DotDimensions, dtype: DType) -> (Tensor<'g>, Tensor<'g>) {
-    // `out` has the batch dimensions, then x's free ones, then y's.
+    // `out` has the batch dimensions, then the free dimensions of x, then those of y.
     let batch: Vec<usize> = (0..d.lhs_batch.len()).collect();
     let x = Operand { tensor: x, batch: &d.lhs_batch, contracting: &d.lhs_contracting };
     let y = Operand { tensor: y, batch: &d.rhs_batch, contracting: &d.rhs_contracting };
@@ -381,14 +393,14 @@ fn dot<'g>(x: Tensor<'g>, y: Tensor<'g>, ct: Tensor<'g>, d: &DotDimensions, dtyp
     (for_x, for_y)
 }
 
-/// Where an operand stands in its dot.
+/// The position of an operand in its dot.
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Left,
     Right,
 }
 
-/// An operand of a dot, with the dimensions of it that the dot pairs with the other's.
+/// An operand of a dot, with the dimensions that the dot pairs with those of the other operand.
 #[derive(Clone, Copy)]
 struct Operand<'a, 'g> {
     tensor: Tensor<'g>,
@@ -397,20 +409,22 @@ struct Operand<'a, 'g> {
 }
 
 impl<'g> Operand<'_, 'g> {
-    /// The dimensions that pass into the result.
+    /// Returns the dimensions that are neither batch nor contracting; the result has them.
     fn free(&self) -> Vec<usize> {
         (0..self.tensor.dims().len()).filter(|i| !self.batch.contains(i) && !self.contracting.contains(i)).collect()
     }
 
-    /// The cotangent of this operand in its own order of dimensions: `ct` with the `other` operand over the other's free
-    /// dimensions.
+    /// Returns the cotangent of this operand in its own order of dimensions: `ct` contracted with `other` over the free
+    /// dimensions of `other`.
     ///
-    /// The backward dot leaves the batch dimensions, then the free ones of its two operands in their order. Of the two
-    /// orders the one is taken that needs no transposition: the gradient of a weight comes as the weight is, whether
-    /// that is `[in, out]` or `[out, in]`. If both need one, `ct` stands where this operand stood.
+    /// The result of the backward dot has the batch dimensions, then the free dimensions of its two operands in order.
+    /// The operands are ordered so that no transposition is needed if that is possible: the gradient of a weight has the
+    /// weight's layout, whether that is `[in, out]` or `[out, in]`. If both orders need a transposition, `ct` takes the
+    /// position of this operand.
     fn cotangent(&self, ct: Operand<'_, 'g>, other: Operand<'_, 'g>, side: Side, dtype: DType) -> Tensor<'g> {
         let free = self.free();
-        // What was contracted is free here, in the other operand's order: this operand's dimension for each.
+        // The contracted dimensions are free in the backward dot, in the order of the other operand. For each of them,
+        // the dimension of this operand:
         let mut pairs: Vec<(usize, usize)> =
             other.contracting.iter().copied().zip(self.contracting.iter().copied()).collect();
         pairs.sort_unstable();
@@ -432,15 +446,15 @@ impl<'g> Operand<'_, 'g> {
     }
 }
 
-/// The last start, for each component of an index vector, at which a window still fits the operand.
+/// Returns, for each component of an index vector, the last start at which a window fits the operand.
 fn last_starts(operand: &Shape, window: &[usize], map: &[usize]) -> Vec<f64> {
     map.iter().map(|&i| (operand.dims[i] - window[i]) as f64).collect()
 }
 
-/// One value for each component of the index vectors, in the shape of `indices`.
+/// Broadcasts one value for each component of the index vectors to the shape of `indices`.
 fn along_index_vectors<'g>(indices: Tensor<'g>, values: &[f64], index_vector_dim: usize) -> Tensor<'g> {
     match indices.dims().get(index_vector_dim) {
-        // Without a dimension of their own the vectors have one component.
+        // Without a dimension for the components, the vectors have one.
         None => indices.filled(values[0]),
         Some(&n) => {
             let vector = HostTensor::from_f64(Shape::new(indices.dtype(), [n]), values);

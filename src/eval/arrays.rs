@@ -1,4 +1,4 @@
-//! The operations that move, reduce and contract elements.
+//! The evaluation of operations that move, reduce and contract elements.
 
 use rayon::prelude::*;
 
@@ -33,16 +33,16 @@ pub(super) fn broadcast(x: &Value, dims: &[usize], broadcast_dimensions: &[usize
     x.take(dims, positions(dims, &strides, 0))
 }
 
-/// The elements at `starts + index · steps`, for all indices within `dims`.
+/// Returns the elements at `starts + index · steps`, for all indices within `dims`.
 pub(super) fn slice(x: &Value, starts: &[usize], steps: &[usize], dims: &[usize]) -> Value {
     let (strides, offset) = window(x.shape(), starts, steps);
     x.take(dims, positions(dims, &strides, offset))
 }
 
-/// Writes `part` over the elements at `starts + index · steps`.
-pub(super) fn update(x: &mut Value, part: &Value, starts: &[usize], steps: &[usize]) {
+/// Overwrites the elements at `starts + index · steps` by `values`.
+pub(super) fn update(x: &mut Value, values: &Value, starts: &[usize], steps: &[usize]) {
     let (strides, offset) = window(x.shape(), starts, steps);
-    x.put(positions(&part.shape().dims, &strides, offset), part);
+    x.put(positions(&values.shape().dims, &strides, offset), values);
 }
 
 fn window(shape: &Shape, starts: &[usize], steps: &[usize]) -> (Vec<usize>, usize) {
@@ -51,18 +51,18 @@ fn window(shape: &Shape, starts: &[usize], steps: &[usize]) -> (Vec<usize>, usiz
     (steps.iter().zip(&strides).map(|(a, b)| a * b).collect(), offset)
 }
 
-/// HLO's clamp: the starts nearest to those asked for at which a window of `sizes` fits into `dims`.
+/// Clamps `starts` as HLO does, so that a window of `sizes` fits into `dims`.
 pub(super) fn clamp_starts(starts: &[&Value], dims: &[usize], sizes: &[usize]) -> Vec<usize> {
-    let room = dims.iter().zip(sizes).map(|(d, s)| (d - s) as i128);
-    starts.iter().zip(room).map(|(start, room)| start.integer().clamp(0, room) as usize).collect()
+    let last = dims.iter().zip(sizes).map(|(d, s)| (d - s) as i128);
+    starts.iter().zip(last).map(|(start, last)| start.integer().clamp(0, last) as usize).collect()
 }
 
-pub(super) fn concatenate(parts: &[&Value], dimension: usize, shape: &Shape) -> Value {
+pub(super) fn concatenate(operands: &[&Value], dimension: usize, shape: &Shape) -> Value {
     let mut result = Value::zeros(shape.clone());
     let mut starts = vec![0; shape.rank()];
-    for part in parts {
-        update(&mut result, part, &starts, &vec![1; shape.rank()]);
-        starts[dimension] += part.shape().dims[dimension];
+    for operand in operands {
+        update(&mut result, operand, &starts, &vec![1; shape.rank()]);
+        starts[dimension] += operand.shape().dims[dimension];
     }
     result
 }
@@ -75,7 +75,7 @@ pub(super) fn pad(x: &Value, value: &Value, low: &[usize], interior: &[usize], s
 }
 
 pub(super) fn reduce(x: &Value, reduction: Reduction, dimensions: &[usize], shape: &Shape) -> Value {
-    // Strides of the result, 0 along what is reduced: the place to which each element contributes.
+    // The result's strides, 0 along reduced dimensions: the position to which each element contributes.
     let mut kept = shape.strides().into_iter();
     let strides: Vec<usize> =
         (0..x.shape().rank()).map(|d| if dimensions.contains(&d) { 0 } else { kept.next().unwrap_or(0) }).collect();
@@ -90,7 +90,7 @@ pub(super) fn reduce(x: &Value, reduction: Reduction, dimensions: &[usize], shap
         Data::Float(x) => Data::Float(match reduction {
             Reduction::Max => fold(n, f64::NEG_INFINITY, to, x, maximum),
             Reduction::Min => fold(n, f64::INFINITY, to, x, |a, b| -maximum(-a, -b)),
-            // The shape rule admits no logical reduction of floats.
+            // The shape rule excludes logical reductions of floats.
             Reduction::Sum | Reduction::And | Reduction::Or => fold(n, 0.0, to, x, |a, b| a + b),
         }),
         Data::Integer(x) => Data::Integer(match reduction {
@@ -108,7 +108,7 @@ pub(super) fn reduce(x: &Value, reduction: Reduction, dimensions: &[usize], shap
 }
 
 pub(super) fn dot(x: &Value, y: &Value, d: &DotDimensions, shape: &Shape) -> Value {
-    // As a batch of plain products [B, M, K] · [B, K, N].
+    // A batch of matrix products [B, M, K] · [B, K, N].
     let free = |v: &Value, batch: &[usize], contracting: &[usize]| -> Vec<usize> {
         (0..v.shape().rank()).filter(|i| !batch.contains(i) && !contracting.contains(i)).collect()
     };
@@ -125,12 +125,12 @@ pub(super) fn dot(x: &Value, y: &Value, d: &DotDimensions, shape: &Shape) -> Val
             let multiply_add = |sum: i128, a: i128, b: i128| wrap(shape.dtype, sum.wrapping_add(a.wrapping_mul(b)));
             Data::Integer(products(n, x, y, sizes, 0, multiply_add))
         }
-        _ => unreachable!("the shape rule of dot admits operands of one type only"),
+        _ => unreachable!("the shape rule of dot requires operands of one type"),
     };
     Value::new(shape.clone(), data)
 }
 
-/// [B, M, K] · [B, K, N] → [B, M, N], one row of the result after the other, k in order.
+/// Returns the products [B, M, K] · [B, K, N] → [B, M, N]. Each sum runs over k in order.
 fn products<T: Copy + Send + Sync>(
     elements: usize,
     x: &[T],
@@ -152,7 +152,7 @@ fn products<T: Copy + Send + Sync>(
 }
 
 pub(super) fn gather(operand: &Value, indices: &Value, d: &GatherDimensions, shape: &Shape) -> Value {
-    let room: Vec<i128> =
+    let last: Vec<i128> =
         d.start_index_map.iter().map(|&i| (operand.shape().dims[i] - d.slice_sizes[i]) as i128).collect();
     let operand_strides = operand.shape().strides();
     let (batch, offset) = split(shape, &d.offset_dims);
@@ -160,10 +160,10 @@ pub(super) fn gather(operand: &Value, indices: &Value, d: &GatherDimensions, sha
     let inner_strides: Vec<usize> = inner.iter().map(|&i| operand_strides[i]).collect();
     let from: Vec<usize> = positions(&offset.dims, &inner_strides, 0).collect();
     let to: Vec<usize> = positions(&offset.dims, &offset.strides, 0).collect();
-    // Where each element of the result comes from.
+    // The operand's position for each element of the result.
     let mut source = vec![0; shape.elements()];
     for (corner, vector) in positions(&batch.dims, &batch.strides, 0).zip(index_vectors(indices, d.index_vector_dim)) {
-        let components = vector.iter().zip(&room).map(|(&i, &room)| i.clamp(0, room) as usize);
+        let components = vector.iter().zip(&last).map(|(&i, &last)| i.clamp(0, last) as usize);
         let start: usize = components.zip(&d.start_index_map).map(|(i, &dim)| i * operand_strides[dim]).sum();
         from.iter().zip(&to).for_each(|(from, to)| source[corner + to] = start + from);
     }
@@ -183,7 +183,7 @@ pub(super) fn scatter_add(operand: &Value, indices: &Value, updates: &Value, d: 
     let from: Vec<usize> = positions(&window.dims, &window.strides, 0).collect();
     for (corner, vector) in positions(&batch.dims, &batch.strides, 0).zip(index_vectors(indices, d.index_vector_dim)) {
         let map = || vector.iter().zip(&d.scatter_dims_to_operand_dims);
-        // A window that does not lie wholly inside is dropped.
+        // A window that is partly out of bounds is dropped.
         if map().all(|(&i, &dim)| (0..=operand_shape.dims[dim] as i128 - sizes[dim] as i128).contains(&i)) {
             let start: usize = map().map(|(&i, &dim)| i as usize * operand_strides[dim]).sum();
             result.add_at(to.iter().map(|i| start + i), updates, from.iter().map(|i| corner + i));
@@ -192,13 +192,13 @@ pub(super) fn scatter_add(operand: &Value, indices: &Value, updates: &Value, d: 
     result
 }
 
-/// Some dimensions of an array: their sizes and the strides of the array along them.
+/// A subset of an array's dimensions: their sizes and strides.
 struct Dimensions {
     dims: Vec<usize>,
     strides: Vec<usize>,
 }
 
-/// The dimensions of `shape` that are not in `window`, and those that are.
+/// Splits the dimensions of `shape` into those that are not in `window` and those that are.
 fn split(shape: &Shape, window: &[usize]) -> (Dimensions, Dimensions) {
     let strides = shape.strides();
     let choose = |inside: bool| {
@@ -211,10 +211,10 @@ fn split(shape: &Shape, window: &[usize]) -> (Dimensions, Dimensions) {
     (choose(false), choose(true))
 }
 
-/// The index vectors of gather and scatter, in the order of the dimensions that do not hold their components.
+/// Returns the index vectors of gather and scatter, in row-major order of the batch dimensions.
 fn index_vectors(indices: &Value, index_vector_dim: usize) -> impl Iterator<Item = Vec<i128>> {
     let (batch, vector) = split(indices.shape(), &[index_vector_dim]);
-    // Without a dimension of their own the vectors have one component.
+    // Without a dimension for the components, the vectors have one.
     let (components, stride) =
         (vector.dims.first().copied().unwrap_or(1), vector.strides.first().copied().unwrap_or(0));
     positions(&batch.dims, &batch.strides, 0)

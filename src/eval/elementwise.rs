@@ -1,4 +1,4 @@
-//! The operations that act on each element alone.
+//! The evaluation of elementwise operations.
 
 use std::f64::consts::PI;
 
@@ -6,7 +6,7 @@ use super::value::{Data, Value, width, wrap};
 use crate::graph::{BinaryOp, Comparison, Reduction, UnaryOp};
 use crate::shape::DType;
 
-/// An operation of one operand.
+/// Applies an operation of one operand.
 pub(super) fn unary(op: UnaryOp, x: &Value) -> Value {
     let shape = x.shape().clone();
     match x.data() {
@@ -53,7 +53,8 @@ pub(super) fn unary(op: UnaryOp, x: &Value) -> Value {
     }
 }
 
-/// Between floats the identity; float to integer truncates and saturates, as `as` does; to pred asks for non-zero.
+/// Converts to another element type: the identity between floats; float to integer truncates and saturates, as Rust's
+/// `as` does; anything to pred tests for non-zero.
 pub(super) fn convert(x: &Value, dtype: DType) -> Value {
     let data = match x.data() {
         Data::Float(elements) if dtype.is_float() => Data::Float(elements.clone()),
@@ -79,7 +80,7 @@ pub(super) fn convert(x: &Value, dtype: DType) -> Value {
     Value::new(x.shape().with_dtype(dtype), data)
 }
 
-/// An operation of two operands of equal shape.
+/// Applies an operation of two operands of equal shape.
 pub(super) fn binary(op: BinaryOp, x: &Value, y: &Value) -> Value {
     let shape = x.shape().clone();
     let data = match (x.data(), y.data()) {
@@ -106,7 +107,7 @@ pub(super) fn binary(op: BinaryOp, x: &Value, y: &Value) -> Value {
                 BinaryOp::Add => &|x, y| x + y,
                 BinaryOp::Subtract => &|x, y| x - y,
                 BinaryOp::Multiply => &i128::wrapping_mul,
-                // HLO: all ones when the divisor is zero, and then the dividend is the remainder.
+                // HLO defines the quotient of a division by zero as all ones and the remainder as the dividend.
                 BinaryOp::Divide => &|x, y| if y == 0 { -1 } else { x / y },
                 BinaryOp::Remainder => &|x, y| if y == 0 { x } else { x % y },
                 BinaryOp::Maximum => &i128::max,
@@ -114,7 +115,7 @@ pub(super) fn binary(op: BinaryOp, x: &Value, y: &Value) -> Value {
                 BinaryOp::And => &|x, y| x & y,
                 BinaryOp::Or => &|x, y| x | y,
                 BinaryOp::Xor => &|x, y| x ^ y,
-                // HLO: a shift by the width or more leaves nothing. A negative count is a large unsigned one.
+                // HLO defines a shift by the width or more as 0. A negative count is a large unsigned count.
                 BinaryOp::ShiftLeft => &|x, y| if (0..width as i128).contains(&y) { x << y } else { 0 },
                 BinaryOp::ShiftRightLogical => {
                     &|x, y| if (0..width as i128).contains(&y) { (x & mask) >> y } else { 0 }
@@ -162,7 +163,7 @@ pub(super) fn select(predicate: &Value, on_true: &Value, on_false: &Value) -> Va
     Value::new(on_true.shape().clone(), data)
 }
 
-/// The binary operation that a reduction repeats.
+/// Returns the binary operation of a reduction.
 pub(super) fn reducer(reduction: Reduction) -> BinaryOp {
     match reduction {
         Reduction::Sum => BinaryOp::Add,
@@ -173,13 +174,13 @@ pub(super) fn reducer(reduction: Reduction) -> BinaryOp {
     }
 }
 
-/// The larger; NaN if either is, unlike `f64::max`.
+/// Returns the larger value; NaN if either is, unlike `f64::max`.
 pub(super) fn maximum(x: f64, y: f64) -> f64 {
     if x.is_nan() || y.is_nan() { f64::NAN } else { x.max(y) }
 }
 
-/// The error function to about 10⁻¹⁵, by 2/√π · exp(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n+1)!! (DLMF 7.6.2), whose terms are all of
-/// one sign. From 6 on, erf x is 1 to within f64.
+/// Computes the error function to about 10⁻¹⁵ by the series 2/√π · exp(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n+1)!! (DLMF 7.6.2), whose
+/// terms have one sign. From |x| = 6 on, |erf x| is 1 in f64.
 fn erf(x: f64) -> f64 {
     if x.is_nan() {
         return x;
@@ -197,16 +198,16 @@ fn erf(x: f64) -> f64 {
 }
 
 fn unsupported(op: &str, dtype: DType) -> ! {
-    unreachable!("the shape rule of {op} admits no {dtype} operands")
+    unreachable!("the shape rule of {op} excludes {dtype} operands")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Values of erf from NIST's Digital Library of Mathematical Functions and Abramowitz & Stegun, table 7.1.
+    /// The reference values are from NIST's Digital Library of Mathematical Functions and Abramowitz & Stegun, table 7.1.
     #[test]
-    fn erf_has_its_tabulated_values() {
+    fn erf_matches_tabulated_values() {
         for (x, expected) in [
             (0.0, 0.0),
             (0.1, 0.112_462_916_018_284_9),

@@ -1,21 +1,21 @@
-//! The walk over a computation's nodes: one value for each replica, all replicas in step.
+//! The interpreter loop: evaluates a computation node by node, on all replicas in lockstep.
 
 use super::value::Value;
 use super::{EvalError, arrays, elementwise};
 use crate::graph::{BinaryOp, Computation, Node, Op, ValueShape};
 use crate::shape::{DType, Shape};
 
-/// The outputs of `computation` for each replica; `replicas` are the ids of those that run here.
+/// Returns the outputs of `computation` for each replica; `replicas` are their ids.
 pub(super) fn run(
     computation: &Computation,
     arguments: &[Vec<Value>],
     replicas: &[usize],
 ) -> Result<Vec<Vec<Value>>, EvalError> {
     let last_reader = last_readers(computation);
-    // Node by node, replica by replica: the elements of its tuple, or its one array.
+    // By node, then by replica: the elements of the tuple, or the one array.
     let mut results: Vec<Vec<Vec<Value>>> = Vec::with_capacity(computation.nodes.len());
     for (i, node) in computation.nodes.iter().enumerate() {
-        // Replica by replica: the operands, tuples laid out flat.
+        // By replica: the operands, with tuples flattened.
         let operands: Vec<Vec<&Value>> = (0..replicas.len())
             .map(|r| node.inputs.iter().flat_map(|input| &results[input.index()][r]).collect())
             .collect();
@@ -46,7 +46,7 @@ pub(super) fn run(
     Ok((0..replicas.len()).map(outputs).collect())
 }
 
-/// The node after which each node's value is needed no more; past the end for outputs.
+/// Returns the last node that reads each node's value; past the end for outputs.
 fn last_readers(computation: &Computation) -> Vec<usize> {
     let mut last: Vec<usize> = (0..computation.nodes.len()).collect();
     for (i, node) in computation.nodes.iter().enumerate() {
@@ -56,11 +56,11 @@ fn last_readers(computation: &Computation) -> Vec<usize> {
     last
 }
 
-/// One operation on one replica's operands.
+/// Applies one operation to the operands of one replica.
 fn apply(node: &Node, operands: &[&Value]) -> Value {
     let shape = match &node.shape {
         ValueShape::Array(shape) => shape,
-        ValueShape::Tuple(_) => unreachable!("{} is applied to more than one replica's operands", node.op.name()),
+        ValueShape::Tuple(_) => unreachable!("{} requires the operands of all replicas", node.op.name()),
     };
     let x = |i: usize| operands[i];
     match &node.op {
@@ -112,17 +112,17 @@ fn apply(node: &Node, operands: &[&Value]) -> Value {
         Op::GetTupleElement { index } => x(*index).clone(),
         Op::OptimizationBarrier | Op::StopGradient => x(0).clone(),
 
-        // ---- what `run` sees to itself ----
+        // ---- handled by `run` ----
         Op::Parameter { .. }
         | Op::While { .. }
         | Op::ReplicaId
         | Op::AllReduce { .. }
         | Op::AllGather { .. }
-        | Op::ReduceScatter { .. } => unreachable!("{} needs more than one replica's operands", node.op.name()),
+        | Op::ReduceScatter { .. } => unreachable!("{} requires the operands of all replicas", node.op.name()),
     }
 }
 
-/// An operation over all replicas: from each replica's operand number `operand` to each one's result for it.
+/// Applies a collective: maps operand number `operand` of each replica to its result on each replica.
 fn collective(
     computation: &Computation,
     node: &Node,
@@ -159,39 +159,39 @@ fn collective(
         Op::ReduceScatter { dimension, replicas } => {
             require(*replicas)?;
             let sum = combined(BinaryOp::Add);
-            let part = |(r, sum): (usize, Value)| {
+            let shard = |(r, sum): (usize, Value)| {
                 let mut starts = vec![0; shape.rank()];
                 starts[*dimension] = r * shape.dims[*dimension];
                 arrays::slice(&sum, &starts, &vec![1; shape.rank()], &shape.dims)
             };
-            Ok(sum.into_iter().cycle().take(*replicas).enumerate().map(part).collect())
+            Ok(sum.into_iter().cycle().take(*replicas).enumerate().map(shard).collect())
         }
         _ => unreachable!("{} is not a collective", node.op.name()),
     }
 }
 
-/// `while condition(state) { state = body(state) }` on every replica.
+/// Runs `while condition(state) { state = body(state) }` on every replica.
 fn run_loop(
     condition: &Computation,
     body: &Computation,
     initial: &[Vec<&Value>],
     replicas: &[usize],
 ) -> Result<Vec<Vec<Value>>, EvalError> {
-    // Replicas that do not talk to each other may go round differently often.
+    // Without collectives, replicas may iterate different numbers of times.
     if replicas.len() > 1 && !has_collectives(condition) && !has_collectives(body) {
-        let alone = |(state, &replica): (&Vec<&Value>, &usize)| {
+        let run_one = |(state, &replica): (&Vec<&Value>, &usize)| {
             Ok(run_loop(condition, body, std::slice::from_ref(state), &[replica])?.swap_remove(0))
         };
-        return initial.iter().zip(replicas).map(alone).collect();
+        return initial.iter().zip(replicas).map(run_one).collect();
     }
     let mut state: Vec<Vec<Value>> = initial.iter().map(|s| s.iter().map(|&value| value.clone()).collect()).collect();
-    for round in 0.. {
-        let goes_on: Vec<bool> =
-            run(condition, &state, replicas)?.iter().map(|answer| answer[0].integer() != 0).collect();
-        if goes_on.iter().any(|&b| b != goes_on[0]) {
-            return Err(EvalError::Divergence { body: body.name.clone(), round });
+    for iteration in 0.. {
+        let continues: Vec<bool> =
+            run(condition, &state, replicas)?.iter().map(|outputs| outputs[0].integer() != 0).collect();
+        if continues.iter().any(|&b| b != continues[0]) {
+            return Err(EvalError::Divergence { body: body.name.clone(), iteration });
         }
-        if !goes_on.first().is_some_and(|&b| b) {
+        if !continues.first().is_some_and(|&b| b) {
             break;
         }
         state = run(body, &state, replicas)?;

@@ -1,14 +1,15 @@
-//! The slow interpreter in plain Rust: the oracle that every other way of running a graph is compared with.
+//! The reference interpreter, in plain Rust and f64: every other execution of a graph is tested against it.
 //!
-//! Two kinds of number are told apart. *Floating-point* values are computed in f64 whatever type the graph declares: a
-//! conversion between float types is the identity here, and nothing is rounded before [`Value::to_host`]. So the result
-//! is what the formula means, not what f32 or bf16 makes of it, and central differences of it are derivatives to nine
-//! digits. *Integers* and truth values are exact: they wrap around in their declared width, and a bitcast between floats
-//! and integers goes through the declared float type, so that counter-based random bits are those of every device. (A
-//! float made from a 32-bit integer keeps all 32 bits here; compare random bits as integers. A constant is what its
-//! declared type holds: 0.1 in an f32 graph is f32's 0.1.)
+//! *Floating-point* values are computed in f64, whatever type the graph declares: a conversion between float types is
+//! the identity, and nothing is rounded before [`Value::to_host`]. The result is that of the formula, without the
+//! rounding of f32 or bf16, so central differences of it approximate derivatives to nine digits.
 //!
-//! [`evaluate_replicas`] runs one computation on several replicas in lock-step, so that collectives have a meaning.
+//! *Integers* and truth values are exact. They wrap around in their declared width, and a bitcast between floats and
+//! integers goes through the declared float type, so counter-based random bits equal those of every device. A float
+//! converted from a 32-bit integer keeps all 32 bits; compare random bits as integers. A constant has the value that its
+//! declared type represents: 0.1 in an f32 graph is the f32 nearest to 0.1.
+//!
+//! [`evaluate_replicas`] runs one computation on several replicas in lockstep, for computations with collectives.
 
 mod arrays;
 mod elementwise;
@@ -20,39 +21,44 @@ use crate::shape::{HostTensor, Shape};
 
 pub use value::Value;
 
-/// Why a computation could not be evaluated on the arguments given.
+/// An error of evaluating a computation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvalError {
+    /// The number of arguments is not that of the parameters.
     #[error(
         "computation {computation} requires {required} arguments, got {found}: pass one for each parameter, in order"
     )]
     ArgumentCount { computation: String, required: usize, found: usize },
+    /// An argument does not have the shape of its parameter.
     #[error(
         "argument {index} ({name:?}) of computation {computation} requires {required}, got {found}: \
          pass a tensor of that shape"
     )]
     ArgumentShape { computation: String, index: usize, name: String, required: Shape, found: Shape },
+    /// A collective was built for another number of replicas.
     #[error(
         "{operation} in computation {computation} requires {required} replicas, got {found}: \
          evaluate with arguments for {required} replicas"
     )]
     ReplicaCount { computation: String, operation: &'static str, required: usize, found: usize },
+    /// Replicas disagree on the condition of a loop that contains collectives.
     #[error(
-        "the loop {body} holds collectives and requires all replicas to go round equally often, \
-         got replicas that disagree in round {round}: derive the condition from values that all replicas share"
+        "the loop {body} contains collectives and requires the same number of iterations on all replicas, \
+         got replicas whose conditions differ at iteration {iteration}: compute the condition from replicated values"
     )]
-    Divergence { body: String, round: usize },
+    Divergence { body: String, iteration: usize },
 }
 
-/// The outputs of `computation` on one replica, given one argument for each parameter.
+/// Evaluates `computation` on one replica with one argument for each parameter, and returns its outputs.
 ///
 /// # Errors
-/// If number or shapes of the arguments are not those of the parameters, or a collective asks for more than one replica.
+/// If the number or shapes of the arguments differ from those of the parameters, or a collective was built for more than
+/// one replica.
 pub fn evaluate(computation: &Computation, arguments: &[HostTensor]) -> Result<Vec<Value>, EvalError> {
     evaluate_values(computation, &arguments.iter().map(Value::from).collect::<Vec<_>>())
 }
 
-/// [`evaluate`] with arguments that need not be representable in the parameters' float types.
+/// Is [`evaluate`] with arguments that need not be representable in the parameters' float types.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -61,10 +67,11 @@ pub fn evaluate_values(computation: &Computation, arguments: &[Value]) -> Result
     Ok(outputs.swap_remove(0))
 }
 
-/// The outputs of `computation` on each of `arguments.len()` replicas; replica `r` gets `arguments[r]`.
+/// Evaluates `computation` on `arguments.len()` replicas and returns the outputs of each; replica `r` gets
+/// `arguments[r]`.
 ///
 /// # Errors
-/// As [`evaluate`], or if replicas part ways in a loop that holds collectives.
+/// As [`evaluate`], or if replicas disagree on the condition of a loop that contains collectives.
 pub fn evaluate_replicas(computation: &Computation, arguments: &[Vec<Value>]) -> Result<Vec<Vec<Value>>, EvalError> {
     for arguments in arguments {
         check_arguments(computation, arguments)?;

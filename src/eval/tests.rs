@@ -1,11 +1,12 @@
-//! Values worked out by hand or by Rust's own arithmetic; `tests/gradients.rs` exercises the rest.
+//! Compares the evaluator with results computed by hand or by Rust's own arithmetic. `tests/gradients.rs` and
+//! `tests/backend.rs` cover the other operations.
 
 use crate::eval::*;
 use crate::graph::{DotDimensions, GatherDimensions, Graph, Reduction, ScatterDimensions, Tensor};
 use crate::rng::{Key, threefry2x32};
 use crate::shape::DType;
 
-/// The outputs of `build` applied to parameters with the values `arguments`.
+/// Evaluates `build` on parameters with the values `arguments`.
 fn outputs(arguments: &[HostTensor], build: impl for<'g> FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>) -> Vec<Value> {
     let graph = Graph::new("test");
     let parameters: Vec<Tensor> =
@@ -18,7 +19,7 @@ fn output(arguments: &[HostTensor], build: impl for<'g> FnOnce(&[Tensor<'g>]) ->
 }
 
 #[test]
-fn integers_wrap_around_in_their_width() {
+fn integers_wrap_in_their_width() {
     let x = HostTensor::new([3], &[u32::MAX, 0x8000_0001, 7]);
     let y = HostTensor::new([3], &[2u32, 0x8000_0001, 9]);
     let found = outputs(&[x, y], |p| vec![p[0] + p[1], p[0] * p[1], p[0] - p[1], p[0] / p[1], -p[1], p[0].not()]);
@@ -44,7 +45,7 @@ fn integers_wrap_around_in_their_width() {
 }
 
 #[test]
-fn division_by_zero_and_long_shifts_are_as_hlo_defines_them() {
+fn division_by_zero_and_overlong_shifts_follow_hlo() {
     let x = HostTensor::new([4], &[-5i32, 5, -5, 5]);
     let y = HostTensor::new([4], &[0i32, 31, 32, -1]);
     let found = outputs(&[x, y], |p| {
@@ -55,9 +56,9 @@ fn division_by_zero_and_long_shifts_are_as_hlo_defines_them() {
     assert_eq!(found, [[-1, -1, -1, -1], [-5, 5, -5, 5], [-5, i32::MIN, 0, 0], [-5, 0, 0, 0]]);
 }
 
-/// The generator of dropout masks: Threefry-2x32 written in graph operations has the bits of `rng`.
+/// Threefry-2x32 in graph operations, the generator of dropout masks, has the bits of `rng`.
 #[test]
-fn threefry_in_the_graph_has_the_bits_of_threefry_in_rust() {
+fn threefry_in_a_graph_equals_threefry_in_rust() {
     fn rotate_left(x: Tensor<'_>, by: u32) -> Tensor<'_> {
         x.shift_left(x.filled(by as f64)).or(x.shift_right_logical(x.filled((32 - by) as f64)))
     }
@@ -85,7 +86,7 @@ fn threefry_in_the_graph_has_the_bits_of_threefry_in_rust() {
 }
 
 #[test]
-fn bitcasts_go_through_the_declared_type() {
+fn bitcast_rounds_to_the_declared_type() {
     let x = HostTensor::new([3], &[1.0f32, -2.5, 1e-40]);
     let bits = output(std::slice::from_ref(&x), |p| p[0].bitcast_convert(DType::U32));
     assert_eq!(bits.to_vec::<u32>().unwrap(), [1.0f32, -2.5, 1e-40].map(f32::to_bits));
@@ -93,7 +94,7 @@ fn bitcasts_go_through_the_declared_type() {
 }
 
 #[test]
-fn floats_are_not_rounded_but_by_to_host() {
+fn floats_are_rounded_only_by_to_host() {
     let third = outputs(&[HostTensor::scalar(1.0f32)], |p| vec![(p[0] / 3.0).convert(DType::BF16)]);
     assert_eq!(third[0].to_f64(), [1.0 / 3.0]);
     assert_eq!(third[0].to_host().to_f64(), [half::bf16::from_f64(1.0 / 3.0).to_f64()]);
@@ -113,7 +114,7 @@ fn conversions_truncate_saturate_and_wrap() {
 }
 
 #[test]
-fn extrema_pass_nan_on_and_empty_reductions_are_neutral() {
+fn extrema_propagate_nan_and_empty_reductions_are_the_identity() {
     let x = HostTensor::new([2], &[f32::NAN, 1.0]);
     let found =
         outputs(&[x], |p| vec![p[0].maximum(p[0].filled(2.0)), p[0].reduce_max(&[0]), p[0].minimum(p[0].filled(0.0))]);
@@ -132,7 +133,7 @@ fn extrema_pass_nan_on_and_empty_reductions_are_neutral() {
 }
 
 #[test]
-fn pads_slices_and_concatenations_move_the_right_elements() {
+fn pad_slice_concatenate_and_transpose_move_elements() {
     let x = HostTensor::new([2, 3], &[1i32, 2, 3, 4, 5, 6]);
     let padded =
         output(std::slice::from_ref(&x), |p| p[0].pad(p[0].graph().scalar(9.0, DType::S32), &[1, 0], &[0, 1], &[0, 1]));
@@ -148,7 +149,7 @@ fn pads_slices_and_concatenations_move_the_right_elements() {
 }
 
 #[test]
-fn dynamic_starts_are_clamped_where_the_window_fits() {
+fn dynamic_starts_are_clamped() {
     let x = HostTensor::new([5], &[0i32, 1, 2, 3, 4]);
     for (start, slice) in [(-3, [0, 1, 2]), (1, [1, 2, 3]), (4, [2, 3, 4])] {
         let found = outputs(&[x.clone(), HostTensor::scalar(start)], |p| {
@@ -162,7 +163,7 @@ fn dynamic_starts_are_clamped_where_the_window_fits() {
 }
 
 #[test]
-fn gather_clamps_and_scatter_drops_what_is_out_of_range() {
+fn gather_clamps_and_scatter_drops_out_of_bounds_indices() {
     let table = HostTensor::new([3, 2], &[0.0f32, 1.0, 10.0, 11.0, 20.0, 21.0]);
     let rows = HostTensor::new([4], &[2i32, -1, 7, 1]);
     let found = output(&[table.clone(), rows.clone()], |p| p[0].take_rows(p[1]));
@@ -181,7 +182,7 @@ fn gather_clamps_and_scatter_drops_what_is_out_of_range() {
 }
 
 #[test]
-fn gather_takes_windows_at_index_vectors() {
+fn gather_reads_windows_at_index_vectors() {
     // x[i, j] = 10 i + j; windows of 1 × 2 at the columns of the indices, (row, column) = (2, 0), (0, 1).
     let x = HostTensor::new([3, 3], &[0i32, 1, 2, 10, 11, 12, 20, 21, 22]);
     let at = HostTensor::new([2, 2], &[2i32, 0, 0, 1]);
@@ -198,7 +199,7 @@ fn gather_takes_windows_at_index_vectors() {
 }
 
 #[test]
-fn dot_pairs_batches_and_contractions() {
+fn dot_pairs_batch_and_contracting_dimensions() {
     let mut stream = Key::new(9).stream();
     let mut draw = |n: usize| (0..n).map(|_| stream.below(10) as i32).collect::<Vec<i32>>();
     let (x, y) = (draw(2 * 3 * 4), draw(4 * 2 * 5));
@@ -214,7 +215,7 @@ fn dot_pairs_batches_and_contractions() {
     }
 }
 
-/// A loop that counts to the bound each replica is given, adding up `step(counter)`.
+/// Returns a loop that counts to each replica's bound and sums `step(counter)`.
 fn counting(step: impl for<'b> Fn(Tensor<'b>) -> Tensor<'b>) -> Computation {
     let graph = Graph::new("count");
     let bound = graph.parameter("bound", Shape::scalar(DType::S32));
@@ -233,22 +234,22 @@ fn bounds(each: &[i32]) -> Vec<Vec<Value>> {
 }
 
 #[test]
-fn loops_run_until_their_condition_fails() {
+fn loop_runs_until_its_condition_is_false() {
     let sums = evaluate_replicas(&counting(|i| i * i), &bounds(&[5, 0, 3])).unwrap();
     assert_eq!(sums.iter().map(|outputs| outputs[0].scalar()).collect::<Vec<_>>(), [30.0, 0.0, 5.0]);
 }
 
 #[test]
-fn loops_with_collectives_run_in_step_or_not_at_all() {
+fn loop_with_collectives_requires_equal_iterations() {
     let summed = counting(|i| i.all_reduce(Reduction::Sum));
     let sums = evaluate_replicas(&summed, &bounds(&[4, 4])).unwrap();
     assert_eq!(sums.iter().map(|outputs| outputs[0].scalar()).collect::<Vec<_>>(), [12.0, 12.0]);
     let e = evaluate_replicas(&summed, &bounds(&[4, 2])).unwrap_err();
-    assert_eq!(e, EvalError::Divergence { body: "count.body".to_string(), round: 2 });
+    assert_eq!(e, EvalError::Divergence { body: "count.body".to_string(), iteration: 2 });
 }
 
 #[test]
-fn collectives_combine_the_replicas() {
+fn collectives_combine_all_replicas() {
     let graph = Graph::new("collectives");
     let x = graph.parameter("x", Shape::new(DType::F32, [4]));
     let id = graph.replica_id().convert(DType::F32);
@@ -258,9 +259,9 @@ fn collectives_combine_the_replicas() {
         [[1.0f32, 2.0, 3.0, 4.0], [8.0, 7.0, -6.0, 5.0]].map(|x| vec![Value::from(&HostTensor::new([4], &x))]).to_vec();
     let found = evaluate_replicas(&computation, &arguments).unwrap();
     let gathered = vec![1.0, 2.0, 3.0, 4.0, 8.0, 7.0, -6.0, 5.0];
-    for (r, part) in [vec![9.0, 9.0], vec![-3.0, 9.0]].into_iter().enumerate() {
+    for (r, shard) in [vec![9.0, 9.0], vec![-3.0, 9.0]].into_iter().enumerate() {
         let found: Vec<Vec<f64>> = found[r].iter().map(Value::to_f64).collect();
-        assert_eq!(found, [vec![8.0, 7.0, 3.0, 5.0], part, gathered.clone(), vec![r as f64]]);
+        assert_eq!(found, [vec![8.0, 7.0, 3.0, 5.0], shard, gathered.clone(), vec![r as f64]]);
     }
     let e = evaluate_replicas(&computation, &arguments[..1]).unwrap_err();
     assert_eq!(
@@ -270,7 +271,7 @@ fn collectives_combine_the_replicas() {
 }
 
 #[test]
-fn wrong_arguments_are_named() {
+fn argument_errors_name_computation_and_parameter() {
     let graph = Graph::new("sum");
     let x = graph.parameter("x", Shape::new(DType::F32, [2]));
     let computation = graph.finish(&[x.sum()]);

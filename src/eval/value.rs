@@ -1,8 +1,8 @@
-//! [`Value`]: what a node evaluates to, and the moves of elements that most operations come down to.
+//! [`Value`]: the result of a node, and the element moves that most operations are made of.
 
 use crate::shape::{DType, HostTensor, Shape};
 
-/// An array: f64 for every float type; for integers and truth values the exact number.
+/// An array of evaluated elements: f64 for every float type, exact numbers for integers and truth values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     shape: Shape,
@@ -12,7 +12,7 @@ pub struct Value {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Data {
     Float(Vec<f64>),
-    /// Wide enough for every type; always within the range of the shape's type.
+    /// Values within the range of the shape's type.
     Integer(Vec<i128>),
 }
 
@@ -26,15 +26,15 @@ impl Value {
         assert_eq!(
             shape.dtype.is_float(),
             matches!(data, Data::Float(_)),
-            "{shape} evaluated to another kind of number"
+            "{shape} evaluated to elements of the wrong kind"
         );
         Value { shape, data }
     }
 
-    /// `elements` (row-major) as they are for a float type, unrounded; for an integer type their truncation, wrapped.
+    /// Creates a value from row-major elements: unrounded for a float type, truncated and wrapped for an integer type.
     ///
     /// # Panics
-    /// If their number is not the shape's.
+    /// If the number of elements is not that of the shape.
     pub fn from_f64(shape: Shape, elements: Vec<f64>) -> Self {
         let data = match shape.dtype.is_float() {
             true => Data::Float(elements),
@@ -43,6 +43,7 @@ impl Value {
         Value::new(shape, data)
     }
 
+    /// Returns the declared shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -51,7 +52,7 @@ impl Value {
         &self.data
     }
 
-    /// The elements, row-major; integers are converted (exact below 2⁵³).
+    /// Returns the elements in row-major order; integers are converted (exact below 2⁵³).
     pub fn to_f64(&self) -> Vec<f64> {
         match &self.data {
             Data::Float(elements) => elements.clone(),
@@ -59,10 +60,10 @@ impl Value {
         }
     }
 
-    /// The first element: the value of a scalar.
+    /// Returns the first element, which is the value of a scalar.
     ///
     /// # Panics
-    /// If there is none.
+    /// If the array is empty.
     pub fn scalar(&self) -> f64 {
         match &self.data {
             Data::Float(elements) => elements[0],
@@ -70,7 +71,7 @@ impl Value {
         }
     }
 
-    /// The value rounded to its declared type.
+    /// Rounds the value to its declared type.
     pub fn to_host(&self) -> HostTensor {
         match &self.data {
             Data::Float(elements) => HostTensor::from_f64(self.shape.clone(), elements),
@@ -82,7 +83,7 @@ impl Value {
         }
     }
 
-    /// The same bits, after rounding to the declared type, read as `dtype`.
+    /// Rounds to the declared type and reads the bits as `dtype`.
     pub(super) fn bitcast(&self, dtype: DType) -> Value {
         Value::from(&host(&self.shape.with_dtype(dtype), self.to_host().into_bytes()))
     }
@@ -94,24 +95,24 @@ impl Value {
         }
     }
 
-    /// The scalar integer.
+    /// Returns the first element of an integer array.
     pub(super) fn integer(&self) -> i128 {
         self.integers()[0]
     }
 
-    /// Every element 0 (false).
+    /// Returns an array of zeros (false).
     pub(super) fn zeros(shape: Shape) -> Value {
         let n = shape.elements();
         let data = if shape.dtype.is_float() { Data::Float(vec![0.0; n]) } else { Data::Integer(vec![0; n]) };
         Value::new(shape, data)
     }
 
-    /// The same elements under other dimensions.
+    /// Returns the same elements under other dimensions.
     pub(super) fn with_dims(&self, dims: &[usize]) -> Value {
         Value::new(Shape::new(self.shape.dtype, dims), self.data.clone())
     }
 
-    /// The value of dimensions `dims` whose elements, in order, are this one's at the positions `from`.
+    /// Returns an array of dimensions `dims` whose elements, in order, are those at the positions `from`.
     pub(super) fn take(&self, dims: &[usize], from: impl Iterator<Item = usize>) -> Value {
         let data = match &self.data {
             Data::Float(elements) => Data::Float(from.map(|i| elements[i]).collect()),
@@ -163,7 +164,7 @@ impl From<&HostTensor> for Value {
     }
 }
 
-/// `x` modulo the range of an integer type (or of truth values: its lowest bit).
+/// Wraps `x` into the range of an integer type; for pred, keeps the lowest bit.
 pub(super) fn wrap(dtype: DType, x: i128) -> i128 {
     match dtype {
         DType::Pred => x & 1,
@@ -176,7 +177,7 @@ pub(super) fn wrap(dtype: DType, x: i128) -> i128 {
     }
 }
 
-/// Bits of an integer type (1 for truth values).
+/// Returns the number of bits of an integer type; 1 for pred.
 pub(super) fn width(dtype: DType) -> u32 {
     if dtype == DType::Pred { 1 } else { 8 * dtype.size() as u32 }
 }
@@ -188,8 +189,8 @@ fn host(shape: &Shape, bytes: Vec<u8>) -> HostTensor {
     }
 }
 
-/// The positions `offset + Σ index[i] · strides[i]` for all indices within `dims`, last dimension fastest. With strides
-/// chosen accordingly this walks a transposition, a broadcast (stride 0), a slice or a window.
+/// Returns the positions `offset + Σ index[i] · strides[i]` for all indices within `dims`, last dimension fastest. The
+/// strides determine whether this is a transposition, a broadcast (stride 0), a slice or a window.
 pub(super) fn positions(dims: &[usize], strides: &[usize], offset: usize) -> impl Iterator<Item = usize> + use<> {
     let (dims, strides) = (dims.to_vec(), strides.to_vec());
     let mut index = vec![0; dims.len()];

@@ -1,33 +1,39 @@
-//! The shape rule of every operation: what it requires of its operands and what it then yields.
+//! The shape rule of every operation: its requirements on the operands and the shape of its result.
 //!
-//! Every refusal is one sentence of one form, "*op* requires …, got …", with the offending shapes or numbers.
+//! The documentation of [`Op`] states the rules. Every [`ShapeError`] has the form "*op* requires …, got …".
 
 use super::{BinaryOp, DotDimensions, GatherDimensions, Op, ScatterDimensions, UnaryOp, ValueShape};
 use crate::shape::{DType, Shape};
 
-/// An operation was applied to operands that break its shape rule.
+/// The error of operands that violate the shape rule of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op} requires {requires}, got {got}")]
 pub struct ShapeError {
+    /// HLO's opcode.
     pub op: &'static str,
+    /// The requirement.
     pub requires: String,
+    /// The offending shapes or attributes.
     pub got: String,
 }
 
-type Result<T> = std::result::Result<T, ShapeError>;
+type Result<T, E = ShapeError> = std::result::Result<T, E>;
 
-/// The shape of `op` applied to operands of the shapes `inputs`.
-pub(super) fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
+/// Returns the shape of `op` applied to operands of the shapes `inputs`.
+///
+/// # Errors
+/// If the operands violate the operation's shape rule.
+pub fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
     let rule = Rule { op: op.name() };
-    // The operations that tuples touch come first; all others take arrays and yield an array.
+    // Operations with tuple-shaped operands or results come first; all others map arrays to an array.
     match op {
         Op::While { condition, body } => {
             let state = rule.arrays(inputs)?;
             rule.while_state("condition parameters", &condition.parameter_shapes(), &state)?;
             rule.while_state("body parameters", &body.parameter_shapes(), &state)?;
             rule.while_state("body results", &body.output_shapes(), &state)?;
-            let answer = condition.output_shapes();
-            rule.check(answer == [&Shape::scalar(DType::Pred)], "a condition that yields pred[]", || join(&answer))?;
+            let result = condition.output_shapes();
+            rule.check(result == [&Shape::scalar(DType::Pred)], "a condition with result pred[]", || join(&result))?;
             return Ok(ValueShape::Tuple(state.into_iter().cloned().collect()));
         }
         Op::GetTupleElement { index } => {
@@ -43,11 +49,11 @@ pub(super) fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
         }
         Op::AllReduce { .. } | Op::AllGather { .. } if inputs.len() > 1 => {
             let operands = rule.arrays(inputs)?;
-            // What reduces is one computation of two scalars.
-            let alike = operands.iter().all(|operand| operand.dtype == operands[0].dtype);
-            rule.check(alike || matches!(op, Op::AllGather { .. }), "operands of one type", || join(&operands))?;
-            let alone = operands.iter().map(|operand| rule.array(op, &[operand]));
-            return Ok(ValueShape::Tuple(alone.collect::<Result<_>>()?));
+            // One reducer computation, of two scalars of one type, serves all operands.
+            let same_type = operands.iter().all(|operand| operand.dtype == operands[0].dtype);
+            rule.check(same_type || matches!(op, Op::AllGather { .. }), "operands of one type", || join(&operands))?;
+            let results = operands.iter().map(|operand| rule.array(op, &[operand]));
+            return Ok(ValueShape::Tuple(results.collect::<Result<_>>()?));
         }
         _ => {}
     }
@@ -182,8 +188,8 @@ impl Rule {
             // ---- reduce ----
             Op::Reduce { reduction, dimensions } => {
                 let [operand] = self.operands(inputs)?;
-                let known = dimensions.is_sorted_by(|a, b| a < b) && dimensions.iter().all(|&d| d < operand.rank());
-                self.check(known, "increasing dimensions of the operand", || format!("{dimensions:?} of {operand}"))?;
+                let valid = dimensions.is_sorted_by(|a, b| a < b) && dimensions.iter().all(|&d| d < operand.rank());
+                self.check(valid, "increasing dimensions of the operand", || format!("{dimensions:?} of {operand}"))?;
                 self.reducible(*reduction, operand)?;
                 let kept = (0..operand.rank()).filter(|d| !dimensions.contains(d)).map(|d| operand.dims[d]);
                 Ok(Shape::new(operand.dtype, kept.collect::<Vec<_>>()))
@@ -283,7 +289,7 @@ impl Rule {
     }
 
     fn dot(&self, lhs: &Shape, rhs: &Shape, d: &DotDimensions, dtype: DType) -> Result<Shape> {
-        let got = || format!("{lhs} and {rhs} with {d:?}");
+        let got = || format!("{lhs} and {rhs} with {d}");
         self.check(lhs.dtype == rhs.dtype && lhs.dtype != DType::Pred, "numeric operands of one type", got)?;
         let within = |batch: &[usize], contracting: &[usize], shape: &Shape| {
             let mut all = [batch, contracting].concat();
@@ -307,7 +313,7 @@ impl Rule {
     }
 
     fn gather(&self, operand: &Shape, indices: &Shape, d: &GatherDimensions) -> Result<Shape> {
-        let got = || format!("{operand} at {indices} with {d:?}");
+        let got = || format!("{operand} at {indices} with {d}");
         self.index_vectors(indices, d.index_vector_dim, &d.start_index_map, operand, got)?;
         let sliced = d.slice_sizes.len() == operand.rank()
             && d.slice_sizes.iter().zip(&operand.dims).all(|(s, n)| s <= n)
@@ -324,7 +330,7 @@ impl Rule {
     }
 
     fn scatter(&self, operand: &Shape, indices: &Shape, updates: &Shape, d: &ScatterDimensions) -> Result<Shape> {
-        let got = || format!("{updates} into {operand} at {indices} with {d:?}");
+        let got = || format!("{updates} into {operand} at {indices} with {d}");
         self.index_vectors(indices, d.index_vector_dim, &d.scatter_dims_to_operand_dims, operand, got)?;
         self.check(
             operand.dtype == updates.dtype && operand.dtype != DType::Pred,
@@ -336,9 +342,9 @@ impl Rule {
         self.check(inserted, "increasing inserted dimensions of the operand", got)?;
         let window: Vec<usize> =
             d.update_window_dims.iter().map(|&i| updates.dims.get(i).copied().unwrap_or(0)).collect();
-        let room: Vec<usize> =
+        let sizes: Vec<usize> =
             (0..operand.rank()).filter(|i| !d.inserted_window_dims.contains(i)).map(|i| operand.dims[i]).collect();
-        let fits = window.len() == room.len() && window.iter().zip(&room).all(|(w, r)| w <= r);
+        let fits = window.len() == sizes.len() && window.iter().zip(&sizes).all(|(w, size)| w <= size);
         let expected = interleave(&d.update_window_dims, window, batch_dims(indices, d.index_vector_dim));
         self.check(
             fits && expected.as_ref() == Some(&updates.dims),
@@ -348,7 +354,7 @@ impl Rule {
         Ok(operand.clone())
     }
 
-    /// The s32 (or u32) index vectors of gather and scatter: one component for each entry of `map`.
+    /// Checks the s32 or u32 index vectors of gather and scatter: one component for each element of `map`.
     fn index_vectors(
         &self,
         indices: &Shape,
@@ -359,12 +365,12 @@ impl Rule {
     ) -> Result<()> {
         self.check(matches!(indices.dtype, DType::S32 | DType::U32), "s32 or u32 indices", &got)?;
         let components = indices.dims.get(index_vector_dim).copied().unwrap_or(1);
-        let known = map.iter().all(|&i| i < operand.rank());
-        let fits = index_vector_dim <= indices.rank() && components == map.len() && known;
+        let in_rank = map.iter().all(|&i| i < operand.rank());
+        let fits = index_vector_dim <= indices.rank() && components == map.len() && in_rank;
         self.check(fits, "index vectors with a component for each mapped dimension", got)
     }
 
-    /// The operand of a dynamic slice, and its scalar s32 starts behind the first `arrays` operands.
+    /// Returns the operand of a dynamic slice, and the scalar s32 starts that follow the first `arrays` operands.
     fn with_starts<'s>(&self, inputs: &[&'s Shape], arrays: usize) -> Result<(&'s Shape, Vec<&'s Shape>)> {
         self.check(inputs.len() >= arrays, "its array operands", || join(inputs))?;
         let starts = inputs[arrays..].to_vec();
@@ -379,8 +385,8 @@ impl Rule {
             Sum | Max | Min => !pred,
             And | Or => !operand.dtype.is_float(),
         };
-        self.check(fits, "numbers for sum, max and min, or pred and integers for and, or", || {
-            format!("{reduction:?} of {operand}")
+        self.check(fits, "a numeric operand for sum, max and min, a pred or integer operand for and and or", || {
+            format!("{reduction} of {operand}")
         })
     }
 
@@ -425,13 +431,13 @@ impl Rule {
     }
 }
 
-/// The dimensions of `indices` without the one that holds the index vectors.
+/// Returns the dimensions of `indices` without the one that holds the index vectors.
 fn batch_dims(indices: &Shape, index_vector_dim: usize) -> Vec<usize> {
     (0..indices.rank()).filter(|&i| i != index_vector_dim).map(|i| indices.dims[i]).collect()
 }
 
-/// Puts `window` sizes at the (increasing) positions `at` and `batch` sizes at the others; None if the positions are not
-/// increasing, out of range, or not one for each window size.
+/// Places `window` sizes at the positions `at` and `batch` sizes at the others. Returns None if the positions are not
+/// strictly increasing, out of range, or not one for each window size.
 fn interleave(at: &[usize], window: Vec<usize>, batch: Vec<usize>) -> Option<Vec<usize>> {
     let rank = window.len() + batch.len();
     let valid = at.len() == window.len() && at.is_sorted_by(|a, b| a < b) && at.iter().all(|&i| i < rank);
@@ -452,10 +458,10 @@ mod tests {
     use crate::graph::{Comparison, Graph, Reduction};
     use DType::*;
 
-    /// An operation, its operands, and the result's shape or the refusal.
+    /// An operation, its operands, and the shape of the result or the error.
     type Row<'a> = (Op, &'a [(DType, &'a [usize])], &'a str);
 
-    fn infer(op: Op, operands: &[(DType, &[usize])]) -> std::result::Result<String, String> {
+    fn infer(op: Op, operands: &[(DType, &[usize])]) -> Result<String, String> {
         let shapes: Vec<ValueShape> =
             operands.iter().map(|&(dtype, dims)| ValueShape::Array(Shape::new(dtype, dims))).collect();
         match shape(&op, &shapes.iter().collect::<Vec<_>>()) {
@@ -494,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_yield_the_shape_of_the_result() {
+    fn valid_operands_give_the_shape_of_the_result() {
         let slice = Op::Slice { starts: vec![1, 0], limits: vec![4, 5], strides: vec![2, 3] };
         let pad = Op::Pad { low: vec![1], high: vec![2], interior: vec![3] };
         let broadcast = Op::Broadcast { dims: vec![4, 3, 2], broadcast_dimensions: vec![0, 2] };
@@ -524,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_is_required_and_what_was_got() {
+    fn errors_name_requirement_and_operands() {
         let slice = Op::Slice { starts: vec![1], limits: vec![5], strides: vec![1] };
         let pad = Op::Pad { low: vec![1], high: vec![2], interior: vec![0] };
         let stretch = Op::Broadcast { dims: vec![4], broadcast_dimensions: vec![0] };
@@ -553,14 +559,14 @@ mod tests {
             (Op::Concatenate { dimension: 0 }, &[(F32, &[2, 3]), (F32, &[2, 4])], "concatenate requires operands of one type that differ in the concatenated dimension only, got f32[2,3] and f32[2,4] along 0"),
             (slice, &[(F32, &[4])], "slice requires start ≤ limit ≤ size and a stride for every dimension, got [1]..[5] by [1] of f32[4]"),
             (pad, &[(F32, &[4]), (F32, &[1])], "pad requires a scalar of the operand's type and padding for every dimension, got f32[4] and f32[1] with low [1], high [2], interior [0]"),
-            (sum, &[(Pred, &[4])], "reduce requires numbers for sum, max and min, or pred and integers for and, or, got Sum of pred[4]"),
-            (or, &[(F32, &[4])], "reduce requires numbers for sum, max and min, or pred and integers for and, or, got Or of f32[4]"),
+            (sum, &[(Pred, &[4])], "reduce requires a numeric operand for sum, max and min, a pred or integer operand for and and or, got Sum of pred[4]"),
+            (or, &[(F32, &[4])], "reduce requires a numeric operand for sum, max and min, a pred or integer operand for and and or, got Or of f32[4]"),
             (twice, &[(F32, &[4, 4])], "reduce requires increasing dimensions of the operand, got [1, 1] of f32[4,4]"),
             (Op::DynamicSlice { sizes: vec![2] }, &[(F32, &[4]), (U32, &[])], "dynamic-slice requires starts of shape s32[], got u32[]"),
             (Op::DynamicSlice { sizes: vec![5] }, &[(F32, &[4]), (S32, &[])], "dynamic-slice requires a start and a fitting size for every dimension, got [5] with 1 starts of f32[4]"),
             (Op::DynamicUpdateSlice, &[(F32, &[4]), (F32, &[5]), (S32, &[])], "dynamic-update-slice requires an update that fits and a start for every dimension, got f32[4] and f32[5] and s32[]"),
-            (Op::Gather(gather()), &[(F32, &[100, 8]), (F32, &[4, 6])], "gather requires s32 or u32 indices, got f32[100,8] at f32[4,6] with GatherDimensions { offset_dims: [2], collapsed_slice_dims: [0], start_index_map: [0], index_vector_dim: 2, slice_sizes: [1, 8] }"),
-            (Op::ScatterAdd(scatter()), &[(F32, &[9, 8]), (S32, &[4]), (F32, &[5, 8])], "scatter requires updates of the indices' and the window's size, got f32[5,8] into f32[9,8] at s32[4] with ScatterDimensions { update_window_dims: [1], inserted_window_dims: [0], scatter_dims_to_operand_dims: [0], index_vector_dim: 1 }"),
+            (Op::Gather(gather()), &[(F32, &[100, 8]), (F32, &[4, 6])], "gather requires s32 or u32 indices, got f32[100,8] at f32[4,6] with offset=[2], collapsed=[0], map=[0], vector=2, sizes=[1, 8]"),
+            (Op::ScatterAdd(scatter()), &[(F32, &[9, 8]), (S32, &[4]), (F32, &[5, 8])], "scatter requires updates of the indices' and the window's size, got f32[5,8] into f32[9,8] at s32[4] with window=[1], inserted=[0], map=[0], vector=1"),
             (Op::GetTupleElement { index: 0 }, &[(F32, &[4])], "get-tuple-element requires a tuple of more than 0 elements, got f32[4]"),
             (Op::AllReduce { reduction: Reduction::Sum }, &[(F32, &[4]), (BF16, &[4])], "all-reduce requires operands of one type, got f32[4] and bf16[4]"),
             (Op::ReduceScatter { dimension: 0, replicas: 3 }, &[(F32, &[4])], "reduce-scatter requires a dimension that the replicas divide, got 0 of f32[4] over 3 replicas"),
@@ -571,24 +577,24 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_mismatched_dot_is_refused_for_its_own_reason() {
+    fn each_kind_of_dot_mismatch_has_its_own_error() {
         let operands = [(F32, &[2, 3, 4][..]), (F32, &[2, 4, 5][..])];
-        let refusal = |op, operands: &[_]| infer(op, operands).unwrap_err().split(", got").next().map(str::to_string);
+        let error = |op, operands: &[_]| infer(op, operands).unwrap_err().split(", got").next().map(str::to_string);
         for (op, expected) in [
             (dot((0, 0), (0, 1)), "dot requires batch and contracting dimensions that are distinct and exist"),
             (dot((0, 0), (3, 1)), "dot requires batch and contracting dimensions that are distinct and exist"),
             (dot((1, 0), (2, 1)), "dot requires batch dimensions of equal size"),
             (dot((0, 0), (1, 1)), "dot requires contracting dimensions of equal size"),
         ] {
-            assert_eq!(refusal(op, &operands).as_deref(), Some(expected));
+            assert_eq!(error(op, &operands).as_deref(), Some(expected));
         }
-        let mixed = refusal(dot((0, 0), (2, 1)), &[(BF16, &[2, 3, 4]), (F32, &[2, 4, 5])]);
+        let mixed = error(dot((0, 0), (2, 1)), &[(BF16, &[2, 3, 4]), (F32, &[2, 4, 5])]);
         assert_eq!(mixed.as_deref(), Some("dot requires numeric operands of one type"));
     }
 
     #[test]
     #[should_panic(expected = "while requires body results of the initial state's shapes (s32[]), got f32[]")]
-    fn a_loop_whose_body_changes_the_state_is_refused() {
+    fn while_body_must_keep_the_state_shapes() {
         let graph = Graph::new("g");
         let start = graph.scalar(0.0, S32);
         graph.while_loop("loop", &[start], |_, s| s[0].lt(s[0]), |_, s| vec![s[0].convert(F32)]);

@@ -1,16 +1,20 @@
-//! The intermediate representation: *what* is computed, before anything is computed.
+//! The intermediate representation: a computation as data.
 //!
-//! Three times are told apart. While a **graph is built**, Rust runs and [`Tensor`] handles stand for values that do not
-//! exist yet; a shape mistake panics at the caller's line, because it is a fault of ours. When the graph is **finished**
-//! ([`Graph::finish`]) it is an immutable [`Computation`]: a list of nodes in topological order that can be printed,
-//! evaluated, differentiated on the way and lowered. Only a device, or the evaluator, ever **runs** it.
+//! A computation has three stages. While a [`Graph`] **is built**, [`Tensor`] handles stand for values that do not exist
+//! yet; a shape error panics at the caller's line, because it is a bug of this crate. [`Graph::finish`] turns the graph
+//! into an immutable [`Computation`], a list of nodes in topological order, which can be printed, evaluated
+//! ([`eval`](crate::eval)) and lowered ([`hlo`](crate::hlo)). Only a device or the evaluator **runs** it.
 //!
-//! Nodes are append-only and a node's id is its place, so the order of ids *is* a topological order. A node equal to an
-//! earlier one (same operation, same operands) is that earlier node: common subexpressions never arise. Nodes that no
-//! output needs are left behind by [`Graph::finish`].
+//! Nodes are append-only and a node's id is its position, so the order of ids is a topological order. A node with the
+//! same operation and operands as an earlier node is that node: there are no common subexpressions. [`Graph::finish`]
+//! drops the nodes that no output needs.
+//!
+//! * [`op`]: the operations
+//! * [`infer`]: the shape rule of each operation
+//! * [`Tensor`]: the methods and operators that append nodes
 
-mod infer;
-mod op;
+pub mod infer;
+pub mod op;
 mod tensor;
 mod text;
 
@@ -24,11 +28,12 @@ pub use tensor::Tensor;
 
 use crate::shape::Shape;
 
-/// A node's place in its graph; prints as `%12`.
+/// A node's position in its graph; prints as `%12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
 
 impl NodeId {
+    /// Returns the position as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -40,15 +45,17 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What a node yields: an array, or (a `while`, and a collective of several operands) a tuple of arrays.
+/// The shape of a node's result: an array, or the tuple of a `while` or of a collective with several operands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ValueShape {
+    /// One array.
     Array(Shape),
+    /// Several arrays.
     Tuple(Vec<Shape>),
 }
 
 impl ValueShape {
-    /// The one array, or the elements of the tuple.
+    /// Returns the one array, or the elements of the tuple.
     pub fn arrays(&self) -> &[Shape] {
         match self {
             ValueShape::Array(shape) => std::slice::from_ref(shape),
@@ -57,22 +64,26 @@ impl ValueShape {
     }
 }
 
-/// A region whose values the backward pass computes again instead of keeping; see [`Graph::recomputed`].
+/// A region whose values the backward pass recomputes instead of keeping; see [`Graph::recomputed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Recomputed(u32);
 
 /// One operation applied to earlier nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
+    /// The operation.
     pub op: Op,
+    /// Its operands.
     pub inputs: Vec<NodeId>,
+    /// The shape of the result.
     pub shape: ValueShape,
-    /// Where in the model it was made, as `encoder/layer.3/attention`.
+    /// The part of the model that the node belongs to, such as `encoder/layer.3/attention`.
     pub scope: std::sync::Arc<str>,
+    /// The recomputed region that the node lies in.
     pub recomputed: Option<Recomputed>,
 }
 
-/// A graph under construction. Handles ([`Tensor`]) borrow it; it is not shared between threads.
+/// A graph under construction. [`Tensor`] handles borrow it; threads cannot share it.
 pub struct Graph {
     name: String,
     state: RefCell<State>,
@@ -87,16 +98,21 @@ struct State {
     regions: u32,
 }
 
-/// A finished graph: nodes in topological order, parameters by index, and the values it yields.
+/// A finished graph: nodes in topological order, parameters and outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Computation {
+    /// Name in printed forms, HLO and errors.
     pub name: String,
+    /// Every node after its operands.
     pub nodes: Vec<Node>,
+    /// The arguments, by parameter index.
     pub parameters: Vec<NodeId>,
+    /// The results, in order.
     pub outputs: Vec<NodeId>,
 }
 
 impl Graph {
+    /// Creates an empty graph.
     pub fn new(name: impl Into<String>) -> Self {
         Graph {
             name: name.into(),
@@ -111,7 +127,7 @@ impl Graph {
         }
     }
 
-    /// The next argument of the computation.
+    /// Appends the next parameter of the computation.
     pub fn parameter(&self, name: impl Into<String>, shape: Shape) -> Tensor<'_> {
         let index = self.state.borrow().parameters.len();
         let tensor = self.add(Op::Parameter { index, name: name.into(), shape }, &[]);
@@ -119,7 +135,7 @@ impl Graph {
         tensor
     }
 
-    /// Nodes made inside `build` carry `name` in their scope; scopes nest.
+    /// Runs `build` with `name` appended to the scope of the nodes it makes. Scopes nest.
     pub fn scope<R>(&self, name: &str, build: impl FnOnce() -> R) -> R {
         let outer = self.state.borrow().scope.clone();
         let inner = if outer.is_empty() { name.into() } else { format!("{outer}/{name}").into() };
@@ -129,8 +145,7 @@ impl Graph {
         result
     }
 
-    /// Nodes made inside `build` carry exactly `scope`, whatever scope surrounds the call: for passes that make nodes on
-    /// behalf of others.
+    /// Runs `build` with the scope replaced by `scope`: for passes that make nodes on behalf of other nodes.
     pub fn in_scope<R>(&self, scope: std::sync::Arc<str>, build: impl FnOnce() -> R) -> R {
         let outer = std::mem::replace(&mut self.state.borrow_mut().scope, scope);
         let result = build();
@@ -138,9 +153,9 @@ impl Graph {
         result
     }
 
-    /// Nodes made inside `build` are computed a second time by the backward pass, from the region's own inputs, instead
-    /// of being kept alive since the forward pass: memory is traded for time. A region within a region belongs to the
-    /// outer one. Values and gradients are unchanged.
+    /// Runs `build` and marks the nodes it makes as a region that the backward pass recomputes from the region's inputs
+    /// instead of keeping its values in memory (activation checkpointing). A region within a region belongs to the outer
+    /// one. Values and gradients are unchanged.
     pub fn recomputed<R>(&self, build: impl FnOnce() -> R) -> R {
         let outer = self.state.borrow().recomputed;
         if outer.is_none() {
@@ -153,17 +168,17 @@ impl Graph {
         result
     }
 
-    /// Appends `op` applied to `inputs`, or finds the equal node that is already there.
+    /// Appends `op` applied to `inputs`, or returns the equal node that exists already.
     ///
     /// # Panics
-    /// If the operands break the operation's shape rule; the message names the scope, the rule and what was found.
+    /// If the operands violate the operation's shape rule; the message names the scope, the rule and the operands.
     #[track_caller]
     pub fn add(&self, op: Op, inputs: &[Tensor<'_>]) -> Tensor<'_> {
         let ids: Vec<NodeId> = inputs.iter().map(|t| t.id_in(self)).collect();
         self.add_ids(op, ids)
     }
 
-    /// [`Graph::add`] by node id, for passes that walk a graph's nodes.
+    /// Is [`Graph::add`] by node id, for passes that walk a graph's nodes.
     #[track_caller]
     pub fn add_ids(&self, op: Op, inputs: Vec<NodeId>) -> Tensor<'_> {
         let mut state = self.state.borrow_mut();
@@ -186,21 +201,22 @@ impl Graph {
         Tensor::new(self, id)
     }
 
-    /// Number of nodes so far.
+    /// Returns the number of nodes so far.
     pub fn len(&self) -> usize {
         self.state.borrow().nodes.len()
     }
 
+    /// Returns whether the graph has no nodes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A copy of one node.
+    /// Returns a copy of one node.
     pub fn node(&self, id: NodeId) -> Node {
         self.state.borrow().nodes[id.index()].clone()
     }
 
-    /// The handle of a node of this graph.
+    /// Returns the handle of a node of this graph.
     pub fn tensor(&self, id: NodeId) -> Tensor<'_> {
         assert!(id.index() < self.len(), "{id} is not a node of graph {}", self.name);
         Tensor::new(self, id)
@@ -210,7 +226,7 @@ impl Graph {
         self.state.borrow().nodes[id.index()].shape.clone()
     }
 
-    /// The computation that yields `outputs`: every parameter (used or not), and just the nodes the outputs need,
+    /// Returns the computation of `outputs`: all parameters, used or not, and the nodes that the outputs need,
     /// renumbered without gaps.
     pub fn finish(&self, outputs: &[Tensor<'_>]) -> Computation {
         let state = self.state.borrow();
@@ -242,26 +258,29 @@ impl Graph {
 }
 
 impl Computation {
+    /// Returns one node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
     }
 
-    /// The arrays that the computation takes, by parameter index.
+    /// Returns the shapes of the parameters, by index.
     pub fn parameter_shapes(&self) -> Vec<&Shape> {
         self.parameters.iter().map(|&id| self.array_shape(id)).collect()
     }
 
-    /// The arrays that the computation yields, in order.
+    /// Returns the shapes of the outputs, in order.
     pub fn output_shapes(&self) -> Vec<&Shape> {
         self.outputs.iter().map(|&id| self.array_shape(id)).collect()
     }
 
+    /// Returns the shape of a node that is an array.
+    ///
     /// # Panics
-    /// If the node yields a tuple: parameters and outputs never do.
+    /// If the node is a tuple. Parameters and outputs never are.
     pub fn array_shape(&self, id: NodeId) -> &Shape {
         match &self.node(id).shape {
             ValueShape::Array(shape) => shape,
-            ValueShape::Tuple(_) => panic!("{id} of {} yields a tuple, not an array", self.name),
+            ValueShape::Tuple(_) => panic!("{id} of {} is a tuple, not an array", self.name),
         }
     }
 }
@@ -276,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_nodes_are_one_node() {
+    fn equal_nodes_are_merged_except_barriers() {
         let graph = Graph::new("g");
         let x = graph.parameter("x", f32s(&[4]));
         let y = graph.parameter("y", f32s(&[4]));
@@ -286,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn finishing_keeps_parameters_and_drops_what_nobody_needs() {
+    fn finish_keeps_parameters_and_drops_unused_nodes() {
         let graph = Graph::new("g");
         let x = graph.parameter("x", f32s(&[4]));
         let _unused_parameter = graph.parameter("y", f32s(&[2]));
@@ -297,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_nest_and_end() {
+    fn scopes_nest_and_are_restored() {
         let graph = Graph::new("g");
         let x = graph.parameter("x", f32s(&[4]));
         let y = graph.scope("encoder", || graph.scope("layer.0", || x.exp()));
@@ -307,7 +326,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "encoder: add requires operands of equal shape, got f32[4,8] and f32[8,4]")]
-    fn a_shape_mistake_names_scope_rule_and_operands() {
+    fn shape_error_names_scope_rule_and_operands() {
         let graph = Graph::new("g");
         let x = graph.parameter("x", f32s(&[4, 8]));
         let y = graph.parameter("y", f32s(&[8, 4]));

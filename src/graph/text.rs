@@ -1,12 +1,15 @@
-//! The printed form of a computation, for people and for the reviewed files under `graphs/`.
+//! The printed form of a computation, for readers and for the golden files under `graphs/`.
 //!
-//! One node a line, `%7 = f32[4,8] add(%3, %6)  # encoder/layer.0`; the bodies of loops are printed after the
-//! computation that uses them, so that the whole reads from the outside in.
+//! Each node is one line, `%7 = f32[4,8] add(%3, %6)  # encoder/layer.0`. The body of a loop follows the computation
+//! that uses it.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Computation, Node, NodeId, Op, ValueShape};
+use super::{
+    Comparison, Computation, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions,
+    ValueShape,
+};
 
 impl fmt::Display for Computation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,36 +43,24 @@ impl fmt::Display for Computation {
 fn write_attributes(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
     match &node.op {
         Op::Iota { dimension, .. } | Op::Concatenate { dimension } => write!(f, ", dimension={dimension}"),
-        Op::Compare { direction } => write!(f, ", direction={direction:?}"),
+        Op::Compare { direction } => write!(f, ", direction={direction}"),
         Op::Transpose { permutation } => write!(f, ", permutation={permutation:?}"),
         Op::Broadcast { broadcast_dimensions, .. } => write!(f, ", dimensions={broadcast_dimensions:?}"),
         Op::Slice { starts, limits, strides } => {
             write!(f, ", starts={starts:?}, limits={limits:?}, strides={strides:?}")
         }
         Op::Pad { low, high, interior } => write!(f, ", low={low:?}, high={high:?}, interior={interior:?}"),
-        Op::Reduce { reduction, dimensions } => write!(f, ", {reduction:?} over {dimensions:?}"),
-        Op::DotGeneral { dimensions: d, .. } => write!(
-            f,
-            ", batch={:?}x{:?}, contracting={:?}x{:?}",
-            d.lhs_batch, d.rhs_batch, d.lhs_contracting, d.rhs_contracting
-        ),
-        Op::Gather(d) => write!(
-            f,
-            ", offset={:?}, collapsed={:?}, map={:?}, vector={}, sizes={:?}",
-            d.offset_dims, d.collapsed_slice_dims, d.start_index_map, d.index_vector_dim, d.slice_sizes
-        ),
-        Op::ScatterAdd(d) => write!(
-            f,
-            ", window={:?}, inserted={:?}, map={:?}, vector={}",
-            d.update_window_dims, d.inserted_window_dims, d.scatter_dims_to_operand_dims, d.index_vector_dim
-        ),
+        Op::Reduce { reduction, dimensions } => write!(f, ", {reduction} over {dimensions:?}"),
+        Op::DotGeneral { dimensions, .. } => write!(f, ", {dimensions}"),
+        Op::Gather(dimensions) => write!(f, ", {dimensions}"),
+        Op::ScatterAdd(dimensions) => write!(f, ", {dimensions}"),
         Op::While { condition, body } => write!(f, ", condition={}, body={}", condition.name, body.name),
         Op::GetTupleElement { index } => write!(f, ", index={index}"),
-        Op::AllReduce { reduction } => write!(f, ", {reduction:?}"),
+        Op::AllReduce { reduction } => write!(f, ", {reduction}"),
         Op::AllGather { dimension, replicas } | Op::ReduceScatter { dimension, replicas } => {
             write!(f, ", dimension={dimension}, replicas={replicas}")
         }
-        // Their shapes, operands and names say everything.
+        // Opcode, shape and operands are the whole operation.
         Op::Parameter { .. }
         | Op::Constant(_)
         | Op::Unary(_)
@@ -88,6 +79,53 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
 
 fn list(ids: &[NodeId]) -> String {
     ids.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Comparison::Eq => "Eq",
+            Comparison::Ne => "Ne",
+            Comparison::Lt => "Lt",
+            Comparison::Le => "Le",
+            Comparison::Gt => "Gt",
+            Comparison::Ge => "Ge",
+        })
+    }
+}
+
+impl fmt::Display for Reduction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reduction::Sum => "Sum",
+            Reduction::Max => "Max",
+            Reduction::Min => "Min",
+            Reduction::And => "And",
+            Reduction::Or => "Or",
+        })
+    }
+}
+
+impl fmt::Display for DotDimensions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch={:?}x{:?}, ", self.lhs_batch, self.rhs_batch)?;
+        write!(f, "contracting={:?}x{:?}", self.lhs_contracting, self.rhs_contracting)
+    }
+}
+
+impl fmt::Display for GatherDimensions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset={:?}, collapsed={:?}, ", self.offset_dims, self.collapsed_slice_dims)?;
+        write!(f, "map={:?}, vector={}, ", self.start_index_map, self.index_vector_dim)?;
+        write!(f, "sizes={:?}", self.slice_sizes)
+    }
+}
+
+impl fmt::Display for ScatterDimensions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "window={:?}, inserted={:?}, ", self.update_window_dims, self.inserted_window_dims)?;
+        write!(f, "map={:?}, vector={}", self.scatter_dims_to_operand_dims, self.index_vector_dim)
+    }
 }
 
 impl fmt::Display for ValueShape {

@@ -1,17 +1,16 @@
-//! The lowering: one exhaustive match over the operations, in the order of `graph/op.rs`.
+//! The lowering: one exhaustive match over [`Op`], in the order of its declaration.
 //!
-//! What the format asks for beyond the graph, each held by a test in `tests.rs`:
+//! The requirements of the format beyond the graph, each tested in `tests.rs`:
 //!
-//! * **Layouts.** Every array shape carries one, scalars too; a tuple carries none of its own. All are row-major, so a
-//!   [`HostTensor`]'s bytes are a device buffer's logical order.
-//! * **Names and ids** are unique over the whole module, not only within a computation. One counter numbers everything
-//!   and a name ends in its number: `add.12`.
-//! * **Callees first.** A computation stands after those it calls; the entry computation is the last.
-//! * **`while`** names its body first and its condition second, takes one operand and gives one result: the loop's
-//!   state is tupled on the way in and untupled inside.
-//! * **Collectives over replicas** have empty replica groups ("all"), no channel and no global device ids: a channel
-//!   would make them span partitions instead. Over one replica they are the identity and lower to nothing (a tuple,
-//!   if they have several operands).
+//! * **Layouts.** Every array shape has one, scalars included; a tuple has none of its own. All are row-major, so a
+//!   [`HostTensor`]'s bytes have the logical order of a device buffer.
+//! * **Names and ids** are unique in the module, not only within a computation. One counter numbers everything, and a name
+//!   ends in its number: `add.12`.
+//! * **Callees first.** A computation follows those it calls; the entry computation is the last.
+//! * **`while`** lists its body before its condition, has one operand and one result: the state is tupled outside the loop
+//!   and untupled inside.
+//! * **Collectives over replicas** have empty replica groups ("all"), no channel and no global device ids, because a channel
+//!   would make them span partitions. Over one replica they lower to their operand, or to a tuple if they have several.
 
 use std::collections::HashMap;
 
@@ -25,8 +24,8 @@ use crate::shape::{DType, Element, HostTensor, Shape};
 /// Lowers `computation` to a module whose parameters are separate arrays and whose root is the tuple of its outputs.
 ///
 /// # Panics
-/// If a donated pair does not exist, repeats a parameter or an output, or joins two shapes; or if a collective was built
-/// for another number of replicas. All are faults of the code that built the graph.
+/// If a donated pair is out of range, repeats a parameter or an output, or has two shapes, or if a collective was built
+/// for another number of replicas. These are bugs in the code that builds the graph.
 pub fn lower(computation: &Computation, options: &LowerOptions) -> HloModule {
     let parameters: Vec<Shape> = computation.parameter_shapes().into_iter().cloned().collect();
     let results: Vec<Shape> = computation.output_shapes().into_iter().cloned().collect();
@@ -54,31 +53,31 @@ pub fn lower(computation: &Computation, options: &LowerOptions) -> HloModule {
     }
 }
 
-/// How a computation takes its parameters and returns its outputs.
+/// The calling convention of a computation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Interface {
-    /// Separate parameters, a tuple as root.
+    /// Separate parameters, and a tuple as root.
     Entry,
-    /// A loop's body: one tuple in, the same tuple out.
+    /// The body of a loop: a tuple as parameter, and the same tuple as root.
     Body,
-    /// A loop's condition: the body's tuple in, one pred out.
+    /// The condition of a loop: the body's tuple as parameter, and a pred scalar as root.
     Condition,
 }
 
-/// A module on its way.
+/// A module under construction.
 struct Lowering<'a> {
     options: &'a LowerOptions<'a>,
     computations: Vec<HloComputationProto>,
-    /// Shared by all that reduce alike: the computation's id.
+    /// Ids of the reducer computations, shared by all instructions with the same reduction and type.
     reducers: HashMap<(Reduction, DType), i64>,
     last_id: i64,
 }
 
-/// The instructions of one computation on its way.
+/// The instructions of one computation under construction.
 #[derive(Default)]
 struct Instructions {
     list: Vec<HloInstructionProto>,
-    /// Initial values of reductions, each made once: the constant's id.
+    /// Ids of the constants that are initial values of reductions.
     identities: HashMap<(Reduction, DType), i64>,
 }
 
@@ -88,7 +87,7 @@ impl Lowering<'_> {
         self.last_id
     }
 
-    /// Names, numbers and appends an instruction; returns its id.
+    /// Names, numbers and appends an instruction, and returns its id.
     fn push(&mut self, into: &mut Instructions, mut instruction: HloInstructionProto) -> i64 {
         let id = self.next_id();
         instruction.id = id;
@@ -97,7 +96,7 @@ impl Lowering<'_> {
         id
     }
 
-    /// Appends `computation`, after those it calls; returns its id.
+    /// Appends `computation` after those it calls, and returns its id.
     fn computation(&mut self, computation: &Computation, interface: Interface) -> i64 {
         let mut into = Instructions::default();
         let parameter_shapes: Vec<ShapeProto> = computation.parameter_shapes().into_iter().map(array_shape).collect();
@@ -163,7 +162,7 @@ impl Lowering<'_> {
         id
     }
 
-    /// Appends the instruction of one node (and those it needs beside it); returns the id of its value.
+    /// Appends the instructions of one node, and returns the id of its value.
     fn node(&mut self, into: &mut Instructions, computation: &Computation, node: &Node, operands: Vec<i64>) -> i64 {
         let mut instruction = HloInstructionProto {
             shape: Some(value_shape(&node.shape)),
@@ -178,10 +177,10 @@ impl Lowering<'_> {
             Op::Constant(value) => i.literal = Some(literal(value)),
             Op::Iota { dimension, .. } => i.dimensions = vec![*dimension as i64],
 
-            // ---- elementwise, one operand: the opcode and the shape say everything ----
+            // ---- elementwise, one operand: opcode and shape suffice ----
             Op::Unary(_) | Op::Convert { .. } | Op::BitcastConvert { .. } => {}
 
-            // ---- elementwise, two operands ----
+            // ---- elementwise, two operands: opcode and shape suffice ----
             Op::Binary(_) => {}
 
             // ---- compare and select ----
@@ -270,7 +269,7 @@ impl Lowering<'_> {
             }
             Op::GetTupleElement { index } => i.tuple_index = *index as i64,
             Op::OptimizationBarrier => {
-                // HLO's has one operand: of several, their tuple.
+                // HLO's barrier has one operand: the tuple of several.
                 if node.inputs.len() > 1 {
                     let operands = node.inputs.iter().map(|&input| array_shape(computation.array_shape(input)));
                     let shape = Some(tuple_shape(operands.collect()));
@@ -310,7 +309,7 @@ impl Lowering<'_> {
         self.push(into, instruction)
     }
 
-    /// The computation of two scalars that `reduction` repeats; returns its id.
+    /// Returns the id of the reducer computation, which combines two scalars.
     fn reducer(&mut self, reduction: Reduction, dtype: DType) -> i64 {
         if let Some(&id) = self.reducers.get(&(reduction, dtype)) {
             return id;
@@ -346,7 +345,7 @@ impl Lowering<'_> {
         id
     }
 
-    /// The constant that `reduction` starts from; returns its id.
+    /// Returns the id of the constant that is the initial value of `reduction`.
     fn identity(&mut self, into: &mut Instructions, reduction: Reduction, dtype: DType) -> i64 {
         if let Some(&id) = into.identities.get(&(reduction, dtype)) {
             return id;
@@ -369,26 +368,26 @@ impl Lowering<'_> {
     }
 }
 
-/// The value that leaves every other unchanged.
+/// Returns the identity element of a reduction.
 fn identity(reduction: Reduction, dtype: DType) -> HostTensor {
     let scalar = |value| HostTensor::from_f64(Shape::scalar(dtype), &[value]);
     match (reduction, dtype) {
-        // Narrowing saturates: an infinity becomes the least or the greatest integer.
+        // The conversion saturates: an infinity becomes the least or greatest integer.
         (Reduction::Max, _) => scalar(f64::NEG_INFINITY),
         (Reduction::Min, _) => scalar(f64::INFINITY),
-        // All bits of a signed integer are -1; an unsigned one saturates at its greatest.
+        // All bits set: -1 for a signed integer, the greatest value for an unsigned one.
         (Reduction::And, DType::S32) => scalar(-1.0),
         (Reduction::And, _) => scalar(f64::INFINITY),
         (Reduction::Sum | Reduction::Or, _) => scalar(0.0),
     }
 }
 
-/// An instruction with nothing but an opcode and operands.
+/// Returns an instruction with an opcode and operands only.
 fn plain(opcode: &str, operand_ids: Vec<i64>) -> HloInstructionProto {
     HloInstructionProto { opcode: opcode.to_string(), operand_ids, ..Default::default() }
 }
 
-/// A node's scope, for profiles; a parameter is known by its own name.
+/// Returns the metadata that profiles show: the node's scope, or a parameter's name.
 fn metadata(node: &Node) -> Option<OpMetadata> {
     let op_name = match &node.op {
         Op::Parameter { .. } => parameter_name(node),
@@ -438,7 +437,7 @@ fn array_shape(shape: &Shape) -> ShapeProto {
     ShapeProto {
         element_type: element_type.into(),
         dimensions: int64s(&shape.dims),
-        // XLA logs a warning for a shape that leaves this out.
+        // XLA logs a warning for a shape without this field.
         is_dynamic_dimension: vec![false; shape.rank()],
         tuple_shapes: Vec::new(),
         layout: Some(LayoutProto { minor_to_major: (0..shape.rank() as i64).rev().collect() }),
@@ -480,19 +479,20 @@ fn input_output_alias(donated: &[(usize, usize)]) -> HloInputOutputAliasProto {
 }
 
 fn check_donations(donated: &[(usize, usize)], parameters: &[Shape], results: &[Shape]) {
-    let mut given = vec![false; parameters.len()];
-    let mut taken = vec![false; results.len()];
+    let mut donated_parameters = vec![false; parameters.len()];
+    let mut aliased_results = vec![false; results.len()];
     for &(p, o) in donated {
         let (Some(parameter), Some(result)) = (parameters.get(p), results.get(o)) else {
             panic!("donation {p} -> {o} requires {} parameters and {} results", parameters.len(), results.len());
         };
         assert!(parameter == result, "donation {p} -> {o} requires equal shapes, got {parameter} and {result}");
-        let again = std::mem::replace(&mut given[p], true) | std::mem::replace(&mut taken[o], true);
-        assert!(!again, "donation {p} -> {o} requires a parameter and a result that no other donation names");
+        let repeated =
+            std::mem::replace(&mut donated_parameters[p], true) | std::mem::replace(&mut aliased_results[o], true);
+        assert!(!repeated, "donation {p} -> {o} requires a parameter and a result that no other donation uses");
     }
 }
 
-/// `name` with what HLO does not allow in a name replaced by `_`.
+/// Replaces characters that HLO does not allow in a name by `_`.
 fn identifier(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }

@@ -1,16 +1,16 @@
-//! From a finished [`Computation`] to the bytes a compiler takes: a serialized `HloModuleProto`.
+//! The lowering of a finished [`Computation`](crate::graph::Computation) to a serialized `HloModuleProto`.
 //!
-//! A graph's operations already carry HLO's names and meaning, so nothing is *translated* here; what the file format
-//! demands beyond the graph is *added*: layouts, module-wide names and ids, reducer computations, the tuple that a loop
-//! carries, and which parameter's memory each result may take over. [`lower`] is a pure function: the same graph gives
-//! the same bytes, on every machine, so that bytes can be compared, cached and reviewed.
+//! The operations of a graph have HLO's names and semantics, so the lowering only adds what the file format requires:
+//! layouts, module-wide names and ids, reducer computations, the tuple of a loop's state, and the input-output aliases
+//! of donated parameters. [`lower`] is a pure function: the same graph gives the same bytes on every machine, so bytes
+//! can be compared, cached and reviewed.
 //!
-//! * `proto.rs` — the message types, with the fields that are used and no others
-//! * `lower.rs` — one exhaustive match over [`Op`](crate::graph::Op)
-//! * `text.rs` — the way back: bytes to readable text, for people and for the reviewed files under `graphs/`
+//! * [`proto`]: the protobuf messages, restricted to the fields that are used
+//! * [`lower`]: one exhaustive match over [`Op`](crate::graph::Op)
+//! * [`text`]: the inverse direction, from bytes to HLO text, for readers and for the golden files under `graphs/`
 //!
-//! The bytes are an ordinary `.hlo.pb` file: every PJRT plugin takes them as program format `"hlo"`, and so do XLA's own
-//! tools (`examples/xla-rs` loads one with the `xla` crate).
+//! The bytes are an ordinary `.hlo.pb` file. PJRT plugins accept them as program format `"hlo"`, and XLA's own tools read
+//! them too (`examples/xla-rs` runs one with the `xla` crate).
 
 mod lower;
 pub mod proto;
@@ -23,16 +23,17 @@ pub use text::text;
 
 use crate::shape::Shape;
 
-/// How a computation becomes a module.
+/// Options of [`lower`].
 #[derive(Clone, Copy, Debug)]
 pub struct LowerOptions<'a> {
-    /// The module's name, as profiles show it.
+    /// The module's name in profiles.
     pub name: &'a str,
-    /// `(parameter, output)` pairs of equal shape: the output may be written into the parameter's memory, after which
-    /// the caller's buffer is gone.
+    /// `(parameter, output)` pairs of equal shape. The output may reuse the parameter's memory, which deletes the
+    /// caller's buffer.
     pub donated: &'a [(usize, usize)],
-    /// How many replicas will run the module; collectives span them all.
+    /// Number of replicas that run the module. Collectives span all of them.
     pub num_replicas: usize,
+    /// Precision of f32 dots.
     pub dot_precision: DotPrecision,
 }
 
@@ -42,28 +43,29 @@ impl Default for LowerOptions<'_> {
     }
 }
 
-/// What a backend may do to the operands of a dot on the way into its matrix units. It matters for f32 operands only:
-/// bf16 and f16 enter as they are.
+/// The precision to which a backend may round the operands of a dot. It affects f32 operands only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DotPrecision {
-    /// The backend's fastest: TPUs round f32 operands to bf16, recent NVIDIA GPUs to TF32.
+    /// The fastest that the backend has: TPUs round f32 operands to bf16, recent NVIDIA GPUs to TF32.
     #[default]
     Default,
-    /// f32 operands count in full.
+    /// f32 operands are not rounded.
     Highest,
 }
 
-/// A module ready to be compiled, and what its caller must know about it.
+/// A module that can be compiled, with its calling convention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HloModule {
+    /// The module's name.
     pub name: String,
     /// The serialized `HloModuleProto`.
     pub bytes: Vec<u8>,
-    /// The arguments in order; each is a buffer of its own.
+    /// Shapes of the arguments, in order. Each argument is a buffer of its own.
     pub parameters: Vec<Shape>,
-    /// The results in order. The module's root is their tuple, which PJRT hands over as separate buffers.
+    /// Shapes of the results, in order. The module's root is their tuple, which PJRT returns as separate buffers.
     pub results: Vec<Shape>,
     /// See [`LowerOptions::donated`].
     pub donated: Vec<(usize, usize)>,
+    /// See [`LowerOptions::num_replicas`].
     pub num_replicas: usize,
 }

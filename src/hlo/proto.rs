@@ -1,12 +1,13 @@
-//! The messages of XLA's module format, declared by hand: the fields this crate reads or writes, and no others.
+//! The protobuf messages of XLA's module format, declared by hand and restricted to the fields that are read or written.
 //!
-//! A protobuf field is known by its number, never by its name or place, so a subset is a complete reader of itself and
-//! a valid writer for everybody. The numbers are those of `xla/service/hlo.proto` and `xla/xla_data.proto` in
-//! openxla/xla. They are sparse and out of order because fields were retired over the years; a wrong number is not an
-//! error but silently another field. `tests/proto.rs` compares each of them with the descriptor that a plugin carries
-//! inside itself.
+//! Protobuf identifies a field by its number alone, so a subset of the fields reads and writes valid files. The numbers
+//! are those of `xla/service/hlo.proto` and `xla/xla_data.proto` in openxla/xla, where retired fields left gaps. A wrong
+//! number would not be an error but silently another field, so `tests/proto.rs` compares each number with the descriptor
+//! that is embedded in a plugin.
 //!
-//! Field meaning is documented only where the name does not say it.
+//! Fields are documented where the name is not enough.
+
+#![allow(missing_docs, reason = "messages and fields have XLA's names and meaning")]
 
 use prost::{Enumeration, Message};
 
@@ -19,10 +20,10 @@ pub struct HloModuleProto {
     pub entry_computation_name: String,
     #[prost(int64, tag = "6")]
     pub entry_computation_id: i64,
-    /// A computation comes after all those it calls.
+    /// Each computation follows those it calls.
     #[prost(message, repeated, tag = "3")]
     pub computations: Vec<HloComputationProto>,
-    /// Parameters and result as the caller sees them, layouts included.
+    /// Parameters and result of the module, with layouts.
     #[prost(message, optional, tag = "4")]
     pub host_program_shape: Option<ProgramShapeProto>,
     #[prost(int64, tag = "5")]
@@ -35,7 +36,7 @@ pub struct HloModuleProto {
 pub struct HloComputationProto {
     #[prost(string, tag = "1")]
     pub name: String,
-    /// An instruction comes after its operands.
+    /// Each instruction follows its operands.
     #[prost(message, repeated, tag = "2")]
     pub instructions: Vec<HloInstructionProto>,
     #[prost(message, optional, tag = "4")]
@@ -46,7 +47,7 @@ pub struct HloComputationProto {
     pub root_id: i64,
 }
 
-/// One instruction of any opcode; which attributes are set depends on it.
+/// One instruction. The opcode determines which attributes are set.
 #[derive(Clone, PartialEq, Message)]
 pub struct HloInstructionProto {
     #[prost(string, tag = "1")]
@@ -63,7 +64,7 @@ pub struct HloInstructionProto {
     pub parameter_number: i64,
     #[prost(int64, tag = "13")]
     pub tuple_index: i64,
-    /// Of broadcast, concatenate, iota, reduce, transpose, all-gather and reduce-scatter.
+    /// Attribute of broadcast, concatenate, iota, reduce, transpose, all-gather and reduce-scatter.
     #[prost(int64, repeated, tag = "14")]
     pub dimensions: Vec<i64>,
     #[prost(message, repeated, tag = "17")]
@@ -103,7 +104,7 @@ pub struct SliceDimensions {
     pub stride: i64,
 }
 
-/// Which results may be written into the memory of which parameters.
+/// The results that may reuse the memory of parameters.
 #[derive(Clone, PartialEq, Message)]
 pub struct HloInputOutputAliasProto {
     #[prost(message, repeated, tag = "1")]
@@ -112,12 +113,12 @@ pub struct HloInputOutputAliasProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct AliasEntryProto {
-    /// The path into the result tuple.
+    /// Path into the result tuple.
     #[prost(int64, repeated, tag = "1")]
     pub output_shape_index: Vec<i64>,
     #[prost(int64, tag = "2")]
     pub parameter_number: i64,
-    /// The path into the parameter, empty for an array.
+    /// Path into the parameter; empty for an array.
     #[prost(int64, repeated, tag = "3")]
     pub parameter_shape_index: Vec<i64>,
     #[prost(enumeration = "AliasKind", tag = "4")]
@@ -128,12 +129,12 @@ pub struct AliasEntryProto {
 #[repr(i32)]
 pub enum AliasKind {
     Undefined = 0,
-    /// The caller decides at each execution whether to give the memory away.
+    /// The caller decides at each execution whether to donate the buffer.
     May = 1,
     Must = 2,
 }
 
-/// Where an instruction comes from: what profiles and compiler messages show.
+/// The origin of an instruction, shown in profiles and compiler messages.
 #[derive(Clone, PartialEq, Message)]
 pub struct OpMetadata {
     #[prost(string, tag = "1")]
@@ -143,14 +144,14 @@ pub struct OpMetadata {
     pub op_name: String,
 }
 
-/// An array's element type and sizes with their layout, or a tuple of shapes.
+/// The element type, dimensions and layout of an array, or a tuple of shapes.
 #[derive(Clone, PartialEq, Message)]
 pub struct ShapeProto {
     #[prost(enumeration = "PrimitiveType", tag = "2")]
     pub element_type: i32,
     #[prost(int64, repeated, tag = "3")]
     pub dimensions: Vec<i64>,
-    /// One for each dimension; none is dynamic here.
+    /// One flag for each dimension; this crate has no dynamic dimensions.
     #[prost(bool, repeated, tag = "6")]
     pub is_dynamic_dimension: Vec<bool>,
     #[prost(message, repeated, tag = "4")]
@@ -161,7 +162,7 @@ pub struct ShapeProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct LayoutProto {
-    /// Dimensions from the fastest-varying to the slowest: descending is row-major.
+    /// Dimensions from the fastest-varying to the slowest; descending order is row-major.
     #[prost(int64, repeated, tag = "1")]
     pub minor_to_major: Vec<i64>,
 }
@@ -176,8 +177,7 @@ pub struct ProgramShapeProto {
     pub parameter_names: Vec<String>,
 }
 
-/// A constant. The elements lie in the one field of their type; the types of 16 bits and less that protobuf lacks are
-/// little-endian bytes.
+/// A constant. The field of the element type holds the elements; types that protobuf lacks are little-endian bytes.
 #[derive(Clone, PartialEq, Message)]
 pub struct LiteralProto {
     #[prost(message, optional, tag = "1")]
@@ -271,7 +271,7 @@ pub enum Precision {
     Highest = 2,
 }
 
-/// Element types, and the mark of a tuple.
+/// An element type, or `Tuple`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
 pub enum PrimitiveType {

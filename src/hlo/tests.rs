@@ -1,4 +1,4 @@
-//! The emitted bytes, decoded again: each rule of the format that `lower.rs` states, and the printed form.
+//! Decodes the emitted bytes and checks each requirement of the format that `lower.rs` states, and the printed form.
 
 use std::collections::HashSet;
 
@@ -35,7 +35,7 @@ fn only<'m>(module: &'m HloModuleProto, opcode: &str) -> &'m HloInstructionProto
     first
 }
 
-/// A loop that counts to ten while it sums, beside a reduction outside: five computations in all.
+/// Returns a loop that counts to ten while it sums, and a reduction outside the loop: five computations.
 fn counting_loop() -> Computation {
     let graph = Graph::new("main");
     let x = graph.parameter("x", f32s(&[2, 3]));
@@ -53,13 +53,13 @@ fn counting_loop() -> Computation {
 }
 
 #[test]
-fn the_same_graph_gives_the_same_bytes() {
+fn lowering_is_deterministic() {
     let options = LowerOptions::default();
     assert_eq!(lower(&counting_loop(), &options), lower(&counting_loop(), &options));
 }
 
 #[test]
-fn every_array_shape_has_a_row_major_layout_and_every_tuple_none() {
+fn array_shapes_have_row_major_layouts_and_tuples_none() {
     fn check(shape: &ShapeProto) {
         if shape.element_type() == PrimitiveType::Tuple {
             assert_eq!(shape.layout, None);
@@ -82,7 +82,7 @@ fn every_array_shape_has_a_row_major_layout_and_every_tuple_none() {
 }
 
 #[test]
-fn names_and_ids_are_unique_over_the_module() {
+fn names_and_ids_are_unique_in_the_module() {
     let module = decode(&lower(&counting_loop(), &LowerOptions::default()));
     let computations = module.computations.iter().map(|c| (&c.name, c.id));
     let all: Vec<_> = instructions(&module).map(|i| (&i.name, i.id)).chain(computations).collect();
@@ -111,7 +111,7 @@ fn operands_and_callees_come_first_and_the_entry_last() {
 }
 
 #[test]
-fn a_while_names_its_body_before_its_condition_and_carries_one_tuple() {
+fn while_lists_body_before_condition_and_has_one_tuple_operand() {
     let module = decode(&lower(&counting_loop(), &LowerOptions::default()));
     let i = only(&module, "while");
     let called = |place: usize| {
@@ -129,8 +129,8 @@ fn a_while_names_its_body_before_its_condition_and_carries_one_tuple() {
         assert_eq!(computation.instructions.iter().filter(|i| i.opcode == "parameter").count(), 1);
     }
     assert_eq!(body.program_shape.as_ref().unwrap().result.as_ref(), Some(state));
-    let answer = condition.program_shape.as_ref().unwrap().result.as_ref().unwrap();
-    assert_eq!(answer.element_type(), PrimitiveType::Pred);
+    let result = condition.program_shape.as_ref().unwrap().result.as_ref().unwrap();
+    assert_eq!(result.element_type(), PrimitiveType::Pred);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn reducers_are_shared_by_reduction_and_type() {
 }
 
 #[test]
-fn a_reduction_starts_from_the_value_that_changes_nothing() {
+fn reduction_starts_from_its_identity_element() {
     let start = |reduction, dtype| {
         let graph = Graph::new("test");
         let x = graph.parameter("x", Shape::new(dtype, [4]));
@@ -161,7 +161,7 @@ fn a_reduction_starts_from_the_value_that_changes_nothing() {
 }
 
 #[test]
-fn a_constant_lies_in_the_field_of_its_type() {
+fn constant_uses_the_literal_field_of_its_type() {
     for dtype in DType::ALL {
         let graph = Graph::new("test");
         let values = HostTensor::from_f64(Shape::new(dtype, [2]), &[1.0, 0.0]);
@@ -184,7 +184,7 @@ fn a_constant_lies_in_the_field_of_its_type() {
 }
 
 #[test]
-fn a_collective_over_one_replica_is_nothing() {
+fn collective_over_one_replica_lowers_to_its_operand() {
     let graph = Graph::new("test");
     let x = graph.parameter("x", f32s(&[4]));
     let sum = x.all_reduce(Reduction::Sum).all_gather(0, 1).reduce_scatter(0, 1);
@@ -194,7 +194,7 @@ fn a_collective_over_one_replica_is_nothing() {
 }
 
 #[test]
-fn a_collective_of_several_over_one_replica_is_their_tuple() {
+fn collective_of_several_over_one_replica_lowers_to_a_tuple() {
     let graph = Graph::new("test");
     let x = graph.parameter("x", f32s(&[4]));
     let sums = graph.all_reduce(&[x, x.exp()], Reduction::Sum);
@@ -204,20 +204,20 @@ fn a_collective_of_several_over_one_replica_is_their_tuple() {
 }
 
 #[test]
-fn stop_gradient_is_its_operand() {
+fn stop_gradient_lowers_to_its_operand() {
     let module = lowered(|_, x| vec![x.stop_gradient().exp()]);
     assert_eq!(only(&module, "exponential").operand_ids, [only(&module, "parameter").id]);
 }
 
 #[test]
-fn an_instruction_carries_its_scope_and_a_parameter_its_name() {
+fn metadata_is_the_scope_or_the_parameter_name() {
     let module = lowered(|g, x| vec![g.scope("encoder", || g.scope("layer.0", || x.exp()))]);
     assert_eq!(only(&module, "exponential").metadata.as_ref().unwrap().op_name, "encoder/layer.0");
     assert_eq!(only(&module, "parameter").metadata.as_ref().unwrap().op_name, "x");
 }
 
 #[test]
-fn a_dot_asks_for_precision_only_when_told() {
+fn dot_has_a_precision_config_only_for_highest() {
     let graph = Graph::new("test");
     let x = graph.parameter("x", f32s(&[2, 3]));
     let y = graph.parameter("y", f32s(&[3, 4]));
@@ -231,7 +231,7 @@ fn a_dot_asks_for_precision_only_when_told() {
 }
 
 #[test]
-fn a_donation_is_an_alias_from_output_to_parameter() {
+fn donation_is_an_input_output_alias() {
     let graph = Graph::new("test");
     let x = graph.parameter("x", f32s(&[2]));
     let y = graph.parameter("y", f32s(&[2]));
@@ -246,7 +246,7 @@ fn a_donation_is_an_alias_from_output_to_parameter() {
 
 #[test]
 #[should_panic(expected = "donation 0 -> 0 requires equal shapes, got f32[2,3] and f32[2]")]
-fn a_donation_of_another_shape_is_refused() {
+fn donation_requires_equal_shapes() {
     let graph = Graph::new("test");
     let x = graph.parameter("x", f32s(&[2, 3]));
     lower(&graph.finish(&[x.reduce_sum(&[1])]), &LowerOptions { donated: &[(0, 0)], ..Default::default() });
@@ -254,12 +254,12 @@ fn a_donation_of_another_shape_is_refused() {
 
 #[test]
 #[should_panic(expected = "all-gather requires 2 replicas, got a module for 4")]
-fn a_collective_built_for_other_replicas_is_refused() {
+fn collective_requires_the_number_of_replicas_it_was_built_for() {
     lowered(|_, x| vec![x.all_gather(0, 2)]);
 }
 
 #[test]
-fn the_printed_form_is_xlas() {
+fn printed_form_is_hlo_text() {
     let graph = Graph::new("main");
     let x = graph.parameter("x", f32s(&[2, 3]));
     let y = graph.scope("encoder", || (2.0 * x).reduce_sum(&[1]));

@@ -1,8 +1,8 @@
-//! The way back: a serialized module as text, in the notation that XLA prints, for people and for reviewed files.
+//! The printer of serialized modules, in XLA's HLO text notation, for readers and golden files.
 //!
-//! `%add.12 = f32[2,3]{1,0} add(%a.1, %b.2), metadata={op_name="encoder"}`. The text depends on the bytes alone, so two
-//! modules that print alike differ at most in the constants that are too long to print ([`LONGEST_CONSTANT`]) and in
-//! fields that `proto.rs` does not declare.
+//! `%add.12 = f32[2,3]{1,0} add(%a.1, %b.2), metadata={op_name="encoder"}`. The text depends on the bytes alone. Modules
+//! with equal text differ at most in constants of more than 16 elements and in fields that [`proto`](super::proto) does
+//! not declare.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
@@ -12,14 +12,14 @@ use prost::Message;
 
 use super::proto::*;
 
-/// Elements of a constant that are printed; of a longer one, only the shape.
+/// The most elements of a constant that are printed; a longer constant prints as `{...}`.
 const LONGEST_CONSTANT: usize = 16;
 
-/// The bytes of an `.hlo.pb` file as HLO text.
+/// Prints the bytes of an `.hlo.pb` file as HLO text. Unknown fields are ignored, and an unknown operand prints as `%?`:
+/// the module is not validated.
 ///
 /// # Errors
-/// If the bytes are not a protobuf message. Fields that this crate does not know are passed over, and an instruction
-/// that names an unknown operand prints it as `%?`: the text shows what is there and judges nothing.
+/// If the bytes are not a protobuf message.
 pub fn text(bytes: &[u8]) -> Result<String, prost::DecodeError> {
     Ok(Module::new(&HloModuleProto::decode(bytes)?).to_string())
 }
@@ -104,7 +104,7 @@ impl<'a> Module<'a> {
             write!(f, ", rhs_contracting_dims={}", Braced(&d.rhs_contracting_dimensions))?;
         }
         if let Some(precision) = &i.precision_config {
-            let operands = precision.operand_precision().map(|p| format!("{p:?}").to_lowercase());
+            let operands = precision.operand_precision().map(precision_name);
             write!(f, ", operand_precision={{{}}}", operands.collect::<Vec<_>>().join(","))?;
         }
         if !i.dynamic_slice_sizes.is_empty() {
@@ -163,7 +163,7 @@ fn shape_name(program_shape: &Option<ProgramShapeProto>, parameter: usize) -> &s
     program_shape.as_ref().and_then(|shape| shape.parameter_names.get(parameter)).map_or("?", |name| name)
 }
 
-/// A shape that may be missing.
+/// Prints a shape, or `?` if it is missing.
 struct Maybe<'a>(&'a Option<ShapeProto>);
 
 impl Display for Maybe<'_> {
@@ -175,7 +175,7 @@ impl Display for Maybe<'_> {
     }
 }
 
-/// `f32[2,3]{1,0}`, or `(f32[], s32[4]{0})`.
+/// Prints `f32[2,3]{1,0}`, or `(f32[], s32[4]{0})`.
 struct Typed<'a>(&'a ShapeProto);
 
 impl Display for Typed<'_> {
@@ -184,7 +184,7 @@ impl Display for Typed<'_> {
             let elements: Vec<String> = self.0.tuple_shapes.iter().map(|s| Typed(s).to_string()).collect();
             return write!(f, "({})", elements.join(", "));
         }
-        let element_type = format!("{:?}", self.0.element_type()).to_lowercase();
+        let element_type = element_type_name(self.0.element_type());
         write!(f, "{element_type}[{}]", Joined(&self.0.dimensions))?;
         match &self.0.layout {
             Some(layout) if !layout.minor_to_major.is_empty() => Braced(&layout.minor_to_major).fmt(f),
@@ -210,7 +210,32 @@ impl Display for Braced<'_> {
     }
 }
 
-/// The elements in row-major order, whatever the rank: the shape stands beside them.
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Default => "default",
+        Precision::High => "high",
+        Precision::Highest => "highest",
+    }
+}
+
+fn element_type_name(element_type: PrimitiveType) -> &'static str {
+    match element_type {
+        PrimitiveType::Invalid => "invalid",
+        PrimitiveType::Pred => "pred",
+        PrimitiveType::S32 => "s32",
+        PrimitiveType::U8 => "u8",
+        PrimitiveType::U16 => "u16",
+        PrimitiveType::U32 => "u32",
+        PrimitiveType::U64 => "u64",
+        PrimitiveType::F16 => "f16",
+        PrimitiveType::F32 => "f32",
+        PrimitiveType::F64 => "f64",
+        PrimitiveType::Tuple => "tuple",
+        PrimitiveType::Bf16 => "bf16",
+    }
+}
+
+/// Prints the elements in row-major order, without nesting by dimension.
 fn constant(literal: &LiteralProto) -> String {
     fn halves<T: Display>(bytes: &[u8], from_le_bytes: impl Fn([u8; 2]) -> T) -> Vec<String> {
         bytes.as_chunks().0.iter().map(|&pair| from_le_bytes(pair).to_string()).collect()

@@ -1,5 +1,5 @@
-//! A loaded function table, and the one place where its functions are called: every call checks that the table reaches
-//! that far and turns the C error into a [`PjrtError`].
+//! The function table of a plugin, and the single place where its functions are called. Every call checks that the table
+//! has the function and converts the C error into a [`PjrtError`].
 
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::ptr;
 use super::error::{ErrorCode, PjrtError};
 use super::sys::{self, Call, Struct};
 
-/// A plugin's function table. The library that holds it is never unloaded, so it is valid for the rest of the process.
+/// The function table of a plugin. Its library is never unloaded, so the table is valid until the process ends.
 pub(super) struct Api {
     table: *const sys::PJRT_Api,
     pub(super) path: PathBuf,
@@ -20,7 +20,7 @@ unsafe impl Send for Api {}
 unsafe impl Sync for Api {}
 
 impl Api {
-    /// Takes a table and checks its version.
+    /// Wraps a table and checks its version.
     ///
     /// # Safety
     /// `table` points to a `PJRT_Api` of a plugin (of any version and length) that lives as long as the process.
@@ -33,7 +33,7 @@ impl Api {
         Ok(api)
     }
 
-    /// The version of the API that the plugin was built with: major, minor.
+    /// Returns the version of the C API that the plugin was built with: major, minor.
     pub(super) fn version(&self) -> (i32, i32) {
         // SAFETY: every PJRT_Api begins with size, extensions and version, whatever its length; no reference to the
         // whole struct is made.
@@ -41,7 +41,7 @@ impl Api {
         (version.major_version, version.minor_version)
     }
 
-    /// The pointer of the function that `T` is for.
+    /// Returns the pointer of the function whose argument struct is `T`.
     fn function<T: Call>(&self) -> Result<*const c_void, PjrtError> {
         // SAFETY: every table begins with its size, and the pointer is read only if the table reaches that far.
         let pointer = unsafe {
@@ -58,13 +58,13 @@ impl Api {
         Ok(pointer)
     }
 
-    /// Calls the function that `args` is for.
+    /// Calls the function whose argument struct is `args`.
     ///
     /// # Errors
-    /// If the plugin lacks the function, or answers with an error.
+    /// If the plugin does not have the function, or the call fails.
     ///
     /// # Safety
-    /// What the function's contract asks of the fields: handles of this plugin that are alive, pointers valid for the
+    /// The fields satisfy the function's contract: handles of this plugin that are alive, pointers valid for the
     /// sizes beside them for as long as the contract says.
     pub(super) unsafe fn call<T: Call>(&self, args: &mut T) -> Result<(), PjrtError> {
         let function = self.function::<T>()?;
@@ -76,7 +76,7 @@ impl Api {
         unsafe { self.take_error(error, T::FUNCTION) }
     }
 
-    /// Turns an owned C error into ours and destroys it; null is success.
+    /// Converts an owned C error and destroys it; null is success.
     ///
     /// # Safety
     /// `error` is null or an error of this plugin that nobody else destroys.
@@ -103,7 +103,7 @@ impl Api {
 
     fn error_message(&self, error: *const sys::PJRT_Error) -> String {
         let Ok(function) = self.function::<sys::PJRT_Error_Message>() else {
-            return "the plugin offers no PJRT_Error_Message".to_owned();
+            return "(no message: the plugin does not have PJRT_Error_Message)".to_owned();
         };
         let mut args = sys::PJRT_Error_Message { error, ..Struct::new() };
         // SAFETY: the header declares this function without a result; `error` is alive, and the message lives as long.
@@ -117,7 +117,7 @@ impl Api {
     fn error_code(&self, error: *const sys::PJRT_Error) -> i32 {
         let mut args = sys::PJRT_Error_GetCode { error, ..Struct::new() };
         let Ok(function) = self.function::<sys::PJRT_Error_GetCode>() else { return 0 };
-        // SAFETY: `error` is alive. Should the call itself fail, its error is dropped: there is one to report already.
+        // SAFETY: `error` is alive. If the call itself fails, its error is dropped, because there is one to report already.
         unsafe {
             let function: unsafe extern "C" fn(*mut sys::PJRT_Error_GetCode) -> *mut sys::PJRT_Error =
                 std::mem::transmute(function);
@@ -127,7 +127,7 @@ impl Api {
     }
 }
 
-/// Copies text that the plugin owns.
+/// Copies text owned by the plugin.
 ///
 /// # Safety
 /// `data` is null or valid for `size` bytes.
@@ -136,7 +136,7 @@ pub(super) unsafe fn text(data: *const c_char, size: usize) -> String {
     String::from_utf8_lossy(unsafe { bytes(data, size) }).into_owned()
 }
 
-/// Views bytes that the plugin owns.
+/// Borrows bytes owned by the plugin.
 ///
 /// # Safety
 /// `data` is null or valid for `size` bytes for all of `'a`.
@@ -145,7 +145,7 @@ pub(super) unsafe fn bytes<'a>(data: *const c_char, size: usize) -> &'a [u8] {
     unsafe { slice(data.cast(), size) }
 }
 
-/// Views an array that the plugin owns; null is empty.
+/// Borrows an array owned by the plugin; null is empty.
 ///
 /// # Safety
 /// `data` is null or valid for `size` elements for all of `'a`.
@@ -161,7 +161,7 @@ pub(super) unsafe fn slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
 mod tests {
     use super::*;
 
-    /// A table of a plugin that has no functions at all, or only the first `functions` of them.
+    /// A table with space for the first `functions` functions, all null.
     fn table(version: (i32, i32), functions: usize) -> *const sys::PJRT_Api {
         // SAFETY: integers and pointers, for which zero is a value.
         let mut table: Box<sys::PJRT_Api> = Box::new(unsafe { std::mem::zeroed() });
@@ -172,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn another_major_version_is_refused_with_both_numbers() {
+    fn version_error_names_both_versions() {
         // SAFETY: the table is leaked.
-        let error = unsafe { Api::new(table((1, 2), 0), "new.so".into()) }.err().expect("must be refused");
+        let error = unsafe { Api::new(table((1, 2), 0), "new.so".into()) }.err().expect("unsupported version");
         let message = error.to_string();
         assert!(message.contains("PJRT C API 1.2") && message.contains("major version 0"), "{message}");
         // SAFETY: the table is leaked.
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_beyond_the_table_is_an_error_with_name_and_version() {
+    fn missing_function_error_names_function_plugin_and_version() {
         // SAFETY: the table is leaked.
         let api = unsafe { Api::new(table((0, 60), 5), "short.so".into()) }.expect("version is fine");
         let mut args = sys::PJRT_Executable_GetCompiledMemoryStats::new();
@@ -192,7 +192,7 @@ mod tests {
         let error = unsafe { api.call(&mut args) }.expect_err("absent");
         assert_eq!(
             error.to_string(),
-            "PJRT_Executable_GetCompiledMemoryStats is not in the plugin short.so (PJRT C API 0.60): install a newer \
+            "the plugin short.so (PJRT C API 0.60) does not have PJRT_Executable_GetCompiledMemoryStats: install a newer \
              plugin"
         );
     }

@@ -1,5 +1,5 @@
-//! A buffer: an array on a device. It may still be in the making when it is returned, and its error, if it has one,
-//! appears when it is awaited, read, or given to a program.
+//! Buffers: arrays on devices. A buffer is returned before the work that computes it has ended; the error of that work
+//! surfaces when the buffer is awaited, read, or passed to a program.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::event::Event;
 use super::sys::{self, Call, Struct};
 use crate::shape::{DType, HostTensor, Shape};
 
-/// An array on a device. Clones share it; the memory is freed with the last one, or given away by donation.
+/// An array on a device. Clones share it. The memory is freed with the last clone, or reused if the buffer is donated.
 #[derive(Clone)]
 pub struct Buffer {
     pub(super) handle: Arc<BufferHandle>,
@@ -59,15 +59,18 @@ impl Drop for BufferHandle {
     }
 }
 
-/// Elements in host memory, owned or shared, that a transfer keeps until it has read them.
+/// Elements in host memory, kept alive by a transfer until the plugin has read them.
 pub enum HostBytes {
+    /// Bytes owned by the transfer.
     Owned(Vec<u8>),
+    /// Shared bytes.
     Shared(Arc<[u8]>),
+    /// A shared tensor.
     Tensor(Arc<HostTensor>),
 }
 
 impl HostBytes {
-    /// The elements. They lie on the heap: moving `self` does not move them.
+    /// Returns the elements. They are on the heap: moving `self` does not move them.
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             HostBytes::Owned(bytes) => bytes,
@@ -102,21 +105,22 @@ impl From<HostTensor> for HostBytes {
 }
 
 impl Buffer {
-    pub(super) fn of_shape(handle: BufferHandle, shape: Shape) -> Self {
+    pub(super) fn with_shape(handle: BufferHandle, shape: Shape) -> Self {
         Buffer { handle: Arc::new(handle), shape }
     }
 
-    /// Asks the plugin for the shape.
-    pub(super) fn of_asked_shape(handle: BufferHandle) -> Result<Self, PjrtError> {
+    /// Wraps a buffer and queries its shape.
+    pub(super) fn with_queried_shape(handle: BufferHandle) -> Result<Self, PjrtError> {
         let shape = handle.shape()?;
-        Ok(Buffer::of_shape(handle, shape))
+        Ok(Buffer::with_shape(handle, shape))
     }
 
+    /// Returns the shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Where it lies.
+    /// Returns the device that holds the buffer.
     pub fn device(&self) -> Result<Device, PjrtError> {
         let client = &self.handle.client;
         let mut args = sys::PJRT_Buffer_Device { buffer: self.handle.raw, ..Struct::new() };
@@ -125,11 +129,11 @@ impl Buffer {
         Device::at(client, args.device).ok_or_else(|| PjrtError::Argument {
             what: sys::PJRT_Buffer_Device::FUNCTION,
             required: "a device of the client".to_owned(),
-            found: "an unknown one".to_owned(),
+            found: "a device that the client does not list".to_owned(),
         })
     }
 
-    /// Bytes it takes on the device, padding included.
+    /// Returns the size on the device in bytes, padding included.
     pub fn on_device_size(&self) -> Result<usize, PjrtError> {
         let mut args = sys::PJRT_Buffer_OnDeviceSizeInBytes { buffer: self.handle.raw, ..Struct::new() };
         // SAFETY: the buffer is alive.
@@ -137,7 +141,7 @@ impl Buffer {
         Ok(args.on_device_size_in_bytes)
     }
 
-    /// Whether its memory is gone: it was donated to a program, or deleted.
+    /// Returns whether the buffer was donated or deleted.
     pub fn is_deleted(&self) -> Result<bool, PjrtError> {
         let mut args = sys::PJRT_Buffer_IsDeleted { buffer: self.handle.raw, ..Struct::new() };
         // SAFETY: the buffer is alive (its memory need not be).
@@ -145,14 +149,14 @@ impl Buffer {
         Ok(args.is_deleted)
     }
 
-    /// Frees its memory now, as soon as running work allows, for all clones.
+    /// Frees the memory as soon as running work allows, for all clones.
     pub fn delete(&self) -> Result<(), PjrtError> {
         let mut args = sys::PJRT_Buffer_Delete { buffer: self.handle.raw, ..Struct::new() };
         // SAFETY: the buffer is alive; deleting twice is allowed.
         unsafe { self.handle.client.api.call(&mut args) }
     }
 
-    /// The end of the work that makes it, and that work's error.
+    /// Returns the event of the work that computes the buffer.
     pub fn ready(&self) -> Result<Event, PjrtError> {
         let client = &self.handle.client;
         let mut args = sys::PJRT_Buffer_ReadyEvent { buffer: self.handle.raw, ..Struct::new() };
@@ -163,14 +167,14 @@ impl Buffer {
         }
     }
 
-    /// A copy on another device of the same client.
+    /// Copies the buffer to another device of the same client.
     pub fn copy_to_device(&self, device: &Device) -> Result<Buffer, PjrtError> {
         let client = &self.handle.client;
         if !Arc::ptr_eq(client, &device.client) {
             return Err(PjrtError::Argument {
                 what: sys::PJRT_Buffer_CopyToDevice::FUNCTION,
                 required: "a device of the same client".to_owned(),
-                found: format!("{device:?} of another one"),
+                found: format!("{device:?} of another client"),
             });
         }
         let mut args =
@@ -178,7 +182,7 @@ impl Buffer {
         // SAFETY: buffer and device are alive and of one client; the new buffer is then ours.
         unsafe {
             client.api.call(&mut args)?;
-            Ok(Buffer::of_shape(BufferHandle::from_raw(client, args.dst_buffer), self.shape.clone()))
+            Ok(Buffer::with_shape(BufferHandle::from_raw(client, args.dst_buffer), self.shape.clone()))
         }
     }
 
@@ -187,7 +191,7 @@ impl Buffer {
         self.to_host_async()?.wait()
     }
 
-    /// Begins to copy it to the host, row-major whatever the device's layout.
+    /// Starts a copy to the host, in row-major order for any device layout.
     pub fn to_host_async(&self) -> Result<HostTransfer, PjrtError> {
         let client = &self.handle.client;
         let mut bytes = vec![0u8; self.shape.bytes()];
@@ -216,7 +220,7 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// A copy from device to host under way. Dropping it waits for its end: the plugin writes into memory held here.
+/// A running copy from device to host. Dropping it waits for the end, because the plugin writes into its memory.
 pub struct HostTransfer {
     bytes: Vec<u8>,
     shape: Shape,
@@ -225,14 +229,15 @@ pub struct HostTransfer {
 }
 
 impl HostTransfer {
+    /// Returns whether the copy has ended, with or without an error.
     pub fn is_ready(&self) -> Result<bool, PjrtError> {
         self.event.is_ready()
     }
 
-    /// Blocks until the elements are here.
+    /// Blocks until the copy has ended and returns the elements.
     ///
     /// # Errors
-    /// The error of the copy, or of the work that was to make the buffer.
+    /// The error of the copy, or of the work that computes the buffer.
     pub fn wait(mut self) -> Result<HostTensor, PjrtError> {
         self.event.wait()?;
         let bytes = std::mem::take(&mut self.bytes);
@@ -244,12 +249,12 @@ impl HostTransfer {
 
 impl Drop for HostTransfer {
     fn drop(&mut self) {
-        // An error of the copy has no reader any more; what matters is that the plugin stopped writing.
+        // The error of the copy is irrelevant here; the plugin must have stopped writing.
         let _ = self.event.wait();
     }
 }
 
-/// `PJRT_Buffer_Type` of each element type.
+/// The `PJRT_Buffer_Type` of each element type.
 const ELEMENT_TYPES: [(DType, i32); 10] = [
     (DType::Pred, 1),
     (DType::S32, 4),
@@ -264,7 +269,7 @@ const ELEMENT_TYPES: [(DType, i32); 10] = [
 ];
 
 pub(super) fn element_type_of(dtype: DType) -> i32 {
-    // The test below holds the list to every DType; 0 is PJRT_Buffer_Type_INVALID, which plugins refuse.
+    // A test ensures that the list is complete; 0 is PJRT_Buffer_Type_INVALID, which plugins reject.
     ELEMENT_TYPES.iter().find(|(d, _)| *d == dtype).map_or(0, |(_, code)| *code)
 }
 
@@ -278,10 +283,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_element_type_has_a_number_of_its_own() {
+    fn element_type_codes_are_complete_and_unique() {
         for dtype in DType::ALL {
             assert_eq!(dtype_of("a buffer", element_type_of(dtype)), Ok(dtype));
         }
-        assert!(dtype_of("a buffer", 5).is_err(), "s64 is not one of ours");
+        assert!(dtype_of("a buffer", 5).is_err(), "s64 has no DType");
     }
 }

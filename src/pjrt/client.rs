@@ -1,4 +1,4 @@
-//! A client: a plugin's runtime on this machine, with its devices. Everything made by a client keeps it alive.
+//! Clients: the runtime of a plugin with its devices. Every object created by a client keeps it alive.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,17 +16,20 @@ use super::sys::{self, Call, Struct};
 use crate::key_value::KeyValueStore;
 use crate::shape::{HostTensor, Shape};
 
-/// The runtime of a plugin. Clones share it; it ends when nothing made from it is left.
+/// The runtime of a plugin. Clones share it. It is destroyed when the last object created from it is dropped.
 #[derive(Clone)]
 pub struct Client {
     pub(super) handle: Arc<ClientHandle>,
 }
 
 impl Client {
-    /// Starts the runtime of `plugin` on this machine's devices.
+    /// Creates a client of `plugin` on the devices of this machine.
     ///
-    /// If this process is one of several, they find each other through `store`. What else a plugin must be told to know of
-    /// the others is among its options: on CUDA `node_id` and `num_nodes`.
+    /// Several processes exchange their topology through `store`. The other settings that a plugin needs are create-options:
+    /// on CUDA `node_id` and `num_nodes` (see [`multi_process_options`](super::multi_process_options)).
+    ///
+    /// # Errors
+    /// If the plugin fails to create a client.
     pub fn new(
         plugin: &Plugin,
         options: &[CreateOption],
@@ -35,31 +38,32 @@ impl Client {
         Ok(Client { handle: Arc::new(ClientHandle::create(&plugin.api, options, store)?) })
     }
 
-    /// The kind of platform as the plugin names it: `cpu`, `cuda`, `tpu`.
+    /// Returns the plugin's platform name: `cpu`, `cuda`, `tpu`.
     pub fn platform_name(&self) -> &str {
         &self.handle.platform_name
     }
 
-    /// The versions behind it, such as those of CUDA or libtpu; several lines on some platforms.
+    /// Returns the versions of the underlying software, such as CUDA or libtpu; several lines on some platforms.
     pub fn platform_version(&self) -> &str {
         &self.handle.platform_version
     }
 
-    /// This process among those of the run; 0 if it is alone.
+    /// Returns the index of this process; 0 for a single process.
     pub fn process_index(&self) -> i32 {
         self.handle.process_index
     }
 
+    /// Returns the plugin.
     pub fn plugin(&self) -> Plugin {
         Plugin { api: self.handle.api.clone() }
     }
 
-    /// All devices of the run, also those of other processes.
+    /// Returns all devices, including those of other processes.
     pub fn devices(&self) -> Vec<Device> {
         self.handle.devices.iter().map(|entry| Device::of(&self.handle, entry)).collect()
     }
 
-    /// The devices that this process uses, in the plugin's order.
+    /// Returns the devices of this process, in the plugin's order.
     pub fn addressable_devices(&self) -> Vec<Device> {
         self.handle
             .devices
@@ -69,7 +73,10 @@ impl Client {
             .collect()
     }
 
-    /// Compiles a serialized HloModuleProto.
+    /// Compiles a serialized HloModuleProto and loads it onto devices.
+    ///
+    /// # Errors
+    /// If the plugin fails to compile the program.
     pub fn compile(&self, hlo: &[u8], options: &CompileOptions) -> Result<LoadedExecutable, PjrtError> {
         let (program, options) = (sys::PJRT_Program::hlo(hlo), options.encode());
         let mut args = sys::PJRT_Client_Compile {
@@ -86,10 +93,13 @@ impl Client {
         }
     }
 
-    /// Loads what [`super::Executable::serialize`] wrote. It must come from the same version of the same plugin, for the
+    /// Loads an executable serialized by [`super::Executable::serialize`] with the same version of the same plugin, for the
     /// same kind of device.
     ///
-    /// A serialized executable is machine code: load none from a source that you would not run.
+    /// A serialized executable is machine code: load it only from a trusted source.
+    ///
+    /// # Errors
+    /// If the plugin rejects the bytes.
     pub fn deserialize(&self, serialized: &[u8]) -> Result<LoadedExecutable, PjrtError> {
         let mut args = sys::PJRT_Executable_DeserializeAndLoad {
             client: self.handle.raw,
@@ -104,11 +114,10 @@ impl Client {
         }
     }
 
-    /// Copies row-major elements to a device and returns when `bytes` has been read. The plugin reads it in place: no
-    /// copy is made on the way.
+    /// Copies row-major elements to a device and returns when the plugin has read `bytes`. There is no intermediate copy.
     ///
     /// # Errors
-    /// If `bytes` is not the size of `shape`, or the plugin refuses (no memory, device of another client).
+    /// If `bytes` does not have the size of `shape`, the device belongs to another client, or the transfer fails.
     pub fn buffer_from_host(&self, bytes: &[u8], shape: &Shape, device: &Device) -> Result<Buffer, PjrtError> {
         // SAFETY: `bytes` outlives the wait.
         let (buffer, done) = unsafe { self.begin_transfer(bytes, shape, device)? };
@@ -116,8 +125,8 @@ impl Client {
         Ok(buffer)
     }
 
-    /// Hands row-major elements over to be copied to a device, and returns at once: they are kept until the plugin has
-    /// read them. An error of the copy appears where the buffer is used or awaited.
+    /// Starts to copy row-major elements to a device and returns immediately. The elements are kept until the plugin has
+    /// read them. An error of the copy surfaces when the buffer is used or awaited.
     ///
     /// # Errors
     /// As [`Client::buffer_from_host`].
@@ -133,19 +142,24 @@ impl Client {
         let owner = Arc::new(owner);
         let kept = owner.clone();
         if let Err(error) = done.on_ready(move |_| drop(kept)) {
-            // Without a callback, wait here: the elements must not go before they were read.
+            // Without a callback, wait here: the elements must outlive the transfer.
             done.wait()?;
             return Err(error);
         }
         Ok(buffer)
     }
 
-    /// [`Client::buffer_from_host_async`] of a tensor.
+    /// Is [`Client::buffer_from_host_async`] of a tensor.
+    ///
+    /// # Errors
+    /// As [`Client::buffer_from_host`].
     pub fn buffer_from_tensor(&self, tensor: HostTensor, device: &Device) -> Result<Buffer, PjrtError> {
         let shape = tensor.shape().clone();
         self.buffer_from_host_async(tensor, &shape, device)
     }
 
+    /// Starts a transfer; the event reports when the plugin has read `bytes`.
+    ///
     /// # Safety
     /// `bytes` stays alive and unchanged until the event is ready.
     unsafe fn begin_transfer(
@@ -161,7 +175,7 @@ impl Client {
             return Err(PjrtError::Argument {
                 what: "PJRT_Client_BufferFromHostBuffer",
                 required: "a device of the same client".to_owned(),
-                found: format!("{device:?} of another one"),
+                found: format!("{device:?} of another client"),
             });
         }
         let dims: Vec<i64> = shape.dims.iter().map(|&d| d as i64).collect();
@@ -182,7 +196,7 @@ impl Client {
             let function = sys::PJRT_Client_BufferFromHostBuffer::FUNCTION;
             let done = Event::from_raw(&self.handle, args.done_with_host_buffer, function);
             let buffer = BufferHandle::from_raw(&self.handle, args.buffer);
-            Ok((Buffer::of_shape(buffer, shape.clone()), done))
+            Ok((Buffer::with_shape(buffer, shape.clone()), done))
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The owner of the C client, which everything made by the client holds: devices, buffers, events, executables.
+//! The owner of the C client. Every object created by the client holds it: devices, buffers, events, executables.
 
 use std::sync::Arc;
 
 use super::api::{Api, slice, text};
-use super::callbacks::Callbacks;
 use super::device_description::DeviceDescription;
 use super::error::PjrtError;
+use super::key_value_callbacks::KeyValueCallbacks;
 use super::named_value::CreateOption;
 use super::sys::{self, Struct};
 use crate::key_value::KeyValueStore;
@@ -17,18 +17,19 @@ pub(super) struct ClientHandle {
     pub(super) platform_name: String,
     pub(super) platform_version: String,
     pub(super) process_index: i32,
-    /// All devices of the run, in the plugin's order.
+    /// All devices, including those of other processes, in the plugin's order.
     pub(super) devices: Vec<DeviceEntry>,
-    /// Where the plugin finds the other processes. Fields go after [`Drop::drop`], and so after the C client.
-    _callbacks: Option<Box<Callbacks>>,
+    /// The key-value store through which processes exchange their topology. Fields are dropped after [`Drop::drop`] has
+    /// destroyed the C client.
+    _callbacks: Option<Box<KeyValueCallbacks>>,
 }
 
-/// A device as its client knows it.
+/// A device of a client.
 pub(super) struct DeviceEntry {
     /// Lives as long as the client.
     pub(super) raw: *mut sys::PJRT_Device,
     pub(super) description: Arc<DeviceDescription>,
-    /// Whether this process can use it.
+    /// Whether this process can use the device.
     pub(super) addressable: bool,
 }
 
@@ -54,8 +55,8 @@ impl ClientHandle {
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args =
             sys::PJRT_Client_Create { create_options: options.as_ptr(), num_options: options.len(), ..Struct::new() };
-        let callbacks = store.map(Callbacks::new);
-        callbacks.iter().for_each(|callbacks| callbacks.enter(&mut args));
+        let callbacks = store.map(KeyValueCallbacks::new);
+        callbacks.iter().for_each(|callbacks| callbacks.register(&mut args));
         // SAFETY: the options are alive during the call; the callbacks are for as long as the client, whose handle holds
         // them. Without callbacks the client is of one process.
         unsafe { api.call(&mut args)? };
@@ -68,12 +69,12 @@ impl ClientHandle {
             process_index: 0,
             devices: Vec::new(),
         };
-        // If one of these fails, the handle's drop destroys the client.
-        handle.read_facts()?;
+        // If this fails, dropping the handle destroys the client.
+        handle.read_properties()?;
         Ok(handle)
     }
 
-    fn read_facts(&mut self) -> Result<(), PjrtError> {
+    fn read_properties(&mut self) -> Result<(), PjrtError> {
         let (api, client) = (&self.api, self.raw);
         let mut name = sys::PJRT_Client_PlatformName { client, ..Struct::new() };
         let mut version = sys::PJRT_Client_PlatformVersion { client, ..Struct::new() };

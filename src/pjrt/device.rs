@@ -1,4 +1,4 @@
-//! A device: where buffers live and programs run.
+//! Devices, which hold buffers and run programs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::device_description::DeviceDescription;
 use super::error::PjrtError;
 use super::sys::{self, Struct};
 
-/// A device of a client. Clones are the same device.
+/// A device of a client. Clones refer to the same device.
 #[derive(Clone)]
 pub struct Device {
     pub(super) client: Arc<ClientHandle>,
@@ -22,43 +22,53 @@ unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
 
-/// Memory of a device, in bytes. What a plugin does not count is `None`.
+/// Memory statistics of a device, in bytes; `None` where the plugin has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryStats {
+    /// Bytes allocated now.
     pub bytes_in_use: i64,
+    /// The most bytes allocated at one time.
     pub peak_bytes_in_use: Option<i64>,
-    /// What the allocator may take of the device.
+    /// The most bytes that the allocator may use.
     pub bytes_limit: Option<i64>,
+    /// Size of the largest allocation so far.
     pub largest_alloc_size: Option<i64>,
+    /// Number of allocations so far.
     pub num_allocs: Option<i64>,
+    /// Size of the largest free block.
     pub largest_free_block_bytes: Option<i64>,
 }
 
 impl Device {
-    /// The device of an entry of `client`.
+    /// Wraps a device of `client`.
     pub(super) fn of(client: &Arc<ClientHandle>, entry: &DeviceEntry) -> Device {
         Device { client: client.clone(), raw: entry.raw, description: entry.description.clone() }
     }
 
-    /// The device behind a pointer that the plugin returned, if it is one of `client`.
+    /// Returns the device for a pointer returned by the plugin, if it is a device of `client`.
     pub(super) fn at(client: &Arc<ClientHandle>, raw: *mut sys::PJRT_Device) -> Option<Device> {
         client.devices.iter().find(|entry| entry.raw == raw).map(|entry| Device::of(client, entry))
     }
 
-    /// Unique over all processes of the run.
+    /// Returns the global id, unique over all processes.
     pub fn id(&self) -> i32 {
         self.description.id
     }
 
+    /// Returns the model, such as `NVIDIA H200` or `TPU v3`.
     pub fn kind(&self) -> &str {
         &self.description.kind
     }
 
+    /// Returns the description.
     pub fn description(&self) -> &DeviceDescription {
         &self.description
     }
 
-    /// Its number in this machine, such as the CUDA ordinal.
+    /// Returns the number of the device in this machine, such as the CUDA ordinal.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn local_hardware_id(&self) -> Result<i32, PjrtError> {
         let mut args = sys::PJRT_Device_LocalHardwareId { device: self.raw, ..Struct::new() };
         // SAFETY: the device lives as long as the client.
@@ -66,7 +76,10 @@ impl Device {
         Ok(args.local_hardware_id)
     }
 
-    /// Whether this process can put buffers on it and run programs there.
+    /// Returns whether this process can use the device.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn is_addressable(&self) -> Result<bool, PjrtError> {
         let mut args = sys::PJRT_Device_IsAddressable { device: self.raw, ..Struct::new() };
         // SAFETY: the device lives as long as the client.
@@ -74,10 +87,10 @@ impl Device {
         Ok(args.is_addressable)
     }
 
-    /// How much of its memory is used.
+    /// Returns statistics of the device's memory.
     ///
     /// # Errors
-    /// Plugins that do not count, such as CPU ones, answer UNIMPLEMENTED.
+    /// Plugins without statistics, such as CPU plugins, return UNIMPLEMENTED.
     pub fn memory_stats(&self) -> Result<MemoryStats, PjrtError> {
         let mut s = sys::PJRT_Device_MemoryStats { device: self.raw, ..Struct::new() };
         // SAFETY: the device lives as long as the client.

@@ -1,4 +1,4 @@
-//! What can be said of a device, also of one that is not here.
+//! Descriptions of devices, which exist also for the absent devices of a topology.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,24 @@ use super::error::PjrtError;
 use super::named_value::{Value, named_values};
 use super::sys::{self, Struct};
 
-/// What a plugin says of a device.
+/// The plugin's description of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceDescription {
-    /// Unique over all processes of the run.
+    /// Global id, unique over all processes.
     pub id: i32,
-    /// The process that can address it.
+    /// Index of the process that the device belongs to.
     pub process_index: i32,
     /// The model, such as `NVIDIA H200` or `TPU v3`.
     pub kind: String,
-    /// The plugin's own sentence about it.
+    /// The plugin's printed form of the device.
     pub text: String,
-    /// Further facts, such as `coords` on a TPU or `compute_capability` on CUDA.
+    /// Further attributes, such as `coords` on a TPU or `compute_capability` on CUDA.
     pub attributes: BTreeMap<String, Value>,
 }
 
 impl DeviceDescription {
+    /// Reads a description.
+    ///
     /// # Safety
     /// `device_description` is alive.
     pub(super) unsafe fn read(

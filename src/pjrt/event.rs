@@ -1,4 +1,4 @@
-//! An event: the end of work that a plugin does on its own threads. It is where the errors of that work surface.
+//! Events, which report the completion and the errors of asynchronous work of a plugin.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,10 @@ use super::sys::{self, Struct};
 /// Completion of asynchronous work. Dropping it does not cancel or await the work.
 pub struct Event {
     client: Arc<ClientHandle>,
-    /// Null if the plugin had finished when it would have made the event.
+    /// Null if the work had already ended when the plugin would have created the event.
     raw: *mut sys::PJRT_Event,
-    /// The C function that began the work, named in the error of the work.
-    begun_by: &'static str,
+    /// The C function that started the work, named in its error.
+    started_by: &'static str,
 }
 
 // SAFETY: the C API lets any thread poll, await and destroy an event.
@@ -23,17 +23,22 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
+    /// Wraps an event.
+    ///
     /// # Safety
     /// `raw` is null or an event of `client`'s plugin that nobody else destroys.
     pub(super) unsafe fn from_raw(
         client: &Arc<ClientHandle>,
         raw: *mut sys::PJRT_Event,
-        begun_by: &'static str,
+        started_by: &'static str,
     ) -> Self {
-        Event { client: client.clone(), raw, begun_by }
+        Event { client: client.clone(), raw, started_by }
     }
 
-    /// Whether the work has ended, well or not.
+    /// Returns whether the work has ended, with or without an error.
+    ///
+    /// # Errors
+    /// If the call itself fails.
     pub fn is_ready(&self) -> Result<bool, PjrtError> {
         if self.raw.is_null() {
             return Ok(true);
@@ -47,29 +52,33 @@ impl Event {
     /// Blocks until the work has ended.
     ///
     /// # Errors
-    /// The error of the work, named after the function that began it. Every call gives it again.
+    /// The error of the work, with the name of the function that started it. Repeated calls return it again.
     pub fn wait(&self) -> Result<(), PjrtError> {
         if self.raw.is_null() {
             return Ok(());
         }
         let mut args = sys::PJRT_Event_Await { event: self.raw, ..Struct::new() };
         // SAFETY: the event is alive until drop.
-        unsafe { self.client.api.call(&mut args) }.map_err(|error| self.named(error))
+        unsafe { self.client.api.call(&mut args) }.map_err(|error| self.renamed(error))
     }
 
-    /// Calls `callback` once, on a thread of the plugin, when the work has ended, or at once if it already has. A panic
-    /// in it is reported by the panic hook and goes no further. It must not wait for other events, nor drop the last owner
-    /// of a client.
+    /// Calls `callback` once when the work has ended, on a thread of the plugin, or immediately if it has ended already.
+    ///
+    /// A panic in the callback is reported by the panic hook and does not propagate. The callback must not wait for other
+    /// events, nor drop the last owner of a client.
+    ///
+    /// # Errors
+    /// If the plugin does not register the callback.
     pub fn on_ready(&self, callback: impl FnOnce(Result<(), PjrtError>) + Send + 'static) -> Result<(), PjrtError> {
         if self.raw.is_null() {
             callback(Ok(()));
             return Ok(());
         }
-        // The client is not held: a thread of the plugin must not be the one that destroys it.
-        let (api, begun_by) = (self.client.api.clone(), self.begun_by);
+        // The closure does not hold the client, because a thread of the plugin must not destroy it.
+        let (api, started_by) = (self.client.api.clone(), self.started_by);
         let complete: OnReady = Box::new(move |error| {
             // SAFETY: the plugin passes ownership of the error to the callback.
-            callback(unsafe { api.take_error(error, begun_by) });
+            callback(unsafe { api.take_error(error, started_by) });
         });
         // A fat pointer does not fit `void*`, hence the second box.
         let user_arg: *mut OnReady = Box::into_raw(Box::new(complete));
@@ -88,9 +97,9 @@ impl Event {
         registered
     }
 
-    fn named(&self, error: PjrtError) -> PjrtError {
+    fn renamed(&self, error: PjrtError) -> PjrtError {
         match error {
-            PjrtError::Call { code, message, .. } => PjrtError::Call { function: self.begun_by, code, message },
+            PjrtError::Call { code, message, .. } => PjrtError::Call { function: self.started_by, code, message },
             other => other,
         }
     }

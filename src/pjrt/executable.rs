@@ -1,5 +1,4 @@
-//! A compiled program. An [`Executable`] can be asked about and written down; a [`LoadedExecutable`] can also run,
-//! because it has devices.
+//! Compiled programs. An [`Executable`] can be inspected and serialized; a [`LoadedExecutable`] also has devices and can run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +20,7 @@ use crate::shape::Shape;
 pub struct Executable {
     api: Arc<Api>,
     raw: *mut sys::PJRT_Executable,
-    /// What it came from, if that must outlive it.
+    /// The client of a loaded executable, which must outlive it.
     _client: Option<Arc<ClientHandle>>,
 }
 
@@ -30,36 +29,45 @@ unsafe impl Send for Executable {}
 // SAFETY: as above.
 unsafe impl Sync for Executable {}
 
-/// What a program needs on one device, in bytes (`xla::CompiledMemoryStats`). A plugin older than a field leaves it 0.
+/// The memory of a program on one device, in bytes (`xla::CompiledMemoryStats`). A field that the plugin does not know is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CompiledMemoryStats {
+    /// Machine code.
     pub generated_code: i64,
+    /// Arguments.
     pub argument: i64,
+    /// Outputs.
     pub output: i64,
-    /// Arguments that become outputs in place: the effect of donation.
+    /// Outputs that reuse the memory of donated arguments.
     pub alias: i64,
+    /// Temporary buffers.
     pub temp: i64,
+    /// The most memory in use at one time.
     pub peak: i64,
+    /// The sum of all memory.
     pub total: i64,
 }
 
 impl CompiledMemoryStats {
-    /// The most memory in use while the program runs: what the plugin says, or arguments, outputs and temporaries without
-    /// what is aliased where it says nothing or, as the CPU plugin, a number that has no room for the temporaries.
+    /// Returns the most memory in use while the program runs: the plugin's figure, or arguments + outputs + temporaries −
+    /// aliases if there is none or, as with the CPU plugin, it is smaller than the temporaries.
     pub fn peak_estimate(&self) -> i64 {
         if self.peak > self.temp { self.peak } else { self.argument + self.output + self.temp - self.alias }
     }
 }
 
-/// The program after the compiler's passes.
+/// A program after XLA's optimization passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptimizedProgram {
     /// `hlo_with_config` (an HloModuleProtoWithConfig: field 1 is the HloModuleProto), `hlo` or `mlir`.
     pub format: String,
+    /// The program.
     pub code: Vec<u8>,
 }
 
 impl Executable {
+    /// Wraps an executable.
+    ///
     /// # Safety
     /// `raw` is an executable of `api`'s plugin that nobody else destroys.
     pub(super) unsafe fn from_raw(
@@ -70,7 +78,10 @@ impl Executable {
         Executable { api: api.clone(), raw, _client: client }
     }
 
-    /// The module's name.
+    /// Returns the module's name.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn name(&self) -> Result<String, PjrtError> {
         let mut args = sys::PJRT_Executable_Name { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive and owns its name.
@@ -80,6 +91,10 @@ impl Executable {
         }
     }
 
+    /// Returns the number of replicas.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn num_replicas(&self) -> Result<usize, PjrtError> {
         let mut args = sys::PJRT_Executable_NumReplicas { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive.
@@ -87,6 +102,10 @@ impl Executable {
         Ok(args.num_replicas)
     }
 
+    /// Returns the number of partitions.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn num_partitions(&self) -> Result<usize, PjrtError> {
         let mut args = sys::PJRT_Executable_NumPartitions { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive.
@@ -94,7 +113,10 @@ impl Executable {
         Ok(args.num_partitions)
     }
 
-    /// Arrays that one device returns.
+    /// Returns the number of outputs on one device.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn num_outputs(&self) -> Result<usize, PjrtError> {
         let mut args = sys::PJRT_Executable_NumOutputs { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive.
@@ -102,7 +124,10 @@ impl Executable {
         Ok(args.num_outputs)
     }
 
-    /// Their shapes.
+    /// Returns the shapes of the outputs.
+    ///
+    /// # Errors
+    /// If a call fails, or an output has an unsupported element type.
     pub fn output_shapes(&self) -> Result<Vec<Shape>, PjrtError> {
         let mut types = sys::PJRT_Executable_OutputElementTypes { executable: self.raw, ..Struct::new() };
         let mut dimensions = sys::PJRT_Executable_OutputDimensions { executable: self.raw, ..Struct::new() };
@@ -120,6 +145,10 @@ impl Executable {
         }
     }
 
+    /// Returns the memory of the program on one device.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn memory_stats(&self) -> Result<CompiledMemoryStats, PjrtError> {
         let mut s = sys::PJRT_Executable_GetCompiledMemoryStats { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive.
@@ -135,10 +164,10 @@ impl Executable {
         })
     }
 
-    /// What the compiler expects one run on one device to cost; `flops` and `bytes accessed` are the useful lines.
+    /// Returns the compiler's estimate of one execution on one device, such as `flops` and `bytes accessed`.
     ///
     /// # Errors
-    /// Some plugins answer UNIMPLEMENTED.
+    /// Some plugins return UNIMPLEMENTED.
     pub fn cost_analysis(&self) -> Result<BTreeMap<String, Value>, PjrtError> {
         let mut args = sys::PJRT_Executable_GetCostAnalysis { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive and owns the properties.
@@ -148,7 +177,10 @@ impl Executable {
         }
     }
 
-    /// A name for the compiled program that is the same for the same program, options and compiler.
+    /// Returns a fingerprint, which is equal for equal programs, options and compilers.
+    ///
+    /// # Errors
+    /// Some plugins return UNIMPLEMENTED.
     pub fn fingerprint(&self) -> Result<Vec<u8>, PjrtError> {
         let mut args = sys::PJRT_Executable_Fingerprint { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive and owns the fingerprint.
@@ -158,7 +190,10 @@ impl Executable {
         }
     }
 
-    /// Bytes of machine code.
+    /// Returns the bytes of machine code.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn generated_code_size(&self) -> Result<i64, PjrtError> {
         let mut args = sys::PJRT_Executable_SizeOfGeneratedCodeInBytes { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive.
@@ -166,7 +201,10 @@ impl Executable {
         Ok(args.size_in_bytes)
     }
 
-    /// The compiled program as bytes, for [`super::Client::deserialize`].
+    /// Serializes the compiled program for [`super::Client::deserialize`].
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn serialize(&self) -> Result<Vec<u8>, PjrtError> {
         let mut args = sys::PJRT_Executable_Serialize { executable: self.raw, ..Struct::new() };
         // SAFETY: the executable is alive; the bytes are alive until the deleter has run on what backs them.
@@ -180,12 +218,15 @@ impl Executable {
         }
     }
 
-    /// The program as the compiler left it: fusions, layouts, custom calls.
+    /// Returns the optimized program with its fusions, layouts and custom calls.
+    ///
+    /// # Errors
+    /// If a call fails.
     pub fn optimized_program(&self) -> Result<OptimizedProgram, PjrtError> {
         let mut program = sys::PJRT_Program::new();
         let mut args =
             sys::PJRT_Executable_OptimizedProgram { executable: self.raw, program: &mut program, ..Struct::new() };
-        // SAFETY: the executable is alive. Without `code` the first call only tells the size; the second fills the
+        // SAFETY: the executable is alive. Without `code` the first call only returns the size; the second fills the
         // buffer of that size. The format belongs to the plugin and lives on.
         unsafe {
             self.api.call(&mut args)?;
@@ -212,7 +253,7 @@ impl fmt::Debug for Executable {
     }
 }
 
-/// A compiled program on its devices. It is an [`Executable`] too.
+/// A compiled program on its devices. It dereferences to its [`Executable`].
 pub struct LoadedExecutable {
     executable: Executable,
     loaded: LoadedHandle,
@@ -238,23 +279,25 @@ impl Drop for LoadedHandle {
     }
 }
 
-/// How one execution differs from the plain one.
+/// Options of one execution.
 #[derive(Debug, Clone, Default)]
 pub struct ExecuteOptions {
-    /// Arguments that must survive although the program would take their memory (`input_output_alias`). The plugin
-    /// then copies them.
+    /// Arguments that are not donated although the program aliases them to outputs (`input_output_alias`). The plugin
+    /// copies them.
     pub non_donatable_input_indices: Vec<i64>,
 }
 
-/// An execution under way.
+/// A running execution.
 pub struct Execution {
-    /// What it will return, `[device][output]`.
+    /// The outputs, `[device][output]`.
     pub outputs: Vec<Vec<Buffer>>,
-    /// Its end on each device.
+    /// The completion event of each device.
     pub complete: Vec<Event>,
 }
 
 impl LoadedExecutable {
+    /// Wraps a loaded executable.
+    ///
     /// # Safety
     /// `raw` is a loaded executable of `client` that nobody else destroys.
     pub(super) unsafe fn from_raw(
@@ -278,27 +321,30 @@ impl LoadedExecutable {
         }
     }
 
+    /// Returns the program without its devices.
     pub fn executable(&self) -> &Executable {
         &self.executable
     }
 
-    /// The devices of this process it runs on: argument lists and outputs are in this order.
+    /// Returns the devices of this process that run the program, in the order of argument lists and outputs.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
 
     /// Starts the program on all its devices and returns its outputs, `[device][output]`, while it runs. `arguments` is
-    /// `[device][parameter]`. Arguments that the program aliases to outputs are donated: afterwards they read as
-    /// deleted.
+    /// `[device][parameter]`. Arguments that the program aliases to outputs are donated: they are deleted afterwards.
     ///
     /// # Errors
-    /// If the arguments do not fit the program, or the start fails. An error of the run itself appears when an output
+    /// If the arguments do not match the program, or the start fails. An error of the execution surfaces when an output
     /// is awaited or read.
     pub fn execute(&self, arguments: &[Vec<&Buffer>]) -> Result<Vec<Vec<Buffer>>, PjrtError> {
         Ok(self.execute_with(arguments, &ExecuteOptions::default())?.outputs)
     }
 
-    /// [`LoadedExecutable::execute`] with options and with an event for each device's end.
+    /// Is [`LoadedExecutable::execute`] with options, and with a completion event for each device.
+    ///
+    /// # Errors
+    /// As [`LoadedExecutable::execute`].
     pub fn execute_with(&self, arguments: &[Vec<&Buffer>], options: &ExecuteOptions) -> Result<Execution, PjrtError> {
         const FUNCTION: &str = sys::PJRT_LoadedExecutable_Execute::FUNCTION;
         let client = &self.loaded.client;
@@ -314,7 +360,10 @@ impl LoadedExecutable {
             return Err(refuse(format!("{num_args} arguments on every device"), list.len().to_string()));
         }
         if arguments.iter().flatten().any(|buffer| !Arc::ptr_eq(&buffer.handle.client, client)) {
-            return Err(refuse("buffers of the executable's client".to_owned(), "one of another client".to_owned()));
+            return Err(refuse(
+                "buffers of the executable's client".to_owned(),
+                "a buffer of another client".to_owned(),
+            ));
         }
 
         let arguments: Vec<Vec<*mut sys::PJRT_Buffer>> =
@@ -343,13 +392,13 @@ impl LoadedExecutable {
         unsafe {
             client.api.call(&mut args)?;
             let complete = complete.into_iter().map(|event| Event::from_raw(client, event, FUNCTION)).collect();
-            // Own all of them before anything can fail.
+            // Take ownership of all outputs before anything can fail.
             let own =
                 |list: Vec<_>| list.into_iter().map(|raw| BufferHandle::from_raw(client, raw)).collect::<Vec<_>>();
             let outputs: Vec<Vec<BufferHandle>> = outputs.into_iter().map(own).collect();
             let outputs = outputs
                 .into_iter()
-                .map(|list| list.into_iter().map(Buffer::of_asked_shape).collect())
+                .map(|list| list.into_iter().map(Buffer::with_queried_shape).collect())
                 .collect::<Result<_, PjrtError>>()?;
             Ok(Execution { outputs, complete })
         }

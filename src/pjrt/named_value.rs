@@ -1,4 +1,4 @@
-//! Named values, as they go into a plugin (create-options) and come out of one (attributes of devices, costs).
+//! PJRT_NamedValue: create-options passed to a plugin, and the attributes and cost properties that it returns.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
@@ -6,18 +6,23 @@ use std::ffi::{c_char, c_int};
 use super::api::{slice, text};
 use super::sys::{self, Struct};
 
-/// The value of a create-option, of a device attribute, or of a line of a cost analysis.
+/// The value of a create-option, an attribute or a cost property.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
+    /// Text.
     String(String),
+    /// An integer.
     Int64(i64),
+    /// A list of integers.
     Int64List(Vec<i64>),
+    /// A float.
     Float(f32),
+    /// A truth value.
     Bool(bool),
 }
 
 impl Value {
-    /// The number, if it is one.
+    /// Returns the value if it is a number.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Int64(x) => Some(*x as f64),
@@ -38,19 +43,22 @@ macro_rules! value_from {
 }
 value_from!(&str => String, String => String, i64 => Int64, Vec<i64> => Int64List, f32 => Float, bool => Bool);
 
-/// An option of a client or of a topology, such as `cpu_device_count = 4`. The plugin defines names and types.
+/// An option of a client or topology, such as `cpu_device_count = 4`. The plugin defines names and types.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateOption {
+    /// The option's name.
     pub name: String,
+    /// Its value.
     pub value: Value,
 }
 
 impl CreateOption {
+    /// Creates an option.
     pub fn new(name: impl Into<String>, value: impl Into<Value>) -> Self {
         CreateOption { name: name.into(), value: value.into() }
     }
 
-    /// The C form, valid while `self` is.
+    /// Returns the C struct, valid while `self` is.
     pub(super) fn as_named_value(&self) -> sys::PJRT_NamedValue {
         use sys::{PJRT_NamedValue_Union as Union, named_value as kind};
         let (kind, value, value_size) = match &self.value {
@@ -71,7 +79,7 @@ impl CreateOption {
     }
 }
 
-/// Reads named values that the plugin owns; one of an unknown type is left out.
+/// Reads named values owned by the plugin; values of unknown types are skipped.
 ///
 /// # Safety
 /// `values` is null or valid for `count` elements, each with its name and value alive.

@@ -1,6 +1,6 @@
-//! What a client and a compilation can be told: the create-options of each platform, and the CompileOptionsProto.
+//! Options of clients (the create-options of each platform) and of compilations (CompileOptionsProto).
 //!
-//! The protos are the fields used, with the numbers of openxla/xla `xla/pjrt/proto/compile_options.proto` and
+//! The protobuf messages have the fields that are used, with the numbers of openxla/xla `xla/pjrt/proto/compile_options.proto` and
 //! `xla/xla_data.proto`.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use prost::Message;
 use super::named_value::CreateOption;
 use super::platform::Platform;
 
-/// The share of a GPU's memory that the runtime takes. The plugin's own 0.75 leaves a quarter of the card idle; the rest is
-/// for CUDA's context and libraries.
+/// The fraction of a GPU's memory that the client allocates. The plugin's default of 0.75 leaves a quarter of the memory
+/// unused; the remainder here is for CUDA's context and libraries.
 pub const CUDA_MEMORY_FRACTION: f32 = 0.92;
 
-/// How a client of `platform` is made when `devices` of it are wanted (all if `None`, and on the CPU one: there, that
-/// many virtual devices share the cores).
+/// Returns the create-options of a client of `platform` with `devices` devices. `None` means all devices, on the CPU one
+/// device. The virtual devices of a CPU client share the cores.
 pub fn client_options(platform: Option<Platform>, devices: Option<usize>) -> Vec<CreateOption> {
     match platform {
         Some(Platform::Cpu) => vec![CreateOption::new("cpu_device_count", devices.unwrap_or(1) as i64)],
@@ -30,9 +30,9 @@ pub fn client_options(platform: Option<Platform>, devices: Option<usize>) -> Vec
     }
 }
 
-/// What a client of `platform` must be told besides, if its process is one of several: on CUDA who it is and how many
-/// there are. A TPU slice knows, and a CPU client has no other processes.
-pub fn options_among(platform: Option<Platform>, process: usize, processes: usize) -> Vec<CreateOption> {
+/// Returns the further create-options of a client that is one of several processes: on CUDA the index of the process and
+/// their number. A TPU client reads them from its environment, and a CPU client has no other processes.
+pub fn multi_process_options(platform: Option<Platform>, process: usize, processes: usize) -> Vec<CreateOption> {
     match platform {
         Some(Platform::Cuda) => {
             vec![CreateOption::new("node_id", process as i64), CreateOption::new("num_nodes", processes as i64)]
@@ -41,36 +41,45 @@ pub fn options_among(platform: Option<Platform>, process: usize, processes: usiz
     }
 }
 
-/// How hard the compiler works at fast code (`ExecutionOptions.EffortLevel`); plugins that do not grade it ignore it.
+/// The optimization effort of the compiler (`ExecutionOptions.EffortLevel`). Plugins without effort levels ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
+    /// Least effort, fastest compilation.
     O0 = 9,
+    /// Level 1.
     O1 = 19,
+    /// Level 2.
     O2 = 29,
+    /// Most effort, slowest compilation.
     O3 = 39,
 }
 
-/// A compiler flag's value. The type is the flag's own: a boolean flag is refused as a string, an enumeration or a list
-/// of them is a string.
+/// The value of a compiler flag. Its type must be the flag's type: XLA rejects a string for a boolean flag. Enumerations
+/// and lists of them are strings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Override {
+    /// Text, an enumeration or a list.
     String(String),
+    /// A truth value.
     Bool(bool),
+    /// An integer.
     Int(i64),
+    /// A float.
     Double(f64),
 }
 
-/// How a program is compiled. The default is one replica on one device.
+/// Options of a compilation. The default is one replica on one device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompileOptions {
-    /// Copies of the program that run side by side on different data.
+    /// Number of replicas, which run the program on different data.
     pub num_replicas: usize,
-    /// Parts that one copy is cut into.
+    /// Number of partitions of one replica.
     pub num_partitions: usize,
-    /// Global device ids as `[partition][replica]`; the plugin's own order if `None`.
+    /// Global device ids as `[partition][replica]`; `None` means the plugin's order.
     pub device_assignment: Option<Vec<Vec<i64>>>,
+    /// Effort of the compiler; `None` means the plugin's default.
     pub optimization_level: Option<Effort>,
-    /// Values of `XLA_FLAGS` (without the dashes) for this compilation alone.
+    /// Flags of `XLA_FLAGS` (without the dashes) for this compilation.
     pub env_option_overrides: BTreeMap<String, Override>,
 }
 
@@ -87,18 +96,18 @@ impl Default for CompileOptions {
 }
 
 impl CompileOptions {
-    /// `n` replicas, the devices chosen by the plugin.
+    /// Returns options for `n` replicas on the devices that the plugin chooses.
     pub fn replicas(n: usize) -> Self {
         CompileOptions { num_replicas: n, ..Self::default() }
     }
 
-    /// The options as `platform` (a client's platform name) compiles fastest; see [`recommended_overrides`].
+    /// Adds the flags of [`recommended_overrides`] for `platform`, a client's platform name.
     pub fn for_platform(mut self, platform: &str) -> Self {
         self.env_option_overrides.extend(recommended_overrides(platform));
         self
     }
 
-    /// A serialized CompileOptionsProto. The same options give the same bytes.
+    /// Serializes to a CompileOptionsProto. Equal options give equal bytes.
     pub fn encode(&self) -> Vec<u8> {
         let device_assignment = self.device_assignment.as_ref().map(|partitions| proto::DeviceAssignment {
             replica_count: partitions.first().map_or(0, |replicas| replicas.len() as i32),
@@ -109,7 +118,7 @@ impl CompileOptions {
                 .collect(),
         });
         let build = proto::ExecutableBuildOptions {
-            // -1 says "not set": zero would pin the program to the first device.
+            // -1 means "not set"; zero would pin the program to the first device.
             device_ordinal: -1,
             num_replicas: self.num_replicas as i64,
             num_partitions: self.num_partitions as i64,
@@ -135,11 +144,15 @@ impl CompileOptions {
     }
 }
 
-/// Compiler flags worth setting on a platform. On `cpu`, by processor time of whole training steps on a Sapphire Rapids
-/// machine: vectors of the full width (a tenth less), and bf16 taken at its word (a sixth less: otherwise the compiler
-/// drops the rounding to bf16 and multiplies in f32, past AMX). oneDNN in the place of YNNPACK took a third more. And
-/// operations in the order that needs least memory: the order for most concurrency takes each as early as it can, also the
-/// ones that recomputation puts off in order that nothing be kept for them.
+/// Returns recommended compiler flags for a platform. On `cpu`, measured as processor time of training steps on a Sapphire
+/// Rapids machine:
+///
+/// * full vector width: 10 % less;
+/// * no excess precision: 17 % less, because XLA otherwise drops the rounding to bf16 and multiplies in f32, without AMX;
+/// * the memory-optimized schedule: the concurrency-optimized one executes operations as early as possible, including
+///   those that recomputation defers to save memory.
+///
+/// oneDNN instead of YNNPACK takes a third more time.
 pub fn recommended_overrides(platform: &str) -> BTreeMap<String, Override> {
     match platform {
         "cpu" => BTreeMap::from([
@@ -220,8 +233,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compile_options_have_the_field_numbers_of_the_proto() {
-        // Written out by hand: field 3 { 1: -1, 4: 2, 5: 1 }, field 7 { 1: "f", 2: { 2: true } }.
+    fn compile_options_have_xla_field_numbers() {
+        // By hand: field 3 { 1: -1, 4: 2, 5: 1 }, field 7 { 1: "f", 2: { 2: true } }.
         let options = CompileOptions {
             env_option_overrides: BTreeMap::from([("f".to_owned(), Override::Bool(true))]),
             ..CompileOptions::replicas(2)
@@ -234,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn an_explicit_false_or_empty_override_is_written() {
-        // Leaving out a default value would mean "no value" inside a oneof, and the flag would keep its own default.
+    fn false_and_empty_overrides_are_encoded() {
+        // An omitted default value inside a oneof means "no value", and the flag would keep its own default.
         let with = |value| {
             CompileOptions {
                 env_option_overrides: BTreeMap::from([("f".to_owned(), value)]),

@@ -1,21 +1,24 @@
-//! The kinds of hardware, and what is known of each without asking its plugin: where wheels put the plugin, and whether
-//! this machine seems to have the hardware.
+//! Platforms (TPU, CUDA, CPU): the path of the plugin in its wheel, and the detection of hardware without a plugin.
 
 use std::fmt;
 use std::path::Path;
 
-/// A kind of hardware that a plugin drives.
+/// A kind of hardware that has a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {
+    /// Google TPU, through libtpu.
     Tpu,
+    /// NVIDIA GPU.
     Cuda,
+    /// The processor, with any number of virtual devices.
     Cpu,
 }
 
 impl Platform {
-    /// All of them, the fastest first: the order in which `auto` tries.
+    /// All platforms, fastest first: the order of `auto`.
     pub const ALL: [Platform; 3] = [Platform::Tpu, Platform::Cuda, Platform::Cpu];
 
+    /// Returns the name in settings: `tpu`, `cuda` or `cpu`.
     pub const fn name(self) -> &'static str {
         match self {
             Platform::Tpu => "tpu",
@@ -24,7 +27,7 @@ impl Platform {
         }
     }
 
-    /// Where the wheels of this platform put the plugin, relative to site-packages, the preferred first.
+    /// Returns the paths of the plugin in the platform's wheels, relative to site-packages, in order of preference.
     pub const fn plugin_paths(self) -> &'static [&'static str] {
         match self {
             Platform::Tpu => &["libtpu/libtpu.so"],
@@ -39,20 +42,23 @@ impl Platform {
         }
     }
 
-    /// The platform that a plugin's file name speaks of.
+    /// Infers the platform from the file name of a plugin.
     pub(super) fn of_file(path: &Path) -> Option<Platform> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        let speaks = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let contains = |words: &[&str]| words.iter().any(|word| name.contains(word));
         match () {
-            () if speaks(&["tpu"]) => Some(Platform::Tpu),
-            () if speaks(&["cuda", "gpu"]) => Some(Platform::Cuda),
-            () if speaks(&["cpu"]) => Some(Platform::Cpu),
+            () if contains(&["tpu"]) => Some(Platform::Tpu),
+            () if contains(&["cuda", "gpu"]) => Some(Platform::Cuda),
+            () if contains(&["cpu"]) => Some(Platform::Cpu),
             () => None,
         }
     }
 
-    /// Whether this machine has such hardware, or why it seems not to. Asked before a plugin is tried unbidden: some
-    /// wait for minutes, or end the process, where their hardware is missing.
+    /// Checks whether this machine has the hardware, before `auto` loads a plugin: some plugins wait for minutes or end the
+    /// process if their hardware is absent.
+    ///
+    /// # Errors
+    /// The reason why the hardware seems to be absent.
     pub fn hardware(self) -> Result<(), String> {
         match self {
             Platform::Cpu => Ok(()),
@@ -73,8 +79,8 @@ impl Platform {
     }
 }
 
-/// Looks for the vendor and device numbers of TPUs v2 to v7 (jax-ml/jax, `jax/_src/hardware_utils.py`). The vendor alone
-/// would not do: Google's virtual network card has it too.
+/// Looks for the vendor and device ids of TPUs v2 to v7 (jax-ml/jax, `jax/_src/hardware_utils.py`). The vendor id alone is
+/// ambiguous: Google's virtual network card has it too.
 fn has_tpu_on_pci(devices: &Path) -> bool {
     const GOOGLE: &str = "0x1ae0";
     const TPUS: [&str; 7] = ["0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"];
@@ -96,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_card_of_the_same_vendor_is_no_tpu() {
+    fn network_card_of_the_same_vendor_is_not_a_tpu() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let pci = |slot: &str, device: &str| {
             let slot = dir.path().join(slot);

@@ -1,5 +1,5 @@
-//! A plugin: a shared library that exports `GetPjrtApi`. Loading is once per process and for ever: XLA keeps threads and
-//! global state, so a plugin is never unloaded, and loading the same file again gives the same [`Plugin`].
+//! Plugins: shared libraries that export `GetPjrtApi`. A plugin is loaded once and never unloaded, because XLA keeps
+//! threads and global state. Loading the same file again returns the same [`Plugin`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -20,15 +20,15 @@ pub struct Plugin {
     pub(super) api: Arc<Api>,
 }
 
-/// Every plugin of this process by canonical path.
+/// The loaded plugins by canonical path.
 static LOADED: LazyLock<Mutex<HashMap<PathBuf, Plugin>>> = LazyLock::new(Mutex::default);
 
 impl Plugin {
     /// Opens the shared library at `path`, checks its version and initializes it.
     ///
     /// # Errors
-    /// If the file is missing, is no shared library, exports no `GetPjrtApi`, has another major version of the API, or
-    /// refuses to initialize.
+    /// If the file is missing, is not a shared library, does not export `GetPjrtApi`, has an unsupported version of the C
+    /// API, or fails to initialize.
     pub fn load(path: &Path) -> Result<Self, PjrtError> {
         let open_error = |reason: String| PjrtError::Open { path: path.to_owned(), reason };
         let path = path.canonicalize().map_err(|e| open_error(e.to_string()))?;
@@ -52,7 +52,7 @@ impl Plugin {
         if table.is_null() {
             return Err(open_error("its GetPjrtApi returned null".to_owned()));
         }
-        // The table lies in the library, and threads of XLA run in it: from here on it stays.
+        // The library contains the table and the code of XLA's threads, so it must stay loaded.
         std::mem::forget(library);
         // SAFETY: a table from GetPjrtApi, in a library that is never unloaded.
         let api = unsafe { Api::new(table, path.clone()) }?;
@@ -63,17 +63,20 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// The file it was loaded from.
+    /// Returns the file.
     pub fn path(&self) -> &Path {
         &self.api.path
     }
 
-    /// Version of the C API that the plugin was built with: major, minor.
+    /// Returns the version of the C API that the plugin was built with: major, minor.
     pub fn api_version(&self) -> (i32, i32) {
         self.api.version()
     }
 
-    /// What the plugin says about itself, such as `xla_version`.
+    /// Returns the plugin's attributes, such as `xla_version`.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn attributes(&self) -> Result<BTreeMap<String, Value>, PjrtError> {
         let mut args = sys::PJRT_Plugin_Attributes::new();
         // SAFETY: no argument; the attributes live as long as the process.
@@ -84,10 +87,9 @@ impl Plugin {
     }
 }
 
-/// Sets what plugins read from the environment while they are loaded, where the user has not set it: their notes
-/// ("cpu_device_count set") are kept from standard error, warnings and errors stay; and libtpu on a machine without a TPU
-/// neither asks a metadata server that is not there, which would take it many minutes, nor keeps other processes from
-/// compiling meanwhile, as if there were chips that only one may have.
+/// Sets the environment variables that plugins read while they are loaded, unless the user has set them. XLA's info
+/// messages are suppressed; warnings and errors stay. On a machine without a TPU, libtpu neither queries an absent
+/// metadata server, which takes minutes, nor locks out other processes that compile with it.
 fn prepare_environment() {
     let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "1")];
     if Platform::Tpu.hardware().is_err() {

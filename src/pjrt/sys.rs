@@ -1,21 +1,21 @@
-//! The PJRT C API, hand-declared: the function table in its full order, and the argument structs of the functions used.
+//! The PJRT C API, declared by hand: the function table in its order, and the argument structs of the functions that are
+//! used.
 //!
-//! Every function of the API takes one pointer to an argument struct and returns a `PJRT_Error*`, null for success. Here
-//! an argument struct bears the name of *its function* (the header's `PJRT_Event_Await_Args` is [`PJRT_Event_Await`]),
-//! so that the struct alone says what is called: see [`Call`]. Fields marked *out* in the header are written by the
-//! plugin; all others are read by it.
+//! Every function of the API takes a pointer to an argument struct and returns a `PJRT_Error*`, null for success. Here an
+//! argument struct has the name of *its function* (the header's `PJRT_Event_Await_Args` is [`PJRT_Event_Await`]), so the
+//! type of the struct determines the function that is called; see [`Call`]. The plugin writes the fields marked *out* in
+//! the header and reads all others.
 //!
-//! Facts from openxla/xla, `xla/pjrt/c/pjrt_c_api.h`. Fields are only ever appended, to the table and to the structs, and
-//! `struct_size` says how many the other side knows. It is the end of the last field, without the padding that
-//! `size_of` counts.
+//! The source is `xla/pjrt/c/pjrt_c_api.h` in openxla/xla. New fields are only appended, to the table and to the structs,
+//! and `struct_size` tells the other side how many there are. It is the end of the last field, without the trailing
+//! padding that `size_of` includes.
 
-// The header's names, so that a reader finds them there.
-#![allow(non_camel_case_types, non_snake_case)]
+#![allow(non_camel_case_types, non_snake_case, reason = "the names are those of the C header")]
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-/// The major version declared here; another one may have moved anything.
+/// The major version declared here. Other major versions may differ in any way.
 pub const API_MAJOR: i32 = 0;
 /// The oldest minor version with this order of the table (0.57 rearranged it).
 pub const API_MINOR_OLDEST: i32 = 57;
@@ -33,7 +33,7 @@ opaque! {
     PJRT_LoadedExecutable PJRT_TopologyDescription PJRT_SerializedExecutable
 }
 
-/// A struct that travels through the API: starts with its own size and a list of extensions (none are used here).
+/// A struct of the API. It starts with its own size and a list of extensions, which is always empty here.
 ///
 /// # Safety
 /// The type is `repr(C)`, begins with `struct_size: usize`, is valid when all its bytes are zero, and `SIZE` is the
@@ -41,11 +41,12 @@ opaque! {
 pub unsafe trait Struct {
     const SIZE: usize;
 
-    /// All fields zero, null or `None`, `struct_size` set: the base of a struct literal, `X { a, ..X::new() }`.
+    /// Returns a struct whose fields are zero, null or `None`, except `struct_size`: the base of a struct literal,
+    /// `X { a, ..X::new() }`.
     fn new() -> Self;
 }
 
-/// An argument struct together with the function it is for.
+/// An argument struct with its function.
 ///
 /// # Safety
 /// `OFFSET` is the offset of that function's pointer in [`PJRT_Api`].
@@ -84,7 +85,7 @@ macro_rules! calls {
     ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
         structs! { $($name { $($field: $type),* })* }
         $(
-            // SAFETY: the field of the table that bears the function's name holds its pointer.
+            // SAFETY: the field of the table with the function's name holds its pointer.
             unsafe impl Call for $name {
                 const FUNCTION: &'static str = stringify!($name);
                 const OFFSET: usize = std::mem::offset_of!(PJRT_Api, $name);
@@ -95,7 +96,7 @@ macro_rules! calls {
 
 macro_rules! table {
     ($($function:ident)*) => {
-        /// What `GetPjrtApi` returns. The plugin's own may be shorter or longer than this: read it only through
+        /// The table that `GetPjrtApi` returns. The plugin's table may be shorter or longer than this: read it only through
         /// offsets checked against its `struct_size`.
         #[repr(C)]
         pub struct PJRT_Api {
@@ -139,13 +140,13 @@ table! {
     PJRT_Compile PJRT_Executable_OutputElementTypes PJRT_Executable_OutputDimensions PJRT_Buffer_CopyToMemory
     PJRT_Client_CreateViewOfDeviceBuffer PJRT_Executable_Fingerprint PJRT_Client_TopologyDescription
     PJRT_Executable_GetCompiledMemoryStats
-    // The table goes on; nothing after this is used.
+    // The functions that follow are not used.
 }
 
 structs! {
     PJRT_Api_Version { major_version: c_int, minor_version: c_int }
 
-    /// One named value: a create-option going in, an attribute or a cost coming out.
+    /// A create-option, attribute or cost property.
     PJRT_NamedValue {
         name: *const c_char,
         name_size: usize,
@@ -211,7 +212,7 @@ structs! {
         user_arg: *mut c_void,
     }
 
-    /// A union of the tiled (larger) and the strided layout in the header; `kind` 0 says tiled.
+    /// In the header, a union of the tiled (larger) and the strided layout; `kind` 0 means tiled.
     PJRT_Buffer_MemoryLayout { tiled: PJRT_Buffer_MemoryLayout_Tiled, kind: c_int }
 }
 
@@ -234,11 +235,11 @@ pub mod named_value {
     pub const BOOL: i32 = 4;
 }
 
-/// `PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes`: the plugin may read the host memory until the event
-/// `done_with_host_buffer` is ready, so it need not copy it first.
+/// `PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes`: the plugin may read the host memory, without copying it
+/// first, until the event `done_with_host_buffer` is ready.
 pub const IMMUTABLE_UNTIL_TRANSFER_COMPLETES: c_int = 1;
 
-/// The values of `PJRT_Error_Code` that callbacks answer with.
+/// The values of `PJRT_Error_Code` that callbacks return.
 pub mod status {
     use std::ffi::c_int;
 
@@ -249,7 +250,7 @@ pub mod status {
     pub const UNAVAILABLE: c_int = 14;
 }
 
-/// Makes an error of the plugin's, for a callback to return. Copies the message.
+/// Creates an error of the plugin for a callback to return. Copies the message.
 pub type PJRT_CallbackError =
     unsafe extern "C" fn(code: c_int, message: *const c_char, message_size: usize) -> *mut PJRT_Error;
 /// Frees a value that a callback returned.
@@ -515,11 +516,11 @@ calls! {
 }
 
 impl PJRT_Program {
-    /// A serialized HloModuleProto, which every plugin accepts under the format name `hlo`. Valid while `hlo` is.
+    /// Returns a program of a serialized HloModuleProto, format name `hlo`, which every plugin accepts. Valid while `hlo` is.
     pub fn hlo(hlo: &[u8]) -> Self {
         const FORMAT: &str = "hlo";
         PJRT_Program {
-            // The field is mutable for the one function that fills it; a compilation only reads.
+            // The field is mutable for `PJRT_Executable_OptimizedProgram`, which fills it; a compilation only reads it.
             code: hlo.as_ptr().cast_mut().cast(),
             code_size: hlo.len(),
             format: FORMAT.as_ptr().cast(),
@@ -530,7 +531,7 @@ impl PJRT_Program {
 }
 
 impl PJRT_Buffer_MemoryLayout {
-    /// The layout whose dimension order is `minor_to_major`, without tiles. Valid while `minor_to_major` is.
+    /// Returns the layout with dimension order `minor_to_major`, without tiles. Valid while `minor_to_major` is.
     pub fn dense(minor_to_major: &[i64]) -> Self {
         let tiled = PJRT_Buffer_MemoryLayout_Tiled {
             minor_to_major: minor_to_major.as_ptr(),
@@ -547,7 +548,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_struct_size_ends_with_the_last_field_and_not_with_padding() {
+    fn struct_size_excludes_trailing_padding() {
         assert_eq!(PJRT_Plugin_Initialize::SIZE, 16);
         assert_eq!(PJRT_Event_IsReady::SIZE, 25);
         assert_eq!(PJRT_Error_GetCode::SIZE, 28);
@@ -561,8 +562,8 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_in_order() {
-        // Offsets counted independently: three words and a version of 24 bytes, then one pointer a function.
+    fn table_offsets_match_the_header() {
+        // 16 bytes of size and extensions, 24 of version, then one pointer for each function.
         assert_eq!(PJRT_Error_Destroy::OFFSET, 40);
         assert_eq!(PJRT_Client_Create::OFFSET, 40 + 8 * 10);
         assert_eq!(PJRT_Buffer_ToHostBuffer::OFFSET, 600);

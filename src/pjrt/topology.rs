@@ -1,5 +1,5 @@
-//! A topology: devices as the compiler must know them, without the devices. Compiling for one gives an [`Executable`]
-//! that can be asked about memory and cost, and serialized, on a machine that has none of the hardware.
+//! Topologies: descriptions of devices that may be absent. Compiling for a topology gives an [`Executable`] that can be
+//! serialized and inspected for memory and cost on a machine without the hardware.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::options::CompileOptions;
 use super::plugin::Plugin;
 use super::sys::{self, Struct};
 
-/// A description of devices to compile for.
+/// A description of the devices to compile for.
 pub struct Topology {
     api: Arc<Api>,
     raw: *mut sys::PJRT_TopologyDescription,
@@ -24,8 +24,11 @@ unsafe impl Send for Topology {}
 unsafe impl Sync for Topology {}
 
 impl Topology {
-    /// Describes devices that need not be here, by the plugin's own name for them: `v3:32x32` on libtpu, and on CUDA an
-    /// empty name with the option `topology`.
+    /// Creates a topology by the plugin's name for it: `v3:32x32` on libtpu, or an empty name with the option `topology` on
+    /// CUDA.
+    ///
+    /// # Errors
+    /// If the plugin does not know the topology.
     pub fn new(plugin: &Plugin, name: &str, options: &[CreateOption]) -> Result<Self, PjrtError> {
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args = sys::PJRT_TopologyDescription_Create {
@@ -40,6 +43,10 @@ impl Topology {
         Ok(Topology { api: plugin.api.clone(), raw: args.topology })
     }
 
+    /// Returns the plugin's platform name.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn platform_name(&self) -> Result<String, PjrtError> {
         let mut args = sys::PJRT_TopologyDescription_PlatformName { topology: self.raw, ..Struct::new() };
         // SAFETY: the topology is alive and owns the text.
@@ -49,6 +56,10 @@ impl Topology {
         }
     }
 
+    /// Returns the versions of the underlying software.
+    ///
+    /// # Errors
+    /// If the call fails.
     pub fn platform_version(&self) -> Result<String, PjrtError> {
         let mut args = sys::PJRT_TopologyDescription_PlatformVersion { topology: self.raw, ..Struct::new() };
         // SAFETY: the topology is alive and owns the text.
@@ -58,7 +69,10 @@ impl Topology {
         }
     }
 
-    /// The devices it describes.
+    /// Returns the descriptions of the devices.
+    ///
+    /// # Errors
+    /// If a call fails.
     pub fn device_descriptions(&self) -> Result<Vec<DeviceDescription>, PjrtError> {
         let mut args = sys::PJRT_TopologyDescription_GetDeviceDescriptions { topology: self.raw, ..Struct::new() };
         // SAFETY: the topology is alive and owns the descriptions.
@@ -72,6 +86,9 @@ impl Topology {
     }
 
     /// Compiles a serialized HloModuleProto for these devices.
+    ///
+    /// # Errors
+    /// If the plugin fails to compile the program.
     pub fn compile(&self, hlo: &[u8], options: &CompileOptions) -> Result<Executable, PjrtError> {
         let (program, options) = (sys::PJRT_Program::hlo(hlo), options.encode());
         let mut args = sys::PJRT_Compile {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use anyhow::{Context, bail, ensure};
 
 use crate::pjrt::{
-    Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options, options_among,
+    Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options,
+    multi_process_options,
 };
 use crate::rendezvous::session::Session;
 
@@ -53,10 +54,10 @@ impl Devices {
         }
         let options = |platform| {
             let mut options = client_options(platform, count);
-            options.extend(session.iter().flat_map(|s| options_among(platform, s.host(), s.hosts())));
+            options.extend(session.iter().flat_map(|s| multi_process_options(platform, s.host(), s.hosts())));
             options
         };
-        let found = Environment::of_process().open_among(choice, options, session.map(Session::device_store))?;
+        let found = Environment::of_process().open_with_store(choice, options, session.map(Session::device_store))?;
         let client = found.item;
         let devices = client.addressable_devices();
         let shown = devices.len();

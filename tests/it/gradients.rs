@@ -586,7 +586,7 @@ fn a_tensor_within_the_formula_and_the_loss_itself_have_gradients() {
 }
 
 #[test]
-#[should_panic(expected = "a loss must be a floating-point scalar, got f32[2]")]
+#[should_panic(expected = "the loss must be a floating-point scalar, got f32[2]")]
 fn a_loss_of_several_elements_is_refused() {
     gradients_at(&[&[1.0, 2.0]], |x| x[0].exp());
 }

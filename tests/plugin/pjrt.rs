@@ -191,7 +191,7 @@ fn a_wrong_argument_is_an_error_with_both_sides() {
     let other = Client::new(&plugin(), &[], None).unwrap();
     let foreign = upload(&other, &floats(&[1.0, 2.0, 3.0]), 0);
     let error = add.execute(&[vec![&foreign, &foreign]]).expect_err("another client");
-    assert!(error.to_string().contains("one of another client"), "{error}");
+    assert!(error.to_string().contains("a buffer of another client"), "{error}");
     let error = client.compile(b"not a program", &CompileOptions::default()).unwrap_err();
     assert!(error.to_string().starts_with("PJRT_Client_Compile: "), "{error}");
 }

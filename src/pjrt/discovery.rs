@@ -1,9 +1,8 @@
-//! Which plugin to use, and why not a better one.
+//! Plugin discovery: finds the plugin file to use, and reports why better platforms were rejected.
 //!
-//! A plugin is a file; a *place* is a directory laid out as Python's site-packages, where wheels put plugins at fixed
-//! relative paths. The directory that `lambert plugin install` fills has the same layout, so one list of paths serves
-//! all places. Order: the file that the user named; `LAMBERT_PLUGIN` (a platform or a file); the install directory;
-//! the site-packages of the active `VIRTUAL_ENV` or `CONDA_PREFIX`.
+//! The order is: the plugin file that the user chose; `LAMBERT_PLUGIN` (a platform or a file); the install directory of
+//! `lambert plugin install`; the site-packages of the active `VIRTUAL_ENV` or `CONDA_PREFIX`. Wheels put plugins at fixed
+//! paths relative to site-packages, and the install directory has the same layout.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,11 +18,14 @@ use super::plugin::Plugin;
 use crate::cache;
 use crate::key_value::KeyValueStore;
 
-/// What the user asked for: `auto`, a platform, or a plugin file.
+/// The platform setting: `auto`, a platform, or a plugin file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlatformChoice {
+    /// The fastest platform that can be used.
     Auto,
+    /// A platform.
     Platform(Platform),
+    /// A plugin file.
     File(PathBuf),
 }
 
@@ -37,7 +39,7 @@ impl FromStr for PlatformChoice {
         if let Some(&platform) = Platform::ALL.iter().find(|platform| platform.name() == text) {
             return Ok(PlatformChoice::Platform(platform));
         }
-        // A file is recognised by its form, so that a misspelt platform is not searched for on the disk.
+        // A file must look like a path, so that a misspelt platform is not taken for a file.
         if text.contains(std::path::MAIN_SEPARATOR) || Path::new(text).extension().is_some() {
             return Ok(PlatformChoice::File(text.into()));
         }
@@ -55,10 +57,12 @@ impl fmt::Display for PlatformChoice {
     }
 }
 
-/// A plugin or platform that was considered before the one used, and why it was not it.
+/// A platform that was rejected before the one that is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
+    /// The platform's name.
     pub candidate: String,
+    /// The reason.
     pub reason: String,
 }
 
@@ -68,26 +72,32 @@ impl fmt::Display for Rejected {
     }
 }
 
-/// A usable plugin (or client), where it lay, and what was passed over on the way.
+/// A usable plugin or client, its file, and the platforms that were rejected before it.
 #[derive(Debug)]
 pub struct Found<T> {
+    /// The plugin or client.
     pub item: T,
+    /// The plugin file.
     pub path: PathBuf,
+    /// The rejected platforms, fastest first.
     pub rejected: Vec<Rejected>,
 }
 
-/// What of this process's environment decides where to look.
+/// The environment of the process, which determines where plugins are searched for.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
+    /// `LAMBERT_PLUGIN`: a platform or a plugin file.
     pub lambert_plugin: Option<OsString>,
-    /// Where plugins are installed: one directory a platform.
+    /// The install directory, with a subdirectory for each platform.
     pub plugins: Option<PathBuf>,
+    /// `VIRTUAL_ENV`.
     pub virtual_env: Option<OsString>,
+    /// `CONDA_PREFIX`.
     pub conda_prefix: Option<OsString>,
 }
 
 impl Environment {
-    /// This process's. An empty variable counts as absent.
+    /// Reads the environment of this process. An empty variable counts as unset.
     pub fn of_process() -> Self {
         let read = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Environment {
@@ -98,53 +108,62 @@ impl Environment {
         }
     }
 
-    /// Where `lambert plugin install` puts a platform's plugin, if there is a home or cache directory.
+    /// Returns the install directory of a platform's plugin, if there is a home or cache directory.
     pub fn install_dir(&self, platform: Platform) -> Option<PathBuf> {
         Some(self.plugins.as_ref()?.join(platform.name()))
     }
 
-    /// Every place to look for a platform's plugin, whether or not it exists.
-    fn places(&self, platform: Platform) -> Vec<PathBuf> {
-        let mut places: Vec<PathBuf> = self.install_dir(platform).into_iter().collect();
+    /// Returns the directories to search for a platform's plugin, existing or not.
+    fn search_path(&self, platform: Platform) -> Vec<PathBuf> {
+        let mut directories: Vec<PathBuf> = self.install_dir(platform).into_iter().collect();
         for prefix in [&self.virtual_env, &self.conda_prefix].into_iter().flatten() {
             let lib = Path::new(prefix).join("lib");
             let mut pythons: Vec<PathBuf> =
                 lib.read_dir().map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
             pythons.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("python3")));
             pythons.sort();
-            places.extend(pythons.into_iter().map(|python| python.join("site-packages")));
+            directories.extend(pythons.into_iter().map(|python| python.join("site-packages")));
         }
-        places
+        directories
     }
 
-    /// The plugin files of a platform that exist, the preferred first.
+    /// Returns the existing plugin files of a platform, in order of preference.
     pub fn plugin_files(&self, platform: Platform) -> Vec<PathBuf> {
         let named = self.lambert_plugin.as_ref().map(PathBuf::from);
         let named = named.filter(|path| path.is_file() && Platform::of_file(path) == Some(platform));
-        let in_places = self.places(platform).into_iter().flat_map(|place| {
-            platform.plugin_paths().iter().map(move |path| place.join(path)).filter(|path| path.is_file())
+        let found = self.search_path(platform).into_iter().flat_map(|directory| {
+            platform.plugin_paths().iter().map(move |path| directory.join(path)).filter(|path| path.is_file())
         });
-        named.into_iter().chain(in_places).collect()
+        named.into_iter().chain(found).collect()
     }
 
-    /// Loads the plugin that `choice` means. Under `auto` that is the fastest platform whose hardware is here and whose
-    /// plugin loads.
+    /// Loads the plugin of `choice`. For `auto`, that is the plugin of the fastest platform whose hardware is present and
+    /// whose plugin loads.
+    ///
+    /// # Errors
+    /// If no plugin is found or the plugin cannot be loaded.
     pub fn find(&self, choice: &PlatformChoice) -> Result<Found<Plugin>, PjrtError> {
         self.first_usable(choice, |plugin, _| Ok(plugin))
     }
 
-    /// Finds a plugin as [`Environment::find`] does and starts a client with at least one device; `options` gives the
-    /// create-options of a platform (`None` if a file's name does not tell).
+    /// Finds a plugin as [`Environment::find`] does, and creates a client with at least one device. `options` returns the
+    /// create-options of a platform, which is `None` if the file name does not contain one.
+    ///
+    /// # Errors
+    /// If no plugin is found, or the plugin cannot be loaded or cannot create a client with devices.
     pub fn open(
         &self,
         choice: &PlatformChoice,
         options: impl Fn(Option<Platform>) -> Vec<CreateOption>,
     ) -> Result<Found<Client>, PjrtError> {
-        self.open_among(choice, options, None)
+        self.open_with_store(choice, options, None)
     }
 
-    /// As [`Environment::open`]; if the process is one of several, `store` is where they find each other.
-    pub fn open_among(
+    /// Is [`Environment::open`] for one of several processes, which exchange their topology through `store`.
+    ///
+    /// # Errors
+    /// As [`Environment::open`].
+    pub fn open_with_store(
         &self,
         choice: &PlatformChoice,
         options: impl Fn(Option<Platform>) -> Vec<CreateOption>,
@@ -153,7 +172,7 @@ impl Environment {
         self.first_usable(choice, |plugin, platform| {
             let client = Client::new(&plugin, &options(platform), store.clone())?;
             if client.addressable_devices().is_empty() {
-                return Err(PjrtError::NotFound("the plugin sees no device of this machine".to_owned()));
+                return Err(PjrtError::NotFound("the plugin finds no device on this machine".to_owned()));
             }
             Ok(client)
         })
@@ -168,13 +187,13 @@ impl Environment {
             let item = use_plugin(Plugin::load(&path)?, platform)?;
             Ok(Found { item, path, rejected })
         };
-        match self.without_variable(choice)? {
+        match self.resolve(choice)? {
             PlatformChoice::File(path) => {
                 let platform = Platform::of_file(&path);
                 use_file(path, platform, Vec::new())
             }
             PlatformChoice::Platform(platform) => {
-                let path = self.plugin_files(platform).into_iter().next().ok_or_else(|| self.none_for(platform))?;
+                let path = self.plugin_files(platform).into_iter().next().ok_or_else(|| self.missing(platform))?;
                 use_file(path, Some(platform), Vec::new())
             }
             PlatformChoice::Auto => {
@@ -186,7 +205,7 @@ impl Environment {
                         continue;
                     }
                     let Some(path) = self.plugin_files(platform).into_iter().next() else {
-                        rejected.push(reject(self.none_for(platform).to_string()));
+                        rejected.push(reject(self.missing(platform).to_string()));
                         continue;
                     };
                     match use_file(path, Some(platform), Vec::new()) {
@@ -195,13 +214,13 @@ impl Environment {
                     }
                 }
                 let reasons: Vec<String> = rejected.iter().map(Rejected::to_string).collect();
-                Err(PjrtError::NotFound(format!("no platform can be used; {}", reasons.join("; "))))
+                Err(PjrtError::NotFound(format!("no platform can be used: {}", reasons.join("; "))))
             }
         }
     }
 
-    /// `auto` gives way to what `LAMBERT_PLUGIN` says; a choice made by the user does not.
-    fn without_variable(&self, choice: &PlatformChoice) -> Result<PlatformChoice, PjrtError> {
+    /// Replaces `auto` by `LAMBERT_PLUGIN` if that is set.
+    fn resolve(&self, choice: &PlatformChoice) -> Result<PlatformChoice, PjrtError> {
         match (choice, &self.lambert_plugin) {
             (PlatformChoice::Auto, Some(value)) => value
                 .to_string_lossy()
@@ -211,12 +230,13 @@ impl Environment {
         }
     }
 
-    fn none_for(&self, platform: Platform) -> PjrtError {
-        let places: Vec<String> = self.places(platform).iter().map(|place| place.display().to_string()).collect();
+    fn missing(&self, platform: Platform) -> PjrtError {
+        let directories: Vec<String> =
+            self.search_path(platform).iter().map(|directory| directory.display().to_string()).collect();
         PjrtError::NotFound(format!(
-            "no PJRT plugin for {platform} in {}: run `lambert plugin install {platform}`, or give a plugin file with \
-             --platform or LAMBERT_PLUGIN",
-            if places.is_empty() { "any known place (HOME is not set)".to_owned() } else { places.join(", ") }
+            "no PJRT plugin for {platform} in {}: run `lambert plugin install {platform}`, or set the platform or \
+             LAMBERT_PLUGIN to a plugin file",
+            if directories.is_empty() { "any directory (HOME is not set)".to_owned() } else { directories.join(", ") }
         ))
     }
 }
@@ -231,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_auto_a_platform_or_a_file() {
+    fn platform_choice_is_auto_a_platform_or_a_file() {
         assert_eq!("auto".parse(), Ok(PlatformChoice::Auto));
         assert_eq!("cuda".parse(), Ok(PlatformChoice::Platform(Platform::Cuda)));
         assert_eq!("/a/plugin.so".parse(), Ok(PlatformChoice::File("/a/plugin.so".into())));
@@ -241,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_installed_plugin_comes_before_the_python_one_and_the_named_one_before_both() {
+    fn named_plugin_precedes_installed_plugin_precedes_python_plugin() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (plugins, venv) = (dir.path().join("plugins"), dir.path().join("venv"));
         let named = dir.path().join("my_cpu_plugin.so");
@@ -259,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_plugin_says_where_it_was_looked_for_and_what_to_run() {
+    fn missing_plugin_error_names_directories_and_install_command() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let environment = Environment { plugins: Some(dir.path().into()), ..Environment::default() };
-        let error = environment.find(&PlatformChoice::Platform(Platform::Cpu)).expect_err("nothing there").to_string();
+        let error = environment.find(&PlatformChoice::Platform(Platform::Cpu)).expect_err("no plugin").to_string();
         assert!(error.contains("lambert plugin install cpu"), "{error}");
         assert!(error.contains(&dir.path().join("cpu").display().to_string()), "{error}");
-        let error = environment.find(&PlatformChoice::Auto).expect_err("nothing there").to_string();
+        let error = environment.find(&PlatformChoice::Auto).expect_err("no plugin").to_string();
         assert!(
             error.contains("tpu: ") && error.contains("cuda: ") && error.contains("cpu: no PJRT plugin"),
             "{error}"
@@ -273,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_of_the_variable_is_named() {
+    fn invalid_lambert_plugin_variable_is_named() {
         let environment = Environment { lambert_plugin: Some("gpu".into()), ..Environment::default() };
         let error = environment.find(&PlatformChoice::Auto).expect_err("no such platform").to_string();
         assert!(error.starts_with("the environment variable LAMBERT_PLUGIN requires auto, cpu"), "{error}");

@@ -1,12 +1,11 @@
-//! What a plugin asks of a run of several processes while it makes a client and, later, when devices meet for the first
-//! time: to put a value where the others find it, and to get theirs. The three callbacks of `PJRT_Client_Create`, over a
-//! [`KeyValueStore`].
+//! The key-value callbacks of `PJRT_Client_Create` over a [`KeyValueStore`]. Through them the processes of a multi-process
+//! client exchange their topology when the client is created, and NCCL ids when devices first communicate.
 //!
-//! The contract, from openxla/xla `xla/pjrt/c/pjrt_c_api.h` and the caller's side of it in `pjrt_c_api_wrapper_impl.cc`:
-//! arguments live during the call; a value that is returned stays ours until the plugin hands it to the deleter beside it;
-//! an error is made by the function that the arguments bring, and is the plugin's. A plugin uses the callbacks only if all
-//! three are there, from any of its threads. It does not set `struct_size` in their arguments, so that is not looked at;
-//! the fields are those of the first version that had the callback, and none has changed since.
+//! The contract, from openxla/xla `xla/pjrt/c/pjrt_c_api.h` and its caller in `pjrt_c_api_wrapper_impl.cc`: arguments are
+//! alive during the call; a returned value belongs to this side until the plugin passes it to the deleter beside it; an
+//! error is created by the function in the arguments and belongs to the plugin. A plugin uses the callbacks only if all
+//! three are set, from any of its threads. It does not set `struct_size` in their arguments, so the field is not read; the
+//! other fields are those of the first version with the callback, and have not changed since.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,23 +17,23 @@ use super::api::bytes;
 use super::sys::{self, status};
 use crate::key_value::{KeyValueError, KeyValueStore};
 
-/// The store behind the callbacks of one client. Its address is what the plugin keeps, so it must live as long as the
-/// client: whoever holds the client holds this.
+/// The store of one client's callbacks. The plugin keeps its address, so the owner of the client must own it too.
 #[derive(Debug)]
-pub(super) struct Callbacks {
+pub(super) struct KeyValueCallbacks {
     store: Arc<dyn KeyValueStore>,
 }
 
-/// Why a callback fails: a status code and its sentence.
+/// The error of a callback: a status code and a message.
 type Failure = (c_int, String);
 
-impl Callbacks {
-    pub fn new(store: Arc<dyn KeyValueStore>) -> Box<Callbacks> {
-        Box::new(Callbacks { store })
+impl KeyValueCallbacks {
+    /// Boxes the store, so that its address is stable.
+    pub fn new(store: Arc<dyn KeyValueStore>) -> Box<KeyValueCallbacks> {
+        Box::new(KeyValueCallbacks { store })
     }
 
-    /// Names the callbacks, and this store as their argument. The client that is made so must not outlive `self`.
-    pub fn enter(&self, args: &mut sys::PJRT_Client_Create) {
+    /// Sets the callbacks, with this store as their argument. The client must not outlive `self`.
+    pub fn register(&self, args: &mut sys::PJRT_Client_Create) {
         let this = ptr::from_ref(self).cast_mut().cast::<c_void>();
         args.kv_get_callback = Some(get);
         args.kv_get_user_arg = this;
@@ -45,17 +44,17 @@ impl Callbacks {
     }
 }
 
-/// `PJRT_KeyValueGetCallback`: waits for a value.
+/// Implements `PJRT_KeyValueGetCallback`: waits for a value.
 unsafe extern "C" fn get(args: *mut sys::PJRT_KeyValueGetCallback_Args) -> *mut sys::PJRT_Error {
     // SAFETY: the plugin passes arguments that are alive and ours to fill during the call.
     let args = unsafe { &mut *args };
-    // XLA's "for ever" arrives as a negative number.
+    // XLA's infinite duration arrives as a negative number.
     let timeout = u64::try_from(args.timeout_in_ms).map_or(Duration::from_secs(24 * 3600), Duration::from_millis);
     // SAFETY: key and user argument as the contract has them.
     let found = unsafe { with_store(args.user_arg, args.key, args.key_size, |store, key| store.get(key, timeout)) };
     match found {
         Ok(value) => {
-            (args.value, args.value_size) = (give(&value), value.len());
+            (args.value, args.value_size) = (allocate(&value), value.len());
             args.value_deleter_callback = Some(delete);
             ptr::null_mut()
         }
@@ -64,7 +63,7 @@ unsafe extern "C" fn get(args: *mut sys::PJRT_KeyValueGetCallback_Args) -> *mut 
     }
 }
 
-/// `PJRT_KeyValueTryGetCallback`: the value as it is now; without one, NOT_FOUND.
+/// Implements `PJRT_KeyValueTryGetCallback`: returns the current value, or NOT_FOUND.
 unsafe extern "C" fn try_get(args: *mut sys::PJRT_KeyValueTryGetCallback_Args) -> *mut sys::PJRT_Error {
     // SAFETY: as in `get`.
     let args = unsafe { &mut *args };
@@ -72,18 +71,18 @@ unsafe extern "C" fn try_get(args: *mut sys::PJRT_KeyValueTryGetCallback_Args) -
     let found = unsafe { with_store(args.user_arg, args.key, args.key_size, |store, key| store.try_get(key)) };
     match found {
         Ok(Some(value)) => {
-            (args.value, args.value_size) = (give(&value), value.len());
+            (args.value, args.value_size) = (allocate(&value), value.len());
             args.value_deleter_callback = Some(delete);
             ptr::null_mut()
         }
         // SAFETY: the arguments bring the function.
-        Ok(None) => unsafe { fail(args.callback_error, (status::NOT_FOUND, "there is no such key yet".to_owned())) },
+        Ok(None) => unsafe { fail(args.callback_error, (status::NOT_FOUND, "the key is not set".to_owned())) },
         // SAFETY: the arguments bring the function.
         Err(failure) => unsafe { fail(args.callback_error, failure) },
     }
 }
 
-/// `PJRT_KeyValuePutCallback`: sets a value.
+/// Implements `PJRT_KeyValuePutCallback`: sets a value.
 unsafe extern "C" fn put(args: *mut sys::PJRT_KeyValuePutCallback_Args) -> *mut sys::PJRT_Error {
     // SAFETY: as in `get`.
     let args = unsafe { &*args };
@@ -98,10 +97,10 @@ unsafe extern "C" fn put(args: *mut sys::PJRT_KeyValuePutCallback_Args) -> *mut 
     }
 }
 
-/// Uses the store on a key. A panic must not cross into C: it becomes a failure, too.
+/// Calls `use_store` with the store and the key. A panic must not unwind into C, so it becomes a failure.
 ///
 /// # Safety
-/// `user_arg` is the [`Callbacks`] that the client was made with, and `key` is valid for `key_size` bytes.
+/// `user_arg` is the [`KeyValueCallbacks`] that the client was created with, and `key` is valid for `key_size` bytes.
 unsafe fn with_store<T>(
     user_arg: *mut c_void,
     key: *const c_char,
@@ -109,13 +108,13 @@ unsafe fn with_store<T>(
     use_store: impl FnOnce(&dyn KeyValueStore, &str) -> Result<T, KeyValueError>,
 ) -> Result<T, Failure> {
     // SAFETY: the caller's promise; whoever holds the client keeps the callbacks alive.
-    let (callbacks, key) = unsafe { (&*user_arg.cast::<Callbacks>(), bytes(key, key_size)) };
+    let (callbacks, key) = unsafe { (&*user_arg.cast::<KeyValueCallbacks>(), bytes(key, key_size)) };
     let work = || {
-        let key = str::from_utf8(key).map_err(|_| (status::INVALID_ARGUMENT, "a key must be UTF-8".to_owned()))?;
+        let key = str::from_utf8(key).map_err(|_| (status::INVALID_ARGUMENT, "the key is not UTF-8".to_owned()))?;
         use_store(&*callbacks.store, key).map_err(|error| (code_of(&error), error.to_string()))
     };
     let panicked =
-        |_| Err((status::INTERNAL, "the key-value store panicked; its message is on standard error".to_owned()));
+        |_| Err((status::INTERNAL, "the key-value store panicked; see the message on standard error".to_owned()));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
 }
 
@@ -126,7 +125,7 @@ fn code_of(error: &KeyValueError) -> c_int {
     }
 }
 
-/// Makes the plugin's error of a failure.
+/// Creates the plugin's error for a failure.
 ///
 /// # Safety
 /// `callback_error` points to the function that the plugin passed for this call.
@@ -136,9 +135,9 @@ unsafe fn fail(callback_error: *const sys::PJRT_CallbackError, failure: Failure)
     unsafe { (*callback_error)(code, message.as_ptr().cast(), message.len()) }
 }
 
-/// Copies a value to where it lies until [`delete`] is called: behind a word that counts the words of the block, since
-/// the deleter is told no size. Never null, also for an empty value.
-fn give(value: &[u8]) -> *mut c_char {
+/// Copies a value into a block that lives until [`delete`] is called. The block starts with a word that holds its length
+/// in words, because the deleter does not receive a size. The result is not null, even for an empty value.
+fn allocate(value: &[u8]) -> *mut c_char {
     let mut block = vec![0usize; 1 + value.len().div_ceil(size_of::<usize>())];
     block[0] = block.len();
     bytemuck::cast_slice_mut(&mut block[1..])[..value.len()].copy_from_slice(value);
@@ -147,9 +146,9 @@ fn give(value: &[u8]) -> *mut c_char {
     unsafe { first.add(1).cast() }
 }
 
-/// The deleter of what [`give`] gave.
+/// Frees a block of [`allocate`].
 unsafe extern "C" fn delete(value: *mut c_char) {
-    // SAFETY: the plugin hands back, once, what `give` returned: one word before it, the block begins with its length.
+    // SAFETY: the plugin passes back, once, what `allocate` returned: one word before it, the block begins with its length.
     unsafe {
         let first = value.cast::<usize>().sub(1);
         drop(Box::from_raw(ptr::slice_from_raw_parts_mut(first, *first)));
@@ -167,7 +166,7 @@ mod tests {
     use crate::pjrt::plugin::Plugin;
     use crate::pjrt::sys::Struct;
 
-    /// The error object of the plugin below.
+    /// The error object of the test plugin.
     struct PluginError {
         code: c_int,
         message: String,
@@ -202,7 +201,7 @@ mod tests {
         ptr::null_mut()
     }
 
-    /// The three callbacks as a plugin uses them. As in XLA, `struct_size` of their arguments is left as it happens to be.
+    /// Calls the three callbacks as a plugin does. As in XLA, `struct_size` of their arguments is arbitrary.
     struct Store<'a>(&'a sys::PJRT_Client_Create);
 
     impl Store<'_> {
@@ -277,15 +276,15 @@ mod tests {
         }
     }
 
-    /// Meets the other processes as XLA's GPU client does (`xla/pjrt/distributed/topology_util.cc`): each puts what it
-    /// has, the first collects and puts the whole, all read that. Then, instead of making a client, it fails with what it
-    /// has learnt, in the words of the plugin's error.
+    /// Exchanges topologies as XLA's GPU client does (`xla/pjrt/distributed/topology_util.cc`): each process puts its local
+    /// topology, the first process collects them and puts the global topology, and all read that. Then, instead of
+    /// creating a client, it fails with the global topology in the error message.
     unsafe extern "C" fn client_create(args: *mut sys::PJRT_Client_Create) -> *mut sys::PJRT_Error {
         // SAFETY: the caller passes its own arguments.
         let args = unsafe { &*args };
         let (node, nodes) = (int64(args, "node_id"), int64(args, "num_nodes"));
         let store = Store(args);
-        let meet = || {
+        let exchange = || {
             let local = [node as u8, 0, 0xff, b'\n'].repeat(1 + node as usize);
             store.put(&format!("gpu/local:{node}"), &local)?;
             if node == 0 {
@@ -301,11 +300,11 @@ mod tests {
             assert_eq!(store.get(b"gpu/empty", 0)?, b"");
             Ok(all)
         };
-        let words = match meet() {
-            Ok(all) => format!("node {node} of {nodes} knows {all:?}"),
+        let message = match exchange() {
+            Ok(all) => format!("node {node} of {nodes} has {all:?}"),
             Err(failed) => return failed,
         };
-        // What is not there is NOT_FOUND now, DEADLINE_EXCEEDED after a wait; a key that is no text is refused.
+        // An unset key is NOT_FOUND at once and DEADLINE_EXCEEDED after a wait; a key that is not UTF-8 is invalid.
         let code = |failed: *mut sys::PJRT_Error| {
             // SAFETY: errors of this plugin are boxes.
             unsafe { Box::from_raw(failed.cast::<PluginError>()) }.code
@@ -313,10 +312,10 @@ mod tests {
         assert_eq!(store.try_get("nothing").map_err(code), Err(status::NOT_FOUND));
         assert_eq!(store.get(b"nothing", 5).map_err(code), Err(status::DEADLINE_EXCEEDED));
         assert_eq!(store.get(b"\xff", 5).map_err(code), Err(status::INVALID_ARGUMENT));
-        Box::into_raw(Box::new(PluginError { code: status::UNAVAILABLE, message: words })).cast()
+        Box::into_raw(Box::new(PluginError { code: status::UNAVAILABLE, message })).cast()
     }
 
-    /// A plugin that can make clients fail, and nothing else.
+    /// A plugin whose only operation is to fail to create a client.
     fn plugin() -> Plugin {
         // SAFETY: integers and pointers, for which zero is a value.
         let mut table: Box<sys::PJRT_Api> = Box::new(unsafe { std::mem::zeroed() });
@@ -327,7 +326,7 @@ mod tests {
         table.PJRT_Error_GetCode = error_code as *const c_void;
         table.PJRT_Client_Create = client_create as *const c_void;
         // SAFETY: the table is leaked.
-        let api = unsafe { Api::new(Box::leak(table), "meeting.so".into()) }.expect("version is fine");
+        let api = unsafe { Api::new(Box::leak(table), "test.so".into()) }.expect("version is fine");
         Plugin { api: Arc::new(api) }
     }
 
@@ -344,19 +343,19 @@ mod tests {
     }
 
     #[test]
-    fn processes_meet_through_the_struct_that_makes_a_client() {
+    fn processes_exchange_topologies_through_the_callbacks() {
         let folder = tempfile::tempdir().expect("temporary directory");
         let store = || -> Arc<dyn KeyValueStore> { Arc::new(Directory::open(folder.path()).expect("writable")) };
-        let knows = std::thread::scope(|scope| {
+        let found = std::thread::scope(|scope| {
             let threads = [0, 1, 2].map(|node| scope.spawn(move || create(node, 3, store())));
             threads.map(|thread| thread.join().expect("no panic"))
         });
-        let whole = (1..=3).flat_map(|copies| [copies as u8 - 1, 0, 255, 10].repeat(copies)).collect::<Vec<_>>();
-        assert_eq!(knows, [0, 1, 2].map(|node| format!("node {node} of 3 knows {whole:?}")));
+        let global = (1..=3).flat_map(|copies| [copies as u8 - 1, 0, 255, 10].repeat(copies)).collect::<Vec<_>>();
+        assert_eq!(found, [0, 1, 2].map(|node| format!("node {node} of 3 has {global:?}")));
     }
 
     #[test]
-    fn a_store_that_fails_or_panics_fails_the_call_with_its_words() {
+    fn failing_or_panicking_store_fails_client_creation_with_its_message() {
         #[derive(Debug)]
         struct Broken;
         impl std::fmt::Display for Broken {
@@ -383,11 +382,11 @@ mod tests {
     }
 
     #[test]
-    fn values_of_every_length_go_out_and_are_freed() {
+    fn values_of_every_length_are_allocated_and_freed() {
         for length in [0, 1, 7, 8, 9, 4096] {
             let value: Vec<u8> = (0..length).map(|i| i as u8).collect();
-            let given = give(&value);
-            // SAFETY: what `give` gave is read within its size and deleted once.
+            let given = allocate(&value);
+            // SAFETY: what `allocate` returned is read within its size and deleted once.
             unsafe {
                 assert_eq!(std::slice::from_raw_parts(given.cast::<u8>(), length), value);
                 delete(given);
