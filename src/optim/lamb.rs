@@ -1,80 +1,80 @@
-//! LAMB, with every choice that its published implementations make differently, each named.
+//! LAMB and LANS, with a setting for every choice in which the published implementations differ.
+//!
+//! LAMB (arXiv 1904.00962, Algorithm 2), for each parameter tensor w with gradient g:
 //!
 //! ```text
-//! for each parameter tensor w with gradient g                      (arXiv 1904.00962, Algorithm 2)
-//!     m ← β1·m + (1 − β1)·g;  v ← β2·v + (1 − β2)·g²
-//!     r = m̂ / (√v̂ + ε)
-//!     w ← w − η · φ(‖w‖) / ‖r + λ·w‖ · (r + λ·w)
+//! m ← β1·m + (1 − β1)·g               m̂ = m / (1 − β1ᵗ)
+//! v ← β2·v + (1 − β2)·g²              v̂ = v / (1 − β2ᵗ)
+//! r = m̂ / (√v̂ + ε)
+//! w ← w − η · φ(‖w‖) / ‖r + λ·w‖ · (r + λ·w)
 //! ```
-//! LANS (arXiv 2006.13484) moves along two directions at once, each with a trust ratio of its own:
+//! LANS (arXiv 2006.13484, Algorithm 2) adds up two directions, each with its own trust ratio:
 //!
 //! ```text
-//!     g ← g / (‖g‖ + ε) for each tensor, then m and v as above
-//!     u_m = m̂ / (√v̂ + ε) + λ·w;  u_g = g / (√v̂ + ε) + λ·w
-//!     w ← w − η · (β1 · φ(‖w‖)/‖u_m‖ · u_m + (1 − β1) · φ(‖w‖)/‖u_g‖ · u_g)
+//! g ← g / (‖g‖ + ε) for each tensor, then m and v as above
+//! u_m = m̂ / (√v̂ + ε) + λ·w;  u_g = g / (√v̂ + ε) + λ·w
+//! w ← w − η · (β1 · φ(‖w‖)/‖u_m‖ · u_m + (1 − β1) · φ(‖w‖)/‖u_g‖ · u_g)
 //! ```
 //!
-//! The layer of the paper is one parameter tensor. With ε → 0 and λ = 0 the trust ratio divides the bias correction out
-//! again: it matters to decay, and to tensors that are not adapted. A constant factor on all gradients changes nothing but
-//! through ε and the clip.
-
-use std::fmt;
-use std::str::FromStr;
+//! The layer of the paper is one parameter tensor. With ε → 0 and λ = 0 the trust ratio cancels the bias correction; the
+//! correction then only matters to tensors that are not adapted. A constant factor on all gradients acts only through ε
+//! and the clip.
 
 use serde::{Deserialize, Serialize};
 
+use super::pattern;
+use super::rule::{self, OptimizerError, Param, PartialUpdate, TensorUpdate, Treatment, UpdateRule};
 use super::stages::{
-    self, Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp,
+    self, Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp, WeightDecayMode,
     add_decayed_weights, apply, scale, scale_by_adam, trust_ratio,
 };
-use super::{Directed, OptimizerError, Updated, Variable, above_zero, below_one};
 use crate::graph::Tensor;
 
-/// Every knob of LAMB.
+/// The settings of LAMB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LambConfig {
+    /// β1, the decay of the first moment.
     pub beta1: f64,
+    /// β2, the decay of the second moment.
     pub beta2: f64,
+    /// ε, added to the denominator of the Adam direction.
     pub epsilon: f64,
+    /// The place of ε: outside or inside the square root.
     pub epsilon_place: EpsilonPlace,
+    /// The place of the bias correction.
     pub bias_correction: BiasCorrection,
     /// Whether the gradient enters m with 1 − β1 (true) or with 1.
     pub grad_averaging: bool,
+    /// The clipping of the gradients, before the moments.
     pub gradient_clip: GradientClip,
+    /// λ
     pub weight_decay: f64,
+    /// The place where weight decay is added.
     pub weight_decay_mode: WeightDecayMode,
     /// Patterns of the tensors that do not decay.
     pub exclude_from_weight_decay: Vec<String>,
-    /// Left out where it is the momentum alone, so that runs begun before there was a choice can be resumed.
+    /// The direction of the update. The JSON omits the default, so that runs of builds without this setting can resume.
     #[serde(default, skip_serializing_if = "Direction::is_momentum")]
     pub direction: Direction,
+    /// The tensors that have a trust ratio.
     pub adaptation: Adaptation,
+    /// φ, applied to ‖w‖.
     pub phi: Phi,
-    /// Bounds of the trust ratio; none if left out.
+    /// Bounds of the trust ratio; unbounded by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio_clamp: Option<RatioClamp>,
 }
 
-/// Where weight decay is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightDecayMode {
-    /// To the Adam direction, inside the norm of the trust ratio: u = r + λ·w.
-    Decoupled,
-    /// To the gradient, before the moments: g + λ·w (apex `adam_w_mode=False`).
-    L2,
-}
-
-/// What a step moves along.
+/// The direction of an update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The momentum alone: LAMB.
+    /// LAMB: the momentum.
     #[default]
     Momentum,
-    /// The momentum with weight β1 and the gradient itself with weight 1 − β1 (or 1, without `grad_averaging`), each with
-    /// its own weight decay and trust ratio: LANS.
+    /// LANS: the momentum with weight β1 plus the gradient with weight 1 − β1 (or 1, without `grad_averaging`), each with
+    /// its own weight decay and trust ratio.
     MomentumAndGradient,
 }
 
@@ -84,20 +84,21 @@ impl Direction {
     }
 }
 
-/// Which tensors get a trust ratio; the others are updated with ratio 1.
+/// The tensors that have a trust ratio; the ratio of the others is 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Adaptation {
+    /// Every tensor.
     All,
-    /// Those not excluded from weight decay, whatever its value: what Google's code defaults to.
+    /// The tensors not excluded from weight decay, whatever its value: the default of Google's code.
     AsWeightDecay,
-    /// Those that decay, so none at all if `weight_decay` is 0: apex without `use_nvlamb`.
+    /// The tensors that decay; none if `weight_decay` is 0: apex without `use_nvlamb`.
     WhereDecayed,
-    /// All but those that these patterns match.
+    /// All tensors but those that these patterns match.
     Exclude(Vec<String>),
 }
 
-/// Published implementations whose choices a run file can name; each sets every knob.
+/// A published implementation that a run file can name; it sets every setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LambPreset {
     /// Algorithm 2 of the ICLR version: bias correction, no clipping; exclusions as in the authors' code.
@@ -107,11 +108,11 @@ pub enum LambPreset {
     Albert,
     /// NVIDIA/apex FusedLAMB as its BERT recipe sets it up.
     Apex,
-    /// The same with `use_nvlamb`: every tensor is adapted.
+    /// `apex` with `use_nvlamb`: every tensor is adapted.
     Nvlamb,
-    /// DeepSpeed's FusedLamb. Its BERT recipe sets `bias_correction = "none"` and a ratio of 0.01 to 0.3 besides.
+    /// DeepSpeed's FusedLamb. Its BERT recipe also sets `bias_correction = "none"` and bounds the ratio to 0.01…0.3.
     Deepspeed,
-    /// optax `lamb`: no exclusions, no decay unless asked.
+    /// optax `lamb`: no exclusions, no weight decay by default.
     Optax,
     /// mlcommons/training `lamb_optimizer_v1.py`.
     Mlperf,
@@ -120,6 +121,7 @@ pub enum LambPreset {
 }
 
 impl LambPreset {
+    /// All presets.
     pub const ALL: [LambPreset; 8] = [
         LambPreset::Paper,
         LambPreset::Albert,
@@ -131,6 +133,18 @@ impl LambPreset {
         LambPreset::Lans,
     ];
 
+    /// The names of [`LambPreset::ALL`].
+    const NAMES: [&'static str; LambPreset::ALL.len()] = {
+        let mut names = [""; LambPreset::ALL.len()];
+        let mut i = 0;
+        while i < names.len() {
+            names[i] = LambPreset::ALL[i].name();
+            i += 1;
+        }
+        names
+    };
+
+    /// Returns the name in run files.
     pub const fn name(self) -> &'static str {
         match self {
             LambPreset::Paper => "paper",
@@ -144,6 +158,7 @@ impl LambPreset {
         }
     }
 
+    /// Returns the settings.
     pub fn config(self) -> LambConfig {
         let clip = |formula| GradientClip::GlobalNorm { max: 1.0, formula };
         let paper = LambConfig {
@@ -156,7 +171,7 @@ impl LambPreset {
             gradient_clip: GradientClip::None,
             weight_decay: 0.01,
             weight_decay_mode: WeightDecayMode::Decoupled,
-            exclude_from_weight_decay: super::default_exclusions(),
+            exclude_from_weight_decay: rule::default_exclusions(),
             direction: Direction::Momentum,
             adaptation: Adaptation::AsWeightDecay,
             phi: Phi::Identity,
@@ -199,32 +214,40 @@ impl LambPreset {
     }
 }
 
-impl fmt::Display for LambPreset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for LambPreset {
-    type Err = OptimizerError;
-
-    fn from_str(name: &str) -> Result<Self, OptimizerError> {
-        let known = LambPreset::ALL.into_iter().find(|p| p.name() == name);
-        known.ok_or_else(|| OptimizerError::Value {
-            key: "preset",
-            requires: format!("one of {}", LambPreset::ALL.map(LambPreset::name).join(", ")),
-            got: format!("{name:?}"),
-        })
+impl Default for LambConfig {
+    fn default() -> Self {
+        LambPreset::default().config()
     }
 }
 
 impl LambConfig {
-    pub(super) fn validate(&self) -> Result<(), OptimizerError> {
-        below_one("beta1", self.beta1)?;
-        below_one("beta2", self.beta2)?;
-        above_zero("epsilon", self.epsilon)?;
-        super::not_negative("weight_decay", self.weight_decay)?;
-        super::validate_clip(self.gradient_clip)?;
+    fn adam(&self) -> Adam {
+        Adam {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
+            epsilon_place: self.epsilon_place,
+            bias_correction: self.bias_correction,
+            grad_averaging: self.grad_averaging,
+        }
+    }
+}
+
+impl UpdateRule for LambConfig {
+    fn name(&self) -> &'static str {
+        "LAMB"
+    }
+
+    fn state_names(&self) -> &'static [&'static str] {
+        &["m", "v"]
+    }
+
+    fn validate(&self) -> Result<(), OptimizerError> {
+        rule::below_one("beta1", self.beta1)?;
+        rule::below_one("beta2", self.beta2)?;
+        rule::above_zero("epsilon", self.epsilon)?;
+        rule::not_negative("weight_decay", self.weight_decay)?;
+        rule::validate_clip(self.gradient_clip)?;
         let bounds = match self.phi {
             Phi::Clamp { min, max } => Some(("phi", min, max)),
             Phi::Identity => None,
@@ -240,39 +263,40 @@ impl LambConfig {
         }
     }
 
-    fn adam(&self) -> Adam {
-        Adam {
-            beta1: self.beta1,
-            beta2: self.beta2,
-            epsilon: self.epsilon,
-            epsilon_place: self.epsilon_place,
-            bias_correction: self.bias_correction,
-            grad_averaging: self.grad_averaging,
-        }
+    fn gradient_clip(&self) -> GradientClip {
+        self.gradient_clip
     }
 
-    /// One tensor's update. Slots: m, v.
-    pub(super) fn update<'a, 'g: 'a>(
+    fn treatments(&self, names: &[&str]) -> Result<Vec<Treatment>, OptimizerError> {
+        let undecayed = pattern::matched("exclude_from_weight_decay", &self.exclude_from_weight_decay, names)?;
+        let unadapted = match &self.adaptation {
+            Adaptation::All => vec![false; names.len()],
+            Adaptation::AsWeightDecay => undecayed.clone(),
+            Adaptation::WhereDecayed => undecayed.iter().map(|&u| u || self.weight_decay == 0.0).collect(),
+            Adaptation::Exclude(patterns) => pattern::matched("adaptation.exclude", patterns, names)?,
+        };
+        let both = undecayed.into_iter().zip(unadapted);
+        Ok(both.map(|(undecayed, unadapted)| Treatment { decayed: !undecayed, adapted: !unadapted }).collect())
+    }
+
+    fn update<'a, 'g: 'a>(
         &'a self,
-        x: &Variable<'g>,
+        param: &Param<'g>,
         learning_rate: Tensor<'g>,
         t: Tensor<'g>,
-    ) -> Directed<'a, 'g> {
-        let (adam, w) = (self.adam(), x.weight);
-        let lambda = if x.treatment.decayed { self.weight_decay } else { 0.0 };
-        let (into_gradient, into_update) = match self.weight_decay_mode {
-            WeightDecayMode::L2 => (lambda, 0.0),
-            WeightDecayMode::Decoupled => (0.0, lambda),
-        };
-        let g = add_decayed_weights(x.gradient, w, into_gradient);
-        let AdamScaled { r, m, v, denominator } = scale_by_adam(&adam, g, x.slots[0], x.slots[1], t);
+    ) -> PartialUpdate<'a, 'g> {
+        let (adam, w) = (self.adam(), param.weight);
+        let lambda = if param.treatment.decayed { self.weight_decay } else { 0.0 };
+        let (into_gradient, into_update) = self.weight_decay_mode.split(lambda);
+        let g = add_decayed_weights(param.gradient, w, into_gradient);
+        let AdamScaled { r, m, v, denominator } = scale_by_adam(&adam, g, param.state[0], param.state[1], t);
         let u_m = add_decayed_weights(r, w, into_update);
         let directions = match self.direction {
             Direction::Momentum => vec![u_m],
             Direction::MomentumAndGradient => vec![u_m, add_decayed_weights(g / denominator, w, into_update)],
         };
         let learning_rate = stages::corrected_learning_rate(&adam, learning_rate, t);
-        let measured = match x.treatment.adapted {
+        let norms_of = match param.treatment.adapted {
             true => std::iter::once(w).chain(directions.iter().copied()).collect(),
             false => Vec::new(),
         };
@@ -289,12 +313,12 @@ impl LambConfig {
                 [u_m, u_g] => self.beta1 * u_m + adam.share() * u_g,
                 _ => scaled[0],
             };
-            Updated { weight: apply(w, learning_rate, u), slots: vec![m, v], trust_ratio: ratio }
+            TensorUpdate { weight: apply(w, learning_rate, u), state: vec![m, v], trust_ratio: ratio }
         };
-        Directed { measured, finish: Box::new(finish) }
+        PartialUpdate { norms_of, finish: Box::new(finish) }
     }
 
-    pub(super) fn describe(&self) -> Vec<(&'static str, String)> {
+    fn describe(&self) -> Vec<(&'static str, String)> {
         let epsilon = match self.epsilon_place {
             EpsilonPlace::OutsideSqrt => "√v + ε",
             EpsilonPlace::InsideSqrt => "√(v + ε)",
@@ -330,10 +354,18 @@ impl LambConfig {
             ("gradient averaging", if self.grad_averaging { "(1 − β1)·g" } else { "1·g" }.to_string()),
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", format!("{}, {mode}", self.weight_decay)),
-            ("no weight decay", super::or_none(&self.exclude_from_weight_decay)),
+            ("no weight decay", rule::or_none(&self.exclude_from_weight_decay)),
             ("direction", direction.to_string()),
             ("trust ratio", format!("{phi} / ‖u‖{clamp}; 1 where a norm is 0")),
             ("trust ratio for", adaptation),
         ]
+    }
+
+    fn preset_names() -> &'static [&'static str] {
+        &LambPreset::NAMES
+    }
+
+    fn preset(name: &str) -> Option<Self> {
+        LambPreset::ALL.into_iter().find(|preset| preset.name() == name).map(LambPreset::config)
     }
 }

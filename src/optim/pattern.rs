@@ -1,11 +1,11 @@
-//! Which tensors a rule names: globs over tensor names.
+//! Glob patterns over tensor names, for the exclusions from weight decay and trust ratio.
 //!
-//! `*` stands for any run of characters, dots included and none allowed; every other character stands for itself; the
-//! whole name must match. `*.bias` is every bias, `*LayerNorm*` everything of a LayerNorm.
+//! `*` matches any number of characters, also none, and also dots; every other character matches itself. A pattern must
+//! match the whole name: `*.bias` matches every bias, `*LayerNorm*` every tensor of a LayerNorm.
 
 use super::OptimizerError;
 
-/// True if `name` matches the glob `pattern`.
+/// Returns true if `name` matches the glob `pattern`.
 pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -15,15 +15,15 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// For each name, whether any of `patterns` matches it.
+/// Returns, for each name, whether any of `patterns` matches it.
 ///
 /// # Errors
-/// If a pattern matches no name: a misspelt exclusion must not silently change the optimizer.
+/// If a pattern matches no name: a misspelt exclusion must not change the optimizer without notice.
 pub fn matched(key: &'static str, patterns: &[String], names: &[&str]) -> Result<Vec<bool>, OptimizerError> {
     if let Some(unused) = patterns.iter().find(|p| !names.iter().any(|name| matches(p, name))) {
         return Err(OptimizerError::Value {
             key,
-            requires: "patterns that each match a tensor (* stands for any characters)".to_string(),
+            requires: "patterns that each match a tensor (* matches any characters)".to_string(),
             got: format!("{unused:?}, which matches none of {} tensors", names.len()),
         });
     }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_is_any_run_of_characters() {
+    fn star_matches_any_run_of_characters() {
         for (pattern, name, expected) in [
             ("*.bias", "bert.pooler.dense.bias", true),
             ("*.bias", "bert.pooler.dense.bias2", false),
@@ -51,11 +51,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_without_a_match_is_an_error() {
+    fn pattern_without_a_match_is_an_error() {
         let e = matched("exclude_from_weight_decay", &["*layernorm*".into()], &["a.LayerNorm.weight"]).unwrap_err();
         assert_eq!(
             e.to_string(),
-            "exclude_from_weight_decay requires patterns that each match a tensor (* stands for any characters), \
+            "exclude_from_weight_decay requires patterns that each match a tensor (* matches any characters), \
              got \"*layernorm*\", which matches none of 1 tensors"
         );
     }

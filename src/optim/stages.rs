@@ -1,33 +1,33 @@
-//! The stages that optimizers are chains of, as functions on tensors: clip → [`scale_by_adam`] →
-//! [`add_decayed_weights`] → [`scale_by_trust_ratio`] → [`apply`].
+//! The stages that optimizers are composed of, as functions on tensors: [`GradientClip`] → [`scale_by_adam`] →
+//! [`add_decayed_weights`] → [`trust_ratio`] → [`apply`].
 //!
-//! One call treats one parameter tensor: that is LAMB's *layer*. If encoder layers were ever stacked into one tensor, the
-//! norms here would have to keep the layer axis. All arithmetic is in the weights' element type (f32).
+//! One call processes one parameter tensor, which is LAMB's *layer*. If encoder layers were stacked into one tensor, the
+//! norms would have to keep the layer axis. All arithmetic is in the weights' element type (f32).
 //!
-//! Every stage but the norms works element by element, so it does not matter to them whether a replica holds a tensor
-//! whole or a part of it ([`Held`]).
+//! Only the norms depend on the [`Placement`] of the tensors: every other stage works element by element, so it is the
+//! same for a replicated and a sharded tensor.
 
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Reduction, Tensor};
 
-/// How replicas hold the tensors that an optimizer works on.
+/// The placement of tensors on replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Held {
-    /// Every replica holds all of every tensor, the same values everywhere.
+pub enum Placement {
+    /// Every replica holds every tensor, with the same values.
     #[default]
-    Whole,
-    /// Every replica holds its own part of every tensor, in elements that no tensor has (padding) zero.
-    InParts,
+    Replicated,
+    /// Every replica holds its own shard of every tensor; elements that pad the last shard are zero.
+    Sharded,
 }
 
-impl Held {
-    /// ‖x‖² of each tensor, scalars that are the same on all replicas. Those of parts are added up in one exchange.
+impl Placement {
+    /// Returns ‖x‖² of each tensor, scalars that are the same on all replicas. One all-reduce sums those of shards.
     pub fn squared_norms<'g>(self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let own: Vec<Tensor<'g>> = tensors.iter().map(|x| x.square().sum()).collect();
         match (self, own.first()) {
-            (Held::Whole, _) | (_, None) => own,
-            (Held::InParts, Some(first)) => {
+            (Placement::Replicated, _) | (_, None) => own,
+            (Placement::Sharded, Some(first)) => {
                 let stacked: Vec<Tensor<'g>> = own.iter().map(|x| x.reshape(&[1])).collect();
                 let sums = first.graph().concatenate(&stacked, 0).all_reduce(Reduction::Sum);
                 (0..own.len()).map(|i| sums.slice(&[i], &[i + 1], &[1]).reshape(&[])).collect()
@@ -36,57 +36,62 @@ impl Held {
     }
 }
 
-/// The norm of several tensors together, as if they were one, from the square of each one's norm.
-pub fn joint_norm<'g>(squared_norms: impl IntoIterator<Item = Tensor<'g>>) -> Tensor<'g> {
+/// Returns the norm of the concatenation of several tensors, from the square of each tensor's norm.
+pub fn global_norm<'g>(squared_norms: impl IntoIterator<Item = Tensor<'g>>) -> Tensor<'g> {
     squared_norms.into_iter().reduce(|a, b| a + b).expect("a model has parameters").sqrt()
 }
 
-/// scalar · x
+/// Returns scalar · x.
 pub fn scale<'g>(scalar: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
     scalar.broadcast_like(x, &[]) * x
 }
 
-/// What is done to the gradients before anything else sees them.
+/// The clipping of the gradients, the first stage of every optimizer.
 ///
-/// Implementations differ in whether they clip before or after the all-reduce. Here the loss has one denominator for the
-/// global batch, so a replica's own gradient is a part of the sum and has no norm of interest: clipping is after.
+/// Implementations clip before or after the all-reduce. Here the loss has one denominator for the global batch, so the
+/// gradient of one replica is one term of a sum, whose norm means nothing: clipping comes after the all-reduce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum GradientClip {
+    /// No clipping.
     #[default]
     None,
-    /// By the norm n of all gradients together, to at most c = `max`.
+    /// Clips the global norm n of all gradients to c = `max`.
     GlobalNorm {
+        /// c
         max: f64,
+        /// The factor as a function of n and c.
         #[serde(default)]
         formula: ClipFormula,
     },
-    /// By the norms of two groups, those tensors that decay and those that do not, each to at most `max`: what a
-    /// framework does that clips by parameter groups (DeepSpeed's FusedLamb).
+    /// Clips the norms of two groups, the tensors that decay and those that do not, each to c = `max`. Frameworks that
+    /// clip by parameter group do so (DeepSpeed's FusedLamb).
     PerGroup {
+        /// c
         max: f64,
+        /// The factor as a function of n and c.
         #[serde(default)]
         formula: ClipFormula,
     },
-    /// Each tensor by its own norm, whatever it is: g / (‖g‖ + 10⁻⁶). LANS, arXiv 2006.13484.
+    /// Divides each tensor by its own norm, also where it is small: g / (‖g‖ + 10⁻⁶). LANS, arXiv 2006.13484.
     PerTensor,
 }
 
-/// How the global norm n and its bound c become a factor.
+/// The factor on the gradients as a function of their norm n and its bound c.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClipFormula {
     /// g · c / max(n, c): `tf.clip_by_global_norm`.
     #[default]
     Tensorflow,
-    /// g / max(1, n / c): apex FusedLAMB. The same number but for rounding.
+    /// g / max(1, n / c): apex FusedLAMB. Equal to `Tensorflow` up to rounding.
     Apex,
     /// g · min(1, c / (n + 10⁻⁶)): apex DistributedFusedLAMB.
     DistributedFusedLamb,
 }
 
 impl ClipFormula {
-    /// What gradients of the norm `n` are multiplied by.
+    /// Returns the factor on gradients of the norm `n`.
     fn factor(self, n: Tensor<'_>, c: f64) -> Tensor<'_> {
         match self {
             ClipFormula::Tensorflow => c / n.maximum(n.filled(c)),
@@ -105,7 +110,7 @@ impl ClipFormula {
 }
 
 impl GradientClip {
-    /// The clipped gradients; `squares` are the squares of their norms, `decayed` says which tensors decay.
+    /// Returns the clipped gradients; `squares` are the squares of their norms, `decayed` is true for tensors that decay.
     pub(super) fn clip<'g>(
         self,
         gradients: &[Tensor<'g>],
@@ -118,14 +123,14 @@ impl GradientClip {
             GradientClip::None => gradients.to_vec(),
             GradientClip::PerTensor => all.zip(squares).map(|(g, s)| scale(1.0 / (s.sqrt() + 1e-6), g)).collect(),
             GradientClip::GlobalNorm { max, formula } => {
-                let factor = formula.factor(joint_norm(squares), max);
+                let factor = formula.factor(global_norm(squares), max);
                 all.map(|g| scale(factor, g)).collect()
             }
             GradientClip::PerGroup { max, formula } => {
                 let factor = |group: bool| {
                     let members: Vec<Tensor> =
                         squares.clone().zip(decayed).filter(|(_, d)| **d == group).map(|(s, _)| s).collect();
-                    (!members.is_empty()).then(|| formula.factor(joint_norm(members), max))
+                    (!members.is_empty()).then(|| formula.factor(global_norm(members), max))
                 };
                 let factors = [factor(false), factor(true)];
                 let clipped = all.zip(decayed).map(|(g, &d)| factors[d as usize].map_or(g, |factor| scale(factor, g)));
@@ -148,19 +153,19 @@ impl GradientClip {
     }
 }
 
-/// Where Adam's bias correction is applied.
+/// The place of Adam's bias correction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BiasCorrection {
-    /// Nowhere: the moments are used as they are.
+    /// No correction: m̂ = m, v̂ = v.
     None,
-    /// To the moments: m̂ = m / (1 − β1ᵗ), v̂ = v / (1 − β2ᵗ).
+    /// Corrects the moments: m̂ = m / (1 − β1ᵗ), v̂ = v / (1 − β2ᵗ).
     InUpdate,
-    /// To the learning rate, outside of the trust ratio: η·√(1 − β2ᵗ) / (1 − β1ᵗ). DeepSpeed's FusedLamb.
+    /// Corrects the learning rate, outside the trust ratio: η·√(1 − β2ᵗ) / (1 − β1ᵗ). DeepSpeed's FusedLamb.
     LearningRateOnly,
 }
 
-/// Which side of the root ε is on.
+/// The place of ε relative to the square root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EpsilonPlace {
@@ -170,50 +175,78 @@ pub enum EpsilonPlace {
     InsideSqrt,
 }
 
-/// Adam's constants.
+/// The place where weight decay is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightDecayMode {
+    /// Adds λ·w to the direction, inside the norm of a trust ratio: u = r + λ·w.
+    Decoupled,
+    /// Adds λ·w to the gradient, before momentum and moments: g + λ·w (apex `adam_w_mode=False`, `torch.optim.SGD`).
+    L2,
+}
+
+impl WeightDecayMode {
+    /// Returns the share of λ that the gradient takes, and the share that the direction takes.
+    pub(super) fn split(self, lambda: f64) -> (f64, f64) {
+        match self {
+            WeightDecayMode::L2 => (lambda, 0.0),
+            WeightDecayMode::Decoupled => (0.0, lambda),
+        }
+    }
+}
+
+/// The constants of Adam.
 #[derive(Clone, Copy, Debug)]
 pub struct Adam {
+    /// β1, the decay of m.
     pub beta1: f64,
+    /// β2, the decay of v.
     pub beta2: f64,
+    /// ε
     pub epsilon: f64,
+    /// The place of ε.
     pub epsilon_place: EpsilonPlace,
+    /// The place of the bias correction.
     pub bias_correction: BiasCorrection,
     /// True: the new gradient enters m with 1 − β1. False: with 1 (apex `grad_averaging=False`).
     pub grad_averaging: bool,
 }
 
 impl Adam {
-    /// β3: the weight with which the new gradient enters m.
+    /// Returns β3, the factor of the new gradient in m.
     pub fn share(&self) -> f64 {
         if self.grad_averaging { 1.0 - self.beta1 } else { 1.0 }
     }
 }
 
-/// What [`scale_by_adam`] makes.
+/// The results of [`scale_by_adam`].
 #[derive(Clone, Copy, Debug)]
 pub struct AdamScaled<'g> {
     /// The direction m̂ / (√v̂ + ε).
     pub r: Tensor<'g>,
-    /// The new moments.
+    /// The new first moment.
     pub m: Tensor<'g>,
+    /// The new second moment.
     pub v: Tensor<'g>,
-    /// √v̂ + ε, by which other directions than m̂ can be divided.
+    /// √v̂ + ε, to scale directions other than m̂.
     pub denominator: Tensor<'g>,
 }
 
-/// 1 − βᵗ for a scalar t ≥ 1, accurate where βᵗ is close to 1 (with β = 0.999 the difference of the two loses four digits
-/// of f32): with y = t·ln β, 1 − eʸ = −2·tanh(y/2) / (1 − tanh(y/2)).
+/// Returns 1 − βᵗ for a scalar t ≥ 1. Computed as written, it would lose four digits of f32 at β = 0.999, where βᵗ is
+/// close to 1; so with y = t·ln β it is computed as 1 − eʸ = −2·tanh(y/2) / (1 − tanh(y/2)).
 fn one_minus_power<'g>(beta: f64, t: Tensor<'g>) -> Tensor<'g> {
     let half = (t * (0.5 * beta.ln())).tanh();
     -2.0 * half / (1.0 - half)
 }
 
+/// Updates Adam's moments and returns Adam's direction r.
+///
 /// ```text
 /// m ← β1·m + (1 − β1)·g          m̂ = m / (1 − β1ᵗ)
 /// v ← β2·v + (1 − β2)·g²         v̂ = v / (1 − β2ᵗ)
 /// r = m̂ / (√v̂ + ε)
 /// ```
-/// `t` is the update's number, from 1, a scalar of g's type.
+/// `t` is the number of the update, from 1, a scalar of g's type.
 pub fn scale_by_adam<'g>(adam: &Adam, g: Tensor<'g>, m: Tensor<'g>, v: Tensor<'g>, t: Tensor<'g>) -> AdamScaled<'g> {
     let m = adam.beta1 * m + adam.share() * g;
     let v = adam.beta2 * v + (1.0 - adam.beta2) * g.square();
@@ -230,7 +263,7 @@ pub fn scale_by_adam<'g>(adam: &Adam, g: Tensor<'g>, m: Tensor<'g>, v: Tensor<'g
     AdamScaled { r: m_hat / denominator, m, v, denominator }
 }
 
-/// The learning rate with [`BiasCorrection::LearningRateOnly`] applied, unchanged otherwise.
+/// Returns the learning rate, corrected if the place of the correction is [`BiasCorrection::LearningRateOnly`].
 pub fn corrected_learning_rate<'g>(adam: &Adam, rate: Tensor<'g>, t: Tensor<'g>) -> Tensor<'g> {
     match adam.bias_correction {
         BiasCorrection::LearningRateOnly => {
@@ -240,31 +273,38 @@ pub fn corrected_learning_rate<'g>(adam: &Adam, rate: Tensor<'g>, t: Tensor<'g>)
     }
 }
 
-/// u = r + λ·w
+/// Returns r + λ·w.
 pub fn add_decayed_weights<'g>(r: Tensor<'g>, w: Tensor<'g>, lambda: f64) -> Tensor<'g> {
     if lambda == 0.0 { r } else { r + lambda * w }
 }
 
-/// φ of the paper: what the weight's norm counts as.
+/// φ of the LAMB paper, a function of the weight's norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Phi {
-    /// φ(z) = z: the authors' own code.
+    /// φ(z) = z: the authors' code.
     #[default]
     Identity,
-    /// φ(z) = min(max(z, `min`), `max`): the paper's example; it gives no bounds.
-    Clamp { min: f64, max: f64 },
+    /// φ(z) = min(max(z, `min`), `max`): the paper's example, for which it gives no bounds.
+    Clamp {
+        /// Lower bound.
+        min: f64,
+        /// Upper bound.
+        max: f64,
+    },
 }
 
 /// Bounds of a trust ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RatioClamp {
+    /// Lower bound.
     pub min: f64,
+    /// Upper bound.
     pub max: f64,
 }
 
-/// The trust ratio φ(‖w‖) / ‖u‖, a scalar; 1 where either norm is 0, so that a tensor that starts at zero can leave it.
+/// Returns the trust ratio φ(‖w‖) / ‖u‖, a scalar. It is 1 where a norm is 0, so that a tensor of zeros can change.
 pub fn trust_ratio<'g>(phi: Phi, clamp: Option<RatioClamp>, w_norm: Tensor<'g>, u_norm: Tensor<'g>) -> Tensor<'g> {
     let phi_w = match phi {
         Phi::Identity => w_norm,
@@ -280,7 +320,7 @@ pub fn trust_ratio<'g>(phi: Phi, clamp: Option<RatioClamp>, w_norm: Tensor<'g>, 
     both.select(ratio, one)
 }
 
-/// w ← w − η·u
+/// Returns w − η·u.
 pub fn apply<'g>(w: Tensor<'g>, learning_rate: Tensor<'g>, u: Tensor<'g>) -> Tensor<'g> {
     w - scale(learning_rate, u)
 }

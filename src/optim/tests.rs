@@ -1,6 +1,8 @@
-//! What run files may say, and which tensors are treated how. That the updates compute what they should is shown against
-//! reference trajectories in `tests/parity.rs`.
+//! Tests of the `[optimizer]` table, its JSON, and the treatment of tensors. The formulas are tested elsewhere: against
+//! plain arithmetic, and against reference trajectories.
 
+use crate::optim::lamb::{Adaptation, LambConfig, LambPreset};
+use crate::optim::stages::RatioClamp;
 use crate::optim::*;
 
 fn read(text: &str) -> Result<OptimizerConfig, String> {
@@ -8,7 +10,7 @@ fn read(text: &str) -> Result<OptimizerConfig, String> {
 }
 
 #[test]
-fn a_preset_is_named_and_any_knob_overrides_it() {
+fn any_setting_overrides_the_preset() {
     let OptimizerConfig::Lamb(lamb) =
         read("preset = 'nvlamb'\nweight_decay = 0\nratio_clamp = { min = 0.01, max = 0.3 }").unwrap()
     else {
@@ -29,33 +31,40 @@ fn a_preset_is_named_and_any_knob_overrides_it() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
-    let lamb = LambPreset::ALL.map(|p| OptimizerConfig::Lamb(p.config()));
-    let others = [OptimizerConfig::Lars(LarsConfig::default()), OptimizerConfig::AdamW(AdamWConfig::default())];
-    for config in lamb.into_iter().chain(others) {
+fn written_settings_are_read_back() {
+    let presets = LambPreset::ALL.map(|preset| OptimizerConfig::Lamb(preset.config()));
+    let kinds = OptimizerConfig::KINDS.iter().map(|kind| read(&format!("kind = '{kind}'")).unwrap());
+    for config in presets.into_iter().chain(kinds) {
         let text = toml::to_string(&config).unwrap();
         assert_eq!(read(&text).unwrap(), config, "{text}");
-        assert!(config.describe().len() >= 7);
-        // The fingerprint of a run is made of this text: a knob that came later must not change it where it does nothing.
+        assert!(config.describe().len() >= 6);
+        // The fingerprint of a run contains these settings: the default of a newer setting must not change it.
         assert_eq!(text.contains("direction"), config == OptimizerConfig::Lamb(LambPreset::Lans.config()), "{text}");
     }
 }
 
 #[test]
-fn mistakes_are_named() {
+fn errors_name_the_setting_and_the_accepted_values() {
     let refusal = |text: &str| read(text).unwrap_err();
     assert!(refusal("weight_deca = 0.1").starts_with("unknown field `weight_deca`, expected one of `beta1`"));
     assert_eq!(refusal("beta2 = 1.0"), "beta2 requires a number from 0 to less than 1, got 1");
     assert_eq!(refusal("epsilon = 0.0"), "epsilon requires a number above 0, got 0");
     assert!(refusal("preset = 'nvidia'").starts_with("preset requires one of paper, albert, apex"));
-    assert!(refusal("kind = 'sgd'").starts_with("kind requires one of lamb, lars, adamw"));
+    assert_eq!(refusal("kind = 'adam'"), "kind requires one of lamb, lars, adamw, sgd, got \"adam\"");
     assert!(refusal("kind = 'adamw'\npreset = 'apex'").contains("got \"apex\" of kind \"adamw\""));
     assert!(refusal("ratio_clamp = { min = 2.0, max = 1.0 }").contains("0 ≤ min ≤ max"));
     assert!(refusal("gradient_clip = { global_norm = { max = -1.0 } }").contains("gradient_clip.global_norm.max"));
+    for setting in ["momentum = 0", "dampening = 0.1"] {
+        let message = refusal(&format!("kind = 'sgd'\nnesterov = true\n{setting}"));
+        assert!(
+            message.starts_with("nesterov requires momentum above 0 and dampening = 0, got momentum 0"),
+            "{message}"
+        );
+    }
 }
 
 #[test]
-fn presets_differ_where_their_sources_do() {
+fn presets_exclude_the_tensors_that_their_sources_exclude() {
     let names = ["a.dense.weight", "a.dense.bias", "a.LayerNorm.weight"];
     let treatments = |text: &str| -> Vec<(bool, bool)> {
         let optimizer = Optimizer::new(&read(text).unwrap(), &names).unwrap();
@@ -72,4 +81,130 @@ fn presets_differ_where_their_sources_do() {
     assert_eq!(treatments("preset = 'lans'"), everyone);
     assert_eq!(treatments("preset = 'optax'"), [(true, true); 3]);
     assert_eq!(treatments("kind = 'adamw'"), [(true, false), (false, false), (false, false)]);
+    assert_eq!(treatments("kind = 'sgd'"), [(true, false), (false, false), (false, false)]);
+}
+
+/// Settings and the JSON that earlier builds wrote for them, byte for byte. Checkpoints contain it as part of the run's
+/// fingerprint: a build that changes it cannot resume them.
+const JSON_OF_EARLIER_BUILDS: [(&str, &str); 13] = [
+    (
+        "preset = 'paper'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":"none","weight_decay":0.01,"#,
+            r#""weight_decay_mode":"decoupled","exclude_from_weight_decay":["*.bias","*LayerNorm*"],"#,
+            r#""adaptation":"as_weight_decay","phi":"identity"}"#,
+        ),
+    ),
+    (
+        "preset = 'albert'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"none","grad_averaging":true,"gradient_clip":{"global_norm":{"max":1.0,"#,
+            r#""formula":"tensorflow"}},"weight_decay":0.01,"weight_decay_mode":"decoupled","#,
+            r#""exclude_from_weight_decay":["*.bias","*LayerNorm*"],"adaptation":"as_weight_decay","#,
+            r#""phi":"identity"}"#,
+        ),
+    ),
+    (
+        "preset = 'apex'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":{"global_norm":{"max":1.0,"#,
+            r#""formula":"apex"}},"weight_decay":0.01,"weight_decay_mode":"decoupled","#,
+            r#""exclude_from_weight_decay":["*.bias","*LayerNorm*"],"adaptation":"where_decayed","phi":"identity"}"#,
+        ),
+    ),
+    (
+        "preset = 'nvlamb'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":{"global_norm":{"max":1.0,"#,
+            r#""formula":"apex"}},"weight_decay":0.01,"weight_decay_mode":"decoupled","#,
+            r#""exclude_from_weight_decay":["*.bias","*LayerNorm*"],"adaptation":"all","phi":"identity"}"#,
+        ),
+    ),
+    (
+        "preset = 'deepspeed'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-8,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"learning_rate_only","grad_averaging":true,"gradient_clip":"none","#,
+            r#""weight_decay":0.01,"weight_decay_mode":"decoupled","exclude_from_weight_decay":["*.bias","#,
+            r#""*LayerNorm*"],"adaptation":"all","phi":"identity","ratio_clamp":{"min":0.01,"max":10.0}}"#,
+        ),
+    ),
+    (
+        "preset = 'optax'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":"none","weight_decay":0.0,"#,
+            r#""weight_decay_mode":"decoupled","exclude_from_weight_decay":[],"adaptation":"all","phi":"identity"}"#,
+        ),
+    ),
+    (
+        "preset = 'mlperf'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":{"global_norm":{"max":1.0,"#,
+            r#""formula":"tensorflow"}},"weight_decay":0.01,"weight_decay_mode":"decoupled","#,
+            r#""exclude_from_weight_decay":["*.bias","*LayerNorm*"],"adaptation":"as_weight_decay","#,
+            r#""phi":"identity"}"#,
+        ),
+    ),
+    (
+        "preset = 'lans'",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"outside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":"per_tensor","#,
+            r#""weight_decay":0.01,"weight_decay_mode":"decoupled","exclude_from_weight_decay":["*.bias","#,
+            r#""*LayerNorm*"],"direction":"momentum_and_gradient","adaptation":"all","phi":"identity"}"#,
+        ),
+    ),
+    (
+        "kind='lars'",
+        concat!(
+            r#"{"kind":"lars","order":"classic","momentum":0.9,"trust_coefficient":0.001,"epsilon":0.0,"#,
+            r#""gradient_clip":"none","weight_decay":0.0001,"exclude_from_weight_decay":["*.bias","*LayerNorm*"]}"#,
+        ),
+    ),
+    (
+        "kind='lars'\norder='paper'\nexclude_from_adaptation=['*bias']\ngradient_clip='per_tensor'",
+        concat!(
+            r#"{"kind":"lars","order":"paper","momentum":0.9,"trust_coefficient":0.001,"epsilon":0.0,"#,
+            r#""gradient_clip":"per_tensor","weight_decay":0.0001,"exclude_from_weight_decay":["*.bias","#,
+            r#""*LayerNorm*"],"exclude_from_adaptation":["*bias"]}"#,
+        ),
+    ),
+    (
+        "kind='adamw'",
+        concat!(
+            r#"{"kind":"adamw","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"bias_correction":"in_update","#,
+            r#""gradient_clip":"none","weight_decay":0.01,"exclude_from_weight_decay":["*.bias","*LayerNorm*"]}"#,
+        ),
+    ),
+    (
+        "kind='adamw'\nbias_correction='none'\ngradient_clip={global_norm={max=1.0}}",
+        concat!(
+            r#"{"kind":"adamw","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"bias_correction":"none","#,
+            r#""gradient_clip":{"global_norm":{"max":1.0,"formula":"tensorflow"}},"weight_decay":0.01,"#,
+            r#""exclude_from_weight_decay":["*.bias","*LayerNorm*"]}"#,
+        ),
+    ),
+    (
+        "adaptation={exclude=['*LayerNorm*']}\nphi={clamp={min=0.5,max=2.0}}\nepsilon_place='inside_sqrt'\nweight_decay_mode='l2'\ngradient_clip={per_group={max=0.5,formula='apex'}}",
+        concat!(
+            r#"{"kind":"lamb","beta1":0.9,"beta2":0.999,"epsilon":1e-6,"epsilon_place":"inside_sqrt","#,
+            r#""bias_correction":"in_update","grad_averaging":true,"gradient_clip":{"per_group":{"max":0.5,"#,
+            r#""formula":"apex"}},"weight_decay":0.01,"weight_decay_mode":"l2","#,
+            r#""exclude_from_weight_decay":["*.bias","*LayerNorm*"],"adaptation":{"exclude":["*LayerNorm*"]},"#,
+            r#""phi":{"clamp":{"min":0.5,"max":2.0}}}"#,
+        ),
+    ),
+];
+
+#[test]
+fn json_of_lamb_lars_and_adamw_is_byte_identical_to_earlier_builds() {
+    for (settings, json) in JSON_OF_EARLIER_BUILDS {
+        assert_eq!(serde_json::to_string(&read(settings).unwrap()).unwrap(), json, "{settings}");
+    }
 }

@@ -354,7 +354,7 @@ impl LoopCost {
 /// Gradients, and weights that are held in parts, are also moved to be exchanged.
 fn bytes_moved_once(run: &Run, collectives: &Collectives, devices: usize) -> f64 {
     let in_parts = run.parallel.resolve(&run.model, &run.optimizer, devices).shard_optimizer;
-    let numbers = 2 * (1 + run.optimizer.slots().len()) + 2;
+    let numbers = 2 * (1 + run.optimizer.state_names().len()) + 2;
     let update = (numbers * DType::F32.size() * parameters(&run.model)) as f64;
     update / if in_parts { devices as f64 } else { 1.0 } + collectives.moved(devices)
 }

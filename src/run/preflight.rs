@@ -15,7 +15,7 @@ use crate::units::quantity;
 /// Bytes of one checkpoint: weights and the slots of the optimizer, in f32.
 pub fn checkpoint_bytes(run: &Run) -> u64 {
     let elements: usize = param_specs(&run.model).iter().map(|spec| spec.dims.iter().product::<usize>()).sum();
-    (1 + run.optimizer.slots().len() as u64) * 4 * elements as u64
+    (1 + run.optimizer.state_names().len() as u64) * 4 * elements as u64
 }
 
 /// Opens the prepared data of a run and checks that it is in the model's vocabulary.

@@ -35,7 +35,7 @@ impl StateLayout {
 
     /// What the step of `spec` takes and returns.
     pub fn of(spec: &StepSpec) -> StateLayout {
-        StateLayout { shards: spec.shards(), ..StateLayout::whole(&spec.model, spec.optimizer.slots()) }
+        StateLayout { shards: spec.shards(), ..StateLayout::whole(&spec.model, spec.optimizer.state_names()) }
     }
 
     /// The learned tensors.

@@ -136,7 +136,7 @@ struct StateBytes {
 
 impl StateBytes {
     fn of(model: &BertConfig, optimizer: &OptimizerConfig, replicas: usize) -> StateBytes {
-        let tensors = 1 + optimizer.slots().len();
+        let tensors = 1 + optimizer.state_names().len();
         let bytes = |elements: usize| (tensors * elements * DType::F32.size()) as u64;
         let elements = || param_specs(model).into_iter().map(|param| param.dims.iter().product::<usize>());
         StateBytes {

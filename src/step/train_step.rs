@@ -27,7 +27,7 @@ use super::sharding::Shards;
 use crate::autodiff::gradients;
 use crate::bert::{BatchForm, Bert, BertConfig, Dropout, Examples, ParamSpec, Precision, Recompute, Sums, param_specs};
 use crate::graph::{Graph, Reduction, Tensor};
-use crate::optim::{Held, Optimizer, OptimizerConfig, joint_norm};
+use crate::optim::{Optimizer, OptimizerConfig, Placement, global_norm};
 use crate::shape::{DType, Shape};
 
 /// Everything that a step's computation depends on. Equal specs give equal computations.
@@ -77,7 +77,7 @@ impl TrainStep {
         let params = param_specs(&spec.model);
         let names: Vec<&str> = params.iter().map(|p| p.name.as_str()).collect();
         let optimizer = Optimizer::new(&spec.optimizer, &names).context("the optimizer does not fit the model")?;
-        let (slot_names, master) = (spec.optimizer.slots(), spec.precision.master());
+        let (slot_names, master) = (spec.optimizer.state_names(), spec.precision.master());
         let held = |param: &ParamSpec| spec.held_shape(param);
         let graph = Graph::new("train_step");
         let mut arguments = Arguments::new(&graph);
@@ -94,8 +94,8 @@ impl TrainStep {
         let slots_of = |i: usize| slots.iter().map(|slot| slot[i]).collect();
         let slots_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(slots_of).collect();
         let update = graph.scope("optimizer", || {
-            let held = if spec.shards().is_some() { Held::InParts } else { Held::Whole };
-            optimizer.update(&weights, &gradients, &slots_by_tensor, learning_rate, count, held)
+            let placement = if spec.shards().is_some() { Placement::Sharded } else { Placement::Replicated };
+            optimizer.update(&weights, &gradients, &slots_by_tensor, learning_rate, count, placement)
         });
         let finite: Vec<Tensor> = update.gradient_norms.iter().map(|norm| norm.is_finite()).collect();
         // By the one norm, not by the conjunction of all: a compiler takes that for cheap and repeats it in every update.
@@ -108,7 +108,7 @@ impl TrainStep {
         for (s, slot) in slot_names.iter().enumerate() {
             for (i, param) in params.iter().enumerate() {
                 let name = format!("{slot}/{}", param.name);
-                results.add(&name, Role::Slot, where_all(all_finite, update.slots[i][s], slots[s][i]));
+                results.add(&name, Role::Slot, where_all(all_finite, update.state[i][s], slots[s][i]));
             }
         }
         let donated = (0..results.len()).map(|i| (i, i)).collect();
@@ -143,7 +143,7 @@ impl GradientStep {
         let batch = arguments.batch(spec.form());
         let derived = spec.derive(&params, &weights, randomness, &batch);
         let gradients = spec.exchanged(&derived.gradients, None);
-        let gradient_norm = joint_norm(Held::Whole.squared_norms(&gradients));
+        let gradient_norm = global_norm(Placement::Replicated.squared_norms(&gradients));
         let mut results = Results::default();
         for (param, &gradient) in params.iter().zip(&gradients) {
             results.add(&format!("grad/{}", param.name), Role::Gradient, gradient);

@@ -19,13 +19,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::bert::{BatchForm, BertConfig, Examples, ParamSpec, param_specs};
 use crate::checkpoint::TensorFile;
-use crate::optim::{
-    AdamWConfig, Adaptation, BiasCorrection, ClipFormula, GradientClip, LambConfig, LambPreset, LarsConfig,
-    OptimizerConfig,
-};
+use crate::optim::{OptimizerConfig, OptimizerError};
 use crate::shape::HostTensor;
 
 /// One directory, read and checked for completeness.
@@ -64,40 +62,20 @@ pub struct Row {
     pub grad_norm: f64,
 }
 
-/// An entry of `optimizers.json`.
+/// An entry of `optimizers.json`: `kind`, the peak learning rate, and the settings of that kind by the names of a run
+/// file, with its defaults. Two settings have another form: `bias_correction` is a Boolean, and the clip is `grad_clip`.
 #[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-enum Settings {
-    Lamb {
-        beta1: f64,
-        beta2: f64,
-        epsilon: f64,
-        weight_decay: f64,
-        bias_correction: bool,
-        grad_clip: Option<Clip>,
-        #[serde(rename = "lr")]
-        _peak_rate: f64,
-    },
-    Adamw {
-        beta1: f64,
-        beta2: f64,
-        epsilon: f64,
-        weight_decay: f64,
-        bias_correction: bool,
-        grad_clip: Option<Clip>,
-        #[serde(rename = "lr")]
-        _peak_rate: f64,
-    },
-    Lars {
-        momentum: f64,
-        weight_decay: f64,
-        trust_coefficient: f64,
-        grad_clip: Option<Clip>,
-        #[serde(rename = "lr")]
-        _peak_rate: f64,
-        #[serde(rename = "formula")]
-        _formula: Option<String>,
-    },
+struct Settings {
+    kind: String,
+    #[serde(rename = "lr")]
+    _peak_rate: f64,
+    bias_correction: Option<bool>,
+    grad_clip: Option<Clip>,
+    /// A remark.
+    #[serde(rename = "formula")]
+    _formula: Option<String>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -109,49 +87,19 @@ struct Clip {
 }
 
 impl Settings {
-    fn config(self) -> OptimizerConfig {
-        let exclusions = || vec!["*bias".to_string(), "*LayerNorm*".to_string()];
-        let correction = |on| if on { BiasCorrection::InUpdate } else { BiasCorrection::None };
-        let clip = |clip: Option<Clip>| match clip {
-            None => GradientClip::None,
-            Some(clip) => GradientClip::GlobalNorm { max: clip.global_norm, formula: ClipFormula::Apex },
-        };
-        match self {
-            Settings::Lamb { beta1, beta2, epsilon, weight_decay, bias_correction, grad_clip, .. } => {
-                OptimizerConfig::Lamb(LambConfig {
-                    beta1,
-                    beta2,
-                    epsilon,
-                    weight_decay,
-                    bias_correction: correction(bias_correction),
-                    gradient_clip: clip(grad_clip),
-                    exclude_from_weight_decay: exclusions(),
-                    adaptation: Adaptation::AsWeightDecay,
-                    ..LambPreset::Paper.config()
-                })
-            }
-            Settings::Adamw { beta1, beta2, epsilon, weight_decay, bias_correction, grad_clip, .. } => {
-                OptimizerConfig::AdamW(AdamWConfig {
-                    beta1,
-                    beta2,
-                    epsilon,
-                    weight_decay,
-                    bias_correction: correction(bias_correction),
-                    gradient_clip: clip(grad_clip),
-                    exclude_from_weight_decay: exclusions(),
-                })
-            }
-            Settings::Lars { momentum, weight_decay, trust_coefficient, grad_clip, .. } => {
-                OptimizerConfig::Lars(LarsConfig {
-                    momentum,
-                    weight_decay,
-                    trust_coefficient,
-                    gradient_clip: clip(grad_clip),
-                    exclude_from_weight_decay: exclusions(),
-                    ..LarsConfig::default()
-                })
-            }
+    /// Returns the optimizer, with the exclusions that every reference case has.
+    fn config(self) -> Result<OptimizerConfig, OptimizerError> {
+        let mut table = self.others;
+        table.insert("kind".to_string(), self.kind.into());
+        table.insert("exclude_from_weight_decay".to_string(), json!(["*bias", "*LayerNorm*"]));
+        if let Some(correct) = self.bias_correction {
+            table.insert("bias_correction".to_string(), if correct { "in_update" } else { "none" }.into());
         }
+        if let Some(clip) = self.grad_clip {
+            let clip = json!({"global_norm": {"max": clip.global_norm, "formula": "apex"}});
+            table.insert("gradient_clip".to_string(), clip);
+        }
+        OptimizerConfig::from_table(table)
     }
 }
 
@@ -263,8 +211,10 @@ fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> 
         let settings = settings.remove(&name).with_context(|| {
             format!("optimizers.json requires an entry {name:?}, which trajectories.json has; got none")
         })?;
-        let optimizer: Settings =
-            serde_json::from_value(settings).with_context(|| format!("optimizers.json: {name}"))?;
+        let optimizer = serde_json::from_value(settings)
+            .map_err(anyhow::Error::from)
+            .and_then(|settings: Settings| Ok(settings.config()?))
+            .with_context(|| format!("optimizers.json: {name}"))?;
         ensure!(
             !rows.is_empty() && rows.len() <= batches,
             "trajectories.json: {name} requires 1 to {batches} rows, one for each batch, got {}",
@@ -273,7 +223,7 @@ fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> 
         let prefix = format!("{name}/");
         let told = finals.file.names().any(|n| n.starts_with(&prefix));
         let final_weights = if told { Some(finals.parameters(&prefix, params)?) } else { None };
-        trajectories.push(Trajectory { name, optimizer: optimizer.config(), rows, final_weights });
+        trajectories.push(Trajectory { name, optimizer, rows, final_weights });
     }
     ensure!(!trajectories.is_empty(), "trajectories.json requires at least one optimizer, got none");
     Ok(trajectories)

@@ -3,7 +3,7 @@
 
 use lambert::eval::{Value, evaluate_values};
 use lambert::graph::{Graph, Tensor};
-use lambert::optim::{Held, Optimizer, OptimizerConfig};
+use lambert::optim::{Optimizer, OptimizerConfig, Placement};
 use lambert::shape::{DType, Shape};
 
 /// A weight, a bias, a LayerNorm scale, and a bias that starts at zero.
@@ -40,10 +40,10 @@ fn by_graph(settings: &str) -> Tensors {
     let (w, g, m, v) = (tensors("w"), tensors("g"), tensors("m"), tensors("v"));
     let slots: Vec<Vec<Tensor>> = m.into_iter().zip(v).map(|(m, v)| vec![m, v]).collect();
     let scalar = |name: &str| graph.parameter(name, Shape::new(DType::F64, []));
-    let update = optimizer.update(&w, &g, &slots, scalar("rate"), scalar("t"), Held::Whole);
+    let update = optimizer.update(&w, &g, &slots, scalar("rate"), scalar("t"), Placement::Replicated);
     let mut outputs = update.weights.clone();
-    outputs.extend(update.slots.iter().map(|slots| slots[0]));
-    outputs.extend(update.slots.iter().map(|slots| slots[1]));
+    outputs.extend(update.state.iter().map(|slots| slots[0]));
+    outputs.extend(update.state.iter().map(|slots| slots[1]));
     let computation = graph.finish(&outputs);
 
     let zeros: Tensors = SIZES.map(|size| vec![0.0; size]).to_vec();

@@ -6,7 +6,7 @@ use crate::common::steps::{arguments, assert_close, run_all, spec};
 use lambert::bert::{Precision, param_specs};
 use lambert::eval::{Value, evaluate_replicas};
 use lambert::graph::{Graph, Op, Tensor};
-use lambert::optim::{Held, Optimizer, OptimizerConfig};
+use lambert::optim::{Optimizer, OptimizerConfig, Placement};
 use lambert::rng::Key;
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
@@ -22,17 +22,17 @@ const TENSORS: [(&str, &[usize], f64); 4] = [
 ];
 
 /// Weights and slots after three updates on `replicas` that hold them as `held`, each tensor whole.
-fn updated(config: &OptimizerConfig, held: Held, replicas: usize) -> Vec<Vec<f64>> {
+fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Vec<f64>> {
     let shards = Shards { count: replicas };
     let whole = |dims: &[usize]| Shape::new(DType::F64, dims);
-    let shape = |dims: &[usize]| if held == Held::InParts { shards.part_shape(&whole(dims)) } else { whole(dims) };
+    let shape = |dims: &[usize]| if held == Placement::Sharded { shards.part_shape(&whole(dims)) } else { whole(dims) };
     let draw = |key: u64, dims: &[usize], size: f64| {
         let mut stream = Key::new(key).stream();
         let numbers: Vec<f64> = (0..whole(dims).elements()).map(|_| size * stream.normal()).collect();
         HostTensor::from_f64(whole(dims), &numbers)
     };
     let graph = Graph::new("update");
-    let kinds = 1 + config.slots().len();
+    let kinds = 1 + config.state_names().len();
     let tensors = |kind: &str| -> Vec<Tensor> {
         TENSORS.iter().map(|(name, dims, _)| graph.parameter(format!("{kind}/{name}"), shape(dims))).collect()
     };
@@ -43,7 +43,7 @@ fn updated(config: &OptimizerConfig, held: Held, replicas: usize) -> Vec<Vec<f64
     let optimizer = Optimizer::new(config, &TENSORS.map(|(name, ..)| name)).unwrap();
     let update = optimizer.update(&state[0], &gradients, &slots, rate, count, held);
     let mut outputs = update.weights.clone();
-    (0..kinds - 1).for_each(|kind| outputs.extend(update.slots.iter().map(|slots| slots[kind])));
+    (0..kinds - 1).for_each(|kind| outputs.extend(update.state.iter().map(|slots| slots[kind])));
     let held_values = outputs.len();
     outputs.extend(&update.trust_ratios);
     outputs.extend(&update.gradient_norms);
@@ -51,8 +51,8 @@ fn updated(config: &OptimizerConfig, held: Held, replicas: usize) -> Vec<Vec<f64
     let computation = graph.finish(&outputs);
 
     let of_replica = |tensor: HostTensor, replica| match held {
-        Held::Whole => Value::from(&tensor),
-        Held::InParts => Value::from(&shards.part(&tensor, replica)),
+        Placement::Replicated => Value::from(&tensor),
+        Placement::Sharded => Value::from(&shards.part(&tensor, replica)),
     };
     let first = |replica| -> Vec<Value> {
         (0..kinds)
@@ -77,7 +77,7 @@ fn updated(config: &OptimizerConfig, held: Held, replicas: usize) -> Vec<Vec<f64
     }
     let joined = |i: usize| -> Vec<f64> {
         let elements = |i: usize| TENSORS[i % TENSORS.len()].1.iter().product();
-        match held == Held::InParts && i < held_values {
+        match held == Placement::Sharded && i < held_values {
             true => values.iter().flat_map(|values| values[i].to_f64()).take(elements(i)).collect(),
             false => values[0][i].to_f64(),
         }
@@ -104,10 +104,10 @@ fn every_optimizer_updates_parts_as_it_updates_wholes() {
     ];
     for settings in settings {
         let config: OptimizerConfig = toml::from_str(settings).unwrap();
-        let whole = updated(&config, Held::Whole, 1);
+        let whole = updated(&config, Placement::Replicated, 1);
         for replicas in [2, 3, 8] {
             assert_close(
-                &updated(&config, Held::InParts, replicas),
+                &updated(&config, Placement::Sharded, replicas),
                 &whole,
                 1e-12,
                 &format!("{settings}, {replicas} parts"),
