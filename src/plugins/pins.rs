@@ -1,6 +1,6 @@
-//! The wheels that `lambert plugin install` may fetch, each pinned by the sha256 of one file. Data, no code.
+//! The wheels that `lambert plugin install` may fetch, each pinned by the sha256 of one file.
 //!
-//! The pins are for Linux on x86-64. To move one: `pip install --dry-run --no-deps --report - NAME==VERSION` tells the
+//! The pins are for Linux on x86-64. To update one: `pip install --dry-run --no-deps --report - NAME==VERSION` reports the
 //! file and its sha256 without installing anything.
 
 use crate::pjrt::Platform;
@@ -10,7 +10,7 @@ use crate::pjrt::Platform;
 pub struct Wheel {
     pub name: &'static str,
     pub version: &'static str,
-    /// The file's name, whose tags say which interpreter and platform pip must be asked for.
+    /// The file's name, whose tags give the interpreter and the platform to request from pip.
     pub file: &'static str,
     pub sha256: &'static str,
     /// Size of the file in MB, rounded up.
@@ -23,21 +23,28 @@ pub struct Package {
     pub platform: Platform,
     /// The first wheel holds the plugin and names the package.
     pub wheels: &'static [Wheel],
-    /// Size of what is unpacked, in MB, rounded up.
+    /// Size of the unpacked files in MB, rounded up.
     pub unpacked_megabytes: u64,
 }
 
 impl Package {
+    /// Returns the name of the first wheel.
     pub fn name(&self) -> &'static str {
         self.wheels[0].name
     }
 
+    /// Returns the version of the first wheel.
     pub fn version(&self) -> &'static str {
         self.wheels[0].version
     }
+
+    /// Returns the size of all wheels in MB.
+    pub fn download_megabytes(&self) -> u64 {
+        self.wheels.iter().map(|wheel| wheel.megabytes).sum()
+    }
 }
 
-/// Every package, a platform's default before its alternatives.
+/// All packages; the first of a platform is its default.
 pub const PACKAGES: &[Package] = &[
     Package {
         platform: Platform::Cpu,
@@ -85,9 +92,8 @@ pub const PACKAGES: &[Package] = &[
     },
     Package {
         platform: Platform::Cuda,
-        // The NVIDIA wheels are those that jax-cuda13-plugin[with-cuda] 0.12.0.1 asks for, and those that these ask for;
-        // but for nvidia-cuda-cccl (asked for by nvidia-nvshmem-cu13), which holds headers and CMake files: nothing of it
-        // would be unpacked.
+        // The NVIDIA wheels are those that jax-cuda13-plugin[with-cuda] 0.12.0.1 requires, with their dependencies, except
+        // nvidia-cuda-cccl (required by nvidia-nvshmem-cu13), which holds headers and CMake files: none would be unpacked.
         wheels: &[
             Wheel {
                 name: "jax-cuda13-pjrt",

@@ -1,55 +1,65 @@
-//! From a pinned wheel to a plugin on the disk: fetched by the user's own pip, checked by sha256, unpacked beside the
-//! place it is for, and renamed there whole. Python is needed for the fetching alone.
+//! Installing pinned wheels: the user's pip downloads them, they are checked by sha256, unpacked beside the install directory,
+//! and renamed. Python is needed for the download alone.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use super::pins::{Package, Wheel};
-use crate::output::byte_progress::ByteProgress;
-use crate::output::note;
+use crate::digest::sha256_of_reader;
 use crate::pjrt::Platform;
 
-/// What lies in an install directory: the file `installed.json`.
+/// A stage of an installation, or progress within the stage.
+#[derive(Clone, Copy, Debug)]
+pub enum InstallEvent<'a> {
+    /// pip starts to download a wheel; it shows its own progress on standard error.
+    Download(&'a Wheel),
+    /// A stage over `bytes` bytes starts, such as "checking".
+    Stage { label: &'static str, bytes: u64 },
+    /// The stage has processed that many more bytes.
+    Processed(u64),
+}
+
+/// The content of an install directory: its file `installed.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Installed {
+pub struct InstallRecord {
     pub name: String,
     pub version: String,
     /// Path of the plugin, relative to the directory.
     pub plugin: String,
-    pub wheels: Vec<InstalledWheel>,
+    pub wheels: Vec<WheelRecord>,
 }
 
+/// A wheel that was unpacked into an install directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstalledWheel {
+pub struct WheelRecord {
     pub name: String,
     pub version: String,
     pub sha256: String,
 }
 
-impl Installed {
+impl InstallRecord {
     const FILE: &str = "installed.json";
 
-    /// What `directory` says it holds, if the plugin is there too.
+    /// Reads the record in `directory`; returns none if it or the plugin is missing.
     pub fn read(directory: &Path) -> Option<Self> {
         let text = fs::read_to_string(directory.join(Self::FILE)).ok()?;
-        let installed: Installed = serde_json::from_str(&text).ok()?;
+        let installed: InstallRecord = serde_json::from_str(&text).ok()?;
         directory.join(&installed.plugin).is_file().then_some(installed)
     }
 
     fn of(package: &Package, plugin: &str) -> Self {
-        let wheel = |w: &Wheel| InstalledWheel {
+        let wheel = |w: &Wheel| WheelRecord {
             name: w.name.to_owned(),
             version: w.version.to_owned(),
             sha256: w.sha256.to_owned(),
         };
-        Installed {
+        InstallRecord {
             name: package.name().to_owned(),
             version: package.version().to_owned(),
             plugin: plugin.to_owned(),
@@ -57,23 +67,31 @@ impl Installed {
         }
     }
 
-    /// Whether it is `package` as pinned.
+    /// Returns whether the record is of `package` as pinned.
     pub fn is(&self, package: &Package) -> bool {
-        *self == Installed::of(package, &self.plugin)
+        *self == InstallRecord::of(package, &self.plugin)
     }
 }
 
-/// Puts `package` into `directory`, replacing what lies there only when the new one is whole. `given` are wheels
-/// already on the disk; the others are fetched. Returns the plugin's path.
-pub fn install(package: &Package, directory: &Path, given: &[PathBuf]) -> anyhow::Result<PathBuf> {
+/// Installs `package` into `directory` and returns the plugin's path. An earlier installation is replaced once the new one is
+/// complete. `given` are wheels on this machine; the others are downloaded. `progress` receives the stages of the work.
+///
+/// # Errors
+/// If a wheel cannot be fetched or is not the pinned one, or the disk is full.
+pub fn install(
+    package: &Package,
+    directory: &Path,
+    given: &[PathBuf],
+    progress: &(dyn Fn(InstallEvent) + Sync),
+) -> anyhow::Result<PathBuf> {
     let given = assign(package, given)?;
     let parent = directory.parent().context("the install directory has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    // One install at a time: the second then finds the work done.
+    fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    // One installation at a time: a second process then finds the plugin installed.
     let lock_path = parent.join(".lock");
     let lock = File::create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
-    if let Some(installed) = Installed::read(directory).filter(|installed| installed.is(package)) {
+    if let Some(installed) = InstallRecord::read(directory).filter(|installed| installed.is(package)) {
         return Ok(directory.join(installed.plugin));
     }
 
@@ -85,10 +103,10 @@ pub fn install(package: &Package, directory: &Path, given: &[PathBuf]) -> anyhow
     for (wheel, given) in package.wheels.iter().zip(given) {
         let file = match &given {
             Some(file) => file.clone(),
-            None => fetch(wheel, &partial.0)?,
+            None => download(wheel, &partial.0, progress)?,
         };
-        check(wheel, &file)?;
-        unpack(package.platform, &file, &unpacked)?;
+        check(wheel, &file, progress)?;
+        unpack(package.platform, &file, &unpacked, progress)?;
         if given.is_none() {
             fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
@@ -96,14 +114,14 @@ pub fn install(package: &Package, directory: &Path, given: &[PathBuf]) -> anyhow
     let plugin = package.platform.plugin_paths().iter().find(|path| unpacked.join(path).is_file());
     let plugin =
         plugin.with_context(|| format!("{} holds no plugin for {}", package.wheels[0].file, package.platform))?;
-    let installed = serde_json::to_vec_pretty(&Installed::of(package, plugin))?;
-    fs::write(unpacked.join(Installed::FILE), installed)
+    let installed = serde_json::to_vec_pretty(&InstallRecord::of(package, plugin))?;
+    fs::write(unpacked.join(InstallRecord::FILE), installed)
         .with_context(|| format!("cannot write into {}", unpacked.display()))?;
     replace(directory, &unpacked, &partial.0.join("replaced"))?;
     Ok(directory.join(plugin))
 }
 
-/// A directory that goes when the work ends, well or not. One left by a killed process is emptied first.
+/// A directory that is removed when the work ends or fails. One that a killed process left is emptied first.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -111,36 +129,36 @@ impl Scratch {
         if path.exists() {
             fs::remove_dir_all(&path).with_context(|| format!("cannot empty {}", path.display()))?;
         }
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Scratch(path))
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now is emptied by the next install.
+        // A directory that cannot be removed now is emptied by the next installation.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Which of the files on the disk is which wheel of the package, by the distribution that the file name begins with.
+/// Returns the given file for each wheel of the package, matched by the distribution that the file name begins with.
 fn assign(package: &Package, given: &[PathBuf]) -> anyhow::Result<Vec<Option<PathBuf>>> {
     let mut files = vec![None; package.wheels.len()];
     for path in given {
-        ensure!(path.is_file(), "--wheel {}: no such file", path.display());
+        ensure!(path.is_file(), "wheel {}: no such file", path.display());
         let distribution = distribution(path);
         match package.wheels.iter().position(|wheel| Some(wheel.name) == distribution.as_deref()) {
             Some(i) => files[i] = Some(path.clone()),
             None => {
                 let names: Vec<&str> = package.wheels.iter().map(|wheel| wheel.file).collect();
-                bail!("--wheel {}: requires a wheel of {}: {}", path.display(), package.name(), names.join(", "));
+                bail!("wheel {}: requires a wheel of {}: {}", path.display(), package.name(), names.join(", "));
             }
         }
     }
     Ok(files)
 }
 
-/// The project that a wheel file is of: `libtpu` of `libtpu-0.0.52-….whl`.
+/// Returns the distribution of a wheel file: `libtpu` for `libtpu-0.0.52-….whl`.
 pub fn distribution(wheel: &Path) -> Option<String> {
     let (name, _) = wheel.file_name()?.to_str()?.split_once('-')?;
     Some(name.replace('_', "-").to_ascii_lowercase())
@@ -148,19 +166,19 @@ pub fn distribution(wheel: &Path) -> Option<String> {
 
 fn require_space(directory: &Path, megabytes: u64) -> anyhow::Result<()> {
     let free = fs4::available_space(directory)
-        .with_context(|| format!("cannot ask for the free space of {}", directory.display()))?;
+        .with_context(|| format!("cannot read the free space of {}", directory.display()))?;
     ensure!(
         free / 1_000_000 >= megabytes,
-        "{} requires {megabytes} MB free, found {} MB: make room, or point XDG_CACHE_HOME to a larger disk",
+        "{} requires {megabytes} MB of free space, found {} MB: free some space, or set XDG_CACHE_HOME to a larger disk",
         directory.display(),
         free / 1_000_000
     );
     Ok(())
 }
 
-/// Lets pip download one wheel into `directory`, whatever interpreter and machine pip itself is for.
-fn fetch(wheel: &Wheel, directory: &Path) -> anyhow::Result<PathBuf> {
-    let by_hand = format!("download {} elsewhere and give it with --wheel FILE", wheel.file);
+/// Downloads one wheel into `directory` with pip, for the wheel's interpreter and platform instead of pip's own.
+fn download(wheel: &Wheel, directory: &Path, progress: &(dyn Fn(InstallEvent) + Sync)) -> anyhow::Result<PathBuf> {
+    let by_hand = format!("download {} on another machine and install from that wheel file", wheel.file);
     let pip = Command::new("python3").args(["-m", "pip", "--version"]).output();
     match pip {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -172,7 +190,7 @@ fn fetch(wheel: &Wheel, directory: &Path) -> anyhow::Result<PathBuf> {
         }
         Ok(_) => {}
     }
-    note(format_args!("fetching {} {} ({} MB) with pip", wheel.name, wheel.version, wheel.megabytes));
+    progress(InstallEvent::Download(wheel));
     let status = Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"])
         .args(tags(wheel.file))
@@ -180,13 +198,13 @@ fn fetch(wheel: &Wheel, directory: &Path) -> anyhow::Result<PathBuf> {
         .arg(directory)
         .arg(format!("{}=={}", wheel.name, wheel.version))
         .stdin(Stdio::null())
-        // Standard output is the verb's own: pip's progress goes where progress belongs.
+        // Standard output is for results, so pip's progress goes to standard error.
         .stdout(Stdio::from(io::stderr()))
         .status()
         .context("cannot run python3 -m pip download")?;
     ensure!(
         status.success(),
-        "pip could not download {}=={} ({status}; its message is above): look to the network, or {by_hand}",
+        "pip could not download {}=={} ({status}; see its message above): check the network, or {by_hand}",
         wheel.name,
         wheel.version
     );
@@ -201,7 +219,7 @@ fn fetch(wheel: &Wheel, directory: &Path) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// The options that make pip choose this very file: `NAME-VERSION-PYTHON-ABI-PLATFORMS.whl`, platforms dotted.
+/// Returns the options with which pip chooses this file: `NAME-VERSION-PYTHON-ABI-PLATFORMS.whl`, platforms joined by dots.
 fn tags(file: &str) -> Vec<String> {
     let mut fields = file.trim_end_matches(".whl").rsplit('-');
     let (platforms, abi, python) = (fields.next(), fields.next(), fields.next());
@@ -216,26 +234,15 @@ fn tags(file: &str) -> Vec<String> {
     options
 }
 
-/// Holds the file to the pinned sha256.
-fn check(wheel: &Wheel, file: &Path) -> anyhow::Result<()> {
+/// Checks that the file has the pinned sha256.
+fn check(wheel: &Wheel, file: &Path, progress: &(dyn Fn(InstallEvent) + Sync)) -> anyhow::Result<()> {
     let context = || format!("cannot read {}", file.display());
-    let mut reader = File::open(file).with_context(context)?;
-    let progress = ByteProgress::new("checking", reader.metadata().with_context(context)?.len());
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        let n = reader.read(&mut chunk).with_context(context)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&chunk[..n]);
-        progress.add(n as u64);
-    }
-    progress.finish();
-    let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let reader = File::open(file).with_context(context)?;
+    progress(InstallEvent::Stage { label: "checking", bytes: reader.metadata().with_context(context)?.len() });
+    let found = sha256_of_reader(reader, &|bytes| progress(InstallEvent::Processed(bytes))).with_context(context)?;
     ensure!(
         found == wheel.sha256,
-        "{} is not the pinned {} {}: requires sha256 {}, got {found}; nothing was installed, fetch it again",
+        "{} is not the pinned {} {}: requires sha256 {}, found {found}; nothing was installed, download it again",
         file.display(),
         wheel.name,
         wheel.version,
@@ -244,8 +251,8 @@ fn check(wheel: &Wheel, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What of a wheel is unpacked: the plugin, and on CUDA the libraries and programs that lie beside it in site-packages
-/// (the plugin looks for them by relative path), but no headers, static libraries or Python.
+/// Returns whether a file of a wheel is unpacked: the plugin, and on CUDA the libraries and programs that lie beside it in
+/// site-packages (the plugin finds them by relative path), but no headers, static libraries or Python.
 fn is_wanted(platform: Platform, path: &str) -> bool {
     let library = path.starts_with("nvidia/")
         && !path.contains("/include/")
@@ -253,7 +260,12 @@ fn is_wanted(platform: Platform, path: &str) -> bool {
     platform.plugin_paths().contains(&path) || (platform == Platform::Cuda && library)
 }
 
-fn unpack(platform: Platform, file: &Path, directory: &Path) -> anyhow::Result<()> {
+fn unpack(
+    platform: Platform,
+    file: &Path,
+    directory: &Path,
+    progress: &(dyn Fn(InstallEvent) + Sync),
+) -> anyhow::Result<()> {
     let context = || format!("{} is not a readable wheel", file.display());
     let mut archive = ZipArchive::new(File::open(file).with_context(context)?).with_context(context)?;
     let names: Vec<String> = archive
@@ -263,12 +275,12 @@ fn unpack(platform: Platform, file: &Path, directory: &Path) -> anyhow::Result<(
         .with_context(context)?;
     for name in names.into_iter().filter(|name| is_wanted(platform, name)) {
         let mut entry = archive.by_name(&name).with_context(context)?;
-        // A name that leads outside the directory, or a link that could: no honest wheel has either.
+        // A wheel must hold neither a name that leads outside the directory nor a link that could.
         let inside = entry.enclosed_name().filter(|_| entry.is_file());
-        let path = directory.join(inside.with_context(|| format!("{}: {name} is no plain file", file.display()))?);
+        let path = directory.join(inside.with_context(|| format!("{}: {name} is not a regular file", file.display()))?);
         let context = || format!("cannot unpack {name} to {}", path.display());
         fs::create_dir_all(path.parent().unwrap_or(directory)).with_context(context)?;
-        let progress = ByteProgress::new("unpacking", entry.size());
+        progress(InstallEvent::Stage { label: "unpacking", bytes: entry.size() });
         let mode = entry.unix_mode();
         let mut out = File::create(&path).with_context(context)?;
         let mut chunk = vec![0; 1 << 20];
@@ -277,14 +289,13 @@ fn unpack(platform: Platform, file: &Path, directory: &Path) -> anyhow::Result<(
             if n == 0 {
                 break;
             }
-            io::Write::write_all(&mut out, &chunk[..n]).with_context(context)?;
-            progress.add(n as u64);
+            out.write_all(&chunk[..n]).with_context(context)?;
+            progress(InstallEvent::Processed(n as u64));
         }
-        progress.finish();
         #[cfg(unix)]
         if let Some(mode) = mode {
             use std::os::unix::fs::PermissionsExt;
-            // The compiler runs programs that come with CUDA; nothing needs more than this.
+            // XLA runs programs that come with CUDA; no file needs more permissions than this.
             let mode = if mode & 0o111 != 0 { 0o755 } else { 0o644 };
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).with_context(context)?;
         }
@@ -292,7 +303,7 @@ fn unpack(platform: Platform, file: &Path, directory: &Path) -> anyhow::Result<(
     Ok(())
 }
 
-/// Moves `new` to `directory`; what was there is moved to `old` first and comes back if the move fails.
+/// Renames `new` to `directory`; an earlier directory is renamed to `old` first, and back if the renaming fails.
 fn replace(directory: &Path, new: &Path, old: &Path) -> anyhow::Result<()> {
     let context = || format!("cannot rename {} to {}", new.display(), directory.display());
     let had_one = directory.exists();
@@ -308,13 +319,12 @@ fn replace(directory: &Path, new: &Path, old: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
+    use crate::digest::sha256_hex;
     use crate::plugins::pins::PACKAGES;
 
     #[test]
-    fn pip_is_asked_for_the_file_that_is_pinned() {
+    fn pip_options_select_the_pinned_file() {
         assert_eq!(
             tags("libtpu-0.0.52-cp311-cp311-manylinux_2_31_x86_64.whl").join(" "),
             "--platform manylinux_2_31_x86_64 --implementation cp --abi cp311 --python-version 3.11"
@@ -323,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pins_are_well_formed() {
+    fn pins_are_well_formed() {
         for wheel in PACKAGES.iter().flat_map(|package| package.wheels) {
             assert_eq!(distribution(Path::new(wheel.file)).as_deref(), Some(wheel.name));
             assert!(wheel.file.contains(&format!("-{}-", wheel.version)) && wheel.megabytes > 0, "{wheel:?}");
@@ -361,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_wheel_only_plugin_and_libraries_are_unpacked() {
+    fn only_plugin_and_libraries_are_unpacked() {
         for (platform, path, wanted) in [
             (Platform::Tpu, "libtpu/libtpu.so", true),
             (Platform::Tpu, "libtpu/sdk.so", false),
@@ -376,7 +386,7 @@ mod tests {
         }
     }
 
-    /// A wheel of `content` under the CPU plugin's path, and a package that pins it.
+    /// Returns a wheel with `content` at the CPU plugin's path, and a package that pins it.
     fn package(directory: &Path, content: &[u8]) -> (PathBuf, Package) {
         let file = directory.join("tiny-1.0-py3-none-any.whl");
         let mut zip = zip::ZipWriter::new(File::create(&file).expect("temporary directory"));
@@ -387,7 +397,7 @@ mod tests {
         }
         zip.finish().expect("temporary directory");
         let bytes = fs::read(&file).expect("temporary directory");
-        let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = sha256_hex(&bytes);
         let wheel = Wheel {
             name: "tiny",
             version: "1.0",
@@ -400,36 +410,36 @@ mod tests {
     }
 
     #[test]
-    fn an_install_is_whole_or_not_at_all() {
+    fn an_installation_is_complete_or_changes_nothing() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let cpu = dir.path().join("plugins/cpu");
         let (first, one) = package(dir.path(), b"one");
-        let plugin = install(&one, &cpu, std::slice::from_ref(&first)).expect("installs");
+        let plugin = install(&one, &cpu, std::slice::from_ref(&first), &|_| ()).expect("installs");
         assert_eq!(fs::read(&plugin).expect("is there"), b"one");
         assert!(!cpu.join("tiny/more.py").exists());
-        let installed = Installed::read(&cpu).expect("described");
+        let installed = InstallRecord::read(&cpu).expect("has a record");
         assert!(installed.is(&one) && installed.version == "1.0");
-        // Again: nothing to do, and the wheel is not even looked at.
+        // A second installation does nothing and does not read the wheel.
         fs::write(&first, b"broken").expect("temporary directory");
-        install(&one, &cpu, std::slice::from_ref(&first)).expect("is installed already");
+        install(&one, &cpu, std::slice::from_ref(&first), &|_| ()).expect("is installed already");
 
-        // A wheel with another sha256 is refused, and what was there stays.
+        // A wheel with another sha256 is rejected, and the installed plugin stays.
         let (second, two) = package(dir.path(), b"two");
         fs::write(&second, b"not the wheel").expect("temporary directory");
-        let error = install(&two, &cpu, std::slice::from_ref(&second)).expect_err("other sha256").to_string();
+        let error = install(&two, &cpu, std::slice::from_ref(&second), &|_| ()).expect_err("other sha256").to_string();
         assert!(error.contains(two.wheels[0].sha256) && error.contains("nothing was installed"), "{error}");
         assert_eq!(fs::read(&plugin).expect("still there"), b"one");
         let left: Vec<_> = fs::read_dir(dir.path().join("plugins")).expect("listed").flatten().collect();
         assert_eq!(left.len(), 2, "only cpu and .lock: {left:?}");
 
-        // The right one replaces it.
+        // The pinned wheel replaces it.
         let (second, two) = package(dir.path(), b"two");
-        install(&two, &cpu, &[second]).expect("installs");
+        install(&two, &cpu, &[second], &|_| ()).expect("installs");
         assert_eq!(fs::read(&plugin).expect("is there"), b"two");
     }
 
     #[test]
-    fn a_wheel_of_something_else_is_refused_by_name() {
+    fn a_wheel_of_another_distribution_is_rejected_by_name() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (_, tiny) = package(dir.path(), b"one");
         let other = dir.path().join("other-1.0-py3-none-any.whl");
@@ -441,9 +451,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_said_before_the_work() {
+    fn a_full_disk_is_reported_before_the_download() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let error = require_space(dir.path(), u64::MAX / 1_000_000).expect_err("no such disk").to_string();
-        assert!(error.contains("MB free, found") && error.contains("XDG_CACHE_HOME"), "{error}");
+        assert!(error.contains("MB of free space, found") && error.contains("XDG_CACHE_HOME"), "{error}");
     }
 }

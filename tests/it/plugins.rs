@@ -7,7 +7,7 @@ use crate::common::text;
 use lambert::plugins::pins::PACKAGES;
 
 #[test]
-fn a_file_that_is_no_plugin_is_named() {
+fn a_file_that_is_not_a_plugin_is_named() {
     let machine = Machine::new();
     std::fs::write(machine.path("words.so"), "no library at all").expect("writable");
     let next = "lambert plugin install cpu";
@@ -21,7 +21,7 @@ fn a_file_that_is_no_plugin_is_named() {
 }
 
 #[test]
-fn plugin_list_shows_what_is_there_and_what_can_be() {
+fn plugin_list_shows_all_packages() {
     let machine = Machine::new();
     let output = machine.lambert(&["plugin", "list"]);
     let words = text(&output);
@@ -33,7 +33,7 @@ fn plugin_list_shows_what_is_there_and_what_can_be() {
 }
 
 #[test]
-fn install_says_what_is_wrong_and_then_nothing_was_installed() {
+fn a_failed_installation_names_the_fault_and_installs_nothing() {
     let machine = Machine::new();
     machine.fails(&["plugin", "install", "gpu"], 2, &["requires cpu, cuda or tpu, got \"gpu\""]);
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -42,15 +42,15 @@ fn install_says_what_is_wrong_and_then_nothing_was_installed() {
     machine.fails(
         &["plugin", "install", "cpu", "--package", "jaxlib"],
         1,
-        &["--package requires one of lammps-jax-pjrt-cpu, ", "got \"jaxlib\""],
+        &["there is no package \"jaxlib\" for cpu; choose one of lammps-jax-pjrt-cpu, "],
     );
-    machine.fails(&["plugin", "install", "cpu"], 1, &["python3 is not on the PATH", "--wheel FILE"]);
+    machine.fails(&["plugin", "install", "cpu"], 1, &["python3 is not on the PATH", "install from that wheel file"]);
     let pinned = &PACKAGES[0].wheels[0];
     std::fs::write(machine.path(pinned.file), b"half a download").expect("writable");
     machine.fails(
         &["plugin", "install", "cpu", "--wheel", pinned.file],
         1,
-        &[pinned.file, &format!("requires sha256 {}", pinned.sha256), "nothing was installed, fetch it again"],
+        &[pinned.file, &format!("requires sha256 {}", pinned.sha256), "nothing was installed, download it again"],
     );
     std::fs::write(machine.path("jaxlib-1.0-py3-none-any.whl"), b"").expect("writable");
     machine.fails(

@@ -8,7 +8,7 @@ use crate::common::machine::Machine;
 use crate::common::text;
 use lambert::plugins::pins::PACKAGES;
 
-/// The CPU plugin that this machine's user has.
+/// Returns the path of this user's CPU plugin.
 fn cpu_plugin() -> PathBuf {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
     let output = command.args(["devices", "--json", "--platform", "cpu"]).output().expect("lambert starts");
@@ -25,7 +25,7 @@ fn cpu_plugin() -> PathBuf {
 }
 
 #[test]
-fn devices_lists_every_platform_and_why_others_are_not_used() {
+fn devices_lists_every_platform_with_the_reasons_against_the_others() {
     let machine = Machine::new();
     machine.fails(
         &["devices"],
@@ -48,11 +48,11 @@ fn devices_lists_every_platform_and_why_others_are_not_used() {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[test]
-fn what_is_installed_already_is_not_fetched_again() {
+fn an_installed_plugin_is_not_downloaded_again() {
     let machine = Machine::new();
     let plugin = cpu_plugin();
     let package = &PACKAGES[0];
-    // As an install leaves it, the library itself being the user's.
+    // The directory of a finished installation, with a link to the user's library.
     let directory = machine.path(".cache/lambert/plugins/cpu");
     let relative = "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so";
     let library = directory.join(relative);
@@ -72,15 +72,15 @@ fn what_is_installed_already_is_not_fetched_again() {
     let output = machine.lambert(&["plugin", "install", "cpu"]);
     let words = text(&output);
     assert!(output.status.success() && words.contains("is installed already"), "{words}");
-    // There is neither Python nor a network; loading the library takes most of this.
+    // Neither Python nor a network is available; loading the library takes most of the time.
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     let listed = text(&machine.lambert(&["plugin", "list"]));
     assert!(listed.contains("installed: "), "{listed}");
     let used = machine.lambert(&["devices", "--platform", "cpu"]);
     assert!(text(&used).contains(relative), "{}", text(&used));
-    // A record of another version is no reason to stay.
+    // A record of another version starts a new installation.
     let old = record.to_string().replace(package.version(), "0.0.1");
     std::fs::write(directory.join("installed.json"), old).expect("writable");
     machine.fails(&["plugin", "install", "cpu"], 1, &["python3 is not on the PATH"]);
-    assert!(library.exists(), "what was there stays");
+    assert!(library.exists(), "the installed plugin stays");
 }

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
-use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 
-use crate::output::print;
-use crate::pjrt::{Environment, Platform, Plugin};
-use crate::plugins::pins::{PACKAGES, Package};
-use crate::plugins::wheels::{Installed, distribution, install};
+use crate::output::byte_progress::ByteProgress;
+use crate::output::{note, print};
+use crate::pjrt::Platform;
+use crate::plugins::catalog::{
+    InstallRequest, InstalledPlugin, ListedPlugin, PluginStatus, install_plugin, list_plugins,
+};
+use crate::plugins::wheels::InstallEvent;
 
 /// Fetch the plugins that programs are compiled and run with, or list them.
 #[derive(Debug, Subcommand)]
@@ -52,72 +55,47 @@ pub fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn run_install(args: Install) -> anyhow::Result<ExitCode> {
-    ensure!(
-        cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "the pinned plugins are for Linux on x86-64, and this is {} on {}: install a plugin in a Python environment, or \
-         give its file with --platform",
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    );
-    let package = choose(&args)?;
-    let directory = Environment::of_process().install_dir(args.platform);
-    let directory = directory.context("there is no cache directory: set HOME or XDG_CACHE_HOME to an absolute path")?;
-    let already = Installed::read(&directory).is_some_and(|installed| installed.is(package));
-    let path = install(package, &directory, &args.wheel)?;
-    let said = if already { "is installed already" } else { "is installed" };
-    // Loading shows what a check of bytes cannot: that the machine's own libraries suffice.
-    let plugin = Plugin::load(&path).with_context(|| {
-        format!("{} {} {said}, but does not load on this machine", package.name(), package.version())
-    })?;
-    let (major, minor) = plugin.api_version();
+    let Install { platform, package, wheel } = args;
+    let bar = Mutex::new(None::<ByteProgress>);
+    let request = InstallRequest { platform, package, wheels: wheel };
+    let installed = install_plugin(&request, &|event| {
+        let Ok(mut bar) = bar.lock() else { return };
+        match event {
+            InstallEvent::Processed(bytes) => bar.iter().for_each(|bar| bar.add(bytes)),
+            InstallEvent::Download(wheel) => {
+                bar.take().iter().for_each(ByteProgress::finish);
+                note(format_args!("downloading {} {} ({} MB) with pip", wheel.name, wheel.version, wheel.megabytes));
+            }
+            InstallEvent::Stage { label, bytes } => {
+                bar.take().iter().for_each(ByteProgress::finish);
+                *bar = Some(ByteProgress::new(label, bytes));
+            }
+        }
+    });
+    bar.lock().iter().flat_map(|bar| bar.iter()).for_each(ByteProgress::finish);
+    let InstalledPlugin { package, path, already, api_version: (major, minor) } = installed?;
     print(format_args!(
-        "{} {} {said}: {} (PJRT C API {major}.{minor})",
+        "{} {} {}: {} (PJRT C API {major}.{minor})",
         package.name(),
         package.version(),
+        if already { "is installed already" } else { "is installed" },
         path.display()
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The package named, or that the wheel given is of, or the platform's default.
-fn choose(args: &Install) -> anyhow::Result<&'static Package> {
-    let of_platform: Vec<&Package> = PACKAGES.iter().filter(|p| p.platform == args.platform).collect();
-    if let Some(name) = &args.package {
-        let named = of_platform.iter().find(|package| package.name() == name);
-        let names: Vec<&str> = of_platform.iter().map(|package| package.name()).collect();
-        return match named {
-            Some(package) => Ok(package),
-            None => bail!("--package requires one of {} for {}, got {name:?}", names.join(", "), args.platform),
-        };
-    }
-    let wheels: Vec<_> = args.wheel.iter().filter_map(|path| distribution(path)).collect();
-    let holds = |package: &&&Package| package.wheels.iter().any(|wheel| wheels.iter().any(|name| name == wheel.name));
-    let package = of_platform.iter().find(holds).or(of_platform.first());
-    package.copied().with_context(|| format!("there is no pinned package for {}", args.platform))
-}
-
 fn list() -> anyhow::Result<ExitCode> {
-    let environment = Environment::of_process();
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
     table.set_header(["platform", "package", "version", "state"]);
-    for platform in Platform::ALL {
-        let directory = environment.install_dir(platform);
-        let installed = directory.as_deref().and_then(Installed::read);
-        for package in PACKAGES.iter().filter(|package| package.platform == platform) {
-            let state = match (&installed, &directory) {
-                (Some(installed), Some(directory)) if installed.is(package) => {
-                    format!("installed: {}", directory.join(&installed.plugin).display())
-                }
-                _ => format!("can be installed ({} MB)", package.wheels.iter().map(|w| w.megabytes).sum::<u64>()),
-            };
-            table.add_row([platform.name(), package.name(), package.version(), &state]);
-        }
-        for path in environment.plugin_files(platform) {
-            if !directory.as_ref().is_some_and(|directory| path.starts_with(directory)) {
-                table.add_row([platform.name(), "", "", &format!("found: {}", path.display())]);
-            }
-        }
+    for ListedPlugin { platform, package, status } in list_plugins() {
+        let status = match status {
+            PluginStatus::Installed(path) => format!("installed: {}", path.display()),
+            PluginStatus::Available { megabytes } => format!("can be installed ({megabytes} MB)"),
+            PluginStatus::Found(path) => format!("found: {}", path.display()),
+        };
+        let (name, version) = package.unwrap_or_default();
+        table.add_row([platform.name(), name, version, &status]);
     }
     print(format_args!("{table}\ninstall one with  lambert plugin install cpu|cuda|tpu [--package NAME]"))?;
     Ok(ExitCode::SUCCESS)
