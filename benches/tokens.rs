@@ -5,7 +5,7 @@
 //! LAMBERT_BENCH_TEXT=corpus.txt LAMBERT_BENCH_VOCABULARY=vocab.txt cargo bench --bench tokens
 //! ```
 //!
-//! Prints a line of JSON for every measurement, the best of `LAMBERT_BENCH_ROUNDS` (3); `scripts/bench_data` makes a table of
+//! Prints a line of JSON for every measurement, the best of `LAMBERT_BENCH_ROUNDS` (3); `scripts/bench/data.py` makes a table of
 //! them and adds what Python does.
 
 use std::path::{Path, PathBuf};

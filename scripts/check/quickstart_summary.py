@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Five lines: what the quickstart learned, and where everything lies.
+"""Prints five lines: the metrics before and after the quickstart, and its directories.
 
     quickstart_summary.py RUN EVALUATION.json DATA EXPORT SECONDS [REQUIRED]
 
-Exits 1 if the held-out MLM loss did not end at least REQUIRED below that of guessing every token by its frequency.
+Exits with 1 unless the held-out MLM loss ends at least REQUIRED below the loss of the unigram distribution.
 """
 
 import json
@@ -28,11 +28,11 @@ def main() -> None:
     print()
     print(measured("before training:", before) + f" (held-out, {after['examples']} examples)")
     print(measured("after training: ", after))
-    print(f"guessing each token by its frequency has loss {after['unigram_loss']:.3f}: the model is {gained:.3f} below")
+    print(f"the unigram loss is {after['unigram_loss']:.3f}: the model is {gained:.3f} below it")
     print(f"for Hugging Face: {export}; checkpoints, metrics.jsonl and TensorBoard files: {run}; data: {data}")
-    print(f"took {seconds} s; next: lambert inspect {data}, or your own text in place of scripts/corpora/…")
+    print(f"took {seconds} s; next: lambert inspect {data}, or replace scripts/corpora/… with your own text")
     if required is not None and gained < required:
-        sys.exit(f"error: the loss is {gained:.3f} below guessing by frequency; {required} is required")
+        sys.exit(f"error: the loss is {gained:.3f} below the unigram loss; {required} is required")
 
 
 if __name__ == "__main__":

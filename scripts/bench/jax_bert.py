@@ -1,10 +1,10 @@
-"""Times one BERT training step in JAX, to be set beside `lambert bench`.
+"""Times one BERT training step in JAX, for comparison with `lambert bench`.
 
-    python scripts/bench_peers/jax_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
+    python scripts/bench/jax_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
 
-What is timed is what `lambert bench` times: forward, backward and LAMB as one jitted function with donated weights, on
-one synthetic batch, MLM head on the predicted positions only. bf16 means bf16 inputs of matrix multiplications with f32
-accumulation; weights and everything else are f32. XLA's flags are the environment's (XLA_FLAGS). Needs jax.
+Measures the same work as `lambert bench`: forward, backward and LAMB as one jitted function with donated weights, on one
+synthetic batch, with the MLM head on the masked positions only. bf16 means bf16 inputs of matrix multiplications with f32
+accumulation; everything else is f32. XLA_FLAGS sets XLA's flags. Needs jax.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes a virtual environment for tests, once for every version of its requirements, and prints its directory.
+"""Creates a virtual environment for tests, one per version of the requirements, and prints its directory.
 
-  scripts/python_env REQUIREMENTS     for example scripts/requirements-servers.txt
+  scripts/check/python_env.py REQUIREMENTS     for example scripts/check/requirements-servers.txt
 
-It is kept in the user's cache directory. Python is needed for tests only."""
+The environment is kept in the user's cache directory. Only tests need Python."""
 
 import fcntl
 import hashlib
@@ -22,7 +22,7 @@ cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / "
 directory = cache / f"test-venv-{version}"
 cache.mkdir(parents=True, exist_ok=True)
 with open(cache / f".test-venv-{version}.lock", "w") as lock:
-    # Tests that run at the same time want the same one.
+    # Concurrent tests use the same environment.
     fcntl.flock(lock, fcntl.LOCK_EX)
     if not (directory / "complete").exists():
         print(f"installing {requirements} into {directory}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Times one BERT training step in PyTorch with transformers, to be set beside `lambert bench`.
+"""Times one BERT training step in PyTorch with transformers, for comparison with `lambert bench`.
 
-    python scripts/bench_peers/torch_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
+    python scripts/bench/torch_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
 
-What is timed is what `lambert bench` times: forward, backward and LAMB on one synthetic batch, MLM head on the predicted
+Measures the same work as `lambert bench`: forward, backward and LAMB on one synthetic batch, with the MLM head on the masked
 positions only. Needs torch and transformers.
 """
 
@@ -27,7 +27,7 @@ def arguments():
 
 @torch.no_grad()
 def lamb(parameters, m, v, step, rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-6, decay=0.01):
-    """One LAMB update in multi-tensor operations, PyTorch's fastest way on any device."""
+    """Applies one LAMB update with multi-tensor operations, the fastest form in PyTorch on any device."""
     gradients = [p.grad for p in parameters]
     torch._foreach_mul_(m, beta1)
     torch._foreach_add_(m, gradients, alpha=1 - beta1)

@@ -1,9 +1,9 @@
-"""Times a Hugging Face `datasets.map` pipeline from text to token ids on disk, to be set beside `lambert prepare`.
+"""Times a Hugging Face `datasets.map` pipeline from text to token ids on disk, for comparison with `lambert prepare`.
 
-    python scripts/bench_peers/hugging_face_datasets.py corpus.txt vocab.txt --processes 2
+    python scripts/bench/hugging_face_datasets.py corpus.txt vocab.txt --processes 2
 
-What is timed: `load_dataset("text")` of the lines, `map` of `BertTokenizerFast` over batches of them, and the Arrow files
-that it writes. No sentences are split. Prints a line of JSON. Needs datasets and transformers.
+Measures `load_dataset("text")` of the lines, `map` of `BertTokenizerFast` over batches, and the writing of the Arrow files.
+Does not split sentences. Prints one JSON line. Needs datasets and transformers.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 
-# A process is a thread of the table: none of them shall have threads of its own.
+# One process counts as one thread of the table, so the tokenizer must not start threads.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from datasets import disable_progress_bars, load_dataset

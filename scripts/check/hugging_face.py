@@ -1,28 +1,28 @@
 #!/usr/bin/env python3
-"""Holds `lambert export` and `lambert import` against transformers and torch.
+"""Compares `lambert export`, `lambert import` and tokenization with transformers and torch.
 
-    hugging_face_check.py exported DIR [--logits FILE]
-        DIR was written by `lambert export`. Loads AutoTokenizer, BertForPreTraining, BertForMaskedLM and BertModel and
-        requires that no tensor is missing, unexpected (beyond the heads that a class does not have) or mismatched, and
-        that loading emits no warning. FILE of --logits is a safetensors file of what lambert computed from DIR's weights:
+    hugging_face.py exported DIR [--logits FILE]
+        DIR is the output of `lambert export`. Loads AutoTokenizer, BertForPreTraining, BertForMaskedLM and BertModel and
+        checks that no tensor is missing, unexpected (beyond the heads that a class does not have) or mismatched, and
+        that loading emits no warning. --logits names a safetensors file that lambert computed from the weights of DIR:
             input_ids, attention_mask, token_type_ids   i32[B,S]
             seq_relationship_logits                     f32[B,2]
-        and, with V = vocab_size, without padding, either or both of
+        and, with V = vocab_size without padding, one or both of
             prediction_logits                           f32[B,S,V]: compared where attention_mask is 1
             masked_lm_positions, masked_lm_logits       i32[B,P], f32[B,P,V]: compared at these positions
-        They must agree within 1e-4.
+        The tolerance is 1e-4.
 
-    hugging_face_check.py tokenizer LAMBERT DIR [TEXT …]
-        LAMBERT is the program, DIR a tokenizer. The ids of `lambert tokenizer encode` must be those of AutoTokenizer for
-        every line of the TEXT files (.txt, or .jsonl with a key "text") and for lines that go wrong easily.
+    hugging_face.py tokenizer LAMBERT DIR [TEXT …]
+        LAMBERT is the program, DIR a tokenizer. Checks that `lambert tokenizer encode` gives the ids of AutoTokenizer for
+        every line of the TEXT files (.txt, or .jsonl with a key "text") and for a list of difficult lines.
 
-    hugging_face_check.py imported LAMBERT DIR
-        LAMBERT is the program. Writes directories DIR/NAME as save_pretrained (of today and of other times) wrote them,
-        random weights, several sizes; imports each, requires that lambert found missing what is missing, exports those
-        that lack nothing, and requires the same bits from BertForPreTraining before and after; and that what is exported
-        for another class is loaded by it whole and without a warning.
+    hugging_face.py imported LAMBERT DIR
+        LAMBERT is the program. Writes directories DIR/NAME in the formats of current and former versions of
+        save_pretrained, with random weights and several sizes. Imports each and checks the list of missing tensors;
+        exports the complete ones and checks that BertForPreTraining gives the same bits before and after; and checks
+        that an export for another class loads into that class completely and without a warning.
 
-Prints a line for each thing that holds; exits 1 at the first that does not. Versions: requirements-test.txt.
+Prints one line per check; exits with 1 at the first failure. Versions: requirements-hugging-face.txt.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreT
 
 TOLERANCE = 1e-4
 
-# The tensors of an export that a class has no place for. It says so when it loads any BertForPreTraining, its own too.
+# Tensors of an export that a class does not use. The class reports them for every BertForPreTraining checkpoint.
 HEADS_IT_LACKS = {
     BertForPreTraining: (),
     BertForMaskedLM: ("cls.seq_relationship.", "bert.pooler."),
@@ -67,7 +67,7 @@ def passed(sentence):
 
 @contextlib.contextmanager
 def everything_said():
-    """Collects Python warnings and whatever transformers logs at the level of a warning or above."""
+    """Collects Python warnings and log records of transformers at level WARNING or above."""
     said = []
 
     class Collect(logging.Handler):
@@ -97,7 +97,7 @@ def check_exported(directory, logits_file):
     require(tokenizer.model_max_length == config["max_position_embeddings"], f"model_max_length {tokenizer.model_max_length}")
     pair = tokenizer("One sentence.", "And another.")
     first, last = pair["input_ids"][0], pair["input_ids"][-1]
-    require((first, last) == (tokenizer.cls_token_id, tokenizer.sep_token_id), f"a pair begins and ends {first}, {last}")
+    require((first, last) == (tokenizer.cls_token_id, tokenizer.sep_token_id), f"first and last token of a pair: {first}, {last}")
     require(pair["token_type_ids"][0] == 0 and pair["token_type_ids"][-1] == 1, "a pair has no two segments")
     passed(f"AutoTokenizer: {len(vocabulary)} tokens, pairs, no warning")
 
@@ -108,7 +108,7 @@ def check_exported(directory, logits_file):
             require(not info[kind], f"{cls.__name__}: {kind}: {info[kind]}")
         unexpected = [key for key in info["unexpected_keys"] if not (lacks and key.startswith(lacks))]
         require(not unexpected, f"{cls.__name__}: unexpected: {unexpected}")
-        # A class that lacks heads reports them; that report may name nothing else.
+        # A class without heads reports their tensors as unused, and nothing else.
         if info["unexpected_keys"]:
             said = [text for text in said if "UNEXPECTED" not in text or "MISSING" in text or "MISMATCH" in text]
         require(not said, f"{cls.__name__} warned: {said}")
@@ -117,7 +117,7 @@ def check_exported(directory, logits_file):
             stored = set(load_file(directory / "model.safetensors"))
             tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
             state = set(model.state_dict())
-            require(stored <= state and state - stored <= tied, f"tensors beyond the model's: {stored ^ state}")
+            require(stored <= state and state - stored <= tied, f"tensor names differ from those of the model: {stored ^ state}")
             require(model.dtype == torch.float32, f"loaded as {model.dtype}")
             pretraining = model
 
@@ -125,9 +125,9 @@ def check_exported(directory, logits_file):
         check_logits(pretraining, load_file(logits_file))
 
 
-# Other scripts, marks that combine, characters that are cleaned away or are a white space of their own, words at the limit
-# of a hundred characters, special tokens as text, and halves of all these.
-NASTY = [
+# Other scripts, combining marks, characters that are removed or are whitespace, words at the limit of 100 characters,
+# special tokens as text, and halves of all these.
+DIFFICULT = [
     "", " ", "\t", "\r", "word\rword", "a\u0000b\ufffdc", "\u0007bell \u001bescape\u007f", "\u200bzero\u200bwidth\u200d\ufeff",
     "no\u00a0break \u3000 wide\u2028line\u2029paragraph\u0085next", "\u00ad soft-\u00adhyphen",
     "Café naïve Ångström Ærøskøbing straße ſ İstanbul ıı Σίσυφος ΣΑΣ", "Cafe\u0301 e\u0301\u0327 \u0301alone o\u0308\u0304",
@@ -142,11 +142,11 @@ NASTY = [
 
 
 def check_tokenizer(lambert, directory, texts):
-    lines = list(NASTY)
+    lines = list(DIFFICULT)
     for path in texts:
         text = path.read_text(errors="replace")
         lines += [json.loads(line)["text"] for line in text.splitlines() if line] if path.suffix == ".jsonl" else text.split("\n")
-    # A text may hold line feeds, a line may not.
+    # A text may contain line feeds, a line may not.
     lines = [line for text in lines for line in text.split("\n")]
     tokenizer = AutoTokenizer.from_pretrained(directory)
     with tempfile.TemporaryDirectory() as scratch:
@@ -154,12 +154,12 @@ def check_tokenizer(lambert, directory, texts):
         source.write_bytes("\n".join(lines).encode() + b"\n")
         subprocess.run([lambert, "tokenizer", "encode", directory, source, "--out", out], check=True)
         ours = [json.loads(line) for line in out.read_text().split("\n") if line]
-    require([line["text"] for line in ours] == lines, f"{len(lines)} lines went in, {len(ours)} came out, or they were changed")
-    # In a corpus "[MASK]" is text: five characters in brackets.
+    require([line["text"] for line in ours] == lines, f"expected the {len(lines)} input lines unchanged, found {len(ours)} lines")
+    # "[MASK]" in a corpus is plain text.
     theirs = tokenizer(lines, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     for line, ids in zip(ours, theirs):
         require(line["ids"] == ids, f"{line['text'][:200]!r}: AutoTokenizer {ids[:60]}, lambert {line['ids'][:60]}")
-    passed(f"token ids equal on {len(lines)} lines, {sum(map(len, theirs))} tokens, {len(NASTY)} nasty texts among them")
+    passed(f"token ids equal on {len(lines)} lines, {sum(map(len, theirs))} tokens, including {len(DIFFICULT)} difficult texts")
 
 
 def check_logits(model, ours):
@@ -169,7 +169,7 @@ def check_logits(model, ours):
     predictions, relationship = theirs.prediction_logits, theirs.seq_relationship_logits
     pairs = [("seq_relationship_logits", ours["seq_relationship_logits"], relationship)]
     if "prediction_logits" in ours:
-        require(ours["prediction_logits"].shape == predictions.shape, f"prediction_logits require {list(predictions.shape)}")
+        require(ours["prediction_logits"].shape == predictions.shape, f"prediction_logits: expected shape {list(predictions.shape)}")
         attended = inputs["attention_mask"].bool()
         pairs.append(("prediction_logits", ours["prediction_logits"][attended], predictions[attended]))
     if "masked_lm_logits" in ours:
@@ -177,10 +177,10 @@ def check_logits(model, ours):
         pairs.append(("masked_lm_logits", ours["masked_lm_logits"], predictions.gather(1, positions)))
     require(len(pairs) > 1, "neither prediction_logits nor masked_lm_logits was given")
     for name, found, expected in pairs:
-        require(found.shape == expected.shape, f"{name} requires {list(expected.shape)}, found {list(found.shape)}")
-        require(expected.std().item() > 100 * TOLERANCE, f"{name} are all but constant: nothing was compared")
+        require(found.shape == expected.shape, f"{name}: expected shape {list(expected.shape)}, found {list(found.shape)}")
+        require(expected.std().item() > 100 * TOLERANCE, f"{name} are almost constant, so the comparison is void")
         difference = (found - expected).abs().max().item()
-        require(difference <= TOLERANCE, f"{name} differ by {difference:.2e}, at most {TOLERANCE} is allowed")
+        require(difference <= TOLERANCE, f"{name} differ by {difference:.2e}, tolerance {TOLERANCE}")
         passed(f"{name} {list(expected.shape)}: largest difference {difference:.1e}")
 
 
@@ -207,7 +207,7 @@ def in_half_precision(tensors):
     return {name: tensor.bfloat16() if len(name) % 2 else tensor.half() for name, tensor in tensors.items()}
 
 
-# Name, layers, heads, hidden size, class, and what is done to the tensors that save_pretrained of today writes.
+# Name, layers, heads, hidden size, class, and the change to the tensors that the current save_pretrained writes.
 CASES = [
     ("today", 1, 2, 16, BertForPreTraining, None),
     ("gamma_and_beta", 2, 3, 24, BertForPreTraining, with_gamma_and_beta),
@@ -222,7 +222,7 @@ CASES = [
 
 
 def write_case(out, seed, name, layers, heads, hidden, cls, change):
-    """Writes a directory; returns the names of the tensors that it lacks."""
+    """Writes a directory; returns the names of its missing tensors."""
     torch.manual_seed(seed)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [mark + c for mark in ("", "##") for c in "abcdefghij"]
     config = BertConfig(vocab_size=len(vocabulary) + seed, num_hidden_layers=layers, num_attention_heads=heads,
@@ -232,7 +232,7 @@ def write_case(out, seed, name, layers, heads, hidden, cls, change):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(out, max_shard_size="20KB" if name == "shards" else "5GB")
-    require((out / "model.safetensors.index.json").exists() == (name == "shards"), f"{name}: one file or several?")
+    require((out / "model.safetensors.index.json").exists() == (name == "shards"), f"{name}: sharded index expected only for 'shards'")
     if change:
         file = out / "model.safetensors"
         save_file(change(load_file(file)), file, metadata={"format": "pt"})
@@ -247,13 +247,13 @@ def check_imported(lambert, directory):
         lacks = write_case(source, seed, name, *rest)
         subprocess.run([lambert, "import", source, "--out", run], check=True, stdout=subprocess.DEVNULL)
         state = json.loads((run / "step-00000000" / "state.json").read_text())["state"]
-        require(set(state.get("missing", [])) == lacks, f"{name}: lacks {lacks}, lambert says {state.get('missing')}")
+        require(set(state.get("missing", [])) == lacks, f"{name}: expected missing tensors {lacks}, lambert lists {state.get('missing')}")
         if lacks:
-            passed(f"{name}: imported; {len(lacks)} tensors are missing and listed")
+            passed(f"{name}: imported; {len(lacks)} missing tensors are listed")
             continue
         subprocess.run([lambert, "export", run, "--out", exported], check=True, stdout=subprocess.DEVNULL)
         require_same(source, exported)
-        passed(f"{name}: the same bits after import and export")
+        passed(f"{name}: bit-identical after import and export")
         for cls in (BertForMaskedLM, BertModel):
             out = directory / f"{name}.{cls.__name__}"
             command = [lambert, "export", run, "--out", out, "--architecture", cls.__name__]
