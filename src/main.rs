@@ -11,7 +11,11 @@ fn main() -> ExitCode {
     match lambert::cli::run(lambert::cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            lambert::output::note(format_args!("{} {error:#}", console::style("error:").red().bold().for_stderr()));
+            lambert::output::note(format_args!(
+                "{} {}",
+                console::style("error:").red().bold().for_stderr(),
+                lambert::cli::errors::message(&error)
+            ));
             ExitCode::FAILURE
         }
     }

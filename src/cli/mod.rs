@@ -2,6 +2,7 @@
 //! computes nothing itself.
 
 pub mod args;
+pub mod errors;
 pub mod render;
 pub mod verbs;
 

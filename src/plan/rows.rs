@@ -36,7 +36,7 @@ impl RowsPerSequence {
             if most == 1 {
                 return Ok(1.0);
             }
-            let examples = Dataset::new(Arc::clone(&prepared), Split::Train, run.examples(phase))?;
+            let examples = Dataset::new(Arc::clone(&prepared), Split::Train, run.training_examples(phase))?;
             Ok(examples.rows_per_sequence(shape.global_batch, most))
         };
         run.schedule.phases().iter().enumerate().map(of_phase).collect::<anyhow::Result<_>>().map(Self::Surveyed)

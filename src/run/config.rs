@@ -1,7 +1,7 @@
-//! A run file as typed, and its one conversion into a [`Run`]. Every check that needs neither data nor device happens
-//! here; those that do are in `train::preflight`. Nothing has been started, written or compiled when one fails.
+//! The typed tables of a run file, and their conversion into a [`Run`]. Every check that needs neither data nor devices
+//! happens here; `preflight.rs` has the others. A check that fails leaves no trace: nothing has been written or compiled.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
@@ -9,29 +9,28 @@ use serde::Deserialize;
 use super::file::RunFile;
 use super::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
 use crate::bert::{BertConfig, BertSettings, Precision, Recompute};
-use crate::data::data_manifest;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
 use crate::step::ParallelSettings;
 
-/// A run file, key by key. Paths are relative to the directory that the command is run in.
+/// The keys of a run file. Paths are relative to the working directory.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     name: String,
-    /// Decides first weights, dropout, the order of the data and its masks.
+    /// Seeds the first weights, dropout, the order of the data and the masks.
     #[serde(default)]
     seed: u64,
     #[serde(default = "f32")]
     precision: Precision,
-    /// What the backward pass computes again instead of keeping it: `none`, `attention`, `layer`.
+    /// The activations that the backward pass recomputes instead of storing: `none`, `attention` or `layer`.
     #[serde(default)]
     recompute: Recompute,
     #[serde(default)]
     skip_non_finite: u64,
-    /// Start from the weights in this directory instead of the seed's.
+    /// Start from the weights in this directory instead of random ones.
     import: Option<PathBuf>,
-    data: DataSettings,
+    pub(super) data: DataSettings,
     #[serde(default)]
     model: Option<BertSettings>,
     optimizer: OptimizerConfig,
@@ -48,23 +47,24 @@ fn f32() -> Precision {
 }
 
 impl RunConfig {
-    /// The run of `file`, for a vocabulary of `vocabulary` entries unless the file itself gives their number.
+    /// Converts the tables of `file` into a run. `vocab_size` is the vocabulary size of the prepared data; without it the
+    /// file must state one.
     ///
     /// # Errors
-    /// One sentence that names the file, the table and the key, what it requires and what it holds.
-    pub fn into_run(self, file: &RunFile, vocabulary: Option<usize>) -> anyhow::Result<Run> {
+    /// If a value is not allowed; the message names the file, the table, the key, the requirement and the value.
+    pub fn into_run(self, file: &RunFile, vocab_size: Option<usize>) -> anyhow::Result<Run> {
         let path = file.path.display();
         ensure!(!self.name.trim().is_empty(), "{path}: `name` requires a name, as in name = \"quickstart\"");
         ensure!(
             self.precision != Precision::F64,
-            "{path}: `precision` requires \"f32\" or \"bf16\" (f64 is for lambert verify)"
+            "{path}: `precision` requires \"f32\" or \"bf16\" (f64 is for `lambert verify` only)"
         );
         let (mut data, mut checkpoint) = (self.data.clone(), self.checkpoint.clone());
         let cached = data.path.cached_in(data.cache.as_deref());
         data.path = cached.with_context(|| format!("{path}: [data] cache"))?;
         let cached = checkpoint.directory.cached_in(checkpoint.cache.as_deref());
         checkpoint.directory = cached.with_context(|| format!("{path}: [checkpoint] cache"))?;
-        let model = self.model(vocabulary).with_context(|| format!("{path}: [model]"))?;
+        let model = self.model(vocab_size).with_context(|| format!("{path}: [model]"))?;
 
         let schedule = Schedule::new(self.phase).with_context(|| format!("{path}: [[phase]]"))?;
         for phase in schedule.phases() {
@@ -91,56 +91,39 @@ impl RunConfig {
             text: file.text.clone(),
         };
         for (index, phase) in run.schedule.phases().iter().enumerate() {
-            run.examples(index).check().with_context(|| format!("{path}: examples of phase {:?}", phase.name))?;
+            run.training_examples(index)
+                .check()
+                .with_context(|| format!("{path}: examples of phase {:?}", phase.name))?;
         }
         Ok(run)
     }
 
-    /// The model as [model] or, without that table, the imported `config.json` gives it.
-    fn model(&self, vocabulary: Option<usize>) -> anyhow::Result<BertConfig> {
+    /// Returns the model of `[model]` or, without that table, of the imported `config.json`.
+    fn model(&self, vocab_size: Option<usize>) -> anyhow::Result<BertConfig> {
         if let Some(settings) = &self.model {
-            let vocabulary = vocabulary.or(settings.vocab_size).ok_or_else(|| {
+            let vocab_size = vocab_size.or(settings.vocab_size).ok_or_else(|| {
                 let data = &self.data.path;
                 anyhow!(
-                    "requires vocab_size, because there is no prepared data at {data}; make it with `lambert prepare --out \
-                     {data} …`"
+                    "requires vocab_size, because there is no prepared data at {data}; set vocab_size, or prepare the data \
+                     with `lambert prepare`"
                 )
             })?;
-            return Ok(settings.resolve(vocabulary)?);
+            return Ok(settings.resolve(vocab_size)?);
         }
         let Some(import) = &self.import else {
             bail!("requires this table, as in [model] preset = \"base\", or `import` with the directory of a model");
         };
         let config = import.join("config.json");
         let text = std::fs::read_to_string(&config)
-            .with_context(|| format!("cannot read {}, which `import` names", config.display()))?;
+            .with_context(|| format!("cannot read {} of `import`", config.display()))?;
         BertConfig::from_json(&text).with_context(|| config.display().to_string())
     }
 }
 
-/// Reads and checks a run file; the size of the vocabulary is taken from the prepared data if it is there.
-///
-/// # Errors
-/// As [`RunFile::read`], [`RunFile::parse`] and [`RunConfig::into_run`].
-pub fn read_run(path: &Path, overrides: &[String]) -> anyhow::Result<Run> {
-    let file = RunFile::read(path, overrides)?;
-    let config: RunConfig = file.parse()?;
-    // Only a missing directory is left for later: damaged data should be said before anything else.
-    let vocabulary = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
-    config.into_run(&file, vocabulary)
-}
-
-/// The run that a checkpoint's copy of its run file describes.
-///
-/// # Errors
-/// If the text is not a run file of this version.
-pub fn parse_run(origin: &Path, text: &str, vocabulary: usize) -> anyhow::Result<Run> {
-    let file = RunFile::from_checkpoint(origin, text);
-    file.parse::<RunConfig>()?.into_run(&file, Some(vocabulary))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::schedule::Curve;
 
@@ -154,7 +137,8 @@ mod tests {
             // The quickstart leaves its vocabulary to the data, which scripts/quickstart gives 8,192 entries.
             let config: RunConfig = file.parse().unwrap_or_else(|e| panic!("{e:#}"));
             let run = config.into_run(&file, None);
-            let run = run.or_else(|_| parse_run(&path, &file.text, 8192)).unwrap_or_else(|e| panic!("{e:#}"));
+            let run =
+                run.or_else(|_| Run::from_checkpoint(&path, &file.text, 8192)).unwrap_or_else(|e| panic!("{e:#}"));
             (path, file.text, run)
         };
         files.into_iter().map(read).collect()
@@ -215,13 +199,13 @@ mod tests {
                 "3ac93c157444f5089b3c4df00bf7f4759b3dcf294d0e9d5e64028b95b98e25c9",
             ),
         ] {
-            let run = parse_run(Path::new("run.toml"), text, 8192).unwrap();
+            let run = Run::from_checkpoint(Path::new("run.toml"), text, 8192).unwrap();
             assert_eq!(run.fingerprint("d"), fingerprint);
             // A checkpoint holds the run file as it was written.
             let renamed =
                 text.replace("max_predictions_per_seq", "predictions").replace("micro_batch_size", "micro_batch");
             let earlier = renamed.replace("[evaluate]", "[evaluate]\nbatch = 8");
-            let earlier = parse_run(Path::new("run.toml"), &earlier, 8192).unwrap();
+            let earlier = Run::from_checkpoint(Path::new("run.toml"), &earlier, 8192).unwrap();
             assert_eq!(earlier.settings(), run.settings());
             assert_eq!(earlier.schedule, run.schedule);
         }
@@ -232,7 +216,7 @@ mod tests {
             .unwrap();
         assert!(text.contains(change.0));
         let text = text.replacen(change.0, change.1, 1);
-        format!("{:#}", parse_run(Path::new("q.toml"), &text, 8192).unwrap_err())
+        format!("{:#}", Run::from_checkpoint(Path::new("q.toml"), &text, 8192).unwrap_err())
     }
 
     #[test]

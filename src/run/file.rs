@@ -1,5 +1,5 @@
-//! Reading a run file: TOML in, a typed table out, and every mistake named by file, line, table and key. What the values
-//! mean is decided in `run_config.rs`.
+//! Reads run files: applies overrides to the TOML, parses it into typed tables, and reports each error with the file, line,
+//! table and key. `config.rs` checks the values.
 
 use std::path::{Path, PathBuf};
 
@@ -9,60 +9,62 @@ use serde::de::DeserializeOwned;
 use super::FIRST_NAMES_IN_PHASE;
 use crate::settings::{self, WrongSetting};
 
-/// The text of a run file with `--set` applied.
+/// The text of a run file with overrides applied.
 #[derive(Clone, Debug)]
 pub struct RunFile {
     pub path: PathBuf,
-    /// What is in force: the file as it was written, or, under `--set`, the same tables written anew.
+    /// The file as it is on disk or, with overrides, the same tables as generated TOML.
     pub text: String,
-    overridden: bool,
+    /// Whether `text` was generated, so that its line numbers are not those of the file.
+    generated: bool,
 }
 
 impl RunFile {
     /// Reads `path` and applies `overrides`, each `key=value` with a dotted key: `checkpoint.keep=5`,
-    /// `phase.2.learning_rate=0.003` (phases count from 1). A value is TOML, or else taken as a string.
+    /// `phase.2.learning_rate=0.003` (phases count from 1). A value that is not TOML is a string.
     ///
     /// # Errors
-    /// If the file cannot be read or is not TOML, or an override names no key that can be set.
+    /// If the file cannot be read or is not TOML, or an override has no `=` or a key below a value.
     pub fn read(path: &Path, overrides: &[String]) -> anyhow::Result<RunFile> {
         let path = path.to_path_buf();
         let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read the run file {}; examples lie in scripts/runs/", path.display()))?;
-        let file = RunFile { path, text, overridden: false };
+            .with_context(|| format!("cannot read the run file {}; scripts/runs/ has examples", path.display()))?;
+        let file = RunFile { path, text, generated: false };
         let mut table: toml::Table = file.parse()?;
         if overrides.is_empty() {
             return Ok(file);
         }
         for assignment in overrides {
-            set(&mut table, assignment).with_context(|| format!("--set {assignment}"))?;
+            set(&mut table, assignment).with_context(|| format!("override {assignment}"))?;
         }
-        let header = format!("# {} with --set {}\n", file.path.display(), overrides.join(" --set "));
-        let text = header + &toml::to_string(&table).context("cannot write the run file with --set applied")?;
-        Ok(RunFile { text, overridden: true, ..file })
+        let header = format!("# {} with overrides {}\n", file.path.display(), overrides.join(", "));
+        let text = header + &toml::to_string(&table).context("cannot write the run file with overrides")?;
+        Ok(RunFile { text, generated: true, ..file })
     }
 
     /// Reads the copy of a run file that a checkpoint holds. Keys that have since been renamed are read under their first
     /// names too, because a checkpoint is an on-disk format.
     pub fn from_checkpoint(origin: &Path, text: &str) -> RunFile {
         let text = with_current_names(text).unwrap_or_else(|| text.to_owned());
-        RunFile { path: origin.to_path_buf(), text, overridden: false }
+        RunFile { path: origin.to_path_buf(), text, generated: false }
     }
 
-    /// The file as `T`, whose tables must all deny unknown fields.
+    /// Parses the file as `T`, whose tables must all deny unknown fields.
     ///
     /// # Errors
-    /// One sentence: the place, what is wrong there, and the nearest known key if one was misspelt.
+    /// With the location, the key and the requirement, and for an unknown key the most similar known one.
     pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         toml::Deserializer::parse(&self.text)
             .map_err(|error| WrongSetting { key: String::new(), error })
             .and_then(settings::read)
-            .map_err(|wrong| self.complaint(&wrong))
+            .map_err(|wrong| self.located(&wrong))
     }
 
-    fn complaint(&self, WrongSetting { key, error }: &WrongSetting<toml::de::Error>) -> anyhow::Error {
+    /// Returns `error` with its location.
+    fn located(&self, WrongSetting { key, error }: &WrongSetting<toml::de::Error>) -> anyhow::Error {
         let at = error.span().map_or(0, |span| span.start).min(self.text.len());
         let message = error.message().trim();
-        let (place, table) = (self.place(at), table_at(&self.text, at));
+        let (place, table) = (self.location(at), table_at(&self.text, at));
         if let Some((unknown, known)) = unknown_field(message) {
             return anyhow!("{place}: {}", unknown_key(unknown, &table, &known));
         }
@@ -72,18 +74,18 @@ impl RunFile {
         }
     }
 
-    /// The file and, if the reader can look there, the line.
-    fn place(&self, at: usize) -> String {
+    /// Returns the file, and the line of byte `at` unless the text was generated.
+    fn location(&self, at: usize) -> String {
         let path = self.path.display();
-        if self.overridden {
-            return format!("{path} with --set");
+        if self.generated {
+            return format!("{path} with overrides");
         }
         let line = self.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("{path}:{line}")
     }
 }
 
-/// The sentence about a key that nothing reads.
+/// Returns the message about a key that does not exist.
 pub fn unknown_key(unknown: &str, table: &str, known: &[&str]) -> String {
     let place = in_table(table);
     match nearest(unknown, known) {
@@ -116,10 +118,10 @@ fn in_table(table: &str) -> String {
     if table.is_empty() { " at the top of the file".to_owned() } else { format!(" in {table}") }
 }
 
-/// The known word that `word` most likely stands for; none if all are too far.
+/// Returns the known word that is most similar to `word`; none if no word is similar.
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let similarity = |candidate: &str| {
-        // `batch` for `global_batch`: a part of the name is a better sign than the number of letters shared.
+        // `batch` for `global_batch`: an equal part of the name counts more than the number of equal letters.
         let letters = strsim::normalized_damerau_levenshtein(word, candidate);
         if candidate.split('_').any(|part| part == word) { 0.6 + 0.1 * letters } else { letters }
     };
@@ -127,13 +129,13 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     (similarity(best) >= 0.5).then_some(best)
 }
 
-/// Takes apart serde's sentence for an unknown field: "unknown field `a`, expected one of `b`, `c`".
+/// Parses serde's message for an unknown field: "unknown field `a`, expected one of `b`, `c`".
 fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
     let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
     Some((quoted.next()?, quoted.collect()))
 }
 
-/// The header of the table that byte `at` of `text` lies in, as it is written there: `[data]`, `[[phase]]`.
+/// Returns the header of the table that contains byte `at` of `text`: `[data]`, `[[phase]]`.
 fn table_at(text: &str, at: usize) -> String {
     let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
     let mut headers = text[..end].lines().map(str::trim).filter(|line| line.starts_with('['));
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_by_line_table_and_nearest_key() {
+    fn errors_name_the_line_the_table_and_the_most_similar_key() {
         let twice = "name = \"x\"\n[[phase]]\nsteps = 1\n[[phase]] # the second\nsteps = 1\ngloabl_batch = 2\n";
         assert_eq!(message(twice, &[]), ":6: unknown key `gloabl_batch` in [[phase]]; did you mean `global_batch`?");
         assert_eq!(
@@ -226,18 +228,18 @@ mod tests {
     }
 
     #[test]
-    fn set_reaches_every_table_and_is_checked_like_the_file() {
+    fn overrides_reach_every_table_and_are_checked_like_the_file() {
         let text = "name = \"a\"\n[[phase]]\nsteps = 1\n[[phase]]\nsteps = 1\n";
         let top = file(text, &["phase.2.steps=20", "name=big run"]).unwrap();
         assert_eq!((top.name.as_str(), top.phase[0].steps, top.phase[1].steps), ("big run", 1, 20));
         assert_eq!(top.phase[1].global_batch, 0);
         assert_eq!(
             message(text, &["phase.1.stepz=2"]),
-            " with --set: unknown key `stepz` in [[phase]]; did you mean `steps`?"
+            " with overrides: unknown key `stepz` in [[phase]]; did you mean `steps`?"
         );
         assert_eq!(
             message(text, &["phase.3.steps=2"]),
-            "--set phase.3.steps=2: requires a number from 1 to 2 after `phase.`, as in phase.1.steps=…"
+            "override phase.3.steps=2: requires a number from 1 to 2 after `phase.`, as in phase.1.steps=…"
         );
     }
 }

@@ -1,8 +1,8 @@
-//! Where a run begins: at its seed's first values, at imported weights, or where an earlier part of it stopped.
+//! The state that a run starts from: random weights, imported weights, or a checkpoint that it resumes.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 use super::Run;
 use super::weights::{FoundModel, open_model};
@@ -11,103 +11,107 @@ use crate::checkpoint::{Checkpoint, Contents, Loaded, load_latest};
 use crate::data::{Manifest, Split};
 use crate::settings::differing_settings;
 
-/// The beginning of a run, or of the rest of one.
+/// The state before the first step that this process takes.
 #[derive(Debug)]
-pub enum Start {
-    Fresh,
-    Import(Box<FoundModel>),
-    Resume { checkpoint: Box<Checkpoint>, path: PathBuf },
+pub enum InitialState {
+    /// Weights drawn with the run's seed.
+    Random,
+    /// Weights of a Hugging Face model or of another run's checkpoint.
+    Imported(Box<FoundModel>),
+    /// The newest checkpoint of this run.
+    Resumed { checkpoint: Box<Checkpoint>, path: PathBuf },
 }
 
-/// What a user allows.
+/// Whether a run may resume.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StartOptions {
-    /// Go on from the newest checkpoint, if there is one.
+pub struct ResumeOptions {
+    /// Resume from the newest checkpoint in the run directory, if there is one.
     pub resume: bool,
-    /// Go on although settings differ from those of the checkpoint.
+    /// Resume although settings differ from those of the checkpoint.
     pub accept_changes: bool,
 }
 
-impl Start {
-    /// Finds where `run` begins. The notes are sentences that a user should see.
+/// The reason why a run does not start in its directory as asked; the options of [`ResumeOptions`] are the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    #[error("{run} already holds a run; resume it, or choose another [checkpoint] directory")]
+    RunExists { run: String },
+    #[error(
+        "cannot resume from {checkpoint}: it was trained with other settings ({differing}); restore them, or accept the \
+         changes"
+    )]
+    SettingsChanged { checkpoint: String, differing: String },
+}
+
+impl InitialState {
+    /// Finds the initial state of `run`, and returns it with messages for the user.
     ///
     /// # Errors
-    /// If there is something in the run directory and `resume` was not asked for; if the checkpoint is of another run,
-    /// with the names of the settings that differ; if it is damaged.
+    /// If the run directory holds a run and `resume` is false; if the checkpoint belongs to another run, with the names of
+    /// the settings that differ; if it is damaged.
     pub fn find(
         run: &Run,
         data_fingerprint: &str,
-        options: StartOptions,
-        run_of_text: impl Fn(&str) -> anyhow::Result<Run>,
-    ) -> anyhow::Result<(Start, Vec<String>)> {
+        options: ResumeOptions,
+    ) -> anyhow::Result<(InitialState, Vec<String>)> {
         let directory = run.checkpoint.directory.local();
-        let shown = directory.display();
-        let begun = directory.join(METRICS_FILE).exists();
+        let has_metrics = directory.join(METRICS_FILE).exists();
         let latest = load_latest(directory, if options.resume { Contents::All } else { Contents::ModelOnly });
         if !options.resume {
-            // A damaged checkpoint is something to lose, too.
-            let holds = !matches!(latest, Ok(None));
-            ensure!(
-                !holds && !begun,
-                "{shown} holds a run already; add --resume to go on with it, or set another [checkpoint] directory \
-                 (--set checkpoint.directory=…) to start anew"
-            );
+            // A damaged checkpoint counts too: a new run would remove it.
+            let has_checkpoint = !matches!(latest, Ok(None));
+            if has_checkpoint || has_metrics {
+                return Err(ResumeError::RunExists { run: directory.display().to_string() }.into());
+            }
         } else if let Some(Loaded { path, checkpoint, mut notes }) = latest? {
-            check_fingerprint(run, data_fingerprint, options, &checkpoint, run_of_text, &mut notes)
-                .with_context(|| format!("cannot resume from {}", path.display()))?;
-            return Ok((Start::Resume { checkpoint: Box::new(checkpoint), path }, notes));
+            let differing = differing_from(run, data_fingerprint, &checkpoint);
+            if let Some(differing) = differing {
+                let shown = path.display().to_string();
+                if !options.accept_changes {
+                    return Err(ResumeError::SettingsChanged { checkpoint: shown, differing }.into());
+                }
+                let (step, steps) = (checkpoint.state.step, run.schedule.steps());
+                ensure!(
+                    step <= steps,
+                    "cannot resume from {shown}: it is at step {step}, but the schedule of the run file ends at step {steps}"
+                );
+                notes.push(format!("resuming with changed settings: {differing}"));
+            }
+            return Ok((InitialState::Resumed { checkpoint: Box::new(checkpoint), path }, notes));
         }
-        let Some(import) = &run.import else { return Ok((Start::Fresh, Vec::new())) };
-        let found = open_model(import).with_context(|| format!("`import` names {}", import.display()))?;
+        let Some(import) = &run.import else { return Ok((InitialState::Random, Vec::new())) };
+        let found = open_model(import).with_context(|| format!("import: {}", import.display()))?;
         let notes = found.notes.clone();
-        Ok((Start::Import(Box::new(found)), notes))
+        Ok((InitialState::Imported(Box::new(found)), notes))
     }
 
-    /// Weight updates done before.
+    /// Returns the number of weight updates that are done.
     pub fn step(&self) -> u64 {
         match self {
-            Start::Fresh | Start::Import(_) => 0,
-            Start::Resume { checkpoint, .. } => checkpoint.state.step,
+            InitialState::Random | InitialState::Imported(_) => 0,
+            InitialState::Resumed { checkpoint, .. } => checkpoint.state.step,
         }
     }
 }
 
-fn check_fingerprint(
-    run: &Run,
-    data_fingerprint: &str,
-    options: StartOptions,
-    checkpoint: &Checkpoint,
-    run_of_text: impl Fn(&str) -> anyhow::Result<Run>,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<()> {
+/// Lists the settings that differ between `run` and `checkpoint`; returns none if their fingerprints are equal.
+fn differing_from(run: &Run, data_fingerprint: &str, checkpoint: &Checkpoint) -> Option<String> {
     let state = &checkpoint.state;
-    // A checkpoint that `lambert import` made fits any run of its model.
+    // A checkpoint of `lambert import` has no fingerprint, because it fits every run of its model.
     if state.run_fingerprint.is_empty() || state.run_fingerprint == run.fingerprint(data_fingerprint) {
-        return Ok(());
+        return None;
     }
-    let earlier = checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
-    let differing = match earlier.map(run_of_text) {
+    let text = checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
+    let earlier = text.map(|text| Run::from_checkpoint("run.toml".as_ref(), text, run.model.vocab_size));
+    let differing = match earlier {
         Some(Ok(earlier)) => differing_settings(&earlier.settings(), &run.settings()),
-        _ => Vec::new(),
+        Some(Err(_)) => vec!["its run file cannot be read by this version".to_owned()],
+        None => Vec::new(),
     };
-    let what = if differing.is_empty() { "the prepared data".to_owned() } else { differing.join(", ") };
-    if !options.accept_changes {
-        bail!(
-            "it was trained with other settings ({what}); restore them, or add --accept-changes to go on with those of \
-             the run file"
-        );
-    }
-    ensure!(
-        state.step <= run.schedule.steps(),
-        "it is at step {}, the run file's schedule ends at step {}",
-        state.step,
-        run.schedule.steps()
-    );
-    notes.push(format!("going on with changed settings: {what}"));
-    Ok(())
+    Some(if differing.is_empty() { "the prepared data".to_owned() } else { differing.join(", ") })
 }
 
-/// Names the prepared data: its vocabulary, and the content of every shard that is trained on.
+/// Returns the sha256 of the vocabulary and of the content of every training shard.
 pub fn data_fingerprint(manifest: &Manifest) -> String {
     let shards = manifest.shards.iter().filter(|shard| shard.split == Split::Train);
     let mut text = manifest.vocabulary_sha256.clone();

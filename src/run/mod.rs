@@ -1,144 +1,51 @@
-//! What a run is, once everything that a run file alone decides has been checked: the meaning, not the spelling.
+//! A training run: the run file, the checked settings that it resolves to, and everything about a run that needs no device
+//! (its data, its initial state, its first weights).
 //!
-//! A [`Run`] holds no device, no buffer and no open file. Two runs of equal [`Run::settings`] on equal data take the same
-//! steps; what else a run holds (where checkpoints go, how a batch is cut, when it is evaluated) changes no weight beyond
-//! rounding.
+//! A [`Run`] holds no device, no buffer and no open file. Two runs with equal [`Run::settings`] on equal data take the same
+//! steps; the other fields (checkpoints, micro-batch size, evaluation) change no weight beyond rounding.
 
+pub mod buckets;
 pub mod config;
-pub mod facts;
 pub mod file;
 pub mod initial_state;
 pub mod preflight;
+pub mod settings;
+pub mod shared_values;
 pub mod weights;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::config::RunConfig;
+use self::file::RunFile;
+pub use self::settings::{CheckpointSettings, DataSettings, EvaluateSettings};
 use crate::bert::flops::training_flops;
 use crate::bert::{BertConfig, Precision, Recompute};
-use crate::data::{ExampleConfig, ExampleMode, Masking, SpanMask, max_predictions_per_row};
+use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
-use crate::schedule::PhaseWork;
-use crate::schedule::Schedule;
+use crate::schedule::{PhaseWork, Schedule};
 use crate::step::parallel::{GradientExchange, ParallelSettings};
 use crate::step::train_step::StepSpec;
-use crate::storage::Location;
 use crate::units::thousands;
 
-/// Where the text lies and how examples are made of it: google-research/bert's `create_pretraining_data.py` by default.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSettings {
-    /// Where `lambert prepare` put it.
-    #[serde(skip_serializing)]
-    pub path: Location,
-    /// The directory for a copy of data that lies in a bucket; `path` knows it.
-    #[serde(default, skip_serializing)]
-    pub cache: Option<PathBuf>,
-    /// Sentence pairs for next sentence or sentence order prediction, or single segments.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub mode: ExampleMode,
-    /// Share of the tokens that is predicted. A phase may have its own.
-    #[serde(default = "default::masked_lm_prob")]
-    pub masked_lm_prob: f64,
-    /// Mask the pieces of a word together.
-    #[serde(default)]
-    pub whole_word_mask: bool,
-    /// Mask runs of whole words, as SpanBERT does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub span_mask: Option<SpanMask>,
-    /// Whether masks are drawn anew in every epoch.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub masking: Masking,
-    /// Share of the documents that is cut into shorter sequences. Of no effect on single segments.
-    #[serde(default = "default::short_seq_prob")]
-    pub short_seq_prob: f64,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-impl DataSettings {
-    /// How held-out examples are made: with the same draws in every run and phase, so that two numbers can be compared.
-    pub fn held_out(&self, sequence_length: usize, max_predictions: usize) -> ExampleConfig {
-        ExampleConfig {
-            mode: self.mode,
-            masked_lm_prob: self.masked_lm_prob,
-            short_seq_prob: self.short_seq_prob,
-            whole_word_mask: self.whole_word_mask,
-            span_mask: self.span_mask,
-            ..ExampleConfig::bert(sequence_length, max_predictions)
-        }
-    }
-}
-
-/// When and on what a run is measured: always the same held-out examples, with the same masks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvaluateSettings {
-    /// Steps from one evaluation to the next; 0 for none but the last. The last step of every phase is evaluated too.
-    pub every: u64,
-    /// Held-out examples; fewer if there are not so many.
-    pub examples: usize,
-    /// Examples that a device evaluates at a time.
-    pub micro_batch_size: usize,
-}
-
-impl Default for EvaluateSettings {
-    fn default() -> Self {
-        EvaluateSettings { every: 0, examples: 1024, micro_batch_size: 32 }
-    }
-}
-
-/// Where and how often a run is saved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CheckpointSettings {
-    /// The run directory: checkpoints, metrics and TensorBoard files. In a bucket: checkpoints and metrics.
-    pub directory: Location,
-    /// The directory that a run in a bucket is saved into first; `directory` knows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<PathBuf>,
-    /// Steps from one checkpoint to the next; 0 for none but the last.
-    #[serde(default)]
-    pub every: u64,
-    /// Newest checkpoints that stay; 0 keeps all.
-    #[serde(default = "default::keep")]
-    pub keep: usize,
-}
-
-/// Keys of a `[[phase]]` that have been renamed, with the names that fingerprints and older checkpoints use.
-pub(crate) const FIRST_NAMES_IN_PHASE: [(&str, &str); 2] =
+/// Keys of a `[[phase]]` that have been renamed, with the names that fingerprints and earlier checkpoints use.
+const FIRST_NAMES_IN_PHASE: [(&str, &str); 2] =
     [("max_predictions_per_seq", "predictions"), ("micro_batch_size", "micro_batch")];
 
-mod default {
-    pub fn masked_lm_prob() -> f64 {
-        0.15
-    }
-    pub fn short_seq_prob() -> f64 {
-        0.1
-    }
-    pub fn keep() -> usize {
-        3
-    }
-}
-
-/// A training run as meant.
+/// A training run: the checked settings of a run file.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub name: String,
     pub seed: u64,
     pub precision: Precision,
-    /// What the backward pass computes again instead of keeping.
+    /// The activations that the backward pass recomputes instead of storing.
     pub recompute: Recompute,
-    /// Updates with a gradient that is not finite that may be left out before the run stops.
+    /// Steps with a gradient that is not finite that are skipped before the run stops.
     pub skip_non_finite: u64,
     pub model: BertConfig,
-    /// Where the first weights come from, if not from the seed: a Hugging Face directory or a checkpoint.
+    /// The directory of the first weights: a Hugging Face model or a checkpoint. Without it they are drawn with the seed.
     pub import: Option<PathBuf>,
     pub optimizer: OptimizerConfig,
     pub schedule: Schedule,
@@ -146,40 +53,69 @@ pub struct Run {
     pub parallel: ParallelSettings,
     pub evaluate: EvaluateSettings,
     pub checkpoint: CheckpointSettings,
-    /// The text of the run file in force, which is copied into every checkpoint.
+    /// The run file as text with overrides applied. Every checkpoint contains a copy.
     pub text: String,
 }
 
 impl Run {
-    /// How the examples of phase `phase` are made.
-    pub fn examples(&self, phase: usize) -> ExampleConfig {
+    /// Reads and checks the run file `path` with `overrides` (`checkpoint.keep=5`, `phase.2.steps=20`) applied. The
+    /// vocabulary size is that of the prepared data, if they exist.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not TOML, or has a key or value that is not allowed; the message names the file, the
+    /// table and the key.
+    pub fn open(path: &Path, overrides: &[String]) -> anyhow::Result<Run> {
+        let file = RunFile::read(path, overrides)?;
+        let config: RunConfig = file.parse()?;
+        // Data that does not exist is reported later, by the caller that needs it; damaged data is reported first.
+        let vocabulary_size = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
+        config.into_run(&file, vocabulary_size)
+    }
+
+    /// Reads the run from a checkpoint's copy of the run file; `origin` is named in errors.
+    ///
+    /// # Errors
+    /// If `text` is not a run file of this or an earlier version.
+    pub fn from_checkpoint(origin: &Path, text: &str, vocabulary_size: usize) -> anyhow::Result<Run> {
+        let file = RunFile::from_checkpoint(origin, text);
+        file.parse::<RunConfig>()?.into_run(&file, Some(vocabulary_size))
+    }
+
+    /// Returns how the training examples of phase `phase` are made.
+    pub fn training_examples(&self, phase: usize) -> ExampleConfig {
         let shape = &self.schedule.phases()[phase];
         ExampleConfig {
             masked_lm_prob: shape.masked_lm_prob.unwrap_or(self.data.masked_lm_prob),
             masking: self.data.masking,
             seed: self.seed,
             phase: phase as u32,
-            ..self.data.held_out(shape.sequence_length, shape.max_predictions_per_seq)
+            ..self.data.examples(shape.sequence_length, shape.max_predictions_per_seq)
         }
     }
 
-    /// What phase `phase`'s step depends on, with `replicas` devices.
+    /// Returns how the held-out examples in the shape of phase `phase` are made.
+    pub fn held_out_examples(&self, phase: usize) -> ExampleConfig {
+        let shape = &self.schedule.phases()[phase];
+        self.data.examples(shape.sequence_length, shape.max_predictions_per_seq)
+    }
+
+    /// Returns the specification of the training step of phase `phase` on `replicas` devices.
     ///
     /// # Errors
-    /// If the batch does not divide.
+    /// If the global batch is not a multiple of the micro-batch size times `replicas`.
     pub fn step_spec(&self, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
         let shape = &self.schedule.phases()[phase];
-        let micro_batches = shape.accumulation_steps(replicas)?;
-        let sequences_per_row = shape.sequences_per_row(micro_batches);
+        let accumulation_steps = shape.accumulation_steps(replicas)?;
+        let sequences_per_row = shape.sequences_per_row(accumulation_steps);
         Ok(StepSpec {
             model: self.model.clone(),
             optimizer: self.optimizer.clone(),
             precision: self.precision,
             sequence_length: shape.sequence_length,
-            predictions: max_predictions_per_row(&self.examples(phase), sequences_per_row),
+            predictions: max_predictions_per_row(&self.training_examples(phase), sequences_per_row),
             sequences_per_row,
             rows: shape.global_batch / replicas,
-            micro_batches,
+            micro_batches: accumulation_steps,
             replicas,
             parallel: self.parallel.resolve(&self.model, &self.optimizer, replicas),
             dropout: true,
@@ -187,8 +123,8 @@ impl Run {
         })
     }
 
-    /// The settings that decide what the steps do, by the names of the run file. How a batch is laid into rows and cut into
-    /// micro-batches is not among them, nor how devices share the optimizer.
+    /// Returns the settings that determine the weights after each step, under the names of the run file. The layout of a
+    /// batch in rows and micro-batches is not among them, nor is the sharding of the optimizer.
     pub fn settings(&self) -> Value {
         let phases: Vec<Value> = self
             .schedule
@@ -218,9 +154,9 @@ impl Run {
         settings
     }
 
-    /// Identifies what a resumed run must share with its checkpoint: [`Run::settings`] and the prepared data.
+    /// Returns the sha256 of [`Run::settings`] and the prepared data, which a resumed run must share with its checkpoint.
     ///
-    /// Fingerprints are an on-disk format: a key that has since been renamed is hashed under its first name.
+    /// Fingerprints are an on-disk format: a key that has been renamed is hashed under its first name.
     pub fn fingerprint(&self, data_fingerprint: &str) -> String {
         let mut settings = self.settings();
         for phase in settings["phase"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -233,7 +169,7 @@ impl Run {
         sha256_hex(format!("{settings}\n{data_fingerprint}").as_bytes())
     }
 
-    /// Sequences and tokens (padding included) of each phase and of the run.
+    /// Returns the sequences, tokens and FLOP of each phase.
     pub fn arithmetic(&self) -> Vec<Arithmetic> {
         let phases = self.schedule.phases();
         phases
@@ -250,7 +186,7 @@ impl Run {
             .collect()
     }
 
-    /// [`Run::arithmetic`] as the table that run files open with and runs print at their start.
+    /// Formats [`Run::arithmetic`] as the table at the top of the shipped run files, which a run also prints at its start.
     pub fn arithmetic_table(&self) -> Vec<String> {
         let mut lines = vec!["phase   steps   batch  length       sequences            tokens      FLOP".to_owned()];
         for (index, (phase, sums)) in self.schedule.phases().iter().zip(self.arithmetic()).enumerate() {
@@ -268,7 +204,7 @@ impl Run {
         lines
     }
 
-    /// The phases as the progress display weighs them.
+    /// Returns the work of each phase, for the estimate of the remaining time.
     pub fn work(&self) -> Vec<PhaseWork> {
         let phases = self.schedule.phases().iter();
         let flops = self.arithmetic().into_iter().map(|a| a.flops);
@@ -279,12 +215,12 @@ impl Run {
     }
 }
 
-/// What a phase amounts to.
+/// The sequences, tokens and FLOP of one phase.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arithmetic {
     pub sequences: u64,
-    /// Positions of plain rows, whether they hold a token or padding; packed rows have fewer.
+    /// Token positions of rows that are not packed, padding included. Packed rows have fewer.
     pub tokens: u64,
-    /// Floating-point operations by [`training_flops`], of plain rows too.
+    /// FLOP by [`training_flops`], of rows that are not packed.
     pub flops: f64,
 }

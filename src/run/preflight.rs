@@ -1,5 +1,5 @@
-//! What must hold on this machine before any long work: data that fits the model, batches that divide among the devices,
-//! a run directory that can be written, and room for the checkpoints. All of it takes well under a second.
+//! The checks of a run on this machine before any long work: the data fits the model, the batches divide among the devices,
+//! the run directory is writable, and the disk has space for the checkpoints. They take less than a second.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,49 +12,48 @@ use crate::data::{Dataset, PreparedData, Split};
 use crate::schedule::Phase;
 use crate::units::quantity;
 
-/// Bytes of one checkpoint: weights and the slots of the optimizer, in f32.
+/// Returns the bytes of one checkpoint: weights and optimizer state, in f32.
 pub fn checkpoint_bytes(run: &Run) -> u64 {
     let elements: usize = param_specs(&run.model).iter().map(|spec| spec.dims.iter().product::<usize>()).sum();
     (1 + run.optimizer.state_names().len() as u64) * 4 * elements as u64
 }
 
-/// Opens the prepared data of a run and checks that it is in the model's vocabulary.
+/// Opens the prepared data of a run and checks that its vocabulary size is that of the model.
 ///
 /// # Errors
-/// What is wrong with the data, or both sizes if the vocabularies differ.
+/// If the data is damaged or does not exist, or the sizes differ.
 pub fn open_data(run: &Run) -> anyhow::Result<Arc<PreparedData>> {
     let path = run.data.path.local();
     ensure!(
         path.exists(),
-        "[data] path: {} does not exist; make it with `lambert prepare --out {} …` or name another directory",
-        path.display(),
+        "[data] path: {} does not exist; prepare the data with `lambert prepare`, or name another directory",
         path.display()
     );
     let prepared = Arc::new(PreparedData::open(path)?);
     let (model, data) = (run.model.vocab_size, prepared.vocabulary().len());
     ensure!(
         model == data,
-        "[model] vocab_size requires the vocabulary of the data ({data} entries in {}), got {model}; leave the key out to \
-         take the data's, or prepare the data with the model's tokenizer",
+        "[model] vocab_size requires the vocabulary size of the data ({data} in {}), got {model}; remove the key to use the \
+         size of the data, or prepare the data with the model's tokenizer",
         path.display()
     );
     Ok(prepared)
 }
 
-/// The training examples of every phase, and the held-out ones of every phase's shape.
+/// Opens the training examples of every phase.
 ///
 /// # Errors
-/// If a split has too few documents, or a setting is impossible for the data.
-pub fn examples(run: &Run, prepared: &Arc<PreparedData>, split: Split) -> anyhow::Result<Vec<Arc<Dataset>>> {
+/// If there are too few training documents, or a setting is not possible for the data.
+pub fn training_datasets(run: &Run, prepared: &Arc<PreparedData>) -> anyhow::Result<Vec<Arc<Dataset>>> {
     let phases = 0..run.schedule.phases().len();
-    let of_phase = |phase| Ok(Arc::new(Dataset::new(prepared.clone(), split, run.examples(phase))?));
+    let of_phase = |phase| Ok(Arc::new(Dataset::new(prepared.clone(), Split::Train, run.training_examples(phase))?));
     phases.map(of_phase).collect()
 }
 
-/// Checks that every phase's batch divides into equal micro-batches on each of `replicas` devices.
+/// Checks that the global batch of each phase divides into equal micro-batches on `replicas` devices.
 ///
 /// # Errors
-/// With the nearest batches that do.
+/// If one does not, with the nearest batch sizes that do.
 pub fn check_batches(run: &Run, replicas: usize) -> anyhow::Result<()> {
     run.schedule.phases().iter().try_for_each(|phase| check_batch(phase, replicas))
 }
@@ -76,14 +75,14 @@ fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
     )
 }
 
-/// Makes the run directory and checks that it can be written and has room for what the run will keep there.
+/// Creates the run directory and checks that it is writable and that its disk has space for the checkpoints.
 ///
 /// # Errors
-/// Which directory, how much is needed and how much is free.
+/// If the directory cannot be created or written, or the space is too small, with the required and the free bytes.
 pub fn check_directory(run: &Run) -> anyhow::Result<()> {
     let directory = run.checkpoint.directory.local();
     std::fs::create_dir_all(directory)
-        .with_context(|| format!("[checkpoint] directory: cannot make {}", directory.display()))?;
+        .with_context(|| format!("[checkpoint] directory: cannot create {}", directory.display()))?;
     let probe = directory.join(format!(".writable-{}", std::process::id()));
     std::fs::write(&probe, b"")
         .and_then(|()| std::fs::remove_file(&probe))
@@ -91,16 +90,16 @@ pub fn check_directory(run: &Run) -> anyhow::Result<()> {
 
     let steps = run.schedule.steps();
     let saves = if run.checkpoint.every == 0 { 1 } else { steps.div_ceil(run.checkpoint.every) };
-    // The oldest is removed after the newest is whole.
+    // The oldest checkpoint is removed after the newest is complete.
     let at_once = if run.checkpoint.keep == 0 { saves } else { saves.min(run.checkpoint.keep as u64 + 1) };
     let held = held_bytes(directory);
     let required = (at_once * checkpoint_bytes(run)).saturating_sub(held);
     let free = fs4::available_space(directory)
-        .with_context(|| format!("cannot ask for the free space of {}", directory.display()))?;
+        .with_context(|| format!("cannot determine the free space of {}", directory.display()))?;
     ensure!(
         free >= required,
-        "[checkpoint] directory: {} requires {}B free for {at_once} checkpoints, found {}B; make room, choose another \
-         directory, or lower `keep`",
+        "[checkpoint] directory: {} requires {}B of free space for {at_once} checkpoints, found {}B; free space, choose \
+         another directory, or lower `keep`",
         directory.display(),
         quantity(required as f64),
         quantity(free as f64)
@@ -108,7 +107,7 @@ pub fn check_directory(run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes of the checkpoints that a resumed run already has there.
+/// Returns the bytes of the checkpoints in the directory of a resumed run.
 fn held_bytes(directory: &Path) -> u64 {
     let entries = |path: &Path| -> Vec<PathBuf> {
         std::fs::read_dir(path).map(|e| e.flatten().map(|e| e.path()).collect()).unwrap_or_default()
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_that_does_not_divide_is_answered_with_its_neighbours() {
+    fn error_about_an_indivisible_batch_names_the_nearest_divisible_ones() {
         let phase: Phase = toml::from_str(
             "name = 'short'\nsequence_length = 8\nmax_predictions_per_seq = 2\nglobal_batch = 96\nmicro_batch_size = 16\nsteps = 1\n\
              learning_rate = 1.0",

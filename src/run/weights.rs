@@ -1,5 +1,5 @@
-//! Weights from wherever a user points: a checkpoint, a run directory, or a directory of Hugging Face's. All become a
-//! [`Checkpoint`] with tensors in device shapes.
+//! Opens the weights of a checkpoint, a run directory or a Hugging Face directory as a [`Checkpoint`] with tensors in device
+//! shapes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use crate::checkpoint::{Checkpoint, Contents, open};
 use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
 
-/// A model that was found.
+/// A model and its weights.
 #[derive(Debug)]
 pub struct FoundModel {
     pub config: BertConfig,
     pub checkpoint: Checkpoint,
-    /// Where the tensors lie.
+    /// The directory of the tensors.
     pub path: PathBuf,
-    /// Sentences that a user should see.
+    /// Messages for the user.
     pub notes: Vec<String>,
 }
 
-/// Opens the model in `path`: a `step-…` directory, a run directory (its newest checkpoint), or what `save_pretrained`
-/// wrote. Optimizer slots are not read.
+/// Opens the model in `path`: a `step-…` directory, a run directory (its newest checkpoint), or the output of
+/// `save_pretrained`. The optimizer state is not read.
 ///
 /// # Errors
-/// If it is none of these, or is damaged.
+/// If `path` is none of these, or the model is damaged.
 pub fn open_model(path: &Path) -> anyhow::Result<FoundModel> {
     let config_path = path.join("config.json");
     let is_checkpoint = path.join("state.json").exists();
@@ -51,12 +51,16 @@ fn import_model(directory: &Path, config_path: &Path) -> anyhow::Result<FoundMod
     let missing = &imported.checkpoint.state.missing;
     let notes = match missing.is_empty() {
         true => Vec::new(),
-        false => vec![format!("{} lacks {}: first values are drawn instead", directory.display(), missing.join(", "))],
+        false => vec![format!(
+            "{} lacks {}: these tensors are initialised randomly",
+            directory.display(),
+            missing.join(", ")
+        )],
     };
     Ok(FoundModel { config, checkpoint: imported.checkpoint, path: directory.to_path_buf(), notes })
 }
 
-/// Brings imported tensors into device shapes, as a checkpoint holds them, and names the vocabulary.
+/// Pads imported tensors to the device shapes that a checkpoint has, and sets its vocabulary hash.
 pub fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
     let specs: HashMap<_, _> = param_specs(config).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
     for (name, tensor) in &mut checkpoint.model {
@@ -69,17 +73,17 @@ pub fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
     }
 }
 
-/// The model that the text of a `config.json`, ours or theirs, describes.
+/// Parses a `config.json` of lambert or of Hugging Face.
 ///
 /// # Errors
-/// If it is not one, or describes another architecture.
+/// If it is not a BERT configuration.
 pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, PublishedModel)> {
     let text = std::str::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
     let config = BertConfig::from_json(text).with_context(|| path.display().to_string())?;
     let published = |spec: ParamSpec| (spec.name, Shape::new(DType::F32, spec.published_dims));
     let tensors = param_specs(&config).into_iter().map(published).collect();
     let serde_json::Value::Object(keys) = serde_json::to_value(&config)? else {
-        bail!("{} is not a table of keys", path.display());
+        bail!("{} requires a JSON object", path.display());
     };
     Ok((config, PublishedModel { config: keys, tensors }))
 }
@@ -89,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_published_are_the_tensors_of_bert_for_pretraining() {
+    fn published_tensors_are_those_of_bert_for_pretraining() {
         let text = r#"{"vocab_size": 21, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 3,
             "intermediate_size": 10, "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 12}"#;
         let (_, model) = describe(Path::new("config.json"), text.as_bytes()).unwrap();

@@ -34,7 +34,7 @@ fn nvidias_two_phases() {
     close(rate(7037), 0.0);
     // Phase 2 warms up again and its count restarts.
     let plan = schedule.at(7038).unwrap();
-    assert_eq!((plan.phase, plan.step_in_phase, plan.sequence_length, plan.max_predictions_per_seq), (1, 0, 512, 80));
+    assert_eq!((plan.phase, plan.step_in_phase), (1, 0));
     assert_eq!((plan.global_batch, plan.first_example, plan.optimizer_step), (32768, 0, 1));
     close(plan.learning_rate, 4e-3 / (0.128 * 1563.0));
     assert_eq!(schedule.at(7037).unwrap().optimizer_step, 7038);

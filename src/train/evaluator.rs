@@ -34,10 +34,9 @@ pub struct EvaluateOptions {
 impl EvaluateOptions {
     /// How `run` measures its model in phase `phase`.
     pub fn of(run: &Run, phase: usize) -> EvaluateOptions {
-        let shape = &run.schedule.phases()[phase];
         EvaluateOptions {
             precision: run.precision,
-            config: run.data.held_out(shape.sequence_length, shape.max_predictions_per_seq),
+            config: run.held_out_examples(phase),
             examples: run.evaluate.examples,
             micro_batch_size: run.evaluate.micro_batch_size,
         }

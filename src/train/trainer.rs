@@ -10,7 +10,7 @@ use super::checkpointer::Checkpointer;
 use super::evaluator::{EvaluateOptions, Evaluator};
 use super::interrupt::Interrupt;
 use super::reporter::Reporter;
-use crate::data::{Dataset, PreparedData, Split};
+use crate::data::{Dataset, PreparedData};
 use crate::output::note;
 use crate::pjrt::{Buffer, HostTransfer};
 use crate::plan::saved::SavedSteps;
@@ -19,7 +19,7 @@ use crate::report::metrics::MetricsLog;
 use crate::report::progress::Progress;
 use crate::report::summary::Summary;
 use crate::run::Run;
-use crate::run::initial_state::Start;
+use crate::run::initial_state::InitialState;
 use crate::run::preflight;
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
@@ -101,12 +101,12 @@ impl Trainer {
         prepared: Arc<PreparedData>,
         devices: Devices,
         hosts: Hosts,
-        start: Start,
+        start: InitialState,
         saved: Option<&SavedSteps>,
     ) -> anyhow::Result<Trainer> {
         let begin = Instant::now();
         let run = Arc::new(run);
-        let examples = preflight::examples(&run, &prepared, Split::Train)?;
+        let examples = preflight::training_datasets(&run, &prepared)?;
         let phases = 0..run.schedule.phases().len();
         let specs: Vec<StepSpec> =
             phases.clone().map(|phase| run.step_spec(phase, devices.len())).collect::<anyhow::Result<_>>()?;
@@ -124,9 +124,13 @@ impl Trainer {
         let layout = StateLayout::of(&specs[0]);
         let done = start.step();
         let state = match start {
-            Start::Fresh => TrainState::initial(layout, run.seed, &devices)?,
-            Start::Import(found) => TrainState::restore(layout, found.checkpoint, &found.path, run.seed, &devices)?,
-            Start::Resume { checkpoint, path } => TrainState::restore(layout, *checkpoint, &path, run.seed, &devices)?,
+            InitialState::Random => TrainState::initial(layout, run.seed, &devices)?,
+            InitialState::Imported(found) => {
+                TrainState::restore(layout, found.checkpoint, &found.path, run.seed, &devices)?
+            }
+            InitialState::Resumed { checkpoint, path } => {
+                TrainState::restore(layout, *checkpoint, &path, run.seed, &devices)?
+            }
         };
         let rows_of = |(spec, examples): (&StepSpec, &Arc<Dataset>)| {
             examples.rows_per_sequence(spec.rows * spec.replicas, spec.sequences_per_row)

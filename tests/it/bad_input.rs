@@ -232,7 +232,7 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
     fails(&workshop, &with("phase.1.global_batch=0"), &["global_batch requires at least 1, got 0"]);
     fails(&workshop, &with("phase.1.warmup_start=3"), &["warmup_start requires 0 or a negative step, got 3"]);
     fails(&workshop, &with("optimizer.wieght_decay=1"), &["unknown key `wieght_decay`", "`weight_decay`?"]);
-    fails(&workshop, &with("import=nowhere"), &["`import` names nowhere"]);
+    fails(&workshop, &with("import=nowhere"), &["import: nowhere"]);
     // A model of a hundred terabytes: more than any disk here holds.
     let huge = [
         "--set",
@@ -242,7 +242,7 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
         "--set",
         "model.intermediate_size=1048576",
     ];
-    fails(&workshop, &[&TRAIN[..], &huge].concat(), &["[checkpoint] directory: run requires", "make room"]);
+    fails(&workshop, &[&TRAIN[..], &huge].concat(), &["[checkpoint] directory: run requires", "free space"]);
     fails(&workshop, &["pretrain", "run.toml", "--platform", "./text.txt"], &["text.txt cannot be opened"]);
     // An evaluation takes as many rows at once as there are, at most: the compiler dies of so many.
     let sharing = ["--set", "evaluate.micro_batch_size=2147483648", "--set", "checkpoint.directory=sharing"];

@@ -40,7 +40,7 @@ fn mistakes_are_answered_with_one_sentence() {
         &workshop,
         &pretrain("data.path=nowhere"),
         1,
-        &["no prepared data at nowhere", "lambert prepare --out nowhere"],
+        &["no prepared data at nowhere", "set vocab_size, or prepare the data with `lambert prepare`"],
     );
     fails(&workshop, &pretrain("model.vocab_size=999"), 1, &["vocab_size", "999"]);
     fails(

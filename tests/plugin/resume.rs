@@ -45,7 +45,11 @@ fn stopping_changes_nothing() {
     // It is not started over by mistake.
     let refused = workshop.lambert(&["pretrain", "stopped.toml", "--platform", "cpu"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused).contains("stopped holds a run already; add --resume"), "{}", text(&refused));
+    assert!(
+        text(&refused).contains("stopped already holds a run") && text(&refused).contains("--resume resumes it"),
+        "{}",
+        text(&refused)
+    );
 
     // Nor with other settings.
     let changed = ["pretrain", "stopped.toml", "--platform", "cpu", "--resume", "--set", "phase.2.learning_rate=0.5"];

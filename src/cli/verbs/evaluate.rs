@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::bert::Precision;
 use crate::checkpoint::write_tensors;
-use crate::cli::args::buckets::{data_directory, model_directory};
 use crate::cli::args::device::DeviceArgs;
 use crate::data::{Batch, ExampleConfig, PreparedData, unigram_baseline};
 use crate::files::write_atomically;
 use crate::output::{note, print};
 use crate::pjrt::Buffer;
-use crate::run::config::parse_run;
+use crate::run::Run;
+use crate::run::buckets::{fetch_data, fetch_model};
 use crate::run::weights::{FoundModel, open_model};
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
@@ -69,9 +69,9 @@ pub struct Evaluate {
 }
 
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
-    let found = open_model(&model_directory(&args.model)?)?;
+    let found = open_model(&fetch_model(&args.model)?)?;
     found.notes.iter().for_each(note);
-    let prepared = Arc::new(PreparedData::open(data_directory(&args.data)?)?);
+    let prepared = Arc::new(PreparedData::open(fetch_data(&args.data)?)?);
     check_vocabulary(&found, &prepared, args.data.local())?;
     let options = args.options(&found);
     found.config.validate_batch(options.config.sequence_length, options.config.max_predictions_per_seq)?;
@@ -118,7 +118,8 @@ impl Evaluate {
     /// The run's own settings if the model came from a run, changed by what was typed.
     fn options(&self, found: &FoundModel) -> EvaluateOptions {
         let run = found.checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
-        let run = run.and_then(|text| parse_run(&found.path.join("run.toml"), text, found.config.vocab_size).ok());
+        let run =
+            run.and_then(|text| Run::from_checkpoint(&found.path.join("run.toml"), text, found.config.vocab_size).ok());
         let last = run.as_ref().and_then(|run| run.schedule.phases().last());
         let length = last.map_or(128, |phase| phase.sequence_length);
         let sequence_length = self.sequence_length.unwrap_or(length.min(found.config.max_position_embeddings));
@@ -130,7 +131,7 @@ impl Evaluate {
         EvaluateOptions {
             precision: run.as_ref().map_or(Precision::F32, |run| run.precision),
             config: match &run {
-                Some(run) => run.data.held_out(sequence_length, predictions),
+                Some(run) => run.data.examples(sequence_length, predictions),
                 None => ExampleConfig::bert(sequence_length, predictions),
             },
             examples: self.examples,

@@ -8,8 +8,8 @@ use clap::Args;
 
 use crate::checkpoint::hugging_face::{Architecture, export};
 use crate::checkpoint::{Contents, open};
-use crate::cli::args::buckets::model_directory;
 use crate::output::{note, print};
+use crate::run::buckets::fetch_model;
 use crate::run::weights::describe;
 use crate::storage::Location;
 
@@ -39,7 +39,7 @@ fn architecture(name: &str) -> Result<Architecture, String> {
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
-    let loaded = open(&model_directory(&args.checkpoint)?, Contents::ModelOnly)?;
+    let loaded = open(&fetch_model(&args.checkpoint)?, Contents::ModelOnly)?;
     loaded.notes.iter().for_each(note);
     let (path, checkpoint) = (loaded.path, loaded.checkpoint);
     if !checkpoint.state.missing.is_empty() {

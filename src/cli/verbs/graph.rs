@@ -12,7 +12,7 @@ use clap::Args;
 use crate::files::write_atomically;
 use crate::hlo;
 use crate::output::print;
-use crate::run::config::read_run;
+use crate::run::Run;
 use crate::step::TrainStep;
 use crate::units::{byte_size, duration};
 
@@ -38,7 +38,7 @@ pub struct Graph {
 }
 
 pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
-    let run = read_run(&args.run, &args.set)?;
+    let run = Run::open(&args.run, &args.set)?;
     let write = |path: &Path, content: &[u8]| write_atomically(path, |partial| fs::write(partial, content));
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     for (i, phase) in run.schedule.phases().iter().enumerate() {

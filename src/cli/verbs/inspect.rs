@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 use console::style;
 use serde_json::json;
 
-use crate::cli::args::buckets::{data_directory, of_copy};
 use crate::cli::render::example::{as_json, as_text, headline, legend};
 use crate::data::{
     Dataset, ExampleConfig, ExampleLengths, ExampleMode, HistogramBin, LengthSummary, PackedExample, PackingOptions,
@@ -19,6 +18,7 @@ use crate::files::write_atomically;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print_text};
 use crate::report::data_page::page;
+use crate::run::buckets::{check_copy, fetch_data};
 use crate::storage::Location;
 
 /// Examples that length statistics are taken over, at most.
@@ -109,9 +109,9 @@ impl From<ModeName> for ExampleMode {
 }
 
 pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
-    let prepared = Arc::new(PreparedData::open(data_directory(&args.directory)?)?);
+    let prepared = Arc::new(PreparedData::open(fetch_data(&args.directory)?)?);
     if args.check {
-        of_copy(&args.directory, prepared.verify(&|_| ()))?;
+        check_copy(&args.directory, prepared.verify(&|_| ()))?;
     }
     let split = match args.split {
         SplitName::Train => Split::Train,

@@ -19,7 +19,6 @@ use crate::plan::rows::{RowsPerSequence, most_sequences_per_row};
 use crate::plan::target::Target;
 use crate::plan::{Attempt, PlanOptions, Progress, Verdict, plan};
 use crate::run::Run;
-use crate::run::config::read_run;
 use crate::units::duration;
 
 /// Compile a run's steps for hardware that is not here, and tell memory, traffic and time.
@@ -92,7 +91,7 @@ pub struct Plan {
 }
 
 pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
-    let run = read_run(&args.run, &args.set)?;
+    let run = Run::open(&args.run, &args.set)?;
     let options = args.options(&run)?;
     let mut spinner = Spinner::default();
     let planned = plan(&run, &options, &mut |progress| spinner.show(progress))?;

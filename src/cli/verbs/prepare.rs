@@ -10,7 +10,6 @@ use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::cli::args::buckets::{claim_copy, send_data};
 use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
 use crate::data::store::check::check;
 use crate::data::{
@@ -20,6 +19,7 @@ use crate::data::{
 };
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
+use crate::run::buckets::{claim_copy, send_data};
 use crate::storage::Location;
 use crate::units::{byte_size, duration};
 
@@ -195,7 +195,9 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
             notes(&manifest);
         }
     }
-    send_data(out, args.force)?;
+    if let (Some(address), Some(bytes)) = (out.address(), send_data(out, args.force)?) {
+        print(format_args!("{address}: sent {}", byte_size(bytes as f64)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

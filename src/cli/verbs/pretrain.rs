@@ -9,7 +9,6 @@ use clap::Args;
 use comfy_table::{Table, presets};
 
 use crate::checkpoint::RunLock;
-use crate::cli::args::buckets::{data_directory, fetch_run, of_copy};
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::host::HostArgs;
 use crate::data::{ExampleMode, Masking, PreparedData};
@@ -21,10 +20,10 @@ use crate::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
 use crate::rendezvous::session::Session;
 use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::run::Run;
-use crate::run::config::{parse_run, read_run};
-use crate::run::facts::shared_values;
-use crate::run::initial_state::{Start, StartOptions, data_fingerprint};
+use crate::run::buckets::{check_copy, fetch_data, fetch_run};
+use crate::run::initial_state::{InitialState, ResumeOptions, data_fingerprint};
 use crate::run::preflight;
+use crate::run::shared_values::shared_values;
 use crate::runtime::compile::CompileTimes;
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
@@ -74,13 +73,13 @@ pub struct Pretrain {
 }
 
 pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
-    let run = read_run(&args.run, &args.set)?;
+    let run = Run::open(&args.run, &args.set)?;
     let saved = args.compiled.as_deref().map(SavedSteps::open).transpose()?;
-    data_directory(&run.data.path).context("[data] path")?;
+    fetch_data(&run.data.path).context("[data] path")?;
     let prepared = preflight::open_data(&run)?;
     let bytes = prepared.manifest().shards.iter().map(|shard| shard.bytes).sum();
     let checked = ByteProgress::during("checking", bytes, |progress| prepared.verify(progress));
-    of_copy(&run.data.path, checked)?;
+    check_copy(&run.data.path, checked)?;
     let session = args.hosts.rendezvous_config(&run.checkpoint.directory)?.map(join).transpose()?;
     let ended = train(&args, run, prepared, saved.as_ref(), session.clone());
     if let (Err(error), Some(session)) = (&ended, &session) {
@@ -185,13 +184,11 @@ fn find_start(
     run: &Run,
     prepared: &PreparedData,
     leads: bool,
-) -> anyhow::Result<(Option<RunLock>, Start, Vec<String>)> {
+) -> anyhow::Result<(Option<RunLock>, InitialState, Vec<String>)> {
     let directory = run.checkpoint.directory.local();
     let lock = leads.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?;
-    let options = StartOptions { resume: args.resume, accept_changes: args.accept_changes };
-    let vocabulary = prepared.vocabulary().len();
-    let fingerprint = data_fingerprint(prepared.manifest());
-    let (start, notes) = Start::find(run, &fingerprint, options, |text| parse_run(&args.run, text, vocabulary))?;
+    let options = ResumeOptions { resume: args.resume, accept_changes: args.accept_changes };
+    let (start, notes) = InitialState::find(run, &data_fingerprint(prepared.manifest()), options)?;
     Ok((lock, start, notes))
 }
 
@@ -253,7 +250,7 @@ fn describe_coverage(coverage: &Coverage) -> String {
 }
 
 /// Prints what the run is, with every setting that is in force.
-fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Result<()> {
+fn print_in_force(run: &Run, devices: &Devices, start: &InitialState) -> std::io::Result<()> {
     let model = &run.model;
     print(format_args!("{} on {}", run.name, devices.describe()))?;
     print(format_args!(
@@ -290,9 +287,9 @@ fn print_in_force(run: &Run, devices: &Devices, start: &Start) -> std::io::Resul
         print(format_args!("devices    {chosen}"))?;
     }
     match start {
-        Start::Fresh => print(format_args!("start      first values drawn with seed {}", run.seed))?,
-        Start::Import(found) => print(format_args!("start      weights of {}", found.path.display()))?,
-        Start::Resume { checkpoint, path } => {
+        InitialState::Random => print(format_args!("start      first values drawn with seed {}", run.seed))?,
+        InitialState::Imported(found) => print(format_args!("start      weights of {}", found.path.display()))?,
+        InitialState::Resumed { checkpoint, path } => {
             print(format_args!("start      step {} of {}", thousands(checkpoint.state.step), path.display()))?;
         }
     }

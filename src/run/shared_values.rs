@@ -1,4 +1,4 @@
-//! The facts about a run on which all of its hosts must agree.
+//! The values that must be equal on all hosts of a run.
 
 use anyhow::Context;
 
@@ -8,20 +8,20 @@ use crate::data::PreparedData;
 use crate::digest::sha256_hex;
 use crate::rendezvous::agreement::SharedValues;
 
-/// What decides the steps that a host takes: the run file in force, the data it found (wherever that lies on this host),
-/// and this program.
+/// Returns the values that determine the steps of a host: the run file, the prepared data (wherever it is stored on this
+/// host), the vocabulary and this program.
 ///
 /// # Errors
-/// If the program's own file cannot be read.
+/// If the file of this program cannot be read.
 pub fn shared_values(run: &Run, prepared: &PreparedData) -> anyhow::Result<SharedValues> {
-    let mut table: toml::Table = toml::from_str(&run.text).context("the run file in force is no TOML")?;
-    // Where a host keeps things is its own affair.
+    let mut table: toml::Table = toml::from_str(&run.text).context("the run file is not TOML")?;
+    // Each host may have its own local directories.
     for (name, key) in [("data", "path"), ("data", "cache"), ("checkpoint", "cache")] {
         if let Some(place) = table.get_mut(name).and_then(toml::Value::as_table_mut) {
             place.remove(key);
         }
     }
-    let program = std::env::current_exe().and_then(std::fs::read).context("cannot read this program's own file")?;
+    let program = std::env::current_exe().and_then(std::fs::read).context("cannot read the file of this program")?;
     let program = format!("lambert {}, sha256 {}", env!("CARGO_PKG_VERSION"), sha256_hex(&program));
     Ok(SharedValues::from([
         ("the run file".to_owned(), serde_json::to_value(table)?),

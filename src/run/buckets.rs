@@ -1,23 +1,24 @@
-//! What a verb is given may lie in a bucket: it is brought here first, with a bar, and the verb goes on with the directory.
+//! Transfers between a bucket and this machine. A location in a bucket has a local directory: data, models and runs are
+//! fetched into it before they are used, with a progress bar, and sent from it.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
-use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{Mirrored, RemoteRun};
+use super::CheckpointSettings;
+use super::initial_state::ResumeError;
+use crate::checkpoint::{CheckpointError, METRICS_FILE, Mirrored, RemoteRun};
 use crate::data::{self, DataFetch, Manifest, publish};
 use crate::output::byte_progress::ByteProgress;
-use crate::output::{note, print};
-use crate::run::CheckpointSettings;
+use crate::output::note;
 use crate::storage::{Address, LocalCopy, Location};
 use crate::units::byte_size;
 
-/// The directory with the prepared data at `data`; what it lacks is fetched.
+/// Fetches the prepared data at `data` unless they are complete, and returns their local directory.
 ///
 /// # Errors
 /// If there is no prepared data, or it cannot be fetched.
-pub fn data_directory(data: &Location) -> anyhow::Result<&Path> {
+pub fn fetch_data(data: &Location) -> anyhow::Result<&Path> {
     if let Some(address) = data.address() {
         let fetch = DataFetch::plan(address, data.local())?;
         let bytes = fetch.bytes();
@@ -31,52 +32,51 @@ pub fn data_directory(data: &Location) -> anyhow::Result<&Path> {
     Ok(data.local())
 }
 
-/// What a check of the copy of `data` found; what to do about a copy is not what one does about the only one there is.
+/// Adds to an error about the local copy of `data` that the copy can be removed, because it can be fetched again.
 ///
 /// # Errors
 /// As `checked`.
-pub fn of_copy<T>(data: &Location, checked: data::Result<T>) -> anyhow::Result<T> {
+pub fn check_copy<T>(data: &Location, checked: data::Result<T>) -> anyhow::Result<T> {
     let Some(address) = data.address() else { return Ok(checked?) };
     let copy = data.local().display();
     checked.with_context(|| format!("{copy} is a copy of {address}; remove it, and it is fetched again"))
 }
 
-/// Makes sure that the directory for data that is to be sent to `data` is free for it.
+/// Marks the local directory of `data` as the copy of its address in the bucket.
 ///
 /// # Errors
-/// If it holds something else.
+/// If the directory holds something else.
 pub fn claim_copy(data: &Location) -> anyhow::Result<()> {
     let Some(address) = data.address() else { return Ok(()) };
     LocalCopy::take(address, data.local())?;
     Ok(())
 }
 
-/// Sends the prepared data in the copy of `data`, if that is a place in a bucket.
+/// Sends the local prepared data of `data` to the bucket and returns the number of its bytes; returns none if `data` is not
+/// in a bucket. With `force`, it replaces other data.
 ///
 /// # Errors
-/// If other data is there, or it cannot be sent.
-pub fn send_data(data: &Location, force: bool) -> anyhow::Result<()> {
-    let Some(address) = data.address() else { return Ok(()) };
+/// If the bucket holds other data, or the transfer fails.
+pub fn send_data(data: &Location, force: bool) -> anyhow::Result<Option<u64>> {
+    let Some(address) = data.address() else { return Ok(None) };
     let manifest = Manifest::read(data.local())?;
     let bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
     ByteProgress::during("sending", bytes, |progress| publish(data.local(), address, force, progress))?;
-    print(format_args!("{address}: {} are there", byte_size(bytes as f64)))?;
-    Ok(())
+    Ok(Some(bytes))
 }
 
-/// The directory with the model at `model`: a checkpoint or a run, whose newest checkpoint is then fetched.
+/// Fetches the checkpoint at `model`, or the newest one of the run at `model`, and returns its local directory. A local
+/// `model` is returned as it is.
 ///
 /// # Errors
 /// If there is no checkpoint, or it cannot be fetched.
-pub fn model_directory(model: &Location) -> anyhow::Result<PathBuf> {
+pub fn fetch_model(model: &Location) -> anyhow::Result<PathBuf> {
     let Some(address) = model.address() else { return Ok(model.local().to_path_buf()) };
-    let Some((run, step)) = step_of_a_run(address) else {
+    let Some((run, step)) = run_and_step(address) else {
         let remote = RemoteRun::open(address, model.local())?;
         let newest = remote.steps()?.last().copied();
         let newest = newest.with_context(|| {
-            format!(
-                "{address} requires a checkpoint, found none that is whole; name a step-… or the run that holds one"
-            )
+            format!("{address} requires a complete checkpoint, found none; name a step-… directory or its run")
         })?;
         return fetch_step(&remote, newest);
     };
@@ -84,8 +84,8 @@ pub fn model_directory(model: &Location) -> anyhow::Result<PathBuf> {
     fetch_step(&RemoteRun::open(&run, directory.local())?, step)
 }
 
-/// The run and the step of the address of a checkpoint.
-fn step_of_a_run(address: &Address) -> Option<(Address, u64)> {
+/// Splits the address of a checkpoint into the address of its run and its step.
+fn run_and_step(address: &Address) -> Option<(Address, u64)> {
     let step = address.name().strip_prefix("step-")?.parse().ok()?;
     let run = address.prefix.strip_suffix(address.name())?.trim_end_matches('/').to_owned();
     Some((Address { prefix: run, ..address.clone() }, step))
@@ -106,23 +106,21 @@ fn fetch_step(remote: &RemoteRun, step: u64) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Sees to a run in a bucket before it begins: one that is to start there must find nothing, one that is to be resumed has
-/// its newest whole checkpoint here afterwards. The host that `leads` also sends what is here and not there, and passes over
-/// damaged checkpoints; the others change nothing in the bucket.
+/// Prepares the local directory of a run in a bucket. A new run requires that the bucket holds none; for a resumed one, the
+/// newest undamaged checkpoint is fetched. The leader also sends local checkpoints that the bucket lacks, and sets damaged
+/// ones aside; the other hosts do not change the bucket.
 ///
 /// # Errors
-/// If there is a run already and `resume` was not asked for; if every checkpoint is damaged or cannot be fetched.
-pub fn fetch_run(settings: &CheckpointSettings, resume: bool, leads: bool) -> anyhow::Result<()> {
+/// If the bucket holds a run and `resume` is false; if every checkpoint is damaged or cannot be fetched.
+pub fn fetch_run(settings: &CheckpointSettings, resume: bool, is_leader: bool) -> anyhow::Result<()> {
     let Some(address) = settings.directory.address() else { return Ok(()) };
     let remote = RemoteRun::open(address, settings.directory.local())?;
     let steps = remote.steps()?;
-    ensure!(
-        resume || steps.is_empty(),
-        "{address} holds a run already; add --resume to go on with it, or set another [checkpoint] directory \
-         (--set checkpoint.directory=…) to start anew"
-    );
-    if resume && leads && remote.is_ahead_of(&steps)? {
-        note(format_args!("sending what an earlier run could not send to {address}"));
+    if !resume && !steps.is_empty() {
+        return Err(ResumeError::RunExists { run: address.to_string() }.into());
+    }
+    if resume && is_leader && remote.is_ahead_of(&steps)? {
+        note(format_args!("sending the checkpoints that an earlier run could not send to {address}"));
         let Mirrored { sent, notes } = remote.mirror(settings.keep, METRICS_FILE, &|_| ())?;
         notes.iter().for_each(note);
         sent.iter().for_each(|checkpoint| note(format_args!("sent {checkpoint}")));
@@ -132,8 +130,8 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool, leads: bool) -> an
     for &step in steps.iter().rev() {
         match fetch_step(&remote, step) {
             Ok(_) => return Ok(remote.fetch_journal(METRICS_FILE)?),
-            Err(error) if leads && is_damage(&error) => {
-                note(format_args!("passed over: {error:#}"));
+            Err(error) if is_leader && is_damage(&error) => {
+                note(format_args!("skipped: {error:#}"));
                 note(remote.set_aside_damaged(step)?);
                 newest_error.get_or_insert(error);
             }
@@ -143,9 +141,9 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool, leads: bool) -> an
     newest_error.map_or(Ok(()), Err)
 }
 
-/// Whether an earlier checkpoint may stand in.
+/// Returns whether an earlier checkpoint can be used instead.
 fn is_damage(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<crate::checkpoint::CheckpointError>().is_some_and(|error| error.is_damage())
+    error.downcast_ref::<CheckpointError>().is_some_and(CheckpointError::is_damage)
 }
 
 #[cfg(test)]
@@ -153,12 +151,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoints_address_names_its_run() {
+    fn address_of_a_checkpoint_splits_into_run_and_step() {
         let parse = |text: &str| Address::parse(text).unwrap().unwrap();
-        let (run, step) = step_of_a_run(&parse("s3://b/runs/large/step-00000042")).unwrap();
+        let (run, step) = run_and_step(&parse("s3://b/runs/large/step-00000042")).unwrap();
         assert_eq!((run.to_string().as_str(), step), ("s3://b/runs/large", 42));
-        let (run, _) = step_of_a_run(&parse("gs://b/step-00000042")).unwrap();
+        let (run, _) = run_and_step(&parse("gs://b/step-00000042")).unwrap();
         assert_eq!(run.to_string(), "gs://b");
-        assert_eq!(step_of_a_run(&parse("s3://b/runs/step-by-step")), None);
+        assert_eq!(run_and_step(&parse("s3://b/runs/step-by-step")), None);
     }
 }

@@ -1,0 +1,106 @@
+//! The tables `[data]`, `[evaluate]` and `[checkpoint]` of a run file, with their defaults.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{ExampleConfig, ExampleMode, Masking, SpanMask};
+use crate::storage::Location;
+
+/// The location of the prepared data, and how examples are made of it. The defaults are those of google-research/bert,
+/// `create_pretraining_data.py`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSettings {
+    /// The output directory of `lambert prepare`.
+    #[serde(skip_serializing)]
+    pub path: Location,
+    /// The local directory for a copy of data in a bucket; `path` includes it.
+    #[serde(default, skip_serializing)]
+    pub cache: Option<PathBuf>,
+    /// Sentence pairs for next sentence or sentence order prediction, or single segments.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: ExampleMode,
+    /// The fraction of tokens that is masked. A phase may override it.
+    #[serde(default = "default::masked_lm_prob")]
+    pub masked_lm_prob: f64,
+    /// Mask all pieces of a word together.
+    #[serde(default)]
+    pub whole_word_mask: bool,
+    /// Mask spans of whole words, as SpanBERT does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_mask: Option<SpanMask>,
+    /// Whether masks are drawn anew in every epoch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub masking: Masking,
+    /// The fraction of documents that is cut into shorter sequences. It has no effect on single segments.
+    #[serde(default = "default::short_seq_prob")]
+    pub short_seq_prob: f64,
+}
+
+impl DataSettings {
+    /// Returns the configuration that training and held-out examples of this shape share. It has no seed and no phase:
+    /// training examples add those ([`super::Run::training_examples`]), held-out examples do not, so they are the same in
+    /// every run.
+    pub fn examples(&self, sequence_length: usize, max_predictions_per_seq: usize) -> ExampleConfig {
+        ExampleConfig {
+            mode: self.mode,
+            masked_lm_prob: self.masked_lm_prob,
+            short_seq_prob: self.short_seq_prob,
+            whole_word_mask: self.whole_word_mask,
+            span_mask: self.span_mask,
+            ..ExampleConfig::bert(sequence_length, max_predictions_per_seq)
+        }
+    }
+}
+
+/// When a run is evaluated, and on how many held-out examples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateSettings {
+    /// Steps between evaluations; 0 evaluates only before the first step and after the last step of each phase.
+    pub every: u64,
+    /// Held-out examples, at most.
+    pub examples: usize,
+    /// Examples per device and micro-batch.
+    pub micro_batch_size: usize,
+}
+
+impl Default for EvaluateSettings {
+    fn default() -> Self {
+        EvaluateSettings { every: 0, examples: 1024, micro_batch_size: 32 }
+    }
+}
+
+/// Where and how often a run is saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// The run directory: checkpoints, metrics and TensorBoard files. In a bucket: checkpoints and metrics.
+    pub directory: Location,
+    /// The local directory that a run in a bucket is saved into first; `directory` includes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// Steps between checkpoints; 0 saves only after the last step of each phase.
+    #[serde(default)]
+    pub every: u64,
+    /// The number of newest checkpoints to keep; 0 keeps all.
+    #[serde(default = "default::keep")]
+    pub keep: usize,
+}
+
+mod default {
+    pub fn masked_lm_prob() -> f64 {
+        0.15
+    }
+    pub fn short_seq_prob() -> f64 {
+        0.1
+    }
+    pub fn keep() -> usize {
+        3
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
