@@ -2,11 +2,15 @@
 //! for both phases of `scripts/runs/bert-large-64k-paper.toml` with their micro-batches; weights and slots whole on each of 64
 //! devices, and in parts on 1,024. `cargo bench --bench step_build`
 
+use std::sync::Arc;
+
 use criterion::{Criterion, criterion_group, criterion_main};
-use lambert::bert::{Precision, Preset, Recompute};
+use lambert::batch::pretraining::RowForm;
+use lambert::bert::{BertPretraining, Preset, Recompute};
 use lambert::data::{ExampleConfig, max_predictions_per_row};
 use lambert::optim::OptimizerConfig;
 use lambert::step::{Parallel, StepSpec, TrainStep};
+use lambert::task::Precision;
 
 fn build_and_lower(criterion: &mut Criterion) {
     // Length, predictions of a sequence, sequences of a row; rows of a micro-batch on 64 and on 1,024 devices.
@@ -15,22 +19,26 @@ fn build_and_lower(criterion: &mut Criterion) {
         for ((replicas, shard_optimizer), micro_batch) in [(64, false), (1024, true)].into_iter().zip(micro_batches_of)
         {
             let rows = global_batch / replicas;
-            let spec = StepSpec {
+            let examples = ExampleConfig::bert(sequence_length, predictions);
+            let task = BertPretraining {
                 model: Preset::Large.config(30522),
+                rows: RowForm {
+                    sequence_length,
+                    max_predictions: max_predictions_per_row(&examples, sequences_per_row),
+                    sequences_per_row,
+                },
+                sentence_pairs: true,
+                recompute: Recompute::default(),
+            };
+            let spec = StepSpec {
+                task: Arc::new(task),
                 optimizer: OptimizerConfig::default(),
                 precision: Precision::Bf16,
-                sequence_length,
-                predictions: max_predictions_per_row(
-                    &ExampleConfig::bert(sequence_length, predictions),
-                    sequences_per_row,
-                ),
-                sequences_per_row,
                 rows,
-                micro_batches: rows / micro_batch,
+                accumulation_steps: rows / micro_batch,
                 replicas,
                 parallel: Parallel { shard_optimizer, ..Parallel::default() },
                 dropout: true,
-                recompute: Recompute::default(),
             };
             let step = TrainStep::build(&spec).expect("a published size");
             let bytes = step.program.lower().bytes.len();

@@ -17,6 +17,7 @@
 #![deny(unsafe_code)]
 
 pub mod autodiff;
+pub mod batch;
 pub mod bert;
 pub mod cache;
 pub mod checkpoint;
@@ -44,6 +45,7 @@ pub mod settings;
 pub mod shape;
 pub mod step;
 pub mod storage;
+pub mod task;
 pub mod tls;
 pub mod train;
 pub mod units;

@@ -236,6 +236,21 @@ impl HostTensor {
         &self.shape
     }
 
+    /// Copies `rows` rows (indices of the first dimension) from row `start` on. Rows behind the last are zeros.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar or has no rows.
+    #[track_caller]
+    pub fn rows(&self, start: usize, rows: usize) -> HostTensor {
+        let mut shape = self.shape.clone();
+        let row_bytes = self.bytes.len() / shape.dims[0];
+        shape.dims[0] = rows;
+        let end = self.bytes.len();
+        let mut bytes = self.bytes[(start * row_bytes).min(end)..((start + rows) * row_bytes).min(end)].to_vec();
+        bytes.resize(rows * row_bytes, 0);
+        HostTensor { shape, bytes }
+    }
+
     /// Returns the bytes of the elements, row-major and little-endian.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -332,6 +347,14 @@ mod tests {
             let tensor = HostTensor::from_f64(shape, &[0.0, 1.0]);
             assert_eq!(tensor.to_f64(), [0.0, 1.0], "{dtype}");
         }
+    }
+
+    #[test]
+    fn rows_behind_the_last_are_zeros() {
+        let tensor = HostTensor::new([3, 2], &[1i32, 2, 3, 4, 5, 6]);
+        assert_eq!(tensor.rows(1, 1), HostTensor::new([1, 2], &[3i32, 4]));
+        assert_eq!(tensor.rows(2, 2), HostTensor::new([2, 2], &[5i32, 6, 0, 0]));
+        assert_eq!(tensor.rows(7, 1), HostTensor::new([1, 2], &[0i32, 0]));
     }
 
     #[test]

@@ -17,9 +17,10 @@
 //! In packed rows every position has the words of *its* example and counts elements from that example's first position,
 //! so an example loses the same elements wherever it lies.
 
-use super::examples::Packed;
+use crate::batch::pretraining::PackedTensors;
 use crate::graph::{Graph, Tensor};
 use crate::shape::{DType, HostTensor, Shape};
+use crate::task::DropoutKey;
 
 /// A place where elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +70,10 @@ pub struct Dropout<'g> {
 impl<'g> Dropout<'g> {
     /// Words for `rows` consecutive examples from `first_example` (u32[]) of step `step` (u32[]), at the sites of `layers`
     /// layers. `seed` is u32[2].
-    pub fn new(seed: Tensor<'g>, step: Tensor<'g>, first_example: Tensor<'g>, rows: usize, layers: usize) -> Self {
-        let graph = seed.graph();
-        let key = step_key(seed, step);
+    pub fn new(key: DropoutKey<'g>, rows: usize, layers: usize) -> Self {
+        let graph = key.seed.graph();
+        let first_example = key.first_row;
+        let key = step_key(key.seed, key.step);
         let shape = Shape::new(DType::U32, [Site::count(layers), rows]);
         let site = graph.iota(shape.clone(), 0);
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
@@ -83,15 +85,14 @@ impl<'g> Dropout<'g> {
     /// Words for packed rows, whose activations are `hidden_size` wide: `sequence_numbers` s32`[B, S]` says which of its
     /// row's sequences a position belongs to, from 1, and 0 for padding.
     pub fn packed(
-        seed: Tensor<'g>,
-        step: Tensor<'g>,
+        key: DropoutKey<'g>,
         sequence_numbers: Tensor<'g>,
-        packed: Packed<'g>,
+        packed: PackedTensors<Tensor<'g>>,
         layers: usize,
         hidden_size: usize,
     ) -> Self {
-        let graph = seed.graph();
-        let key = step_key(seed, step);
+        let graph = key.seed.graph();
+        let key = step_key(key.seed, key.step);
         let [rows, length] = <[usize; 2]>::try_from(sequence_numbers.dims()).expect("sequence numbers are [B, S]");
         let (sites, per_row) = (Site::count(layers), packed.example_ids.dims()[1]);
         let shape = Shape::new(DType::U32, [sites, rows, per_row]);
@@ -207,7 +208,7 @@ pub fn mask_graph(rows: usize, width: usize, layers: usize, site: Site, probabil
     let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
     let step = graph.parameter("step", Shape::scalar(DType::U32));
     let first_example = graph.parameter("first_example", Shape::scalar(DType::U32));
-    let dropout = Dropout::new(seed, step, first_example, rows, layers);
+    let dropout = Dropout::new(DropoutKey { seed, step, first_row: first_example }, rows, layers);
     graph.finish(&[dropout.kept(&[rows, width], site, probability)])
 }
 
@@ -228,7 +229,7 @@ mod tests {
         let graph = Graph::new("words");
         let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
         let step = graph.parameter("step", Shape::scalar(DType::U32));
-        let dropout = Dropout::new(seed, step, step.filled(40.0), 3, 2);
+        let dropout = Dropout::new(DropoutKey { seed, step, first_row: step.filled(40.0) }, 3, 2);
         let computation = graph.finish(&[dropout.k0, dropout.k1]);
         let found = evaluate(&computation, &[HostTensor::new([2], &[17u32, !4]), HostTensor::scalar(9u32)]).unwrap();
         let key = rng::threefry2x32((17, !4), (9, 0xd209_0117));

@@ -1,8 +1,8 @@
 //! From token ids to the first activations.
 
 use super::dropout::Site;
-use super::examples::Examples;
 use super::layers::Bert;
+use super::pretraining::BatchTensors;
 use crate::graph::Tensor;
 use crate::shape::Shape;
 
@@ -10,15 +10,15 @@ impl<'g> Bert<'_, 'g> {
     /// LayerNorm(word + position + type), then dropout: `[B, S, H]`.
     ///
     /// Source: google-research/bert `modeling.py`, embedding_lookup and embedding_postprocessor.
-    pub(super) fn embeddings(&self, examples: &Examples<'g>) -> Tensor<'g> {
-        let Examples { input_ids, token_type_ids, .. } = *examples;
+    pub(super) fn embeddings(&self, batch: &BatchTensors<'g>) -> Tensor<'g> {
+        let BatchTensors { input_ids, token_type_ids, .. } = *batch;
         let dims = input_ids.dims();
         let (tokens, length, hidden) = (dims[0] * dims[1], dims[1], self.config.hidden_size);
         let by_row = |x: Tensor<'g>| x.reshape(&[dims[0], length, hidden]);
         let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(input_ids.reshape(&[tokens]));
 
         let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
-        let positions = match examples.packed {
+        let positions = match batch.packed {
             None => positions.broadcast(&[dims[0], length, hidden], &[1, 2]),
             Some(packed) => by_row(positions.take_rows(packed.position_ids.reshape(&[tokens]))),
         };

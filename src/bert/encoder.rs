@@ -4,8 +4,8 @@
 
 use super::Recompute;
 use super::dropout::Site;
-use super::examples::Examples;
 use super::layers::{Bert, softmax};
+use super::pretraining::BatchTensors;
 use crate::graph::{DotDimensions, Tensor};
 
 /// What is added to the scores of padding: far below any score, and small enough that scores keep their digits beside it.
@@ -13,8 +13,8 @@ const MASKED: f64 = -10000.0;
 
 impl<'g> Bert<'_, 'g> {
     /// All layers: x `[B, S, H]` → `[B, S, H]`.
-    pub(super) fn encoder(&self, x: Tensor<'g>, examples: &Examples<'g>) -> Tensor<'g> {
-        let mask = self.attention_bias(examples);
+    pub(super) fn encoder(&self, x: Tensor<'g>, batch: &BatchTensors<'g>) -> Tensor<'g> {
+        let mask = self.attention_bias(batch);
         (0..self.config.num_hidden_layers).fold(x, |x, layer| {
             x.graph().scope(&format!("layer.{layer}"), || {
                 self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, mask, layer))
@@ -24,9 +24,9 @@ impl<'g> Bert<'_, 'g> {
 
     /// What is added to scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and key,
     /// for keys of other sequences, so that no sequence knows of its neighbours.
-    fn attention_bias(&self, examples: &Examples<'g>) -> Tensor<'g> {
-        let numbers = examples.attention_mask;
-        if examples.packed.is_none() {
+    fn attention_bias(&self, batch: &BatchTensors<'g>) -> Tensor<'g> {
+        let numbers = batch.attention_mask;
+        if batch.packed.is_none() {
             return (1.0 - self.master(numbers)) * MASKED;
         }
         let [rows, length] = <[usize; 2]>::try_from(numbers.dims()).expect("an attention mask is [B, S]");

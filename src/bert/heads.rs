@@ -3,8 +3,8 @@
 //!
 //! Losses leave here as *sums* over the micro-batch, never as means: the denominators belong to the global batch.
 
-use super::examples::Examples;
 use super::layers::{Bert, cross_entropy, logit_of};
+use super::pretraining::BatchTensors;
 use crate::graph::Tensor;
 use crate::shape::DType;
 
@@ -37,18 +37,18 @@ pub struct Outputs<'g> {
 
 impl<'g> Bert<'_, 'g> {
     /// The forward pass, in the master type.
-    pub fn forward(&self, examples: &Examples<'g>) -> Outputs<'g> {
-        let graph = examples.input_ids.graph();
-        let (rows, hidden) = (examples.input_ids.dims()[0], self.config.hidden_size);
-        let x = graph.scope("embeddings", || self.embeddings(examples));
-        let x = graph.scope("encoder", || self.encoder(x, examples));
-        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, examples.masked_lm_positions));
-        let first = match examples.packed {
+    pub fn forward(&self, batch: &BatchTensors<'g>) -> Outputs<'g> {
+        let graph = batch.input_ids.graph();
+        let (rows, hidden) = (batch.input_ids.dims()[0], self.config.hidden_size);
+        let x = graph.scope("embeddings", || self.embeddings(batch));
+        let x = graph.scope("encoder", || self.encoder(x, batch));
+        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, batch.masked_lm_positions));
+        let first = match batch.packed {
             None => x.slice_in(1, 0, 1).reshape(&[rows, hidden]),
             Some(packed) => at_positions(x, packed.cls_positions),
         };
         let logits = graph.scope("nsp", || self.nsp_head(first));
-        let seq_relationship_logits = match examples.packed {
+        let seq_relationship_logits = match batch.packed {
             None => logits,
             Some(packed) => logits.reshape(&[&packed.cls_positions.dims()[..], &[2]].concat()),
         };
@@ -56,19 +56,16 @@ impl<'g> Bert<'_, 'g> {
     }
 
     /// Both losses and both counts of right answers, summed over the micro-batch.
-    pub fn sums(&self, examples: &Examples<'g>) -> Sums<'g> {
-        let outputs = self.forward(examples);
-        let graph = examples.input_ids.graph();
+    pub fn sums(&self, batch: &BatchTensors<'g>) -> Sums<'g> {
+        let outputs = self.forward(batch);
+        let graph = batch.input_ids.graph();
         graph.scope("loss", || {
-            let (mlm_nll, mlm_correct) = self.weighted_sums(
-                outputs.masked_lm_logits,
-                examples.masked_lm_ids,
-                self.master(examples.masked_lm_weights),
-            );
+            let (mlm_nll, mlm_correct) =
+                self.weighted_sums(outputs.masked_lm_logits, batch.masked_lm_ids, self.master(batch.masked_lm_weights));
             let (nsp_nll, nsp_correct) = self.weighted_sums(
                 outputs.seq_relationship_logits,
-                examples.next_sentence_labels,
-                examples.sequence_weights(self.precision.master()),
+                batch.next_sentence_labels,
+                batch.sequence_weights(self.precision.master()),
             );
             Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct }
         })

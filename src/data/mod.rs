@@ -35,6 +35,7 @@ pub use examples::layout::{ExampleLayout, IGNORED_LABEL, Segment};
 pub use examples::mask::{MaskConfig, Masker, SpanMask, Targets, prediction_count};
 pub use examples::packing::{PackedExample, Packing, max_predictions_per_row};
 pub use examples::permutation::Permutation;
+pub use examples::source::Batches;
 pub use files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
 pub use prepare::{Preparation, PrepareOutcome, PrepareProgress, PrepareStage, prepare};
 pub use store::check::{CheckReport, InputState, check};

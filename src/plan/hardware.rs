@@ -13,8 +13,8 @@
 //!   InfiniBand adapter of 200, 400 and 400 Gb/s a GPU).
 //! * openxla/xla `xla/backends/gpu/target_config/specs/*.txtpb` for what the compiler must know of a GPU ([`Gpu`]).
 
-use crate::bert::Precision;
 use crate::pjrt::Platform;
+use crate::task::Precision;
 
 /// One kind of chip.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,8 +3,9 @@
 
 use anyhow::bail;
 
-use crate::bert::{Precision, Recompute};
+use crate::bert::{BertPretraining, Recompute};
 use crate::step::StepSpec;
+use crate::task::Precision;
 
 /// How the micro-batch of a plan is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +66,11 @@ pub fn rows(phase: &str, global_batch: usize, devices: usize, micro_batch: usize
 /// Bytes that a device is expected to need for the step `spec` in micro-batches of `micro_batch` rows: state, gradients,
 /// and what the backward pass keeps of the forward pass. Compilers end up within a third of it; it chooses where to begin,
 /// and nothing else.
-pub fn expected_bytes(spec: &StepSpec, parameters: usize, micro_batch: usize) -> f64 {
-    let model = &spec.model;
+pub fn expected_bytes(task: &BertPretraining, spec: &StepSpec, parameters: usize, micro_batch: usize) -> f64 {
+    let (model, rows) = (&task.model, &task.rows);
     let [tokens, length, layers, hidden, inner, heads] = [
-        micro_batch * spec.sequence_length,
-        spec.sequence_length,
+        micro_batch * rows.sequence_length,
+        rows.sequence_length,
         model.num_hidden_layers,
         model.hidden_size,
         model.intermediate_size,
@@ -83,12 +84,12 @@ pub fn expected_bytes(spec: &StepSpec, parameters: usize, micro_batch: usize) ->
     // Of a token, a layer keeps query, key, value, context, two products and their sums (some in f32), the feed-forward
     // layer before and after its activation, and the attention probabilities before and after dropout.
     let (linear, probabilities) = (12.0 * hidden + 2.5 * inner, 2.0 * heads * length);
-    let of_layers = match spec.recompute {
+    let of_layers = match task.recompute {
         Recompute::None => layers * (linear + probabilities),
         Recompute::Attention => layers * linear + probabilities,
         Recompute::Layer => layers * hidden + linear + probabilities,
     };
-    let predicted = (micro_batch * spec.predictions * model.vocab_size) as f64 * 8.0;
+    let predicted = (micro_batch * rows.max_predictions * model.vocab_size) as f64 * 8.0;
     state + tokens * element * of_layers + predicted
 }
 

@@ -253,9 +253,10 @@ impl PhasePlanner<'_> {
     /// The largest of `candidates` (ascending, from 1) that is expected to fit; the largest if nothing limits it.
     fn expected(&self, candidates: &[usize]) -> anyhow::Result<usize> {
         let spec = self.spec(1)?;
-        let parameters = parameters(&spec.model);
+        let task = self.run.task(self.phase, spec.task.examples_per_row());
+        let parameters = parameters(&self.run.model);
         let limit = memory_limit(self.target).unwrap_or(f64::INFINITY);
-        let fits = |n: &&usize| expected_bytes(&spec, parameters, **n) <= limit;
+        let fits = |n: &&usize| expected_bytes(&task, &spec, parameters, **n) <= limit;
         Ok(candidates.iter().take_while(fits).last().copied().unwrap_or(1))
     }
 
@@ -273,7 +274,7 @@ impl PhasePlanner<'_> {
         let begin = Instant::now();
         let compiled = self.compiler.compile(&program.bytes);
         let took = begin.elapsed();
-        let collectives = Collectives::of(&step.computation, spec.micro_batches);
+        let collectives = Collectives::of(&step.computation, spec.accumulation_steps);
         let (verdict, tried) = match compiled {
             Err(error) => match verdict(&error) {
                 Verdict::TooLarge(reason) => (Verdict::TooLarge(reason), Tried::TooLarge),
@@ -303,15 +304,15 @@ impl PhasePlanner<'_> {
 
     fn fit(&self, spec: &StepSpec, memory: CompiledMemoryStats, compiled: &Compiled, collectives: Collectives) -> Fit {
         let (shape, devices) = (&self.run.schedule.phases()[self.phase], self.target.devices());
-        let micro_batch = spec.rows / spec.micro_batches;
+        let micro_batch = spec.rows / spec.accumulation_steps;
         let rows_computed = rows_computed(shape, self.rows_per_sequence, spec.rows, micro_batch);
         let (model, length) = (&self.run.model, shape.sequence_length);
         let flops_of_row = training_flops(model, length, shape.max_predictions_per_seq)
-            + recomputed_flops(model, length, spec.recompute);
+            + recomputed_flops(model, length, self.run.recompute);
 
         let costs = compiled.cost_analysis().unwrap_or_default();
         let cost = |name: &str| costs.get(name).and_then(|value| value.as_f64()).filter(|&x| x > 0.0);
-        let of_loop = LoopCost { flops: spec.rows as f64 * flops_of_row, rounds: spec.micro_batches };
+        let of_loop = LoopCost { flops: spec.rows as f64 * flops_of_row, rounds: spec.accumulation_steps };
         let counted = cost("flops");
         let computed = (rows_computed / micro_batch) as f64;
         let rounds_of_one = counted.map_or(1.0, |counted| computed / of_loop.counted_rounds(counted));
@@ -321,8 +322,8 @@ impl PhasePlanner<'_> {
         let demand = Demand { flops, precision: spec.precision, bytes, collectives };
         Fit {
             micro_batch,
-            micro_batches: spec.micro_batches,
-            sequences_per_row: spec.sequences_per_row,
+            micro_batches: spec.accumulation_steps,
+            sequences_per_row: spec.task.examples_per_row(),
             rows_computed,
             memory,
             compiler_flops: counted.map(|counted| counted * rounds_of_one),
@@ -353,7 +354,7 @@ impl LoopCost {
 /// and slots, and reads their gradients twice, for norms and for moments; a device that holds a part of them moves that part.
 /// Gradients, and weights that are held in parts, are also moved to be exchanged.
 fn bytes_moved_once(run: &Run, collectives: &Collectives, devices: usize) -> f64 {
-    let in_parts = run.parallel.resolve(&run.model, &run.optimizer, devices).shard_optimizer;
+    let in_parts = run.parallel.resolve(&param_specs(&run.model), &run.optimizer, devices).shard_optimizer;
     let numbers = 2 * (1 + run.optimizer.state_names().len()) + 2;
     let update = (numbers * DType::F32.size() * parameters(&run.model)) as f64;
     update / if in_parts { devices as f64 } else { 1.0 } + collectives.moved(devices)
@@ -437,10 +438,11 @@ impl PhasePlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bert::{Precision, Preset, Recompute};
+    use crate::bert::{Preset, Recompute};
     use crate::optim::OptimizerConfig;
     use crate::run::EvaluateSettings;
     use crate::step::parallel::{OptimizerSharding, ParallelSettings};
+    use crate::task::Precision;
 
     #[test]
     fn a_loop_counted_once_is_told_from_one_counted_whole() {

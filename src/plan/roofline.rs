@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::hardware::Chip;
 use super::target::Target;
 use super::traffic::Collectives;
-use crate::bert::Precision;
+use crate::task::Precision;
 
 /// Shares of a chip's stated rates that a program is assumed to reach.
 #[derive(Clone, Copy, Debug, PartialEq)]

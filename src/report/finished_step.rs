@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::schedule::StepPlan;
-use crate::step::train_step::METRICS;
 
 /// One weight update, done and read.
 #[derive(Debug)]
@@ -11,8 +10,8 @@ pub struct FinishedStep {
     /// Weight updates done, this one included.
     pub done: u64,
     pub plan: StepPlan,
-    /// In the order of [`METRICS`].
-    pub metrics: Vec<f64>,
+    /// Names ([`crate::task::metric_names`]) and values.
+    pub metrics: Vec<(&'static str, f64)>,
     /// One of each weight.
     pub trust_ratios: Vec<f64>,
     /// Positions that all devices computed, and the share of this host's that held no token.
@@ -26,15 +25,15 @@ pub struct FinishedStep {
 }
 
 impl FinishedStep {
-    /// One of [`METRICS`].
+    /// Returns the metric `name`; not a number if the step has none of this name.
     pub fn metric(&self, name: &str) -> f64 {
-        METRICS.iter().position(|metric| *metric == name).map_or(f64::NAN, |at| self.metrics[at])
+        self.metrics.iter().find(|(own, _)| *own == name).map_or(f64::NAN, |(_, value)| *value)
     }
 
     /// Everything that is told of it, by name.
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
         let seconds = self.elapsed.as_secs_f64();
-        let mut scalars: Vec<(&str, f64)> = METRICS.into_iter().zip(self.metrics.iter().copied()).collect();
+        let mut scalars = self.metrics.clone();
         scalars.extend([
             ("learning_rate", self.plan.learning_rate),
             ("phase", (self.plan.phase + 1) as f64),

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::finished_step::FinishedStep;
 use crate::output::note;
 use crate::schedule::PhaseWork;
+use crate::task::Ratio;
 use crate::units::{duration, quantity};
 
 /// Time between plain lines when standard error is not a terminal.
@@ -44,8 +45,8 @@ impl Progress {
         Progress { shown, bar, phases, seconds_a_step: None, phase: 0, last_line: None }
     }
 
-    /// Shows one finished step.
-    pub fn step(&mut self, step: &FinishedStep) {
+    /// Shows one finished step, with the metric `accuracy`.
+    pub fn step(&mut self, step: &FinishedStep, accuracy: Option<&Ratio>) {
         let times = [step.elapsed, step.waited].map(|time| time.as_secs_f64());
         if step.plan.phase != self.phase {
             self.seconds_a_step = None;
@@ -58,12 +59,12 @@ impl Progress {
         self.seconds_a_step = Some(averages);
         let [seconds, waiting] = averages;
         let line = format!(
-            "phase {}/{}  epoch {:.2}  loss {:.4}  mlm {:.1} %  {} seq/s  {} tok/s  data wait {:.1} %  ETA {}",
+            "phase {}/{}  epoch {:.2}  loss {:.4}{}  {} seq/s  {} tok/s  data wait {:.1} %  ETA {}",
             step.plan.phase + 1,
             self.phases.len(),
             step.epochs,
             step.metric("loss"),
-            100.0 * step.metric("mlm_accuracy"),
+            accuracy.map_or(String::new(), |a| format!("  {} {:.1} %", a.label, 100.0 * step.metric(a.name))),
             quantity(step.plan.global_batch as f64 / seconds),
             quantity(step.positions as f64 / seconds),
             100.0 * (waiting / seconds).min(1.0),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::evaluation::Evaluation;
 use super::finished_step::FinishedStep;
-use crate::report::evaluation::Evaluation;
-use crate::run::Run;
+use crate::schedule::{Phase, Schedule};
+use crate::task::Ratio;
 use crate::units::{duration, quantity, thousands};
 
 /// What one phase came to, in this process.
@@ -22,7 +23,8 @@ struct PhaseSummary {
     /// Epochs of the phase's examples up to the last step.
     epochs: f64,
     last_loss: f64,
-    last_accuracy: f64,
+    /// Label and value of the task's first accuracy.
+    last_accuracy: Option<(&'static str, f64)>,
 }
 
 /// The sums of a run, as far as this process took it.
@@ -39,37 +41,39 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of a run that took `compiling` to get ready.
-    pub fn new(run: &Run, compiling: Duration) -> Summary {
-        let phase = |phase: &crate::schedule::Phase| PhaseSummary {
+    /// Starts the summary of a run on `schedule` in `directory`, which took `compiling` to compile.
+    pub fn new(schedule: &Schedule, directory: &Path, compiling: Duration) -> Summary {
+        let phase = |phase: &Phase| PhaseSummary {
             name: phase.name.clone(),
             sequence_length: phase.sequence_length,
             ..PhaseSummary::default()
         };
         Summary {
-            phases: run.schedule.phases().iter().map(phase).collect(),
-            directory: run.checkpoint.directory.local().to_path_buf(),
+            phases: schedule.phases().iter().map(phase).collect(),
+            directory: directory.to_path_buf(),
             compiling,
             ..Summary::default()
         }
     }
 
-    /// Adds a step.
-    pub fn step(&mut self, step: &FinishedStep) {
+    /// Adds a step, with the metric `accuracy`.
+    pub fn step(&mut self, step: &FinishedStep, accuracy: Option<&Ratio>) {
         let phase = &mut self.phases[step.plan.phase];
         phase.steps += 1;
         phase.time += step.elapsed;
         phase.waited += step.waited;
         phase.epochs = step.epochs;
         phase.sequences += step.plan.global_batch;
-        (phase.last_loss, phase.last_accuracy) = (step.metric("loss"), step.metric("mlm_accuracy"));
+        phase.last_loss = step.metric("loss");
+        phase.last_accuracy = accuracy.map(|accuracy| (accuracy.label, step.metric(accuracy.name)));
     }
 
     /// Adds an evaluation after `step` updates.
     pub fn evaluation(&mut self, step: u64, evaluation: Evaluation, took: Duration) {
         self.evaluating += took;
-        let first = self.evaluations.map_or((step, evaluation), |[first, _]| first);
-        self.evaluations = Some([first, (step, evaluation)]);
+        let last = (step, evaluation);
+        let first = self.evaluations.take().map_or_else(|| last.clone(), |[first, _]| first);
+        self.evaluations = Some([first, last]);
     }
 
     /// Adds a checkpoint.
@@ -87,17 +91,8 @@ impl Summary {
     pub fn to_text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header([
-            "phase",
-            "length",
-            "steps",
-            "epochs",
-            "time",
-            "seq/s",
-            "loss",
-            "MLM accuracy",
-            "waiting for data",
-        ]);
+        let accuracy = self.phases.iter().find_map(|phase| phase.last_accuracy).map_or("accuracy", |(label, _)| label);
+        table.set_header(["phase", "length", "steps", "epochs", "time", "seq/s", "loss", accuracy, "waiting for data"]);
         for phase in self.phases.iter().filter(|phase| phase.steps > 0) {
             let seconds = phase.time.as_secs_f64();
             table.add_row([
@@ -108,7 +103,7 @@ impl Summary {
                 duration(phase.time),
                 quantity(phase.sequences as f64 / seconds),
                 format!("{:.4}", phase.last_loss),
-                format!("{:.1} %", 100.0 * phase.last_accuracy),
+                phase.last_accuracy.map_or(String::new(), |(_, value)| format!("{:.1} %", 100.0 * value)),
                 format!("{:.1} %", 100.0 * phase.waited.as_secs_f64() / seconds),
             ]);
         }
@@ -121,19 +116,7 @@ impl Summary {
             duration(self.saving)
         ));
         if let Some([(from, first), (to, last)]) = &self.evaluations {
-            let nsp = match last.of_pairs() {
-                true => {
-                    format!(", NSP accuracy {:.2} % to {:.2} %", 100.0 * first.nsp_accuracy, 100.0 * last.nsp_accuracy)
-                }
-                false => String::new(),
-            };
-            lines.push(format!(
-                "held out, step {from} to {to}: MLM loss {:.4} to {:.4}, MLM accuracy {:.2} % to {:.2} %{nsp}",
-                first.mlm_loss,
-                last.mlm_loss,
-                100.0 * first.mlm_accuracy,
-                100.0 * last.mlm_accuracy,
-            ));
+            lines.push(format!("held out, step {from} to {to}: {}", first.to_text_with(last)));
         }
         if let Some(checkpoint) = &self.last_checkpoint {
             lines.push(format!("newest checkpoint  {}", checkpoint.display()));

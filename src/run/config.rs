@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::file::RunFile;
 use super::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
-use crate::bert::{BertConfig, BertSettings, Precision, Recompute};
+use crate::bert::{BertConfig, BertSettings, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
 use crate::step::ParallelSettings;
+use crate::task::Precision;
 
 /// The keys of a run file. Paths are relative to the working directory.
 #[derive(Debug, Deserialize)]

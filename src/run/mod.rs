@@ -14,20 +14,23 @@ pub mod shared_values;
 pub mod weights;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use self::config::RunConfig;
 use self::file::RunFile;
 pub use self::settings::{CheckpointSettings, DataSettings, EvaluateSettings};
+use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
-use crate::bert::{BertConfig, Precision, Recompute};
+use crate::bert::{BertConfig, BertPretraining, Recompute};
 use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::parallel::{GradientExchange, ParallelSettings};
 use crate::step::train_step::StepSpec;
+use crate::task::{Precision, Task};
 use crate::units::thousands;
 
 /// Keys of a `[[phase]]` that have been renamed, with the names that fingerprints and earlier checkpoints use.
@@ -99,27 +102,38 @@ impl Run {
         self.data.examples(shape.sequence_length, shape.max_predictions_per_seq)
     }
 
-    /// Returns the specification of the training step of phase `phase` on `replicas` devices.
+    /// Returns the task of phase `phase`, whose rows hold up to `sequences_per_row` sequences.
+    pub fn task(&self, phase: usize, sequences_per_row: usize) -> BertPretraining {
+        let examples = self.training_examples(phase);
+        BertPretraining {
+            model: self.model.clone(),
+            rows: RowForm {
+                sequence_length: examples.sequence_length,
+                max_predictions: max_predictions_per_row(&examples, sequences_per_row),
+                sequences_per_row,
+            },
+            sentence_pairs: self.data.mode.is_pair(),
+            recompute: self.recompute,
+        }
+    }
+
+    /// Returns the specification of the step of phase `phase` on `replicas` devices.
     ///
     /// # Errors
     /// If the global batch is not a multiple of the micro-batch size times `replicas`.
     pub fn step_spec(&self, phase: usize, replicas: usize) -> anyhow::Result<StepSpec> {
         let shape = &self.schedule.phases()[phase];
         let accumulation_steps = shape.accumulation_steps(replicas)?;
-        let sequences_per_row = shape.sequences_per_row(accumulation_steps);
+        let task = self.task(phase, shape.sequences_per_row(accumulation_steps));
         Ok(StepSpec {
-            model: self.model.clone(),
             optimizer: self.optimizer.clone(),
             precision: self.precision,
-            sequence_length: shape.sequence_length,
-            predictions: max_predictions_per_row(&self.training_examples(phase), sequences_per_row),
-            sequences_per_row,
             rows: shape.global_batch / replicas,
-            micro_batches: accumulation_steps,
+            accumulation_steps,
             replicas,
-            parallel: self.parallel.resolve(&self.model, &self.optimizer, replicas),
+            parallel: self.parallel.resolve(&task.parameters(), &self.optimizer, replicas),
             dropout: true,
-            recompute: self.recompute,
+            task: Arc::new(task),
         })
     }
 

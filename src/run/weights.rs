@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::bert::{BertConfig, ParamSpec, param_specs};
+use crate::bert::{BertConfig, param_specs};
 use crate::checkpoint::hugging_face::{PublishedModel, import};
 use crate::checkpoint::{Checkpoint, Contents, open};
 use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
+use crate::task::ParamSpec;
 
 /// A model and its weights.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::shape::HostTensor;
 use crate::step::program::Program;
 
 /// Runs programs on a number of replicas.
-pub trait Engine {
+pub trait Backend {
     /// A program made ready.
     type Executable;
     /// An array where programs can read it.
@@ -30,7 +30,7 @@ pub trait Engine {
     fn run(&self, executable: &Self::Executable, arguments: &[Vec<&Self::Array>]) -> Result<Vec<Vec<Self::Array>>>;
 }
 
-impl Engine for Devices {
+impl Backend for Devices {
     type Executable = LoadedExecutable;
     type Array = Buffer;
 
@@ -63,7 +63,7 @@ pub struct Evaluator {
     pub replicas: usize,
 }
 
-impl Engine for Evaluator {
+impl Backend for Evaluator {
     type Executable = Computation;
     type Array = eval::Value;
 

@@ -1,10 +1,9 @@
 //! The devices a run works on: one replica of the step on each. Replicas are numbered through all hosts of the run, host
 //! after host, so that a host's are consecutive; it feeds those, and the others it only knows by number.
 
-use std::ops::Range;
-
 use anyhow::{Context, bail, ensure};
 
+use crate::batch::ReplicaRange;
 use crate::pjrt::{
     Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options,
     multi_process_options,
@@ -140,9 +139,9 @@ impl Devices {
         &self.first_replicas
     }
 
-    /// The replicas of this host, among all.
-    pub fn share(&self) -> Share {
-        Share { first: self.first_replicas[self.host], count: self.devices.len(), of: self.len() }
+    /// Returns the replicas of this host among all of the run.
+    pub fn replica_range(&self) -> ReplicaRange {
+        ReplicaRange { first: self.first_replicas[self.host], count: self.devices.len(), of: self.len() }
     }
 
     /// Never: there is at least one device.
@@ -171,24 +170,5 @@ impl Devices {
         };
         let options = options.for_platform(self.client.platform_name());
         self.client.compile(hlo, &options).context("cannot compile the step")
-    }
-}
-
-/// The rows of a global batch that one host makes: those of `count` replicas from `first` on, `of` how many there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    pub first: usize,
-    pub count: usize,
-    pub of: usize,
-}
-
-impl Share {
-    /// The whole batch.
-    pub const ALL: Share = Share { first: 0, count: 1, of: 1 };
-
-    /// The rows of a batch of `global_batch`, which the replicas divide.
-    pub fn rows(self, global_batch: usize) -> Range<usize> {
-        let rows = global_batch / self.of;
-        self.first * rows..(self.first + self.count) * rows
     }
 }

@@ -4,12 +4,12 @@
 //! what it trains with; and by collectives, so that it does not matter whether all parts are within this process's reach.
 
 use super::devices::Devices;
-use crate::bert::ParamSpec;
 use crate::graph::Graph;
 use crate::pjrt::{Buffer, LoadedExecutable};
 use crate::shape::DType;
 use crate::step::program::{Arguments, Program, Results, Role};
 use crate::step::sharding::Shards;
+use crate::task::ParamSpec;
 
 /// Bytes of whole tensors in a group; a larger tensor is a group by itself.
 const GROUP_BYTES: usize = 256 << 20;
@@ -75,7 +75,7 @@ fn groups(params: &[ParamSpec]) -> Vec<&[ParamSpec]> {
 fn program(params: &[ParamSpec], shards: Shards) -> Program {
     let graph = Graph::new("gather");
     let mut arguments = Arguments::new(&graph);
-    let parts = arguments.weights(params, |param| shards.part_shape(&param.shape(DType::F32)));
+    let parts = arguments.weights(params, |param| shards.shard_shape(&param.shape(DType::F32)));
     let shapes: Vec<_> = params.iter().map(|param| param.shape(DType::F32)).collect();
     let mut results = Results::default();
     for (param, whole) in params.iter().zip(shards.all_gather(&parts, &shapes)) {

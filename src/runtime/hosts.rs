@@ -95,7 +95,7 @@ impl Hosts {
     ///
     /// # Errors
     /// If the all-gather fails.
-    pub fn all_reduce_sum<const N: usize>(&self, values: [f64; N]) -> anyhow::Result<[f64; N]> {
+    pub fn all_reduce_sum(&self, values: Vec<f64>) -> anyhow::Result<Vec<f64>> {
         let Some(collectives) = &self.collectives else { return Ok(values) };
         let words: Vec<u32> = values.iter().flat_map(|value| halves(value.to_bits())).collect();
         Ok(sum_of(&self.all_gather(&collectives.messages, &words)?))
@@ -166,8 +166,8 @@ fn halves(bits: u64) -> [u32; 2] {
 }
 
 /// Returns the sums over the rows of the f64 values that are encoded in their words.
-fn sum_of<const N: usize>(rows: &[Vec<u32>]) -> [f64; N] {
-    let mut sums = [0.0; N];
+fn sum_of(rows: &[Vec<u32>]) -> Vec<f64> {
+    let mut sums = vec![0.0; rows.first().map_or(0, |row| row.len() / 2)];
     for row in rows {
         for (sum, word) in sums.iter_mut().zip(row.chunks_exact(2)) {
             *sum += f64::from_bits(u64::from(word[0]) | u64::from(word[1]) << 32);
@@ -185,7 +185,7 @@ mod tests {
         let rows: Vec<Vec<u32>> = [[0.1f64, -3.5e300], [0.2, f64::MIN_POSITIVE]]
             .map(|values| values.iter().flat_map(|value| halves(value.to_bits())).collect())
             .to_vec();
-        assert_eq!(sum_of::<2>(&rows[..1]), [0.1, -3.5e300]);
-        assert_eq!(sum_of::<2>(&rows), [0.1 + 0.2, -3.5e300]);
+        assert_eq!(sum_of(&rows[..1]), [0.1, -3.5e300]);
+        assert_eq!(sum_of(&rows), [0.1 + 0.2, -3.5e300]);
     }
 }

@@ -10,12 +10,12 @@ use rayon::prelude::*;
 
 use super::devices::Devices;
 use super::gather::Gather;
-use crate::bert::{BertConfig, ParamSpec, param_specs};
 use crate::checkpoint::{Checkpoint, arrange};
 use crate::pjrt::Buffer;
 use crate::shape::{DType, HostTensor, Shape};
 use crate::step::sharding::Shards;
 use crate::step::train_step::StepSpec;
+use crate::task::ParamSpec;
 
 /// Names and shapes of a state's tensors, in the order in which a step takes and returns them: all weights, then all
 /// slots of the first kind, then all of the second.
@@ -28,14 +28,17 @@ pub struct StateLayout {
 }
 
 impl StateLayout {
-    /// Of `model` under an optimizer that keeps `slots` for each weight, whole on every device.
-    pub fn whole(model: &BertConfig, slots: &'static [&'static str]) -> StateLayout {
-        StateLayout { specs: param_specs(model), slots, shards: None }
+    /// The layout of `params` with the optimizer state `state_names` of each, replicated on every device.
+    pub fn replicated(params: Vec<ParamSpec>, state_names: &'static [&'static str]) -> StateLayout {
+        StateLayout { specs: params, slots: state_names, shards: None }
     }
 
     /// What the step of `spec` takes and returns.
     pub fn of(spec: &StepSpec) -> StateLayout {
-        StateLayout { shards: spec.shards(), ..StateLayout::whole(&spec.model, spec.optimizer.state_names()) }
+        StateLayout {
+            shards: spec.shards(),
+            ..StateLayout::replicated(spec.task.parameters(), spec.optimizer.state_names())
+        }
     }
 
     /// The learned tensors.
@@ -127,10 +130,10 @@ impl TrainState {
         let mut buffers = vec![Vec::with_capacity(layout.len()); devices.devices.len()];
         for tensor in weights.into_iter().chain(slots) {
             let tensor = Arc::new(tensor);
-            for ((replica, device), list) in (devices.share().first..).zip(&devices.devices).zip(&mut buffers) {
+            for ((replica, device), list) in (devices.replica_range().first..).zip(&devices.devices).zip(&mut buffers) {
                 let held = match layout.shards {
                     None => tensor.clone(),
-                    Some(shards) => Arc::new(shards.part(&tensor, replica)),
+                    Some(shards) => Arc::new(shards.shard(&tensor, replica)),
                 };
                 let buffer = devices.client.buffer_from_host_async(held.clone(), held.shape(), device);
                 list.push(buffer.context("cannot put the weights on the device")?);

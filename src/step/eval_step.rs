@@ -1,38 +1,46 @@
-//! The programs without gradients: [`EvalStep`] for numbers to be averaged over many batches, [`ForwardStep`] for what the
-//! model says about one.
+//! The programs without gradients: [`EvalStep`] for numbers that are averaged over many batches, [`ForwardStep`] for the
+//! outputs of the model on one batch.
+
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use super::loss_and_grads::vector;
 use super::program::{Arguments, Program, Results, Role};
-use super::train_step::{check_positions, vector};
-use crate::bert::{BatchForm, Bert, BertConfig, Examples, ParamSpec, Precision, Recompute, param_specs};
-use crate::graph::Graph;
+use crate::graph::{Graph, Tensor};
+use crate::task::{ParamSpec, Precision, Task};
 
 /// A forward pass over `rows` rows, without dropout.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct EvalSpec {
-    pub model: BertConfig,
+    pub task: Arc<dyn Task>,
     pub precision: Precision,
-    pub sequence_length: usize,
-    pub predictions: usize,
+    /// Rows of one replica.
     pub rows: usize,
-    /// Replicas run the same program on batches of their own and exchange nothing.
+    /// Replicas run the same program on batches of their own and do not communicate.
     pub replicas: usize,
 }
 
-/// The elements of [`EvalStep`]'s result `sums`, in order. They are sums and not means so that batches and replicas
-/// add up: loss is Σ `mlm_nll` / Σ `mlm_weight`, and so on. Rows of padding only count nowhere.
-pub const SUMS: [&str; 6] = ["mlm_nll", "mlm_weight", "mlm_correct", "nsp_nll", "nsp_rows", "nsp_correct"];
+impl PartialEq for EvalSpec {
+    /// Compares tasks by their identity.
+    fn eq(&self, other: &EvalSpec) -> bool {
+        let fields = |spec: &EvalSpec| {
+            let EvalSpec { task, precision, rows, replicas } = spec.clone();
+            (task.identity(), precision, rows, replicas)
+        };
+        fields(self) == fields(other)
+    }
+}
 
-/// Losses and right answers of one batch. Arguments: weights, batch. Result: `sums` ([`SUMS`]).
+/// The sums of one batch. Arguments: weights, batch. Result: `sums`, the numerators of the task's ratios and then its
+/// denominators. They are sums and not means so that batches and replicas add up; rows of padding count in none of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvalStep {
     pub program: Program,
     pub params: Vec<ParamSpec>,
 }
 
-/// What the model says about one batch. Arguments: weights, batch. Results: `sequence_output` \[B,S,H\],
-/// `masked_lm_logits` \[B,P,V\] without the padded vocabulary, `seq_relationship_logits` \[B,2\].
+/// The outputs of the model on one batch. Arguments: weights, batch. Results: [`Task::outputs`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwardStep {
     pub program: Program,
@@ -40,19 +48,14 @@ pub struct ForwardStep {
 }
 
 impl EvalStep {
+    /// Builds the program.
+    ///
     /// # Errors
-    /// If the spec contradicts itself.
+    /// If the specification contradicts itself.
     pub fn build(spec: &EvalSpec) -> Result<EvalStep> {
-        let (program, params) = spec.build("eval_step", |bert, examples, results| {
-            let (sums, master) = (bert.sums(examples), spec.precision.master());
-            let sums = [
-                sums.mlm_nll,
-                examples.masked_lm_weights.convert(master).sum(),
-                sums.mlm_correct,
-                sums.nsp_nll,
-                examples.sequence_weights(master).sum(),
-                sums.nsp_correct,
-            ];
+        let (program, params) = spec.build("eval_step", |weights, batch, results| {
+            let mut sums = spec.task.sums(weights, batch, spec.precision, None);
+            sums.extend(spec.task.denominator_sums(batch, spec.precision.master()));
             results.add("sums", Role::Report, vector(&sums));
         })?;
         Ok(EvalStep { program, params })
@@ -60,15 +63,15 @@ impl EvalStep {
 }
 
 impl ForwardStep {
+    /// Builds the program.
+    ///
     /// # Errors
-    /// If the spec contradicts itself.
+    /// If the specification contradicts itself.
     pub fn build(spec: &EvalSpec) -> Result<ForwardStep> {
-        let (program, params) = spec.build("forward_step", |bert, examples, results| {
-            let outputs = bert.forward(examples);
-            let logits = outputs.masked_lm_logits.slice_in(2, 0, spec.model.vocab_size);
-            results.add("sequence_output", Role::Batch, outputs.sequence_output);
-            results.add("masked_lm_logits", Role::Batch, logits);
-            results.add("seq_relationship_logits", Role::Batch, outputs.seq_relationship_logits);
+        let (program, params) = spec.build("forward_step", |weights, batch, results| {
+            for (name, output) in spec.task.outputs(weights, batch, spec.precision) {
+                results.add(name, Role::Batch, output);
+            }
         })?;
         Ok(ForwardStep { program, params })
     }
@@ -78,22 +81,17 @@ impl EvalSpec {
     fn build(
         &self,
         name: &str,
-        body: impl for<'g> FnOnce(&Bert<'_, 'g>, &Examples<'g>, &mut Results<'g>),
+        body: impl for<'g> FnOnce(&[Tensor<'g>], &[Tensor<'g>], &mut Results<'g>),
     ) -> Result<(Program, Vec<ParamSpec>)> {
-        self.model.validate()?;
-        self.model.validate_batch(self.sequence_length, self.predictions)?;
         ensure!(self.rows > 0 && self.replicas > 0, "rows and replicas require at least 1, got 0");
-        check_positions(self.rows, self.sequence_length)?;
-        let params = param_specs(&self.model);
+        self.task.validate(self.rows)?;
+        let params = self.task.parameters();
         let graph = Graph::new(name);
         let mut arguments = Arguments::new(&graph);
         let weights = arguments.weights(&params, |param| param.shape(self.precision.master()));
-        let EvalSpec { rows, sequence_length, predictions, .. } = *self;
-        let form = BatchForm { rows, sequence_length, predictions, sequences_per_row: 1 };
-        let batch = Examples::new(&arguments.batch(form));
-        let bert = Bert::new(&self.model, &params, &weights, self.precision, None, Recompute::default());
+        let batch = arguments.batch(&self.task.batch(), self.rows);
         let mut results = Results::default();
-        body(&bert, &batch, &mut results);
+        body(&weights, &batch, &mut results);
         Ok((Program::new(arguments, results, Vec::new(), self.replicas), params))
     }
 }

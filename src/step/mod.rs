@@ -2,12 +2,15 @@
 //! its arguments and results. No device is known here.
 
 pub mod eval_step;
+pub mod inputs;
+mod loss_and_grads;
 pub mod parallel;
 pub mod program;
 pub mod sharding;
 pub mod train_step;
 
-pub use eval_step::{EvalSpec, EvalStep, ForwardStep, SUMS};
+pub use eval_step::{EvalSpec, EvalStep, ForwardStep};
+pub use inputs::{Scalars, StepInputs};
 pub use parallel::{GradientExchange, OptimizerSharding, Parallel, ParallelSettings};
 pub use program::{Program, Role, Value};
-pub use train_step::{GradientStep, METRICS, StepSpec, TrainStep};
+pub use train_step::{GradientStep, StepSpec, TrainStep};

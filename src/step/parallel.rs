@@ -14,9 +14,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{BertConfig, param_specs};
 use crate::optim::OptimizerConfig;
 use crate::shape::DType;
+use crate::task::ParamSpec;
 use crate::units::byte_size;
 
 /// The table `[parallel]` of a run file.
@@ -96,22 +96,22 @@ pub struct Parallel {
 }
 
 impl ParallelSettings {
-    /// What these settings mean for `model` under `optimizer` on `replicas` devices.
-    pub fn resolve(&self, model: &BertConfig, optimizer: &OptimizerConfig, replicas: usize) -> Parallel {
+    /// What these settings mean for `params` under `optimizer` on `replicas` devices.
+    pub fn resolve(&self, params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> Parallel {
         let shard_optimizer = match self.optimizer_sharding {
             OptimizerSharding::None => false,
             OptimizerSharding::Sharded => replicas > 1,
-            OptimizerSharding::Auto => StateBytes::of(model, optimizer, replicas).freed() >= WORTH_SHARDING,
+            OptimizerSharding::Auto => StateBytes::of(params, optimizer, replicas).freed() >= WORTH_SHARDING,
         };
         Parallel { gradient_exchange: self.gradient_exchange, shard_optimizer }
     }
 
     /// What [`ParallelSettings::resolve`] chose and why, as a run prints it; nothing on one device, where there is nothing
     /// to choose.
-    pub fn describe(&self, model: &BertConfig, optimizer: &OptimizerConfig, replicas: usize) -> Option<String> {
-        let state = StateBytes::of(model, optimizer, replicas);
+    pub fn describe(&self, params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> Option<String> {
+        let state = StateBytes::of(params, optimizer, replicas);
         let amount = |bytes: u64| byte_size(bytes as f64);
-        let held = match self.resolve(model, optimizer, replicas).shard_optimizer {
+        let held = match self.resolve(params, optimizer, replicas).shard_optimizer {
             true => format!(
                 "weights and slots in {replicas} parts, {} on each device instead of {}",
                 amount(state.in_parts),
@@ -135,10 +135,10 @@ struct StateBytes {
 }
 
 impl StateBytes {
-    fn of(model: &BertConfig, optimizer: &OptimizerConfig, replicas: usize) -> StateBytes {
+    fn of(params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> StateBytes {
         let tensors = 1 + optimizer.state_names().len();
         let bytes = |elements: usize| (tensors * elements * DType::F32.size()) as u64;
-        let elements = || param_specs(model).into_iter().map(|param| param.dims.iter().product::<usize>());
+        let elements = || params.iter().map(|param| param.dims.iter().product::<usize>());
         StateBytes {
             whole: bytes(elements().sum()),
             in_parts: bytes(elements().map(|elements| elements.div_ceil(replicas)).sum()),
@@ -153,7 +153,7 @@ impl StateBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bert::Preset;
+    use crate::bert::{BertConfig, Preset, param_specs};
 
     #[test]
     fn a_run_file_says_it_and_auto_shards_what_is_large() {
@@ -173,7 +173,7 @@ mod tests {
         let lamb = OptimizerConfig::default();
         let sharded = |text: &str, model: &BertConfig, replicas| {
             let settings: ParallelSettings = toml::from_str(text).unwrap();
-            settings.resolve(model, &lamb, replicas).shard_optimizer
+            settings.resolve(&param_specs(model), &lamb, replicas).shard_optimizer
         };
         assert!(sharded("", &base, 2) && !sharded("", &base, 1));
         assert!(!sharded("", &tiny, 8), "1.5 million weights are soon updated");
@@ -185,9 +185,9 @@ mod tests {
     #[test]
     fn what_was_chosen_is_said_with_its_reason() {
         let settings = ParallelSettings::default();
-        let (model, lamb) = (Preset::Base.config(30_522), OptimizerConfig::default());
-        assert_eq!(settings.describe(&model, &lamb, 1), None);
-        let said = settings.describe(&model, &lamb, 8).unwrap();
+        let (params, lamb) = (param_specs(&Preset::Base.config(30_522)), OptimizerConfig::default());
+        assert_eq!(settings.describe(&params, &lamb, 1), None);
+        let said = settings.describe(&params, &lamb, 8).unwrap();
         assert!(said.starts_with("weights and slots in 8 parts, 165.2 MB on each device instead of 1.32 GB"), "{said}");
         assert!(said.contains("optimizer_sharding = \"auto\": parts free 1.16 GB"), "{said}");
     }

@@ -1,27 +1,28 @@
-//! A computation together with what its arguments and results *mean*: their order is the contract between the graphs of
-//! this room and whoever feeds them.
+//! A computation together with the meaning of its arguments and results: their order is the contract between graphs and
+//! those who launch them.
 
-use crate::bert::{BatchForm, Examples, ParamSpec};
+use crate::batch::BatchSpec;
 use crate::graph::{Computation, Graph, Tensor};
 use crate::hlo::{self, DotPrecision, HloModule, LowerOptions};
 use crate::shape::Shape;
+use crate::task::ParamSpec;
 
-/// What an argument or a result is.
+/// The meaning of an argument or a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// A parameter tensor, or a replica's part of it.
+    /// A parameter tensor, or a replica's shard of it.
     Weight,
-    /// A tensor of the optimizer, named `m/<parameter>` and so on.
-    Slot,
+    /// A tensor of the optimizer state, named `m/<parameter>` and so on.
+    OptimizerState,
     Scalar,
-    /// A tensor of the batch, or what the model says about one.
+    /// A tensor of the batch, or an output of the model for its rows.
     Batch,
     Gradient,
-    /// Numbers to be read by people.
+    /// Numbers that the host reads back: metrics.
     Report,
 }
 
-/// One argument or result.
+/// An argument or a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     pub name: String,
@@ -29,13 +30,13 @@ pub struct Value {
     pub role: Role,
 }
 
-/// A computation, and what its arguments and results are, in order.
+/// A computation, and its arguments and results in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     pub computation: Computation,
     pub inputs: Vec<Value>,
     pub outputs: Vec<Value>,
-    /// (input, output) pairs: the output may take the input's memory.
+    /// (input, output) pairs: the output may reuse the memory of the input.
     pub donated: Vec<(usize, usize)>,
     pub replicas: usize,
 }
@@ -46,7 +47,7 @@ impl Program {
         Program { computation, inputs: arguments.values, outputs: results.values, donated, replicas }
     }
 
-    /// The module for the compiler.
+    /// Lowers the computation to the module that a compiler takes.
     pub fn lower(&self) -> HloModule {
         hlo::lower(
             &self.computation,
@@ -54,62 +55,68 @@ impl Program {
                 name: &self.computation.name,
                 donated: &self.donated,
                 num_replicas: self.replicas,
-                // Products that may be rounded have bf16 operands already; where operands are f32, f32 was meant.
+                // Products that may be rounded have bf16 operands already; f32 operands mean an f32 product.
                 dot_precision: DotPrecision::Highest,
             },
         )
     }
 
-    /// Indices of the inputs of `role`, in order.
+    /// Returns the indices of the inputs of `role`, in order.
     pub fn inputs_of(&self, role: Role) -> Vec<usize> {
         (0..self.inputs.len()).filter(|&i| self.inputs[i].role == role).collect()
     }
 
-    /// Index of the input called `name`.
+    /// Returns the index of the input called `name`.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|value| value.name == name)
     }
 
-    /// Index of the output called `name`.
+    /// Returns the index of the output called `name`.
     pub fn output(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|value| value.name == name)
     }
 }
 
-/// The arguments of a program that is being built.
+/// The arguments of a program under construction.
 pub struct Arguments<'g> {
     graph: &'g Graph,
     values: Vec<Value>,
 }
 
 impl<'g> Arguments<'g> {
+    /// Starts a list of arguments of `graph`.
     pub fn new(graph: &'g Graph) -> Self {
         Arguments { graph, values: Vec::new() }
     }
 
+    /// Adds a parameter of the graph.
     pub fn add(&mut self, name: &str, role: Role, shape: Shape) -> Tensor<'g> {
         self.values.push(Value { name: name.to_string(), shape: shape.clone(), role });
         self.graph.parameter(name, shape)
     }
 
-    /// The parameters, of the shapes that `held` gives them.
-    pub fn weights(&mut self, params: &[ParamSpec], held: impl Fn(&ParamSpec) -> Shape) -> Vec<Tensor<'g>> {
-        params.iter().map(|p| self.add(&p.name, Role::Weight, held(p))).collect()
+    /// Adds the parameters, in the shapes that `shape` gives them.
+    pub fn weights(&mut self, params: &[ParamSpec], shape: impl Fn(&ParamSpec) -> Shape) -> Vec<Tensor<'g>> {
+        params.iter().map(|p| self.add(&p.name, Role::Weight, shape(p))).collect()
     }
 
-    /// One optimizer tensor `slot/<parameter>` for each parameter.
-    pub fn slots(&mut self, slot: &str, params: &[ParamSpec], held: impl Fn(&ParamSpec) -> Shape) -> Vec<Tensor<'g>> {
-        params.iter().map(|p| self.add(&format!("{slot}/{}", p.name), Role::Slot, held(p))).collect()
+    /// Adds the optimizer tensor `kind/<parameter>` of each parameter.
+    pub fn optimizer_state(
+        &mut self,
+        kind: &str,
+        params: &[ParamSpec],
+        shape: impl Fn(&ParamSpec) -> Shape,
+    ) -> Vec<Tensor<'g>> {
+        params.iter().map(|p| self.add(&format!("{kind}/{}", p.name), Role::OptimizerState, shape(p))).collect()
     }
 
-    /// The tensors of a batch, in the order of [`Examples::NAMES`].
-    pub fn batch(&mut self, form: BatchForm) -> Vec<Tensor<'g>> {
-        let shapes = Examples::shapes(form).into_iter();
-        Examples::NAMES.iter().zip(shapes).map(|(name, shape)| self.add(name, Role::Batch, shape)).collect()
+    /// Adds the tensors of a batch of `rows` rows.
+    pub fn batch(&mut self, spec: &BatchSpec, rows: usize) -> Vec<Tensor<'g>> {
+        spec.shapes(rows).map(|(name, shape)| self.add(name, Role::Batch, shape)).collect()
     }
 }
 
-/// The results of a program that is being built.
+/// The results of a program under construction.
 #[derive(Default)]
 pub struct Results<'g> {
     tensors: Vec<Tensor<'g>>,
@@ -117,6 +124,7 @@ pub struct Results<'g> {
 }
 
 impl<'g> Results<'g> {
+    /// Adds a result of the graph.
     pub fn add(&mut self, name: &str, role: Role, tensor: Tensor<'g>) {
         self.values.push(Value { name: name.to_string(), shape: tensor.shape(), role });
         self.tensors.push(tensor);

@@ -19,13 +19,13 @@ pub struct Shards {
 
 impl Shards {
     /// The shape of a part of a tensor of shape `whole`.
-    pub fn part_shape(self, whole: &Shape) -> Shape {
+    pub fn shard_shape(self, whole: &Shape) -> Shape {
         Shape::new(whole.dtype, [whole.elements().div_ceil(self.count)])
     }
 
     /// Part number `index` of `whole`.
-    pub fn part(self, whole: &HostTensor, index: usize) -> HostTensor {
-        let shape = self.part_shape(whole.shape());
+    pub fn shard(self, whole: &HostTensor, index: usize) -> HostTensor {
+        let shape = self.shard_shape(whole.shape());
         let (start, end) = (index * shape.bytes(), (index + 1) * shape.bytes());
         let bytes = whole.bytes();
         let mut part = bytes[start.min(bytes.len())..end.min(bytes.len())].to_vec();
@@ -82,7 +82,7 @@ impl Shards {
 
     /// Elements of all parts that the tensor of shape `whole` does not have.
     fn padding(self, whole: &Shape) -> usize {
-        self.part_shape(whole).elements() * self.count - whole.elements()
+        self.shard_shape(whole).elements() * self.count - whole.elements()
     }
 }
 
@@ -100,8 +100,8 @@ mod tests {
             let shape = Shape::new(DType::F32, dims);
             let numbers: Vec<f64> = (1..=shape.elements()).map(|n| n as f64).collect();
             let whole = HostTensor::from_f64(shape.clone(), &numbers);
-            let parts: Vec<HostTensor> = (0..count).map(|index| shards.part(&whole, index)).collect();
-            assert!(parts.iter().all(|part| *part.shape() == shards.part_shape(&shape)));
+            let parts: Vec<HostTensor> = (0..count).map(|index| shards.shard(&whole, index)).collect();
+            assert!(parts.iter().all(|part| *part.shape() == shards.shard_shape(&shape)));
 
             let graph = Graph::new("shards");
             let x = graph.parameter("x", shape.clone());

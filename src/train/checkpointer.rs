@@ -3,21 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use serde_json::{Map, Value, json};
+use anyhow::bail;
+use serde_json::{Map, Value};
 
+use super::job::Job;
 use super::uploader::Uploader;
-use crate::checkpoint::{COPIED_FILES, Checkpoint, State, save};
-use crate::data::PreparedData;
-use crate::run::Run;
-use crate::run::initial_state::data_fingerprint;
+use crate::checkpoint::{Checkpoint, State, save};
 use crate::runtime::state::TrainState;
 use crate::shape::HostTensor;
 
 /// Writes the checkpoints of one run, on its leading host.
 pub struct Checkpointer {
-    run: Arc<Run>,
-    prepared: Arc<PreparedData>,
+    job: Arc<Job>,
     /// Of a run in a bucket.
     uploader: Option<Uploader>,
 }
@@ -25,9 +22,9 @@ pub struct Checkpointer {
 impl Checkpointer {
     /// # Errors
     /// If the run directory is not the copy of the run in its bucket.
-    pub fn new(run: Arc<Run>, prepared: Arc<PreparedData>) -> anyhow::Result<Checkpointer> {
-        let uploader = Uploader::new(&run.checkpoint)?;
-        Ok(Checkpointer { run, prepared, uploader })
+    pub fn new(job: Arc<Job>) -> anyhow::Result<Checkpointer> {
+        let uploader = Uploader::new(&job.checkpoint)?;
+        Ok(Checkpointer { job, uploader })
     }
 
     /// Writes a checkpoint of `state`, which `done` updates have led to; `metrics` are those of the last one. Whatever
@@ -42,7 +39,7 @@ impl Checkpointer {
         metrics: &Map<String, Value>,
         say: impl Fn(&str),
     ) -> anyhow::Result<PathBuf> {
-        let directory = &self.run.checkpoint.directory;
+        let directory = &self.job.checkpoint.directory;
         let (model, optimizer) = state.to_host()?;
         if let Some((name, _)) = model.iter().chain(&optimizer).find(|(_, tensor)| !is_finite(tensor)) {
             bail!(
@@ -51,10 +48,10 @@ impl Checkpointer {
             );
         }
         let position = State { metrics: metrics.clone(), ..self.position(done)? };
-        let checkpoint = Checkpoint { state: position, model, optimizer, files: self.copied_files()? };
+        let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };
         // Saving removes old checkpoints: not while one of them is being sent.
         self.wait_for_upload(&say);
-        let saved = save(self.run.checkpoint.directory.local(), &checkpoint, self.run.checkpoint.keep)?;
+        let saved = save(self.job.checkpoint.directory.local(), &checkpoint, self.job.checkpoint.keep)?;
         saved.notes.iter().for_each(|note| say(note));
         if let Some(uploader) = &mut self.uploader {
             uploader.start()?;
@@ -80,12 +77,12 @@ impl Checkpointer {
 
     /// Everything that the step after `done` updates depends on and that is no tensor.
     fn position(&self, done: u64) -> anyhow::Result<State> {
-        let schedule = &self.run.schedule;
+        let schedule = &self.job.schedule;
         let state = State {
             step: done,
-            seed: self.run.seed,
-            run_fingerprint: self.run.fingerprint(&data_fingerprint(self.prepared.manifest())),
-            vocabulary_sha256: self.prepared.vocabulary().sha256().to_owned(),
+            seed: self.job.seed,
+            run_fingerprint: self.job.fingerprint.clone(),
+            vocabulary_sha256: self.job.vocabulary_sha256.clone(),
             ..State::default()
         };
         if done < schedule.steps() {
@@ -106,26 +103,6 @@ impl Checkpointer {
             optimizer_steps: last.optimizer_step,
             ..state
         })
-    }
-
-    /// The run file, the model's configuration and the tokenizer, as they go into a checkpoint.
-    fn copied_files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        let mut config = serde_json::to_value(&self.run.model)?;
-        config["model_type"] = "bert".into();
-        config["architectures"] = json!(["BertForPreTraining"]);
-        let mut files = vec![
-            ("run.toml".to_owned(), self.run.text.clone().into_bytes()),
-            ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
-        ];
-        let tokenizer = self.prepared.tokenizer_directory();
-        for name in COPIED_FILES {
-            let path = tokenizer.join(name);
-            if files.iter().all(|(taken, _)| taken != name) && path.exists() {
-                let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                files.push((name.to_owned(), content));
-            }
-        }
-        Ok(files)
     }
 }
 

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod checkpointer;
 pub mod evaluator;
 pub mod interrupt;
+pub mod job;
+pub mod pretraining;
 pub mod reporter;
 pub mod trainer;
 pub mod uploader;

@@ -2,6 +2,7 @@
 //! (for whoever watches) and the summary (for the table at the end).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -11,6 +12,7 @@ use crate::report::finished_step::FinishedStep;
 use crate::report::metrics::MetricsLog;
 use crate::report::progress::Progress;
 use crate::report::summary::Summary;
+use crate::task::Task;
 use crate::units::duration;
 
 /// The log, the display and the summary of one run.
@@ -20,26 +22,26 @@ pub struct Reporter {
     log: Option<MetricsLog>,
     progress: Progress,
     summary: Summary,
-    /// Whether the examples are pairs: single segments have no second one to predict.
-    pairs: bool,
+    task: Arc<dyn Task>,
     last_step: Map<String, Value>,
 }
 
 impl Reporter {
     /// Without a `log` on the hosts that do not lead.
-    pub fn new(log: Option<MetricsLog>, progress: Progress, summary: Summary, pairs: bool) -> Reporter {
-        Reporter { log, progress, summary, pairs, last_step: Map::new() }
+    pub fn new(log: Option<MetricsLog>, progress: Progress, summary: Summary, task: Arc<dyn Task>) -> Reporter {
+        Reporter { log, progress, summary, task, last_step: Map::new() }
     }
 
     /// # Errors
     /// If the log cannot be written.
     pub fn step(&mut self, step: &FinishedStep) -> anyhow::Result<()> {
         let mut scalars = step.scalars();
-        scalars.retain(|(name, _)| self.pairs || !name.starts_with("nsp_"));
+        scalars.retain(|(name, _)| !self.task.unreported().contains(name));
         self.record("train", step.done, &scalars)?;
         self.last_step = scalars.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        self.progress.step(step);
-        self.summary.step(step);
+        let accuracy = self.task.ratios().iter().find(|ratio| !ratio.in_loss);
+        self.progress.step(step, accuracy);
+        self.summary.step(step, accuracy);
         Ok(())
     }
 
@@ -55,14 +57,9 @@ impl Reporter {
         took: Duration,
     ) -> anyhow::Result<()> {
         self.record("evaluation", step, &evaluation.scalars())?;
-        let nsp = match evaluation.of_pairs() {
-            true => format!(", NSP accuracy {:.2} %", 100.0 * evaluation.nsp_accuracy),
-            false => String::new(),
-        };
         self.say(&format!(
-            "step {step}: held-out MLM loss {:.4}, MLM accuracy {:.2} %{nsp} ({} examples of length {sequence_length}, {})",
-            evaluation.mlm_loss,
-            100.0 * evaluation.mlm_accuracy,
+            "step {step}: held-out {} ({} examples of length {sequence_length}, {})",
+            evaluation.to_text(),
             evaluation.examples,
             duration(took),
         ));

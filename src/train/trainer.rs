@@ -7,40 +7,39 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::checkpointer::Checkpointer;
-use super::evaluator::{EvaluateOptions, Evaluator};
+use super::evaluator::Evaluator;
 use super::interrupt::Interrupt;
+use super::job::Job;
 use super::reporter::Reporter;
-use crate::data::{Dataset, PreparedData};
+use crate::batch::BatchSource;
 use crate::output::note;
-use crate::pjrt::{Buffer, HostTransfer};
+use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
 use crate::report::finished_step::FinishedStep;
 use crate::report::metrics::MetricsLog;
 use crate::report::progress::Progress;
 use crate::report::summary::Summary;
-use crate::run::Run;
 use crate::run::initial_state::InitialState;
-use crate::run::preflight;
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::{Hosts, Vote};
-use crate::runtime::prefetch::{Fed, Feed, Source, rows_expected};
+use crate::runtime::prefetch::{Prefetch, Prefetched, RunInputs, rows_expected};
 use crate::runtime::state::{StateLayout, TrainState};
-use crate::schedule::PhaseWork;
-use crate::schedule::StepPlan;
-use crate::step::train_step::{StepSpec, TrainStep};
+use crate::schedule::{PhaseWork, StepPlan};
+use crate::step::{StepSpec, TrainStep};
+use crate::task::metric_names;
 
 /// A run on its devices, compiled and ready.
 pub struct Trainer {
-    run: Arc<Run>,
+    job: Arc<Job>,
     devices: Devices,
     hosts: Hosts,
     /// One step and one evaluation for each phase; phases of one shape share them.
     steps: Vec<Arc<Compiled>>,
     evaluators: Vec<Arc<Evaluator>>,
-    source: Source,
+    inputs: RunInputs,
     /// Of each phase, by its first sequences.
-    rows_per_sequence: Vec<f64>,
+    rows_per_example: Vec<f64>,
     state: TrainState,
     /// Weight updates done and read.
     done: u64,
@@ -97,66 +96,58 @@ impl Trainer {
     /// If a program cannot be compiled or `saved` is for others, the weights do not fit the model, or the devices have no
     /// room.
     pub fn new(
-        run: Run,
-        prepared: Arc<PreparedData>,
+        job: Job,
         devices: Devices,
         hosts: Hosts,
         start: InitialState,
         saved: Option<&SavedSteps>,
     ) -> anyhow::Result<Trainer> {
         let begin = Instant::now();
-        let run = Arc::new(run);
-        let examples = preflight::training_datasets(&run, &prepared)?;
-        let phases = 0..run.schedule.phases().len();
-        let specs: Vec<StepSpec> =
-            phases.clone().map(|phase| run.step_spec(phase, devices.len())).collect::<anyhow::Result<_>>()?;
-        let steps = once_each(&specs, |phase, spec| {
+        let job = Arc::new(job);
+        let steps = once_each(&job.steps, |phase, spec| {
             let build = || Ok(TrainStep::build(spec)?.program);
             match saved {
                 Some(saved) => saved.load(phase, &devices, build),
                 None => Compiled::new(&devices, build),
             }
         })?;
-        let options: Vec<EvaluateOptions> = phases.map(|phase| EvaluateOptions::of(&run, phase)).collect();
-        let evaluators = once_each(&options, |_, options| Evaluator::new(&run.model, &prepared, options, &devices))?;
+        let evaluators = once_each(&job.evaluations, |_, spec| Evaluator::new(spec, &devices))?;
         let compiled = begin.elapsed();
 
-        let layout = StateLayout::of(&specs[0]);
+        let layout = StateLayout::of(&job.steps[0]);
         let done = start.step();
         let state = match start {
-            InitialState::Random => TrainState::initial(layout, run.seed, &devices)?,
+            InitialState::Random => TrainState::initial(layout, job.seed, &devices)?,
             InitialState::Imported(found) => {
-                TrainState::restore(layout, found.checkpoint, &found.path, run.seed, &devices)?
+                TrainState::restore(layout, found.checkpoint, &found.path, job.seed, &devices)?
             }
             InitialState::Resumed { checkpoint, path } => {
-                TrainState::restore(layout, *checkpoint, &path, run.seed, &devices)?
+                TrainState::restore(layout, *checkpoint, &path, job.seed, &devices)?
             }
         };
-        let rows_of = |(spec, examples): (&StepSpec, &Arc<Dataset>)| {
-            examples.rows_per_sequence(spec.rows * spec.replicas, spec.sequences_per_row)
+        let rows_of =
+            |(spec, batches): (&StepSpec, &Arc<dyn BatchSource>)| batches.rows_per_example(spec.rows * spec.replicas);
+        let rows_per_example: Vec<f64> = job.steps.iter().zip(&job.batches).map(rows_of).collect();
+        let inputs = RunInputs {
+            schedule: job.schedule.clone(),
+            seed: job.seed,
+            sources: job.batches.clone(),
+            values: steps.iter().map(|step| step.step_inputs()).collect(),
         };
-        let rows_per_sequence: Vec<f64> = specs.iter().zip(&examples).map(rows_of).collect();
-        let source = Source {
-            schedule: run.schedule.clone(),
-            seed: run.seed,
-            examples,
-            sequences_per_row: specs.iter().map(|spec| spec.sequences_per_row).collect(),
-            inputs: steps.iter().map(|step| step.fed_inputs()).collect(),
-        };
-        let open = || {
-            Ok((MetricsLog::open(run.checkpoint.directory.local(), done)?, Checkpointer::new(run.clone(), prepared)?))
-        };
+        let directory = job.checkpoint.directory.local();
+        let open = || Ok((MetricsLog::open(directory, done)?, Checkpointer::new(job.clone())?));
         let (log, checkpointer) = hosts.all_ok(hosts.is_leader().then(open).transpose())?.unzip();
-        let progress = Progress::new(work(&run, &specs, &rows_per_sequence), done, hosts.is_leader());
-        let reporter = Reporter::new(log, progress, Summary::new(&run, compiled), run.data.mode.is_pair());
+        let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
+        let summary = Summary::new(&job.schedule, directory, compiled);
+        let reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
         Ok(Trainer {
-            run,
+            job,
             devices,
             hosts,
             steps,
             evaluators,
-            source,
-            rows_per_sequence,
+            inputs,
+            rows_per_example,
             state,
             done,
             skipped: 0,
@@ -178,15 +169,15 @@ impl Trainer {
 
     /// How much of the data each phase will see, and in how many rows.
     pub fn coverage(&self) -> Vec<Coverage> {
-        let phases = self.run.schedule.phases().iter().enumerate();
+        let phases = self.job.schedule.phases().iter().enumerate();
         let coverage = phases.map(|(index, phase)| {
-            let (examples, sequences) = (&self.source.examples[index], phase.steps * phase.global_batch as u64);
+            let (batches, sequences) = (&self.job.batches[index], phase.steps * phase.global_batch as u64);
             Coverage {
                 sequences,
-                an_epoch: examples.epoch_len(0),
-                epochs: examples.epochs_covered(sequences),
-                sequences_per_row: self.source.sequences_per_row[index],
-                rows_per_sequence: self.rows_per_sequence[index],
+                an_epoch: batches.epoch_len(),
+                epochs: batches.epochs_covered(sequences),
+                sequences_per_row: self.job.steps[index].task.examples_per_row(),
+                rows_per_sequence: self.rows_per_example[index],
             }
         });
         coverage.collect()
@@ -202,24 +193,24 @@ impl Trainer {
     /// If more updates had to be left out than the run tolerates, or data, device or disk fail. What was saved before
     /// stays.
     pub fn train(&mut self, interrupt: Interrupt) -> anyhow::Result<Outcome> {
-        let total = self.run.schedule.steps();
+        let total = self.job.schedule.steps();
         if self.done == 0 {
             self.evaluate(0)?;
         }
-        let mut feed = Feed::start(self.source.clone(), &self.devices, self.done..total)?;
+        let mut prefetch = Prefetch::start(self.inputs.clone(), &self.devices, self.done..total)?;
         let mut running: Option<Running> = None;
         self.last_end = Instant::now();
-        while let Some((fed, waited)) = feed.wait()? {
-            let plan = fed.plan.clone();
-            let launched = self.launch(fed, waited, interrupt.asked())?;
+        while let Some((inputs, waited)) = prefetch.next()? {
+            let plan = inputs.plan.clone();
+            let launched = self.launch(inputs, waited, interrupt.asked())?;
             if let Some(before) = running.replace(launched) {
                 self.read(before)?;
             }
             let after = self.done + 1;
-            let phase = &self.run.schedule.phases()[plan.phase];
+            let phase = &self.job.schedule.phases()[plan.phase];
             let ends_phase = plan.step_in_phase + 1 == phase.steps;
             let due = |every: u64| ends_phase || (every > 0 && after.is_multiple_of(every));
-            let (evaluate, save) = (due(self.run.evaluate.every), due(self.run.checkpoint.every));
+            let (evaluate, save) = (due(self.job.evaluate_every), due(self.job.checkpoint.every));
             // All hosts must stop at the same step: what they have told each other counts, and lags one step behind.
             let stop = self.stop || self.hosts.len() == 1 && interrupt.asked();
             if !(evaluate || save || stop) {
@@ -245,43 +236,26 @@ impl Trainer {
     }
 
     /// Starts a step and returns while it runs; `stop` is whether this host was asked to stop.
-    fn launch(&mut self, fed: Fed, waited: Duration, stop: bool) -> anyhow::Result<Running> {
-        let phase = &self.run.schedule.phases()[fed.plan.phase];
-        if fed.plan.step_in_phase == 0 && fed.plan.phase > 0 && !phase.carry_moments {
+    fn launch(&mut self, inputs: Prefetched, waited: Duration, stop: bool) -> anyhow::Result<Running> {
+        let Prefetched { step, plan, buffers, padding, positions } = inputs;
+        let phase = &self.job.schedule.phases()[plan.phase];
+        if plan.step_in_phase == 0 && plan.phase > 0 && !phase.carry_moments {
             self.state.reset_slots(&self.devices)?;
         }
-        let arguments: Vec<Vec<&Buffer>> = self
-            .state
-            .buffers()
-            .iter()
-            .zip(&fed.buffers)
-            .map(|(state, fed)| state.iter().chain(fed).collect())
-            .collect();
-        let step = &self.steps[fed.plan.phase];
-        let mut outputs = step.executable.execute(&arguments).with_context(|| format!("step {}", fed.step + 1))?;
-        drop(arguments);
-
-        let held = self.state.layout().len();
-        let reports = outputs.iter_mut().map(|outputs| outputs.split_off(held));
-        // Every replica reports the same.
-        let reports: Vec<Buffer> = reports.take(self.devices.devices.len()).next().unwrap_or_default();
-        outputs.iter_mut().for_each(|outputs| outputs.truncate(held));
-        self.state.replace(outputs);
-        let report = |name: &str| {
-            let at = step.outputs[held..].iter().position(|value| value.name == name);
-            let buffer = at.and_then(|at| reports.get(at)).with_context(|| format!("the step reports no {name}"))?;
-            Ok::<_, anyhow::Error>(buffer.to_host_async()?)
-        };
+        let compiled = &self.steps[plan.phase];
+        let mut launched =
+            compiled.launch(self.state.buffers(), &buffers).with_context(|| format!("step {}", step + 1))?;
+        self.state.replace(std::mem::take(&mut launched.state));
         Ok(Running {
-            step: fed.step,
-            plan: fed.plan,
+            step,
+            plan,
             waited,
-            padding: fed.padding,
-            positions: fed.positions,
+            padding,
+            positions,
             stop: self.hosts.vote(stop)?,
-            metrics: report("metrics")?,
-            trust_ratios: report("trust_ratios")?,
-            finite: report("finite")?,
+            metrics: launched.read("metrics")?,
+            trust_ratios: launched.read("trust_ratios")?,
+            finite: launched.read("finite")?,
         })
     }
 
@@ -297,7 +271,9 @@ impl Trainer {
         self.last_end = Instant::now();
         self.done = step + 1;
 
-        let epochs = self.source.examples[plan.phase].epochs_covered(plan.first_example + plan.global_batch as u64);
+        let epochs = self.job.batches[plan.phase].epochs_covered(plan.first_example + plan.global_batch as u64);
+        let names = metric_names(&*self.job.steps[plan.phase].task);
+        let metrics = names.into_iter().zip(metrics).collect();
         let finished =
             FinishedStep { done: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
         self.reporter.step(&finished)?;
@@ -319,7 +295,7 @@ impl Trainer {
             [only] => format!("the gradient of {only} is not finite"),
             [first, rest @ ..] => format!("the gradients of {first} and {} more tensors are not finite", rest.len()),
         };
-        let (step, tolerated) = (self.done, self.run.skip_non_finite);
+        let (step, tolerated) = (self.done, self.job.skip_non_finite);
         if self.skipped <= tolerated {
             self.reporter
                 .say(&format!("step {step}: {what} (loss {loss}); no update ({} of {tolerated})", self.skipped));
@@ -331,7 +307,7 @@ impl Trainer {
              are from before. Try a lower learning_rate or a longer warmup (with --resume --accept-changes), or tolerate \
              some such steps with skip_non_finite = {}",
             plan.learning_rate,
-            self.run.checkpoint.directory,
+            self.job.checkpoint.directory,
             (2 * tolerated).max(10),
         );
     }
@@ -341,8 +317,8 @@ impl Trainer {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
         let sums = self.hosts.all_reduce_sum(evaluator.sums(&self.state.whole_weights()?, &self.devices)?)?;
-        let sequence_length = self.run.schedule.phases()[phase].sequence_length;
-        self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(sums), begin.elapsed())
+        let sequence_length = self.job.schedule.phases()[phase].sequence_length;
+        self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(&sums), begin.elapsed())
     }
 
     /// Writes a checkpoint of the steps done: the leading host does, and the others wait to hear that it could.
@@ -385,11 +361,11 @@ fn once_each<W: PartialEq, M>(
     Ok(made)
 }
 
-/// The phases as the progress display weighs them: where sequences share rows, there are fewer rows to compute.
-fn work(run: &Run, specs: &[StepSpec], rows_per_sequence: &[f64]) -> Vec<PhaseWork> {
-    let mut work = run.work();
-    for ((work, spec), &rows_per_sequence) in work.iter_mut().zip(specs).zip(rows_per_sequence) {
-        let computed = rows_expected(spec.rows, rows_per_sequence, spec.rows / spec.micro_batches);
+/// Returns the work of one step of each phase, for the time left: where sequences share rows, fewer rows are computed.
+fn work(job: &Job, rows_per_example: &[f64]) -> Vec<PhaseWork> {
+    let mut work = job.work.clone();
+    for ((work, spec), &rows_per_example) in work.iter_mut().zip(&job.steps).zip(rows_per_example) {
+        let computed = rows_expected(spec.rows, rows_per_example, spec.micro_batch_size());
         work.flops_a_step *= computed as f64 / spec.rows as f64;
     }
     work

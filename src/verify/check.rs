@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::bert::Precision;
+use crate::task::Precision;
 
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,10 +6,10 @@ use anyhow::Result;
 use super::check::{Check, Quantity, Tolerances, worse};
 use super::reference::ReferenceCase;
 use super::{Verification, VerifyOptions};
-use crate::bert::Precision;
 use crate::optim::OptimizerConfig;
-use crate::runtime::backend::Engine;
+use crate::runtime::backend::Backend;
 use crate::step::train_step::StepSpec;
+use crate::task::Precision;
 
 /// BERT's own, everywhere.
 const PROBABILITY: f64 = 0.1;
@@ -21,12 +21,13 @@ const LEARNING_RATE: f64 = 0.01;
 /// Losses of the first LAMB steps of the case's model with dropout on.
 ///
 /// # Errors
-/// If the engine fails.
-pub fn losses<E: Engine>(case: &ReferenceCase, engine: &E, options: &VerifyOptions) -> Result<Vec<f64>> {
-    let verification = Verification::new(case, engine, options);
-    let mut spec = StepSpec { dropout: true, ..verification.spec(&OptimizerConfig::default()) };
-    spec.model.hidden_dropout_prob = PROBABILITY;
-    spec.model.attention_probs_dropout_prob = PROBABILITY;
+/// If the backend fails.
+pub fn losses<E: Backend>(case: &ReferenceCase, backend: &E, options: &VerifyOptions) -> Result<Vec<f64>> {
+    let verification = Verification::new(case, backend, options);
+    let mut task = verification.task();
+    task.model.hidden_dropout_prob = PROBABILITY;
+    task.model.attention_probs_dropout_prob = PROBABILITY;
+    let spec = StepSpec { dropout: true, ..verification.spec(task, &OptimizerConfig::default()) };
     let mut losses = Vec::new();
     let rates = vec![LEARNING_RATE; STEPS.min(case.batches.len())];
     verification.steps(&spec, &rates, |_, metrics| losses.push(metrics[0]))?;

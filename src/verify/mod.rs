@@ -14,25 +14,31 @@ mod dropout;
 pub mod reference;
 mod splits;
 
-use anyhow::{Result, ensure};
+use std::sync::Arc;
+
+use anyhow::Result;
 
 pub use self::check::{Check, Quantity};
 use self::check::{Tolerances, distance, length, worse};
 pub use self::dropout::losses as dropout_losses;
 pub use self::splits::{Split, SplitChecks, verify_splits};
-use crate::bert::{Examples, Precision, Recompute};
+use crate::batch::HostBatch;
+use crate::batch::pretraining::RowForm;
+use crate::bert::{BertPretraining, Recompute};
 use crate::optim::OptimizerConfig;
-use crate::runtime::backend::Engine;
-use crate::shape::{HostTensor, Shape};
+use crate::runtime::backend::Backend;
+use crate::shape::HostTensor;
 use crate::step::eval_step::{EvalSpec, ForwardStep};
 use crate::step::parallel::Parallel;
 use crate::step::program::{Program, Role};
 use crate::step::sharding::Shards;
-use crate::step::train_step::{GradientStep, METRICS, StepSpec, TrainStep};
+use crate::step::train_step::{GradientStep, StepSpec, TrainStep};
+use crate::step::{Scalars, StepInputs};
+use crate::task::{Precision, Task, metric_names};
 use crate::verify::reference::{ReferenceCase, Row, Trajectory};
 
 /// What dropout masks are drawn from, where there is dropout.
-const SEED: [u32; 2] = [12_439, 0];
+const SEED: u64 = 12_439;
 
 /// How to compute.
 #[derive(Clone, Debug)]
@@ -52,14 +58,14 @@ pub struct VerifyOptions {
 /// All comparisons; `report` hears of each as it is made.
 ///
 /// # Errors
-/// If the engine fails. A miss is not an error.
-pub fn verify<E: Engine>(
+/// If the backend fails. A miss is not an error.
+pub fn verify<E: Backend>(
     case: &ReferenceCase,
-    engine: &E,
+    backend: &E,
     options: &VerifyOptions,
     mut report: impl FnMut(&Check),
 ) -> Result<Vec<Check>> {
-    let verification = Verification::new(case, engine, options);
+    let verification = Verification::new(case, backend, options);
     let mut checks = Vec::new();
     let mut add = |found: Vec<Check>| {
         found.iter().for_each(&mut report);
@@ -74,34 +80,31 @@ pub fn verify<E: Engine>(
     Ok(checks)
 }
 
-struct Verification<'a, E: Engine> {
+struct Verification<'a, E: Backend> {
     case: &'a ReferenceCase,
-    engine: &'a E,
+    backend: &'a E,
     options: &'a VerifyOptions,
     tolerances: Tolerances,
 }
 
-impl<'a, E: Engine> Verification<'a, E> {
-    fn new(case: &'a ReferenceCase, engine: &'a E, options: &'a VerifyOptions) -> Self {
-        Verification { case, engine, options, tolerances: Tolerances::of(options.precision) }
+impl<'a, E: Backend> Verification<'a, E> {
+    fn new(case: &'a ReferenceCase, backend: &'a E, options: &'a VerifyOptions) -> Self {
+        Verification { case, backend, options, tolerances: Tolerances::of(options.precision) }
     }
 
     /// Rows that each replica takes, those of padding included.
     fn rows(&self) -> usize {
-        let split = Split { devices: self.engine.replicas(), micro_batches: self.options.micro_batches };
+        let split = Split { devices: self.backend.replicas(), micro_batches: self.options.micro_batches };
         let (rows, ..) = self.case.batch_form();
         (rows + split.padding(rows)) / split.devices
     }
 
     fn forward(&self) -> Result<Vec<Check>> {
-        let (_, sequence_length, predictions) = self.case.batch_form();
         let spec = EvalSpec {
-            model: self.case.config.clone(),
+            task: Arc::new(self.task()),
             precision: self.options.precision,
-            sequence_length,
-            predictions,
             rows: self.rows(),
-            replicas: self.engine.replicas(),
+            replicas: self.backend.replicas(),
         };
         let program = ForwardStep::build(&spec)?.program;
         let outputs = self.run_once(&program)?;
@@ -111,7 +114,7 @@ impl<'a, E: Engine> Verification<'a, E> {
             // Replicas hold consecutive rows.
             let mut found = Vec::new();
             for replica in &outputs {
-                found.extend(self.engine.get(&replica[i])?);
+                found.extend(self.backend.get(&replica[i])?);
             }
             let expected = expected.to_f64();
             // What the model makes of padding behind them is nobody's business.
@@ -124,13 +127,13 @@ impl<'a, E: Engine> Verification<'a, E> {
 
     fn gradients(&self) -> Result<Vec<Check>> {
         let case = self.case;
-        let program = GradientStep::build(&self.spec(&OptimizerConfig::default()))?.program;
+        let program = GradientStep::build(&self.spec(self.task(), &OptimizerConfig::default()))?.program;
         let outputs = self.run_once(&program)?;
         let expected: Vec<Vec<f64>> = case.gradients.iter().map(HostTensor::to_f64).collect();
         let all = expected.iter().map(|g| length(g).powi(2)).sum::<f64>().sqrt();
         let mut checks = Vec::new();
         for (i, (param, expected)) in case.params.iter().zip(&expected).enumerate() {
-            let found = self.engine.get(&outputs[0][i])?;
+            let found = self.backend.get(&outputs[0][i])?;
             let error = distance(&found, expected) / length(expected).max(1e-3 * all);
             checks.push(Check::new(Quantity::Gradient, "gradient", &param.name, error, self.tolerances.gradient));
         }
@@ -142,8 +145,9 @@ impl<'a, E: Engine> Verification<'a, E> {
         let rows = &trajectory.rows[..self.options.steps.unwrap_or(usize::MAX).min(trajectory.rows.len())];
         let rates: Vec<f64> = rows.iter().map(|row| row.lr).collect();
         let mut worst = Worst::default();
-        let spec = self.spec(&trajectory.optimizer);
-        let state = self.steps(&spec, &rates, |t, metrics| worst.see(&rows[t], metrics, &case.batches[t]))?;
+        let names = metric_names(&self.task());
+        let spec = self.spec(self.task(), &trajectory.optimizer);
+        let state = self.steps(&spec, &rates, |t, metrics| worst.see(&rows[t], &names, metrics, &case.batches[t]))?;
         // A whole weight is that of any replica, or the parts of all.
         let holders = spec.shards().map_or(1, |shards| shards.count);
         let mut checks = worst.checks(&trajectory.name, &self.tolerances);
@@ -151,7 +155,7 @@ impl<'a, E: Engine> Verification<'a, E> {
             for (i, (param, expected)) in case.params.iter().zip(expected).enumerate() {
                 let mut found = Vec::new();
                 for holder in &state[..holders] {
-                    found.extend(self.engine.get(&holder[i])?);
+                    found.extend(self.backend.get(&holder[i])?);
                 }
                 let expected = expected.to_f64();
                 let floor = 1e-2 * (expected.len() as f64).sqrt();
@@ -166,56 +170,61 @@ impl<'a, E: Engine> Verification<'a, E> {
     /// Takes the step of `spec` on batch after batch, one for each of `rates`, from the case's first weights. `see` hears of
     /// each step's number, from 0, and metrics. Returns every replica's state after the last.
     fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<Vec<E::Array>>> {
-        let engine = self.engine;
+        let backend = self.backend;
         let step = TrainStep::build(spec)?.program;
-        let executable = engine.load(&step)?;
-        let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::Slot).len();
+        let executable = backend.load(&step)?;
+        let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::OptimizerState).len();
         let metrics_at = step.output("metrics").unwrap_or(state_size);
         let mut state = self.on_every_replica(|replica| self.initial_state(&step, replica))?;
         for (t, &rate) in rates.iter().enumerate() {
             let others = self.on_every_replica(|replica| self.other_arguments(&step, t, rate, replica))?;
             let arguments: Vec<Vec<&E::Array>> =
                 state.iter().zip(&others).map(|(state, others)| state.iter().chain(others).collect()).collect();
-            let mut outputs = engine.run(&executable, &arguments)?;
-            see(t, &engine.get(&outputs[0][metrics_at])?);
+            let mut outputs = backend.run(&executable, &arguments)?;
+            see(t, &backend.get(&outputs[0][metrics_at])?);
             outputs.iter_mut().for_each(|replica| replica.truncate(state_size));
             state = outputs;
         }
         Ok(state)
     }
 
-    fn spec(&self, optimizer: &OptimizerConfig) -> StepSpec {
-        let (_, sequence_length, predictions) = self.case.batch_form();
-        StepSpec {
+    fn task(&self) -> BertPretraining {
+        let (_, sequence_length, max_predictions) = self.case.batch_form();
+        BertPretraining {
             model: self.case.config.clone(),
+            rows: RowForm { sequence_length, max_predictions, sequences_per_row: 1 },
+            sentence_pairs: true,
+            recompute: self.options.recompute,
+        }
+    }
+
+    fn spec(&self, task: BertPretraining, optimizer: &OptimizerConfig) -> StepSpec {
+        StepSpec {
+            task: Arc::new(task),
             optimizer: optimizer.clone(),
             precision: self.options.precision,
-            sequence_length,
-            predictions,
-            sequences_per_row: 1,
             rows: self.rows(),
-            micro_batches: self.options.micro_batches,
-            replicas: self.engine.replicas(),
+            accumulation_steps: self.options.micro_batches,
+            replicas: self.backend.replicas(),
             parallel: Parallel { shard_optimizer: self.options.shard_optimizer, ..Parallel::default() },
             dropout: false,
-            recompute: self.options.recompute,
         }
     }
 
     /// Runs a program without state on batch 0.
     fn run_once(&self, program: &Program) -> Result<Vec<Vec<E::Array>>> {
-        let executable = self.engine.load(program)?;
+        let executable = self.backend.load(program)?;
         let arguments = self.on_every_replica(|replica| {
             let mut arguments = self.initial_state(program, replica)?;
             arguments.extend(self.other_arguments(program, 0, 0.0, replica)?);
             Ok(arguments)
         })?;
         let arguments: Vec<Vec<&E::Array>> = arguments.iter().map(|replica| replica.iter().collect()).collect();
-        self.engine.run(&executable, &arguments)
+        self.backend.run(&executable, &arguments)
     }
 
     fn on_every_replica<T>(&self, make: impl Fn(usize) -> Result<T>) -> Result<Vec<T>> {
-        (0..self.engine.replicas()).map(make).collect()
+        (0..self.backend.replicas()).map(make).collect()
     }
 
     /// First weights, and slots of zeros.
@@ -228,12 +237,12 @@ impl<'a, E: Engine> Verification<'a, E> {
             let whole = HostTensor::from_f64(shape, &padded.to_f64());
             let held = match whole.shape() == taken {
                 true => whole,
-                false => Shards { count: self.engine.replicas() }.part(&whole, replica),
+                false => Shards { count: self.backend.replicas() }.shard(&whole, replica),
             };
-            arrays.push(self.engine.put(&held, replica)?);
+            arrays.push(self.backend.put(&held, replica)?);
         }
-        for slot in program.inputs_of(Role::Slot) {
-            arrays.push(self.engine.put(&HostTensor::zeros(program.inputs[slot].shape.clone()), replica)?);
+        for slot in program.inputs_of(Role::OptimizerState) {
+            arrays.push(self.backend.put(&HostTensor::zeros(program.inputs[slot].shape.clone()), replica)?);
         }
         Ok(arrays)
     }
@@ -247,24 +256,29 @@ impl<'a, E: Engine> Verification<'a, E> {
         replica: usize,
     ) -> Result<Vec<E::Array>> {
         let rows = self.rows();
-        let mut arrays = Vec::new();
-        for value in program.inputs.iter().filter(|v| !matches!(v.role, Role::Weight | Role::Slot)) {
-            let tensor = match value.name.as_str() {
-                "learning_rate" => HostTensor::from_f64(value.shape.clone(), &[learning_rate]),
-                "optimizer_step" => HostTensor::scalar(t as i32 + 1),
-                "first_row" => HostTensor::scalar((replica * rows) as u32),
-                "step" => HostTensor::scalar(t as u32),
-                "seed" => HostTensor::new([2], &SEED),
-                name => {
-                    let at = Examples::NAMES.iter().position(|n| *n == name);
-                    let whole = at.map(|i| &self.case.batches[t][i]);
-                    ensure!(whole.is_some(), "the program takes an argument {name}, which no batch has");
-                    rows_of(whole.unwrap_or(&self.case.batches[t][0]), replica * rows, rows)
-                }
-            };
-            arrays.push(self.engine.put(&tensor, replica)?);
-        }
-        Ok(arrays)
+        let batch = HostBatch {
+            rows,
+            tensors: self.batch_rows(t, replica * rows, rows),
+            row_length: self.task().rows.sequence_length,
+            tokens: 0,
+            occupied_rows: rows,
+        };
+        let scalars = Scalars {
+            learning_rate,
+            optimizer_step: t as u64 + 1,
+            step: t as u64,
+            seed: SEED,
+            first_row: replica * rows,
+        };
+        let inputs = StepInputs { batch: &batch, scalars, replicas: 1 };
+        let values = program.inputs.iter().filter(|v| !matches!(v.role, Role::Weight | Role::OptimizerState));
+        values.map(|value| self.backend.put(&*inputs.tensor(value, 0)?, replica)).collect()
+    }
+
+    /// `rows` rows of batch `t` from row `start` on; behind its last one, rows of zeros: no token, no prediction.
+    fn batch_rows(&self, t: usize, start: usize, rows: usize) -> Vec<(&'static str, Arc<HostTensor>)> {
+        let names = self.task().batch().tensors.into_iter().map(|tensor| tensor.name);
+        names.zip(self.case.batches[t].iter().map(|tensor| Arc::new(tensor.rows(start, rows)))).collect()
     }
 }
 
@@ -281,8 +295,8 @@ struct Worst {
 }
 
 impl Worst {
-    fn see(&mut self, row: &Row, metrics: &[f64], batch: &[HostTensor; 7]) {
-        let found = |name: &str| METRICS.iter().position(|m| *m == name).map_or(f64::NAN, |i| metrics[i]);
+    fn see(&mut self, row: &Row, names: &[&str], metrics: &[f64], batch: &[HostTensor; 7]) {
+        let found = |name: &str| names.iter().position(|own| *own == name).map_or(f64::NAN, |i| metrics[i]);
         let larger = |worst: &mut f64, error: f64| *worst = worse(*worst, error);
         larger(&mut self.loss, (found("loss") - row.loss).abs());
         larger(&mut self.mlm_loss, (found("mlm_loss") - row.mlm_loss).abs());
@@ -304,36 +318,19 @@ impl Worst {
     }
 }
 
-/// `rows` rows of `tensor` from row `start`; behind its last one, rows of zeros: no token, no prediction.
-fn rows_of(tensor: &HostTensor, start: usize, rows: usize) -> HostTensor {
-    let mut shape: Shape = tensor.shape().clone();
-    let row_bytes = tensor.bytes().len() / shape.dims[0];
-    let mut bytes: Vec<u8> = tensor.bytes().iter().skip(start * row_bytes).take(rows * row_bytes).copied().collect();
-    bytes.resize(rows * row_bytes, 0);
-    shape.dims[0] = rows;
-    HostTensor::from_bytes(shape, bytes).expect("whole rows")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::DType;
+    use crate::shape::{DType, Shape};
 
     #[test]
     fn a_step_without_a_number_is_not_forgotten() {
         let row = Row { lr: 0.1, loss: 1.0, mlm_loss: 1.0, nsp_loss: 0.0, mlm_accuracy: 0.0, grad_norm: 1.0 };
         let batch: [HostTensor; 7] = std::array::from_fn(|_| HostTensor::zeros(Shape::new(DType::F32, [1, 1])));
         let mut worst = Worst::default();
-        worst.see(&row, &[f64::NAN; 7], &batch);
-        worst.see(&row, &[1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0], &batch);
+        let names = ["loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "grad_norm", "skipped"];
+        worst.see(&row, &names, &[f64::NAN; 7], &batch);
+        worst.see(&row, &names, &[1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0], &batch);
         assert!(worst.loss.is_nan());
-    }
-
-    #[test]
-    fn rows_behind_the_last_are_padding() {
-        let tensor = HostTensor::new([3, 2], &[1i32, 2, 3, 4, 5, 6]);
-        assert_eq!(rows_of(&tensor, 1, 1), HostTensor::new([1, 2], &[3i32, 4]));
-        assert_eq!(rows_of(&tensor, 2, 2), HostTensor::new([2, 2], &[5i32, 6, 0, 0]));
-        assert_eq!(rows_of(&tensor, 4, 1), HostTensor::new([1, 2], &[0i32, 0]));
     }
 }

@@ -21,10 +21,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::bert::{BatchForm, BertConfig, Examples, ParamSpec, param_specs};
+use crate::batch::pretraining::RowForm;
+use crate::bert::{BertConfig, param_specs};
 use crate::checkpoint::TensorFile;
 use crate::optim::{OptimizerConfig, OptimizerError};
 use crate::shape::HostTensor;
+use crate::task::ParamSpec;
 
 /// One directory, read and checked for completeness.
 pub struct ReferenceCase {
@@ -184,16 +186,15 @@ fn read_batches(directory: &Path, config: &BertConfig) -> Result<Vec<[HostTensor
     let [rows, length] = form(&mut file, "0/input_ids")?;
     let [_, predictions] = form(&mut file, "0/masked_lm_positions")?;
     config.validate_batch(length, predictions).with_context(|| path.clone())?;
-    let form = BatchForm { rows, sequence_length: length, predictions, sequences_per_row: 1 };
-    let shapes = Examples::shapes(form);
+    let spec = RowForm { sequence_length: length, max_predictions: predictions, sequences_per_row: 1 }.spec();
     let mut batches = Vec::new();
     while file.has(&format!("{}/input_ids", batches.len())) {
         let mut batch = Vec::new();
-        for (name, shape) in Examples::NAMES.iter().zip(&shapes) {
+        for (name, shape) in spec.shapes(rows) {
             let name = format!("{}/{name}", batches.len());
             let tensor = file.read(&name, &shape.dims)?;
             let found = tensor.shape();
-            ensure!(found == shape, "{path}: {name} requires {shape}, got {found}");
+            ensure!(*found == shape, "{path}: {name} requires {shape}, got {found}");
             batch.push(tensor);
         }
         batches.push(<[HostTensor; 7]>::try_from(batch).map_err(|_| anyhow::anyhow!("a batch has seven tensors"))?);

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::check::Check;
 use super::reference::ReferenceCase;
 use super::{VerifyOptions, dropout, verify};
-use crate::runtime::backend::Engine;
+use crate::runtime::backend::Backend;
 
 /// One way of cutting the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,24 +44,24 @@ impl SplitChecks {
 }
 
 /// [`verify`] under every split, and with dropout on the losses of a few steps against those of the uncut batch.
-/// `engine` gives an engine of so many replicas; `report` hears of each check as it is made.
+/// `backend` gives an backend of so many replicas; `report` hears of each check as it is made.
 ///
 /// # Errors
-/// If an engine fails. A miss is not an error.
-pub fn verify_splits<E: Engine>(
+/// If an backend fails. A miss is not an error.
+pub fn verify_splits<E: Backend>(
     case: &ReferenceCase,
-    engine: impl Fn(usize) -> E,
+    backend: impl Fn(usize) -> E,
     splits: &[Split],
     options: &VerifyOptions,
     mut report: impl FnMut(Split, &Check),
 ) -> Result<Vec<SplitChecks>> {
     let of = |split: Split| VerifyOptions { micro_batches: split.micro_batches, ..options.clone() };
-    let uncut = dropout::losses(case, &engine(Split::UNCUT.devices), &of(Split::UNCUT))?;
+    let uncut = dropout::losses(case, &backend(Split::UNCUT.devices), &of(Split::UNCUT))?;
     let mut all = Vec::new();
     for &split in splits {
-        let (engine, options) = (engine(split.devices), of(split));
-        let mut checks = verify(case, &engine, &options, |check| report(split, check))?;
-        let check = dropout::same_losses(&dropout::losses(case, &engine, &options)?, &uncut, options.precision);
+        let (backend, options) = (backend(split.devices), of(split));
+        let mut checks = verify(case, &backend, &options, |check| report(split, check))?;
+        let check = dropout::same_losses(&dropout::losses(case, &backend, &options)?, &uncut, options.precision);
         report(split, &check);
         checks.push(check);
         all.push(SplitChecks { split, checks });

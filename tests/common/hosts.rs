@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::common::Workshop;
 use crate::common::etcd::Etcd;
-use lambert::data::{Dataset, ExampleConfig, PreparedData, Split};
+use lambert::batch::BatchSource;
+use lambert::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
 use lambert::key_value;
 use lambert::rendezvous::session::Session;
 use lambert::rendezvous::{RendezvousConfig, rendezvous};
-use lambert::runtime::prefetch::Source;
+use lambert::runtime::prefetch::RunInputs;
 use lambert::schedule::{Phase, Schedule};
 
 /// A coordinator, with its server if it needs one.
@@ -53,8 +54,8 @@ pub const SEED: u64 = 11;
 /// Sequence length and predictions of the two phases.
 pub const SHAPES: [(usize, usize); 2] = [(24, 4), (48, 8)];
 
-/// What feeds a run of the workshop's data, with batches of `global_batch` in both phases.
-pub fn source(workshop: &Workshop, global_batch: usize) -> Source {
+/// The inputs of a run on the workshop's data, with batches of `global_batch` in both phases.
+pub fn source(workshop: &Workshop, global_batch: usize) -> RunInputs {
     let phase = |(sequence_length, predictions): (usize, usize)| -> Phase {
         let text = format!(
             "sequence_length = {sequence_length}\nmax_predictions_per_seq = {predictions}\nglobal_batch = {global_batch}\n\
@@ -63,15 +64,15 @@ pub fn source(workshop: &Workshop, global_batch: usize) -> Source {
         toml::from_str(&text).unwrap()
     };
     let prepared = Arc::new(PreparedData::open(&workshop.path("data")).unwrap());
-    let examples = |(phase, (length, predictions))| {
+    let batches = |(phase, (length, predictions))| -> Arc<dyn BatchSource> {
         let config = ExampleConfig { seed: SEED, phase, ..ExampleConfig::bert(length, predictions) };
-        Arc::new(Dataset::new(prepared.clone(), Split::Train, config).unwrap())
+        let dataset = Arc::new(Dataset::new(prepared.clone(), Split::Train, config).unwrap());
+        Arc::new(Batches { dataset, sequences_per_row: 1 })
     };
-    Source {
+    RunInputs {
         schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),
         seed: SEED,
-        examples: (0..).zip(SHAPES).map(examples).collect(),
-        sequences_per_row: vec![1; SHAPES.len()],
-        inputs: vec![Vec::new(); SHAPES.len()],
+        sources: (0..).zip(SHAPES).map(batches).collect(),
+        values: vec![Vec::new(); SHAPES.len()],
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::common::steps::{run, spec};
-use lambert::bert::{BertConfig, ParamSpec, Precision, Preset};
+use crate::common::steps::{run, spec_of, task};
+use lambert::batch::pretraining::RowForm;
+use lambert::bert::{BertConfig, BertPretraining, Preset};
 use lambert::data::Packing;
 use lambert::rng::Key;
-use lambert::runtime::backend::Engine;
+use lambert::runtime::backend::Backend;
 use lambert::shape::{DType, HostTensor};
 use lambert::step::{GradientStep, StepSpec};
+use lambert::task::{ParamSpec, Precision};
 
 /// Positions of a row, in the tests of the model.
 pub const LENGTH: usize = 16;
@@ -113,25 +115,31 @@ pub fn small() -> BertConfig {
     }
 }
 
+/// The form of plain or packed rows.
+pub fn form(packed: bool) -> RowForm {
+    RowForm {
+        sequence_length: LENGTH,
+        max_predictions: PREDICTIONS[packed as usize],
+        sequences_per_row: if packed { PER_ROW } else { 1 },
+    }
+}
+
 pub fn weights(params: &[ParamSpec], dtype: DType) -> Vec<HostTensor> {
     params.iter().map(|p| HostTensor::from_f64(p.shape(dtype), &p.initial(9).to_f64())).collect()
 }
 
 /// Gradients by name and the metrics of a step over `tensors`.
 pub fn gradients(
-    engine: &impl Engine,
+    backend: &impl Backend,
     precision: Precision,
     [rows, micro_batches]: [usize; 2],
     packed: bool,
     tensors: &HashMap<&'static str, Vec<f64>>,
 ) -> Vec<(String, Vec<f64>)> {
-    let replicas = engine.replicas();
+    let replicas = backend.replicas();
     let spec = StepSpec {
         precision,
-        sequence_length: LENGTH,
-        predictions: PREDICTIONS[packed as usize],
-        sequences_per_row: if packed { PER_ROW } else { 1 },
-        ..spec(&small(), rows, micro_batches, replicas)
+        ..spec_of(BertPretraining { rows: form(packed), ..task(&small()) }, rows, micro_batches, replicas)
     };
     let GradientStep { program, params } = GradientStep::build(&spec).unwrap();
     let arguments = |replica| {
@@ -147,7 +155,7 @@ pub fn gradients(
         }
         inputs
     };
-    let outputs = run(engine, &program, &(0..replicas).map(arguments).collect::<Vec<_>>());
+    let outputs = run(backend, &program, &(0..replicas).map(arguments).collect::<Vec<_>>());
     program.outputs.iter().map(|value| value.name.clone()).zip(outputs).collect()
 }
 

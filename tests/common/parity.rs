@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use lambert::bert::{Precision, Recompute};
-use lambert::runtime::backend::Engine;
+use lambert::bert::Recompute;
+use lambert::runtime::backend::Backend;
+use lambert::task::Precision;
 use lambert::verify::reference::ReferenceCase;
 use lambert::verify::{Check, VerifyOptions, verify};
 
@@ -23,8 +24,8 @@ pub fn options(precision: Precision) -> VerifyOptions {
 }
 
 /// Fails with every miss.
-pub fn assert_parity(engine: &impl Engine, options: &VerifyOptions) -> Vec<Check> {
-    let checks = verify(&case(), engine, options, |_| {}).unwrap();
+pub fn assert_parity(backend: &impl Backend, options: &VerifyOptions) -> Vec<Check> {
+    let checks = verify(&case(), backend, options, |_| {}).unwrap();
     let misses: Vec<&Check> = checks.iter().filter(|c| !c.ok).collect();
     assert!(misses.is_empty(), "{misses:#?}");
     checks

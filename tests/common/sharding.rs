@@ -1,7 +1,7 @@
 //! The sharded configuration and the results of its steps.
 
 use crate::common::steps::small;
-use lambert::bert::{BertConfig, param_specs};
+use lambert::bert::BertConfig;
 use lambert::step::{GradientExchange, Parallel, Program, StepSpec};
 
 pub const SHARDED: Parallel = Parallel { gradient_exchange: GradientExchange::F32, shard_optimizer: true };
@@ -12,7 +12,7 @@ pub fn model() -> BertConfig {
 
 /// The results of a step by the order of its outputs, with weights and slots whole.
 pub fn whole_results(spec: &StepSpec, program: &Program, outputs: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
-    let params = param_specs(&spec.model);
+    let params = spec.task.parameters();
     let result = |i: usize| match spec.shards().is_some() && i < program.donated.len() {
         true => {
             let elements = params[i % params.len()].dims.iter().product();

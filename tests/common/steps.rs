@@ -1,11 +1,15 @@
 //! Steps of a model small enough for the evaluator, and arguments for them.
 
-use lambert::bert::{Activation, BertConfig, Precision, Preset, Recompute, param_specs};
+use std::sync::Arc;
+
+use lambert::batch::pretraining::RowForm;
+use lambert::bert::{Activation, BertConfig, BertPretraining, Preset, Recompute, param_specs};
 use lambert::optim::OptimizerConfig;
-use lambert::runtime::backend::Engine;
+use lambert::runtime::backend::Backend;
 use lambert::shape::HostTensor;
 use lambert::step::sharding::Shards;
 use lambert::step::{Parallel, Program, Role, StepSpec};
+use lambert::task::{Precision, Task};
 
 /// A model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the other GELU.
 pub fn small() -> BertConfig {
@@ -21,20 +25,32 @@ pub fn small() -> BertConfig {
     }
 }
 
-pub fn spec(model: &BertConfig, rows: usize, micro_batches: usize, replicas: usize) -> StepSpec {
-    StepSpec {
+/// The pretraining task of `model` on plain rows of eight positions.
+pub fn task(model: &BertConfig) -> BertPretraining {
+    BertPretraining {
         model: model.clone(),
+        rows: RowForm { sequence_length: 8, max_predictions: 3, sequences_per_row: 1 },
+        sentence_pairs: true,
+        recompute: Recompute::default(),
+    }
+}
+
+/// The f64 step of [`task`] on `rows` rows in all.
+pub fn spec(model: &BertConfig, rows: usize, accumulation_steps: usize, replicas: usize) -> StepSpec {
+    spec_of(task(model), rows, accumulation_steps, replicas)
+}
+
+/// The f64 step of `task` on `rows` rows in all.
+pub fn spec_of(task: impl Task + 'static, rows: usize, accumulation_steps: usize, replicas: usize) -> StepSpec {
+    StepSpec {
+        task: Arc::new(task),
         optimizer: OptimizerConfig::default(),
         precision: Precision::F64,
-        sequence_length: 8,
-        predictions: 3,
-        sequences_per_row: 1,
         rows: rows / replicas,
-        micro_batches,
+        accumulation_steps,
         replicas,
         parallel: Parallel::default(),
         dropout: true,
-        recompute: Recompute::default(),
     }
 }
 
@@ -59,6 +75,7 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
         }
         batch[6].push(stream.below(2) as f64);
     }
+    let names: Vec<&str> = task(model).batch().tensors.iter().map(|tensor| tensor.name).collect();
     let params = param_specs(model);
     (0..program.replicas)
         .map(|replica| {
@@ -77,12 +94,12 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
                                 HostTensor::from_f64(param.shape(value.shape.dtype), &param.initial(9).to_f64());
                             match *whole.shape() == value.shape {
                                 true => whole,
-                                false => Shards { count: program.replicas }.part(&whole, replica),
+                                false => Shards { count: program.replicas }.shard(&whole, replica),
                             }
                         }
-                        Role::Slot => HostTensor::zeros(value.shape.clone()),
+                        Role::OptimizerState => HostTensor::zeros(value.shape.clone()),
                         _ => {
-                            let i = lambert::bert::Examples::NAMES.iter().position(|n| *n == name).unwrap();
+                            let i = names.iter().position(|own| *own == name).unwrap();
                             let n = value.shape.elements();
                             HostTensor::from_f64(value.shape.clone(), &batch[i][replica * n..(replica + 1) * n])
                         }
@@ -95,26 +112,26 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
 }
 
 /// The results of every replica.
-pub fn run_all(engine: &impl Engine, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<Vec<f64>>> {
-    run_loaded(engine, &engine.load(program).unwrap(), arguments)
+pub fn run_all(backend: &impl Backend, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<Vec<f64>>> {
+    run_loaded(backend, &backend.load(program).unwrap(), arguments)
 }
 
 /// [`run_all`] of a program that was made ready before.
-pub fn run_loaded<E: Engine>(
-    engine: &E,
+pub fn run_loaded<E: Backend>(
+    backend: &E,
     executable: &E::Executable,
     arguments: &[Vec<HostTensor>],
 ) -> Vec<Vec<Vec<f64>>> {
-    let put = |(r, list): (usize, &Vec<HostTensor>)| list.iter().map(|t| engine.put(t, r).unwrap()).collect();
+    let put = |(r, list): (usize, &Vec<HostTensor>)| list.iter().map(|t| backend.put(t, r).unwrap()).collect();
     let arrays: Vec<Vec<_>> = arguments.iter().enumerate().map(put).collect();
     let arrays: Vec<Vec<_>> = arrays.iter().map(|list| list.iter().collect()).collect();
-    let outputs = engine.run(executable, &arrays).unwrap();
-    outputs.iter().map(|outputs| outputs.iter().map(|x| engine.get(x).unwrap()).collect()).collect()
+    let outputs = backend.run(executable, &arrays).unwrap();
+    outputs.iter().map(|outputs| outputs.iter().map(|x| backend.get(x).unwrap()).collect()).collect()
 }
 
 /// The results of the first replica.
-pub fn run(engine: &impl Engine, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<f64>> {
-    run_all(engine, program, arguments).swap_remove(0)
+pub fn run(backend: &impl Backend, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<f64>> {
+    run_all(backend, program, arguments).swap_remove(0)
 }
 
 pub fn assert_close(a: &[Vec<f64>], b: &[Vec<f64>], tolerance: f64, what: &str) {

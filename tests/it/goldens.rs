@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::common::cases;
-use lambert::bert::{BertConfig, Precision, Preset, Recompute};
+use lambert::batch::pretraining::RowForm;
+use lambert::bert::{BertConfig, BertPretraining, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
 use lambert::optim::OptimizerConfig;
 use lambert::step::{Parallel, StepSpec, TrainStep};
+use lambert::task::Precision;
 
 /// What a reviewer reads: the graph as built, and the module as the compiler receives it.
 fn print(computation: &Computation, options: &LowerOptions<'_>) -> String {
@@ -81,7 +84,7 @@ fn a_donated_argument_prints_as_an_alias() {
 /// All that a step can hold, on the smallest shapes: one layer, dropout, micro-batches in a loop, two replicas, donation.
 #[test]
 fn the_tiny_training_step_prints_as_reviewed() {
-    let spec = StepSpec {
+    let task = BertPretraining {
         model: BertConfig {
             hidden_size: 8,
             num_hidden_layers: 1,
@@ -90,17 +93,19 @@ fn the_tiny_training_step_prints_as_reviewed() {
             max_position_embeddings: 16,
             ..Preset::Tiny.config(32)
         },
+        rows: RowForm { sequence_length: 6, max_predictions: 2, sequences_per_row: 1 },
+        sentence_pairs: true,
+        recompute: Recompute::default(),
+    };
+    let spec = StepSpec {
+        task: Arc::new(task),
         optimizer: OptimizerConfig::default(),
         precision: Precision::Bf16,
-        sequence_length: 6,
-        predictions: 2,
-        sequences_per_row: 1,
         rows: 4,
-        micro_batches: 2,
+        accumulation_steps: 2,
         replicas: 2,
         parallel: Parallel::default(),
         dropout: true,
-        recompute: Recompute::default(),
     };
     let step = TrainStep::build(&spec).unwrap();
     let module = step.program.lower();

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::hosts::*;
 use crate::common::{Workshop, text};
+use lambert::batch::ReplicaRange;
 use lambert::rendezvous::agreement::shared_value;
 use lambert::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
 use lambert::rendezvous::session::Session;
-use lambert::runtime::devices::Share;
-use lambert::shape::HostTensor;
 
 fn error_of<T>(result: anyhow::Result<T>) -> String {
     format!("{:#}", result.err().expect("must fail"))
@@ -284,15 +283,14 @@ fn rows_of_all_hosts_equal_the_batch_of_a_single_host() {
         let source = source(&workshop, batch);
         // The last steps reach into further epochs of this small corpus.
         for step in [0, 5, source.schedule.steps() - 1] {
-            let whole: Vec<(&str, HostTensor)> =
-                source.batch(step, Share::ALL).unwrap().tensors().into_iter().collect();
+            let whole = source.batch(step, ReplicaRange::SINGLE).unwrap().tensors;
             for hosts in (1..=256).filter(|hosts| batch % hosts == 0) {
                 let mut joined: Vec<Vec<u8>> = vec![Vec::new(); whole.len()];
                 for host in 0..hosts {
-                    let share = Share { first: host, count: 1, of: hosts };
+                    let share = ReplicaRange { first: host, count: 1, of: hosts };
                     let part = source.batch(step, share).unwrap();
                     assert_eq!(part.rows, batch / hosts);
-                    for (all, (_, tensor)) in joined.iter_mut().zip(part.tensors()) {
+                    for (all, (_, tensor)) in joined.iter_mut().zip(&part.tensors) {
                         all.extend_from_slice(tensor.bytes());
                     }
                 }

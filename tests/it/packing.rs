@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use crate::common::Workshop;
 use crate::common::packing::*;
-use lambert::bert::Precision;
+use crate::common::steps::task;
 use lambert::data::{self, ExampleConfig, Packing, PreparedData, Split, max_predictions_per_row};
 use lambert::rng::{Key, Stream};
 use lambert::runtime::backend::Evaluator;
-use lambert::step::METRICS;
+use lambert::task::Precision;
+use lambert::task::metric_names;
 use proptest::prelude::*;
 
 proptest! {
@@ -92,16 +93,17 @@ fn loss_and_gradients_are_those_of_plain_rows_with_dropout_on() {
 fn an_example_without_a_label_counts_for_its_words_only() {
     let (all, unlabelled) = (samples(8, small().vocab_size), 4);
     assert_eq!(all[unlabelled].label, -100.0);
-    let engine = Evaluator { replicas: 1 };
+    let backend = Evaluator { replicas: 1 };
     for packed in [false, true] {
         let losses = |label: f64| -> [f64; 2] {
             let mut samples = all.clone();
             samples[unlabelled].label = label;
             let rows = if packed { packed_rows(&samples, 1) } else { plain_rows(&samples) };
-            let found = gradients(&engine, Precision::F64, [8, 2], packed, &batch(&rows, packed));
+            let found = gradients(&backend, Precision::F64, [8, 2], packed, &batch(&rows, packed));
             let (name, metrics) = found.last().unwrap();
             assert_eq!(name, "metrics");
-            ["mlm_loss", "nsp_loss"].map(|loss| metrics[METRICS.iter().position(|name| *name == loss).unwrap()])
+            let names = metric_names(&task(&small()));
+            ["mlm_loss", "nsp_loss"].map(|loss| metrics[names.iter().position(|name| *name == loss).unwrap()])
         };
         let [[mlm, without], [mlm_follows, follows], [_, random]] = [-100.0, 0.0, 1.0].map(losses);
         assert_eq!(mlm, mlm_follows);
@@ -126,12 +128,10 @@ fn rows_are_the_same_whoever_fills_them_and_hold_what_plain_rows_hold() {
 
     // Each host makes the rows of its replicas: side by side they are those of one host.
     let together = of(0..4, 4);
-    for (name, tensor) in together.tensors() {
+    for (name, tensor) in &together.clone().into_host(4).tensors {
         let parts = [of(0..1, 4), of(1..3, 4), of(3..4, 4)];
-        let bytes: Vec<u8> = parts
-            .iter()
-            .flat_map(|part| part.tensors().into_iter().find(|(n, _)| *n == name).unwrap().1.bytes().to_vec())
-            .collect();
+        let bytes: Vec<u8> =
+            parts.iter().flat_map(|part| part.clone().into_host(1).tensor(name).unwrap().bytes().to_vec()).collect();
         assert_eq!(bytes, tensor.bytes(), "{name}");
     }
 

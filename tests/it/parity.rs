@@ -2,11 +2,14 @@
 //! independence of micro-batches, replicas, recomputation and padded vocabulary rows.
 
 use crate::common::parity::*;
-use crate::common::steps::{arguments, assert_close, run, small, spec};
-use lambert::bert::{BertConfig, Precision, Recompute};
+use std::sync::Arc;
+
+use crate::common::steps::{arguments, assert_close, run, small, spec, spec_of, task};
+use lambert::bert::{BertConfig, BertPretraining, Recompute};
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::step::{EvalSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
+use lambert::task::Precision;
 use lambert::verify::VerifyOptions;
 
 #[test]
@@ -22,7 +25,9 @@ fn with_dropout_on_a_step_does_not_depend_on_how_the_batch_is_cut() {
     let (model, rows) = (small(), 8);
     let step = |micro_batches, replicas, recompute| {
         let program =
-            TrainStep::build(&StepSpec { recompute, ..spec(&model, rows, micro_batches, replicas) }).unwrap().program;
+            TrainStep::build(&spec_of(BertPretraining { recompute, ..task(&model) }, rows, micro_batches, replicas))
+                .unwrap()
+                .program;
         run(&Evaluator { replicas }, &program, &arguments(&program, &model, rows))
     };
     let whole = step(1, 1, Recompute::None);
@@ -49,14 +54,7 @@ fn with_dropout_on_a_step_does_not_depend_on_how_the_batch_is_cut() {
 
 /// The loss from the published logits alone, without dropout: what a model without padded rows computes.
 fn loss_without_padding(model: &BertConfig, rows: usize, change: impl Fn(&mut [HostTensor], &Program)) -> f64 {
-    let spec = EvalSpec {
-        model: model.clone(),
-        precision: Precision::F64,
-        sequence_length: 8,
-        predictions: 3,
-        rows,
-        replicas: 1,
-    };
+    let spec = EvalSpec { task: Arc::new(task(model)), precision: Precision::F64, rows, replicas: 1 };
     let program = ForwardStep::build(&spec).unwrap().program;
     let mut arguments = arguments(&program, model, rows);
     change(&mut arguments[0], &program);
@@ -114,7 +112,9 @@ fn a_gradient_that_is_not_finite_changes_nothing_and_is_named() {
     let bad = program.input("cls.seq_relationship.bias").unwrap();
     arguments[0][bad] = HostTensor::new([2], &[f64::INFINITY, 0.0]);
     let outputs = run(&Evaluator { replicas: 1 }, &program, &arguments);
-    for (i, value) in program.outputs.iter().enumerate().filter(|(_, v)| matches!(v.role, Role::Weight | Role::Slot)) {
+    for (i, value) in
+        program.outputs.iter().enumerate().filter(|(_, v)| matches!(v.role, Role::Weight | Role::OptimizerState))
+    {
         assert_eq!(outputs[i], arguments[0][i].to_f64(), "{}", value.name);
     }
     assert_eq!(outputs[program.output("metrics").unwrap()][6], 1.0);

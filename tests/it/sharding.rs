@@ -3,7 +3,7 @@
 
 use crate::common::sharding::*;
 use crate::common::steps::{arguments, assert_close, run_all, spec};
-use lambert::bert::{Precision, param_specs};
+use lambert::bert::param_specs;
 use lambert::eval::{Value, evaluate_replicas};
 use lambert::graph::{Graph, Op, Tensor};
 use lambert::optim::{Optimizer, OptimizerConfig, Placement};
@@ -12,6 +12,7 @@ use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::step::sharding::Shards;
 use lambert::step::{GradientStep, Parallel, StepSpec, TrainStep};
+use lambert::task::Precision;
 
 /// Weights, a bias that starts at zero (no trust ratio), and a LayerNorm: names, dimensions, sizes of the first values.
 const TENSORS: [(&str, &[usize], f64); 4] = [
@@ -25,7 +26,8 @@ const TENSORS: [(&str, &[usize], f64); 4] = [
 fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Vec<f64>> {
     let shards = Shards { count: replicas };
     let whole = |dims: &[usize]| Shape::new(DType::F64, dims);
-    let shape = |dims: &[usize]| if held == Placement::Sharded { shards.part_shape(&whole(dims)) } else { whole(dims) };
+    let shape =
+        |dims: &[usize]| if held == Placement::Sharded { shards.shard_shape(&whole(dims)) } else { whole(dims) };
     let draw = |key: u64, dims: &[usize], size: f64| {
         let mut stream = Key::new(key).stream();
         let numbers: Vec<f64> = (0..whole(dims).elements()).map(|_| size * stream.normal()).collect();
@@ -52,7 +54,7 @@ fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Ve
 
     let of_replica = |tensor: HostTensor, replica| match held {
         Placement::Replicated => Value::from(&tensor),
-        Placement::Sharded => Value::from(&shards.part(&tensor, replica)),
+        Placement::Sharded => Value::from(&shards.shard(&tensor, replica)),
     };
     let first = |replica| -> Vec<Value> {
         (0..kinds)
@@ -164,6 +166,6 @@ fn what_is_gathered_rounded_is_read_rounded_and_in_no_other_way() {
     for (param, &id) in step.params.iter().zip(&computation.parameters) {
         let mut readers = computation.nodes.iter().filter(|node| node.inputs.contains(&id));
         let only_rounded = readers.all(|node| node.op == Op::Convert { dtype: DType::BF16 });
-        assert_eq!(param.only_multiplied, only_rounded, "{}", param.name);
+        assert_eq!(param.matmul_only, only_rounded, "{}", param.name);
     }
 }

@@ -4,19 +4,24 @@
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 
+use crate::common::cpu;
 use crate::common::etcd::Etcd;
-use crate::common::steps::spec;
+use crate::common::hosts::*;
+use crate::common::steps::{spec_of, task};
 use crate::common::{Workshop, text};
-use crate::common::{cpu, hosts::*};
-use lambert::bert::{BertConfig, Precision, Preset};
-use lambert::pjrt::Buffer;
+use lambert::batch::ReplicaRange;
+use lambert::batch::pretraining::RowForm;
+use lambert::bert::{BertConfig, BertPretraining, Preset};
+use lambert::data::PreparedData;
 use lambert::runtime::collective::AllGather;
-use lambert::runtime::compile::Compiled;
-use lambert::runtime::devices::{Devices, Share};
+use lambert::runtime::compile::{Compiled, transfer};
+use lambert::runtime::devices::Devices;
 use lambert::runtime::hosts::Hosts;
-use lambert::runtime::prefetch::{Scalars, Source, send};
+use lambert::runtime::prefetch::RunInputs;
 use lambert::runtime::state::{StateLayout, TrainState};
-use lambert::step::{METRICS, StepSpec, TrainStep};
+use lambert::step::{Scalars, StepInputs, StepSpec, TrainStep};
+use lambert::task::Precision;
+use lambert::task::metric_names;
 
 /// Starts `lambert pretrain` as host `host` with the arguments `more`.
 fn start(workshop: &Workshop, host: usize, more: &[&str]) -> Child {
@@ -78,29 +83,24 @@ fn processes_rendezvous_and_report_errors() {
     assert!(workshop.path("run/hosts").is_dir(), "the default coordinator is in the run directory");
 }
 
-/// Three steps on four devices that `hosts` hosts feed, each its own: the metrics, bit for bit.
-fn metrics_fed_by(hosts: usize, spec: &StepSpec, source: &Source, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
-    let layout = StateLayout::of(spec);
-    let held = layout.len();
-    let mut state = TrainState::initial(layout, SEED, devices).unwrap();
+/// The metrics, bit for bit, of three steps on four devices, whose inputs `hosts` hosts build, each its own.
+fn metrics_of(hosts: usize, spec: &StepSpec, inputs: &RunInputs, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
+    let mut state = TrainState::initial(StateLayout::of(spec), SEED, devices).unwrap();
     let each = devices.len() / hosts;
     let mut metrics = |number: u64| {
-        let plan = source.schedule.at(number).unwrap();
-        let mut fed = Vec::new();
-        for (host, mine) in devices.devices.chunks(each).enumerate() {
-            let share = Share { first: host * each, count: each, of: devices.len() };
-            let batch = source.batch(number, share).unwrap();
-            let scalars = Scalars::of(&plan, number, SEED, share.rows(plan.global_batch).start);
-            fed.extend(send(&devices.client, mine, &step.fed_inputs(), &batch, &scalars).unwrap());
+        let plan = inputs.schedule.at(number).unwrap();
+        let mut buffers = Vec::new();
+        for (host, own) in devices.devices.chunks(each).enumerate() {
+            let replicas = ReplicaRange { first: host * each, count: each, of: devices.len() };
+            let batch = inputs.batch(number, replicas).unwrap();
+            let scalars = Scalars::new(&plan, number, SEED, replicas.rows(plan.global_batch).start);
+            let step_inputs = StepInputs { batch: &batch, scalars, replicas: each };
+            buffers.extend(transfer(&devices.client, own, &step.step_inputs(), &step_inputs).unwrap());
         }
-        let arguments: Vec<Vec<&Buffer>> =
-            state.buffers().iter().zip(&fed).map(|(state, fed)| state.iter().chain(fed).collect()).collect();
-        let mut outputs = step.executable.execute(&arguments).unwrap();
-        let reports: Vec<Vec<Buffer>> = outputs.iter_mut().map(|outputs| outputs.split_off(held)).collect();
-        state.replace(outputs);
-        let at = step.outputs[held..].iter().position(|value| value.name == "metrics").unwrap();
-        let metrics = reports[0][at].to_host().unwrap().to_f64();
-        assert_eq!(metrics.len(), METRICS.len());
+        let mut launched = step.launch(state.buffers(), &buffers).unwrap();
+        state.replace(std::mem::take(&mut launched.state));
+        let metrics = launched.read("metrics").unwrap().wait().unwrap().to_f64();
+        assert_eq!(metrics.len(), metric_names(&*spec.task).len());
         metrics.into_iter().map(f64::to_bits).collect()
     };
     (0..3).map(&mut metrics).collect()
@@ -111,8 +111,8 @@ fn steps_are_bit_identical_for_any_number_of_hosts() {
     let workshop = Workshop::new();
     let source = source(&workshop, 8);
     let devices = cpu(4);
-    let vocabulary = source.examples[0].prepared().vocabulary().len();
-    let (sequence_length, predictions) = SHAPES[0];
+    let vocabulary = PreparedData::open(&workshop.path("data")).unwrap().vocabulary().len();
+    let (sequence_length, max_predictions) = SHAPES[0];
     let model = BertConfig {
         hidden_size: 16,
         num_hidden_layers: 1,
@@ -121,13 +121,14 @@ fn steps_are_bit_identical_for_any_number_of_hosts() {
         max_position_embeddings: 48,
         ..Preset::Tiny.config(vocabulary)
     };
-    let spec =
-        StepSpec { precision: Precision::F32, sequence_length, predictions, ..spec(&model, 8, 2, devices.len()) };
+    let rows = RowForm { sequence_length, max_predictions, sequences_per_row: 1 };
+    let pretraining = BertPretraining { rows, ..task(&model) };
+    let spec = StepSpec { precision: Precision::F32, ..spec_of(pretraining, 8, 2, devices.len()) };
     let step = Compiled::new(&devices, || Ok(TrainStep::build(&spec)?.program)).unwrap();
-    let alone = metrics_fed_by(1, &spec, &source, &devices, &step);
+    let alone = metrics_of(1, &spec, &source, &devices, &step);
     assert!(alone[0] != alone[1], "the steps change something");
     for hosts in [2, 4] {
-        assert_eq!(metrics_fed_by(hosts, &spec, &source, &devices, &step), alone, "{hosts} hosts");
+        assert_eq!(metrics_of(hosts, &spec, &source, &devices, &step), alone, "{hosts} hosts");
     }
 }
 
@@ -166,6 +167,6 @@ fn all_gather_returns_the_words_of_every_replica() {
     }
     let error = all_gather.start(&words(0)[..3]).err().expect("a device is left out").to_string();
     assert!(error.contains("3 words for each of 4 devices"), "{error}");
-    assert_eq!(devices.share(), Share { first: 0, count: 4, of: 4 });
+    assert_eq!(devices.replica_range(), ReplicaRange { first: 0, count: 4, of: 4 });
     assert_eq!(Arc::new(devices).first_replicas(), [0]);
 }

@@ -1,12 +1,14 @@
 //! Packed rows on a real plugin: gradients as those of plain rows, no attention across examples, and runs that resume exactly.
 
+use crate::common::cpu;
+use crate::common::packing::*;
 use crate::common::{Workshop, metrics};
-use crate::common::{cpu, packing::*};
-use lambert::bert::{BatchForm, Bert, BertConfig, Examples, Precision, Recompute, param_specs};
+use lambert::bert::{BatchTensors, Bert, BertConfig, Recompute, param_specs};
 use lambert::graph::{Computation, Graph};
 use lambert::hlo;
-use lambert::runtime::backend::Engine;
-use lambert::shape::{DType, HostTensor, Shape};
+use lambert::runtime::backend::Backend;
+use lambert::shape::{DType, HostTensor};
+use lambert::task::Precision;
 
 #[test]
 fn on_the_plugin_too() {
@@ -23,11 +25,9 @@ fn on_the_plugin_too() {
 fn forward(model: &BertConfig, rows: usize) -> Computation {
     let (graph, params) = (Graph::new("packed_forward"), param_specs(model));
     let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F32))).collect();
-    let form = BatchForm { rows, sequence_length: LENGTH, predictions: PREDICTIONS[1], sequences_per_row: PER_ROW };
-    let shapes = Examples::NAMES.iter().zip(Examples::shapes(form));
-    let tensors: Vec<_> = shapes.map(|(name, shape)| graph.parameter(*name, shape)).collect();
+    let tensors: Vec<_> = form(true).spec().shapes(rows).map(|(name, shape)| graph.parameter(name, shape)).collect();
     let bert = Bert::new(model, &params, &weights, Precision::F32, None, Recompute::default());
-    let outputs = bert.forward(&Examples::new(&tensors));
+    let outputs = bert.forward(&BatchTensors::from_vec(tensors));
     graph.finish(&[outputs.sequence_output, outputs.masked_lm_logits, outputs.seq_relationship_logits])
 }
 
@@ -41,17 +41,15 @@ fn an_example_knows_nothing_of_its_neighbours() {
     let mut others = samples.clone();
     others[changed].tokens.iter_mut().for_each(|token| *token = (*token + 7.0) % model.vocab_size as f64);
 
-    let engine = cpu(1);
+    let backend = cpu(1);
     let computation = forward(&model, count);
-    let executable = engine.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
+    let executable = backend.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
     let outputs = |samples: &[Sample]| -> Vec<Vec<f64>> {
         let tensors = batch(&packed_rows(samples, 1), true);
         let mut inputs = weights(&param_specs(&model), DType::F32);
-        let form =
-            BatchForm { rows: count, sequence_length: LENGTH, predictions: PREDICTIONS[1], sequences_per_row: PER_ROW };
-        let shapes: Vec<Shape> = Examples::shapes(form);
-        inputs.extend(Examples::NAMES.iter().zip(shapes).map(|(name, s)| HostTensor::from_f64(s, &tensors[name])));
-        let buffers: Vec<_> = inputs.iter().map(|tensor| engine.put(tensor, 0).unwrap()).collect();
+        let spec = form(true).spec();
+        inputs.extend(spec.shapes(count).map(|(name, shape)| HostTensor::from_f64(shape, &tensors[name])));
+        let buffers: Vec<_> = inputs.iter().map(|tensor| backend.put(tensor, 0).unwrap()).collect();
         let outputs = executable.execute(&[buffers.iter().collect()]).unwrap();
         outputs[0].iter().map(|buffer| buffer.to_host().unwrap().to_f64()).collect()
     };

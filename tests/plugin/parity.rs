@@ -1,12 +1,14 @@
 //! The step on a real plugin against the reference values of `fixtures/bert_small`: forward pass, every gradient by name,
 //! every optimizer, for every split of the batch.
 
-use crate::common::{cpu, parity::*};
-use lambert::bert::{Precision, Recompute, Site, mask_graph};
+use crate::common::cpu;
+use crate::common::parity::*;
+use lambert::bert::{Recompute, Site, mask_graph};
 use lambert::eval::evaluate;
 use lambert::hlo;
-use lambert::runtime::backend::Engine;
+use lambert::runtime::backend::Backend;
 use lambert::shape::HostTensor;
+use lambert::task::Precision;
 use lambert::verify::{Check, Quantity, Split, VerifyOptions, dropout_losses, verify_splits};
 
 #[test]
@@ -55,13 +57,13 @@ fn the_cpu_plugin_agrees_with_the_reference_in_bf16() {
 
 #[test]
 fn masks_are_the_same_bits_on_the_plugin_and_in_the_evaluator() {
-    let (engine, host) = (cpu(1), |t: &HostTensor| t.to_f64());
+    let (backend, host) = (cpu(1), |t: &HostTensor| t.to_f64());
     for site in [Site::Embeddings, Site::AttentionProbs(2), Site::Output(1)] {
         let computation = mask_graph(5, 700, 3, site, 0.1);
         let arguments = [HostTensor::new([2], &[7u32, !0]), HostTensor::scalar(123456u32), HostTensor::scalar(!2u32)];
         let expected = evaluate(&computation, &arguments).unwrap()[0].to_f64();
-        let executable = engine.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
-        let buffers: Vec<_> = arguments.iter().map(|t| engine.put(t, 0).unwrap()).collect();
+        let executable = backend.compile(&hlo::lower(&computation, &hlo::LowerOptions::default()).bytes).unwrap();
+        let buffers: Vec<_> = arguments.iter().map(|t| backend.put(t, 0).unwrap()).collect();
         let outputs = executable.execute(&[buffers.iter().collect()]).unwrap();
         assert_eq!(host(&outputs[0][0].to_host().unwrap()), expected, "{site:?}");
     }

@@ -1,25 +1,27 @@
 //! Sharded weights and optimizer state on a real plugin: the same steps as replicated ones, their share of device memory, the
 //! collectives of the compiled program, and checkpoints that resume with another number of shards.
 
+use crate::common::cpu;
+use crate::common::sharding::*;
 use crate::common::steps::{arguments, run, run_loaded, spec};
 use crate::common::{Workshop, metrics};
-use crate::common::{cpu, sharding::*};
-use lambert::bert::{Precision, param_specs};
+use lambert::bert::{BertConfig, param_specs};
 use lambert::hlo::proto::{HloModuleProto, PrimitiveType, ShapeProto};
 use lambert::pjrt::Executable;
 use lambert::plan::traffic::Collectives;
-use lambert::runtime::backend::Engine;
+use lambert::runtime::backend::Backend;
 use lambert::runtime::compile::Compiled;
 use lambert::runtime::state::{StateLayout, TrainState};
 use lambert::shape::{DType, HostTensor};
 use lambert::step::{GradientExchange, GradientStep, Parallel, StepSpec, TrainStep};
+use lambert::task::Precision;
 use prost::Message;
 
 /// Weights, slots and reports after three steps from the same weights on the same batch.
-fn three_steps(spec: &StepSpec, rows: usize) -> Vec<Vec<f64>> {
+fn three_steps(spec: &StepSpec, model: &BertConfig, rows: usize) -> Vec<Vec<f64>> {
     let devices = cpu(spec.replicas);
     let program = TrainStep::build(spec).unwrap().program;
-    let mut arguments = arguments(&program, &spec.model, rows);
+    let mut arguments = arguments(&program, model, rows);
     let executable = devices.load(&program).unwrap();
     let mut outputs = Vec::new();
     for _ in 0..3 {
@@ -43,7 +45,7 @@ fn distance(x: &[f64], y: &[f64]) -> f64 {
 fn on_the_plugin_steps_in_parts_are_the_steps_however_many_parts_there_are() {
     let (model, rows) = (model(), 16);
     let step = |precision, micro_batches, replicas, parallel| {
-        three_steps(&StepSpec { precision, parallel, ..spec(&model, rows, micro_batches, replicas) }, rows)
+        three_steps(&StepSpec { precision, parallel, ..spec(&model, rows, micro_batches, replicas) }, &model, rows)
     };
     let names: Vec<String> = param_specs(&model).into_iter().map(|param| param.name).collect();
     let check = |parts: Vec<Vec<f64>>, whole: &[Vec<f64>], tolerance: f64, what: &str| {
@@ -172,7 +174,7 @@ fn what_the_graph_exchanges_is_what_the_compiled_program_does() {
         let compiled = Compiled::new(&devices, || Ok(step.program)).unwrap();
         assert_eq!(compiled_collectives(&compiled.executable), counted, "{parallel:?}, {micro_batches} micro-batches");
         // A sharded step sends its gradients once and its weights once, as many bytes as the gradients twice.
-        let weights: usize = param_specs(&spec.model).iter().map(|param| param.dims.iter().product::<usize>()).sum();
+        let weights: usize = spec.task.parameters().iter().map(|param| param.dims.iter().product::<usize>()).sum();
         let least = 2.0 * 0.75 * 4.0 * weights as f64;
         assert!((least..1.1 * least).contains(&counted.sent_in_ring(4)), "{} of {least}", counted.sent_in_ring(4));
     }
@@ -185,11 +187,11 @@ fn a_state_goes_to_the_devices_in_parts_and_comes_back_whole() {
     let mut state = TrainState::initial(StateLayout::of(&spec), 7, &devices).unwrap();
     let held: Vec<usize> =
         state.buffers().iter().map(|device| device.iter().map(|b| b.shape().bytes()).sum()).collect();
-    let whole = 3 * param_specs(&spec.model).iter().map(|p| p.shape(DType::F32).bytes()).sum::<usize>();
+    let whole = 3 * spec.task.parameters().iter().map(|p| p.shape(DType::F32).bytes()).sum::<usize>();
     assert!(held.iter().all(|&bytes| bytes < whole / 3), "{held:?} of {whole}");
     state.reset_slots(&devices).unwrap();
     let (weights, slots) = state.to_host().unwrap();
-    for (param, (name, weight)) in param_specs(&spec.model).iter().zip(&weights) {
+    for (param, (name, weight)) in spec.task.parameters().iter().zip(&weights) {
         assert_eq!((&param.name, &param.initial(7)), (name, weight));
     }
     assert!(slots.iter().all(|(_, slot)| slot.to_f64().iter().all(|&x| x == 0.0)));

@@ -3,11 +3,12 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-use crate::bert::{Precision, Recompute};
+use crate::bert::Recompute;
 use crate::plan::hardware::Chip;
 use crate::plan::roofline::seconds as as_duration;
 use crate::plan::rows::RowsPerSequence;
 use crate::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
+use crate::task::Precision;
 use crate::units::{byte_size, duration, quantity, thousands};
 
 /// One row: what it is, its value in every phase, and where that comes from.

@@ -2,18 +2,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::pretrain::describe_times;
-use crate::bert::{Precision, Preset, Recompute};
+use crate::batch::pretraining::RowForm;
+use crate::bert::{BertPretraining, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
 use crate::files::write_atomically;
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
 use crate::step::{GradientExchange, OptimizerSharding, ParallelSettings, StepSpec};
+use crate::task::{Precision, Task};
 use crate::train::bench::{Measured, measure};
 use crate::units::quantity;
 
@@ -117,23 +120,29 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     let optimizer = OptimizerConfig::default();
     let parallel =
         ParallelSettings { gradient_exchange: args.gradient_exchange, optimizer_sharding: args.optimizer_sharding };
-    let shared = parallel.describe(&model, &optimizer, devices.len());
-    let spec = StepSpec {
-        parallel: parallel.resolve(&model, &optimizer, devices.len()),
+    let task = BertPretraining {
         model,
+        rows: RowForm {
+            sequence_length: args.sequence_length,
+            max_predictions: args.max_predictions_per_seq.unwrap_or((args.sequence_length * 5 / 32).max(1)),
+            sequences_per_row: args.sequences_per_row,
+        },
+        sentence_pairs: true,
+        recompute: args.recompute,
+    };
+    let shared = parallel.describe(&task.parameters(), &optimizer, devices.len());
+    let spec = StepSpec {
+        parallel: parallel.resolve(&task.parameters(), &optimizer, devices.len()),
+        task: Arc::new(task),
         optimizer,
         precision: match args.precision {
             BenchPrecision::F32 => Precision::F32,
             BenchPrecision::Bf16 => Precision::Bf16,
         },
-        sequence_length: args.sequence_length,
-        predictions: args.max_predictions_per_seq.unwrap_or((args.sequence_length * 5 / 32).max(1)),
-        sequences_per_row: args.sequences_per_row,
         rows: args.micro_batch_size.saturating_mul(args.accumulation_steps),
-        micro_batches: args.accumulation_steps,
+        accumulation_steps: args.accumulation_steps,
         replicas: devices.len(),
         dropout: args.dropout > 0.0,
-        recompute: args.recompute,
     };
     let measured = measure(&spec, &devices, args.steps, |compiled| {
         let Some(path) = &args.dump else { return Ok(()) };

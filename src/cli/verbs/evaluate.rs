@@ -8,24 +8,26 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 
-use crate::bert::Precision;
+use crate::batch::pretraining::RowForm;
+use crate::bert::{BertPretraining, Recompute, param_specs};
 use crate::checkpoint::write_tensors;
 use crate::cli::args::device::DeviceArgs;
 use crate::data::{Batch, ExampleConfig, PreparedData, unigram_baseline};
 use crate::files::write_atomically;
 use crate::output::{note, print};
-use crate::pjrt::Buffer;
 use crate::run::Run;
 use crate::run::buckets::{fetch_data, fetch_model};
 use crate::run::weights::{FoundModel, open_model};
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
-use crate::runtime::prefetch::{Scalars, send};
 use crate::runtime::state::{StateLayout, TrainState};
 use crate::shape::HostTensor;
 use crate::step::{EvalSpec, ForwardStep};
+use crate::step::{Scalars, StepInputs};
 use crate::storage::Location;
-use crate::train::evaluator::{EvaluateOptions, Evaluator};
+use crate::task::Precision;
+use crate::train::evaluator::Evaluator;
+use crate::train::pretraining::EvaluateOptions;
 
 /// Measure a model on held-out text: MLM loss and accuracy, NSP accuracy, and the loss of guessing by frequency.
 ///
@@ -84,13 +86,19 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         return write_logits(file, args.logits_examples, found, &prepared, &options, &devices);
     }
 
-    let evaluator = Evaluator::new(&found.config, &prepared, &options, &devices)?;
+    let examples = Arc::new(options.held_out(&prepared)?);
+    let evaluator = Evaluator::new(&options.evaluation(&found.config, examples.clone()), &devices)?;
     let model = found.path.display().to_string();
     let step = found.checkpoint.state.step;
-    let state =
-        TrainState::restore(StateLayout::whole(&found.config, &[]), found.checkpoint, &found.path, 0, &devices)?;
+    let state = TrainState::restore(
+        StateLayout::replicated(param_specs(&found.config), &[]),
+        found.checkpoint,
+        &found.path,
+        0,
+        &devices,
+    )?;
     let evaluation = evaluator.evaluate(&state.whole_weights()?, &devices)?;
-    let baseline = unigram_baseline(evaluator.examples(), evaluator.count())?;
+    let baseline = unigram_baseline(&examples, evaluator.count())?;
     if args.json {
         let mut object = json!({ "model": model, "step": step, "sequence_length": options.config.sequence_length });
         for (name, value) in evaluation.scalars() {
@@ -105,11 +113,15 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         "{model} (step {step}) on {} held-out examples of length {}",
         evaluation.examples, options.config.sequence_length
     ))?;
-    print(format_args!("MLM loss      {:.4}   guessing by frequency: {baseline:.4}", evaluation.mlm_loss))?;
-    print(format_args!("MLM accuracy  {:.2} %", 100.0 * evaluation.mlm_accuracy))?;
+    print(format_args!("MLM loss      {:.4}   guessing by frequency: {baseline:.4}", evaluation.value("mlm_loss")))?;
+    print(format_args!("MLM accuracy  {:.2} %", 100.0 * evaluation.value("mlm_accuracy")))?;
     if options.config.mode.is_pair() {
-        print(format_args!("NSP loss      {:.4}   guessing: {:.4}", evaluation.nsp_loss, std::f64::consts::LN_2))?;
-        print(format_args!("NSP accuracy  {:.2} %", 100.0 * evaluation.nsp_accuracy))?;
+        print(format_args!(
+            "NSP loss      {:.4}   guessing: {:.4}",
+            evaluation.value("nsp_loss"),
+            std::f64::consts::LN_2
+        ))?;
+        print(format_args!("NSP accuracy  {:.2} %", 100.0 * evaluation.value("nsp_accuracy")))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -178,27 +190,22 @@ fn write_logits(
         masked_lm_weights: vec![0.0; rows * length],
         ..batch
     };
-    let spec = EvalSpec {
+    let batch = everywhere.into_host(1);
+    let task = BertPretraining {
         model: found.config.clone(),
-        precision: options.precision,
-        sequence_length: length,
-        predictions: length,
-        rows,
-        replicas: 1,
+        rows: RowForm { sequence_length: length, max_predictions: length, sequences_per_row: 1 },
+        sentence_pairs: true,
+        recompute: Recompute::default(),
     };
+    let spec = EvalSpec { task: Arc::new(task), precision: options.precision, rows, replicas: 1 };
     let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;
-    let state = TrainState::restore(StateLayout::whole(&found.config, &[]), found.checkpoint, &found.path, 0, devices)?;
-    let scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };
-    let fed = send(&devices.client, &devices.devices, &forward.fed_inputs(), &everywhere, &scalars)?;
-    let arguments: Vec<&Buffer> = state.buffers()[0].iter().chain(&fed[0]).collect();
-    let outputs = forward.executable.execute(&[arguments])?.pop().unwrap_or_default();
-    let output = |name: &str| -> anyhow::Result<HostTensor> {
-        let at = forward.outputs.iter().position(|value| value.name == name);
-        Ok(at.and_then(|at| outputs.get(at)).with_context(|| format!("the model has no output {name}"))?.to_host()?)
-    };
+    let layout = StateLayout::replicated(param_specs(&found.config), &[]);
+    let state = TrainState::restore(layout, found.checkpoint, &found.path, 0, devices)?;
+    let inputs = StepInputs { batch: &batch, scalars: Scalars::FORWARD, replicas: 1 };
+    let launched = forward.run(devices, state.buffers(), &inputs)?;
+    let output = |name: &str| -> anyhow::Result<HostTensor> { Ok(launched.read(name)?.wait()?) };
     let taken = |name: &str| {
-        let found = everywhere.tensors().into_iter().find(|(n, _)| *n == name);
-        found.map(|(_, tensor)| tensor).with_context(|| format!("a batch has no {name}"))
+        batch.tensor(name).map(|tensor| HostTensor::clone(tensor)).with_context(|| format!("a batch has no {name}"))
     };
     let mut tensors = Vec::new();
     for name in ["input_ids", "attention_mask", "token_type_ids"] {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
 
+use crate::bert::param_specs;
 use crate::checkpoint::RunLock;
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::host::HostArgs;
@@ -28,6 +29,7 @@ use crate::runtime::compile::CompileTimes;
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
 use crate::train::interrupt::{INTERRUPTED, Interrupt};
+use crate::train::pretraining::pretraining_job;
 use crate::train::trainer::{Coverage, Outcome, Trainer};
 use crate::units::{duration, thousands};
 
@@ -152,7 +154,8 @@ fn train(
     } else {
         print(format_args!("{} on {}: {}", run.name, devices.describe(), hosts.describe()))?;
     }
-    let mut trainer = Trainer::new(run, prepared, devices, hosts, start, saved)?;
+    let job = pretraining_job(&run, &prepared, devices.len())?;
+    let mut trainer = Trainer::new(job, devices, hosts, start, saved)?;
     for (phase, step) in trainer.steps().iter().enumerate() {
         let how = if saved.is_some() { "loaded" } else { "compiled" };
         print(format_args!("phase {} {how}: {}", phase + 1, describe_times(&step.times)))?;
@@ -283,7 +286,7 @@ fn print_in_force(run: &Run, devices: &Devices, start: &InitialState) -> std::io
             Masking::Static { duplicates } => format!("in {duplicates} ways that are repeated"),
         },
     ))?;
-    if let Some(chosen) = run.parallel.describe(&run.model, &run.optimizer, devices.len()) {
+    if let Some(chosen) = run.parallel.describe(&param_specs(&run.model), &run.optimizer, devices.len()) {
         print(format_args!("devices    {chosen}"))?;
     }
     match start {

@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bert::{Precision, Recompute};
+use crate::bert::Recompute;
 use crate::output::{note, print};
 use crate::pjrt::PlatformChoice;
 use crate::runtime::devices::Devices;
+use crate::task::Precision;
 use crate::verify::reference::ReferenceCase;
 use crate::verify::{Check, Quantity, Split, SplitChecks, VerifyOptions, verify_splits};
 

@@ -28,7 +28,7 @@ mod utf8;
 #[cfg(test)]
 mod tests;
 
-use crate::data::error::Result;
+use super::error::Result;
 
 pub use discover::{FoundInputs, SkippedPath, find_inputs};
 pub use input::{Input, Source};

@@ -1,7 +1,11 @@
 //! A batch in host memory, in the names and types that the training step takes.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
+use crate::batch::HostBatch;
+use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::shape::HostTensor;
 
 /// `rows` rows, row-major. B = rows, S = sequence length, P = slots for predictions of a row. A plain row holds one example, a
@@ -108,32 +112,53 @@ impl Batch {
         )
     }
 
-    /// The tensors by name: seven, and three more of packed rows.
-    pub fn tensors(&self) -> Vec<(&'static str, HostTensor)> {
+    /// Converts the rows of `replicas` replicas, which divide them in order, into the tensors that programs take.
+    pub fn into_host(self, replicas: usize) -> HostBatch {
         let sequence = [self.rows, self.sequence_length];
         let predictions = [self.rows, self.max_predictions];
-        let labels = match &self.packed {
-            None => HostTensor::new([self.rows], &self.next_sentence_labels),
-            Some(packed) => HostTensor::new([self.rows, packed.sequences_per_row], &self.next_sentence_labels),
+        let sequences_per_row = self.packed.as_ref().map_or(1, |packed| packed.sequences_per_row);
+        let sequences = [self.rows, sequences_per_row];
+        let tensors = PretrainingTensors {
+            input_ids: HostTensor::new(sequence, &self.input_ids),
+            attention_mask: HostTensor::new(sequence, &self.attention_mask),
+            token_type_ids: HostTensor::new(sequence, &self.token_type_ids),
+            masked_lm_positions: HostTensor::new(predictions, &self.masked_lm_positions),
+            masked_lm_ids: HostTensor::new(predictions, &self.masked_lm_ids),
+            masked_lm_weights: HostTensor::new(predictions, &self.masked_lm_weights),
+            next_sentence_labels: match &self.packed {
+                None => HostTensor::new([self.rows], &self.next_sentence_labels),
+                Some(_) => HostTensor::new(sequences, &self.next_sentence_labels),
+            },
+            packed: self.packed.as_ref().map(|packed| PackedTensors {
+                position_ids: HostTensor::new(sequence, &packed.position_ids),
+                cls_positions: HostTensor::new(sequences, &packed.cls_positions),
+                example_ids: HostTensor::new(sequences, &packed.example_ids),
+            }),
         };
-        let mut tensors = vec![
-            ("input_ids", HostTensor::new(sequence, &self.input_ids)),
-            ("token_type_ids", HostTensor::new(sequence, &self.token_type_ids)),
-            ("attention_mask", HostTensor::new(sequence, &self.attention_mask)),
-            ("masked_lm_positions", HostTensor::new(predictions, &self.masked_lm_positions)),
-            ("masked_lm_ids", HostTensor::new(predictions, &self.masked_lm_ids)),
-            ("masked_lm_weights", HostTensor::new(predictions, &self.masked_lm_weights)),
-            ("next_sentence_labels", labels),
-        ];
-        if let Some(packed) = &self.packed {
-            let sequences = [self.rows, packed.sequences_per_row];
-            tensors.extend([
-                ("position_ids", HostTensor::new(sequence, &packed.position_ids)),
-                ("cls_positions", HostTensor::new(sequences, &packed.cls_positions)),
-                ("example_ids", HostTensor::new(sequences, &packed.example_ids)),
-            ]);
+        let (sequence_length, max_predictions) = (self.sequence_length, self.max_predictions);
+        let spec = RowForm { sequence_length, max_predictions, sequences_per_row }.spec();
+        let names = spec.tensors.iter().map(|tensor| tensor.name);
+        HostBatch {
+            rows: self.rows,
+            tensors: names.zip(tensors.into_vec().into_iter().map(Arc::new)).collect(),
+            row_length: self.sequence_length,
+            tokens: self.real_tokens(),
+            occupied_rows: self.occupied_rows(replicas),
         }
-        tensors
+    }
+
+    /// Returns the rows of a replica: all of plain ones; of packed ones, those up to the last that holds a token on any of
+    /// `replicas`.
+    fn occupied_rows(&self, replicas: usize) -> usize {
+        let rows = self.rows / replicas;
+        if self.packed.is_none() {
+            return rows;
+        }
+        let holds_token = |row: &[i32]| row[0] > 0;
+        let occupied =
+            |block: &[i32]| block.chunks(self.sequence_length).rposition(holds_token).map_or(0, |last| last + 1);
+        let blocks = self.attention_mask.chunks(rows * self.sequence_length);
+        blocks.map(occupied).max().unwrap_or(0)
     }
 
     /// Tokens that are not padding.

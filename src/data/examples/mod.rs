@@ -10,3 +10,4 @@ pub mod mask;
 pub mod packing;
 pub mod pairs;
 pub mod permutation;
+pub mod source;

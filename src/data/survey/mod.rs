@@ -16,10 +16,10 @@ use self::statistics::{
     DocumentLengths, ExampleLengths, HistogramBin, PackedLengths, document_lengths, exact_histogram, example_lengths,
     log2_histogram, packed_lengths,
 };
-use crate::data::error::Result;
-use crate::data::examples::dataset::{Dataset, Example};
-use crate::data::store::documents::{Document, Documents};
-use crate::data::store::shard::{Counts, Split};
+use super::error::Result;
+use super::examples::dataset::{Dataset, Example};
+use super::store::documents::{Document, Documents};
+use super::store::shard::{Counts, Split};
 
 /// Slices of a sequence in which predicted positions are counted, at most.
 const SLICES: usize = 16;

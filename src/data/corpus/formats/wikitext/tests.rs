@@ -1,6 +1,6 @@
 //! What is left of wiki text: of the marks that articles have, and of those that are broken.
 
-use super::*;
+use crate::data::corpus::formats::wikitext::*;
 
 fn plain(text: &str) -> String {
     let lines: Vec<String> =

@@ -1,0 +1,243 @@
+//! BERT pretraining as a [`Task`]: masked language modelling, and next-sentence or sentence-order prediction.
+//!
+//! Source: google-research/bert `run_pretraining.py`. The loss is Σ w·nll / Σ w over masked tokens plus the mean over
+//! sequences of the second label's negative log-likelihood.
+
+use std::sync::Arc;
+
+use super::flops::training_flops;
+use super::{Bert, BertConfig, Dropout, Recompute, param_specs};
+use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
+use crate::batch::{BatchSpec, HostBatch};
+use crate::graph::Tensor;
+use crate::rng::Key;
+use crate::shape::{DType, HostTensor};
+use crate::task::{DropoutKey, ParamSpec, Precision, Ratio, Task};
+
+/// The tensors of a batch in a graph.
+pub type BatchTensors<'g> = PretrainingTensors<Tensor<'g>>;
+
+/// Pretraining of `BertForPreTraining` on rows of one form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BertPretraining {
+    pub model: BertConfig,
+    pub rows: RowForm,
+    /// Whether examples are pairs of segments with a label; single segments have none.
+    pub sentence_pairs: bool,
+    pub recompute: Recompute,
+}
+
+/// The second denominator: sequences with a label of their second segment.
+const SEQUENCES: usize = 1;
+/// The first denominator: the weights of masked positions.
+const MASKED: usize = 0;
+
+impl Task for BertPretraining {
+    fn validate(&self, rows: usize) -> anyhow::Result<()> {
+        let RowForm { sequence_length, max_predictions, sequences_per_row } = self.rows;
+        self.model.validate()?;
+        self.model.validate_batch(sequence_length, max_predictions)?;
+        anyhow::ensure!(
+            (1..=sequence_length).contains(&sequences_per_row),
+            "sequences_per_row requires 1 to sequence_length ({sequence_length}), got {sequences_per_row}"
+        );
+        // Flat token positions and row numbers are s32.
+        anyhow::ensure!(
+            rows.checked_mul(sequence_length).is_some_and(|positions| i32::try_from(positions).is_ok()),
+            "rows × sequence_length requires less than 2^31, got {rows} × {sequence_length}"
+        );
+        Ok(())
+    }
+
+    fn parameters(&self) -> Vec<ParamSpec> {
+        param_specs(&self.model)
+    }
+
+    fn batch(&self) -> BatchSpec {
+        self.rows.spec()
+    }
+
+    fn denominators(&self) -> &'static [&'static str] {
+        &["mlm_weight", "nsp_rows"]
+    }
+
+    fn ratios(&self) -> &'static [Ratio] {
+        &[
+            Ratio { name: "mlm_loss", label: "MLM loss", denominator: MASKED, in_loss: true },
+            Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: MASKED, in_loss: false },
+            Ratio { name: "nsp_loss", label: "NSP loss", denominator: SEQUENCES, in_loss: true },
+            Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: SEQUENCES, in_loss: false },
+        ]
+    }
+
+    fn denominator_sums<'g>(&self, batch: &[Tensor<'g>], dtype: DType) -> Vec<Tensor<'g>> {
+        let batch = BatchTensors::from_vec(batch.to_vec());
+        vec![batch.masked_lm_weights.convert(dtype).sum(), batch.sequence_weights(dtype).sum()]
+    }
+
+    fn sums<'g>(
+        &self,
+        weights: &[Tensor<'g>],
+        batch: &[Tensor<'g>],
+        precision: Precision,
+        dropout: Option<DropoutKey<'g>>,
+    ) -> Vec<Tensor<'g>> {
+        let batch = BatchTensors::from_vec(batch.to_vec());
+        let dropout = dropout.map(|key| self.dropout(&batch, key));
+        let params = self.parameters();
+        let bert = Bert::new(&self.model, &params, weights, precision, dropout, self.recompute);
+        let sums = bert.sums(&batch);
+        vec![sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct]
+    }
+
+    /// `sequence_output` \[B,S,H\], `masked_lm_logits` \[B,P,V\] without the padded vocabulary, `seq_relationship_logits`
+    /// \[B,2\], in packed rows \[B,K,2\].
+    fn outputs<'g>(
+        &self,
+        weights: &[Tensor<'g>],
+        batch: &[Tensor<'g>],
+        precision: Precision,
+    ) -> Vec<(&'static str, Tensor<'g>)> {
+        let params = self.parameters();
+        let bert = Bert::new(&self.model, &params, weights, precision, None, Recompute::default());
+        let outputs = bert.forward(&BatchTensors::from_vec(batch.to_vec()));
+        vec![
+            ("sequence_output", outputs.sequence_output),
+            ("masked_lm_logits", outputs.masked_lm_logits.slice_in(2, 0, self.model.vocab_size)),
+            ("seq_relationship_logits", outputs.seq_relationship_logits),
+        ]
+    }
+
+    /// Packed batches fill their first rows only; how many is known when the batch is there.
+    fn occupied_rows<'g>(&self, batch: &[Tensor<'g>]) -> Option<Tensor<'g>> {
+        let batch = BatchTensors::from_vec(batch.to_vec());
+        batch.packed.map(|_| {
+            let sequences = batch.attention_mask.reduce_max(&[1]);
+            sequences.gt(sequences.filled(0.0))
+        })
+    }
+
+    fn training_flops(&self) -> f64 {
+        let RowForm { sequence_length, max_predictions, sequences_per_row } = self.rows;
+        // A full row holds sequences of equal lengths.
+        let of_sequence =
+            training_flops(&self.model, sequence_length / sequences_per_row, max_predictions / sequences_per_row);
+        of_sequence * sequences_per_row as f64
+    }
+
+    fn unreported(&self) -> &'static [&'static str] {
+        if self.sentence_pairs { &[] } else { &["nsp_loss", "nsp_accuracy"] }
+    }
+
+    fn examples_per_row(&self) -> usize {
+        self.rows.sequences_per_row
+    }
+
+    fn synthetic_batch(&self, rows: usize) -> HostBatch {
+        synthetic_batch(self.rows, self.model.vocab_size, rows)
+    }
+}
+
+impl BertPretraining {
+    fn dropout<'g>(&self, batch: &BatchTensors<'g>, key: DropoutKey<'g>) -> Dropout<'g> {
+        let (layers, rows) = (self.model.num_hidden_layers, batch.input_ids.dims()[0]);
+        match batch.packed {
+            None => Dropout::new(key, rows, layers),
+            Some(packed) => Dropout::packed(key, batch.attention_mask, packed, layers, self.model.hidden_size),
+        }
+    }
+}
+
+impl<'g> BatchTensors<'g> {
+    /// Appends the weight of each sequence in the loss of its second label, of type `dtype`: `[B]`, in packed rows `[B, K]`.
+    /// It is 1, or 0 where a row has no sequence (rows of padding fill up a last batch) and where a sequence has no label
+    /// (Hugging Face's −100).
+    pub fn sequence_weights(&self, dtype: DType) -> Tensor<'g> {
+        let sequences = self.attention_mask.reduce_max(&[1]);
+        let present = match self.packed {
+            None => sequences.gt(sequences.filled(0.0)),
+            Some(packed) => {
+                let place = sequences.graph().iota(packed.cls_positions.shape(), 1);
+                place.lt(sequences.broadcast_like(place, &[0]))
+            }
+        };
+        let (present, labels) = (present.convert(dtype), self.next_sentence_labels);
+        labels.ge(labels.filled(0.0)).select(present, present.filled(0.0))
+    }
+}
+
+/// Builds full rows of random tokens, each with [`RowForm::sequences_per_row`] sequences of equal length.
+fn synthetic_batch(form: RowForm, vocab_size: usize, rows: usize) -> HostBatch {
+    let RowForm { sequence_length: length, max_predictions: predictions, sequences_per_row: per_row } = form;
+    let of_sequence = length / per_row;
+    // The last sequence of a row has the remainder.
+    let sequence = |position: usize| (position / of_sequence).min(per_row - 1);
+    let mut stream = Key::new(2).stream();
+    let mut tokens = |n: usize| -> Vec<i32> {
+        // Special tokens are left out, if the vocabulary has others.
+        let first = 5.min(vocab_size - 1);
+        (0..n).map(|_| (first as u64 + stream.below((vocab_size - first) as u64)) as i32).collect()
+    };
+    let positions = |value: &dyn Fn(usize) -> usize| -> HostTensor {
+        HostTensor::new([rows, length], &(0..rows * length).map(|i| value(i % length) as i32).collect::<Vec<_>>())
+    };
+    let sequences = |value: &dyn Fn(usize) -> usize| -> HostTensor {
+        HostTensor::new([rows, per_row], &(0..rows * per_row).map(|i| value(i) as i32).collect::<Vec<_>>())
+    };
+    let labels = sequences(&|i| i % 2);
+    let tensors = PretrainingTensors {
+        input_ids: HostTensor::new([rows, length], &tokens(rows * length)),
+        attention_mask: positions(&|at| sequence(at) + 1),
+        token_type_ids: positions(&|at| (at % of_sequence >= of_sequence / 2) as usize),
+        masked_lm_positions: HostTensor::new(
+            [rows, predictions],
+            &(0..rows * predictions).map(|i| (i % predictions * length / predictions) as i32).collect::<Vec<_>>(),
+        ),
+        masked_lm_ids: HostTensor::new([rows, predictions], &tokens(rows * predictions)),
+        masked_lm_weights: HostTensor::new([rows, predictions], &vec![1.0f32; rows * predictions]),
+        next_sentence_labels: match per_row {
+            1 => HostTensor::new([rows], &labels.to_vec::<i32>().expect("labels are s32")),
+            _ => labels,
+        },
+        packed: (per_row > 1).then(|| PackedTensors {
+            position_ids: positions(&|at| at - sequence(at) * of_sequence),
+            cls_positions: sequences(&|i| i % per_row * of_sequence),
+            example_ids: sequences(&|i| i),
+        }),
+    };
+    HostBatch {
+        rows,
+        tensors: form
+            .spec()
+            .tensors
+            .iter()
+            .map(|spec| spec.name)
+            .zip(tensors.into_vec().into_iter().map(Arc::new))
+            .collect(),
+        row_length: length,
+        tokens: rows * length,
+        occupied_rows: rows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bert::Preset;
+
+    #[test]
+    fn synthetic_batch_has_the_tensors_of_the_task() {
+        for sequences_per_row in [1, 3] {
+            let rows = RowForm { sequence_length: 10, max_predictions: 4, sequences_per_row };
+            let task = BertPretraining {
+                model: Preset::Tiny.config(100),
+                rows,
+                sentence_pairs: true,
+                recompute: Recompute::None,
+            };
+            let batch = task.synthetic_batch(2);
+            let found: Vec<_> = batch.tensors.iter().map(|(name, tensor)| (*name, tensor.shape().clone())).collect();
+            assert_eq!(found, task.batch().shapes(2).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The number formats of a step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::shape::DType;
+
+/// The number formats of a step. Weights, moments, softmax, LayerNorm and loss are in [`Precision::master`]; operands of
+/// matrix products and the activations between layers are in [`Precision::compute`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// bf16 operands, f32 accumulation.
+    #[default]
+    Bf16,
+    F32,
+    /// Everything in f64: for comparison with reference values.
+    F64,
+}
+
+impl Precision {
+    pub const fn master(self) -> DType {
+        match self {
+            Precision::Bf16 | Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        }
+    }
+
+    pub const fn compute(self) -> DType {
+        match self {
+            Precision::Bf16 => DType::BF16,
+            Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        }
+    }
+
+    /// The type that a matrix product accumulates in and returns. bf16 products return f32: CPU plugins take no other
+    /// kind, and whatever follows (bias, softmax, GELU) reads f32 before it rounds to [`Precision::compute`].
+    pub const fn product(self) -> DType {
+        self.master()
+    }
+}

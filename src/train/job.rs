@@ -1,0 +1,51 @@
+//! A run as the trainer sees it. Nothing here depends on what is trained; `pretraining.rs` builds the job of a run file.
+
+use std::sync::Arc;
+
+use crate::batch::BatchSource;
+use crate::run::CheckpointSettings;
+use crate::schedule::{PhaseWork, Schedule};
+use crate::step::{EvalSpec, StepSpec};
+
+/// Everything that the trainer needs of a run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub name: String,
+    pub seed: u64,
+    pub schedule: Schedule,
+    /// Updates with a gradient that is not finite that may be skipped before the run stops.
+    pub skip_non_finite: u64,
+    /// The step of each phase, on all devices of the run.
+    pub steps: Vec<StepSpec>,
+    /// The training batches of each phase.
+    pub batches: Vec<Arc<dyn BatchSource>>,
+    /// The evaluation of each phase.
+    pub evaluations: Vec<EvaluationSpec>,
+    /// Steps between evaluations; 0 for the last step of each phase only.
+    pub evaluate_every: u64,
+    pub checkpoint: CheckpointSettings,
+    /// The work of one step of each phase if every example has a row of its own, for the time left.
+    pub work: Vec<PhaseWork>,
+    /// The identity of the settings and the data, which a resumed run must share.
+    pub fingerprint: String,
+    /// The sha256 of the vocabulary; empty for tasks without one.
+    pub vocabulary_sha256: String,
+    /// Names and contents of files that are copied into every checkpoint.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// An evaluation on held-out examples: always the same ones, so that two numbers can be compared.
+#[derive(Clone, Debug)]
+pub struct EvaluationSpec {
+    /// The program, with at most so many rows on each device at once; fewer if its share of the examples is smaller.
+    pub step: EvalSpec,
+    pub source: Arc<dyn BatchSource>,
+    /// Held-out examples; fewer if there are not so many.
+    pub examples: usize,
+}
+
+impl PartialEq for EvaluationSpec {
+    fn eq(&self, other: &EvaluationSpec) -> bool {
+        self.step == other.step && self.examples == other.examples && Arc::ptr_eq(&self.source, &other.source)
+    }
+}
