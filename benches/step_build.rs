@@ -1,6 +1,6 @@
-//! How long a user waits before the compiler starts: building the graph of BERT-Large's training step and lowering it to HLO,
-//! for both phases of `scripts/runs/bert-large-64k-paper.toml` with their micro-batches; weights and slots whole on each of 64
-//! devices, and in parts on 1,024. `cargo bench --bench step_build`
+//! The time before XLA starts to compile: building the graph of BERT-Large's train step and lowering it to HLO, for both
+//! phases of `scripts/runs/bert-large-64k-paper.toml`, with the optimizer state replicated on 64 devices and sharded over
+//! 1,024. `cargo bench --bench step_build`
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use lambert::step::{Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
 
 fn build_and_lower(criterion: &mut Criterion) {
-    // Length, predictions of a sequence, sequences of a row; rows of a micro-batch on 64 and on 1,024 devices.
+    // Sequence length, masked positions of a sequence, sequences of a row; rows of a micro-batch on 64 and 1,024 devices.
     let phases = [("128", [128, 20, 1], 65_536, [64, 16]), ("512, packed", [512, 80, 8], 32_768, [16, 8])];
     for (phase, [sequence_length, predictions, sequences_per_row], global_batch, micro_batches_of) in phases {
         for ((replicas, shard_optimizer), micro_batch) in [(64, false), (1024, true)].into_iter().zip(micro_batches_of)
@@ -42,8 +42,8 @@ fn build_and_lower(criterion: &mut Criterion) {
             };
             let step = TrainStep::build(&spec).expect("a published size");
             let bytes = step.program.lower().bytes.len();
-            let held = if shard_optimizer { "in parts" } else { "whole" };
-            let name = format!("bert-large, {phase}, {held} on {replicas} devices");
+            let state = if shard_optimizer { "sharded" } else { "replicated" };
+            let name = format!("bert-large, {phase}, optimizer state {state} on {replicas} devices");
             println!("{name}: {} nodes, {bytes} bytes of HLO", step.program.computation.nodes.len());
             criterion.bench_function(&format!("{name}, build"), |b| b.iter(|| TrainStep::build(&spec)));
             criterion.bench_function(&format!("{name}, lower"), |b| b.iter(|| step.program.lower()));

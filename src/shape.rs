@@ -177,6 +177,7 @@ pub struct HostTensor {
 
 /// An error of creating or reading a [`HostTensor`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message explains the fields")]
 pub enum HostTensorError {
     /// The number of bytes is not that of the shape.
     #[error("a tensor {shape} requires {} bytes, got {found}", shape.bytes())]

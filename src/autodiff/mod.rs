@@ -162,7 +162,10 @@ impl<'g> ForwardValues<'g> {
         let node = graph.node(id);
         if node.recomputed != Some(region) || matches!(node.op, Op::Parameter { .. }) {
             let cotangent = self.first_cotangent[&region];
-            return *self.inputs.entry((region, id)).or_insert_with(|| graph.tensor(id).not_before(cotangent));
+            return *self
+                .inputs
+                .entry((region, id))
+                .or_insert_with(|| graph.tensor(id).optimization_barrier_after(cotangent));
         }
         if let Some(&copy) = self.copies.get(&id) {
             return copy;

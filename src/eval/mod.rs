@@ -23,6 +23,7 @@ pub use value::Value;
 
 /// An error of evaluating a computation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message explains the fields")]
 pub enum EvalError {
     /// The number of arguments is not that of the parameters.
     #[error(

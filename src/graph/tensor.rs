@@ -172,7 +172,7 @@ impl<'g> Tensor<'g> {
 
     /// Appends [`Op::OptimizationBarrier`] with two operands: the same value, unavailable until `other` is.
     #[track_caller]
-    pub fn not_before(self, other: Self) -> Self {
+    pub fn optimization_barrier_after(self, other: Self) -> Self {
         self.graph.add(Op::OptimizationBarrier, &[self, other])
     }
 

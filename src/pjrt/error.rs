@@ -8,6 +8,7 @@ use crate::shape::Shape;
 
 /// An error of loading or calling a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message explains the fields")]
 pub enum PjrtError {
     /// A call or asynchronous work of the plugin failed.
     #[error("{function}: {message} ({code})")]

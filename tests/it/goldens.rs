@@ -1,5 +1,5 @@
-//! The reviewed prints under `graphs/`: the graph of every family of operations and the HLO it lowers to. A change to
-//! building, differentiating or lowering shows there as a readable difference. `UPDATE_GRAPHS=1` writes them anew.
+//! The golden files under `graphs/`: the graph and the HLO of every family of operations, so that a change of graph
+//! construction, differentiation or lowering is a readable diff. `UPDATE_GRAPHS=1` rewrites them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,14 +15,14 @@ use lambert::optim::OptimizerConfig;
 use lambert::step::{Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
 
-/// What a reviewer reads: the graph as built, and the module as the compiler receives it.
+/// Prints the graph and the module that it lowers to.
 fn print(computation: &Computation, options: &LowerOptions<'_>) -> String {
     let module = hlo::lower(computation, options);
     let text = hlo::text(&module.bytes).unwrap();
     format!("{computation}\n---- lowered ----\n\n{text}")
 }
 
-/// Compares `prints` (file stem → content) with the text files of `folder`, or writes them.
+/// Compares `prints` (file stem → content) with the golden files of `folder`, or rewrites them.
 fn check(folder: &str, prints: BTreeMap<String, String>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs").join(folder);
     let path = |stem: &str| folder.join(format!("{stem}.txt"));
@@ -35,19 +35,19 @@ fn check(folder: &str, prints: BTreeMap<String, String>) {
         prints.iter().for_each(|(stem, content)| fs::write(path(stem), content).unwrap());
         return;
     }
-    let mut complaints: Vec<String> = stale.map(|path| format!("{} belongs to no case", path.display())).collect();
+    let mut complaints: Vec<String> = stale.map(|path| format!("{} has no case", path.display())).collect();
     for (stem, content) in &prints {
         let path = path(stem);
-        let reviewed = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-        if let Some((line, (was, is))) = first_difference(&reviewed, content) {
-            complaints.push(format!("{}:{line}\n  reviewed: {was}\n  now:      {is}", path.display()));
+        let golden = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+        if let Some((line, (was, is))) = first_difference(&golden, content) {
+            complaints.push(format!("{}:{line}\n  golden: {was}\n  now:    {is}", path.display()));
         }
     }
-    let next = "look at the differences with `UPDATE_GRAPHS=1 cargo test --test it goldens` and `git diff graphs`";
+    let next = "review the differences with `UPDATE_GRAPHS=1 cargo test --test it goldens` and `git diff graphs`";
     assert!(complaints.is_empty(), "\n{}\n{next}\n", complaints.join("\n"));
 }
 
-/// The first line that differs, numbered from 1, in both texts.
+/// Returns the first line that differs, numbered from 1, in both texts.
 fn first_difference<'a>(left: &'a str, right: &'a str) -> Option<(usize, (&'a str, &'a str))> {
     if left == right {
         return None;
@@ -60,11 +60,11 @@ fn first_difference<'a>(left: &'a str, right: &'a str) -> Option<(usize, (&'a st
 }
 
 #[test]
-fn every_family_of_operations_prints_as_reviewed() {
+fn operations_match_their_golden_files() {
     let cases = cases::all();
-    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations that no case applies");
-    let reviewed = cases.into_iter().filter(|case| case.reviewed);
-    let prints = reviewed.map(|case| {
+    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations without a case");
+    let golden = cases.into_iter().filter(|case| case.golden);
+    let prints = golden.map(|case| {
         let options = LowerOptions { name: &case.name, num_replicas: case.arguments.len(), ..Default::default() };
         (case.name.replace('/', "."), print(&case.computation, &options))
     });
@@ -73,7 +73,7 @@ fn every_family_of_operations_prints_as_reviewed() {
 }
 
 #[test]
-fn a_donated_argument_prints_as_an_alias() {
+fn donated_argument_prints_as_an_alias() {
     let case = cases::all().into_iter().find(|case| case.name == "float-binary/f32").unwrap();
     let donated = [(0, 2), (1, 0)];
     let print = print(&case.computation, &LowerOptions { name: "step", donated: &donated, ..Default::default() });
@@ -81,9 +81,9 @@ fn a_donated_argument_prints_as_an_alias() {
     assert!(print.contains(head), "{print}");
 }
 
-/// All that a step can hold, on the smallest shapes: one layer, dropout, micro-batches in a loop, two replicas, donation.
+/// The complete train step on the smallest shapes: one layer, dropout, micro-batches in a loop, two replicas, donation.
 #[test]
-fn the_tiny_training_step_prints_as_reviewed() {
+fn tiny_train_step_matches_its_golden_files() {
     let task = BertPretraining {
         model: BertConfig {
             hidden_size: 8,

@@ -1,9 +1,9 @@
-//! Every derivative rule against central differences, in f64 on the evaluator.
+//! Compares every derivative rule with finite differences, in f64 on the evaluator.
 //!
-//! A *case* builds a small formula around one operation from randomly shaped, randomly valued arguments; the test
-//! weighs its result at random into a loss and compares `gradients` with differences of the loss, element by element
-//! and replica by replica. [`CASES`] is made by the same macro as an exhaustive match over [`Op`]: an operation without
-//! a case does not compile, and a case that does not contain its operation fails.
+//! A *case* builds a small formula around one operation from arguments with random shapes and values. The test takes a
+//! random weighted sum of the result as the loss, and compares `gradients` with differences of the loss, element by
+//! element and replica by replica. One macro generates [`CASES`] and an exhaustive match over [`Op`]: an operation
+//! without a case does not compile, and a case that does not contain its operation fails.
 
 use std::panic::catch_unwind;
 
@@ -15,22 +15,22 @@ use lambert::graph::{
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 
-/// Trials of each case, with other shapes and values.
+/// Trials of each case, with different shapes and values.
 const TRIALS: u64 = 6;
-/// Step of the differences, whose error is h⁴/30 · f⁽⁵⁾ + ε/h: about 10⁻¹² for derivatives near 1.
+/// Step of the differences. Their error is h⁴/30 · f⁽⁵⁾ + ε/h: about 10⁻¹² for derivatives near 1.
 const STEP: f64 = 1e-3;
-/// Allowed: this much, absolute and relative.
+/// Tolerance, absolute and relative.
 const TOLERANCE: f64 = 1e-8;
 
-/// What the derivative of an operation must be.
+/// The expected derivative of an operation.
 enum Expected {
-    /// That of the differences.
+    /// Equal to the differences.
     Derivative(Case),
-    /// Zero, as are the differences.
+    /// Zero, like the differences.
     Flat(Case),
-    /// Zero, whatever the differences say.
+    /// Zero, regardless of the differences.
     Blocked(Case),
-    /// None: asking for it panics, saying so.
+    /// None: differentiation panics with a message.
     Refused(Case),
 }
 use Expected::{Blocked, Derivative, Flat, Refused};
@@ -39,7 +39,7 @@ type Case = for<'g> fn(&mut Trial<'g>) -> Tensor<'g>;
 
 macro_rules! cases {
     ($($pattern:pat => $name:literal: [$($expected:expr),+ $(,)?],)*) => {
-        /// The name under which an operation's cases stand in [`CASES`].
+        /// Returns the name of an operation's cases in [`CASES`].
         fn case_name(op: &Op) -> &'static str {
             match op { $($pattern => $name,)* }
         }
@@ -199,14 +199,14 @@ cases! {
     Op::While { .. } => "while": [Refused(|t| looped(t.any()))],
     Op::GetTupleElement { .. } => "get_tuple_element": [
         Refused(|t| looped(t.any())),
-        // One element is read, the other is not.
+        // Only one element is read.
         Derivative(|t| { t.replicas = 2; let (x, y) = t.pair(); t.graph.all_reduce(&[x, y], Reduction::Sum)[1].square() }),
     ],
     Op::OptimizationBarrier => "optimization_barrier": [
         Derivative(|t| t.any().optimization_barrier().square()),
         Derivative(|t| {
             let (value, other) = (t.any(), t.any());
-            value.square().not_before(other)
+            value.square().optimization_barrier_after(other)
         }),
     ],
     Op::StopGradient => "stop_gradient": [Blocked(|t| t.any().exp().stop_gradient())],
@@ -239,7 +239,7 @@ cases! {
     })],
 }
 
-/// Formulas whose gradient is differentiated once more: the result of `gradients` is an ordinary graph.
+/// Formulas that are differentiated twice: the result of `gradients` is an ordinary graph.
 const SECOND_DERIVATIVES: &[(&str, Case)] = &[
     ("exp", |t| {
         let x = t.any();
@@ -296,7 +296,7 @@ const SECOND_DERIVATIVES: &[(&str, Case)] = &[
 ];
 
 fn two_batches_two_contractions<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
-    // Batch and contracting dimensions lie scattered, and pair up in another order on either side.
+    // Batch and contracting dimensions are scattered, and in a different order on each side.
     let dimensions = DotDimensions {
         lhs_batch: vec![3, 0],
         rhs_batch: vec![1, 4],
@@ -309,7 +309,7 @@ fn two_batches_two_contractions<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
 }
 
 fn gather_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
-    // Index vectors of two components, in the first dimension of the indices; some starts do not fit and are clamped.
+    // Index vectors of two components, in the first dimension of the indices; some starts are clamped.
     let dimensions = GatherDimensions {
         offset_dims: vec![0, 2],
         collapsed_slice_dims: vec![1],
@@ -354,16 +354,16 @@ fn looped(x: Tensor<'_>) -> Tensor<'_> {
     state[1]
 }
 
-/// Three arrays that two replicas exchange at once, of which the last is read twice and the middle one not at all.
-fn together<'g>(t: &mut Trial<'g>, exchange: impl Fn(&[Tensor<'g>]) -> Vec<Tensor<'g>>) -> Tensor<'g> {
+/// A collective of three arrays over two replicas. The last result is read twice, the middle one is not read.
+fn together<'g>(t: &mut Trial<'g>, collective: impl Fn(&[Tensor<'g>]) -> Vec<Tensor<'g>>) -> Tensor<'g> {
     t.replicas = 2;
     let [a, b] = t.sizes();
     let operands = [a, 1, b].map(|rows| t.argument(&[rows, 2]));
-    let results = exchange(&operands);
+    let results = collective(&operands);
     results[0].square().sum() + (results[2].tanh() * results[2]).sum()
 }
 
-/// One formula under construction: its arguments, and where random choices come from.
+/// A formula under construction, with its arguments and its random numbers.
 struct Trial<'g> {
     graph: &'g Graph,
     stream: Stream,
@@ -380,58 +380,58 @@ impl<'g> Trial<'g> {
         std::array::from_fn(|_| self.stream.between(1, 3) as usize)
     }
 
-    /// Of type f64, so that the constants that rules bring (2/√π) are not rounded to f32.
+    /// Adds an f64 argument. In f64, constants of the rules (2/√π) are not rounded to f32.
     fn argument(&mut self, dims: &[usize]) -> Tensor<'g> {
         let argument = self.graph.parameter(format!("x{}", self.arguments.len()), Shape::new(DType::F64, dims));
         self.arguments.push(argument);
         argument
     }
 
-    /// An argument of random dimensions.
+    /// Adds an argument of random dimensions.
     fn any(&mut self) -> Tensor<'g> {
         let dims: [usize; 2] = self.sizes();
         self.argument(&dims)
     }
 
-    /// The size of an argument of random dimensions, far enough from 0 for logarithms and roots to be smooth.
+    /// Returns |x| + ½ of a new argument x, on which logarithms and roots are smooth.
     fn positive(&mut self) -> Tensor<'g> {
         self.any().abs() + 0.5
     }
 
-    /// Two arguments of the same random dimensions.
+    /// Adds two arguments of equal random dimensions.
     fn pair(&mut self) -> (Tensor<'g>, Tensor<'g>) {
         let dims: [usize; 2] = self.sizes();
         (self.argument(&dims), self.argument(&dims))
     }
 
-    /// Random numbers through which no gradient is asked for.
+    /// Returns random numbers that are not differentiated.
     fn constant(&mut self, dims: &[usize]) -> Tensor<'g> {
         let shape = Shape::new(DType::F64, dims);
         let values: Vec<f64> = (0..shape.elements()).map(|_| 2.0 * self.stream.normal()).collect();
         self.graph.constant(HostTensor::from_f64(shape, &values))
     }
 
-    /// s32 in −1..=limit: some below and above what `0..limit` allows.
+    /// Returns s32 indices in −1..=limit, some of which are out of the bounds `0..limit`.
     fn indices(&mut self, dims: &[usize], limit: usize) -> Tensor<'g> {
         let n = dims.iter().product();
         let values: Vec<i32> = (0..n).map(|_| self.stream.between(0, limit as u64 + 1) as i32 - 1).collect();
         self.graph.constant(HostTensor::new(dims, &values))
     }
 
-    /// A scalar s32 in `low..=high`.
+    /// Returns a scalar s32 in `low..=high`.
     fn start(&mut self, low: i32, high: i32) -> Tensor<'g> {
         let start = low + self.stream.below((high - low + 1) as u64) as i32;
         self.graph.constant(HostTensor::scalar(start))
     }
 
-    /// The gradient of a random weighing of `out` with respect to `x`, to be differentiated once more.
+    /// Returns the gradient of a random weighted sum of `out` with respect to `x`.
     fn slope(&mut self, out: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
         let weights = self.constant(&out.dims());
         gradients((out * weights).sum(), &[x])[0]
     }
 
-    /// Values for the arguments and the weights, replica by replica. Those of the arguments lie within ±4.5 and keep
-    /// at least 0.03 from each other, from 0 and from other whole numbers, so that no kink or jump is within the steps.
+    /// Draws the arguments and the weights of each replica. The arguments are within ±4.5 and at least 0.03 from each other
+    /// and from whole numbers, so that no kink or jump is within the steps.
     fn draw(&mut self, weights: Tensor<'g>) -> Arguments {
         let mut pool: Vec<f64> =
             (-45..45).map(|i| 0.1 * (i as f64 + 0.5) + 0.02 * (self.stream.uniform() - 0.5)).collect();
@@ -450,7 +450,7 @@ impl<'g> Trial<'g> {
     }
 }
 
-/// A number for each element of each parameter of each replica, in reverse order of these words.
+/// Numbers by replica, parameter and element.
 type Arguments = Vec<Vec<Vec<f64>>>;
 
 fn evaluate(computation: &Computation, arguments: &Arguments) -> Arguments {
@@ -463,7 +463,7 @@ fn evaluate(computation: &Computation, arguments: &Arguments) -> Arguments {
     outputs.iter().map(|outputs| outputs.iter().map(Value::to_f64).collect()).collect()
 }
 
-/// The derivative of the replicas' summed loss by every element of the first `n` parameters, by five-point differences.
+/// Differentiates the sum of the replicas' losses by every element of the first `n` parameters with five-point differences.
 fn differences(loss: &Computation, arguments: &Arguments, n: usize) -> Arguments {
     let total = |arguments: &Arguments| -> f64 { evaluate(loss, arguments).iter().map(|outputs| outputs[0][0]).sum() };
     let by_element = |r: usize, a: usize, i: usize| {
@@ -479,7 +479,7 @@ fn differences(loss: &Computation, arguments: &Arguments, n: usize) -> Arguments
         .collect()
 }
 
-/// Builds `case` and weighs its result at random into a loss; `right(found, numeric)` must hold of every derivative.
+/// Builds `case`, takes a random weighted sum as the loss, and checks `right(found, numeric)` for every derivative.
 fn check(name: &str, case: Case, seed: Key, right: impl Fn(f64, f64) -> bool) {
     let graph = Graph::new(name);
     let mut trial = Trial::new(&graph, seed);
@@ -493,7 +493,7 @@ fn check(name: &str, case: Case, seed: Key, right: impl Fn(f64, f64) -> bool) {
         for (i, (&found, &numeric)) in found[r][a].iter().zip(&numeric[r][a]).enumerate() {
             assert!(
                 right(found, numeric),
-                "{name}: element {i} of argument {a} on replica {r}: {found}, differences say {numeric}"
+                "{name}: element {i} of argument {a} on replica {r}: gradient {found}, differences {numeric}"
             );
         }
     }
@@ -504,7 +504,7 @@ fn close(found: f64, numeric: f64) -> bool {
 }
 
 #[test]
-fn every_operation_has_the_derivative_of_its_differences() {
+fn every_derivative_rule_matches_finite_differences() {
     for (name, expectations) in CASES {
         for (i, expected) in expectations.iter().enumerate() {
             for trial in 0..TRIALS {
@@ -537,13 +537,13 @@ fn every_case_contains_its_operation() {
 }
 
 #[test]
-fn gradients_are_differentiable_themselves() {
+fn gradients_are_differentiable() {
     for (name, case) in SECOND_DERIVATIVES {
         (0..TRIALS).for_each(|trial| check(name, *case, Key::new(trial), close));
     }
 }
 
-/// The gradients of a formula of f32 vectors, at given values.
+/// Evaluates the gradients of a formula of f32 vectors at `values`.
 fn gradients_at(values: &[&[f64]], formula: impl for<'g> Fn(&[Tensor<'g>]) -> Tensor<'g>) -> Vec<Vec<f64>> {
     let graph = Graph::new("at");
     let arguments: Vec<Tensor> =
@@ -568,13 +568,13 @@ fn ties_share_the_gradient_evenly() {
 }
 
 #[test]
-fn what_the_loss_does_not_depend_on_has_gradient_zero() {
+fn gradient_of_an_unused_tensor_is_zero() {
     let found = gradients_at(&[&[1.0, 2.0], &[3.0]], |x| x[0].square().sum());
     assert_eq!(found, [vec![2.0, 4.0], vec![0.0]]);
 }
 
 #[test]
-fn a_tensor_within_the_formula_and_the_loss_itself_have_gradients() {
+fn intermediate_tensors_and_the_loss_have_gradients() {
     let graph = Graph::new("inner");
     let x = graph.parameter("x", Shape::new(DType::F32, [2]));
     let inner = x.exp();
@@ -587,6 +587,6 @@ fn a_tensor_within_the_formula_and_the_loss_itself_have_gradients() {
 
 #[test]
 #[should_panic(expected = "the loss must be a floating-point scalar, got f32[2]")]
-fn a_loss_of_several_elements_is_refused() {
+fn loss_must_be_a_scalar() {
     gradients_at(&[&[1.0, 2.0]], |x| x[0].exp());
 }

@@ -1,9 +1,9 @@
-//! Files that are not PJRT plugins are refused with their names.
+//! Loading a file that is not a PJRT plugin fails with an error that names the file.
 
 use lambert::pjrt::{PjrtError, Plugin};
 
 #[test]
-fn a_file_that_is_no_plugin_is_refused_with_its_name() {
+fn load_error_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("plugin.so");
     std::fs::write(&text, "hello").unwrap();
@@ -16,8 +16,8 @@ fn a_file_that_is_no_plugin_is_refused_with_its_name() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_library_without_the_entry_point_is_refused() {
-    // Whatever C library this process runs with is a library without GetPjrtApi.
+fn library_without_get_pjrt_api_is_rejected() {
+    // The C library of this process does not export GetPjrtApi.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let library = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libc"));
     let error = Plugin::load(library.expect("a C library").as_ref()).unwrap_err();

@@ -1,7 +1,7 @@
-//! Regions under `Graph::recomputed`: the same numbers, without the forward pass's values being kept for the backward one.
+//! Regions of `Graph::recomputed` give the same numbers, without keeping forward values for the backward pass.
 //!
-//! The formula has the shape of an encoder with dropout: residual layers, each a region, each with a mask made from
-//! integer random bits in a region of its own (which then belongs to the layer's).
+//! The formula resembles an encoder with dropout: residual layers, each a region, with a mask of integer random bits in a
+//! region of its own, which then belongs to the region of the layer.
 
 use lambert::autodiff::gradients;
 use lambert::eval::{Value, evaluate_values};
@@ -9,7 +9,7 @@ use lambert::graph::{Graph, NodeId, Op, Tensor};
 use lambert::rng::Key;
 use lambert::shape::{DType, Shape};
 
-/// What is under `recomputed`.
+/// The regions under `recomputed`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Regions {
     None,
@@ -19,7 +19,7 @@ enum Regions {
 
 const LAYERS: usize = 3;
 
-/// The loss, and its parameters: a seed, the input, one weight a layer.
+/// Returns the loss and its parameters: a seed, the input, and one weight for each layer.
 fn encoder(graph: &Graph, regions: Regions) -> (Tensor<'_>, Vec<Tensor<'_>>) {
     let seed = graph.parameter("seed", Shape::scalar(DType::U32));
     let input = graph.parameter("input", Shape::new(DType::F32, [6, 4]));
@@ -60,19 +60,19 @@ fn loss_and_gradients(regions: Regions) -> Vec<Value> {
 }
 
 #[test]
-fn losses_and_gradients_are_the_same_bits() {
+fn losses_and_gradients_are_bit_identical() {
     let plain = loss_and_gradients(Regions::None);
     assert_eq!(plain, loss_and_gradients(Regions::Masks));
     assert_eq!(plain, loss_and_gradients(Regions::LayersAndMasks));
 }
 
-/// The nodes that the backward pass adds, and the forward nodes they read outside of barriers.
+/// Returns the operations that the backward pass adds, and the forward operations that they read outside of barriers.
 fn backward(regions: Regions) -> (Vec<Op>, Vec<Op>) {
     let graph = Graph::new("encoder");
     let (loss, parameters) = encoder(&graph, regions);
     let forward = graph.len();
     gradients(loss, &parameters[1..]);
-    // Constants, and what is made from them alone, are nobody's to keep.
+    // Values computed from constants alone need not be kept.
     fn varies(graph: &Graph, id: NodeId) -> bool {
         let node = graph.node(id);
         matches!(node.op, Op::Parameter { .. }) || node.inputs.iter().any(|&input| varies(graph, input))
@@ -94,33 +94,34 @@ fn count(ops: &[Op], name: &str) -> usize {
 }
 
 #[test]
-fn without_regions_everything_is_kept_and_nothing_computed_again() {
+fn without_regions_all_values_are_kept_and_none_recomputed() {
     let (added, kept) = backward(Regions::None);
     assert_eq!([count(&added, "tanh"), count(&added, "xor"), count(&added, "opt-barrier")], [0, 0, 0]);
     assert!(count(&kept, "compare") > 0 && count(&kept, "tanh") > 0);
 }
 
 #[test]
-fn masks_are_made_again_from_the_seed() {
+fn masks_are_recomputed_from_the_seed() {
     let (added, kept) = backward(Regions::Masks);
-    // One barrier a region: the seed's.
-    let again = [count(&added, "compare"), count(&added, "xor"), count(&added, "opt-barrier"), count(&added, "tanh")];
-    assert_eq!(again, [LAYERS, 2 * LAYERS, LAYERS, 0]);
+    // One barrier for each region, on the seed.
+    let recomputed =
+        [count(&added, "compare"), count(&added, "xor"), count(&added, "opt-barrier"), count(&added, "tanh")];
+    assert_eq!(recomputed, [LAYERS, 2 * LAYERS, LAYERS, 0]);
     assert_eq!([count(&kept, "compare"), count(&kept, "xor")], [0, 0]);
 }
 
 #[test]
-fn layers_are_made_again_from_their_inputs() {
+fn layers_are_recomputed_from_their_inputs() {
     let (added, kept) = backward(Regions::LayersAndMasks);
-    // Three barriers a region: the seed, x and the weight, each read from the forward pass once.
+    // Three barriers for each region, on the seed, x and the weight.
     assert_eq!([count(&added, "tanh"), count(&added, "opt-barrier")], [LAYERS, 3 * LAYERS]);
-    // The loss's own square is outside all regions but reads the last layer's result, which is made again too.
+    // The square of the loss is outside all regions but reads the output of the last layer, which is recomputed too.
     assert_eq!(kept, []);
 }
 
-/// Without this, a compiler may make every region's values again as soon as the forward pass is through, and hold them all.
+/// Otherwise XLA could recompute the values of all regions right after the forward pass and hold them all.
 #[test]
-fn what_is_made_again_waits_for_the_cotangent() {
+fn recomputation_waits_for_the_cotangent() {
     let graph = Graph::new("encoder");
     let (loss, parameters) = encoder(&graph, Regions::LayersAndMasks);
     let forward = graph.len();
@@ -133,7 +134,7 @@ fn what_is_made_again_waits_for_the_cotangent() {
         let [value, cotangent] = barrier.inputs[..] else { panic!("a barrier of {:?}", barrier.inputs) };
         assert!(value.index() < forward && cotangent.index() >= forward);
     }
-    // All inputs of a region wait for the same cotangent, and each region for one of its own.
+    // All inputs of a region wait for the same cotangent, and different regions for different cotangents.
     let mut awaited: Vec<NodeId> = barriers.iter().map(|barrier| barrier.inputs[1]).collect();
     awaited.dedup();
     assert_eq!(awaited.len(), LAYERS);

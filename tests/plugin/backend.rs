@@ -1,7 +1,7 @@
-//! Every operation on a real plugin, compared with the evaluator: two readings of the same graph that share no code.
+//! Compares every operation on a real plugin with the evaluator, which shares no code with the lowering.
 //!
 //! Integers and truth values must be equal. Floats may differ by the rounding of their type: the evaluator computes in
-//! f64, so what is bounded here is the device's own error.
+//! f64, so the tolerance bounds the error of the device.
 
 use std::sync::OnceLock;
 
@@ -13,20 +13,20 @@ use lambert::hlo::{self, DotPrecision, LowerOptions};
 use lambert::pjrt::{Buffer, Client, CompileOptions, CreateOption, Environment, Platform, PlatformChoice};
 use lambert::shape::{DType, HostTensor, Shape};
 
-/// Four virtual CPU devices; every test shares them, because a plugin is slow to start.
+/// Returns a client with four virtual CPU devices, shared by all tests because it is slow to create.
 fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
         let options = |_| vec![CreateOption::new("cpu_device_count", 4i64)];
         let found = Environment::of_process().open(&PlatformChoice::Platform(Platform::Cpu), options);
-        found.unwrap_or_else(|e| panic!("this test runs on the CPU plugin: {e}")).item
+        found.unwrap_or_else(|e| panic!("this test requires the CPU plugin: {e}")).item
     })
 }
 
-/// Lowers, compiles and runs on as many devices as there are argument lists: the outputs of each replica.
+/// Lowers, compiles and runs a case with one device for each argument list, and returns the outputs of each replica.
 fn run(case: &Case) -> Result<Vec<Vec<HostTensor>>, Box<dyn std::error::Error>> {
     let num_replicas = case.arguments.len();
-    // A device that rounds f32 operands would be compared with the evaluator in vain.
+    // Devices must not round f32 operands, which the evaluator does not do.
     let options = LowerOptions { name: &case.name, num_replicas, dot_precision: DotPrecision::Highest, donated: &[] };
     let module = hlo::lower(&case.computation, &options);
     let executable = client().compile(&module.bytes, &CompileOptions::replicas(num_replicas))?;
@@ -43,7 +43,7 @@ fn run(case: &Case) -> Result<Vec<Vec<HostTensor>>, Box<dyn std::error::Error>> 
     Ok(results)
 }
 
-/// The error allowed of a value of type `dtype`, relative to the largest of its tensor (at least to 1).
+/// Returns the tolerance for a value of type `dtype`, relative to the largest absolute value of its tensor, at least 1.
 fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-12,
@@ -54,8 +54,8 @@ fn tolerance(dtype: DType) -> f64 {
     }
 }
 
-/// The first element in which `found` misses `expected`, as a sentence.
-fn miss(expected: &Value, found: &HostTensor) -> Option<String> {
+/// Describes the first element in which `found` differs from `expected`.
+fn mismatch(expected: &Value, found: &HostTensor) -> Option<String> {
     if expected.shape() != found.shape() {
         return Some(format!("requires {}, got {}", expected.shape(), found.shape()));
     }
@@ -72,9 +72,9 @@ fn miss(expected: &Value, found: &HostTensor) -> Option<String> {
 }
 
 #[test]
-fn every_operation_computes_what_the_evaluator_computes() {
+fn every_operation_matches_the_evaluator() {
     let cases = cases::all();
-    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations that no case applies");
+    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations without a case");
     let mut complaints = Vec::new();
     for case in &cases {
         let arguments: Vec<Vec<Value>> = case.arguments.iter().map(|x| x.iter().map(Value::from).collect()).collect();
@@ -90,11 +90,11 @@ fn every_operation_computes_what_the_evaluator_computes() {
         for (replica, (expected, found)) in expected.iter().zip(&found).enumerate() {
             assert_eq!(found.len(), expected.len(), "{}: outputs", case.name);
             for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
-                if let Some(miss) = miss(expected, found) {
+                if let Some(mismatch) = mismatch(expected, found) {
                     let output = case.computation.outputs[i];
                     let node = case.computation.node(output);
                     complaints.push(format!(
-                        "{}: replica {replica}, output {i} ({output}, {}): {miss}",
+                        "{}: replica {replica}, output {i} ({output}, {}): {mismatch}",
                         case.name,
                         node.op.name()
                     ));
@@ -106,7 +106,7 @@ fn every_operation_computes_what_the_evaluator_computes() {
 }
 
 #[test]
-fn a_donated_argument_is_gone_and_the_others_stay() {
+fn donated_argument_is_deleted_and_others_are_kept() {
     let graph = Graph::new("donate");
     let shape = Shape::new(DType::F32, [256]);
     let (x, y) = (graph.parameter("x", shape.clone()), graph.parameter("y", shape.clone()));

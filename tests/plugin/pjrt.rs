@@ -13,7 +13,7 @@ fn plugin() -> Plugin {
     let cpu = PlatformChoice::Platform(Platform::Cpu);
     match Environment::of_process().find(&cpu) {
         Ok(found) => found.item,
-        Err(error) => panic!("this test needs a CPU plugin: {error}"),
+        Err(error) => panic!("this test requires a CPU plugin: {error}"),
     }
 }
 
@@ -34,7 +34,7 @@ fn floats(values: &[f32]) -> HostTensor {
 }
 
 #[test]
-fn a_program_runs() {
+fn program_runs() {
     let client = client(1);
     assert_eq!(client.platform_name(), "cpu");
     assert_eq!(client.process_index(), 0);
@@ -49,7 +49,7 @@ fn a_program_runs() {
 }
 
 #[test]
-fn every_element_type_goes_to_the_device_and_back() {
+fn every_element_type_round_trips_through_the_device() {
     let client = client(1);
     for dtype in DType::ALL {
         for dims in [vec![], vec![3], vec![2, 3, 5], vec![0, 4]] {
@@ -63,15 +63,15 @@ fn every_element_type_goes_to_the_device_and_back() {
 }
 
 #[test]
-fn a_donated_buffer_reads_as_deleted_and_a_protected_one_survives() {
+fn donated_buffer_is_deleted_and_non_donatable_input_is_kept() {
     let client = client(1);
     let add = on_one_device(&client, &hlo::module("donating_add", hlo::add_computation(4, &[]), Some(0)));
-    assert_eq!(add.memory_stats().unwrap().alias, 16, "the donated argument is an output in place");
+    assert_eq!(add.memory_stats().unwrap().alias, 16, "the output aliases the donated argument");
     let y = upload(&client, &floats(&[1.0; 4]), 0);
 
     let x = upload(&client, &floats(&[1.0, 2.0, 3.0, 4.0]), 0);
-    let protect = ExecuteOptions { non_donatable_input_indices: vec![0] };
-    let execution = add.execute_with(&[vec![&x, &y]], &protect).unwrap();
+    let options = ExecuteOptions { non_donatable_input_indices: vec![0] };
+    let execution = add.execute_with(&[vec![&x, &y]], &options).unwrap();
     assert_eq!(execution.outputs[0][0].to_host().unwrap(), floats(&[2.0, 3.0, 4.0, 5.0]));
     assert!(!x.is_deleted().unwrap());
 
@@ -85,7 +85,7 @@ fn a_donated_buffer_reads_as_deleted_and_a_protected_one_survives() {
 }
 
 #[test]
-fn replicas_sum_over_four_devices() {
+fn all_reduce_sums_over_four_devices() {
     let client = client(4);
     let devices = client.addressable_devices();
     assert_eq!(devices.len(), 4);
@@ -113,13 +113,13 @@ fn replicas_sum_over_four_devices() {
             assert_eq!(outputs[0].to_host().unwrap(), floats(&[6.0, 600.0]));
             assert_eq!(&outputs[0].device().unwrap(), device);
         }
-        let error = all_reduce.execute(&lists[..3]).expect_err("a list is missing");
+        let error = all_reduce.execute(&lists[..3]).expect_err("missing argument list");
         assert!(error.to_string().contains("requires one argument list for each of 4 devices, got 3"), "{error}");
     }
 }
 
 #[test]
-fn a_buffer_is_copied_between_devices() {
+fn buffer_is_copied_between_devices() {
     let client = client(2);
     let devices = client.addressable_devices();
     let x = upload(&client, &floats(&[1.0, 2.0]), 0);
@@ -130,19 +130,19 @@ fn a_buffer_is_copied_between_devices() {
 }
 
 #[test]
-fn an_executable_survives_serialization() {
+fn executable_round_trips_through_serialization() {
     let client = client(1);
     let add = on_one_device(&client, &hlo::add(3));
     let bytes = add.serialize().unwrap();
     let again = client.deserialize(&bytes).unwrap();
     let x = upload(&client, &floats(&[1.0, 2.0, 3.0]), 0);
     assert_eq!(again.execute(&[vec![&x, &x]]).unwrap()[0][0].to_host().unwrap(), floats(&[2.0, 4.0, 6.0]));
-    let error = client.deserialize(b"not an executable").expect_err("must be refused");
+    let error = client.deserialize(b"not an executable").expect_err("invalid bytes");
     assert!(error.to_string().starts_with("PJRT_Executable_DeserializeAndLoad: "), "{error}");
 }
 
 #[test]
-fn an_executable_can_be_asked_about() {
+fn executable_reports_memory_cost_and_program() {
     let client = client(1);
     let add = on_one_device(&client, &hlo::add(1000));
     let stats = add.memory_stats().unwrap();
@@ -164,7 +164,7 @@ fn an_executable_can_be_asked_about() {
 }
 
 #[test]
-fn recommended_overrides_are_accepted_and_unknown_ones_are_not() {
+fn recommended_overrides_are_accepted_and_unknown_flags_rejected() {
     let client = client(1);
     assert!(!recommended_overrides("cpu").is_empty());
     assert!(recommended_overrides("tpu").is_empty());
@@ -177,7 +177,7 @@ fn recommended_overrides_are_accepted_and_unknown_ones_are_not() {
 }
 
 #[test]
-fn a_wrong_argument_is_an_error_with_both_sides() {
+fn argument_errors_name_both_sides() {
     let client = client(1);
     let device = &client.addressable_devices()[0];
     let error = client.buffer_from_host(&[0; 7], &Shape::new(DType::F32, [2]), device).unwrap_err();
@@ -186,20 +186,20 @@ fn a_wrong_argument_is_an_error_with_both_sides() {
     let short = upload(&client, &floats(&[1.0, 2.0]), 0);
     let error = add.execute(&[vec![&short, &short]]).expect_err("wrong shape");
     assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
-    let error = add.execute(&[vec![&short]]).expect_err("an argument is missing");
+    let error = add.execute(&[vec![&short]]).expect_err("missing argument");
     assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
     let other = Client::new(&plugin(), &[], None).unwrap();
     let foreign = upload(&other, &floats(&[1.0, 2.0, 3.0]), 0);
-    let error = add.execute(&[vec![&foreign, &foreign]]).expect_err("another client");
+    let error = add.execute(&[vec![&foreign, &foreign]]).expect_err("buffer of another client");
     assert!(error.to_string().contains("a buffer of another client"), "{error}");
     let error = client.compile(b"not a program", &CompileOptions::default()).unwrap_err();
     assert!(error.to_string().starts_with("PJRT_Client_Compile: "), "{error}");
 }
 
 #[test]
-fn a_failed_execution_gives_its_error_when_awaited() {
+fn failed_execution_returns_its_error_when_awaited() {
     let client = client(1);
-    // 2^48 floats: no machine has the memory, which is found out only when the program runs.
+    // 2^48 floats exceed any memory; the allocation fails when the program runs.
     let program = on_one_device(&client, &hlo::broadcast(1 << 48));
     let x = upload(&client, &HostTensor::scalar(1.0f32), 0);
     let message = match program.execute(&[vec![&x]]) {
@@ -214,20 +214,20 @@ fn a_failed_execution_gives_its_error_when_awaited() {
 }
 
 #[test]
-fn callbacks_run_once_and_may_panic() {
+fn callback_runs_once_and_may_panic() {
     let client = client(1);
     let x = upload(&client, &floats(&[1.0]), 0);
     let ready = x.ready().unwrap();
     let (send, receive) = mpsc::channel();
     ready.on_ready(move |result| send.send(result).unwrap()).unwrap();
     assert_eq!(receive.recv_timeout(Duration::from_secs(10)), Ok(Ok(())));
-    assert!(receive.recv_timeout(Duration::from_millis(10)).is_err(), "the callback is gone after one call");
+    assert!(receive.recv_timeout(Duration::from_millis(10)).is_err(), "the callback was dropped after one call");
     ready.on_ready(|_| panic!("a panic in a callback, on purpose")).unwrap();
     assert_eq!(x.to_host().unwrap(), floats(&[1.0]));
 }
 
 #[test]
-fn threads_share_a_program() {
+fn threads_share_an_executable() {
     let client = client(1);
     let add = on_one_device(&client, &hlo::add(64));
     std::thread::scope(|scope| {
@@ -245,23 +245,23 @@ fn threads_share_a_program() {
     });
 }
 
-/// Resident memory of this process, in bytes.
+/// Returns the resident memory of this process in bytes.
 #[cfg(target_os = "linux")]
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// Memory is counted for the whole process, and the tests beside this one use it too: so it runs again, alone.
+/// Measures memory in a process of its own, because resident memory counts the other tests too.
 #[test]
 #[cfg(target_os = "linux")]
-fn nothing_leaks() {
+fn buffers_events_and_errors_do_not_leak() {
     const ALONE: &str = "LAMBERT_TEST_ALONE";
     if std::env::var_os(ALONE).is_none() {
         let itself = std::env::current_exe().unwrap();
-        let arguments = ["--exact", "pjrt::nothing_leaks", "--nocapture"];
+        let arguments = ["--exact", "pjrt::buffers_events_and_errors_do_not_leak", "--nocapture"];
         let status = std::process::Command::new(itself).args(arguments).env(ALONE, "1").status().unwrap();
-        assert!(status.success(), "the test, run alone, says why");
+        assert!(status.success(), "the test failed in a process of its own; see its output above");
         return;
     }
     let client = client(1);
@@ -272,7 +272,7 @@ fn nothing_leaks() {
             let sum = add.execute(&[vec![&x, &x]]).unwrap();
             sum[0][0].ready().unwrap().on_ready(|_| ()).unwrap();
             assert_eq!(sum[0][0].to_host().unwrap().bytes().len(), 4096);
-            // Errors too are C objects.
+            // Errors are C objects too.
             assert!(client.compile(b"x", &CompileOptions::default()).is_err());
         }
     };
@@ -280,12 +280,12 @@ fn nothing_leaks() {
     let before = resident();
     round(20_000);
     let grown = resident().saturating_sub(before);
-    // One leaked buffer or host copy a round would be 80 MB or more, one leaked event or error several.
+    // One leaked buffer or host copy per round is at least 80 MB, one leaked event or error several MB.
     assert!(grown < 8 << 20, "grew by {grown} bytes over 20,000 rounds");
 }
 
 #[test]
-fn a_plugin_says_what_it_is() {
+fn plugin_reports_version_attributes_and_path() {
     let plugin = plugin();
     let (major, minor) = plugin.api_version();
     assert!(major == 0 && minor >= 57, "{major}.{minor}");
@@ -296,11 +296,11 @@ fn a_plugin_says_what_it_is() {
 }
 
 #[test]
-fn a_topology_compiles_without_devices() {
+fn topology_compiles_without_devices() {
     let plugin = plugin();
     let topology = match Topology::new(&plugin, "", &[]) {
         Ok(topology) => topology,
-        // Some CPU plugins describe none.
+        // Some CPU plugins do not support topologies.
         Err(PjrtError::Call { function, code: ErrorCode::Unimplemented, .. }) => {
             assert_eq!(function, "PJRT_TopologyDescription_Create");
             return;
@@ -314,7 +314,7 @@ fn a_topology_compiles_without_devices() {
     assert!(!add.serialize().unwrap().is_empty());
 }
 
-/// Programs small enough to be written as protos by hand. Field numbers from openxla/xla `xla/service/hlo.proto` and
+/// Programs written as protobuf messages by hand. Field numbers from openxla/xla `xla/service/hlo.proto` and
 /// `xla/xla_data.proto`.
 mod hlo {
     use prost::Message;
@@ -425,7 +425,7 @@ mod hlo {
         }
     }
 
-    /// The instructions in order; the last is the root.
+    /// Builds a computation; the last instruction is the root.
     fn computation(id: i64, name: &str, mut instructions: Vec<Instruction>) -> Computation {
         let (mut parameters, mut parameter_names) = (Vec::new(), Vec::new());
         for instruction in instructions.iter_mut().filter(|i| i.opcode == "parameter") {
@@ -443,7 +443,7 @@ mod hlo {
         }
     }
 
-    /// Two parameters of shape `dims` and their sum, ids from `100 * n` on.
+    /// Builds the sum of two parameters of shape `dims`, with ids from `100 * n` on.
     fn sum(n: i64, name: &str, dims: &[i64]) -> Computation {
         let id = 100 * n;
         let instructions = vec![
@@ -454,12 +454,12 @@ mod hlo {
         computation(n, name, instructions)
     }
 
-    /// `others` and, last, the entry computation: the sum of two arrays of `n`.
+    /// Returns `others` and the entry computation, which adds two arrays of `n` elements.
     pub fn add_computation(n: i64, others: &[Computation]) -> Vec<Computation> {
         others.iter().cloned().chain([sum(1, "main", &[n])]).collect()
     }
 
-    /// A module whose entry is the last computation; `donated` is the parameter whose memory the output takes.
+    /// Serializes a module whose entry is the last computation. The output aliases the parameter `donated`.
     pub fn module(name: &str, computations: Vec<Computation>, donated: Option<i64>) -> Vec<u8> {
         let entry = computations.last().cloned().unwrap_or_default();
         let may_alias = 1;
@@ -480,7 +480,7 @@ mod hlo {
         module("add", add_computation(n, &[]), None)
     }
 
-    /// Every replica's array of `n`, summed.
+    /// Sums an array of `n` elements over replicas.
     pub fn all_reduce(n: i64) -> Vec<u8> {
         let mut all_reduce = instruction(102, "all-reduce", f32(&[n]), &[101]);
         all_reduce.called_computation_ids = vec![2];
@@ -488,7 +488,7 @@ mod hlo {
         module("all_reduce", vec![sum(2, "sum", &[]), entry], None)
     }
 
-    /// One number, `n` times.
+    /// Broadcasts a number to `n` elements.
     pub fn broadcast(n: i64) -> Vec<u8> {
         let instructions =
             vec![instruction(101, "parameter", f32(&[]), &[]), instruction(102, "broadcast", f32(&[n]), &[101])];

@@ -1,5 +1,5 @@
-//! The field numbers of `src/hlo/proto.rs`, compared with XLA's own: a plugin is a program that speaks protobuf, so it
-//! carries the descriptor of every message it knows. A wrong number would not be an error but silently another field.
+//! Compares the field numbers of `src/hlo/proto.rs` with XLA's descriptors, which are embedded in every plugin. A wrong
+//! number would not be an error but silently another field.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,7 +10,7 @@ use lambert::pjrt::{Environment, Platform};
 use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-/// `google.protobuf.FileDescriptorProto`, as far as it is read here.
+/// The fields of `google.protobuf.FileDescriptorProto` that are read here.
 #[derive(Clone, PartialEq, Message)]
 struct FileDescriptor {
     #[prost(message, repeated, tag = "4")]
@@ -53,8 +53,8 @@ struct EnumValue {
     number: i32,
 }
 
-/// The descriptor of the proto file `name` within `program`. It begins with its own name (field 1) and has no length: it
-/// ends where the bytes are no more fields of a descriptor.
+/// Finds the descriptor of the proto file `name` in `program`. It begins with its own name (field 1) and has no length: it
+/// ends where the bytes are not a field of a descriptor.
 fn descriptor(program: &[u8], name: &str) -> FileDescriptor {
     let opening = [&[0x0a, name.len() as u8], name.as_bytes()].concat();
     let found = program.windows(opening.len()).enumerate().filter(|(_, window)| *window == opening);
@@ -71,11 +71,13 @@ fn descriptor(program: &[u8], name: &str) -> FileDescriptor {
         end
     };
     let candidates = found.filter_map(|(start, _)| FileDescriptor::decode(&program[start..ends(start)]).ok());
-    candidates.max_by_key(|file| file.messages.len()).unwrap_or_else(|| panic!("the plugin knows no {name}"))
+    candidates
+        .max_by_key(|file| file.messages.len())
+        .unwrap_or_else(|| panic!("the plugin has no descriptor of {name}"))
 }
 
-/// `(message, field)` → number, for every message however deeply nested. (Nested messages of equal name differ between
-/// parents, but none that is declared here has such a namesake with fields of its names.)
+/// Collects `(message, field)` → number of all messages, at every level of nesting. (Nested messages with equal names in
+/// different parents do not occur among the messages that are declared here.)
 fn numbers(messages: &[Descriptor], into: &mut HashMap<(String, String), i32>) {
     for message in messages {
         into.extend(message.fields.iter().map(|f| ((message.name.clone(), f.name.clone()), f.number)));
@@ -83,7 +85,7 @@ fn numbers(messages: &[Descriptor], into: &mut HashMap<(String, String), i32>) {
     }
 }
 
-/// `(message, field, number)` as written in `src/hlo/proto.rs`.
+/// Parses `(message, field, number)` from `src/hlo/proto.rs`.
 fn declared() -> Vec<(String, String, i32)> {
     let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hlo/proto.rs")).unwrap();
     let (mut message, mut number) = (String::new(), None);
@@ -97,14 +99,14 @@ fn declared() -> Vec<(String, String, i32)> {
             declared.push((message.clone(), field.split(':').next().unwrap().to_string(), number));
         }
     }
-    assert_eq!(declared.len(), source.matches("tag = \"").count(), "a field of proto.rs was not read");
+    assert_eq!(declared.len(), source.matches("tag = \"").count(), "a field of proto.rs was not parsed");
     declared
 }
 
 #[test]
-fn every_field_number_is_xlas() {
+fn field_numbers_are_those_of_xla() {
     let plugins = Environment::of_process().plugin_files(Platform::Cpu);
-    let plugin = plugins.first().expect("this test reads the CPU plugin: run `lambert plugin install cpu`");
+    let plugin = plugins.first().expect("this test requires the CPU plugin: run `lambert plugin install cpu`");
     let program = fs::read(plugin).unwrap();
     let files = ["xla/service/hlo.proto", "xla/xla_data.proto"].map(|name| descriptor(&program, name));
 
@@ -112,14 +114,15 @@ fn every_field_number_is_xlas() {
     files.iter().for_each(|file| numbers(&file.messages, &mut xla));
     let declared = declared();
     for (message, field, number) in declared {
-        let theirs = xla.get(&(message.clone(), field.clone()));
-        assert_eq!(theirs, Some(&number), "{message}.{field} is {number} in src/hlo/proto.rs");
+        let number_in_xla = xla.get(&(message.clone(), field.clone()));
+        assert_eq!(number_in_xla, Some(&number), "{message}.{field} is {number} in src/hlo/proto.rs");
     }
 
-    let types = files[1].enums.iter().find(|e| e.name == "PrimitiveType").expect("xla_data.proto has element types");
+    let types =
+        files[1].enums.iter().find(|e| e.name == "PrimitiveType").expect("xla_data.proto declares the element types");
     for value in &types.values {
-        if let Some(ours) = PrimitiveType::try_from(value.number).ok().filter(|&t| t != PrimitiveType::Invalid) {
-            assert_eq!(format!("{ours:?}").to_uppercase(), value.name);
+        if let Some(declared) = PrimitiveType::try_from(value.number).ok().filter(|&t| t != PrimitiveType::Invalid) {
+            assert_eq!(format!("{declared:?}").to_uppercase(), value.name);
         }
     }
 }

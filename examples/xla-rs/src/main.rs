@@ -1,8 +1,8 @@
-//! Runs a module that `lambert graph` wrote, with the `xla` crate in place of lambert's own runtime.
+//! Runs a module written by `lambert graph` with the `xla` crate instead of lambert's own PJRT wrapper.
 //!
-//! There is nothing of lambert's in the file: it is a serialized HloModuleProto with separate parameters and one tuple
-//! as result. Here every argument is zero, which is enough to see the module parse, compile and run; a real caller
-//! passes its weights and its batch in the order that the file's text form lists.
+//! The file is a serialized HloModuleProto with separate parameters and one tuple as result. Here every argument is zero,
+//! which is enough to parse, compile and run the module. A real caller passes weights and batch in the parameter order
+//! that the text form of the file shows.
 
 use anyhow::{Context, bail};
 use lambert::hlo::proto::{HloModuleProto, PrimitiveType, ShapeProto};
@@ -11,10 +11,10 @@ use xla::{ElementType, Literal, PjRtClient, XlaComputation};
 
 fn main() -> anyhow::Result<()> {
     let Some(path) = std::env::args().nth(1) else {
-        bail!("requires the path of an .hlo.pb file: `lambert graph RUN.toml --out graphs/dump` writes some")
+        bail!("usage: lambert-xla-rs FILE.hlo.pb; create a file with `lambert graph RUN.toml --out graphs/dump`")
     };
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-    let shape = HloModuleProto::decode(&*bytes)?.host_program_shape.with_context(|| format!("{path} has no entry"))?;
+    let shape = HloModuleProto::decode(&*bytes)?.host_program_shape.with_context(|| format!("{path} has no program shape; expected a module written by `lambert graph`"))?;
     let arguments = shape.parameters.iter().map(zeros).collect::<anyhow::Result<Vec<Literal>>>()?;
     println!("{path}: {} parameters", arguments.len());
 
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let client = PjRtClient::cpu()?;
     let executable = client.compile(&XlaComputation::from_proto(&module))?;
     let outputs = executable.execute(&arguments)?;
-    // PJRT hands a tuple over as one buffer or as one for each element, as the client is configured.
+    // Depending on the client, PJRT returns a tuple as one buffer or as one buffer for each element.
     for output in &outputs[0] {
         let literal = output.to_literal_sync()?;
         match literal.shape()? {
@@ -38,7 +38,7 @@ fn show(literal: &Literal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An argument of `shape` whose elements are all zero.
+/// Returns a literal of `shape` whose elements are zero.
 fn zeros(shape: &ShapeProto) -> anyhow::Result<Literal> {
     let element_type = match shape.element_type() {
         PrimitiveType::Pred => ElementType::Pred,
@@ -51,7 +51,7 @@ fn zeros(shape: &ShapeProto) -> anyhow::Result<Literal> {
         PrimitiveType::F32 => ElementType::F32,
         PrimitiveType::F64 => ElementType::F64,
         PrimitiveType::Bf16 => ElementType::Bf16,
-        PrimitiveType::Invalid | PrimitiveType::Tuple => bail!("a parameter must be an array, got {shape:?}"),
+        PrimitiveType::Invalid | PrimitiveType::Tuple => bail!("a parameter must be an array, got a tuple or an unknown element type"),
     };
     let dims: Vec<usize> = shape.dimensions.iter().map(|&d| d as usize).collect();
     let bytes = vec![0; dims.iter().product::<usize>() * element_type.element_size_in_bytes()];

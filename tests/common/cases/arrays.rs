@@ -1,4 +1,4 @@
-//! Operations that move elements or combine many into one: shapes, reductions, dots, indexing.
+//! Cases of operations that move, reduce and contract elements: shapes, reductions, dots, indexing.
 
 use lambert::graph::{DotDimensions, GatherDimensions, Reduction, ScatterDimensions, Tensor};
 use lambert::shape::{DType, HostTensor};
@@ -6,7 +6,7 @@ use lambert::shape::{DType, HostTensor};
 use super::{Case, any_bits, case, uniform, values};
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = vec![reduce_predicates(), reduce_bits(), dynamic_slices().reviewed(), gathers().reviewed()];
+    let mut cases = vec![reduce_predicates(), reduce_bits(), dynamic_slices().golden(), gathers().golden()];
     cases.push(transposed_index_vectors());
     for dtype in [DType::F32, DType::BF16, DType::S32, DType::U64, DType::Pred] {
         cases.push(shapes(dtype));
@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(scatter_adds(dtype));
     }
     for case in &mut cases {
-        case.reviewed |= case.name.ends_with("/f32");
+        case.golden |= case.name.ends_with("/f32");
     }
     cases
 }
@@ -53,8 +53,8 @@ fn shapes(dtype: DType) -> Case {
     })
 }
 
-/// Whole numbers for bf16, whose sums stay exact: devices add bf16 in bf16, which no tolerance worth having would cover
-/// (a model widens first).
+/// Uses whole numbers for bf16, whose sums are exact: devices add bf16 in bf16, which would require too large a tolerance.
+/// (A model converts to f32 first.)
 fn reduce_numbers(dtype: DType) -> Case {
     let mut x = uniform(22, dtype, &[3, 4, 5], if dtype == DType::U32 { 0.0 } else { -9.0 }, 9.0);
     if dtype == DType::BF16 {
@@ -86,7 +86,7 @@ fn reduce_bits() -> Case {
     })
 }
 
-/// Rows times a weight and its transpose, attention's two batched products, a weight's gradient, a weight times rows.
+/// Rows × weight and its transpose, the two batched products of attention, a weight gradient, and weight × rows.
 fn dots(dtype: DType, result: DType) -> Case {
     let arguments = vec![
         uniform(26, dtype, &[3, 4, 8], -3.0, 3.0),
@@ -115,17 +115,17 @@ fn dots(dtype: DType, result: DType) -> Case {
             dot(rows, probabilities, [&[0, 1], &[0, 1]], &[]),
             dot(transposed, rows, [&[1], &[2]], &[]),
         ];
-        // XLA's CPU compiler (that of jaxlib 0.11.2) takes this one from bf16 to f32 but cannot run it: the left operand
-        // is a transposed matrix and the right one has two free dimensions. Nothing in the model multiplies so.
+        // XLA:CPU (jaxlib 0.11.2) compiles this dot from bf16 to f32 but cannot run it: the left operand is a transposed
+        // matrix and the right one has two free dimensions. The models have no such dot.
         if (dtype, result) != (DType::BF16, DType::F32) {
             outputs.push(dot(weight, rows, [&[0], &[2]], &[]));
         }
         outputs.into_iter().map(|id| rows.graph().tensor(id)).collect()
     });
-    Case { reviewed: dtype == DType::BF16 && result == DType::F32, ..case }
+    Case { golden: dtype == DType::BF16 && result == DType::F32, ..case }
 }
 
-/// Starts inside, below and above what fits: the last two are clamped.
+/// Starts in bounds, below and above; the last two are clamped.
 fn dynamic_slices() -> Case {
     let mut arguments = vec![uniform(29, DType::F32, &[4, 6], -2.0, 2.0), uniform(30, DType::F32, &[2, 3], -2.0, 2.0)];
     arguments.extend([1, -5, 100].map(HostTensor::scalar::<i32>));
@@ -138,7 +138,7 @@ fn dynamic_slices() -> Case {
     })
 }
 
-/// Rows of a table and windows of an array; indices outside are clamped so that the window fits.
+/// Rows of a table and windows of an array. Out-of-bounds indices are clamped so that the window fits.
 fn gathers() -> Case {
     let arguments = vec![
         uniform(31, DType::F32, &[5, 3], -2.0, 2.0),
@@ -183,7 +183,8 @@ fn transposed_index_vectors() -> Case {
     })
 }
 
-/// Rows added to a table, one of them twice, two outside: those are dropped. Windows that stick out are dropped whole.
+/// Rows added to a table, one of them twice, two out of bounds and dropped. Windows that are partly out of bounds are
+/// dropped entirely.
 fn scatter_adds(dtype: DType) -> Case {
     let low = if dtype == DType::U32 { 0.0 } else { -8.0 };
     let arguments = vec![

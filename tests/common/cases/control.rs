@@ -1,4 +1,4 @@
-//! Loops, barriers, collectives, and one piece of a model with its gradients.
+//! Cases of loops, barriers and collectives, and a layer with its gradients.
 
 use lambert::autodiff::gradients;
 use lambert::graph::Reduction;
@@ -13,11 +13,11 @@ pub fn cases() -> Vec<Case> {
     [cases, vec![collectives_of_several(), collective_in_a_loop(), layer_and_gradients()]]
         .concat()
         .into_iter()
-        .map(|case| if case.name.contains('/') { case } else { case.reviewed() })
+        .map(|case| if case.name.contains('/') { case } else { case.golden() })
         .collect()
 }
 
-/// Row by row: a counter, a running sum over a dynamic slice, and a value that only passes through.
+/// A loop over rows: a counter, a running sum over a dynamic slice, and an unchanged value.
 fn loops() -> Case {
     let arguments = vec![uniform(41, DType::F32, &[5, 3], -2.0, 2.0), HostTensor::scalar(4i32)];
     case("while", arguments, |g, x| {
@@ -35,7 +35,7 @@ fn loops() -> Case {
     })
 }
 
-/// The powers of two by doubling, in u64, until they wrap around to zero; and a loop that never runs.
+/// Powers of two in u64 until they wrap to zero, and a loop with no iterations.
 fn nested_loops() -> Case {
     case("while/nested", vec![HostTensor::scalar(3u64), HostTensor::scalar(0u64)], |g, x| {
         let outer = g.while_loop(
@@ -61,12 +61,12 @@ fn nested_loops() -> Case {
 fn barriers() -> Case {
     case("barrier", vec![uniform(42, DType::F32, &[2, 3], -2.0, 2.0)], |_, x| {
         let again = x[0].optimization_barrier();
-        let late = x[0].not_before(again.tanh());
+        let late = x[0].optimization_barrier_after(again.tanh());
         vec![x[0].exp() + again.exp(), x[0].stop_gradient().tanh(), x[0].stop_gradient(), late.square()]
     })
 }
 
-/// Each replica has numbers of its own.
+/// Returns different arguments for each replica.
 fn on_replicas(argument: impl Fn(u64) -> HostTensor) -> Vec<Vec<HostTensor>> {
     (0..REPLICAS as u64).map(|replica| vec![argument(replica)]).collect()
 }
@@ -109,7 +109,7 @@ fn collectives_of_other_types() -> Case {
     })
 }
 
-/// Several arrays in one exchange, gathered ones of several types.
+/// Several arrays in one communication; the gathered ones have several types.
 fn collectives_of_several() -> Case {
     let argument = |r| {
         vec![
@@ -140,7 +140,8 @@ fn collective_in_a_loop() -> Case {
     })
 }
 
-/// A dense layer with tanh, recomputed in the backward pass, its squared output as loss: the value and both gradients.
+/// The loss and both gradients of a dense layer with tanh that the backward pass recomputes; the loss is its squared
+/// output.
 fn layer_and_gradients() -> Case {
     let arguments = vec![
         uniform(95, DType::F32, &[2, 3], -2.0, 2.0),

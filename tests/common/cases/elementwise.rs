@@ -1,4 +1,4 @@
-//! Operations that act on each element alone, and the constants and counters they start from.
+//! Cases of elementwise operations, constants and iotas.
 
 use lambert::shape::{DType, HostTensor, Shape};
 
@@ -8,7 +8,7 @@ const FLOATS: [DType; 4] = [DType::F32, DType::BF16, DType::F16, DType::F64];
 const INTEGERS: [DType; 5] = [DType::S32, DType::U32, DType::U64, DType::U8, DType::U16];
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = vec![leaves(), predicates(), is_finite(), convert_some().reviewed(), convert_all(), bitcasts()];
+    let mut cases = vec![leaves(), predicates(), is_finite(), convert_some().golden(), convert_all(), bitcasts()];
     for dtype in FLOATS {
         cases.extend([float_unary(dtype), float_binary(dtype), compare_and_select(dtype)]);
     }
@@ -16,7 +16,7 @@ pub fn cases() -> Vec<Case> {
         cases.extend([integer_binary(dtype), integer_shifts(dtype), compare_and_select(dtype)]);
     }
     for case in &mut cases {
-        case.reviewed |= case.name.ends_with("/f32") || case.name.ends_with("/u32") || !case.name.contains('/');
+        case.golden |= case.name.ends_with("/f32") || case.name.ends_with("/u32") || !case.name.contains('/');
     }
     cases
 }
@@ -65,7 +65,7 @@ fn float_binary(dtype: DType) -> Case {
     })
 }
 
-/// Sums, differences and products leave the range and wrap around; some divisors are zero.
+/// Sums, differences and products that wrap around; some divisors are zero.
 fn integer_binary(dtype: DType) -> Case {
     let x = any_bits(6, dtype, &[4, 8]);
     let y = any_bits(7, dtype, &[4, 8]);
@@ -81,7 +81,7 @@ fn integer_binary(dtype: DType) -> Case {
     })
 }
 
-/// Shifts by nothing, by some bits, by all and by more.
+/// Shifts by zero, some, all and more than all bits.
 fn integer_shifts(dtype: DType) -> Case {
     let width = 8.0 * dtype.size() as f64;
     let x = any_bits(9, dtype, &[6]);
@@ -123,7 +123,7 @@ fn convert_some() -> Case {
     })
 }
 
-/// From every type to every other.
+/// Conversions from every type to every other.
 fn convert_all() -> Case {
     let arguments = DType::ALL.map(|dtype| uniform(13, dtype, &[9], 0.0, 5.0)).to_vec();
     case("convert/all", arguments, |_, x| {

@@ -1,6 +1,6 @@
-//! Small computations that together hold every operation, on every element type it is used with: what `goldens.rs`
-//! prints and `backend.rs` runs. A case is one computation and the arguments of each replica; several operations share
-//! a case where they share operands, because compiling costs more than computing here.
+//! Small computations that together contain every operation, on every element type it is used with. `goldens.rs` prints
+//! them and `backend.rs` runs them. A case is one computation and the arguments of each replica. Operations with common
+//! operands share a case, because compilation takes longer than execution here.
 
 mod arrays;
 mod control;
@@ -10,28 +10,30 @@ use lambert::graph::{BinaryOp, Computation, Graph, Op, Tensor, UnaryOp};
 use lambert::rng::Key;
 use lambert::shape::{DType, HostTensor, Shape};
 
+/// One computation and its arguments.
 #[derive(Clone)]
 pub struct Case {
-    /// `family/variant`, as `dot/bf16`.
+    /// `family/variant`, such as `dot/bf16`.
     pub name: String,
     pub computation: Computation,
     /// By replica, then by parameter.
     pub arguments: Vec<Vec<HostTensor>>,
-    /// Whether its print lies under `graphs/ops`: one or a few of each family, not all element types.
-    pub reviewed: bool,
+    /// Whether its printed form is a golden file under `graphs/ops`: one or a few cases of each family.
+    pub golden: bool,
 }
 
 impl Case {
-    fn reviewed(self) -> Case {
-        Case { reviewed: true, ..self }
+    fn golden(self) -> Case {
+        Case { golden: true, ..self }
     }
 }
 
+/// Returns all cases.
 pub fn all() -> Vec<Case> {
     [elementwise::cases(), arrays::cases(), control::cases()].concat()
 }
 
-/// A case on one replica.
+/// Builds a case on one replica.
 fn case(
     name: impl Into<String>,
     arguments: Vec<HostTensor>,
@@ -40,7 +42,7 @@ fn case(
     replicated(name, vec![arguments], build)
 }
 
-/// A case on as many replicas as there are lists of arguments.
+/// Builds a case with one replica for each list of arguments.
 fn replicated(
     name: impl Into<String>,
     arguments: Vec<Vec<HostTensor>>,
@@ -51,10 +53,10 @@ fn replicated(
     let parameter = |(i, x): (usize, &HostTensor)| graph.parameter(format!("x{i}"), x.shape().clone());
     let parameters: Vec<Tensor<'_>> = arguments[0].iter().enumerate().map(parameter).collect();
     let computation = graph.finish(&build(&graph, &parameters));
-    Case { name, computation, arguments, reviewed: false }
+    Case { name, computation, arguments, golden: false }
 }
 
-/// Numbers between `low` and `high`, rounded to `dtype`; another `seed`, other numbers.
+/// Draws numbers between `low` and `high`, rounded to `dtype`.
 fn uniform(seed: u64, dtype: DType, dims: &[usize], low: f64, high: f64) -> HostTensor {
     let shape = Shape::new(dtype, dims);
     let mut draws = Key::new(seed).stream();
@@ -62,7 +64,7 @@ fn uniform(seed: u64, dtype: DType, dims: &[usize], low: f64, high: f64) -> Host
     HostTensor::from_f64(shape, &values)
 }
 
-/// An integer type's whole range; true and false for pred.
+/// Draws from the whole range of an integer type, or true and false for pred.
 fn any_bits(seed: u64, dtype: DType, dims: &[usize]) -> HostTensor {
     let shape = Shape::new(dtype, dims);
     let mut draws = Key::new(seed).stream();
