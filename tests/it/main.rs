@@ -3,8 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod bad_input;
-mod cli;
 mod data;
 mod goldens;
 mod gradients;

@@ -4,6 +4,8 @@
 mod common;
 
 mod backend;
+mod bad_input;
+mod cli;
 mod full_disk;
 mod hosts;
 mod interrupt;
