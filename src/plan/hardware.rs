@@ -1,55 +1,56 @@
-//! What chips are said to do: a table of vendors' numbers, each with its source. A *chip* is what is bought or rented; a
-//! plugin shows one or more *devices* on it (a TPU v3 chip shows its two cores). All numbers are of a chip.
+//! The table of accelerators: published peak rates, memory and interconnect of each chip, with their sources. A *chip* is the
+//! unit that is bought or rented; the plugin shows one or more *devices* per chip (a TPU v3 chip shows its two cores). All
+//! numbers are per chip.
 //!
-//! Bandwidths are in one direction. Sources that several lines share:
+//! Bandwidths are in one direction. Sources:
 //!
-//! * Cloud TPU documentation, docs.cloud.google.com/tpu/docs/v3, v4, v5e, v5p-training, v6e, for peak, memory, slices; the
-//!   rate of an all-reduce is that page's "all-reduce bandwidth per Pod" over its chips, which is half of "bidirectional
+//! * Peak, memory and slices of TPUs: Cloud TPU documentation, docs.cloud.google.com/tpu/docs/v3, v4, v5e, v5p-training, v6e.
+//!   The link bandwidth is that page's "all-reduce bandwidth per Pod" divided by its chips, which is half of "bidirectional
 //!   inter-chip interconnect bandwidth per chip" where a page gives both or only the latter.
-//! * JAX's documentation of `jax.lax.DotAlgorithmPreset` (`BF16_BF16_F32_X6`) for products in f32 on a TPU, each of which is
-//!   six in bf16.
-//! * NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM, for peaks (in f32 that of the cores without TF32), memory
-//!   and NVLink (600, 900 and 900 GB/s in both directions), and of DGX A100, DGX H100 and DGX H200 for the network (an
-//!   InfiniBand adapter of 200, 400 and 400 Gb/s a GPU).
-//! * openxla/xla `xla/backends/gpu/target_config/specs/*.txtpb` for what the compiler must know of a GPU ([`Gpu`]).
+//! * f32 matrix products on TPUs: JAX's documentation of `jax.lax.DotAlgorithmPreset` (`BF16_BF16_F32_X6`); one f32 product
+//!   takes six bf16 products.
+//! * Peaks (f32 without TF32), memory and NVLink (600, 900 and 900 GB/s in both directions) of GPUs: NVIDIA's data sheets of
+//!   A100 80GB SXM, H100 SXM and H200 SXM. Network: those of DGX A100, DGX H100 and DGX H200 (one InfiniBand adapter of 200,
+//!   400 and 400 Gb/s per GPU).
+//! * GPU properties for the compiler ([`Gpu`]): openxla/xla `xla/backends/gpu/target_config/specs/*.txtpb`.
 
 use crate::pjrt::Platform;
 use crate::task::Precision;
 
-/// One kind of chip.
+/// One kind of accelerator chip.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Chip {
-    /// As `--topology` spells it: `v5e`, `h200`.
+pub struct Accelerator {
+    /// The name in a topology: `v5e`, `h200`.
     pub name: &'static str,
     pub platform: Platform,
-    /// What a plugin calls the kind of its devices; they say more behind it.
+    /// The prefix of the device kind that the plugin reports.
     pub kind: &'static str,
-    /// Devices that the plugin shows on a chip.
+    /// Devices per chip.
     pub devices: usize,
-    /// FLOP/s of dense bf16 matrix products.
+    /// Peak FLOP/s of dense bf16 matrix products.
     pub peak_flops: f64,
-    /// FLOP/s of matrix products in f32, with all bits of their operands, as the step asks for them.
+    /// Peak FLOP/s of f32 matrix products at full precision (XLA's `HIGHEST`), which the step uses.
     pub peak_flops_f32: f64,
     /// Bytes of high-bandwidth memory.
     pub memory: u64,
-    /// Bytes a second between that memory and the chip.
+    /// Bandwidth of that memory in bytes/s.
     pub memory_bandwidth: f64,
-    /// Bytes a second that a chip sends over the links to its neighbours: TPU's inter-chip interconnect, NVLink.
+    /// Bytes/s that a chip sends over its links to other chips: TPU inter-chip interconnect (ICI) or NVLink.
     pub link_bandwidth: f64,
-    /// Bytes a second that a chip sends out of its host, where links end there.
+    /// Bytes/s that a chip sends over the network between hosts; none if links connect all chips.
     pub network_bandwidth: Option<f64>,
-    /// The slices that are listed, smallest first; none where any number of hosts is offered.
+    /// The slice shapes that the vendor lists, smallest first; empty for GPUs, which have any number of hosts.
     pub slices: &'static [&'static str],
     pub gpu: Option<Gpu>,
 }
 
-/// What XLA's compiler must know of a GPU that is not there.
+/// The properties of an absent GPU that XLA's compiler needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpu {
     pub description: &'static str,
     /// Major, minor.
     pub compute_capability: (u32, u32),
-    /// Whether instructions of this capability alone (`sm_90a`) may be used.
+    /// Whether instructions specific to this capability (`sm_90a`) may be used.
     pub accelerated_features: bool,
     pub cores: u32,
     pub fpus_per_core: u32,
@@ -58,7 +59,7 @@ pub struct Gpu {
     pub shared_memory_per_block: u32,
     pub shared_memory_per_block_optin: u32,
     pub shared_memory_per_core: u32,
-    /// Bytes that the driver reports, more than the name says.
+    /// Bytes that the driver reports, which is more than the nominal size.
     pub memory: u64,
 }
 
@@ -67,7 +68,7 @@ const GIB: u64 = 1 << 30;
 const SQUARES: &[&str] = &["1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"];
 const CUBES: &[&str] =
     &["2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"];
-const CUBES_OF_V5P: &[&str] = &[
+const V5P_CUBES: &[&str] = &[
     "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16", "16x16x24",
 ];
 
@@ -99,10 +100,10 @@ const AMPERE: Gpu = Gpu {
     memory: 85_100_068_864,
 };
 
-impl Chip {
-    /// Every chip that can be planned for.
-    pub const ALL: [Chip; 8] = [
-        Chip {
+impl Accelerator {
+    /// Every accelerator that a plan can target.
+    pub const ALL: [Accelerator; 8] = [
+        Accelerator {
             name: "v3",
             platform: Platform::Tpu,
             kind: "TPU v3",
@@ -116,7 +117,7 @@ impl Chip {
             slices: &["2x2", "4x4", "4x8", "8x8", "8x16", "16x16", "16x32", "32x32"],
             gpu: None,
         },
-        Chip {
+        Accelerator {
             name: "v4",
             platform: Platform::Tpu,
             kind: "TPU v4",
@@ -130,7 +131,7 @@ impl Chip {
             slices: CUBES,
             gpu: None,
         },
-        Chip {
+        Accelerator {
             name: "v5e",
             platform: Platform::Tpu,
             kind: "TPU v5 lite",
@@ -144,7 +145,7 @@ impl Chip {
             slices: SQUARES,
             gpu: None,
         },
-        Chip {
+        Accelerator {
             name: "v5p",
             platform: Platform::Tpu,
             kind: "TPU v5",
@@ -155,10 +156,10 @@ impl Chip {
             memory_bandwidth: 2765e9,
             link_bandwidth: 1200e9 / 2.0,
             network_bandwidth: None,
-            slices: CUBES_OF_V5P,
+            slices: V5P_CUBES,
             gpu: None,
         },
-        Chip {
+        Accelerator {
             name: "v6e",
             platform: Platform::Tpu,
             kind: "TPU v6",
@@ -172,7 +173,7 @@ impl Chip {
             slices: SQUARES,
             gpu: None,
         },
-        Chip {
+        Accelerator {
             name: "a100",
             platform: Platform::Cuda,
             kind: "NVIDIA A100",
@@ -186,7 +187,7 @@ impl Chip {
             slices: &[],
             gpu: Some(AMPERE),
         },
-        Chip {
+        Accelerator {
             name: "h100",
             platform: Platform::Cuda,
             kind: "NVIDIA H100",
@@ -200,7 +201,7 @@ impl Chip {
             slices: &[],
             gpu: Some(Gpu { description: "NVIDIA H100 80GB HBM3", memory: 84_942_979_072, ..HOPPER }),
         },
-        Chip {
+        Accelerator {
             name: "h200",
             platform: Platform::Cuda,
             kind: "NVIDIA H200",
@@ -216,20 +217,20 @@ impl Chip {
         },
     ];
 
-    /// The chip called `name`, of any platform.
-    pub fn named(name: &str) -> Option<&'static Chip> {
-        const ALL: &[Chip] = &Chip::ALL;
+    /// Finds the accelerator called `name`, on any platform.
+    pub fn named(name: &str) -> Option<&'static Accelerator> {
+        const ALL: &[Accelerator] = &Accelerator::ALL;
         ALL.iter().find(|chip| chip.name == name)
     }
 
-    /// The chip whose devices a plugin calls `kind`, which says more than the table does: `TPU v5 lite` begins with two kinds
-    /// of it, and is the first.
-    pub fn of_kind(kind: &str) -> Option<&'static Chip> {
-        const ALL: &[Chip] = &Chip::ALL;
+    /// Finds the accelerator by the device kind that a plugin reports: the first whose `kind` is a prefix of it. (`TPU v5 lite`
+    /// has two such prefixes; v5e comes before v5p.)
+    pub fn of_kind(kind: &str) -> Option<&'static Accelerator> {
+        const ALL: &[Accelerator] = &Accelerator::ALL;
         ALL.iter().find(|chip| kind.starts_with(chip.kind))
     }
 
-    /// FLOP/s of matrix products in `precision`; none where nobody says it.
+    /// Returns the peak FLOP/s of matrix products in `precision`; none if it is not published.
     pub fn peak(&self, precision: Precision) -> Option<f64> {
         match precision {
             Precision::Bf16 => Some(self.peak_flops),
@@ -238,7 +239,7 @@ impl Chip {
         }
     }
 
-    /// Where the numbers come from, for people who ask.
+    /// Returns the source of the published rates.
     pub fn source(&self) -> &'static str {
         match self.platform {
             Platform::Tpu => "docs.cloud.google.com/tpu/docs",
@@ -249,12 +250,12 @@ impl Chip {
 }
 
 impl Gpu {
-    /// A `stream_executor.GpuTargetConfigProto` in text form (openxla/xla `xla/stream_executor/device_description.proto`),
-    /// as the CUDA plugin's create-option `target_config` takes it. `memory_bandwidth` is in bytes a second.
+    /// Formats a `stream_executor.GpuTargetConfigProto` as text (openxla/xla `xla/stream_executor/device_description.proto`),
+    /// for the CUDA plugin's create-option `target_config`. `memory_bandwidth` is in bytes/s.
     pub fn target_config(&self, memory_bandwidth: f64) -> String {
         let (major, minor) = self.compute_capability;
         let features = if self.accelerated_features { "ACCELERATED_FEATURES" } else { "NONE" };
-        let facts: [(&str, String); 18] = [
+        let fields: [(&str, String); 18] = [
             ("core_count", self.cores.to_string()),
             ("fpus_per_core", self.fpus_per_core.to_string()),
             ("clock_rate_ghz", self.clock_ghz.to_string()),
@@ -264,7 +265,7 @@ impl Gpu {
             ("shared_memory_per_block", self.shared_memory_per_block.to_string()),
             ("shared_memory_per_block_optin", self.shared_memory_per_block_optin.to_string()),
             ("shared_memory_per_core", self.shared_memory_per_core.to_string()),
-            // The same on every GPU since compute capability 8.0.
+            // The remaining fields are the same on every GPU since compute capability 8.0.
             ("threads_per_block_limit", "1024".to_owned()),
             ("threads_per_warp", "32".to_owned()),
             ("threads_per_core_limit", "2048".to_owned()),
@@ -275,9 +276,9 @@ impl Gpu {
             ("block_dim_limit_z", "65535".to_owned()),
             ("device_address_bits", "64".to_owned()),
         ];
-        let facts: String = facts.iter().map(|(field, value)| format!("  {field}: {value}\n")).collect();
+        let fields: String = fields.iter().map(|(field, value)| format!("  {field}: {value}\n")).collect();
         format!(
-            "gpu_device_info {{\n{facts}  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: \
+            "gpu_device_info {{\n{fields}  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: \
              {features} }}\n  name: \"{name}\"\n  device_vendor: \"NVIDIA Corporation\"\n  dnn_version: \"9.10.0\"\n}}\n\
              platform_name: \"CUDA\"\ndnn_version_info {{ major: 9 minor: 10 }}\ndevice_description_str: \"{name}\"\n",
             name = self.description,
@@ -285,12 +286,12 @@ impl Gpu {
     }
 }
 
-/// Dense bf16 matrix-multiply peak of one device in FLOP/s, when its kind is known: the chips of [`Chip::ALL`], and two that
-/// cannot be planned for (get_peak_flops in pytorch/torchtitan torchtitan/tools/utils.py).
+/// Returns the dense bf16 matrix-multiply peak of one device in FLOP/s, if its kind is known: one of [`Accelerator::ALL`], or
+/// one of two that a plan cannot target (get_peak_flops in pytorch/torchtitan torchtitan/tools/utils.py).
 pub fn peak_flops(device_kind: &str) -> Option<f64> {
     const OTHERS: [(&str, f64); 2] = [("H100 PCIe", 756e12), ("B200", 2250e12)];
     let other = OTHERS.iter().find(|(kind, _)| device_kind.contains(kind)).map(|(_, peak)| *peak);
-    other.or_else(|| Chip::of_kind(device_kind).map(|chip| chip.peak_flops / chip.devices as f64))
+    other.or_else(|| Accelerator::of_kind(device_kind).map(|chip| chip.peak_flops / chip.devices as f64))
 }
 
 #[cfg(test)]
@@ -298,27 +299,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_kinds_tell_chips_apart() {
-        for chip in &Chip::ALL {
-            assert_eq!(Chip::named(chip.name), Some(chip));
-            assert_eq!(Chip::of_kind(&format!("{} and more", chip.kind)), Some(chip));
+    fn names_and_kinds_are_unambiguous() {
+        for chip in &Accelerator::ALL {
+            assert_eq!(Accelerator::named(chip.name), Some(chip));
+            assert_eq!(Accelerator::of_kind(&format!("{} and more", chip.kind)), Some(chip));
             assert_eq!(chip.gpu.is_some(), chip.platform == Platform::Cuda);
             assert_eq!(chip.slices.is_empty(), chip.platform == Platform::Cuda);
         }
-        assert_eq!((Chip::named("v9"), Chip::of_kind("TPU")), (None, None));
+        assert_eq!((Accelerator::named("v9"), Accelerator::of_kind("TPU")), (None, None));
     }
 
     #[test]
     fn slices_ascend() {
-        for chip in Chip::ALL {
+        for chip in Accelerator::ALL {
             let chips = |slice: &str| slice.split('x').map(|n| n.parse::<usize>().unwrap()).product::<usize>();
             assert!(chip.slices.is_sorted_by_key(|slice| chips(slice)), "{}", chip.name);
         }
     }
 
     #[test]
-    fn a_target_config_says_what_the_compiler_must_know() {
-        let h200 = Chip::named("h200").unwrap();
+    fn target_config_holds_the_gpu_properties() {
+        let h200 = Accelerator::named("h200").unwrap();
         let config = h200.gpu.unwrap().target_config(h200.memory_bandwidth);
         for field in [
             "core_count: 132\n",
@@ -330,12 +331,12 @@ mod tests {
         ] {
             assert!(config.contains(field), "{field:?} is not in\n{config}");
         }
-        let a100 = Chip::named("a100").unwrap();
+        let a100 = Accelerator::named("a100").unwrap();
         assert!(a100.gpu.unwrap().target_config(1.0).contains("major: 8 minor: 0 feature_extension: NONE"));
     }
 
     #[test]
-    fn the_longest_name_of_a_device_wins() {
+    fn peak_flops_uses_the_most_specific_device_kind() {
         assert_eq!(peak_flops("NVIDIA H100 PCIe"), Some(756e12));
         assert_eq!(peak_flops("NVIDIA H200"), Some(989e12));
         assert_eq!(peak_flops("TPU v5 lite"), Some(197e12));

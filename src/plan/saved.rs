@@ -1,9 +1,9 @@
-//! Compiled steps on the disk. A saved program is machine code for one program, one version of one plugin and one kind and
-//! number of devices; what it is for stands beside it in `manifest.json`, and anything else is refused before it is loaded.
+//! Saves compiled steps and loads them in place of compiling. A compiled step is valid for one program, one plugin file, and
+//! one kind and number of devices. `manifest.json` records these, and loading fails for any other.
 //!
 //! ```text
-//! DIR/manifest.json           what the files are for, with their sha256; written last
-//!     phase-1.executable      what PJRT_Executable_Serialize gave
+//! DIR/manifest.json           plugin, topology and programs of the files, with their sha256; written last
+//!     phase-1.executable      output of PJRT_Executable_Serialize
 //! ```
 
 use std::fs;
@@ -13,8 +13,9 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::hardware::Chip;
-use super::target::{Compiled, Target};
+use super::compiler::Compiled;
+use super::hardware::Accelerator;
+use super::target::Target;
 use crate::digest::{sha256_hex, sha256_of_file};
 use crate::files::{partial_path, replace_file};
 use crate::hlo::HloModule;
@@ -31,28 +32,28 @@ const FORMAT: u32 = 1;
 pub struct Manifest {
     pub format: u32,
     pub platform: String,
-    /// The plugin: its file by content, for what it says of its version is not the same with devices and without.
+    /// The plugin by its API version and the sha256 of its file. (Its version string differs with and without devices.)
     pub plugin: String,
-    /// As `lambert plan --topology` takes it.
+    /// The topology as [`Target`] parses it.
     pub topology: String,
     pub devices: usize,
     pub phases: Vec<SavedPhase>,
 }
 
-/// One phase's step.
+/// The saved step of one phase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPhase {
-    /// From 1, as in run files.
+    /// The number of the phase, from 1 as in run files.
     pub phase: usize,
-    pub micro_batch: usize,
-    /// Of the HloModuleProto that was compiled.
+    pub micro_batch_size: usize,
+    /// The sha256 of the HloModuleProto that was compiled.
     pub program_sha256: String,
     pub file: String,
     pub bytes: u64,
     pub sha256: String,
 }
 
-/// A directory that compiled steps are written into.
+/// Writes compiled steps into a directory.
 #[derive(Debug)]
 pub struct Saver {
     directory: PathBuf,
@@ -60,23 +61,24 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// Begins (or, over what an earlier plan saved there, begins anew).
+    /// Prepares `directory`, which may hold the compiled steps of an earlier plan.
     ///
     /// # Errors
-    /// If the directory holds anything that no plan put there, or cannot be made.
+    /// If the directory holds other files, or cannot be created.
     pub fn begin(directory: &Path, target: &Target, plugin: &Plugin) -> anyhow::Result<Saver> {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create the directory {}", directory.display()))?;
         let ours = |name: &str| name == MANIFEST || (name.starts_with("phase-") && name.contains(".executable"));
         let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
         for entry in entries {
             let name = entry.with_context(|| format!("cannot read {}", directory.display()))?.file_name();
             ensure!(
                 ours(&name.to_string_lossy()),
-                "--save {}: requires an empty directory or one of compiled steps, found {name:?} there; name another",
+                "cannot save compiled steps in {}: found {name:?} there; use an empty directory or one of compiled steps",
                 directory.display()
             );
         }
-        // What is there stays valid until the first new file replaces one; from then on nothing may be taken for whole.
+        // The old steps stay valid until `add` removes their manifest before it writes the first file.
         let manifest = Manifest {
             format: FORMAT,
             platform: target.platform().name().to_owned(),
@@ -91,15 +93,15 @@ impl Saver {
     /// Writes the step of `phase` (from 0).
     ///
     /// # Errors
-    /// If the plugin cannot serialize, or the disk fails.
+    /// If the plugin cannot serialize the step, or a file cannot be written.
     pub fn add(
         &mut self,
         phase: usize,
-        micro_batch: usize,
+        micro_batch_size: usize,
         program: &HloModule,
         compiled: &Compiled,
     ) -> anyhow::Result<()> {
-        let serialized = compiled.serialize().context("the plugin cannot write down what it compiled")?;
+        let serialized = compiled.serialize().context("the plugin cannot serialize a compiled program")?;
         if self.manifest.phases.is_empty() {
             let old = self.directory.join(MANIFEST);
             if old.exists() {
@@ -110,7 +112,7 @@ impl Saver {
         write(&self.directory.join(&file), &serialized)?;
         self.manifest.phases.push(SavedPhase {
             phase: phase + 1,
-            micro_batch,
+            micro_batch_size,
             program_sha256: sha256_hex(&program.bytes),
             file,
             bytes: serialized.len() as u64,
@@ -119,17 +121,17 @@ impl Saver {
         Ok(())
     }
 
-    /// Writes the manifest: from now on the directory can be used.
+    /// Writes the manifest, which makes the directory usable.
     ///
     /// # Errors
-    /// If the disk fails.
+    /// If the file cannot be written.
     pub fn finish(self) -> anyhow::Result<Manifest> {
         write(&self.directory.join(MANIFEST), &serde_json::to_vec_pretty(&self.manifest)?)?;
         Ok(self.manifest)
     }
 }
 
-/// A plugin's version: that of its C API, and the sha256 of its file.
+/// Identifies a plugin by the version of its C API and the sha256 of its file.
 fn identity(plugin: &Plugin) -> anyhow::Result<String> {
     let digest = sha256_of_file(plugin.path(), &|_| ());
     let digest = digest.with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
@@ -142,7 +144,7 @@ fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     replace_file(path, &partial_path(path), content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A directory of compiled steps, to be loaded instead of compiling.
+/// A directory of compiled steps.
 #[derive(Clone, Debug)]
 pub struct SavedSteps {
     directory: PathBuf,
@@ -150,63 +152,61 @@ pub struct SavedSteps {
 }
 
 impl SavedSteps {
+    /// Reads the manifest in `directory`.
+    ///
     /// # Errors
-    /// If `directory` holds no compiled steps of this format.
+    /// If `directory` does not hold compiled steps of this format.
     pub fn open(directory: &Path) -> anyhow::Result<SavedSteps> {
         let path = directory.join(MANIFEST);
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!(
-                "cannot read {}; `lambert plan RUN.toml --topology … --save {}` makes it",
-                path.display(),
-                directory.display()
-            )
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}; save the compiled steps with `lambert plan`", path.display()))?;
+        let manifest: Manifest = serde_json::from_str(&text).with_context(|| {
+            format!("{} is not a manifest of compiled steps; save them again with `lambert plan`", path.display())
         })?;
-        let manifest: Manifest = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no manifest of compiled steps; compile them again", path.display()))?;
         ensure!(
             manifest.format == FORMAT,
-            "{}: requires format {FORMAT}, found {}; save the steps again with this version of lambert",
+            "{}: expected format {FORMAT}, found {}; save the steps again with this version of lambert",
             path.display(),
             manifest.format
         );
         Ok(SavedSteps { directory: directory.to_owned(), manifest })
     }
 
-    /// Checks that the steps were compiled by this plugin for devices like these.
+    /// Checks that the steps were compiled with the same plugin for the same kind and number of devices.
     ///
     /// # Errors
-    /// What differs, with both values.
+    /// If platform, plugin or topology differ, with both values.
     pub fn check_devices(&self, devices: &Devices) -> anyhow::Result<()> {
         let (saved, client) = (&self.manifest, &devices.client);
         let refuse = |what: &str, saved: &str, here: &str| {
             bail!(
-                "--compiled {}: the steps were compiled for {what} {saved:?}, and this is {here:?}; compile them again with \
-                 `lambert plan … --save`, or leave --compiled out",
+                "compiled steps in {}: {what} differs: saved for {saved:?}, found {here:?}; save the steps again with `lambert \
+                 plan`, or run without them",
                 self.directory.display()
             )
         };
         if saved.platform != client.platform_name() {
-            return refuse("the platform", &saved.platform, client.platform_name());
+            return refuse("platform", &saved.platform, client.platform_name());
         }
         let plugin = identity(&client.plugin())?;
         if saved.plugin != plugin {
-            return refuse("the plugin", &saved.plugin, &plugin);
+            return refuse("plugin", &saved.plugin, &plugin);
         }
         let target: Target =
             saved.topology.parse().with_context(|| self.directory.join(MANIFEST).display().to_string())?;
         let (kind, count) = (devices.devices[0].kind(), client.devices().len());
-        let same_kind = target.chip.is_none_or(|chip| Chip::of_kind(kind) == Some(chip));
+        let same_kind = target.accelerator.is_none_or(|accelerator| Accelerator::of_kind(kind) == Some(accelerator));
         if !same_kind || saved.devices != count {
-            let here = format!("{count} devices {kind}");
-            return refuse("the topology", &format!("{} ({} devices)", saved.topology, saved.devices), &here);
+            let here = format!("{count} devices of kind {kind}");
+            return refuse("topology", &format!("{} ({} devices)", saved.topology, saved.devices), &here);
         }
         Ok(())
     }
 
-    /// The step of `phase` (from 0), in the place of [`compile::Compiled::new`].
+    /// Loads the step of `phase` (from 0), in place of [`compile::Compiled::new`].
     ///
     /// # Errors
-    /// If it was not saved, is of another program, or is damaged.
+    /// If the step was not saved, was compiled from another program, or is damaged.
     pub fn load(
         &self,
         phase: usize,
@@ -215,10 +215,7 @@ impl SavedSteps {
     ) -> anyhow::Result<compile::Compiled> {
         let directory = self.directory.display();
         let saved = self.manifest.phases.iter().find(|saved| saved.phase == phase + 1).with_context(|| {
-            format!(
-                "--compiled {directory}: holds no step of phase {}; save it with `lambert plan … --save`",
-                phase + 1
-            )
+            format!("compiled steps in {directory}: phase {} is missing; save it with `lambert plan`", phase + 1)
         })?;
         let begin = Instant::now();
         let program = build()?;
@@ -227,20 +224,19 @@ impl SavedSteps {
         let lowered = begin.elapsed() - built;
         ensure!(
             sha256_hex(&module.bytes) == saved.program_sha256,
-            "--compiled {directory}: the step of phase {number} was compiled from another program (micro-batches of {}, on {} \
-             devices); give the run the same settings (--set phase.{number}.micro_batch_size={} sets that one), or compile again",
-            saved.micro_batch,
+            "compiled steps in {directory}: the step of phase {} was compiled from another program (micro_batch_size {}, {} \
+             devices); use the same settings in the run, or save the steps again with `lambert plan`",
+            phase + 1,
+            saved.micro_batch_size,
             self.manifest.devices,
-            saved.micro_batch,
-            number = phase + 1,
         );
         let path = self.directory.join(&saved.file);
         let serialized = fs::read(&path).with_context(|| {
-            format!("cannot read {}, which {MANIFEST} lists; compile the steps again", path.display())
+            format!("cannot read {}, which {MANIFEST} lists; save the steps again with `lambert plan`", path.display())
         })?;
         ensure!(
             sha256_hex(&serialized) == saved.sha256,
-            "{} is damaged: its sha256 is not the one in {MANIFEST}; compile the steps again",
+            "{} is damaged (sha256 differs from {MANIFEST}); save the steps again with `lambert plan`",
             path.display()
         );
         let executable = devices

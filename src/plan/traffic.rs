@@ -1,39 +1,38 @@
-//! What replicas exchange in a step, read off its graph: so it is known before anything is compiled, and whatever the
-//! step does (sum gradients, scatter their sum, gather weights) is counted as it does it.
+//! Counts the communication of a step from the collective operations in its graph, before the step is compiled.
 
 use crate::graph::{Computation, Node, NodeId, Op, ValueShape};
 
-/// Bytes of one replica's arrays that go through collectives in a step, by kind. What of them travels, and how often, is the
-/// way's affair: [`Collectives::sent_in_ring`].
+/// Bytes of one replica's arrays that pass through collectives in a step, by kind. [`Collectives::sent_in_ring`] converts them
+/// to the bytes sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Collectives {
-    /// What is summed and wanted by all.
+    /// Operands of all-reduces.
     pub all_reduce: f64,
-    /// What is summed and left in shares: the whole operand counts.
+    /// Whole operands of reduce-scatters.
     pub reduce_scatter: f64,
-    /// What is put together of shares: the whole result counts.
+    /// Whole results of all-gathers.
     pub all_gather: f64,
 }
 
 impl Collectives {
-    /// Of `step`, whose loops take `trips` rounds each.
+    /// Counts the collectives of `step`, whose loops have `trips` iterations each.
     pub fn of(step: &Computation, trips: usize) -> Collectives {
         let mut sum = Collectives::default();
         sum.add(step, 1.0, trips as f64);
         sum
     }
 
-    /// Bytes that each of `members` sends when they stand in a ring and together have these arrays. A ring of n sends (n−1)/n
-    /// of what is reduced to scatter the sum, and (n−1)/n of what is put together to gather it; an all-reduce is both.
+    /// Returns the bytes that each of `members` sends in a ring. In a ring of n, a reduce-scatter sends (n−1)/n of its operand,
+    /// an all-gather (n−1)/n of its result; an all-reduce is both.
     pub fn sent_in_ring(&self, members: usize) -> f64 {
         let passes = 2.0 * self.all_reduce + self.reduce_scatter + self.all_gather;
         passes * (members as f64 - 1.0) / members as f64
     }
 
-    /// Bytes that each of `members` moves between its memory and its cores: operands are read, results written.
+    /// Returns the bytes that each of `members` moves between its memory and its cores: operands are read, results written.
     pub fn moved(&self, members: usize) -> f64 {
-        let whole_and_part = self.reduce_scatter + self.all_gather;
-        2.0 * self.all_reduce + whole_and_part + whole_and_part / members as f64
+        let whole_and_shard = self.reduce_scatter + self.all_gather;
+        2.0 * self.all_reduce + whole_and_shard + whole_and_shard / members as f64
     }
 
     fn add(&mut self, computation: &Computation, times: f64, trips: f64) {
@@ -65,8 +64,8 @@ mod tests {
     use crate::shape::{DType, Shape};
 
     #[test]
-    fn every_kind_is_counted_and_a_loop_as_often_as_it_turns() {
-        let graph = Graph::new("exchange");
+    fn every_kind_is_counted_and_loops_by_their_trip_count() {
+        let graph = Graph::new("collectives");
         let x = graph.parameter("x", Shape::new(DType::F32, [8, 3]));
         let outside = x.all_reduce(Reduction::Sum);
         let loops = graph.while_loop(
@@ -81,7 +80,7 @@ mod tests {
         let gathered = graph.all_gather(&[scattered, scattered.convert(DType::BF16)], 0, 4);
         let collectives = Collectives::of(&graph.finish(&gathered), 5);
         assert_eq!(collectives, Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 144.0 });
-        // Of 336 bytes summed for all, half is sent to one of two and half of the sum comes back; of 240 bytes, half.
+        // With two members, each sends half of the 336 all-reduced bytes twice, and half of the other 240 bytes once.
         assert_eq!([1, 2, 4].map(|members| collectives.sent_in_ring(members)), [0.0, 456.0, 684.0]);
         assert_eq!(collectives.moved(4), 672.0 + 240.0 + 60.0);
     }

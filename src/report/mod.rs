@@ -1,10 +1,11 @@
-//! What a person or a tool reads about a run: metrics files, TensorBoard, progress, the summary and HTML pages.
+//! Reports of a run: `metrics.jsonl`, TensorBoard event files, the progress display, the summary table, and HTML pages about
+//! prepared data. The [`reporter`] passes each event to all of them.
 
-pub mod data_page;
 pub mod evaluation;
-pub mod finished_step;
+pub mod events;
 pub mod metrics;
+pub mod pages;
 pub mod progress;
+pub mod reporter;
 pub mod summary;
-pub mod svg;
 pub mod tensorboard;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::finished_step::FinishedStep;
+use super::events::StepEvent;
 use crate::output::note;
 use crate::schedule::PhaseWork;
 use crate::task::Ratio;
@@ -46,7 +46,7 @@ impl Progress {
     }
 
     /// Shows one finished step, with the metric `accuracy`.
-    pub fn step(&mut self, step: &FinishedStep, accuracy: Option<&Ratio>) {
+    pub fn step(&mut self, step: &StepEvent, accuracy: Option<&Ratio>) {
         let times = [step.elapsed, step.waited].map(|time| time.as_secs_f64());
         if step.plan.phase != self.phase {
             self.seconds_a_step = None;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::evaluation::Evaluation;
-use super::finished_step::FinishedStep;
+use super::events::StepEvent;
 use crate::schedule::{Phase, Schedule};
 use crate::task::Ratio;
 use crate::units::{duration, quantity, thousands};
@@ -57,7 +57,7 @@ impl Summary {
     }
 
     /// Adds a step, with the metric `accuracy`.
-    pub fn step(&mut self, step: &FinishedStep, accuracy: Option<&Ratio>) {
+    pub fn step(&mut self, step: &StepEvent, accuracy: Option<&Ratio>) {
         let phase = &mut self.phases[step.plan.phase];
         phase.steps += 1;
         phase.time += step.elapsed;

@@ -6,6 +6,5 @@ pub mod evaluator;
 pub mod interrupt;
 pub mod job;
 pub mod pretraining;
-pub mod reporter;
 pub mod trainer;
 pub mod uploader;

@@ -10,14 +10,14 @@ use super::checkpointer::Checkpointer;
 use super::evaluator::Evaluator;
 use super::interrupt::Interrupt;
 use super::job::Job;
-use super::reporter::Reporter;
 use crate::batch::BatchSource;
 use crate::output::note;
 use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
-use crate::report::finished_step::FinishedStep;
+use crate::report::events::StepEvent;
 use crate::report::metrics::MetricsLog;
 use crate::report::progress::Progress;
+use crate::report::reporter::Reporter;
 use crate::report::summary::Summary;
 use crate::run::initial_state::InitialState;
 use crate::runtime::compile::Compiled;
@@ -275,7 +275,7 @@ impl Trainer {
         let names = metric_names(&*self.job.steps[plan.phase].task);
         let metrics = names.into_iter().zip(metrics).collect();
         let finished =
-            FinishedStep { done: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
+            StepEvent { done: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
         self.reporter.step(&finished)?;
         let loss = finished.metric("loss");
         if finished.metric("skipped") != 0.0 || !loss.is_finite() {

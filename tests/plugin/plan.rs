@@ -1,8 +1,7 @@
-//! `lambert plan` as a user meets it, and the steps it saves: used in the place of compiling, they give the same run, bit for
-//! bit, and they are refused for anything that they were not compiled for.
+//! `lambert plan` from the command line, and its saved steps: a run that loads them in place of compiling is bit-identical,
+//! and they are refused for any other plugin, topology or program.
 //!
-//! Needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`. What needs libtpu or the CUDA
-//! plugin is shown in the README.
+//! Needs a CPU plugin (`lambert plugin install cpu`, or `LAMBERT_PLUGIN`). No test needs libtpu or the CUDA plugin.
 
 use crate::common::{Workshop, metrics, text};
 use lambert::pjrt::{Environment, Platform, PlatformChoice};
@@ -24,7 +23,7 @@ fn plan<'a>(topology: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn mistakes_are_answered_with_one_sentence() {
+fn user_errors_name_the_setting_and_the_accepted_values() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let fails = |topology, more: &[&str], code, said: &[&str]| fails(&workshop, &plan(topology, more), code, said);
@@ -33,35 +32,30 @@ fn mistakes_are_answered_with_one_sentence() {
         "tpu:v3:31x7",
         &[],
         1,
-        &["there is no v3 of shape \"31x7\"; there are 2x2, 4x4, 4x8, 8x8, 8x16, 16x16, 16x32, 32x32"],
+        &["v3 is not offered in the shape \"31x7\"; offered shapes: 2x2, 4x4, 4x8, 8x8, 8x16, 16x16, 16x32, 32x32"],
     );
-    fails("tpu:v5p:4x4", &[], 1, &["there is no v5p of shape \"4x4\"", "4x4x4"]);
-    fails("cuda:h200:8", &[], 1, &["there is no h200 of shape \"8\"", "1x8x8"]);
-    fails("cuda:h200:1x8x3", &[], 1, &["1, 2, 4 or 8 GPUs a host"]);
-    fails("cuda:h200:99999999999x99999999999x8", &[], 1, &["1, 2, 4 or 8 GPUs a host"]);
-    fails("tpu:h200:2x2", &[], 1, &["tpu has no chip \"h200\" here; the chips are v3, v4, v5e, v5p, v6e"]);
-    fails("gpu:h200:1x1x8", &[], 1, &["requires tpu:CHIP:SHAPE", "cuda:CHIP:SHAPE", "a100, h100, h200", "cpu:DEVICES"]);
-    fails("cpu:0", &[], 1, &["cpu requires a number of devices from 1"]);
+    fails("tpu:v5p:4x4", &[], 1, &["v5p is not offered in the shape \"4x4\"", "4x4x4"]);
+    fails("cuda:h200:8", &[], 1, &["h200 is not offered in the shape \"8\"", "1x8x8"]);
+    fails("cuda:h200:1x8x3", &[], 1, &["1, 2, 4 or 8 GPUs per host"]);
+    fails("cuda:h200:99999999999x99999999999x8", &[], 1, &["1, 2, 4 or 8 GPUs per host"]);
+    fails("tpu:h200:2x2", &[], 1, &["unknown tpu chip \"h200\"; known chips: v3, v4, v5e, v5p, v6e"]);
+    fails("gpu:h200:1x1x8", &[], 1, &["expected tpu:CHIP:SHAPE", "cuda:CHIP:SHAPE", "a100, h100, h200", "cpu:DEVICES"]);
+    fails("cpu:0", &[], 1, &["cpu needs a number of devices from 1"]);
     fails(
         "cpu:3",
         &[],
         1,
         &[
-            "[[phase]] \"1\": global_batch requires a multiple of devices × micro-batch (3 × 1 = 3), got 8; the nearest are 6 and 9",
+            "[[phase]] \"1\": global_batch must be a multiple of devices × micro-batch size (3 × 1 = 3), got 8; the nearest are 6 and 9",
         ],
     );
     fails(
         "cpu:2",
         &["--micro-batch-size", "3"],
         1,
-        &["(2 × 3 = 6), got 8; the nearest are 6 and 12; micro-batches that divide a device's 4 rows are 1, 2, 4"],
+        &["(2 × 3 = 6), got 8; the nearest are 6 and 12; a device has 4 rows, which micro-batch sizes 1, 2, 4 divide"],
     );
-    fails(
-        "cpu:2",
-        &["--micro-batch-size", "9223372036854775808"],
-        1,
-        &["got 8", "micro-batches that divide a device's 4 rows"],
-    );
+    fails("cpu:2", &["--micro-batch-size", "9223372036854775808"], 1, &["got 8", "a device has 4 rows"]);
     fails("cpu:1", &["--phase", "3"], 1, &["--phase requires 1 to 2 (the phases of run.toml), got 3"]);
     fails("cpu:1", &["--efficiency", "1.5"], 1, &["--efficiency requires a share above 0 and up to 1, got 1.5"]);
     for rows in ["0", "1.01", "-0.5", "NaN", "inf"] {
@@ -77,11 +71,16 @@ fn mistakes_are_answered_with_one_sentence() {
     fails("cpu:1", &["--rows-per-sequence", "half"], 2, &["--rows-per-sequence", "half"]);
     fails("cpu:1", &["--micro-batch-size", "0"], 2, &["requires auto or a number from 1"]);
     fails("cpu:1", &["--target-time", "60"], 2, &["as 90s, 60m, 1.5h or 2d"]);
-    fails("cpu:1", &["--save", "."], 1, &["--save .: requires an empty directory or one of compiled steps, found"]);
+    fails(
+        "cpu:1",
+        &["--save", "."],
+        1,
+        &["cannot save compiled steps in .: found", "use an empty directory or one of compiled steps"],
+    );
 }
 
 #[test]
-fn a_plugin_of_other_hardware_is_told_so() {
+fn plugin_of_another_platform_is_refused() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let cpu = Environment::of_process().find(&PlatformChoice::Platform(Platform::Cpu)).expect("a CPU plugin").path;
@@ -94,7 +93,7 @@ fn a_plugin_of_other_hardware_is_told_so() {
 }
 
 #[test]
-fn a_plan_tells_what_the_compiler_says() {
+fn plan_reports_the_compilers_statistics() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let output = workshop.succeed(&plan("cpu:2", &["--micro-batch-size", "2", "--json"]));
@@ -103,40 +102,40 @@ fn a_plan_tells_what_the_compiler_says() {
     assert_eq!(planned["phases"].as_array().map(Vec::len), Some(2));
     for (phase, rows) in planned["phases"].as_array().unwrap().iter().zip([4, 2]) {
         let fit = &phase["fit"];
-        assert_eq!((&phase["rows_of_a_device"], &fit["micro_batch_size"]), (&rows.into(), &2.into()));
-        // Weights, m and v are the arguments that come back in place; gradients and a few scalars are exchanged, in f32.
-        let (state, exchanged) =
-            (fit["alias_bytes"].as_f64().unwrap(), fit["exchanged_bytes"]["all_reduce"].as_f64().unwrap());
-        assert!(exchanged > state / 3.0 && exchanged < state / 3.0 + 100.0, "{exchanged} of {state}");
+        assert_eq!((&phase["rows_per_device"], &fit["micro_batch_size"]), (&rows.into(), &2.into()));
+        // Weights, m and v are the donated arguments; the all-reduces sum gradients and a few scalars in f32.
+        let (state, reduced) =
+            (fit["alias_bytes"].as_f64().unwrap(), fit["collective_bytes"]["all_reduce"].as_f64().unwrap());
+        assert!(reduced > state / 3.0 && reduced < state / 3.0 + 100.0, "{reduced} of {state}");
         assert!(fit["argument_bytes"].as_f64().unwrap() > state && fit["temporary_bytes"].as_f64().unwrap() > 0.0);
         assert!(fit["peak_bytes"].as_f64().unwrap() >= state);
-        assert!(fit["step_seconds"].is_null(), "nothing is known of a CPU's rates");
-        assert!(fit["flops_of_a_step"].as_f64().unwrap() > 1e6);
-        assert_eq!((&fit["rows_computed_of_a_device"], &fit["rows_per_sequence"]), (&rows.into(), &1.0.into()));
+        assert!(fit["step_seconds"].is_null(), "the rates of a CPU are unknown");
+        assert!(fit["flops_per_step"].as_f64().unwrap() > 1e6);
+        assert_eq!((&fit["rows_computed_per_device"], &fit["rows_per_sequence"]), (&rows.into(), &1.0.into()));
     }
     let asked = ["--find-micro-batch-size", "--phase", "1", "--target-time", "1h"];
     let table = text(&workshop.succeed(&plan("cpu:1", &asked)));
-    let no_rates = "nothing can be said, because no rates are stated of a CPU";
-    for words in ["phase 1", "8 = 1 × 8", "temporaries", "the compiler", "counted from the model, all", no_rates] {
+    let no_rates = "no estimate, because the rates of a CPU are unknown";
+    for words in ["phase 1", "8 = 1 × 8", "temporaries", "compiler", "counted from the model; all devices", no_rates] {
         assert!(table.contains(words), "requires {words:?}, got\n{table}");
     }
 }
 
 #[test]
-fn what_is_computed_again_is_counted() {
+fn recomputation_is_included_in_the_flops() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let flops = |recompute: &str| {
         let planned = json(&workshop, &plan("cpu:1", &["--phase", "1", "--set", recompute]));
-        planned["phases"][0]["fit"]["flops_of_a_step"].as_f64().unwrap()
+        planned["phases"][0]["fit"]["flops_per_step"].as_f64().unwrap()
     };
-    // A layer of 16 wide over eight rows of 24: linear maps, QKᵀ and PV, of which the probabilities need the first.
+    // One layer of hidden size 16 over eight rows of 24 tokens: linear maps, QKᵀ and PV. The probabilities need only QKᵀ.
     let (linear, products) = (8.0 * 16.0 * 16.0 * 24.0 + 4.0 * 16.0 * 32.0 * 24.0, 2.0 * 16.0 * 24.0 * 24.0);
     let [none, attention, layer] = ["none", "attention", "layer"].map(|policy| flops(&format!("recompute={policy:?}")));
     assert_eq!([attention - none, layer - none], [8.0 * products, 8.0 * (linear + 2.0 * products)]);
 }
 
-/// A plan of phase 1, in which up to four sequences share a row.
+/// Arguments of a plan of phase 1 with up to four sequences in a row.
 fn packed_plan<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let packed = ["--phase", "1", "--set", "phase.1.sequences_per_row=4"];
     plan("cpu:2", &[&packed, more].concat())
@@ -148,7 +147,7 @@ fn json(workshop: &Workshop, line: &[&str]) -> Value {
 }
 
 #[test]
-fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
+fn plan_inspect_and_pretrain_report_the_same_rows_per_sequence() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| {
         text.replacen("length = 24", "length = 48", 1).replacen("global_batch = 8", "global_batch = 64", 1)
@@ -174,10 +173,10 @@ fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
     let words = format!("{rows_per_sequence:.3} rows a sequence");
     assert!(text(&workshop.succeed(&inspect)).contains(&words));
 
-    // Both devices have half of the rows, in micro-batches of two.
-    let of_device = rows.div_ceil(2).next_multiple_of(2);
+    // Each of two devices computes half of the rows, in micro-batches of two.
+    let per_device = rows.div_ceil(2).next_multiple_of(2);
     let planned = text(&workshop.succeed(&packed_plan(&["--micro-batch-size", "2"])));
-    for words in [&format!("{of_device}, at {words}"), "the first sequences of data"] {
+    for words in [&format!("{per_device}, at {rows_per_sequence:.3} rows per sequence"), "first sequences of data"] {
         assert!(planned.contains(words), "requires {words:?}, got\n{planned}");
     }
     let mut pretrain = vec!["pretrain", "run.toml", "--platform", "cpu", "--set", "phase.1.sequences_per_row=4"];
@@ -187,27 +186,27 @@ fn plan_inspect_and_pretrain_tell_how_many_rows_sequences_take() {
 }
 
 #[test]
-fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
+fn rows_are_stated_or_without_data_one_per_sequence() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
     let absent = ["--set", "data.path=nowhere", "--set", "model.vocab_size=160"];
     let in_twos = [&absent[..], &["--micro-batch-size", "2"]].concat();
     let said = text(&workshop.succeed(&packed_plan(&in_twos)));
-    for words in ["an upper bound", "there are no prepared data at nowhere", "--rows-per-sequence states it"] {
+    for words in ["upper bound", "without prepared data at nowhere", "set --rows-per-sequence"] {
         assert!(said.contains(words), "requires {words:?}, got\n{said}");
     }
     let whole = json(&workshop, &packed_plan(&in_twos));
-    // Of a device's 32 rows 17.6 are filled: nine micro-batches of two.
+    // 0.55 of a device's 32 rows are 17.6: nine micro-batches of two.
     let stated = json(&workshop, &packed_plan(&[&in_twos[..], &["--rows-per-sequence", "0.55"]].concat()));
-    assert_eq!(whole["rows_per_sequence_from"], "an upper bound");
-    assert_eq!(stated["rows_per_sequence_from"], "--rows-per-sequence");
+    assert_eq!(whole["rows_per_sequence_source"], "upper bound");
+    assert_eq!(stated["rows_per_sequence_source"], "--rows-per-sequence");
     let of = |plan: &Value, name: &str| plan["phases"][0]["fit"][name].as_f64().unwrap();
-    let rows = [&whole, &stated].map(|plan| of(plan, "rows_computed_of_a_device"));
+    let rows = [&whole, &stated].map(|plan| of(plan, "rows_computed_per_device"));
     assert_eq!((rows, of(&stated, "rows_per_sequence")), ([32.0, 18.0], 0.55));
-    let [whole, stated] = [&whole, &stated].map(|plan| of(plan, "flops_of_a_step"));
+    let [whole, stated] = [&whole, &stated].map(|plan| of(plan, "flops_per_step"));
     assert!((stated / whole - 18.0 / 32.0).abs() < 1e-12, "{stated} of {whole}");
 
-    // Of four micro-batches of eight one stays empty, of two of sixteen none.
+    // One of four micro-batches of eight stays empty, but none of two micro-batches of sixteen.
     let chosen = ["1", "0.55"].map(|rows| {
         let auto = ["--micro-batch-size", "auto", "--rows-per-sequence", rows];
         of(&json(&workshop, &packed_plan(&[&absent[..], &auto].concat())), "micro_batch_size")
@@ -216,7 +215,7 @@ fn rows_are_as_stated_or_without_data_as_many_as_sequences() {
 }
 
 #[test]
-fn saved_steps_give_the_same_run_and_are_refused_for_another() {
+fn run_with_saved_steps_is_bit_identical_and_mismatches_are_refused() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     workshop.run_file("loaded.toml", "loaded", |text| text);
@@ -241,16 +240,19 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
 
     let refused = |more: &[&'static str], said: &[&str]| {
         fails(&workshop, &pretrain("loaded.toml", &[&["--set", "checkpoint.directory=other"], more].concat()), 1, said);
-        assert!(!workshop.path("other/metrics.jsonl").exists(), "nothing was begun");
+        assert!(!workshop.path("other/metrics.jsonl").exists(), "the run must not start");
     };
-    refused(&["--compiled", "nowhere"], &["cannot read nowhere/manifest.json", "lambert plan RUN.toml"]);
-    let other_program = ["compiled from another program", "--set phase.1.micro_batch_size=2"];
+    refused(
+        &["--compiled", "nowhere"],
+        &["cannot read nowhere/manifest.json", "save the compiled steps with `lambert plan`"],
+    );
+    let other_program = ["phase 1 was compiled from another program", "micro_batch_size 2, 2 devices"];
     refused(&["--compiled", "steps", "--set", "phase.1.micro_batch_size=4"], &other_program);
     refused(&["--compiled", "steps", "--set", "optimizer.weight_decay=0.5"], &other_program);
 
     let one_device =
         ["pretrain", "loaded.toml", "--platform", "cpu", "--compiled", "steps", "--set", "checkpoint.directory=other"];
-    fails(&workshop, &one_device, 1, &["compiled for the topology \"cpu:2 (2 devices)\", and this is \"1 devices"]);
+    fails(&workshop, &one_device, 1, &["topology differs: saved for \"cpu:2 (2 devices)\", found \"1 devices"]);
 
     let manifest = std::fs::read_to_string(workshop.path("steps/manifest.json")).unwrap();
     let with_manifest = |from: &str, to: &str| {
@@ -258,11 +260,11 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
         std::fs::write(workshop.path("steps/manifest.json"), manifest.replace(from, to)).unwrap();
     };
     with_manifest("\"plugin\": \"", "\"plugin\": \"older ");
-    refused(&["--compiled", "steps"], &["compiled for the plugin \"older PJRT C API"]);
+    refused(&["--compiled", "steps"], &["plugin differs: saved for \"older PJRT C API"]);
     with_manifest("\"format\": 1", "\"format\": 2");
-    refused(&["--compiled", "steps"], &["requires format 1, found 2"]);
+    refused(&["--compiled", "steps"], &["expected format 1, found 2"]);
     with_manifest("{", "");
-    refused(&["--compiled", "steps"], &["steps/manifest.json is no manifest of compiled steps; compile them again"]);
+    refused(&["--compiled", "steps"], &["steps/manifest.json is not a manifest of compiled steps; save them again"]);
     with_manifest("{", "{");
 
     let step = workshop.path("steps/phase-2.executable");
@@ -272,9 +274,9 @@ fn saved_steps_give_the_same_run_and_are_refused_for_another() {
     std::fs::write(&step, bytes).unwrap();
     refused(&["--compiled", "steps"], &["phase-2.executable is damaged"]);
     std::fs::remove_file(&step).unwrap();
-    refused(&["--compiled", "steps"], &["cannot read steps/phase-2.executable", "compile the steps again"]);
+    refused(&["--compiled", "steps"], &["cannot read steps/phase-2.executable", "save the steps again"]);
 
-    // Saving again over one's own repairs it; only the phase that is planned is then there.
+    // Saving into the same directory again repairs it; it then holds only the planned phase.
     workshop.succeed(&plan("cpu:2", &["--micro-batch-size", "2", "--phase", "1", "--save", "steps"]));
-    refused(&["--compiled", "steps"], &["holds no step of phase 2"]);
+    refused(&["--compiled", "steps"], &["phase 2 is missing"]);
 }

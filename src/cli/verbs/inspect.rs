@@ -17,7 +17,7 @@ use crate::data::{
 use crate::files::write_atomically;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print_text};
-use crate::report::data_page::page;
+use crate::report::pages::data::page;
 use crate::run::buckets::{check_copy, fetch_data};
 use crate::storage::Location;
 

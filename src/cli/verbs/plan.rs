@@ -13,9 +13,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::cli::render::plan::{to_json, to_text};
 use crate::output::{note, print, print_text};
 use crate::pjrt::PlatformChoice;
-use crate::plan::micro_batch::Choice;
+use crate::plan::packing::{RowsPerSequence, most_sequences_per_row};
 use crate::plan::roofline::Efficiency;
-use crate::plan::rows::{RowsPerSequence, most_sequences_per_row};
+use crate::plan::search::MicroBatchChoice;
 use crate::plan::target::Target;
 use crate::plan::{Attempt, PlanOptions, Progress, Verdict, plan};
 use crate::run::Run;
@@ -59,7 +59,7 @@ pub struct Plan {
     /// Rows per device and micro-batch: a number, or auto for the largest power of two that is expected to fit (with packed
     /// rows: the largest that leaves rows out)
     #[arg(long, value_name = "ROWS", default_value = "auto", value_parser = parse_micro_batch_size)]
-    micro_batch_size: Choice,
+    micro_batch_size: MicroBatchChoice,
     /// Compile until the largest micro-batch size that fits is found
     #[arg(long, conflicts_with = "micro_batch_size")]
     find_micro_batch_size: bool,
@@ -105,7 +105,7 @@ pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
             print(format_args!("compiled steps: {directory}; `lambert pretrain … --compiled {directory}` uses them"))?;
         }
     }
-    Ok(if planned.phases.iter().all(|phase| phase.fits.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if planned.phases.iter().all(|phase| phase.fit.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Plan {
@@ -130,7 +130,11 @@ impl Plan {
         Ok(PlanOptions {
             target: self.topology.parse::<Target>()?,
             platform: self.platform.clone(),
-            micro_batch: if self.find_micro_batch_size { Choice::Largest } else { self.micro_batch_size },
+            micro_batch_size: if self.find_micro_batch_size {
+                MicroBatchChoice::Largest
+            } else {
+                self.micro_batch_size
+            },
             phases: all.collect(),
             rows_per_sequence,
             efficiency: Efficiency {
@@ -183,8 +187,8 @@ impl Reminder {
 impl Spinner {
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
-            Progress::Compiling { phase, micro_batch } => {
-                let message = format!("compiling phase {phase}, micro-batches of {micro_batch}");
+            Progress::Compiling { phase, micro_batch_size } => {
+                let message = format!("compiling phase {phase}, micro-batch size {micro_batch_size}");
                 if !console::user_attended_stderr() {
                     note(&message);
                     self.reminder = Some(Reminder::of(message));
@@ -198,7 +202,7 @@ impl Spinner {
                 bar.enable_steady_tick(Duration::from_millis(120));
                 self.bar = Some(bar);
             }
-            Progress::Compiled(Attempt { micro_batch, took, verdict }) => {
+            Progress::Compiled(Attempt { micro_batch_size, took, verdict }) => {
                 self.reminder = None;
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
@@ -206,18 +210,18 @@ impl Spinner {
                 let said = match verdict {
                     Verdict::Fits => "fits".to_owned(),
                     Verdict::TooLarge(reason) => format!("does not fit: {reason}"),
-                    Verdict::Refused(reason) => format!("does not compile: {reason}"),
+                    Verdict::Failed(reason) => format!("does not compile: {reason}"),
                 };
-                note(format_args!("micro-batches of {micro_batch}: {said} ({})", duration(*took)));
+                note(format_args!("micro-batch size {micro_batch_size}: {said} ({})", duration(*took)));
             }
         }
     }
 }
 
-fn parse_micro_batch_size(text: &str) -> Result<Choice, String> {
+fn parse_micro_batch_size(text: &str) -> Result<MicroBatchChoice, String> {
     match text.parse() {
-        _ if text == "auto" => Ok(Choice::Auto),
-        Ok(rows) if rows > 0 => Ok(Choice::Rows(rows)),
+        _ if text == "auto" => Ok(MicroBatchChoice::Auto),
+        Ok(rows) if rows > 0 => Ok(MicroBatchChoice::Size(rows)),
         _ => Err(format!("requires auto or a number from 1, got {text:?}")),
     }
 }
@@ -256,8 +260,8 @@ mod tests {
 
     #[test]
     fn a_micro_batch_is_auto_or_a_number() {
-        assert_eq!(parse_micro_batch_size("auto"), Ok(Choice::Auto));
-        assert_eq!(parse_micro_batch_size("32"), Ok(Choice::Rows(32)));
+        assert_eq!(parse_micro_batch_size("auto"), Ok(MicroBatchChoice::Auto));
+        assert_eq!(parse_micro_batch_size("32"), Ok(MicroBatchChoice::Size(32)));
         assert!(parse_micro_batch_size("0").unwrap_err().contains("from 1"));
         assert!(parse_micro_batch_size("most").unwrap_err().contains("got \"most\""));
     }

@@ -1,5 +1,5 @@
-//! How many rows the sequences of a step take. Where several short ones share a row, a step computes fewer rows than it has
-//! room for; how many is a property of the text.
+//! Predicts the number of rows that packed sequences take. Packing several short sequences into one row reduces the rows that
+//! a step computes; by how much depends on the text.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use crate::run::preflight;
 use crate::runtime::prefetch::rows_expected;
 use crate::schedule::Phase;
 
-/// How many rows a packed sequence takes, and who says so.
+/// The mean number of rows per packed sequence, with its source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowsPerSequence {
-    /// The prepared data, of each phase of the run.
+    /// Measured in the prepared data, for each phase of the run.
     Surveyed(Vec<f64>),
-    /// The user, of every phase.
+    /// Given by the user, for all phases.
     Stated(f64),
-    /// Nobody, so that each sequence counts as a row of its own: no step computes more.
+    /// Unknown. Every sequence counts as one row, which is an upper bound.
     Unknown,
 }
 
 impl RowsPerSequence {
-    /// Lays the first sequences of each phase of `run` into rows, if its prepared data are on this machine.
+    /// Packs the first sequences of each phase of `run`, if its prepared data is on this machine.
     ///
     /// # Errors
-    /// If the data are damaged, or the run cannot be trained on them.
+    /// If the data is damaged, or does not suit the run.
     pub fn survey(run: &Run) -> anyhow::Result<RowsPerSequence> {
-        // Data in a bucket are on this machine once its copy has the manifest.
+        // A local copy of data in a bucket is complete once it has the manifest.
         if !run.data.path.local().join(MANIFEST).exists() {
             return Ok(RowsPerSequence::Unknown);
         }
@@ -42,7 +42,7 @@ impl RowsPerSequence {
         run.schedule.phases().iter().enumerate().map(of_phase).collect::<anyhow::Result<_>>().map(Self::Surveyed)
     }
 
-    /// Rows that a sequence of phase `phase`, from 0, takes where rows are packed.
+    /// Returns the rows per packed sequence in the phase with index `phase`, from 0.
     pub fn of(&self, phase: usize) -> f64 {
         match self {
             RowsPerSequence::Surveyed(phases) => phases[phase],
@@ -52,17 +52,17 @@ impl RowsPerSequence {
     }
 }
 
-/// Sequences that a row holds at most, in whatever slices a device takes its rows.
+/// Returns the maximum number of sequences in a row, for any micro-batch size.
 pub fn most_sequences_per_row(shape: &Phase) -> usize {
     shape.sequences_per_row(usize::MAX)
 }
 
-/// Of the `rows` that a device has room for in a step of `shape`: those that it computes in micro-batches of `micro_batch`,
-/// if they are packed and a sequence takes `rows_per_sequence`.
-pub fn rows_computed(shape: &Phase, rows_per_sequence: f64, rows: usize, micro_batch: usize) -> usize {
-    match shape.sequences_per_row(rows.div_ceil(micro_batch)) {
+/// Returns how many of a device's `rows` a step of `shape` computes in micro-batches of `micro_batch_size`, if a packed
+/// sequence takes `rows_per_sequence`.
+pub fn rows_computed(shape: &Phase, rows_per_sequence: f64, rows: usize, micro_batch_size: usize) -> usize {
+    match shape.sequences_per_row(rows.div_ceil(micro_batch_size)) {
         1 => rows,
-        _ => rows_expected(rows, rows_per_sequence, micro_batch),
+        _ => rows_expected(rows, rows_per_sequence, micro_batch_size),
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_saved_where_they_are_packed() {
+    fn packing_reduces_the_computed_rows() {
         let shape = |length: usize| -> Phase {
             let text = format!(
                 "sequence_length = {length}\nmax_predictions_per_seq = 8\nglobal_batch = 512\nmicro_batch_size = 1\nsteps = 1\n\
@@ -81,9 +81,9 @@ mod tests {
         };
         let (short, long) = (shape(128), shape(512));
         assert_eq!([&short, &long].map(most_sequences_per_row), [1, 8]);
-        // 64 · 0.52 = 33.28: 34 rows, in five micro-batches of eight.
+        // 64 · 0.52 = 33.28, rounded up to 34 rows, in five micro-batches of eight.
         assert_eq!([&short, &long].map(|shape| rows_computed(shape, 0.52, 64, 8)), [64, 40]);
-        assert_eq!(rows_computed(&long, 0.52, 64, 32), 64, "two micro-batches are too few to pack");
+        assert_eq!(rows_computed(&long, 0.52, 64, 32), 64, "packing is off with only two micro-batches");
         assert_eq!(rows_computed(&long, RowsPerSequence::Unknown.of(0), 64, 8), 64);
         assert_eq!([RowsPerSequence::Stated(0.6).of(1), RowsPerSequence::Surveyed(vec![1.0, 0.5]).of(1)], [0.6, 0.5]);
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::report::evaluation::Evaluation;
-use crate::report::finished_step::FinishedStep;
-use crate::report::metrics::MetricsLog;
-use crate::report::progress::Progress;
-use crate::report::summary::Summary;
+use super::evaluation::Evaluation;
+use super::events::StepEvent;
+use super::metrics::MetricsLog;
+use super::progress::Progress;
+use super::summary::Summary;
 use crate::task::Task;
 use crate::units::duration;
 
@@ -34,7 +34,7 @@ impl Reporter {
 
     /// # Errors
     /// If the log cannot be written.
-    pub fn step(&mut self, step: &FinishedStep) -> anyhow::Result<()> {
+    pub fn step(&mut self, step: &StepEvent) -> anyhow::Result<()> {
         let mut scalars = step.scalars();
         scalars.retain(|(name, _)| !self.task.unreported().contains(name));
         self.record("train", step.done, &scalars)?;

@@ -6,7 +6,7 @@ use crate::schedule::StepPlan;
 
 /// One weight update, done and read.
 #[derive(Debug)]
-pub struct FinishedStep {
+pub struct StepEvent {
     /// Weight updates done, this one included.
     pub done: u64,
     pub plan: StepPlan,
@@ -24,7 +24,7 @@ pub struct FinishedStep {
     pub waited: Duration,
 }
 
-impl FinishedStep {
+impl StepEvent {
     /// Returns the metric `name`; not a number if the step has none of this name.
     pub fn metric(&self, name: &str) -> f64 {
         self.metrics.iter().find(|(own, _)| *own == name).map_or(f64::NAN, |(_, value)| *value)
