@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::units::thousands;
+
 /// Sequences that a packed row holds at most, unless a phase says otherwise. With eight, 99 of 100 positions of 512 hold a
 /// token even where most documents are short.
 pub const SEQUENCES_PER_ROW: usize = 8;
@@ -376,6 +378,34 @@ impl Phase {
         rate.into_iter().chain(warmup).collect()
     }
 
+    /// Describes the learning-rate curve: `linear warm-up to 8e-3 over 84 steps, then linear decay to 0 at step 840`. Steps
+    /// count from the start of the phase.
+    pub fn describe_learning_rate(&self) -> String {
+        let (steps, warmup, peak) = (thousands(self.steps), self.warmup_steps().round(), scientific(self.peak()));
+        let decay = match self.decay {
+            Decay::Constant => format!("constant to step {steps}"),
+            Decay::Polynomial { power: 1.0, end } => format!("linear decay to {} at step {steps}", scientific(end)),
+            Decay::Polynomial { power, end } => {
+                format!("polynomial decay (power {power}) to {} at step {steps}", scientific(end))
+            }
+        };
+        let curve = match self.curve {
+            Curve::Continuous => "",
+            Curve::Google => " (curve google)",
+            Curve::Nvidia => " (curve nvidia)",
+        };
+        let start = match self.warmup_start {
+            0 => String::new(),
+            start => format!(" from step {start}"),
+        };
+        match warmup {
+            0.0 => format!("{peak}, {decay}{curve}"),
+            _ => {
+                format!("linear warm-up{start} to {peak} over {} steps, then {decay}{curve}", thousands(warmup as u64))
+            }
+        }
+    }
+
     /// The rate of the phase's step `t`, from 0.
     pub fn learning_rate_at(&self, t: u64) -> f64 {
         let (t, steps, warmup, peak) = (t as f64, self.steps as f64, self.warmup_steps(), self.peak());
@@ -423,6 +453,18 @@ pub fn linear_epoch_warmup(base_proportion: f64, base_batch: usize, batch: usize
         "warm-up over {value:.6} of the steps at batch {batch}: {base_proportion:.6} at batch {base_batch}, scaled linearly"
     );
     Scaled { value, explanation }
+}
+
+/// Formats a learning rate in four digits at most: `8e-3`, `7.071e-3`, `0`.
+fn scientific(rate: f64) -> String {
+    if rate == 0.0 {
+        return "0".to_owned();
+    }
+    let text = format!("{rate:.3e}");
+    match text.split_once('e') {
+        Some((digits, exponent)) => format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.')),
+        None => text,
+    }
 }
 
 #[cfg(test)]

@@ -163,3 +163,26 @@ fn impossible_phases_are_refused_by_name_and_key() {
     assert!(good.accumulation_steps(3).unwrap_err().to_string().contains("micro_batch_size × replicas (64 × 3)"));
     assert_eq!(Schedule::new(vec![]).unwrap_err(), ScheduleError::Empty);
 }
+
+#[test]
+fn learning_rate_curves_are_described_in_words() {
+    let [nvidia, _] = nvidia().phases().to_vec().try_into().unwrap();
+    assert_eq!(
+        nvidia.describe_learning_rate(),
+        "linear warm-up to 6e-3 over 2,001 steps, then polynomial decay (power 0.5) to 0 at step 7,038 (curve nvidia)"
+    );
+    let linear = Phase {
+        steps: 840,
+        learning_rate: Some(0.008),
+        warmup: Warmup::Proportion(0.1),
+        decay: Decay::default(),
+        curve: Curve::Continuous,
+        ..nvidia
+    };
+    assert_eq!(
+        linear.describe_learning_rate(),
+        "linear warm-up to 8e-3 over 84 steps, then linear decay to 0 at step 840"
+    );
+    let constant = Phase { warmup: Warmup::Steps(0), decay: Decay::Constant, ..linear };
+    assert_eq!(constant.describe_learning_rate(), "8e-3, constant to step 840");
+}

@@ -5,6 +5,7 @@ pub mod checkpointer;
 pub mod evaluator;
 pub mod interrupt;
 pub mod job;
+pub mod launch;
 pub mod pretraining;
 pub mod trainer;
 pub mod uploader;

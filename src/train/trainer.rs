@@ -67,7 +67,7 @@ pub struct Coverage {
 }
 
 /// How a run ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Finished,
     /// By Ctrl-C or SIGTERM, with everything saved.

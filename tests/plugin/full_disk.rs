@@ -75,7 +75,7 @@ fn a_save_and_an_export_that_fail_leave_what_was_there() {
 
     let resume = ["pretrain", "run.toml", "--platform", "cpu", "--resume", "--accept-changes", "--set"];
     let output = limited(&workshop, 150, &[&resume[..], &["phase.2.steps=6"]].concat());
-    refused(&output, &[".step-00000012.partial/", "model.safetensors: it requires", NEXT, "to go on later: lambert"]);
+    refused(&output, &[".step-00000012.partial/", "model.safetensors: it requires", NEXT, "to resume: lambert"]);
     // The steps were taken and told, but the checkpoint is the one from before, alone and whole.
     assert!(metrics(&run).len() > told.len());
     let checkpoints =

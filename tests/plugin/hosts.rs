@@ -57,7 +57,7 @@ fn processes_rendezvous_and_report_errors() {
         };
         // The rendezvous succeeds; this plugin's devices do not span processes.
         for said in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
-            assert!(said.contains("all 3 hosts are here"), "{said}");
+            assert!(said.contains("all 3 hosts joined"), "{said}");
             assert!(
                 said.contains("--hosts 3 requires a runtime that spans them") && said.contains("knows 1"),
                 "{said}"

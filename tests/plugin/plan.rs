@@ -235,7 +235,7 @@ fn run_with_saved_steps_is_bit_identical_and_mismatches_are_refused() {
     };
     workshop.succeed(&pretrain("run.toml", &[]));
     let said = text(&workshop.succeed(&pretrain("loaded.toml", &["--compiled", "steps"])));
-    assert!(said.contains("phase 1 loaded") && said.contains("phase 2 loaded"), "{said}");
+    assert!(said.contains("phase 1 load:") && said.contains("phase 2 load:"), "{said}");
     assert_eq!(metrics(&workshop.path("run")), metrics(&workshop.path("loaded")));
 
     let refused = |more: &[&'static str], said: &[&str]| {

@@ -342,7 +342,7 @@ fn a_busy_server_is_waited_for_and_what_cannot_be_sent_is_kept_and_sent_later() 
         "{said}"
     );
     assert!(said.contains("cannot write s3://pod/runs/small/") && said.contains("503"), "{said}");
-    assert!(said.contains("to go on later: lambert pretrain run.toml --resume"), "{said}");
+    assert!(said.contains("to resume: lambert pretrain run.toml --resume"), "{said}");
     let saved = site.workshop.path("scratch/small/step-00000006");
     assert!(saved.join("state.json").exists());
     assert!(site.server.keys("pod", "runs/").is_empty());

@@ -6,7 +6,6 @@ use clap::Args;
 
 use crate::output::note;
 use crate::pjrt::PlatformChoice;
-use crate::rendezvous::session::Session;
 use crate::runtime::devices::Devices;
 
 #[derive(Debug, Args)]
@@ -25,15 +24,7 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Devices::open`].
     pub fn open(&self) -> anyhow::Result<Devices> {
-        self.open_among(None)
-    }
-
-    /// As [`DeviceArgs::open`], with the devices of every host that has met in `session`.
-    ///
-    /// # Errors
-    /// As [`Devices::open_among`].
-    pub fn open_among(&self, session: Option<&Session>) -> anyhow::Result<Devices> {
-        let devices = Devices::open_among(&self.platform, self.devices.map(NonZeroUsize::get), session)?;
+        let devices = Devices::open(&self.platform, self.devices.map(NonZeroUsize::get))?;
         devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
         Ok(devices)
     }

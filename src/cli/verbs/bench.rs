@@ -8,10 +8,10 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::pretrain::describe_times;
 use crate::batch::pretraining::RowForm;
 use crate::bert::{BertPretraining, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
+use crate::cli::render::run::compile_times;
 use crate::files::write_atomically;
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
@@ -178,7 +178,7 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
             rate(shortest),
             quantity(flops),
         ),
-        format!("{}; loss {:.4}", describe_times(&measured.times), measured.loss),
+        format!("compile: {}; loss {:.4}", compile_times(&measured.times), measured.loss),
     ];
     if let Some(shared) = shared {
         lines.push(format!("gradients exchanged in {}; {shared}", args.gradient_exchange.name()));

@@ -1,0 +1,115 @@
+//! The text that `lambert pretrain` prints about a run before training: its settings, compilation times and data coverage.
+
+use comfy_table::{Table, presets};
+
+use crate::bert::param_specs;
+use crate::data::{ExampleMode, Masking};
+use crate::run::Run;
+use crate::run::initial_state::InitialState;
+use crate::runtime::compile::CompileTimes;
+use crate::runtime::devices::Devices;
+use crate::schedule::Phase;
+use crate::train::trainer::Coverage;
+use crate::units::{duration, thousands};
+
+/// Formats compilation times: `compile: build 0.0 s, lower 0.0 s, XLA 3.2 s`.
+pub fn compile_times(times: &CompileTimes) -> String {
+    format!("build {}, lower {}, XLA {}", duration(times.build), duration(times.lower), duration(times.compile))
+}
+
+/// Formats how often a phase visits the examples: `4,096 sequences, 4.10 epochs of 1,000 examples, each visited 4 or 5
+/// times; packed: up to 8 sequences per row, 0.513 rows per sequence`.
+pub fn coverage(coverage: &Coverage) -> String {
+    let (sequences, per_epoch) = (thousands(coverage.sequences), thousands(coverage.an_epoch));
+    let visits = match coverage.epochs {
+        epochs if epochs < 1.0 => "at most once".to_owned(),
+        epochs if epochs.fract() == 0.0 => format!("{epochs} times"),
+        epochs => format!("{} or {} times", epochs.floor(), epochs.ceil()),
+    };
+    let packing = match coverage.sequences_per_row {
+        1 => String::new(),
+        most => {
+            format!("; packed: up to {most} sequences per row, {:.3} rows per sequence", coverage.rows_per_sequence)
+        }
+    };
+    format!(
+        "{sequences} sequences, {:.2} epochs of {per_epoch} examples, each visited {visits}{packing}",
+        coverage.epochs
+    )
+}
+
+/// Formats every setting of `run`, line by line.
+pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> String {
+    let mut lines = vec![format!("{} on {}", run.name, devices.describe()), model(run), data(run)];
+    if let Some(sharding) = run.parallel.describe(&param_specs(&run.model), &run.optimizer, devices.len()) {
+        lines.push(format!("devices: {sharding}"));
+    }
+    lines.push(match initial_state {
+        InitialState::Random => format!("weights: random initialisation (seed {})", run.seed),
+        InitialState::Imported(found) => format!("weights: imported from {}", found.path.display()),
+        InitialState::Resumed { checkpoint, path } => {
+            format!("weights: resumed from {} (step {})", path.display(), thousands(checkpoint.state.step))
+        }
+    });
+    lines.push("optimizer:".to_owned());
+    let mut knobs = Table::new();
+    knobs.load_style(presets::NOTHING);
+    run.optimizer.describe().into_iter().for_each(|(name, value)| {
+        knobs.add_row([name.to_owned(), value]);
+    });
+    lines.extend([knobs.to_string(), String::new()]);
+    lines.extend(run.arithmetic_table());
+    for shape in run.schedule.phases() {
+        lines.push(phase(shape));
+        lines.extend(shape.choices().into_iter().map(|choice| format!("  {choice}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn model(run: &Run) -> String {
+    let model = &run.model;
+    format!(
+        "model: {} layers, hidden size {}, {} attention heads, vocabulary size {}, dropout {} (hidden) and {} (attention), \
+         precision {}",
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.num_attention_heads,
+        thousands(model.vocab_size as u64),
+        model.hidden_dropout_prob,
+        model.attention_probs_dropout_prob,
+        run.precision.compute(),
+    )
+}
+
+fn data(run: &Run) -> String {
+    let examples = match run.data.mode {
+        ExampleMode::NextSentence => "next sentence pairs",
+        ExampleMode::SentenceOrder => "sentence order pairs",
+        ExampleMode::FullSentences => "full sentences across documents",
+        ExampleMode::DocSentences => "full sentences of one document",
+    };
+    let unit = match (run.data.span_mask, run.data.whole_word_mask) {
+        (Some(spans), _) => format!(" in spans of up to {} words", spans.span_upper),
+        (None, true) => " by whole words".to_owned(),
+        (None, false) => String::new(),
+    };
+    let masking = match run.data.masking {
+        Masking::Dynamic => "new masks in every epoch".to_owned(),
+        Masking::Static { duplicates } => format!("{duplicates} sets of masks, repeated"),
+    };
+    let masked = 100.0 * run.data.masked_lm_prob;
+    format!("data: {}: {examples}, {masked:.0} % of tokens masked{unit}, {masking}", run.data.path)
+}
+
+fn phase(phase: &Phase) -> String {
+    let masked =
+        phase.masked_lm_prob.map_or(String::new(), |masked| format!("; {:.0} % of tokens masked", 100.0 * masked));
+    format!(
+        "phase {}: learning rate: {}; micro-batch size {}{masked}{}{}",
+        phase.name,
+        phase.describe_learning_rate(),
+        phase.micro_batch_size,
+        if phase.carry_moments { "" } else { "; moments reset to zero" },
+        if phase.carry_step { "" } else { "; bias correction restarts at step 1" },
+    )
+}

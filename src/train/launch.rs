@@ -1,0 +1,186 @@
+//! A whole pretraining run: data, hosts, devices, initial state, then the trainer. [`pretrain`] is what `lambert pretrain`
+//! calls.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::interrupt::Interrupt;
+use super::pretraining::pretraining_job;
+use super::trainer::{Outcome, Trainer};
+use crate::checkpoint::RunLock;
+use crate::data::PreparedData;
+use crate::output::byte_progress::ByteProgress;
+use crate::output::note;
+use crate::pjrt::PlatformChoice;
+use crate::plan::saved::SavedSteps;
+use crate::rendezvous::agreement::shared_value;
+use crate::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
+use crate::rendezvous::session::Session;
+use crate::rendezvous::{RendezvousConfig, rendezvous};
+use crate::report::summary::Summary;
+use crate::run::buckets::{check_copy, fetch_data, fetch_run};
+use crate::run::initial_state::{InitialState, ResumeOptions, data_fingerprint};
+use crate::run::shared_values::shared_values;
+use crate::run::{Run, preflight};
+use crate::runtime::devices::Devices;
+use crate::runtime::hosts::Hosts;
+
+/// The settings of a run that are not in its run file, because they do not change the weights.
+#[derive(Clone, Debug)]
+pub struct PretrainOptions {
+    pub platform: PlatformChoice,
+    /// Devices of this host; all of them if none is given, and one on the CPU.
+    pub devices: Option<usize>,
+    pub resume: ResumeOptions,
+    /// The directory of compiled steps, as `lambert plan` saves them; without it the steps are compiled.
+    pub compiled: Option<PathBuf>,
+    /// Set on each of several hosts, unless the platform connects them itself (a TPU slice).
+    pub rendezvous: Option<RendezvousConfig>,
+    /// The command that resumes the run, for messages.
+    pub resume_command: String,
+}
+
+impl Default for PretrainOptions {
+    fn default() -> Self {
+        PretrainOptions {
+            platform: PlatformChoice::Auto,
+            devices: None,
+            resume: ResumeOptions::default(),
+            compiled: None,
+            rendezvous: None,
+            resume_command: "start the run again and let it resume".to_owned(),
+        }
+    }
+}
+
+/// A stage that a run has reached.
+pub enum PretrainEvent<'a> {
+    /// All steps were done before, so nothing is trained.
+    AlreadyComplete { run: &'a Run, hosts: &'a Hosts },
+    /// Every check has passed, and compilation starts.
+    Starting { run: &'a Run, devices: &'a Devices, hosts: &'a Hosts, initial_state: &'a InitialState },
+    /// The programs are compiled (or loaded), and training starts.
+    Ready { trainer: &'a Trainer, loaded: bool },
+    /// Training has ended, and everything is saved.
+    Ended { outcome: Outcome, summary: &'a Summary, hosts: &'a Hosts },
+}
+
+/// Trains `run` to its end or to an interruption (Ctrl-C, SIGTERM), and saves it in its run directory.
+///
+/// # Errors
+/// If the data, the run directory or the devices cannot be used, the run directory holds a run that is not to be resumed, a
+/// program cannot be compiled, or training fails. Checkpoints that were saved before remain.
+pub fn pretrain(run: &Run, options: &PretrainOptions) -> anyhow::Result<Outcome> {
+    pretrain_with_events(run, options, &mut |_| Ok(()))
+}
+
+/// Trains `run` as [`pretrain`] does, and calls `on_event` at each stage.
+///
+/// # Errors
+/// As [`pretrain`], and those of `on_event`.
+pub fn pretrain_with_events(
+    run: &Run,
+    options: &PretrainOptions,
+    on_event: &mut dyn FnMut(PretrainEvent<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
+    let saved = options.compiled.as_deref().map(SavedSteps::open).transpose()?;
+    fetch_data(&run.data.path).context("[data] path")?;
+    let prepared = preflight::open_data(run)?;
+    let checking = ByteProgress::new("checking", prepared.manifest().shards.iter().map(|shard| shard.bytes).sum());
+    let checked = prepared.verify(&|read| checking.add(read));
+    checking.finish();
+    check_copy(&run.data.path, checked)?;
+    let session = options.rendezvous.clone().map(join).transpose()?;
+    let ended = train(run, options, prepared, saved.as_ref(), session.clone(), on_event);
+    if let (Err(error), Some(session)) = (&ended, &session) {
+        session.abort(&format!("{error:#}"));
+    }
+    ended
+}
+
+/// Waits for the other hosts.
+fn join(config: RendezvousConfig) -> anyhow::Result<Arc<Session>> {
+    note(format_args!("host {} of {}: waiting for the others at {}", config.host, config.hosts, config.store));
+    let session = rendezvous(config)?;
+    note(format_args!("all {} hosts joined", session.hosts()));
+    Ok(Arc::new(session))
+}
+
+/// Starts to monitor the other hosts, and ends this process if one is lost. The devices wait for the lost one, so the step
+/// that runs never ends and cannot be saved.
+fn monitor_peers(session: Arc<Session>, resume_command: &str) -> anyhow::Result<PeerMonitor> {
+    let next = format!("to resume, start all hosts again: {resume_command}");
+    PeerMonitor::start(session, HeartbeatConfig::default(), move |reason| {
+        note(format_args!("error: {reason}; {next}"));
+        std::process::exit(1);
+    })
+}
+
+fn train(
+    run: &Run,
+    options: &PretrainOptions,
+    prepared: Arc<PreparedData>,
+    saved: Option<&SavedSteps>,
+    session: Option<Arc<Session>>,
+    on_event: &mut dyn FnMut(PretrainEvent<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
+    // With a session, hosts that differ are detected before the client is created.
+    if let Some(session) = &session {
+        session.check_equal("run", &shared_values(run, &prepared)?)?;
+    }
+    let monitor = session.clone().map(|session| monitor_peers(session, &options.resume_command)).transpose()?;
+    let devices = Devices::open_among(&options.platform, options.devices, session.as_deref())?;
+    devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
+    preflight::check_batches(run, devices.len())?;
+    saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
+    let hosts = Hosts::new(&devices, session.clone())?;
+    if session.is_none() && hosts.len() > 1 {
+        hosts.check_equal("run", &shared_values(run, &prepared)?)?;
+    }
+    // The leader first: it sends checkpoints that an earlier run could not send, and the others fetch them.
+    let fetch =
+        || fetch_run(&run.checkpoint, options.resume.resume, hosts.is_leader()).context("[checkpoint] directory");
+    hosts.all_ok(if hosts.is_leader() { fetch() } else { Ok(()) })?;
+    hosts.all_ok(if hosts.is_leader() { Ok(()) } else { fetch() })?;
+    // The lock is held to the end. It is taken before the newest checkpoint is opened, which another run could replace.
+    let (_lock, initial_state, notes) = hosts.all_ok(find_initial_state(run, options, &prepared, hosts.is_leader()))?;
+    hosts.check_equal("start", &shared_value("the step of the newest checkpoint", initial_state.step()))?;
+    if hosts.is_leader() {
+        notes.iter().for_each(note);
+    }
+    if initial_state.step() >= run.schedule.steps() {
+        on_event(PretrainEvent::AlreadyComplete { run, hosts: &hosts })?;
+        hosts.shutdown().iter().for_each(note);
+        return Ok(Outcome::Finished);
+    }
+    hosts.all_ok(if hosts.is_leader() { preflight::check_directory(run) } else { Ok(()) })?;
+    let interrupt = Interrupt::listen()?;
+
+    on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
+    let job = pretraining_job(run, &prepared, devices.len())?;
+    let mut trainer = Trainer::new(job, devices, hosts, initial_state, saved)?;
+    on_event(PretrainEvent::Ready { trainer: &trainer, loaded: saved.is_some() })?;
+    let outcome = trainer.train(interrupt);
+    // The devices need the other hosts no longer.
+    drop(monitor);
+    let outcome = outcome.with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
+    on_event(PretrainEvent::Ended { outcome, summary: trainer.summary(), hosts: trainer.hosts() })?;
+    trainer.hosts().shutdown().iter().for_each(note);
+    Ok(outcome)
+}
+
+/// Finds the initial state, with messages for the user; the leader first locks the run directory.
+fn find_initial_state(
+    run: &Run,
+    options: &PretrainOptions,
+    prepared: &PreparedData,
+    is_leader: bool,
+) -> anyhow::Result<(Option<RunLock>, InitialState, Vec<String>)> {
+    let directory = run.checkpoint.directory.local();
+    let lock = is_leader.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?;
+    let fingerprint = data_fingerprint(prepared.manifest());
+    let (initial_state, notes) = InitialState::find(run, &fingerprint, options.resume)?;
+    Ok((lock, initial_state, notes))
+}
