@@ -1,17 +1,19 @@
-//! The rules of the house that no compiler checks: layers, file heads and lengths, where `unsafe` may stand, what must
-//! not be left behind. Each test reads the sources as text; comments are cut off before a rule about code is applied.
+//! Checks the project's source rules: layers of modules, sizes of files and folders, file heads, `unsafe`, printing and
+//! unfinished code. Each test reads the sources as text and strips comments before it applies a rule about code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may import from lower layers; modules of one layer do not import each other.
-const LAYERS: [&[&str]; 9] = [
-    &["cache", "deadline", "digest", "files", "output", "rng", "settings", "shape", "tls", "units"],
-    &["graph", "key_value", "storage"],
+const LAYERS: &[&[&str]] = &[
+    &["cache", "deadline", "digest", "files", "rng", "settings", "shape", "tls", "units"],
+    &["output"],
+    &["batch", "graph", "key_value", "storage"],
     &["autodiff", "eval", "hlo", "pjrt"],
     &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],
+    &["task"],
     &["rendezvous", "step"],
     &["run", "runtime"],
     &["plan", "report", "verify"],
@@ -19,22 +21,27 @@ const LAYERS: [&[&str]; 9] = [
     &["cli"],
 ];
 
-const LONGEST_FILE: usize = 600;
+/// This file, which contains the forbidden words.
+const TIDY: &str = "tests/it/tidy.rs";
+/// Lines of a file.
+const MAX_LINES: usize = 600;
+/// Files of a folder in `src`.
+const MAX_FILES: usize = 18;
 
 struct Source {
-    /// Relative to the package, `src/graph/op.rs`.
+    /// Path relative to the package, for example `src/graph/op.rs`.
     path: String,
     text: String,
 }
 
 impl Source {
-    /// The lines, numbered from 1, without their comments. (A `//` inside a string literal cuts too: what follows it is
-    /// not code either.)
+    /// Returns the lines without comments, numbered from 1. A `//` inside a string literal also ends its line, because no
+    /// code can follow it in the literal.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text.lines().enumerate().map(|(i, line)| (i + 1, line.split("//").next().unwrap_or_default()))
     }
 
-    /// [`Source::code`] up to the module of unit tests that closes the file; nothing of a file of tests.
+    /// Returns [`Source::code`] up to the unit tests at the end of the file, and nothing for a file of tests.
     fn code_without_tests(&self) -> Vec<(usize, &str)> {
         if self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
             return Vec::new();
@@ -48,8 +55,8 @@ impl Source {
         lines[..end].to_vec()
     }
 
-    /// `graph` for `src/graph/op.rs`, `rng` for `src/rng.rs`.
-    fn room(&self) -> Option<&str> {
+    /// Returns the top-level module: `graph` for `src/graph/op.rs`, `rng` for `src/rng.rs`.
+    fn module(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
         Some(inside.split('/').next()?.trim_end_matches(".rs"))
     }
@@ -77,36 +84,36 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     found.into_iter().map(read).collect()
 }
 
-/// Fails with all complaints at once.
+/// Fails with the list of all complaints.
 fn assert_none(complaints: Vec<String>) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
-/// Whether `word` stands in `line` as a word of its own.
+/// Returns whether `line` contains `word` as a whole word.
 fn has_word(line: &str, word: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word)
         .any(|(at, _)| !line[..at].ends_with(part_of_word) && !line[at + word.len()..].starts_with(part_of_word))
 }
 
-/// The first names of all paths that start at the crate: `crate::graph::Op` and `crate::{graph, shape::Shape}`.
-fn imported_rooms(code: &str) -> BTreeSet<String> {
+/// Returns the modules imported by paths such as `crate::graph::Op` and `crate::{graph, shape::Shape}`.
+fn imported_modules(code: &str) -> BTreeSet<String> {
     let name =
         |s: &str| -> String { s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
-    let mut rooms = BTreeSet::new();
+    let mut modules = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
         let Some(group) = rest.strip_prefix('{') else {
-            rooms.insert(name(rest));
+            modules.insert(name(rest));
             continue;
         };
-        rooms.insert(name(group));
+        modules.insert(name(group));
         let mut depth = 1;
         for (i, c) in group.char_indices() {
             match c {
                 '{' => depth += 1,
                 '}' => depth -= 1,
-                ',' if depth == 1 => drop(rooms.insert(name(&group[i + 1..]))),
+                ',' if depth == 1 => drop(modules.insert(name(&group[i + 1..]))),
                 _ => {}
             }
             if depth == 0 {
@@ -114,29 +121,30 @@ fn imported_rooms(code: &str) -> BTreeSet<String> {
             }
         }
     }
-    rooms.remove("");
-    rooms
+    modules.remove("");
+    modules
 }
 
 #[test]
-fn imports_run_downward_only() {
-    let layer = |room: &str| LAYERS.iter().position(|rooms| rooms.contains(&room));
+fn modules_import_lower_layers_only() {
+    let layer = |module: &str| LAYERS.iter().position(|modules| modules.contains(&module));
     let mut complaints = Vec::new();
     for source in sources(&["src"]) {
-        let Some(room) = source.room().filter(|room| !["lib", "main"].contains(room)) else { continue };
-        let Some(own) = layer(room) else {
-            complaints.push(format!("{}: room {room} has no layer; give it one in tests/it/tidy.rs", source.path));
+        let Some(module) = source.module().filter(|module| !["lib", "main"].contains(module)) else { continue };
+        let Some(own) = layer(module) else {
+            complaints
+                .push(format!("{}: module {module} has no layer; add it to LAYERS in tests/it/tidy.rs", source.path));
             continue;
         };
         let code = source.code().fold(String::new(), |mut code, (_, line)| {
             writeln!(code, "{line}").unwrap();
             code
         });
-        for imported in imported_rooms(&code).into_iter().filter(|imported| imported != room) {
+        for imported in imported_modules(&code).into_iter().filter(|imported| imported != module) {
             match layer(&imported) {
                 Some(other) if other < own => {}
-                Some(_) => complaints.push(format!("{}: {room} must not import {imported}", source.path)),
-                None => complaints.push(format!("{}: imports {imported}, which is no room", source.path)),
+                Some(_) => complaints.push(format!("{}: {module} must not import {imported}", source.path)),
+                None => complaints.push(format!("{}: imports {imported}, which has no layer", source.path)),
             }
         }
     }
@@ -146,37 +154,48 @@ fn imports_run_downward_only() {
 #[test]
 fn imports_are_read_from_paths_and_groups() {
     let code = "use crate::graph::Op;\nuse crate::{hlo, shape::{DType, Shape}, rng};\nlet x = crate::eval::evaluate();";
-    assert_eq!(imported_rooms(code).into_iter().collect::<Vec<_>>(), ["eval", "graph", "hlo", "rng", "shape"]);
+    assert_eq!(imported_modules(code).into_iter().collect::<Vec<_>>(), ["eval", "graph", "hlo", "rng", "shape"]);
 }
 
 #[test]
-fn every_file_opens_by_saying_what_one_must_know() {
-    let silent = sources(&["src", "tests", "benches"]).into_iter().filter(|s| !s.text.starts_with("//! "));
-    assert_none(silent.map(|s| format!("{}: must open with a `//!` comment", s.path)).collect());
+fn every_file_has_a_head_comment() {
+    let headless = sources(&["src", "tests", "benches"]).into_iter().filter(|s| !s.text.starts_with("//! "));
+    assert_none(headless.map(|s| format!("{}: must start with a `//!` comment", s.path)).collect());
 }
 
 #[test]
-fn no_file_is_longer_than_can_be_read_at_once() {
+fn files_have_at_most_600_lines() {
     let lengths = sources(&["src", "tests", "benches"]).into_iter().map(|s| (s.text.lines().count(), s.path));
-    let long = lengths.filter(|(lines, _)| *lines > LONGEST_FILE);
-    assert_none(long.map(|(lines, path)| format!("{path}: {lines} lines, at most {LONGEST_FILE}")).collect());
+    let long = lengths.filter(|(lines, _)| *lines > MAX_LINES);
+    assert_none(long.map(|(lines, path)| format!("{path}: {lines} lines, at most {MAX_LINES}")).collect());
 }
 
 #[test]
-fn unsafe_stands_in_pjrt_only_and_gives_its_reason() {
+fn folders_of_src_have_at_most_18_files() {
+    let mut folders = BTreeMap::<String, usize>::new();
+    for source in sources(&["src"]) {
+        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        *folders.entry(folder.to_owned()).or_default() += 1;
+    }
+    let full = folders.into_iter().filter(|(_, files)| *files > MAX_FILES);
+    assert_none(full.map(|(folder, files)| format!("{folder}: {files} files, at most {MAX_FILES}")).collect());
+}
+
+#[test]
+fn unsafe_is_in_pjrt_only_and_has_a_safety_comment() {
     let mut complaints = Vec::new();
-    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != "tests/it/tidy.rs") {
+    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != TIDY) {
         let raw: Vec<&str> = source.text.lines().collect();
         for (number, line) in source.code().filter(|(_, line)| has_word(line, "unsafe")) {
-            if source.room() != Some("pjrt") {
+            if source.module() != Some("pjrt") {
                 complaints.push(format!("{}:{number}: unsafe outside src/pjrt", source.path));
             }
-            // A block or an impl makes a promise; a function pointer's type only passes one on.
-            let promises = line.contains("unsafe {") || line.contains("unsafe impl");
+            // Blocks and impls need a reason; types of unsafe function pointers do not.
+            let needs_reason = line.contains("unsafe {") || line.contains("unsafe impl");
             let above = raw[..number - 1].iter().rev().take_while(|line| line.trim_start().starts_with("//"));
-            let reasoned =
+            let has_reason =
                 raw[number - 1].contains("// SAFETY:") || above.into_iter().any(|l| l.contains("// SAFETY:"));
-            if promises && !reasoned {
+            if needs_reason && !has_reason {
                 complaints.push(format!("{}:{number}: unsafe without `// SAFETY:` above it", source.path));
             }
         }
@@ -185,10 +204,10 @@ fn unsafe_stands_in_pjrt_only_and_gives_its_reason() {
 }
 
 #[test]
-fn nothing_unfinished_is_left_behind() {
+fn no_unfinished_code_is_committed() {
     const UNFINISHED: [&str; 5] = ["todo!", "unimplemented!", "dbg!", "#[ignore", "FIXME"];
     let mut complaints = Vec::new();
-    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != "tests/it/tidy.rs") {
+    for source in sources(&["src", "tests", "benches"]).into_iter().filter(|s| s.path != TIDY) {
         for (number, line) in source.text.lines().enumerate() {
             for word in UNFINISHED.into_iter().filter(|word| line.contains(word)) {
                 complaints.push(format!("{}:{}: {word}", source.path, number + 1));
@@ -199,14 +218,14 @@ fn nothing_unfinished_is_left_behind() {
 }
 
 #[test]
-fn words_leave_the_house_by_one_door() {
-    // These panic when the reader of a pipe has gone; `output` does not.
+fn only_the_output_module_prints() {
+    // These macros panic when the reader of a pipe closes it; the functions of `output` do not.
     const PRINTING: [&str; 4] = ["print!", "println!", "eprint!", "eprintln!"];
     let mut complaints = Vec::new();
     for source in sources(&["src"]) {
         for (number, line) in source.code_without_tests() {
             for word in PRINTING.into_iter().filter(|word| has_word(line, word)) {
-                complaints.push(format!("{}:{number}: {word}, where `output` has print and note", source.path));
+                complaints.push(format!("{}:{number}: {word}; use the functions of `output`", source.path));
             }
         }
     }
@@ -214,19 +233,19 @@ fn words_leave_the_house_by_one_door() {
 }
 
 #[test]
-fn an_impossible_case_says_why_it_is_impossible() {
-    // `expect` must state the reason; whether a user can cause the case after all is for the reviewer.
+fn library_code_has_no_unwrap() {
+    // `expect` states why the case is impossible; reviewers check that no user input can cause it.
     let mut complaints = Vec::new();
     for source in sources(&["src"]) {
         for (number, line) in source.code_without_tests().into_iter().filter(|(_, line)| line.contains(".unwrap()")) {
-            complaints.push(format!("{}:{number}: {}", source.path, line.trim()));
+            complaints.push(format!("{}:{number}: use expect with a reason: {}", source.path, line.trim()));
         }
     }
     assert_none(complaints);
 }
 
 #[test]
-fn every_dependency_says_why_it_is_there() {
+fn every_dependency_has_a_reason() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let mut complaints = Vec::new();
     let (mut in_dependencies, mut reasoned) = (false, false);
@@ -235,7 +254,7 @@ fn every_dependency_says_why_it_is_there() {
             in_dependencies = line.ends_with("dependencies]");
         }
         match line.chars().next() {
-            // A comment speaks for the lines below it, up to the next empty one.
+            // A comment covers the lines below it, up to the next empty line.
             Some('#') => reasoned = true,
             None | Some('[') => reasoned = false,
             Some(_) if in_dependencies && !reasoned => complaints.push(format!("Cargo.toml: no reason above `{line}`")),
