@@ -1,14 +1,13 @@
-//! A real etcd on loopback, for the tests that meet there. It comes from Debian's package `etcd-server`, which is installed
-//! if it is missing and this process may.
+//! An etcd server on the loopback interface. If etcd is missing, the tests try to install Debian's package `etcd-server`.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Set to 1 on a machine that has no etcd and can have none: the tests that need it then test nothing.
+/// Set this variable to 1 on a machine without etcd: the tests then omit etcd.
 const OPT_OUT: &str = "LAMBERT_TEST_WITHOUT_ETCD";
 
-/// A server with an empty store; ends with this.
+/// An etcd server with an empty store. Dropping the value stops the server.
 pub struct Etcd {
     server: Child,
     address: String,
@@ -16,13 +15,13 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts a server; none if the tests were told to do without.
+    /// Starts a server, or returns `None` if [`OPT_OUT`] is set.
     pub fn start() -> Option<Etcd> {
         if std::env::var(OPT_OUT).is_ok_and(|value| value == "1") {
             return None;
         }
         let data = tempfile::tempdir().expect("a temporary directory");
-        // Two ports that are free now.
+        // Two free ports.
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"));
         let [clients, peers] = listeners.map(|listener| listener.local_addr().expect("it is bound").to_string());
         let (client_url, peer_url) = (format!("http://{clients}"), format!("http://{peers}"));
@@ -41,7 +40,7 @@ impl Etcd {
         Some(Etcd { server, address: clients, _data: data })
     }
 
-    /// A coordinator in this server, as the command line takes it. The first request waits until it serves.
+    /// Returns a coordinator address in this server. The first request waits until the server is ready.
     pub fn coordinator(&self, prefix: &str) -> String {
         format!("etcd://{}/{prefix}", self.address)
     }
@@ -54,7 +53,7 @@ impl Drop for Etcd {
     }
 }
 
-/// The installed server.
+/// Returns the path of the installed server.
 fn binary() -> PathBuf {
     let installed = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -68,7 +67,7 @@ fn binary() -> PathBuf {
             }
         }
         let hint =
-            format!("`apt-get install etcd-server` as root, put etcd on the PATH, or set {OPT_OUT}=1 to do without");
+            format!("`apt-get install etcd-server` as root, put etcd on the PATH, or set {OPT_OUT}=1 to omit etcd");
         installed().unwrap_or_else(|| panic!("this test needs etcd: {hint}"))
     })
 }

@@ -1,4 +1,4 @@
-//! A rendezvous in a directory and one in etcd, and the inputs of a small run.
+//! Coordinators in a directory and in etcd, and the inputs of a small run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Coordinator {
     pub etcd: Option<Etcd>,
 }
 
-/// A directory, and etcd.
+/// Returns a coordinator in a directory and one in etcd.
 pub fn coordinators() -> Vec<Coordinator> {
     let folder = tempfile::tempdir().unwrap();
     let address = folder.path().join("hosts").to_str().unwrap().to_owned();

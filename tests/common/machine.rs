@@ -1,11 +1,11 @@
-//! A machine without plugins: an empty home directory, no Python, no variable that names a plugin.
+//! A simulated machine without plugins and without Python.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::common::text;
 
-/// A machine on which nothing was installed: an empty home, no Python, no variable that names a plugin.
+/// A machine with an empty home directory, no Python, and no variable that names a plugin.
 pub struct Machine(tempfile::TempDir);
 
 impl Machine {

@@ -1,7 +1,6 @@
-//! A small corpus, prepared, and a run file over it: what the tests of training share; and (in `steps`) what those of
-//! single steps do.
+//! Helpers of the integration tests: a workshop with a small prepared corpus and a run file, and one module per topic.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(dead_code, reason = "each test binary uses a part of the helpers")]
 
 pub mod cases;
 pub mod etcd;
@@ -21,16 +20,16 @@ use lambert::pjrt::{Platform, PlatformChoice};
 use lambert::runtime::devices::Devices;
 use serde_json::Value;
 
-/// The remedy when a test finds no CPU plugin.
+/// The hint of a test that finds no CPU plugin.
 pub const INSTALL: &str = "this test needs the CPU plugin: run `lambert plugin install cpu`, or set LAMBERT_PLUGIN";
 
-/// A directory with `data/` prepared from a few made-up documents, in which runs are begun.
+/// A temporary directory with `data/`, prepared from a few synthetic documents, in which tests start runs.
 pub struct Workshop {
     directory: tempfile::TempDir,
 }
 
 impl Workshop {
-    /// Prepares the data with the program itself, as a user does.
+    /// Prepares the data with the lambert program.
     pub fn new() -> Workshop {
         let workshop = Workshop { directory: tempfile::tempdir().expect("a temporary directory") };
         std::fs::write(workshop.path("text.txt"), corpus()).expect("the corpus is written");
@@ -48,25 +47,25 @@ impl Workshop {
         self.directory.path().join(name)
     }
 
-    /// Writes the run file `name` with run directory `directory`, and `edit`ed.
+    /// Writes the run file `name` with run directory `directory`, changed by `edit`.
     pub fn run_file(&self, name: &str, directory: &str, edit: impl FnOnce(String) -> String) {
         let text = edit(RUN.replace("RUN_DIRECTORY", directory));
         std::fs::write(self.path(name), text).expect("the run file is written");
     }
 
-    /// `lambert` with `arguments`, ready to be run here.
+    /// Builds the command `lambert` with `arguments` in this directory.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
         command.args(arguments).current_dir(self.directory.path());
         command
     }
 
-    /// Runs `lambert` to its end.
+    /// Runs `lambert` and returns its output.
     pub fn lambert(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("lambert starts")
     }
 
-    /// Runs `lambert`, which must succeed.
+    /// Runs `lambert` and fails unless it succeeds.
     pub fn succeed(&self, arguments: &[&str]) -> Output {
         let output = self.lambert(arguments);
         assert!(output.status.success(), "lambert {arguments:?}\n{}", text(&output));
@@ -82,20 +81,20 @@ pub fn cpu(devices: usize) -> Devices {
     }
 }
 
-/// Everything a process said.
+/// Returns standard output followed by standard error.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The numbers of `metrics.jsonl` that depend on weights and data alone, by kind and step; a step told twice counts as told
-/// last. A line that is still being written, or that a kill cut short, tells nothing yet.
+/// Reads the deterministic values of `metrics.jsonl` by kind and step. The last line of a step counts; an incomplete line,
+/// still being written or truncated by a kill, is skipped.
 pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
     let content = std::fs::read_to_string(run.join("metrics.jsonl")).expect("a run writes metrics.jsonl");
     let mut metrics = std::collections::BTreeMap::new();
     for line in content.lines() {
         let mut value: Value = match serde_json::from_str(line) {
-            Err(cut) if cut.is_eof() => continue,
-            whole => whole.expect("a line is a JSON object"),
+            Err(error) if error.is_eof() => continue,
+            value => value.expect("a line is a JSON object"),
         };
         let object = value.as_object_mut().expect("a line is a JSON object");
         for timing in ["time", "sequences_per_second", "tokens_per_second", "waiting_for_data"] {
@@ -108,7 +107,7 @@ pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
     metrics
 }
 
-/// Two phases that differ in shape, carry-over and rate; dropout is on, a batch is two micro-batches.
+/// Two phases with different shapes, carry-over and learning rates, with dropout, and two micro-batches per batch.
 const RUN: &str = r#"
 name = "small"
 seed = 11
@@ -155,7 +154,7 @@ learning_rate = 0.01
 warmup = { steps = 1 }
 "#;
 
-/// Documents of a grammar with few words: enough to learn something from in a few hundred steps.
+/// Generates documents from a small grammar that a model learns in a few hundred steps.
 fn corpus() -> String {
     let subjects = ["The cat", "A dog", "The old man", "My sister", "The queen", "A small bird"];
     let verbs = ["sees", "finds", "likes", "follows", "paints"];

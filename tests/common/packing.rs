@@ -1,4 +1,4 @@
-//! Samples, their plain and packed batches, and the gradients of a small model over them.
+//! Random samples, their plain and packed batches, and the gradients of a small model on them.
 
 use std::collections::HashMap;
 
@@ -12,16 +12,16 @@ use lambert::shape::{DType, HostTensor};
 use lambert::step::{GradientStep, StepSpec};
 use lambert::task::{ParamSpec, Precision};
 
-/// Positions of a row, in the tests of the model.
+/// Sequence length in the tests of the model.
 pub const LENGTH: usize = 16;
 
-/// Slots for predictions of a plain row, and of a packed one.
+/// Masked positions of a plain row and of a packed row.
 pub const PREDICTIONS: [usize; 2] = [3, 8];
 
-/// Sequences of a packed row, at most.
+/// Maximum number of sequences in a packed row.
 pub const PER_ROW: usize = 4;
 
-/// An example: tokens and their types, predicted positions and what stood there, whether `b` is random.
+/// An example: tokens, length of the first segment, masked positions with their labels, and the next-sentence label.
 #[derive(Clone)]
 pub struct Sample {
     pub tokens: Vec<f64>,
@@ -37,14 +37,14 @@ pub fn samples(count: usize, vocabulary: usize) -> Vec<Sample> {
         let mut token = || stream.below(vocabulary as u64) as f64;
         let tokens = (0..length).map(|_| token()).collect();
         let targets = (0..1 + length / 7).map(|t| (1 + 2 * t, token())).collect();
-        // −100 is no label: an example of one segment.
+        // −100 means no label: the example has one segment.
         let label = if i % 5 == 4 { -100.0 } else { (i % 2) as f64 };
         Sample { tokens, first_segment: length / 2, targets, label }
     };
     (0..count).map(sample).collect()
 }
 
-/// The tensors of a batch of rows, by name: in each row the samples, with their numbers.
+/// Returns the tensors of a batch by name. Each row lists its samples with their indices.
 pub fn batch(rows: &[Vec<(usize, &Sample)>], packed: bool) -> HashMap<&'static str, Vec<f64>> {
     let (predictions, per_row) = (PREDICTIONS[packed as usize], if packed { PER_ROW } else { 1 });
     let mut tensors: HashMap<&'static str, Vec<f64>> = HashMap::new();
@@ -85,12 +85,12 @@ pub fn batch(rows: &[Vec<(usize, &Sample)>], packed: bool) -> HashMap<&'static s
     tensors
 }
 
-/// One sample a row.
+/// Returns one row per sample.
 pub fn plain_rows(samples: &[Sample]) -> Vec<Vec<(usize, &Sample)>> {
     samples.iter().enumerate().map(|sample| vec![sample]).collect()
 }
 
-/// Packed, with as many empty rows behind as there are samples in all; dealt to `replicas`.
+/// Returns packed rows dealt to `replicas`, padded with empty rows to the number of samples.
 pub fn packed_rows(samples: &[Sample], replicas: usize) -> Vec<Vec<(usize, &Sample)>> {
     let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
     let packing = Packing::new(&lengths, LENGTH, PER_ROW);
@@ -102,7 +102,7 @@ pub fn packed_rows(samples: &[Sample], replicas: usize) -> Vec<Vec<(usize, &Samp
     rows
 }
 
-/// A model with dropout that is small enough for the evaluator.
+/// Returns a model with dropout that is small enough for the evaluator.
 pub fn small() -> BertConfig {
     BertConfig {
         hidden_size: 12,
@@ -115,7 +115,7 @@ pub fn small() -> BertConfig {
     }
 }
 
-/// The form of plain or packed rows.
+/// Returns the form of plain or packed rows.
 pub fn form(packed: bool) -> RowForm {
     RowForm {
         sequence_length: LENGTH,
@@ -128,7 +128,7 @@ pub fn weights(params: &[ParamSpec], dtype: DType) -> Vec<HostTensor> {
     params.iter().map(|p| HostTensor::from_f64(p.shape(dtype), &p.initial(9).to_f64())).collect()
 }
 
-/// Gradients by name and the metrics of a step over `tensors`.
+/// Returns the gradients by name, and last the metrics, of a step on `tensors`.
 pub fn gradients(
     backend: &impl Backend,
     precision: Precision,

@@ -23,7 +23,7 @@ pub fn options(precision: Precision) -> VerifyOptions {
     }
 }
 
-/// Fails with every miss.
+/// Fails with the list of all misses.
 pub fn assert_parity(backend: &impl Backend, options: &VerifyOptions) -> Vec<Check> {
     let checks = verify(&case(), backend, options, |_| {}).unwrap();
     let misses: Vec<&Check> = checks.iter().filter(|c| !c.ok).collect();

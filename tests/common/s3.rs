@@ -1,4 +1,4 @@
-//! A server that speaks S3 (moto's), on a port of this machine, and a way to it that can be made bad.
+//! An S3 server (moto) on a local port, behind a proxy that injects faults.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,20 +6,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// A server with empty memory; it ends with the value.
+/// An S3 server with no buckets. Dropping the value stops the server.
 pub struct Server {
     process: Child,
-    /// `127.0.0.1:PORT` of the way to it.
+    /// Address of the proxy, `127.0.0.1:PORT`.
     pub host: String,
     faults: Arc<Faults>,
 }
 
-/// What goes wrong on the way, and how often still.
+/// Remaining faults of the proxy.
 #[derive(Default)]
 struct Faults {
     refused_writes: AtomicUsize,
     cut_reads: AtomicUsize,
-    /// Bytes of an answer that arrive before it is cut.
+    /// Bytes of a response that arrive before it is cut.
     cut_after: AtomicUsize,
 }
 
@@ -36,35 +36,35 @@ impl Server {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("Running on http://")?.1.trim().to_owned()));
-        // Whatever else it says is read, so that it never waits for a reader.
+        // Reads the rest of the log so that the server never blocks on a full pipe.
         std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
         let faults = Arc::new(Faults::default());
-        let host = open_way(address.expect("the server says where it runs"), faults.clone());
+        let host = start_proxy(address.expect("the server logs its address"), faults.clone());
         Server { process, host, faults }
     }
 
-    /// The next `count` requests that write are answered with 503, as a server does that is busy.
+    /// Answers the next `count` write requests with 503, like a busy server.
     pub fn refuse_writes(&self, count: usize) {
         self.faults.refused_writes.store(count, SeqCst);
     }
 
-    /// The next `count` answers with more than four times `bytes` of an object break off after as many.
+    /// Cuts the next `count` object responses of more than `4 * bytes` bytes after `bytes` bytes.
     pub fn cut_reads(&self, count: usize, bytes: usize) {
         self.faults.cut_after.store(bytes, SeqCst);
         self.faults.cut_reads.store(count, SeqCst);
     }
 
-    /// How many are still to break off.
+    /// Returns the number of reads still to cut.
     pub fn reads_to_cut(&self) -> usize {
         self.faults.cut_reads.load(SeqCst)
     }
 
-    /// How many are still to be refused.
+    /// Returns the number of writes still to refuse.
     pub fn writes_to_refuse(&self) -> usize {
         self.faults.refused_writes.load(SeqCst)
     }
 
-    /// The variables that lead `lambert` here.
+    /// Returns environment variables that direct `lambert` to this server.
     pub fn environment(&self) -> [(&'static str, String); 5] {
         [
             ("AWS_ENDPOINT_URL", format!("http://{}", self.host)),
@@ -79,19 +79,19 @@ impl Server {
         lambert::tls::use_ring();
         let url = format!("http://{}/{path}", self.host);
         let method = method.parse().expect("a method");
-        // The server asks for a signature and does not check it.
+        // The server requires a signature but does not verify it.
         let signed =
             "AWS4-HMAC-SHA256 Credential=test/20240101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
         let request = reqwest::blocking::Client::new().request(method, url).header("authorization", signed).body(body);
-        let answer = request.send().expect("it answers");
-        (answer.status().as_u16(), answer.bytes().expect("it answers").to_vec())
+        let answer = request.send().expect("the server answers");
+        (answer.status().as_u16(), answer.bytes().expect("the server answers").to_vec())
     }
 
     pub fn create_bucket(&self, name: &str) {
         assert_eq!(self.request("PUT", name, Vec::new()).0, 200);
     }
 
-    /// The bytes of `bucket/key`.
+    /// Returns the bytes of `bucket/key`.
     pub fn get(&self, path: &str) -> Option<Vec<u8>> {
         let (status, body) = self.request("GET", path, Vec::new());
         (status == 200).then_some(body)
@@ -105,7 +105,7 @@ impl Server {
         assert_eq!(self.request("DELETE", path, Vec::new()).0, 204);
     }
 
-    /// The keys of a bucket below `prefix`, in order.
+    /// Returns the sorted keys of a bucket below `prefix`.
     pub fn keys(&self, bucket: &str, prefix: &str) -> Vec<String> {
         let (_, body) = self.request("GET", &format!("{bucket}?list-type=2&prefix={prefix}"), Vec::new());
         let text = String::from_utf8(body).expect("a listing is text");
@@ -121,24 +121,24 @@ impl Drop for Server {
     }
 }
 
-/// Opens a port that leads to `server`, with `faults` on the way.
-fn open_way(server: String, faults: Arc<Faults>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a port");
+/// Starts a proxy to `server` that injects `faults`, and returns its address.
+fn start_proxy(server: String, faults: Arc<Faults>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let host = listener.local_addr().expect("it is bound").to_string();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let (server, faults) = (server.clone(), faults.clone());
             std::thread::spawn(move || {
-                // Either end may go away at any time; then so does the other.
-                let _ = carry(client, &server, &faults);
+                // If one end closes the connection, the proxy closes the other.
+                let _ = forward(client, &server, &faults);
             });
         }
     });
     host
 }
 
-/// One connection carries one request: both sides are told to close it.
-fn carry(mut client: TcpStream, server: &str, faults: &Faults) -> std::io::Result<()> {
+/// Forwards one request; the connection is then closed on both sides.
+fn forward(mut client: TcpStream, server: &str, faults: &Faults) -> std::io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let (mut head, mut length) = (String::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! The sharded configuration and the results of its steps.
+//! The sharded configuration, and its results as full tensors.
 
 use crate::common::steps::small;
 use lambert::bert::BertConfig;
@@ -10,7 +10,7 @@ pub fn model() -> BertConfig {
     BertConfig { num_hidden_layers: 1, ..small() }
 }
 
-/// The results of a step by the order of its outputs, with weights and slots whole.
+/// Returns the results of a step in output order, with weights and optimizer state as full tensors.
 pub fn whole_results(spec: &StepSpec, program: &Program, outputs: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
     let params = spec.task.parameters();
     let result = |i: usize| match spec.shards().is_some() && i < program.donated.len() {

@@ -1,4 +1,4 @@
-//! Steps of a model small enough for the evaluator, and arguments for them.
+//! Steps of a model that is small enough for the evaluator, and their arguments.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use lambert::step::sharding::Shards;
 use lambert::step::{Parallel, Program, Role, StepSpec};
 use lambert::task::{Precision, Task};
 
-/// A model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the other GELU.
+/// Returns a model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the tanh GELU.
 pub fn small() -> BertConfig {
     BertConfig {
         hidden_size: 12,
@@ -25,7 +25,7 @@ pub fn small() -> BertConfig {
     }
 }
 
-/// The pretraining task of `model` on plain rows of eight positions.
+/// Returns the pretraining task of `model` on plain rows of eight positions.
 pub fn task(model: &BertConfig) -> BertPretraining {
     BertPretraining {
         model: model.clone(),
@@ -35,12 +35,12 @@ pub fn task(model: &BertConfig) -> BertPretraining {
     }
 }
 
-/// The f64 step of [`task`] on `rows` rows in all.
+/// Returns the f64 step of [`task`] on `rows` rows in total.
 pub fn spec(model: &BertConfig, rows: usize, accumulation_steps: usize, replicas: usize) -> StepSpec {
     spec_of(task(model), rows, accumulation_steps, replicas)
 }
 
-/// The f64 step of `task` on `rows` rows in all.
+/// Returns the f64 step of `task` on `rows` rows in total.
 pub fn spec_of(task: impl Task + 'static, rows: usize, accumulation_steps: usize, replicas: usize) -> StepSpec {
     StepSpec {
         task: Arc::new(task),
@@ -54,8 +54,8 @@ pub fn spec_of(task: impl Task + 'static, rows: usize, accumulation_steps: usize
     }
 }
 
-/// Arguments for every replica of a program of `small()`: weights from a seed, slots zero, a batch of `rows` rows of which
-/// some have padding, fewer predictions, or nothing at all.
+/// Returns the arguments of every replica of a program of `small()`: weights from a seed, optimizer state of zeros, and a
+/// batch of `rows` rows, some of which have padding, fewer masked positions, or no tokens.
 pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<HostTensor>> {
     let mut stream = lambert::rng::Key::new(5).stream();
     let (length, predictions) = (8, 3);
@@ -111,12 +111,12 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
         .collect()
 }
 
-/// The results of every replica.
+/// Returns the results of every replica.
 pub fn run_all(backend: &impl Backend, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<Vec<f64>>> {
     run_loaded(backend, &backend.load(program).unwrap(), arguments)
 }
 
-/// [`run_all`] of a program that was made ready before.
+/// Like [`run_all`], for a loaded program.
 pub fn run_loaded<E: Backend>(
     backend: &E,
     executable: &E::Executable,
@@ -129,7 +129,7 @@ pub fn run_loaded<E: Backend>(
     outputs.iter().map(|outputs| outputs.iter().map(|x| backend.get(x).unwrap()).collect()).collect()
 }
 
-/// The results of the first replica.
+/// Returns the results of the first replica.
 pub fn run(backend: &impl Backend, program: &Program, arguments: &[Vec<HostTensor>]) -> Vec<Vec<f64>> {
     run_all(backend, program, arguments).swap_remove(0)
 }
