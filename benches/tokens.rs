@@ -39,7 +39,7 @@ fn main() {
     let megabytes = std::fs::metadata(&text).expect("the text is there").len() as f64 / 1e6;
     let mut lines = Vec::new();
     let mut sink = |batch: TextBatch| {
-        lines.extend(batch.pieces.iter().filter_map(|piece| match piece {
+        lines.extend(batch.events.iter().filter_map(|piece| match piece {
             TextEvent::Line(range) => Some(batch.text[range.clone()].to_owned()),
             TextEvent::DocumentEnd => None,
         }));

@@ -1,63 +1,63 @@
-//! What can be wrong with text, tokenizers, shards and settings: each error names the thing, what was required of it,
-//! what was found, and what to do next.
+//! Errors about text, tokenizers, shards and settings. Each names the subject, the requirement, the value found, and
+//! the next step.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::StorageError;
 
-/// An error of this room. The cause of a [`DataError::Io`], [`DataError::Full`] or [`DataError::Stopped`] is its `source`, so
-/// that a printed chain says it once.
+/// An error of the data module. The cause of [`DataError::Io`], [`DataError::Full`] and [`DataError::Stopped`] is their
+/// `source`, so a printed error chain states it once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("cannot {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    /// A file does not hold what it must.
+    /// A file has unexpected content.
     #[error("{}: requires {required}, got {found}; {next}", path.display())]
     File { path: PathBuf, required: String, found: String, next: String },
-    /// A setting has an impossible value.
+    /// A setting has an invalid value.
     #[error("{setting}: requires {required}, got {found}")]
     Setting { setting: &'static str, required: String, found: String },
-    /// The text, as a whole, cannot be used.
+    /// The text as a whole cannot be used.
     #[error("{subject}: requires {required}, got {found}; {next}")]
     Corpus { subject: String, required: String, found: String, next: String },
-    /// The disk was full before the end although there had been room at the beginning: others write to it, too.
+    /// The disk became full, although there was enough free space at the start: other programs write to it, too.
     #[error(
-        "cannot write {}: requires {required} bytes, and the disk takes no more; make room, or choose another directory",
+        "cannot write {}: requires {required} bytes, but the disk is full; free some space, or choose another directory",
         path.display()
     )]
     Full { path: PathBuf, required: u64, source: io::Error },
-    /// A preparation ended before its time.
-    #[error("the preparation stopped; what is done is kept, and the same command goes on with it")]
+    /// A preparation stopped before its end.
+    #[error("the preparation stopped; finished work is kept, and the same command resumes it")]
     Stopped(#[source] Box<DataError>),
-    /// A bucket, or the copy of what is in it.
+    /// An error of a bucket or of the local copy of its content.
     #[error(transparent)]
     Storage(Box<StorageError>),
-    /// There is less room on the disk than the work needs.
+    /// The disk has too little free space for the work.
     #[error(
-        "{}: requires about {required} bytes of free space, got {found}; free some, or choose another directory",
+        "{}: requires about {required} bytes of free space, got {found}; free some space, or choose another directory",
         path.display()
     )]
     Space { path: PathBuf, required: u64, found: u64 },
 }
 
-/// The result of this room's functions.
+/// The result type of the data module.
 pub type Result<T> = std::result::Result<T, DataError>;
 
 impl DataError {
-    /// True if the operating system refused something, which it may grant another time.
-    pub(super) fn is_of_the_system(&self) -> bool {
+    /// Returns `true` if the operating system failed an operation, which may succeed another time.
+    pub(super) fn is_system_error(&self) -> bool {
         matches!(self, DataError::Io { .. } | DataError::Full { .. } | DataError::Space { .. })
     }
 
-    /// For `map_err`: what was being done, to which file.
+    /// Returns a closure for `map_err` that adds the action and the file.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> DataError {
         move |source| DataError::Io { action, path: path.as_ref().to_owned(), source }
     }
 
-    /// As [`DataError::io`], of a file that was to have `required` bytes.
+    /// As [`DataError::io`], for writing a file of `required` bytes.
     pub(crate) fn write(path: impl AsRef<Path>, required: usize) -> impl FnOnce(io::Error) -> DataError {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         move |source| {
@@ -89,8 +89,8 @@ impl DataError {
         DataError::Setting { setting, required: required.into(), found: found.to_string() }
     }
 
-    /// For `map_err`: what a bucket or the copy of its content could not do. No `From`, which would leave the type of some
-    /// closures undecided.
+    /// Converts an error of the storage module, for `map_err`. There is no `From` impl: it would make the error type of
+    /// some closures ambiguous.
     pub(crate) fn storage(error: StorageError) -> DataError {
         DataError::Storage(Box::new(error))
     }

@@ -229,7 +229,7 @@ fn what_is_there_is_kept_unless_told() {
     assert!(matches!(place.prepare("out", &options(), false).unwrap(), PrepareOutcome::UpToDate(_)));
 
     let other = PrepareOptions { seed: 5, ..options() };
-    assert!(place.refused("out", &other).contains("--force"));
+    assert!(place.refused("out", &other).contains("set force"));
     fs::write(place.at("text.txt"), corpus(40, 5)).unwrap();
     assert!(place.refused("out", &options()).contains("text.txt as it is now"));
     assert_eq!(files(&place.at("out")), before);
@@ -313,7 +313,7 @@ fn a_tokenizer_is_trained_once_and_never_silently_replaced() {
     assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::New(_)));
     assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::UpToDate(_)));
     let before = files(&place.at("tokenizer"));
-    assert!(train(130, false).unwrap_err().to_string().contains("--force"));
+    assert!(train(130, false).unwrap_err().to_string().contains("set force"));
     assert_eq!(files(&place.at("tokenizer")), before);
     assert!(
         matches!(train(130, true).unwrap(), TrainedTokenizer::New(tokenizer) if tokenizer.vocabulary().len() == 130)
@@ -347,7 +347,7 @@ fn the_verbs_do_it_from_the_command_line() {
     for (arguments, named) in [
         ("prepare text.txt --tokenizer nowhere --out new", "nowhere"),
         ("prepare nothing.txt --tokenizer tokenizer --out new", "nothing.txt"),
-        ("prepare text.txt --tokenizer tokenizer --out prepared", "--force"),
+        ("prepare text.txt --tokenizer tokenizer --out prepared", "set force"),
         ("inspect tokenizer", "prepared.json"),
         ("inspect prepared --sequence-length 3", "sequence_length"),
         ("inspect prepared --max-predictions-per-seq 126", "max_predictions"),

@@ -50,7 +50,7 @@ const TRAIN: [&str; 4] = ["pretrain", "run.toml", "--platform", "cpu"];
 fn damaged_data_is_refused_before_a_step_is_compiled() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replace("path = \"data\"", "path = \"copy\""));
-    let again = "with --force";
+    let again = "set force";
     let damaged = |damage: &dyn Fn(&Path), said: &[&str]| {
         let directory = workshop.path("copy");
         let _ = std::fs::remove_dir_all(&directory);
@@ -139,7 +139,7 @@ fn text_that_is_too_little_is_refused() {
         &["--held-out", "0.01"],
         &["at least 2 documents held out", "--held-out"],
     );
-    prepare("a.jsonl", b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n", &[], &["a.jsonl", "on line 2", "--text-field"]);
+    prepare("a.jsonl", b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n", &[], &["a.jsonl", "on line 2", "text_field"]);
     let rare = ["prepare", "--source", "rare:0.000001=text.txt", "--tokenizer", "tokenizer", "--out", "more"];
     fails(
         &workshop,

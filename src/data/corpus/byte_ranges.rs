@@ -1,34 +1,34 @@
-//! Plain files in parts that are read side by side: ranges of bytes, each from the beginning of a document to the beginning
-//! of another. A compressed file is one part, for it can be read from its beginning only.
+//! Splits an uncompressed file into byte ranges ("parts") that are read in parallel. Each part begins and ends at a
+//! document boundary. A compressed file is one part, because it can only be read from its beginning.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::input::{Form, Input};
+use super::input::{Input, InputFormat};
 use super::options::{ReadOptions, SentenceMode};
 use super::text_batch::TextBatch;
 use crate::data::error::{DataError, Result};
 
-/// Bytes of a part, but for the rest of its last document.
+/// Bytes of a part, without the rest of its last document.
 #[cfg(not(test))]
 const PART: u64 = 64 << 20;
-/// In tests, parts are small enough to have many.
+/// Small in tests, so that a file has many parts.
 #[cfg(test)]
 const PART: u64 = 64;
 
 impl Input {
-    /// Number of parts: fixed by the file alone.
+    /// Returns the number of parts, which depends on the file alone.
     pub fn parts(&self) -> u32 {
         if self.is_divisible() { self.bytes.div_ceil(PART).max(1) as u32 } else { 1 }
     }
 
-    /// Bytes on disk that fall to a part.
+    /// Returns the number of bytes on disk of a part.
     pub fn bytes_of_part(&self, part: u32) -> u64 {
         if self.is_divisible() { (self.bytes - part as u64 * PART).min(PART) } else { self.bytes }
     }
 
-    /// Reads one part, as [`Input::read`] reads all. Together, the parts are what [`Input::read`] gives.
+    /// Reads one part as [`Input::read`] reads the whole input. All parts together equal [`Input::read`].
     ///
     /// # Errors
     /// As [`Input::read`].
@@ -46,28 +46,28 @@ impl Input {
         let ends = (part + 1..self.parts()).map(|next| self.document_at(next, options));
         let end = ends.filter_map(Result::transpose).next().unwrap_or(Ok(self.bytes))?;
         self.read_range(start..end, options, progress, sink).map_err(|error| {
-            // An error counts lines from the beginning of what was read: the whole file, then.
+            // The range counts lines from its own beginning; read the whole file for the line number in the file.
             self.read_range(0..end, options, &|_| (), &mut |_| true).err().unwrap_or(error)
         })
     }
 
-    /// Where the first document begins that begins at or after the first byte of a part, if it does so in the part.
+    /// Returns the start of the first document that begins in a part, or `None` if no document does.
     fn document_at(&self, part: u32, options: &ReadOptions) -> Result<Option<u64>> {
         if part == 0 {
             return Ok(Some(0));
         }
-        // From one byte before: it may end the line before.
+        // Starts one byte early: that byte may end the previous line.
         let Range { start, end } = part as u64 * PART - 1..(part as u64 + 1) * PART - 1;
         let fail = || DataError::io("read", self.path());
         let mut file = File::open(self.path()).map_err(fail())?;
         file.seek(SeekFrom::Start(start)).map_err(fail())?;
-        let empty_lines_wanted = match (self.form, options.sentences) {
-            (Form::JsonLines, _) => 0,
+        let empty_lines_wanted = match (self.format, options.sentences) {
+            (InputFormat::JsonLines, _) => 0,
             (_, SentenceMode::Wrapped) => 2,
             _ => 1,
         };
         let mut reader = BufReader::new(file.take(end - start));
-        // The line at hand has begun before, with what is not known.
+        // The first line began before `start`, with unknown content.
         let (mut is_empty, mut empty_lines, mut at) = (false, 0, start);
         loop {
             let bytes = reader.fill_buf().map_err(fail())?;
@@ -98,11 +98,12 @@ mod tests {
     use crate::data::corpus::{TextEvent, find_inputs};
     use crate::rng::Key;
 
-    /// The pieces of text as they are read by `read`, with `¶` for the end of a document.
+    /// Returns the lines that `read` produces, with `
+    /// ` for the end of a document.
     fn shown(read: impl FnOnce(&mut dyn FnMut(TextBatch) -> bool)) -> Vec<String> {
         let mut shown = Vec::new();
         read(&mut |batch| {
-            shown.extend(batch.pieces.iter().map(|piece| match piece {
+            shown.extend(batch.events.iter().map(|event| match event {
                 TextEvent::Line(range) => batch.text[range.clone()].to_owned(),
                 TextEvent::DocumentEnd => "¶".to_owned(),
             }));
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_together_are_the_whole() {
+    fn parts_together_equal_the_whole_file() {
         let directory = tempfile::tempdir().unwrap();
         let mut stream = Key::new(3).stream();
         let mut most_parts = 0;
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_faulty_record_is_named_by_its_line_in_the_file() {
+    fn error_in_a_part_names_the_line_of_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.jsonl");
         std::fs::write(&path, "{\"text\": \"some words\"}\n".repeat(20) + "{\"body\": 3}\n").unwrap();

@@ -1,40 +1,41 @@
-//! Which files paths name: themselves, those in a directory whose names say a form, those that match a pattern.
+//! Finds the input files that paths, directories and glob patterns name.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::input::{Input, NameSays};
+use super::input::{Input, NameHints};
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 
-/// What paths name.
+/// The input files that were found, and the files that were skipped.
 #[derive(Debug, Default)]
 pub struct FoundInputs {
     pub inputs: Vec<Input>,
-    /// What lies in the directories or matches the patterns, and is no text to train on whatever its name.
+    /// Files and directories in the named directories or patterns that are never training text.
     pub skipped: Vec<SkippedPath>,
 }
 
-/// A file or directory that was not taken.
+/// A file or directory that was skipped, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedPath {
     pub path: PathBuf,
     pub reason: &'static str,
 }
 
-/// What is named where no input was found.
-const FORMS: &str = "a file .txt, .text, .jsonl, .ndjson, .parquet, .xml or wiki_00 (also .gz, .zst, .bz2, .xz)";
+/// The accepted file names, for errors.
+const ACCEPTED_NAMES: &str =
+    "a file .txt, .text, .jsonl, .ndjson, .parquet, .xml or wiki_00 (also .gz, .zst, .bz2, .xz)";
 const VOCABULARY: &str = "vocab.txt";
 
-/// The files that `paths` name: a file is taken as it is (plain text unless its name says otherwise), a directory gives
-/// those of its files whose names say a form, at any depth, in the order of their names, and a path that does not exist
-/// but has `*`, `?`, `[` or `**` gives what matches it. Of directories and patterns, hidden files, prepared data and the
-/// vocabularies of tokenizers are passed over.
+/// Finds the files that `paths` name. A file is taken as plain text unless its name hints otherwise. A directory gives
+/// all files below it with a known extension, ordered by name. A path that does not exist but contains `*`, `?`, `[` or
+/// `**` gives the files that match the pattern. In directories and patterns, hidden files, prepared data and
+/// vocabularies of tokenizers are skipped.
 ///
 /// # Errors
-/// If a path does not exist, a directory or pattern has no such file, or a file comes twice.
+/// If a path does not exist, a directory or pattern has no such file, or a file is named twice.
 pub fn find_inputs(paths: &[PathBuf]) -> Result<FoundInputs> {
     let mut found = FoundInputs::default();
     for path in paths {
@@ -48,15 +49,20 @@ pub fn find_inputs(paths: &[PathBuf]) -> Result<FoundInputs> {
                 None => "none".to_owned(),
                 Some(SkippedPath { path, reason }) => format!("none but {reason}, {}", path.display()),
             };
-            return Err(DataError::file(path, FORMS, got, "name the files themselves if they are called otherwise"));
+            return Err(DataError::file(
+                path,
+                ACCEPTED_NAMES,
+                got,
+                "name the files themselves if they have other names",
+            ));
         }
     }
-    check_each_is_once(&found.inputs)?;
+    check_unique(&found.inputs)?;
     Ok(found)
 }
 
-/// An error if a file comes twice, whatever it is called.
-pub(super) fn check_each_is_once(inputs: &[Input]) -> Result<()> {
+/// Returns an error if a file is named twice, under any path.
+pub(super) fn check_unique(inputs: &[Input]) -> Result<()> {
     let mut seen: HashMap<PathBuf, &Path> = HashMap::new();
     for input in inputs {
         let path = input.path();
@@ -67,37 +73,43 @@ pub(super) fn check_each_is_once(inputs: &[Input]) -> Result<()> {
             true => "it twice".to_owned(),
             false => format!("it twice, the first time as {}", first.display()),
         };
-        return Err(DataError::file(path, "every input once", got, "name it once"));
+        return Err(DataError::file(path, "each input once", got, "name it once"));
     }
     Ok(())
 }
 
-/// What matches a path that is a pattern, in the order of the names; none if it is no pattern or there is such a path.
+/// Returns the matches of a glob pattern, ordered by name; `None` if the path exists or is not a pattern.
 fn matches_of(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let pattern = path.to_string_lossy();
     if path.exists() || !pattern.contains(['*', '?', '[']) {
         return Ok(None);
     }
     let wrong = |error: glob::PatternError| {
-        DataError::file(path, "a pattern", error.to_string(), "see `lambert prepare --help`")
+        DataError::file(
+            path,
+            "a pattern",
+            error.to_string(),
+            "correct the pattern: * and ? match within a name, ** matches directories",
+        )
     };
-    // Such a pattern says no more of a name than a directory does.
+    // Such a pattern names no extension, so files are chosen as in a directory.
     let takes_any = path.ends_with("*") || path.ends_with("**");
-    // `**` itself would match directories alone.
+    // `**` alone would match directories only.
     let pattern = if pattern.ends_with("**") { format!("{pattern}/*") } else { pattern.into_owned() };
     let hidden_parts = |path: &Path| path.components().filter(is_hidden).count();
     let mut matches = Vec::new();
     for found in glob::glob(&pattern).map_err(wrong)? {
         let found = found.map_err(|e| DataError::io("read", e.path().to_owned())(e.into()))?;
-        // As in a shell, a name that begins with a dot is matched by one alone that does so, and `.*` is not `.` and `..`.
-        let is_spelt = hidden_parts(&found) <= hidden_parts(path);
-        let leads_back = found.ends_with("..") || found.as_os_str().as_encoded_bytes().ends_with(b"/.");
+        // As in a shell, a hidden name is matched only by a pattern that begins with a dot, and `.*` matches neither
+        // `.` nor `..`.
+        let matches_hidden = hidden_parts(&found) <= hidden_parts(path);
+        let is_parent = found.ends_with("..") || found.as_os_str().as_encoded_bytes().ends_with(b"/.");
         let is_wanted = match found.is_dir() {
-            // A pattern with `**` comes to what is in a directory by itself.
+            // A pattern with `**` reaches the content of a directory by itself.
             true => !pattern.contains("**"),
-            false => !takes_any || NameSays::of(&found).is_a_form,
+            false => !takes_any || NameHints::of(&found).is_known,
         };
-        if is_spelt && !leads_back && is_wanted {
+        if matches_hidden && !is_parent && is_wanted {
             matches.push(found);
         }
     }
@@ -115,59 +127,59 @@ impl FoundInputs {
             return self.take_directory(path, &mut Vec::new());
         }
         if !metadata.is_file() {
-            let next = "write what comes from it into a file: inputs are read more than once";
+            let next = "write its content to a file: inputs are read more than once";
             return Err(DataError::file(path, "a file or directory", "a pipe or a device", next));
         }
-        self.inputs.push(Input::new(path, NameSays::of(path))?);
+        self.inputs.push(Input::new(path, NameHints::of(path))?);
         Ok(())
     }
 
     fn take_match(&mut self, path: &Path) -> Result<()> {
-        // A file of prepared data lies in its directory, or in that of the tokenizer in there.
+        // A file of prepared data is in the prepared directory or in its tokenizer directory.
         let mut directories = path.ancestors().skip(1).take(2);
         if let Some(prepared) = directories.find(|directory| directory.join(MANIFEST).exists()) {
-            self.pass_over(prepared, "prepared data");
+            self.skip(prepared, "prepared data");
         } else if path.ends_with(VOCABULARY) {
-            self.pass_over(path, "a vocabulary");
+            self.skip(path, "a vocabulary");
         } else {
             self.take(path)?;
         }
         Ok(())
     }
 
-    /// Takes the files of a directory, in it and below it. `above` are the directories in which it lies, by their true names.
+    /// Adds the files in a directory and below it. `above` holds the canonical paths of the enclosing directories.
     fn take_directory(&mut self, directory: &Path, above: &mut Vec<PathBuf>) -> Result<()> {
         if directory.join(MANIFEST).exists() {
-            self.pass_over(directory, "prepared data");
+            self.skip(directory, "prepared data");
             return Ok(());
         }
         let fail = || DataError::io("list", directory);
-        let true_name = fs::canonicalize(directory).map_err(fail())?;
-        if above.contains(&true_name) {
-            // A link that leads back: its files are taken where they are.
+        let canonical = fs::canonicalize(directory).map_err(fail())?;
+        if above.contains(&canonical) {
+            // A symbolic link to an enclosing directory: its files are found there.
             return Ok(());
         }
-        above.push(true_name);
+        above.push(canonical);
         let entries = fs::read_dir(directory).map_err(fail())?;
         let mut paths = entries.map(|e| Ok(e?.path())).collect::<io::Result<Vec<_>>>().map_err(fail())?;
         paths.retain(|path| !path.components().next_back().is_some_and(|name| is_hidden(&name)));
         paths.sort();
         for path in paths {
-            let says = NameSays::of(&path);
+            let hints = NameHints::of(&path);
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.take_directory(&path, above)?,
-                _ if !says.is_a_form => {}
+                _ if !hints.is_known => {}
                 Err(error) => return Err(DataError::io("read", &path)(error)),
-                Ok(_) if path.ends_with(VOCABULARY) => self.pass_over(&path, "a vocabulary"),
-                Ok(metadata) if metadata.is_file() => self.inputs.push(Input::new(&path, says)?),
-                Ok(_) => self.pass_over(&path, "a pipe or a device"),
+                Ok(_) if path.ends_with(VOCABULARY) => self.skip(&path, "a vocabulary"),
+                Ok(metadata) if metadata.is_file() => self.inputs.push(Input::new(&path, hints)?),
+                Ok(_) => self.skip(&path, "a pipe or a device"),
             }
         }
         above.pop();
         Ok(())
     }
 
-    fn pass_over(&mut self, path: &Path, reason: &'static str) {
+    fn skip(&mut self, path: &Path, reason: &'static str) {
         let skipped = SkippedPath { path: path.to_owned(), reason };
         if !self.skipped.contains(&skipped) {
             self.skipped.push(skipped);

@@ -1,5 +1,5 @@
-//! Which documents are left out, by simple rules that have names: the language, and the measures of quality of Gopher
-//! (Rae et al., "Scaling Language Models", 2021, appendix A.1.1).
+//! Filters that drop documents: by language, and by the quality rules of Gopher (Rae et al., "Scaling Language Models",
+//! 2021, appendix A.1.1).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,21 +8,21 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use whatlang::Lang;
 
-/// A rule that a document must meet to be taken, written `name=value`.
+/// A rule that a document must meet to be kept, written `name=value`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Filter {
-    /// The text is in this language, as trigrams and script tell.
+    /// The text is in this language, judged by trigrams and script.
     Language(Lang),
-    /// A measure of the document lies on the right side of a limit.
+    /// A measure of the document is on the accepted side of a limit.
     Limit(&'static FilterRule, f64),
 }
 
-/// A measure with a name.
+/// A named measure of a document.
 #[derive(Debug)]
 pub struct FilterRule {
     pub name: &'static str,
-    /// What is measured, for the help.
+    /// Description of the measure, for the help text.
     pub about: &'static str,
     /// Gopher's limit.
     gopher: f64,
@@ -35,61 +35,61 @@ impl PartialEq for FilterRule {
     }
 }
 
-/// A name beginning with `min` takes documents at or above the limit, one with `max` those at or below it.
+/// A rule whose name begins with `min` keeps documents at or above the limit; `max` keeps those at or below it.
 pub static FILTER_RULES: [FilterRule; 11] = [
     FilterRule { name: "min_words", about: "words", gopher: 50.0, measure: |m| m.words },
     FilterRule { name: "max_words", about: "words", gopher: 100_000.0, measure: |m| m.words },
     FilterRule {
         name: "min_mean_word_length",
-        about: "letters a word",
+        about: "characters per word",
         gopher: 3.0,
         measure: |m| share(m.characters_of_words, m.words),
     },
     FilterRule {
         name: "max_mean_word_length",
-        about: "letters a word",
+        about: "characters per word",
         gopher: 10.0,
         measure: |m| share(m.characters_of_words, m.words),
     },
     FilterRule {
         name: "max_symbol_share",
-        about: "# and ellipses for every word",
+        about: "# and ellipses per word",
         gopher: 0.1,
         measure: |m| share(m.symbols, m.words),
     },
     FilterRule {
         name: "min_alphabetic_share",
-        about: "share of the words with a letter",
+        about: "share of words that contain a letter",
         gopher: 0.8,
         measure: |m| share(m.alphabetic_words, m.words),
     },
     FilterRule {
         name: "min_stop_words",
-        about: "how many of the, be, to, of, and, that, have, with there are",
+        about: "distinct words out of the, be, to, of, and, that, have, with",
         gopher: 2.0,
         measure: |m| m.stop_words,
     },
     FilterRule {
         name: "max_bullet_line_share",
-        about: "share of the lines that begin with a bullet",
+        about: "share of lines that begin with a bullet",
         gopher: 0.9,
         measure: |m| share(m.bullet_lines, m.lines),
     },
     FilterRule {
         name: "max_ellipsis_line_share",
-        about: "share of the lines that end with an ellipsis",
+        about: "share of lines that end with an ellipsis",
         gopher: 0.3,
         measure: |m| share(m.ellipsis_lines, m.lines),
     },
     FilterRule {
         name: "max_repeated_line_share",
-        about: "share of the lines that stood earlier in the document",
+        about: "share of lines that repeat an earlier line of the document",
         gopher: 0.3,
         measure: |m| share(m.repeated_lines, m.lines),
     },
     FilterRule {
         name: "max_repeated_text_share",
-        about: "share of the bytes that are in such lines",
+        about: "share of bytes in lines that repeat an earlier line",
         gopher: 0.2,
         measure: |m| share(m.repeated_bytes, m.bytes),
     },
@@ -101,10 +101,11 @@ fn share(part: f64, whole: f64) -> f64 {
 
 const STOP_WORDS: [&str; 8] = ["the", "be", "to", "of", "and", "that", "have", "with"];
 const BULLETS: [char; 6] = ['•', '‣', '●', '*', '-', '–'];
-/// Bytes of a document that its language is told by.
+/// Bytes of a document from which its language is detected.
 const LANGUAGE_SAMPLE: usize = 4096;
 
-/// Two letters (ISO 639-1) for the three of ISO 639-3; languages without two are named by three.
+/// ISO 639-3 codes (three letters), each followed by its ISO 639-1 code (two letters). Languages without a two-letter
+/// code are named by three.
 const TWO_LETTERS: &str = "epo eo eng en rus ru cmn zh spa es por pt ita it ben bn fra fr deu de ukr uk kat ka ara ar hin hi \
     jpn ja heb he yid yi pol pl amh am jav jv kor ko nob nb dan da swe sv fin fi tur tr nld nl hun hu ces cs ell el bul bg \
     bel be mar mr kan kn ron ro slv sl hrv hr srp sr mkd mk lit lt lav lv est et tam ta vie vi urd ur tha th guj gu uzb uz \
@@ -118,12 +119,12 @@ fn language_of_code(code: &str) -> Option<Lang> {
 }
 
 impl Filter {
-    /// The rules of Gopher, with its limits.
+    /// Returns the rules of Gopher with its limits.
     pub fn gopher() -> impl Iterator<Item = Filter> {
         FILTER_RULES.iter().map(|rule| Filter::Limit(rule, rule.gopher))
     }
 
-    /// What the manifest counts this filter's removals under.
+    /// Returns the name under which the manifest counts the documents that this filter drops.
     pub fn name(&self) -> &'static str {
         match self {
             Filter::Language(_) => "language",
@@ -131,7 +132,7 @@ impl Filter {
         }
     }
 
-    fn takes<'a>(&self, measures: &Measures, lines: impl Iterator<Item = &'a str>) -> bool {
+    fn keeps<'a>(&self, measures: &Measures, lines: impl Iterator<Item = &'a str>) -> bool {
         match self {
             Filter::Language(language) => whatlang::detect_lang(&sample(lines)) == Some(*language),
             Filter::Limit(rule, limit) => {
@@ -142,8 +143,8 @@ impl Filter {
     }
 }
 
-/// The first of `filters` that does not take the document of `lines`.
-pub fn first_refusal<'f, 'a>(
+/// Returns the first of `filters` that rejects the document of `lines`.
+pub fn first_rejection<'f, 'a>(
     filters: &'f [Filter],
     lines: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'f Filter> {
@@ -151,10 +152,10 @@ pub fn first_refusal<'f, 'a>(
         return None;
     }
     let measures = Measures::of(lines.clone());
-    filters.iter().find(|filter| !filter.takes(&measures, lines.clone()))
+    filters.iter().find(|filter| !filter.keeps(&measures, lines.clone()))
 }
 
-/// The beginning of a document.
+/// Returns the beginning of a document.
 fn sample<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut sample = String::new();
     for line in lines {
@@ -167,7 +168,7 @@ fn sample<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     sample
 }
 
-/// Everything that the rules look at.
+/// All measures that the rules use.
 #[derive(Debug, Default)]
 struct Measures {
     words: f64,
@@ -242,7 +243,7 @@ impl FromStr for Filter {
         let (name, value) = text.split_once('=').ok_or("requires name=value, like min_words=50")?;
         if name == "language" {
             let language = language_of_code(value);
-            let unknown = || format!("requires a language of ISO 639 that can be told, like en or eng, got {value:?}");
+            let unknown = || format!("requires a supported ISO 639 language code, like en or eng, got {value:?}");
             return language.map(Filter::Language).ok_or_else(unknown);
         }
         let Some(rule) = FILTER_RULES.iter().find(|rule| rule.name == name) else {
@@ -251,7 +252,7 @@ impl FromStr for Filter {
         };
         match value.parse::<f64>() {
             Ok(limit) if limit.is_finite() && limit >= 0.0 => Ok(Filter::Limit(rule, limit)),
-            _ => Err(format!("{name} requires a number that is not negative, got {value:?}")),
+            _ => Err(format!("{name} requires a non-negative number, got {value:?}")),
         }
     }
 }
@@ -262,14 +263,14 @@ mod tests {
 
     fn refused(filter: &str, text: &str) -> bool {
         let filters: [Filter; 1] = [filter.parse().unwrap()];
-        first_refusal(&filters, text.lines()).is_some()
+        first_rejection(&filters, text.lines()).is_some()
     }
 
     #[test]
-    fn every_rule_takes_and_refuses_at_its_limit() {
+    fn every_rule_keeps_up_to_its_limit() {
         let text = "The river and the stone.\nThe river and the stone.\n- one # two...";
-        // Fourteen words: five, five, and four with the bullet and the number sign.
-        for (rule, last_taken, first_refused) in [
+        // Fourteen words: five, five, and four including the bullet and the number sign.
+        for (rule, kept, dropped) in [
             ("min_words", "14", "15"),
             ("max_words", "14", "13"),
             ("min_mean_word_length", "3.2", "3.8"),
@@ -282,13 +283,13 @@ mod tests {
             ("max_repeated_line_share", "0.34", "0.33"),
             ("max_repeated_text_share", "0.39", "0.38"),
         ] {
-            assert!(!refused(&format!("{rule}={last_taken}"), text), "{rule}={last_taken}");
-            assert!(refused(&format!("{rule}={first_refused}"), text), "{rule}={first_refused}");
+            assert!(!refused(&format!("{rule}={kept}"), text), "{rule}={kept}");
+            assert!(refused(&format!("{rule}={dropped}"), text), "{rule}={dropped}");
         }
     }
 
     #[test]
-    fn the_language_is_told() {
+    fn language_is_detected() {
         let english = "It was a bright cold day in the village, and the people were walking slowly to the market.";
         let german = "Es war ein heller kalter Tag im Dorf, und die Leute gingen langsam zum Markt, um Brot zu kaufen.";
         assert!(!refused("language=en", english) && refused("language=en", german));
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_written_as_they_are_read_and_wrong_ones_are_named() {
+    fn filters_round_trip_and_invalid_ones_are_rejected() {
         for text in ["language=eng", "min_words=50", "max_symbol_share=0.1"] {
             assert_eq!(text.parse::<Filter>().unwrap().to_string(), text);
         }
@@ -306,8 +307,8 @@ mod tests {
         for (text, said) in [
             ("min_words", "name=value"),
             ("min_word=3", "min_words"),
-            ("min_words=-1", "not negative"),
-            ("min_words=NaN", "not negative"),
+            ("min_words=-1", "non-negative"),
+            ("min_words=NaN", "non-negative"),
             ("language=xx", "ISO 639"),
         ] {
             assert!(text.parse::<Filter>().unwrap_err().contains(said), "{text}");

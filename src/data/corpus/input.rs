@@ -1,4 +1,4 @@
-//! An input: a file, with the form and the compression that its name says.
+//! An input file, with the format and the compression that its name gives.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use super::decompress::{Compression, Decompressed, check_beginning};
 use super::formats::{jsonl, parquet, text, wiki_extractor, wikimedia};
 use super::input_entry::InputEntry;
 use super::options::{ReadCounts, ReadOptions};
-use super::text_batch::{Batches, TextBatch};
+use super::text_batch::{BatchWriter, TextBatch};
 use crate::data::error::{DataError, Result};
 use crate::data::files::sha256_of_file;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum InputFormat {
     Text,
     JsonLines,
     Parquet,
@@ -23,18 +23,18 @@ pub(super) enum Form {
     Wikimedia,
 }
 
-/// What inputs belong to.
+/// A named group of inputs with a weight in the mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     pub name: String,
-    /// How often the data has each document to train on: 2 is twice, 0.25 is one in four, 2.5 is twice and half of them
-    /// once more.
+    /// How often each training document is used: 2 is twice, 0.25 is one document in four, 2.5 is twice and half of the
+    /// documents once more.
     pub weight: f64,
 }
 
 impl Default for Source {
-    /// That of inputs that are named alone.
+    /// The source of inputs that are named without one.
     fn default() -> Self {
         Source { name: "text".to_owned(), weight: 1.0 }
     }
@@ -44,7 +44,7 @@ impl Default for Source {
 #[derive(Clone, Debug)]
 pub struct Input {
     path: PathBuf,
-    pub(super) form: Form,
+    pub(super) format: InputFormat,
     compression: Compression,
     pub source: Source,
     /// Size on disk.
@@ -53,16 +53,16 @@ pub struct Input {
     pub modified: u64,
 }
 
-/// What a file's name says of it.
+/// The format and compression that a file name implies.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NameSays {
-    form: Form,
+pub(super) struct NameHints {
+    format: InputFormat,
     compression: Compression,
-    /// It is one of the names by which the files of a directory are taken.
-    pub is_a_form: bool,
+    /// Whether a directory scan takes a file of this name.
+    pub is_known: bool,
 }
 
-impl NameSays {
+impl NameHints {
     pub fn of(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let (inner, compression) = match name.rsplit_once('.') {
@@ -73,38 +73,43 @@ impl NameSays {
             None => (name.as_str(), Compression::None),
         };
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let (form, is_a_form) = match inner.rsplit_once('.').map(|(_, extension)| extension) {
+        let (format, is_known) = match inner.rsplit_once('.').map(|(_, extension)| extension) {
             // The index of a dump lists titles.
-            Some("txt") => (Form::Text, !inner.ends_with("-multistream-index.txt")),
-            Some("text") => (Form::Text, true),
-            Some("jsonl" | "ndjson") => (Form::JsonLines, true),
-            // Records of corpora such as C4, but as often settings.
-            Some("json") => (Form::JsonLines, false),
-            Some("parquet") => (Form::Parquet, true),
-            Some("xml") => (Form::Wikimedia, true),
-            // Parts of a dump are called `…-pages-articles1.xml-p1p41242`.
-            Some(extension) if extension.starts_with("xml-p") => (Form::Wikimedia, true),
-            None if inner.strip_prefix("wiki_").is_some_and(is_number) => (Form::WikiExtractor, true),
-            _ => (Form::Text, false),
+            Some("txt") => (InputFormat::Text, !inner.ends_with("-multistream-index.txt")),
+            Some("text") => (InputFormat::Text, true),
+            Some("jsonl" | "ndjson") => (InputFormat::JsonLines, true),
+            // `.json` files are records in corpora such as C4, but as often settings.
+            Some("json") => (InputFormat::JsonLines, false),
+            Some("parquet") => (InputFormat::Parquet, true),
+            Some("xml") => (InputFormat::Wikimedia, true),
+            // Files of a split dump are named `…-pages-articles1.xml-p1p41242`.
+            Some(extension) if extension.starts_with("xml-p") => (InputFormat::Wikimedia, true),
+            None if inner.strip_prefix("wiki_").is_some_and(is_number) => (InputFormat::WikiExtractor, true),
+            _ => (InputFormat::Text, false),
         };
-        NameSays { form, compression, is_a_form }
+        NameHints { format, compression, is_known }
     }
 }
 
 impl Input {
-    pub(super) fn new(path: &Path, says: NameSays) -> Result<Self> {
-        let NameSays { form, compression, .. } = says;
-        if form == Form::Parquet && compression != Compression::None {
-            let required = "Parquet that is not compressed as a whole";
-            return Err(DataError::file(path, required, "its name", "unpack it: its columns are compressed already"));
+    pub(super) fn new(path: &Path, hints: NameHints) -> Result<Self> {
+        let NameHints { format, compression, .. } = hints;
+        if format == InputFormat::Parquet && compression != Compression::None {
+            let required = "a Parquet file that is not compressed again";
+            return Err(DataError::file(
+                path,
+                required,
+                "its name",
+                "unpack it: Parquet compresses its columns itself",
+            ));
         }
         let mut input =
-            Input { path: path.to_owned(), form, compression, source: Source::default(), bytes: 0, modified: 0 };
+            Input { path: path.to_owned(), format, compression, source: Source::default(), bytes: 0, modified: 0 };
         (input.bytes, input.modified) = input.stamp()?;
         Ok(input)
     }
 
-    /// Size and time of last modification, now.
+    /// Returns the size and the time of last modification.
     fn stamp(&self) -> Result<(u64, u64)> {
         let fail = || DataError::io("read the size and time of", &self.path);
         let metadata = std::fs::metadata(&self.path).map_err(fail())?;
@@ -117,26 +122,26 @@ impl Input {
         &self.path
     }
 
-    /// The path as text; what the manifest calls this input.
+    /// Returns the path as text, which is the input's name in the manifest.
     pub fn name(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// Bytes of text to expect, from the size on disk. Compressed text is taken to be four times as long.
+    /// Returns the expected bytes of text, from the size on disk. Compressed text is assumed to be four times as long.
     pub fn expected_text(&self) -> u64 {
-        if self.compression == Compression::None && self.form != Form::Parquet {
+        if self.compression == Compression::None && self.format != InputFormat::Parquet {
             self.bytes
         } else {
             self.bytes.saturating_mul(4)
         }
     }
 
-    /// True if reading can begin at any document.
+    /// Returns `true` if reading can begin at any document.
     pub(super) fn is_divisible(&self) -> bool {
-        self.compression == Compression::None && matches!(self.form, Form::Text | Form::JsonLines)
+        self.compression == Compression::None && matches!(self.format, InputFormat::Text | InputFormat::JsonLines)
     }
 
-    /// Its entry in the manifest, with nothing read yet.
+    /// Returns the manifest entry before the file is read.
     pub fn unread_entry(&self) -> InputEntry {
         InputEntry {
             name: self.name(),
@@ -149,43 +154,49 @@ impl Input {
         }
     }
 
-    /// Reads the whole file for its entry in the manifest.
+    /// Reads the whole file to fill its manifest entry.
     pub fn entry(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<InputEntry> {
         Ok(InputEntry { sha256: sha256_of_file(&self.path, progress)?, ..self.unread_entry() })
     }
 
-    /// True if this is still the file of `entry`. Equal size and time stand for equal content; a touched file is read.
+    /// Returns `true` if this is still the file of `entry`. Equal size and modification time imply equal content;
+    /// otherwise the file is hashed.
     pub fn is_still(&self, entry: &InputEntry, progress: &(dyn Fn(u64) + Sync)) -> Result<bool> {
         Ok(self.bytes == entry.bytes
             && (self.modified == entry.modified || sha256_of_file(&self.path, progress)? == entry.sha256))
     }
 
-    /// An error if the file was changed since it was found.
+    /// Returns an error if the file changed since it was found.
     pub fn check_unchanged(&self) -> Result<()> {
         let now = self.stamp()?;
         if now == (self.bytes, self.modified) {
             return Ok(());
         }
-        let found = format!("{} bytes now, {} before, or another time of modification", now.0, self.bytes);
-        Err(DataError::file(&self.path, "a file at rest", found, "wait until it is written, and start again"))
+        let found = format!("{} bytes now, {} before, or a new modification time", now.0, self.bytes);
+        Err(DataError::file(
+            &self.path,
+            "an unchanged file",
+            found,
+            "wait until the file is complete, then start again",
+        ))
     }
 
-    /// Reads the beginning of the file, before any long work.
+    /// Checks the beginning of the file, before any long work.
     ///
     /// # Errors
-    /// If it is not what its name says; [`Input::read`] would tell the same, but only when its turn comes.
+    /// If the content is not what the name hints. [`Input::read`] finds the same error, but later.
     pub fn check_beginning(&self, options: &ReadOptions) -> Result<()> {
-        match self.form {
-            Form::Parquet => parquet::open(&self.path, &options.text_field).map(drop),
+        match self.format {
+            InputFormat::Parquet => parquet::open(&self.path, &options.text_field).map(drop),
             _ => check_beginning(&self.path, self.compression),
         }
     }
 
-    /// Reads this input and hands batches to `sink`, until it returns `false` or the input ends; true in the latter case.
-    /// `progress` hears of the bytes read from disk.
+    /// Reads this input and passes batches to `sink`, until it returns `false` or the input ends. Returns `true` in the
+    /// latter case. Calls `progress` with the number of bytes read from disk.
     ///
     /// # Errors
-    /// If the file cannot be read or decompressed, or it holds what `options` refuse: the place is named.
+    /// If the file cannot be read or decompressed, or holds content that `options` reject. The error names the place.
     pub fn read(
         &self,
         options: &ReadOptions,
@@ -195,7 +206,7 @@ impl Input {
         self.read_range(0..self.bytes, options, progress, sink)
     }
 
-    /// As [`Input::read`], of a range of the file's bytes; of a compressed file it is the whole.
+    /// Reads a byte range of the file like [`Input::read`]; of a compressed file, the range is the whole file.
     pub(super) fn read_range(
         &self,
         range: Range<u64>,
@@ -203,20 +214,20 @@ impl Input {
         progress: &(dyn Fn(u64) + Sync),
         sink: &mut dyn FnMut(TextBatch) -> bool,
     ) -> Result<bool> {
-        let mut batches = Batches::new(&self.path, options, sink);
-        if self.form == Form::Parquet {
+        let mut batches = BatchWriter::new(&self.path, options, sink);
+        if self.format == InputFormat::Parquet {
             parquet::read(&self.path, self.bytes, progress, &mut batches)?;
             return Ok(batches.finish());
         }
         let mut source = Decompressed::open(&self.path, self.compression, range.clone(), progress)?;
-        match (self.form, source.start()?) {
-            (Form::Wikimedia, _) => wikimedia::read(&mut source, &mut batches)?,
-            (Form::JsonLines, _) => jsonl::read(&mut source, &mut batches)?,
-            // WikiExtractor gives no extensions, with `--json` neither.
-            (Form::WikiExtractor, start) if start.starts_with(b"{") => jsonl::read(&mut source, &mut batches)?,
-            (Form::WikiExtractor, _) => wiki_extractor::read(&mut source, &mut batches)?,
+        match (self.format, source.start()?) {
+            (InputFormat::Wikimedia, _) => wikimedia::read(&mut source, &mut batches)?,
+            (InputFormat::JsonLines, _) => jsonl::read(&mut source, &mut batches)?,
+            // WikiExtractor writes files without extension, with `--json` too.
+            (InputFormat::WikiExtractor, start) if start.starts_with(b"{") => jsonl::read(&mut source, &mut batches)?,
+            (InputFormat::WikiExtractor, _) => wiki_extractor::read(&mut source, &mut batches)?,
             (_, start) if range.start == 0 && start.starts_with(wiki_extractor::START) => {
-                let next = "call it wiki_00, wiki_01 …, as WikiExtractor does";
+                let next = "name it wiki_00, wiki_01 …, as WikiExtractor does";
                 return Err(DataError::file(&self.path, "plain text, by its name", "WikiExtractor's <doc id=…>", next));
             }
             _ => text::read(&mut source, &mut batches)?,

@@ -1,26 +1,26 @@
-//! The record of an input file in a manifest: enough to tell later whether the file has changed.
+//! The manifest entry of an input file: enough to detect later whether the file has changed.
 
 use serde::{Deserialize, Serialize};
 
 use super::input::Source;
 use super::options::ReadCounts;
 
-/// An input file as it was when it was prepared.
+/// An input file as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputEntry {
     pub name: String,
     pub bytes: u64,
-    /// Nanoseconds since 1970 of the last modification.
+    /// Time of last modification, in nanoseconds since 1970.
     pub modified: u64,
     pub sha256: String,
-    /// The source that it belongs to, with its weight.
+    /// The source of the input, with its weight.
     #[serde(default, skip_serializing_if = "is_default")]
     pub source: Source,
-    /// What was met while reading it.
+    /// The counters of reading it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reading: ReadCounts,
-    /// Documents of it to train on, each as often as it was taken.
+    /// Training documents from this input, each counted as often as it is used.
     #[serde(default, skip_serializing_if = "is_default")]
     pub train_documents: u64,
 }

@@ -1,26 +1,26 @@
-//! Lines of an input, however long: one that is too long comes in parts.
+//! Lines of an input. A line that is too long is returned in pieces.
 
 use std::borrow::Cow;
 use std::io::{BufRead, Read};
 
 use super::decompress::Decompressed;
-use super::text_batch::{Batches, LONGEST_LINE, cut_of};
+use super::text_batch::{BatchWriter, LONGEST_LINE, cut_position};
 use crate::data::error::Result;
 
-/// A line, or a part of a line that is longer than [`LONGEST_LINE`].
+/// A line, or a piece of a line longer than [`LONGEST_LINE`].
 pub(super) struct Line<'a> {
     pub text: Cow<'a, str>,
-    /// This is the rest of a line that was cut. It may be empty without being an empty line.
+    /// This is the continuation of a line that was cut. It may be empty without being an empty line.
     pub is_rest: bool,
 }
 
-/// The lines of an input, one after the other.
+/// Iterates over the lines of an input.
 pub(super) struct Lines<'s, 'a> {
     source: &'s mut Decompressed<'a>,
-    /// What was read; the first `taken` bytes of it were given out.
+    /// Bytes read from the input; the first `taken` have been returned.
     read: Vec<u8>,
     taken: usize,
-    /// The line at hand, from 1.
+    /// Number of the current line, from 1.
     pub number: u64,
     is_cut: bool,
 }
@@ -30,8 +30,8 @@ impl<'s, 'a> Lines<'s, 'a> {
         Lines { source, read: Vec::new(), taken: 0, number: 0, is_cut: false }
     }
 
-    /// The next line, decoded and counted as `batches` are to have it.
-    pub fn next(&mut self, batches: &mut Batches) -> Result<Option<Line<'_>>> {
+    /// Returns the next line, decoded and counted by `batches`.
+    pub fn next(&mut self, batches: &mut BatchWriter) -> Result<Option<Line<'_>>> {
         self.read.drain(..self.taken);
         let room = (LONGEST_LINE - self.read.len()) as u64;
         let read = self.source.reader.by_ref().take(room).read_until(b'\n', &mut self.read);
@@ -41,7 +41,7 @@ impl<'s, 'a> Lines<'s, 'a> {
         let is_rest = self.is_cut;
         self.number += !is_rest as u64;
         self.is_cut = self.read.len() == LONGEST_LINE && !self.read.ends_with(b"\n");
-        self.taken = if self.is_cut { cut_of(&self.read) } else { self.read.len() };
+        self.taken = if self.is_cut { cut_position(&self.read) } else { self.read.len() };
         batches.counts().cut_lines += (self.is_cut && !is_rest) as u64;
         let text = batches.decode(&self.read[..self.taken], || format!("line {}", self.number))?;
         Ok(Some(Line { text, is_rest }))

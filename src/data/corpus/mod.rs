@@ -1,14 +1,12 @@
-//! Corpora as they are published, each input as one stream of pieces: a piece is a line of text, and documents end where
-//! the form of the input says so. One file a form:
+//! Corpora in the formats in which they are published. Each input is read as one stream of events: a line of text, or
+//! the end of a document.
 //!
 //! ```text
-//! find (which files) ─ input (which is what) ─ compression ─┬─ text, jsonl ─────────┬─ batches ─► TextBatch
-//!                                           └─ one file a form more ─┘
+//! discover (files) ─ input (format) ─ decompress ─ formats (text, jsonl, parquet, wiki …) ─ TextBatch
 //! ```
 //!
-//! [`Input::read`] streams one input, and nothing is held but the batch at hand: what is read of an input, and how it is
-//! cut into batches, depends on the input and the [`ReadOptions`] alone, so that several can be read at once and reading
-//! can be taken up again after any document.
+//! [`Input::read`] streams one input and holds one batch at a time. The text and its batches depend on the input and
+//! the [`ReadOptions`] alone, so several inputs can be read in parallel, and reading can resume after any document.
 
 mod byte_ranges;
 mod decompress;
@@ -37,8 +35,8 @@ pub use options::{ReadCounts, ReadOptions, SentenceMode, Tolerance};
 pub use sources::{SourcePath, find_sources};
 pub use text_batch::{LONGEST_LINE, TextBatch, TextEvent};
 
-/// Reads inputs one after the other and hands batches to `sink`, until it returns `false` or the inputs end. `progress`
-/// hears of the bytes read from disk.
+/// Reads inputs one after the other and passes batches to `sink`, until it returns `false` or the inputs end. Calls
+/// `progress` with the number of bytes read from disk.
 ///
 /// # Errors
 /// As [`Input::read`].

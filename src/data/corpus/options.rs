@@ -1,5 +1,6 @@
-//! The settings with which inputs are read, and the counters that reading keeps.
+//! Options for reading inputs, and the counters of a read.
 
+use std::fmt;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
@@ -7,40 +8,41 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::text_batch::LONGEST_LINE;
 
-/// How a line of text is read.
+/// How lines of text are grouped into sentences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SentenceMode {
-    /// A line is a paragraph: split it into sentences.
+    /// A line is a paragraph, which is split into sentences.
     #[default]
     Split,
     /// A line is a sentence.
     Lines,
-    /// A line is a part of a paragraph, as in books wrapped at 80 columns: lines up to an empty one are joined and then
-    /// split. In plain text, two empty lines in a row end a document.
+    /// A line is part of a paragraph, as in books wrapped at 80 columns: consecutive lines are joined up to the next
+    /// empty line and then split. In plain text, two empty lines in a row end a document.
     Wrapped,
 }
 
-/// What to do with a thing that is not as it should be.
+/// The reaction to invalid input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tolerance {
-    /// Count it and go on without it.
+    /// Count it and continue without it.
     Count,
-    /// End with an error that says where it is.
+    /// Fail with an error that names its place.
     Refuse,
 }
 
-/// How inputs are read, whatever their form.
+/// Options for reading inputs of any format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadOptions {
     pub sentences: SentenceMode,
-    /// Key of the text in each record of JSONL, and name of its column in Parquet.
+    /// Key of the text in JSONL records, and name of its column in Parquet files.
     pub text_field: String,
-    /// Bytes that are not UTF-8: each run of them is read as U+FFFD, which the tokenizer drops, or refused.
+    /// Reaction to bytes that are not UTF-8. With [`Tolerance::Count`], each run of them is read as U+FFFD, which the
+    /// tokenizer drops.
     pub invalid_utf8: Tolerance,
-    /// Records of JSONL and rows of Parquet without a text.
+    /// Reaction to JSONL records and Parquet rows without text.
     pub missing_text: Tolerance,
 }
 
@@ -55,28 +57,50 @@ impl Default for ReadOptions {
     }
 }
 
-/// What was met while reading: documents, and what was not taken as it stood.
+/// Documents read, and the parts of the input that were replaced, cut or left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadCounts {
-    /// Documents that ended and have text.
+    /// Documents with text.
     pub documents: u64,
-    /// Records and articles that have no text but white space.
+    /// Records and articles that hold only white space.
     pub empty_documents: u64,
-    /// Records without the field of the text.
+    /// Records without the text field.
     pub without_text: u64,
     /// Bytes that were not UTF-8.
     pub replaced_bytes: u64,
-    /// NUL characters, which were left out.
+    /// NUL characters, which are removed.
     pub nul_bytes: u64,
     /// Lines that were cut because they were longer than [`LONGEST_LINE`].
     pub cut_lines: u64,
-    /// Pages of a dump that only name another page.
+    /// Redirect pages of a Wikimedia dump.
     pub redirects: u64,
-    /// Pages of a dump that list the meanings of their title.
+    /// Disambiguation pages of a Wikimedia dump.
     pub disambiguations: u64,
-    /// Pages of a dump that are no articles: talk, users, templates.
+    /// Pages of a Wikimedia dump in namespaces other than articles: talk, users, templates.
     pub other_pages: u64,
+}
+
+impl fmt::Display for ReadCounts {
+    /// Writes the number of documents, and the other counters that are not zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} documents", self.documents)?;
+        for (count, name) in [
+            (self.empty_documents, "empty documents"),
+            (self.without_text, "records without text"),
+            (self.replaced_bytes, "replaced bytes"),
+            (self.nul_bytes, "NUL characters"),
+            (self.cut_lines, "cut lines"),
+            (self.redirects, "redirects"),
+            (self.disambiguations, "disambiguation pages"),
+            (self.other_pages, "other pages"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {name}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl AddAssign for ReadCounts {

@@ -1,29 +1,29 @@
-//! Where a sentence ends, by rules for English and its neighbours in punctuation.
+//! Splits paragraphs into sentences, by rules for English and languages with similar punctuation.
 //!
-//! A stop ends a sentence if white space follows (after closing quotes and brackets) and what comes then does not begin
-//! in lower case, unless the word before the stop is an abbreviation or an initial. The rules of Unicode (UAX #29) know
-//! no abbreviations: they would end a sentence after "Mr." and after each initial of a name.
+//! A full stop, question or exclamation mark ends a sentence if white space follows (after closing quotes and brackets)
+//! and the next character is not lower case, unless the word before it is an abbreviation or an initial. Unicode's
+//! rules (UAX #29) know no abbreviations: they would end a sentence after "Mr." and after each initial of a name.
 
-/// Titles and the like: a name or an explanation always follows.
+/// Titles and similar abbreviations, which a name or an explanation always follows.
 const NEVER_LAST: &[&str] = &[
     "adm", "attys", "brig", "capt", "cf", "cmdr", "col", "cpl", "dr", "e.g", "esp", "ft", "gen", "gov", "hon", "i.e",
     "insp", "lieut", "lt", "maj", "messrs", "mlle", "mme", "mr", "mrs", "ms", "mt", "prof", "rep", "rev", "rt", "sen",
     "sgt", "st", "supt", "viz", "vs",
 ];
 
-/// Abbreviations if a number follows; words of their own, or ends of sentences, if not.
+/// Abbreviations before a number; otherwise ordinary words or ends of sentences.
 const BEFORE_A_NUMBER: &[&str] = &[
     "apr", "art", "aug", "b", "c", "ca", "ch", "chap", "d", "dec", "eq", "feb", "fig", "figs", "jan", "jul", "jun",
     "mar", "no", "nos", "nov", "oct", "op", "p", "pp", "pt", "sec", "sep", "sept", "ver", "vol", "vols",
 ];
 
-/// Abbreviations that also end sentences: they do if a word follows that often begins one.
+/// Abbreviations that may end a sentence: they do if a common first word of sentences follows.
 const EITHER: &[&str] = &[
     "a.d", "a.m", "al", "b.a", "b.c", "b.sc", "bros", "co", "corp", "d.c", "ed", "eds", "est", "inc", "jr", "ltd",
     "m.a", "m.d", "m.sc", "p.m", "ph.d", "sr", "trans", "u.k", "u.n", "u.s", "u.s.a", "u.s.s.r",
 ];
 
-/// Words that begin sentences often and names seldom.
+/// Words that often begin sentences and seldom names.
 const FIRST_WORDS: &[&str] = &[
     "A", "After", "All", "Although", "An", "And", "As", "At", "Because", "Before", "But", "By", "During", "Each",
     "For", "From", "He", "Her", "His", "How", "However", "I", "If", "In", "It", "Its", "Many", "Most", "My", "No",
@@ -32,7 +32,7 @@ const FIRST_WORDS: &[&str] = &[
     "You",
 ];
 
-/// The sentences of a paragraph, in order, without the white space around them. None is empty.
+/// Iterates over the sentences of a paragraph, without surrounding white space. None is empty.
 pub fn sentences(paragraph: &str) -> impl Iterator<Item = &str> {
     let mut rest = paragraph.trim();
     std::iter::from_fn(move || {
@@ -45,7 +45,7 @@ pub fn sentences(paragraph: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Byte at which the first sentence of `text` ends.
+/// Returns the byte at which the first sentence of `text` ends.
 fn end_of_sentence(text: &str) -> usize {
     let mut from = 0;
     while let Some(found) = text[from..].find(is_stop) {
@@ -65,7 +65,7 @@ fn is_stop(c: char) -> bool {
     matches!(c, '.' | '!' | '?' | '…') || is_full_width_stop(c)
 }
 
-/// The stops of Chinese and Japanese, after which no space is written.
+/// Returns `true` for the full stops of Chinese and Japanese, which no space follows.
 fn is_full_width_stop(c: char) -> bool {
     matches!(c, '。' | '！' | '？')
 }
@@ -74,7 +74,8 @@ fn skip(text: &str, from: usize, skipped: impl Fn(char) -> bool) -> usize {
     text.len() - text[from..].trim_start_matches(skipped).len()
 }
 
-/// Whether the stops `text[stop..after_stops]`, with closing marks up to `end`, end the sentence that starts `text`.
+/// Returns `true` if the stops `text[stop..after_stops]`, with closing marks up to `end`, end the sentence that starts
+/// `text`.
 fn ends_sentence(text: &str, stop: usize, after_stops: usize, end: usize) -> bool {
     let after = text[end..].trim_start();
     if after.is_empty() {
@@ -84,12 +85,12 @@ fn ends_sentence(text: &str, stop: usize, after_stops: usize, end: usize) -> boo
         return false; // no white space: a decimal, a domain, an abbreviation's inner dot
     }
     let next = after.trim_start_matches(|c: char| !c.is_alphanumeric() && !c.is_whitespace());
-    // Punctuation alone comes next, as in ". . .": it belongs to this sentence.
+    // Only punctuation follows, as in ". . .": it belongs to this sentence.
     let Some(first) = next.chars().next().filter(|c| !c.is_whitespace()) else { return false };
     if first.is_lowercase() {
         return false;
     }
-    // Only a single full stop, with no closing mark behind it, can belong to an abbreviation.
+    // Only a single full stop without a closing mark can belong to an abbreviation.
     if &text[stop..end] != "." || after_stops != end {
         return true;
     }
@@ -128,7 +129,7 @@ fn ends_sentence(text: &str, stop: usize, after_stops: usize, end: usize) -> boo
 mod tests {
     use super::*;
 
-    /// `|` marks where a sentence ends.
+    /// `|` marks the ends of sentences.
     #[track_caller]
     fn check(marked: &str) {
         let expected: Vec<&str> = marked.split('|').map(str::trim).collect();
@@ -137,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn stops_end_sentences() {
+    fn full_stops_end_sentences() {
         check("It rains.|It pours!|Does it?|Yes...|So it is.");
         check("One sentence without a stop");
         check("An ellipsis… goes on.|Then… stops…|Here.");
     }
 
     #[test]
-    fn abbreviations_initials_and_numbers_do_not() {
+    fn abbreviations_initials_and_numbers_do_not_end_sentences() {
         check("Mr. Smith met Dr. J. R. R. Jones of St. Paul at 3.14 p.m. on Jan. 5.|They left.");
         check("See Fig. 3 and Vol. 2, No. 7.|He said no.|Then he left.");
         check("The U.S. Army is large.|It is of the U.S.|The rest is not.");
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_and_brackets_close_before_the_end() {
+    fn closing_quotes_and_brackets_belong_to_the_sentence() {
         check("\"Stop!\" he said.|\"Why?\"|(She knew.)|[So did I.]|“Good.”|‘Yes.’");
         check("He asked “why?” and left.|(“Then go.”)|End.");
     }
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_nobodys() {
+    fn white_space_belongs_to_no_sentence() {
         assert_eq!(sentences("  A dog.\t\u{a0} A cat.  ").collect::<Vec<_>>(), ["A dog.", "A cat."]);
         assert_eq!(sentences(" \t ").count(), 0);
         assert_eq!(sentences(". . .").count(), 1);
@@ -176,7 +177,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_but_white_space_is_lost(text in "([a-zA-Z0-9 .!?\"'()…。é]|Mr\\. ){0,60}") {
+        fn only_white_space_is_lost(text in "([a-zA-Z0-9 .!?\"'()…。é]|Mr\\. ){0,60}") {
             let joined: String = sentences(&text).flat_map(str::chars).filter(|c| !c.is_whitespace()).collect();
             let whole: String = text.chars().filter(|c| !c.is_whitespace()).collect();
             proptest::prop_assert_eq!(joined, whole);

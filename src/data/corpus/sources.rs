@@ -1,16 +1,16 @@
-//! Sources: inputs under one name, and the weight of their documents in the mixture.
+//! Sources: groups of inputs with a name and a weight in the mixture.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::discover::{FoundInputs, check_each_is_once, find_inputs};
+use super::discover::{FoundInputs, check_unique, find_inputs};
 use super::input::Source;
 use crate::data::error::{DataError, Result};
 
-/// The most that a weight can be.
+/// The largest weight.
 const LARGEST_WEIGHT: f64 = 100.0;
 
-/// A source and a path of it, as they are written: `NAME=PATH` or `NAME:WEIGHT=PATH`.
+/// A source and one of its paths, written `NAME=PATH` or `NAME:WEIGHT=PATH`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourcePath {
     pub source: Source,
@@ -33,7 +33,7 @@ impl FromStr for SourcePath {
     }
 }
 
-/// The inputs that `paths` name, of the source `text`, and those of `sources`.
+/// Finds the inputs that `paths` name, which belong to the source `text`, and those of `sources`.
 ///
 /// # Errors
 /// As [`find_inputs`], or if a source has two weights.
@@ -50,7 +50,7 @@ pub fn find_sources(paths: &[PathBuf], sources: &[SourcePath]) -> Result<FoundIn
         found.inputs.append(&mut of_source.inputs);
         found.skipped.append(&mut of_source.skipped);
     }
-    check_each_is_once(&found.inputs)?;
+    check_unique(&found.inputs)?;
     Ok(found)
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_read_as_they_are_written() {
+    fn source_paths_are_parsed() {
         let read = |text: &str| text.parse::<SourcePath>().map(|s| (s.source.name, s.source.weight, s.path));
         assert_eq!(read("wiki=a/b=c").unwrap(), ("wiki".into(), 1.0, "a/b=c".into()));
         assert_eq!(read("books:2.5=*.txt").unwrap(), ("books".into(), 2.5, "*.txt".into()));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_know_their_source_and_come_once() {
+    fn inputs_have_their_source_and_are_unique() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         ["a.txt", "b.txt", "c.txt"].iter().for_each(|name| std::fs::write(path(name), "text").unwrap());

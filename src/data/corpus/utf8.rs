@@ -1,21 +1,21 @@
-//! Bytes as UTF-8, for a reader that takes nothing else: what is no UTF-8 is replaced as [`String::from_utf8_lossy`] replaces
-//! it, or refused, wherever the buffers of the stream end.
+//! Turns a byte stream into valid UTF-8, for a reader that accepts nothing else. Invalid bytes are replaced as by
+//! [`String::from_utf8_lossy`], or rejected, independently of buffer boundaries.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
 use super::options::Tolerance;
 
-/// The bytes of `inner` without those that are not UTF-8.
+/// The bytes of `inner` with invalid UTF-8 replaced.
 pub(super) struct Utf8<R> {
     inner: R,
     tolerance: Tolerance,
-    /// How many of the next bytes of `inner` are whole characters.
+    /// How many of the next bytes of `inner` are complete characters.
     valid: usize,
-    /// What comes before them: a character that lay in two buffers, or U+FFFD for what is none.
+    /// Output that precedes them: a character that spanned two buffers, or U+FFFD for invalid bytes.
     pending: Vec<u8>,
-    /// Bytes that were replaced, until they are asked for.
+    /// Bytes replaced since the last query.
     replaced: u64,
-    /// The bytes that ended the stream.
+    /// The invalid bytes that ended the stream.
     refused: Option<Vec<u8>>,
 }
 
@@ -24,17 +24,17 @@ impl<R: BufRead> Utf8<R> {
         Utf8 { inner, tolerance, valid: 0, pending: Vec::new(), replaced: 0, refused: None }
     }
 
-    /// How many bytes were replaced since this was asked last.
+    /// Returns how many bytes were replaced since the last call.
     pub fn take_replaced(&mut self) -> u64 {
         std::mem::take(&mut self.replaced)
     }
 
-    /// The bytes that were refused, if that is why reading failed.
+    /// Returns the rejected bytes, if they are why reading failed.
     pub fn refused(self) -> Option<Vec<u8>> {
         self.refused
     }
 
-    /// Finds what comes next: nothing at the end.
+    /// Finds the next output; none at the end.
     fn advance(&mut self) -> io::Result<()> {
         let bytes = self.inner.fill_buf()?;
         let Err(error) = std::str::from_utf8(bytes) else {
@@ -53,7 +53,7 @@ impl<R: BufRead> Utf8<R> {
         }
     }
 
-    /// Takes a character of which the buffer holds no more than the beginning.
+    /// Completes a character of which the buffer holds only the beginning.
     fn character_across_buffers(&mut self) -> io::Result<()> {
         let mut character = Vec::new();
         loop {
@@ -66,7 +66,7 @@ impl<R: BufRead> Utf8<R> {
                     self.pending = character;
                     return Ok(());
                 }
-                // It ends too early, and the byte that shows it is of what follows.
+                // The character ends too early; the byte that shows it belongs to the next one.
                 Err(_) => {
                     character.truncate(character.len() - next.is_some() as usize);
                     return self.replace(character);
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives some bytes at a time, of these numbers in turn.
+    /// Returns chunks of the given sizes in turn.
     struct Chunks<'a> {
         bytes: &'a [u8],
         lengths: std::iter::Cycle<std::slice::Iter<'a, usize>>,
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Characters of every length, and what is none: parts of them, stray bytes, surrogates, forms that are too long.
+    /// Characters of every length and invalid sequences: truncated characters, stray bytes, surrogates, overlong forms.
     fn pieces() -> impl Strategy<Value = Vec<u8>> {
         let known: [&[u8]; 13] = [
             b"a",
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_from_utf8_lossy_gives_wherever_buffers_end(
+        fn output_equals_from_utf8_lossy_at_any_buffer_boundary(
             bytes in pieces(),
             lengths in proptest::collection::vec(1usize..6, 1..8),
         ) {

@@ -102,7 +102,7 @@ impl<'a> BlockBuilder<'a> {
     /// Takes a batch; false if no more is wanted.
     pub fn take(&mut self, batch: &TextBatch) -> bool {
         self.block.counts += batch.counts;
-        for piece in &batch.pieces {
+        for piece in &batch.events {
             let wanted = match piece {
                 TextEvent::Line(range) => self.line(&batch.text[range.clone()]),
                 TextEvent::DocumentEnd => self.end_document(),
@@ -175,10 +175,10 @@ mod tests {
             let line = format!("{number:08} ").repeat(length / 9);
             for part in line.as_bytes().chunks(9 << 17) {
                 let text = String::from_utf8(part.to_vec()).unwrap();
-                let pieces = vec![TextEvent::Line(0..text.len())];
-                assert!(builder.take(&TextBatch { text, pieces, ..TextBatch::default() }));
+                let events = vec![TextEvent::Line(0..text.len())];
+                assert!(builder.take(&TextBatch { text, events, ..TextBatch::default() }));
             }
-            assert!(builder.take(&TextBatch { pieces: vec![TextEvent::DocumentEnd], ..TextBatch::default() }));
+            assert!(builder.take(&TextBatch { events: vec![TextEvent::DocumentEnd], ..TextBatch::default() }));
         }
         let number = builder.finish();
         assert_eq!(number as usize, blocks.len());

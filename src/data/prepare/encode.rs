@@ -8,7 +8,7 @@ use super::blocks::{TextBlock, TextDocument};
 use super::signature::{length, signature};
 use super::token_block::{TokenBlock, TokenForm};
 use crate::data::corpus::SentenceMode;
-use crate::data::corpus::filter::first_refusal;
+use crate::data::corpus::filter::first_rejection;
 use crate::data::corpus::sentences::sentences;
 use crate::data::error::Result;
 use crate::data::store::manifest::{PrepareOptions, Removed};
@@ -47,7 +47,7 @@ pub(super) fn encode(block: &TextBlock, tokenizer: &Tokenizer, options: &Prepare
     let mut encoded = Encoded { train: empty(), held_out: empty(), cut_documents: 0, removed: BTreeMap::new() };
     let mut tokens = DocumentTokens::default();
     for document in block.documents() {
-        if let Some(filter) = first_refusal(&options.filters, document.lines()) {
+        if let Some(filter) = first_rejection(&options.filters, document.lines()) {
             *encoded.removed.entry(filter.name().to_owned()).or_default() +=
                 Removed { documents: 1, bytes: document.bytes() as u64 };
             continue;

@@ -242,7 +242,7 @@ impl Preparation<'_> {
     fn take_up(&self, staging: &Staging, progress: PrepareProgress) -> Result<Left> {
         match self.left_in(staging.path(), progress) {
             // What cannot be read now may be good later.
-            Err(error) if !self.force || error.is_of_the_system() => Err(error),
+            Err(error) if !self.force || error.is_system_error() => Err(error),
             Ok(Some(left)) => {
                 if let Left::Begun(journal) = &left {
                     let parts = self.parts().into_iter().enumerate();
@@ -286,7 +286,7 @@ impl Preparation<'_> {
         let journal = Journal::open(directory)?;
         let Some(begun) = journal.ask(Done::begun_from) else { return Ok(None) };
         match check(&begun).and_then(|()| shards::check_plan(directory)) {
-            Err(error) if journal.ask(|done| done.blocks.is_empty()) && !error.is_of_the_system() => Ok(None),
+            Err(error) if journal.ask(|done| done.blocks.is_empty()) && !error.is_system_error() => Ok(None),
             checked => checked.map(|()| Some(Left::Begun(journal))),
         }
     }
@@ -295,7 +295,7 @@ impl Preparation<'_> {
     /// it is kept. It is of no use if the text is at fault: one that was mended is another.
     fn stopped(&self, error: DataError, staging: &Staging, journal: &Journal) -> DataError {
         let inputs = || self.inputs.iter().map(Input::check_unchanged);
-        let may_pass = |error: &DataError| error.is_of_the_system();
+        let may_pass = |error: &DataError| error.is_system_error();
         if may_pass(&error) || inputs().any(|checked| checked.is_err_and(|error| may_pass(&error))) {
             return match journal.ask(|done| done.blocks.is_empty()) {
                 true => error,

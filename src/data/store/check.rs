@@ -1,4 +1,4 @@
-//! Whether a prepared directory holds what its manifest says, and whether its inputs are still those that it was made from.
+//! Checks that a prepared directory holds the content of its manifest, and that its inputs are unchanged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,36 +18,36 @@ use crate::data::tokenizer::files::TOKENIZER_FILES;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::data::tokenizer::wordpiece::Tokenizer;
 
-const PREPARE_AGAIN: &str = "run `lambert prepare` again with --force";
+const PREPARE_AGAIN: &str = "prepare the data again (set force to overwrite it)";
 
-/// What became of an input.
+/// The current state of an input file.
 #[derive(Debug)]
 pub enum InputState {
-    /// The same bytes.
+    /// The content is the same.
     Unchanged,
-    /// Other bytes: the data is not what this input would give now.
+    /// The content has changed: the same preparation would give other data.
     Changed,
-    /// No file has that name here and now; the data does not need it.
+    /// No file has this name here; the data does not need it.
     Absent,
-    /// A file has that name, and cannot be read; the data does not need it.
+    /// The file cannot be read; the data does not need it.
     Unreadable(DataError),
 }
 
-/// What was found in a prepared directory.
+/// The result of [`check`].
 #[derive(Debug)]
 pub struct CheckReport {
     pub manifest: Manifest,
-    /// Everything that is wrong with manifest, shards and tokenizer.
+    /// All errors in the manifest, the shards and the tokenizer.
     pub faults: Vec<DataError>,
-    /// The state of every input of the manifest, in its order.
+    /// The state of each input, in the order of the manifest.
     pub inputs: Vec<InputState>,
 }
 
-/// Reads every byte of the prepared data in `directory`, and of its inputs where they are still there; `progress` hears of
-/// the bytes read.
+/// Reads every byte of the prepared data in `directory`, and of its inputs if they still exist. Calls `progress` with
+/// the number of bytes read.
 ///
 /// # Errors
-/// If the manifest cannot be read. What is wrong with the data is no error but part of the answer.
+/// If the manifest cannot be read. Faults of the data are part of the result.
 pub fn check(directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<CheckReport> {
     let manifest = Manifest::read(directory)?;
     let faults = faults(&manifest, directory, progress);
@@ -56,17 +56,18 @@ pub fn check(directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<CheckR
 }
 
 impl PreparedData {
-    /// Reads every byte of shards and tokenizer, and compares them with the manifest; `progress` hears of the bytes of shards
-    /// read.
+    /// Reads every byte of the shards and the tokenizer and compares them with the manifest. Calls `progress` with the
+    /// number of bytes read from shards.
     ///
     /// # Errors
-    /// The first thing that differs.
+    /// The first difference.
     pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         faults(self.manifest(), self.directory(), progress).into_iter().next().map_or(Ok(()), Err)
     }
 }
 
-/// Everything in `directory` that is not as `manifest` says; `progress` hears of the bytes of shards read.
+/// Returns all differences between `directory` and `manifest`. Calls `progress` with the number of bytes read from
+/// shards.
 fn faults(manifest: &Manifest, directory: &Path, progress: &(dyn Fn(u64) + Sync)) -> Vec<DataError> {
     let vocabulary = manifest.check_tokenizer(directory);
     let mut faults: Vec<DataError> = manifest
@@ -77,19 +78,19 @@ fn faults(manifest: &Manifest, directory: &Path, progress: &(dyn Fn(u64) + Sync)
     faults.extend(vocabulary.err());
     faults.extend(manifest.check_sums(directory).err());
     if faults.is_empty() {
-        // What training looks at when it begins.
+        // The checks at the start of training.
         faults.extend(PreparedData::open(directory).err());
     }
     faults
 }
 
 impl Manifest {
-    /// The vocabulary. An error if the tokenizer in `directory` is not the one that made the data: it goes into checkpoints
-    /// and exports, long after the text was tokenized.
+    /// Returns the vocabulary. Fails if the tokenizer in `directory` is not the one that encoded the data, because
+    /// checkpoints and exports later copy it.
     fn check_tokenizer(&self, directory: &Path) -> Result<Vocabulary> {
         let directory = directory.join(TOKENIZER_DIRECTORY);
         let differs = |path: &Path, required: String, found: String| {
-            let next = "put the tokenizer back, or run `lambert prepare` again with --force";
+            let next = "restore the tokenizer, or prepare the data again (set force to overwrite it)";
             Err(DataError::file(path, required, found, next))
         };
         for name in TOKENIZER_FILES {
@@ -97,7 +98,7 @@ impl Manifest {
             if !path.is_file() {
                 return differs(&path, "a file of the tokenizer".into(), "none".into());
             }
-            // Data of earlier versions does not say.
+            // Data of earlier versions does not record it.
             let Some(sha256) = self.tokenizer.get(name) else { continue };
             let found = sha256_of_file(&path, &|_| ())?;
             if found != *sha256 {
@@ -106,10 +107,10 @@ impl Manifest {
         }
         for entry in fs::read_dir(&directory).map_err(DataError::io("list", &directory))? {
             let name = entry.map_err(DataError::io("list", &directory))?.file_name();
-            // Hidden files are the file system's, and nobody reads them.
+            // Hidden files belong to the file system and are never read.
             if !TOKENIZER_FILES.iter().any(|own| name == *own) && !name.as_encoded_bytes().starts_with(b".") {
-                let found = "a file that was not prepared, and would be read with them";
-                let required = format!("{} alone", TOKENIZER_FILES.join(", "));
+                let found = "another file, which libraries might read";
+                let required = format!("only {}", TOKENIZER_FILES.join(", "));
                 return Err(DataError::file(directory.join(name), required, found, "move it away"));
             }
         }
@@ -121,30 +122,30 @@ impl Manifest {
         }
         let lowercase = tokenizer.rules().lowercase;
         if lowercase != self.lowercase {
-            let required = format!("lower-casing {}, as the data was prepared with", self.lowercase);
+            let required = format!("lower-casing {}, as for the prepared data", self.lowercase);
             return differs(&directory, required, lowercase.to_string());
         }
         Ok(vocabulary.clone())
     }
 
-    /// An error if a sum is not that of its parts.
+    /// Returns an error if a total differs from the sum of its parts.
     fn check_sums(&self, directory: &Path) -> Result<()> {
         let differs = |name: &str, required: String, found: String| {
-            let required = format!("{name} to be the sum of its parts, {required}");
+            let required = format!("{name} to be the sum over its parts, {required}");
             Err(DataError::file(directory.join(MANIFEST), required, found, PREPARE_AGAIN))
         };
         for split in [Split::Train, Split::HeldOut] {
             let mut sum = Counts::default();
             self.shards.iter().filter(|entry| entry.split == split).for_each(|entry| sum += entry.counts);
             if sum != self.counts(split) {
-                return differs(split.name(), format!("{sum:?}"), format!("{:?}", self.counts(split)));
+                return differs(split.name(), sum.to_string(), self.counts(split).to_string());
             }
         }
-        // Data of earlier versions does not say what was read and taken of each input.
+        // Data of earlier versions does not record the counters of each input.
         let mut read = ReadCounts::default();
         self.inputs.iter().for_each(|entry| read += entry.reading);
         if read != self.reading && read != ReadCounts::default() {
-            return differs("reading", format!("{read:?}"), format!("{:?}", self.reading));
+            return differs("reading", read.to_string(), self.reading.to_string());
         }
         let taken: u64 = self.inputs.iter().map(|entry| entry.train_documents).sum();
         if taken != self.train.documents && taken != 0 {
@@ -155,8 +156,8 @@ impl Manifest {
 }
 
 impl ShardEntry {
-    /// An error if the shard in `directory` is not as it was written, or says something else than the manifest; `progress`
-    /// hears of the bytes read.
+    /// Returns an error if the shard in `directory` has changed since it was written, or contradicts the manifest.
+    /// Calls `progress` with the number of bytes read.
     fn check(
         &self,
         manifest: &Manifest,
@@ -166,8 +167,7 @@ impl ShardEntry {
     ) -> Result<()> {
         let path = directory.join(&self.file);
         let differs = |required: String, found: String| {
-            let next =
-                "the shard or prepared.json was changed after it was written: run `lambert prepare` again with --force";
+            let next = "the shard or prepared.json changed after it was written: prepare the data again (set force to overwrite it)";
             Err(DataError::file(&path, required, found, next))
         };
         let sha256 = sha256_of_file(&path, progress)?;
@@ -183,12 +183,12 @@ impl ShardEntry {
         let counted: (u64, u64) =
             (shard.token_counts().iter().sum(), shard.token_counts()[vocabulary.special().unk as usize]);
         if shard.counts() != self.counts || counted != (self.counts.tokens, self.counts.unknown_tokens) {
-            return differs(format!("{:?}", self.counts), format!("{:?}", shard.counts()));
+            return differs(self.counts.to_string(), shard.counts().to_string());
         }
         let sources: BTreeMap<&String, &String> =
             manifest.inputs.iter().map(|entry| (&entry.name, &entry.sha256)).collect();
         if !shard.header().sources.iter().eq(sources) {
-            return differs("the inputs that prepared.json names, with their sha256".into(), "others".into());
+            return differs("the inputs and sha256 that prepared.json lists".into(), "others".into());
         }
         Ok(())
     }

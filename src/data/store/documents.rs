@@ -3,11 +3,11 @@
 use super::shard::Counts;
 use super::shard_reader::Shard;
 
-/// The shards of one split as one sequence of documents and one sequence of sentences.
+/// The documents and sentences of all shards of a split, numbered consecutively.
 #[derive(Debug)]
 pub struct Documents {
     shards: Vec<Shard>,
-    /// Index of each shard's first document and first sentence; one more entry than shards.
+    /// Index of each shard's first document and first sentence, and the total as the last element.
     first_document: Vec<usize>,
     first_sentence: Vec<usize>,
 }
@@ -29,7 +29,7 @@ impl Documents {
         Documents { shards, first_document, first_sentence }
     }
 
-    /// Number of documents.
+    /// Returns the number of documents.
     pub fn len(&self) -> usize {
         self.first_document[self.shards.len()]
     }
@@ -38,12 +38,12 @@ impl Documents {
         self.len() == 0
     }
 
-    /// Number of sentences of all documents.
+    /// Returns the number of sentences of all documents.
     pub fn sentences(&self) -> usize {
         self.first_sentence[self.shards.len()]
     }
 
-    /// Document `index` of the split.
+    /// Returns document `index` of the split.
     pub fn get(&self, index: usize) -> Document<'_> {
         let shard = self.first_document.partition_point(|&first| first <= index) - 1;
         let local = index - self.first_document[shard];
@@ -56,14 +56,14 @@ impl Documents {
         }
     }
 
-    /// The document that holds sentence `sentence` of the split.
+    /// Returns the document that holds sentence `sentence` of the split.
     pub fn of_sentence(&self, sentence: usize) -> Document<'_> {
         let shard = self.first_sentence.partition_point(|&first| first <= sentence) - 1;
         let local = self.shards[shard].document_of(sentence - self.first_sentence[shard]);
         self.get(self.first_document[shard] + local)
     }
 
-    /// How often each token of the vocabulary stands in the split.
+    /// Returns how often each token of the vocabulary occurs in the split.
     pub fn token_counts(&self, vocabulary_size: usize) -> Vec<u64> {
         let mut sum = vec![0; vocabulary_size];
         for shard in &self.shards {
@@ -75,14 +75,14 @@ impl Documents {
     }
 }
 
-/// One document: where its sentences start, and the shard that holds its tokens.
+/// One document: the starts of its sentences, and the shard that holds its tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
     /// Index of the document in the split.
     pub index: usize,
     /// Index of its first sentence in the split.
     pub first_sentence: usize,
-    /// Start of each sentence among the shard's tokens, and the end of the last.
+    /// Start of each sentence among the shard's tokens, and the end of the last one.
     pub starts: &'a [u32],
     pub shard: &'a Shard,
 }

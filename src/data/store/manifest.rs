@@ -11,26 +11,26 @@ use crate::data::corpus::{InputEntry, ReadCounts, ReadOptions};
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 
-/// The version of the manifest's form; another one is refused.
+/// The version of the manifest format. Other versions are rejected.
 pub const MANIFEST_FORMAT: u32 = 2;
 
-/// The next move of one who named another directory.
-const NAME_PREPARED: &str = "name a directory that `lambert prepare` made";
+/// The next step for a user who named another directory.
+const NAME_PREPARED: &str = "name a directory of prepared data";
 
-/// Which documents are left out because they stood earlier in the text.
+/// The removal of repeated documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deduplication {
     /// None.
     #[default]
     Keep,
-    /// Equal ones, but for white space at the ends of lines.
+    /// Removes documents that are equal but for white space at line ends.
     Exact,
-    /// Nearly equal ones as well, by MinHash signatures.
+    /// Also removes near duplicates, found by MinHash signatures.
     Near,
 }
 
-/// Documents that were left out, and the bytes of their text.
+/// Number of removed documents and bytes of their text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removed {
@@ -45,19 +45,19 @@ impl std::ops::AddAssign for Removed {
     }
 }
 
-/// The settings that decide what is prepared; two preparations with equal settings and inputs are equal.
+/// The options of a preparation. Equal options and inputs give equal data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareOptions {
     pub reading: ReadOptions,
-    /// Share of the documents that is kept apart.
+    /// Share of the documents to hold out for evaluation.
     pub held_out: f64,
-    /// Decides, with a document's text, which split it goes to.
+    /// Selects, together with a document's text, its split.
     pub seed: u64,
-    /// Tokens that a shard has at most, but for the rest of its last document; shards share the text evenly. A document
-    /// longer than this is cut.
+    /// Maximum tokens of a shard, exceeded only by the rest of its last document. The text is spread evenly over the
+    /// shards. A longer document is cut.
     pub shard_tokens: usize,
-    /// Rules that a document must meet, in the order in which they are asked.
+    /// Rules that a document must meet, in the order in which they are applied.
     pub filters: Vec<Filter>,
     pub duplicates: Deduplication,
 }
@@ -97,19 +97,19 @@ pub struct Manifest {
     pub format: u32,
     pub vocabulary_sha256: String,
     pub vocabulary_size: usize,
-    /// sha256 of each file of the tokenizer's copy. Data of earlier versions does not say.
+    /// sha256 of each file of the tokenizer's copy. Data of earlier versions does not record it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tokenizer: BTreeMap<String, String>,
-    /// Whether the tokenizer lower-cases; part of what decides the ids.
+    /// Whether the tokenizer lower-cases.
     pub lowercase: bool,
     pub options: PrepareOptions,
     pub train: Counts,
     pub held_out: Counts,
-    /// What was met while reading the inputs.
+    /// The counters of reading all inputs.
     pub reading: ReadCounts,
-    /// Documents that were cut because they were longer than a shard, or than 16 MiB of text.
+    /// Documents that were cut because they exceeded a shard, or 16 MiB of text.
     pub cut_documents: u64,
-    /// What was left out, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
+    /// Removed documents, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
     pub removed: BTreeMap<String, Removed>,
     pub inputs: Vec<InputEntry>,
     pub shards: Vec<ShardEntry>,
@@ -119,7 +119,7 @@ impl Manifest {
     /// Reads `DIR/prepared.json`.
     ///
     /// # Errors
-    /// If there is none; as [`Manifest::parse`].
+    /// If the file does not exist; as [`Manifest::parse`].
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(MANIFEST);
         match std::fs::read(&path) {
@@ -130,10 +130,10 @@ impl Manifest {
         }
     }
 
-    /// The manifest that is the text of the file `path`.
+    /// Parses the manifest with the content `text`, read from the file `path`.
     ///
     /// # Errors
-    /// If it is none, or of another format.
+    /// If the text is not a manifest, or of another format.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
@@ -146,7 +146,7 @@ impl Manifest {
                 path,
                 format!("format {MANIFEST_FORMAT}"),
                 format!("format {format}"),
-                "run `lambert prepare` of this version again with --force",
+                "prepare the data again with this version (set force to overwrite it)",
             ));
         }
         serde_json::from_slice(text).map_err(unreadable)

@@ -1,7 +1,7 @@
-//! A directory of prepared data: `prepared.json` says what was made from what, `tokenizer/` is a copy of the tokenizer
-//! that made the ids, and the shards of the two splits hold the documents.
+//! A directory of prepared data: `prepared.json` lists options, inputs and shards; `tokenizer/` is a copy of the
+//! tokenizer that encoded the text; the shards of both splits hold the documents.
 //!
-//! [`PreparedData::open`] checks everything but the tokens themselves; [`PreparedData::verify`] also reads every byte.
+//! [`PreparedData::open`] checks everything but the tokens themselves; [`PreparedData::verify`] reads every byte.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
-/// A directory of prepared data, opened.
+/// An opened directory of prepared data.
 #[derive(Debug)]
 pub struct PreparedData {
     directory: PathBuf,
@@ -24,8 +24,8 @@ pub struct PreparedData {
 }
 
 impl PreparedData {
-    /// Opens a directory that `prepare` made. Reads the manifest, the vocabulary and the starts of all sentences
-    /// (4 bytes a sentence), and checks each shard's size, counts and vocabulary.
+    /// Opens a directory written by [`prepare`](crate::data::prepare()). Reads the manifest, the vocabulary and the
+    /// starts of all sentences (4 bytes per sentence), and checks each shard's size, counts and vocabulary.
     ///
     /// # Errors
     /// If a file is missing, truncated, of another format, or belongs to another vocabulary.
@@ -41,7 +41,7 @@ impl PreparedData {
                     manifest.vocabulary_sha256, manifest.vocabulary_size
                 ),
                 format!("one with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
-                "put the vocabulary back that the data was prepared with, or run `lambert prepare` again with --force",
+                "restore the vocabulary of the prepared data, or prepare the data again (set force to overwrite it)",
             ));
         }
         let open = |split: Split| -> Result<Documents> {
@@ -51,21 +51,21 @@ impl PreparedData {
                 if shard.counts() != entry.counts {
                     return Err(DataError::file(
                         shard.path(),
-                        format!("the counts that {MANIFEST} gives, {:?}", entry.counts),
-                        format!("{:?}", shard.counts()),
-                        "the directory mixes two preparations: run `lambert prepare` again with --force",
+                        format!("the counts in {MANIFEST}, {}", entry.counts),
+                        shard.counts().to_string(),
+                        "the directory mixes two preparations: prepare the data again (set force to overwrite it)",
                     ));
                 }
                 shards.push(shard);
             }
             let documents = Documents::new(shards);
-            // An epoch's table holds sentence numbers in 32 bits.
+            // The table of an epoch holds 32-bit sentence numbers.
             if documents.sentences() > u32::MAX as usize {
                 return Err(DataError::file(
                     directory,
                     format!("at most {} sentences in a split", u32::MAX),
                     documents.sentences().to_string(),
-                    "prepare the inputs as several directories",
+                    "split the inputs over several directories",
                 ));
             }
             Ok(documents)
@@ -78,7 +78,7 @@ impl PreparedData {
         &self.directory
     }
 
-    /// The tokenizer that made the data, ready to be copied beside an exported model.
+    /// Returns the directory of the tokenizer that encoded the data, which an export copies.
     pub fn tokenizer_directory(&self) -> PathBuf {
         self.directory.join(TOKENIZER_DIRECTORY)
     }
@@ -98,7 +98,7 @@ impl PreparedData {
         }
     }
 
-    /// How often each token of the vocabulary stands in a split.
+    /// Returns how often each token of the vocabulary occurs in a split.
     pub fn token_counts(&self, split: Split) -> Vec<u64> {
         self.documents(split).token_counts(self.vocabulary.len())
     }

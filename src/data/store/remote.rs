@@ -1,5 +1,6 @@
-//! Prepared data in a bucket: fetched into a directory that [`PreparedData::open`](crate::data::PreparedData::open) opens, and published
-//! from one. `prepared.json` is written last in either direction, so that a directory that has it has all that it lists.
+//! Downloads prepared data from a bucket into a directory for [`PreparedData::open`](crate::data::PreparedData::open),
+//! and uploads it from one. `prepared.json` is written last in either direction, so a directory with a manifest is
+//! complete.
 
 use std::fs;
 use std::path::Path;
@@ -9,19 +10,19 @@ use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
 use crate::storage::{Address, Bucket, LocalCopy, Location, Wanted};
 
-/// What a copy of prepared data lacks, and the right to complete it.
+/// A planned download of the files that a local copy lacks. Holds the lock of the copy.
 #[derive(Debug)]
 pub struct DataFetch {
     bucket: Bucket,
     copy: LocalCopy,
-    /// The bytes of the manifest in the bucket.
+    /// The manifest in the bucket.
     manifest: Vec<u8>,
     missing: Vec<Wanted>,
 }
 
 impl DataFetch {
-    /// Compares the data at `address` with its copy in `directory`. A copy whose manifest is the bucket's lacks at most
-    /// what somebody removed; of any other, the shards that the new manifest lists, too, stay.
+    /// Compares the data at `address` with its copy in `directory`. If the copy has the same manifest, only removed
+    /// files are missing. Otherwise, shards that the new manifest also lists are kept.
     ///
     /// # Errors
     /// If there is no prepared data at `address`, it is of another format, or `directory` is not a copy of it.
@@ -33,15 +34,15 @@ impl DataFetch {
         let marker = directory.join(MANIFEST);
         let current = fs::read(&marker).is_ok_and(|here| here == manifest);
         if !current && marker.exists() {
-            // From here on the directory is not whole.
+            // From here on the directory is incomplete.
             fs::remove_file(&marker).map_err(DataError::io("remove", &marker))?;
         }
 
         let mut missing = Vec::new();
         let objects = bucket.list().map_err(DataError::storage)?.into_iter();
-        for object in objects.filter(|object| of_the_tokenizer(&object.name).is_some()) {
+        for object in objects.filter(|object| tokenizer_file(&object.name).is_some()) {
             if !current || !has_size(&directory.join(&object.name), object.bytes) {
-                let sha256 = of_the_tokenizer(&object.name).and_then(|file| listed.tokenizer.get(file)).cloned();
+                let sha256 = tokenizer_file(&object.name).and_then(|file| listed.tokenizer.get(file)).cloned();
                 missing.push(Wanted { name: object.name, bytes: object.bytes, sha256 });
             }
         }
@@ -55,15 +56,15 @@ impl DataFetch {
         Ok(DataFetch { bucket, copy, manifest, missing })
     }
 
-    /// Bytes that are to be fetched.
+    /// Returns the number of bytes to download.
     pub fn bytes(&self) -> u64 {
         self.missing.iter().map(|wanted| wanted.bytes).sum()
     }
 
-    /// Fetches what is missing; `progress` hears of the bytes that arrive.
+    /// Downloads the missing files. Calls `progress` with the number of bytes received.
     ///
     /// # Errors
-    /// If a file cannot be fetched or is not what the manifest says. The files that are whole stay.
+    /// If a file cannot be downloaded or differs from the manifest. Complete files are kept.
     pub fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let directory = self.copy.directory();
         self.bucket.download(&self.missing, directory, progress).map_err(DataError::storage)?;
@@ -73,7 +74,7 @@ impl DataFetch {
     }
 }
 
-/// The manifest of the data at `address`, without the data.
+/// Returns the manifest of the data at `address`, without downloading the data.
 ///
 /// # Errors
 /// As [`DataFetch::plan`].
@@ -85,10 +86,10 @@ pub fn remote_manifest(address: &Address) -> Result<Manifest> {
     Manifest::parse(Path::new(&address.join(MANIFEST).to_string()), &text)
 }
 
-/// Sends the prepared data in `directory` to `address`. If the same is there already, nothing is sent.
+/// Uploads the prepared data in `directory` to `address`, unless the same data is there already.
 ///
 /// # Errors
-/// If other prepared data is there and `force` does not allow to replace it; if a file cannot be sent.
+/// If other prepared data is there and `force` is not set, or if a file cannot be uploaded.
 pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let copy = LocalCopy::take(address, directory).map_err(DataError::storage)?;
     let path = copy.directory().join(MANIFEST);
@@ -99,9 +100,9 @@ pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn
         Some(_) if !force => {
             return Err(DataError::file(
                 address.join(MANIFEST).to_string(),
-                "this data, or none",
-                "data that was prepared otherwise",
-                "name another --out, or add --force to replace it",
+                "the same data, or none",
+                "other prepared data",
+                "choose another address, or set force to replace it",
             ));
         }
         Some(_) => bucket.remove(&[MANIFEST]).map_err(DataError::storage)?,
@@ -119,8 +120,8 @@ pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn
     sent.and_then(|()| bucket.upload(directory, &[MANIFEST], &|_| ())).map_err(DataError::storage)
 }
 
-/// The file of the tokenizer that an object is.
-fn of_the_tokenizer(name: &str) -> Option<&str> {
+/// Returns the name of the tokenizer file that an object holds, if it is one.
+fn tokenizer_file(name: &str) -> Option<&str> {
     let file = name.strip_prefix(TOKENIZER_DIRECTORY)?.strip_prefix('/')?;
     (!file.is_empty() && !file.contains('/')).then_some(file)
 }
@@ -134,14 +135,15 @@ fn no_data(address: &Address) -> DataError {
         address.to_string(),
         format!("an object {MANIFEST}"),
         "none",
-        "name the address that `lambert prepare --out` was given",
+        "name the address to which the data was prepared",
     )
 }
 
-/// The manifest of the prepared data at `data`, without the data; none if `data` is a directory that does not exist.
+/// Returns the manifest of the prepared data at `data`, without the data; `None` if `data` is a directory that does not
+/// exist.
 ///
 /// # Errors
-/// If what is there is not prepared data.
+/// If there is other content than prepared data.
 pub fn data_manifest(data: &Location) -> Result<Option<Manifest>> {
     Ok(match data.address() {
         Some(address) => Some(remote_manifest(address)?),

@@ -1,6 +1,6 @@
-//! One shard of prepared data: a safetensors file of whole documents, as token ids and the places where sentences and
-//! documents start. No pairs and no masks: those are made when a batch is. The layout, byte by byte, is in
-//! `data/README.md`; here a shard is written, and `shard_reader.rs` reads it.
+//! Writes a shard of prepared data: a safetensors file with the token ids of whole documents and the starts of their
+//! sentences and documents. Pairs and masks are made later, with each batch. `docs/data.md` specifies the layout byte
+//! by byte; [`Shard`](super::shard_reader::Shard) reads it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::digest::Sha256Writer;
 
-/// The version of this layout; another one is refused.
+/// The version of the shard layout. Other versions are rejected.
 pub const SHARD_FORMAT: u32 = 1;
 
-/// The one key of the file's `__metadata__`; its value is a [`ShardHeader`] as JSON. (One key, because the order of
-/// several is not kept, and equal shards shall be equal bytes.)
+/// The only key of the file's `__metadata__`; its value is a [`ShardHeader`] in JSON. With several keys, whose order is
+/// not fixed, equal shards would not be equal bytes.
 pub(super) const METADATA_KEY: &str = "lambert_prepared";
 
 pub(super) const TOKENS: &str = "tokens";
@@ -26,7 +26,7 @@ pub(super) const SENTENCE_STARTS: &str = "sentence_starts";
 pub(super) const DOCUMENT_STARTS: &str = "document_starts";
 pub(super) const TOKEN_COUNTS: &str = "token_counts";
 
-/// Which documents: those to learn from, or those kept apart to measure on.
+/// The part of the documents used for training or for evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
@@ -35,7 +35,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// The name in file names and in JSON.
+    /// Returns the name used in file names and in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -50,7 +50,7 @@ impl fmt::Display for Split {
     }
 }
 
-/// How much text there is, in the units of this room.
+/// Numbers of documents, sentences and tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
@@ -59,6 +59,13 @@ pub struct Counts {
     pub tokens: u64,
     /// Tokens that are `[UNK]`.
     pub unknown_tokens: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { documents, sentences, tokens, unknown_tokens } = self;
+        write!(f, "{documents} documents, {sentences} sentences, {tokens} tokens, {unknown_tokens} of them [UNK]")
+    }
 }
 
 impl std::ops::AddAssign for Counts {
@@ -70,7 +77,7 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// What a shard says about itself, in the metadata of the safetensors file.
+/// The metadata of a shard's safetensors file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardHeader {
@@ -83,10 +90,10 @@ pub struct ShardHeader {
     pub sources: BTreeMap<String, String>,
 }
 
-/// Documents gathered in memory until they are written as one shard.
+/// Collects documents in memory and writes them as one shard.
 #[derive(Debug)]
 pub struct ShardBuilder {
-    /// Two bytes an id if the vocabulary has at most 65,536 entries, else four; little-endian.
+    /// Two bytes per id if the vocabulary size is at most 65,536, else four; little-endian.
     tokens: Vec<u8>,
     wide: bool,
     unknown_id: u32,
@@ -95,12 +102,12 @@ pub struct ShardBuilder {
     token_counts: Vec<u64>,
 }
 
-/// Appends ids as a shard has them: four bytes each if `wide`, else two; little-endian.
+/// Appends ids in the format of a shard: four bytes each if `wide`, else two; little-endian.
 pub(crate) fn append_ids(bytes: &mut Vec<u8>, ids: &[u32], wide: bool) {
     if wide {
         ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
     } else {
-        // In one piece: growing by two bytes at a time costs more than all else here.
+        // In one piece: growing by two bytes at a time would dominate the cost.
         let narrow: Vec<u16> = ids.iter().map(|&id| (id as u16).to_le()).collect();
         bytes.extend_from_slice(bytemuck::cast_slice(&narrow));
     }
@@ -118,12 +125,12 @@ impl ShardBuilder {
         }
     }
 
-    /// Tokens gathered so far.
+    /// Returns the number of tokens collected so far.
     pub fn tokens(&self) -> usize {
         self.tokens.len() / if self.wide { 4 } else { 2 }
     }
 
-    /// Adds a sentence to the document at hand. An empty one is passed over.
+    /// Adds a sentence to the current document. An empty one is skipped.
     pub fn push_sentence(&mut self, ids: &[u32]) {
         if ids.is_empty() {
             return;
@@ -133,13 +140,13 @@ impl ShardBuilder {
         self.sentence_starts.push(self.tokens() as u32);
     }
 
-    /// Tokens of the document at hand.
+    /// Returns the number of tokens of the current document.
     pub fn document_tokens(&self) -> usize {
         let first_sentence = self.document_starts[self.document_starts.len() - 1] as usize;
         self.tokens() - self.sentence_starts[first_sentence] as usize
     }
 
-    /// Ends the document at hand. One without sentences does not exist.
+    /// Ends the current document. A document without sentences is dropped.
     pub fn end_document(&mut self) {
         if self.document_tokens() > 0 {
             self.document_starts.push(self.sentence_starts.len() as u32 - 1);
@@ -155,14 +162,15 @@ impl ShardBuilder {
         }
     }
 
-    /// Bytes of the tensors, which the shard's file holds after its header.
+    /// Returns the size of the tensors in bytes, which follow the header in the file.
     pub fn bytes(&self) -> usize {
         8 * self.token_counts.len() + 4 * (self.document_starts.len() + self.sentence_starts.len()) + self.tokens.len()
     }
 
     /// Writes the shard as a new file and returns its size and sha256.
     pub fn write(&self, path: &Path, header: &ShardHeader) -> io::Result<(u64, String)> {
-        // Descending alignment, as safetensors wants it: every tensor then starts at a multiple of its element's size.
+        // In order of descending alignment, as in every safetensors file: each tensor starts at a multiple of its
+        // element size.
         let parts: [(&str, Dtype, usize, &[u8]); 4] = [
             (TOKEN_COUNTS, Dtype::U64, 8, bytemuck::cast_slice(&self.token_counts)),
             (DOCUMENT_STARTS, Dtype::U32, 4, bytemuck::cast_slice(&self.document_starts)),

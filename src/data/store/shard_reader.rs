@@ -1,8 +1,8 @@
-//! A shard opened for reading: mapped into memory, so that opening copies nothing and a batch reads the pages that it
-//! needs, shared by all processes of a machine through the page cache.
+//! Reads a shard through a memory map: opening copies nothing, a batch reads only the pages it needs, and all processes
+//! of a machine share them through the page cache.
 //!
-//! A read is a bounds check and a copy: no system call, no lock, no allocation. Only a read-only map is ever made; a
-//! shard that another program shortens while it is mapped ends the process, as with every mapped file.
+//! A read is a bounds check and a copy, without system call, lock or allocation. The map is read-only. If another
+//! program truncates a mapped shard, the process ends with a signal, as with every mapped file.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ use super::shard::{
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
-const DAMAGED: &str = "the file is damaged or is not one of ours: run `lambert prepare` again with --force";
+const DAMAGED: &str = "the file is damaged or not a shard: prepare the data again (set force to overwrite it)";
 
 /// A shard opened for reading.
 #[derive(Debug)]
@@ -29,20 +29,20 @@ pub struct Shard {
     header: ShardHeader,
     tokens: Tokens,
     token_counts: Tensor,
-    /// `tokens` index at which sentence `i` starts; one more entry than sentences, the last is the number of tokens.
+    /// Start of each sentence in `tokens`, and the number of tokens as the last element.
     sentence_starts: Tensor,
-    /// `sentence_starts` index at which document `i` starts; one more entry than documents.
+    /// Start of each document in `sentence_starts`, and the number of sentences as the last element.
     document_starts: Tensor,
 }
 
-/// Bytes of the file that one tensor takes: whole elements, aligned for them.
+/// Byte range of a tensor in the file: whole, aligned elements.
 #[derive(Clone, Copy, Debug)]
 struct Tensor {
     start: usize,
     end: usize,
 }
 
-/// Token ids: two bytes each if the vocabulary has at most 65,536 entries, else four.
+/// Token ids: two bytes each if the vocabulary size is at most 65,536, else four.
 #[derive(Clone, Copy, Debug)]
 enum Tokens {
     Narrow(Tensor),
@@ -50,8 +50,8 @@ enum Tokens {
 }
 
 impl Shard {
-    /// Opens a shard and checks everything that can be checked without reading its tokens: header, sizes against the
-    /// file's length, starts ascending, counts, vocabulary.
+    /// Opens a shard and checks everything except its tokens: header, sizes against the file's length, ascending
+    /// starts, counts, vocabulary.
     ///
     /// # Errors
     /// If the file is missing, truncated, of another format, or made with another vocabulary.
@@ -77,7 +77,7 @@ impl Shard {
             damaged("a safetensors header", format!("a header of {header_length} bytes in a file of {length}"))
         })?;
         let metadata: Metadata = serde_json::from_slice(text)
-            .map_err(|e| damaged("a safetensors header", format!("one that reads: {e}")))?;
+            .map_err(|e| damaged("a safetensors header", format!("an invalid one: {e}")))?;
         let about = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY));
         let about = about.ok_or_else(|| damaged("a shard of prepared data", "another safetensors file".into()))?;
         let header: ShardHeader =
@@ -88,7 +88,7 @@ impl Shard {
                 path,
                 format!("format {SHARD_FORMAT}"),
                 format!("format {}", header.format),
-                "run `lambert prepare` of this version again with --force",
+                "prepare the data again with this version (set force to overwrite it)",
             ));
         }
         if header.vocabulary_sha256 != vocabulary.sha256() {
@@ -96,7 +96,7 @@ impl Shard {
                 path,
                 format!("the vocabulary with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
                 format!("one with sha256 {} ({} tokens)", header.vocabulary_sha256, header.vocabulary_size),
-                "the shard was made with another vocabulary: run `lambert prepare` again with --force",
+                "the shard was made with another vocabulary: prepare the data again (set force to overwrite it)",
             ));
         }
         if header.split != split {
@@ -114,8 +114,8 @@ impl Shard {
             // A map starts at a page, so an aligned offset is an aligned address.
             if info.dtype != dtype || !fits || !(data_at + start).is_multiple_of(size) {
                 return Err(damaged(
-                    &format!("{name} {dtype:?}[{elements}] at a multiple of {size}"),
-                    format!("{:?}{:?} at {start}..{end}", info.dtype, info.shape),
+                    &format!("{name} {dtype}[{elements}] at a multiple of {size}"),
+                    format!("{}{:?} at {start}..{end}", info.dtype, info.shape),
                 ));
             }
             data_length = data_length.max(end);
@@ -139,7 +139,7 @@ impl Shard {
         {
             let ascending = starts.is_sorted_by(|a, b| a < b);
             if !ascending || starts.first() != Some(&0) || starts.last().map(|&x| x as u64) != Some(last) {
-                let required = format!("{name} that ascend from 0 to {last}");
+                let required = format!("{name} to ascend from 0 to {last}");
                 return Err(DataError::file(&shard.path, required, "others", DAMAGED));
             }
         }
@@ -158,54 +158,54 @@ impl Shard {
         self.header.counts
     }
 
-    /// Sentences of a document, as indices of this shard's sentences.
+    /// Returns the sentences of a document, as indices of this shard's sentences.
     pub fn sentences_of(&self, document: usize) -> Range<usize> {
         let starts = self.document_starts();
         starts[document] as usize..starts[document + 1] as usize
     }
 
-    /// Document that a sentence belongs to.
+    /// Returns the document that a sentence belongs to.
     pub fn document_of(&self, sentence: usize) -> usize {
         self.document_starts().partition_point(|&start| start as usize <= sentence) - 1
     }
 
-    /// Where the sentences of a document start among this shard's tokens, and where the last one ends.
+    /// Returns the start of each sentence of a document among this shard's tokens, and the end of the last one.
     pub fn starts_of(&self, document: usize) -> &[u32] {
         let sentences = self.sentences_of(document);
         &self.sentence_starts()[sentences.start..=sentences.end]
     }
 
-    /// Token ids of the shard.
+    /// Returns token ids of the shard.
     ///
     /// # Errors
-    /// If an id lies outside the vocabulary.
+    /// If an id is outside the vocabulary.
     pub fn read_tokens(&self, range: Range<u32>) -> Result<Vec<u32>> {
         let mut ids = vec![0i32; range.len()];
         self.copy_tokens(range, &mut ids)?;
         Ok(bytemuck::cast_vec(ids))
     }
 
-    /// Copies the token ids of `range` into `slots`, which has as many.
+    /// Copies the token ids of `range` into `output`, which has the same length.
     ///
     /// # Errors
-    /// If an id lies outside the vocabulary: what stands in `slots` is then of no use.
+    /// If an id is outside the vocabulary. The content of `output` is then unspecified.
     ///
     /// # Panics
-    /// If the range ends behind the shard's tokens, or `slots` is of another length.
-    pub fn copy_tokens(&self, range: Range<u32>, slots: &mut [i32]) -> Result<()> {
+    /// If the range ends behind the shard's tokens, or `output` has another length.
+    pub fn copy_tokens(&self, range: Range<u32>, output: &mut [i32]) -> Result<()> {
         let within = range.start as usize..range.end as usize;
-        // Two loops without a branch each, which become vector instructions.
+        // Two branch-free loops each, which the compiler vectorises.
         let largest = match self.tokens {
             Tokens::Narrow(tensor) => {
                 let ids = &self.tensor::<u16>(tensor)[within];
-                assert_eq!(ids.len(), slots.len(), "a slot for each token");
-                slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = id as i32);
+                assert_eq!(ids.len(), output.len(), "the output must have the length of the range");
+                output.iter_mut().zip(ids).for_each(|(output, &id)| *output = id as i32);
                 ids.iter().fold(0, |largest, &id| largest.max(id)) as u32
             }
             Tokens::Wide(tensor) => {
                 let ids = &self.tensor::<u32>(tensor)[within];
-                assert_eq!(ids.len(), slots.len(), "a slot for each token");
-                slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = id as i32);
+                assert_eq!(ids.len(), output.len(), "the output must have the length of the range");
+                output.iter_mut().zip(ids).for_each(|(output, &id)| *output = id as i32);
                 ids.iter().fold(0, |largest, &id| largest.max(id))
             }
         };
@@ -220,7 +220,7 @@ impl Shard {
         Ok(())
     }
 
-    /// How often each token of the vocabulary stands in this shard.
+    /// Returns how often each token of the vocabulary occurs in this shard.
     pub fn token_counts(&self) -> &[u64] {
         self.tensor(self.token_counts)
     }

@@ -1,5 +1,5 @@
-//! The files of a tokenizer, as Hugging Face's libraries write and read them. They say many things twice, and whom a library
-//! then believes differs from one to the next: files that contradict each other are refused.
+//! Reads and writes the files of a tokenizer in the format of Hugging Face's libraries. The files repeat many settings,
+//! and libraries differ in which file they trust; so files that contradict each other are rejected.
 
 use std::path::Path;
 
@@ -12,24 +12,24 @@ use crate::data::error::{DataError, Result};
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const VOCABULARY: &str = "vocab.txt";
 const CONFIG: &str = "tokenizer_config.json";
-/// What [`Tokenizer::files`] gives.
+/// Names of the files that [`Tokenizer::files`] returns.
 pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
 
-/// Files of earlier versions of the library, which say again what the others say.
+/// Files of older library versions, which repeat settings of the others.
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 const ADDED_TOKENS: &str = "added_tokens.json";
 
 const NEXT: &str =
     "name a directory with a BERT tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
-const CORRECT: &str = "correct the file that is wrong";
+const CORRECT: &str = "correct the wrong file";
 
 impl Tokenizer {
     /// Reads a tokenizer: a directory with `tokenizer.json` or `vocab.txt` (with `tokenizer_config.json` for its case),
     /// or one of these files. A bare `vocab.txt` is lower-case unless `cased`.
     ///
     /// # Errors
-    /// If there is none, if it is not BERT's WordPiece, if two files in the directory contradict each other, or one of them
-    /// `cased`.
+    /// If there is no tokenizer, if it is not BERT's WordPiece, or if two files of the directory, or a file and
+    /// `cased`, contradict each other.
     pub fn open(path: &Path, cased: bool) -> Result<Self> {
         let tokenizer = match path.extension() {
             _ if path.is_dir() => Tokenizer::from_directory(path, cased)?,
@@ -40,13 +40,8 @@ impl Tokenizer {
             _ => Tokenizer::new(Vocabulary::read(path)?, WordRules { lowercase: !cased }),
         };
         if cased && tokenizer.rules().lowercase {
-            let next = "leave --cased out, or name another tokenizer";
-            return Err(DataError::file(
-                path,
-                "a tokenizer that keeps upper case (--cased)",
-                "one that does not",
-                next,
-            ));
+            let next = "set cased to false, or name another tokenizer";
+            return Err(DataError::file(path, "a cased tokenizer", "a lower-casing one", next));
         }
         Ok(tokenizer)
     }
@@ -61,9 +56,9 @@ impl Tokenizer {
                 let tokenizer = Tokenizer::from_json(&json)?;
                 let vocabulary = tokenizer.vocabulary();
                 if let Some((other, path)) = from_text.filter(|(other, _)| other.sha256() != vocabulary.sha256()) {
-                    let required = format!("the {} tokens of {TOKENIZER_JSON} beside it", vocabulary.len());
-                    let found = format!("{} tokens, not the same", other.len());
-                    return Err(DataError::file(path, required, found, "remove the file that is wrong"));
+                    let required = format!("the {} tokens of {TOKENIZER_JSON} in the same directory", vocabulary.len());
+                    let found = format!("{} different tokens", other.len());
+                    return Err(DataError::file(path, required, found, "remove the wrong file"));
                 }
                 tokenizer
             }
@@ -123,7 +118,7 @@ impl Tokenizer {
         let strips = normalizer["strip_accents"].as_bool().unwrap_or(lowercase);
         if normalizer["clean_text"] != true || normalizer["handle_chinese_chars"] != true || strips != lowercase {
             return Err(wrong(
-                "a normalizer with BERT's settings (accents stripped exactly if lower-cased)",
+                "a normalizer with BERT's settings (strips accents if and only if it lower-cases)",
                 normalizer,
             ));
         }
@@ -135,10 +130,10 @@ impl Tokenizer {
         let mut tokens = vec![String::new(); entries.len()];
         for (token, id) in entries {
             let slot = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
-            *slot.ok_or_else(|| wrong("ids from 0 to the number of tokens less one", id))? = token.clone();
+            *slot.ok_or_else(|| wrong("ids from 0 to the number of tokens minus one", id))? = token.clone();
         }
         if let Some(id) = tokens.iter().position(String::is_empty) {
-            let required = format!("an entry for each id from 0 to {}", tokens.len() - 1);
+            let required = format!("a token for each id from 0 to {}", tokens.len() - 1);
             return Err(DataError::file(path, required, format!("none for {id}, and another id twice"), NEXT));
         }
         let vocabulary =
@@ -148,7 +143,8 @@ impl Tokenizer {
         Ok(Tokenizer::new(vocabulary, WordRules { lowercase }))
     }
 
-    /// The files that make a directory a tokenizer for Hugging Face's `AutoTokenizer`: name and content.
+    /// Returns the name and content of each file. With these files, a directory is a tokenizer for Hugging Face's
+    /// `AutoTokenizer`.
     pub fn files(&self) -> [(&'static str, String); 3] {
         let special = self.vocabulary().special();
         let specials: Vec<(&str, u32)> = SPECIAL_TOKENS
@@ -167,8 +163,8 @@ impl Tokenizer {
         let token = |id: &str, kind: u32| json!({ "SpecialToken": { "id": id, "type_id": kind } });
         let template = |id: &str, token_id: u32| json!({ "id": id, "ids": [token_id], "tokens": [id] });
         // In the order of ids: a JSON object keeps the order in which it is written.
-        let entries = self.vocabulary().tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
-        let vocabulary = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+        let pairs = self.vocabulary().tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
+        let vocabulary = format!("{{{}}}", pairs.collect::<Vec<_>>().join(","));
         let placeholder = "vocabulary";
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null,
@@ -207,7 +203,7 @@ impl Tokenizer {
     }
 }
 
-/// An error if a file of settings says something else than the tokenizer beside it.
+/// Returns an error if a settings file contradicts the tokenizer in the same directory.
 fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
     let rules = [
         ("do_lower_case", json!(rules.lowercase)),
@@ -218,17 +214,17 @@ fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()>
     let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
     let tokens = names.into_iter().zip(SPECIAL_TOKENS.map(|token| json!(token)));
     for (key, required) in rules.into_iter().chain(tokens) {
-        // A token is written as its text, or as an object that has it.
+        // A token is written as its text, or as an object with `content`.
         let found = settings[key].get("content").unwrap_or(&settings[key]);
         if !found.is_null() && *found != required {
-            let required = format!("{key} to be {required}, as the rest of the tokenizer has it");
+            let required = format!("{key} to be {required}, as in the rest of the tokenizer");
             return Err(DataError::file(path, required, found.to_string(), CORRECT));
         }
     }
     Ok(())
 }
 
-/// An error if a token that was added is not the vocabulary's entry of its id.
+/// Returns an error if an added token is not the token of its id in the vocabulary.
 fn check_added<'a>(
     path: &Path,
     added: impl Iterator<Item = (Option<u64>, &'a Value)>,
@@ -237,14 +233,13 @@ fn check_added<'a>(
     for (id, token) in added {
         let entry = id.and_then(|id| vocabulary.token(u32::try_from(id).ok()?));
         if entry.is_none() || entry != token.as_str() {
-            let required =
-                format!("added tokens that are among the {} of the vocabulary, by their ids", vocabulary.len());
+            let required = format!("added tokens to have their ids in the vocabulary of {} tokens", vocabulary.len());
             let found = format!("{token} of id {}", id.map_or("none".into(), |id| id.to_string()));
             return Err(DataError::file(
                 path,
                 required,
                 found,
-                "put it in an unused place of the vocabulary, or take it out",
+                "put it at an unused id of the vocabulary, or remove it",
             ));
         }
     }
@@ -260,7 +255,7 @@ fn read_object(path: &Path) -> Result<Value> {
     let value = read_json(path)?;
     match value.is_object() {
         true => Ok(value),
-        false => Err(DataError::file(path, "an object in JSON", "another value", CORRECT)),
+        false => Err(DataError::file(path, "a JSON object", "another value", CORRECT)),
     }
 }
 
@@ -274,7 +269,8 @@ mod tests {
         Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase })
     }
 
-    /// The files of a tokenizer in a directory, of which some have another content, or none.
+    /// Returns the error for a tokenizer directory in which some files have other content, or are missing; "read" if
+    /// there is none.
     fn message(lowercase: bool, others: &[(&str, Option<String>)]) -> String {
         let directory = tempfile::tempdir().unwrap();
         for (name, content) in tokenizer(lowercase).files() {
@@ -294,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_back_and_contradictions_refused() {
+    fn files_round_trip_and_contradictions_are_rejected() {
         for lowercase in [true, false] {
             let (directory, tokenizer) = (tempfile::tempdir().unwrap(), tokenizer(lowercase));
             for (name, content) in tokenizer.files() {
@@ -325,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_contradict_the_tokenizer_are_refused_by_name() {
+    fn contradicting_settings_are_rejected_by_name() {
         let config = |key: &str, value: Value| {
             let mut config: Value = serde_json::from_str(&tokenizer(true).files()[2].1).unwrap();
             config[key] = value;
@@ -353,8 +349,8 @@ mod tests {
         assert!(said.contains("do_lower_case to be true or false"), "{said}");
         let said = message(true, &[(SPECIAL_TOKENS_MAP, Some(json!({ "cls_token": "<s>" }).to_string()))]);
         assert!(said.contains(SPECIAL_TOKENS_MAP) && said.contains("cls_token"), "{said}");
-        assert!(message(true, &[(CONFIG, Some("[1]".into()))]).contains("an object"));
-        // What says nothing, or the same in another form, is no contradiction.
+        assert!(message(true, &[(CONFIG, Some("[1]".into()))]).contains("a JSON object"));
+        // Missing settings, and equal ones in another form, are no contradiction.
         for (key, value) in [
             ("strip_accents", json!(true)),
             ("mask_token", json!({ "content": "[MASK]" })),
@@ -373,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn added_tokens_are_entries_of_the_vocabulary() {
+    fn added_tokens_must_be_in_the_vocabulary() {
         let files = tokenizer(true).files();
         for (id, token) in [(12u64, "<url>"), (5, "<url>"), (4_294_967_296, "a")] {
             let mut json: Value = serde_json::from_str(&files[0].1).unwrap();
@@ -389,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_tokens_is_whole_and_its_ids_are_its_own() {
+    fn token_ids_must_be_complete_and_unique() {
         let files = tokenizer(true).files();
         let list = |text: String| message(true, &[without(TOKENIZER_JSON), (VOCABULARY, Some(text))]);
         assert_eq!(list(files[1].1.replace('\n', "\r\n")), "read", "line ends of Windows");

@@ -1,4 +1,4 @@
-//! WordPiece tokenizers: training a vocabulary, the files of a tokenizer, encoding text.
+//! WordPiece tokenizers: training a vocabulary, reading and writing tokenizer files, and encoding text.
 
 pub mod files;
 pub mod train;

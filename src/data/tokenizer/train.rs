@@ -1,5 +1,5 @@
-//! A directory with a tokenizer trained here: Hugging Face's three files, and `trained_from.json`, which says from what,
-//! so that training again is skipped while nothing has changed.
+//! Trains a tokenizer into a directory: Hugging Face's three files, and `trained_from.json`, which records the options
+//! and inputs so that an unchanged training is skipped.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::data::error::{DataError, Result};
 
 const RECORD: &str = "trained_from.json";
 
-/// What a trained tokenizer was made of.
+/// The record of a training.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -23,16 +23,16 @@ struct Record {
     inputs: Vec<InputEntry>,
 }
 
-/// What was done.
+/// The result of [`train_tokenizer`].
 #[derive(Debug)]
 pub enum TrainedTokenizer {
     New(Tokenizer),
-    /// The directory already held what was asked for.
+    /// The directory already held the requested tokenizer.
     UpToDate(Tokenizer),
 }
 
-/// Trains a vocabulary and writes it to the directory `out` with the files that make it a tokenizer. `progress` hears of
-/// the bytes of input read: each input's once for its sha256, and once for its words.
+/// Trains a vocabulary and writes it to the directory `out` with the other tokenizer files. Calls `progress` with the
+/// bytes of input read: each input is read once for its sha256 and once for its words.
 ///
 /// # Errors
 /// As [`train_vocabulary`], or if `out` holds another tokenizer and `force` is not set. Other files are left alone.
@@ -49,9 +49,9 @@ pub fn train_tokenizer(
     if let Some(name) = TOKENIZER_FILES.iter().chain(&[RECORD]).find(|name| out.join(name).exists() && !force) {
         return Err(DataError::file(
             out,
-            "a directory without a tokenizer, or with the one asked for",
-            format!("{name} made otherwise"),
-            "choose another directory, or replace the tokenizer with --force",
+            "a directory without a tokenizer, or with the requested one",
+            format!("{name} with other content"),
+            "choose another directory, or set force to replace the tokenizer",
         ));
     }
     inputs.iter().try_for_each(|input| input.check_beginning(&options.reading))?;
@@ -66,7 +66,8 @@ pub fn train_tokenizer(
     let vocabulary_sha256 = tokenizer.vocabulary().sha256().to_owned();
     let record = Record { vocabulary_sha256, options: options.clone(), inputs: entries };
     let record = serde_json::to_string_pretty(&record).map_err(|e| DataError::io("write", out)(e.into()))?;
-    // The old record goes first and the new one comes last: one that is there is true of the files beside it.
+    // The old record is removed first and the new one written last: an existing record always describes the files
+    // beside it.
     let record_path = out.join(RECORD);
     if record_path.exists() {
         fs::remove_file(&record_path).map_err(DataError::io("remove", &record_path))?;
@@ -74,7 +75,7 @@ pub fn train_tokenizer(
     for (name, content) in tokenizer.files().into_iter().chain([(RECORD, record + "\n")]) {
         let (path, partial) = (out.join(name), out.join(format!(".{name}.partial")));
         if let Err(error) = fs::write(&partial, &content) {
-            // The error that matters is the first one; what cannot be removed is written over the next time.
+            // Report the first error; a file that cannot be removed is overwritten next time.
             let _ = fs::remove_file(&partial);
             return Err(DataError::write(&path, content.len())(error));
         }
@@ -83,7 +84,7 @@ pub fn train_tokenizer(
     Ok(TrainedTokenizer::New(tokenizer))
 }
 
-/// The tokenizer in `out`, if it was trained from these inputs as they are, with these options.
+/// Returns the tokenizer in `out` if it was trained from these inputs with these options.
 fn up_to_date(inputs: &[Input], options: &VocabularyOptions, out: &Path) -> Result<Option<Tokenizer>> {
     let Ok(text) = fs::read(out.join(RECORD)) else { return Ok(None) };
     let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };

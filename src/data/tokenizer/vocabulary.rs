@@ -1,15 +1,15 @@
-//! A WordPiece vocabulary: token of id `n` is line `n` of `vocab.txt`. Its identity is the sha256 of those lines, which
-//! every shard carries: ids mean nothing without the list that they index.
+//! A WordPiece vocabulary: the token of id `n` is line `n` of `vocab.txt`. The sha256 of that file identifies the
+//! vocabulary; every shard stores it.
 
 use std::path::Path;
 
 use crate::data::error::{DataError, Result};
 use crate::digest::Sha256Hasher;
 
-/// The tokens that every BERT vocabulary has, in the order in which a vocabulary trained here begins.
+/// The special tokens of every BERT vocabulary, in the order in which a newly trained vocabulary begins.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// Marks a piece that continues a word.
+/// The prefix of a token that continues a word.
 pub const CONTINUATION_PREFIX: &str = "##";
 
 /// Ids of the special tokens.
@@ -22,7 +22,7 @@ pub struct SpecialIds {
     pub mask: u32,
 }
 
-/// A list of tokens, with what the rest of the room asks of it most.
+/// A list of tokens, with the ids of the special ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
     tokens: Vec<String>,
@@ -32,11 +32,11 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The vocabulary whose id `n` is `tokens[n]`.
+    /// Builds the vocabulary in which id `n` is `tokens[n]`.
     ///
     /// # Errors
-    /// If a token is empty, holds a line break, comes twice, or if a special token is missing: said as
-    /// `(required, found)`, for the caller to add the file.
+    /// If a token is empty, holds a line break or is repeated, or if a special token is missing. The error is
+    /// `(required, found)`, to which the caller adds the file.
     pub fn new(tokens: Vec<String>) -> std::result::Result<Self, (String, String)> {
         let mut seen = std::collections::HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
@@ -44,10 +44,7 @@ impl Vocabulary {
                 return Err(("a token on every line".into(), format!("{token:?} on line {}", id + 1)));
             }
             if let Some(first) = seen.insert(token.as_str(), id as u32) {
-                return Err((
-                    "every token once".into(),
-                    format!("{token:?} on the lines {} and {}", first + 1, id + 1),
-                ));
+                return Err(("each token once".into(), format!("{token:?} on lines {} and {}", first + 1, id + 1)));
             }
         }
         let id = |token: &str| {
@@ -82,7 +79,7 @@ impl Vocabulary {
             .map_err(|(required, found)| DataError::file(path, required, found, NEXT))
     }
 
-    /// The content of `vocab.txt`.
+    /// Returns the content of `vocab.txt`.
     pub fn to_text(&self) -> String {
         let mut text = self.tokens.join("\n");
         text.push('\n');
@@ -93,12 +90,12 @@ impl Vocabulary {
         self.tokens.len()
     }
 
-    /// Never: the special tokens are there.
+    /// Always `false`: the special tokens exist.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// The token of an id; `None` beyond the end.
+    /// Returns the token of an id, or `None` beyond the end.
     pub fn token(&self, id: u32) -> Option<&str> {
         self.tokens.get(id as usize).map(String::as_str)
     }
@@ -107,7 +104,7 @@ impl Vocabulary {
         &self.tokens
     }
 
-    /// True for `##ing`: a piece that continues the word before it.
+    /// Returns `true` for a token that continues a word, such as `##ing`.
     pub fn is_continuation(&self, id: u32) -> bool {
         self.continuation.get(id as usize).copied().unwrap_or(false)
     }
@@ -116,7 +113,7 @@ impl Vocabulary {
         self.special
     }
 
-    /// sha256 of `vocab.txt`, in hexadecimal.
+    /// Returns the sha256 of `vocab.txt`, in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -131,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn specials_are_found_where_they_stand() {
+    fn special_ids_are_found_at_any_position() {
         let vocabulary = Vocabulary::new(list(&["a", "[MASK]", "[SEP]", "[CLS]", "[UNK]", "[PAD]", "##b"])).unwrap();
         assert_eq!(vocabulary.special(), SpecialIds { pad: 5, unk: 4, cls: 3, sep: 2, mask: 1 });
         assert!(vocabulary.is_continuation(6) && !vocabulary.is_continuation(0));
@@ -139,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn repeated_and_missing_tokens_are_named() {
+    fn repeated_and_missing_tokens_are_reported() {
         let error = Vocabulary::new(list(&["[PAD]", "x", "x"])).unwrap_err();
-        assert_eq!(error.1, "\"x\" on the lines 2 and 3");
+        assert_eq!(error.1, "\"x\" on lines 2 and 3");
         let error = Vocabulary::new(list(&["[PAD]", "[UNK]", "[CLS]", "[SEP]"])).unwrap_err();
         assert_eq!(error.0, "the token [MASK]");
     }

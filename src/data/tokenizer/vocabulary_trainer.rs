@@ -1,8 +1,8 @@
-//! A WordPiece vocabulary from text: special tokens, then characters, then the merges that `tokenizers` finds.
+//! Trains a WordPiece vocabulary: special tokens, then characters, then merges found by the `tokenizers` crate.
 //!
-//! The crate's trainer alone gives ids that depend on the order of a hash table. Here every character, and every
-//! character as a continuation, has its id before training starts; merges then depend on counts and ids alone, and equal
-//! text gives equal files.
+//! The crate's trainer alone assigns ids in the order of a hash table. Here every character, and every character as a
+//! continuation, gets its id before training starts; so merges depend only on counts and ids, and equal text gives
+//! equal files.
 
 use std::collections::HashMap;
 
@@ -16,23 +16,23 @@ use super::wordpiece::WordRules;
 use crate::data::corpus::{Input, ReadOptions, SentenceMode, TextEvent, read_text};
 use crate::data::error::{DataError, Result};
 
-/// Settings of a training.
+/// Options of vocabulary training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VocabularyOptions {
-    /// Entries, special tokens included. Fewer come out if the text has no more.
+    /// Vocabulary size, including special tokens. The result is smaller if the text does not yield enough tokens.
     pub size: usize,
-    /// A pair that occurs less often is not merged.
+    /// Pairs that occur less often are not merged.
     pub min_frequency: u64,
-    /// Characters that are kept, the most frequent ones; words with another are `[UNK]`.
+    /// Number of characters to keep, the most frequent ones. Words with other characters become `[UNK]`.
     pub alphabet: usize,
     pub rules: WordRules,
-    /// Lines are sentences: words end at line ends, whatever the lines are.
+    /// Words end at line ends, so lines need not be sentences.
     pub reading: ReadOptions,
 }
 
 impl VocabularyOptions {
-    /// The usual ones: pairs that occur twice, a thousand characters.
+    /// Returns the usual options: pairs that occur at least twice, and 1,000 characters.
     pub fn new(size: usize, lowercase: bool) -> Self {
         let rules = WordRules { lowercase };
         let reading = ReadOptions { sentences: SentenceMode::Lines, ..ReadOptions::default() };
@@ -40,20 +40,20 @@ impl VocabularyOptions {
     }
 }
 
-/// The trainer takes room for all entries at the start.
-const LARGEST: usize = 1 << 24;
+/// Largest vocabulary size: the trainer allocates all tokens at the start.
+const MAX_SIZE: usize = 1 << 24;
 
-/// Trains a vocabulary on the text of `inputs`. The words of the text, each once, are held in memory.
+/// Trains a vocabulary on the text of `inputs`. The distinct words of the text are held in memory.
 ///
 /// # Errors
-/// If the inputs cannot be read or hold no text, or `size` is too large or leaves no room for the characters.
+/// If the inputs cannot be read or hold no text, or if `size` is too large or too small for the characters.
 pub fn train_vocabulary(
     inputs: &[Input],
     options: &VocabularyOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Vocabulary> {
-    if options.size > LARGEST {
-        return Err(DataError::setting("vocab_size", format!("at most {LARGEST} entries"), options.size));
+    if options.size > MAX_SIZE {
+        return Err(DataError::setting("vocab_size", format!("at most {MAX_SIZE} tokens"), options.size));
     }
     let counts = count_words(inputs, options, progress)?;
     let (letters, continuations) = alphabet(&counts, options.alphabet);
@@ -69,11 +69,11 @@ pub fn train_vocabulary(
         });
     }
     if options.size < tokens.len() {
-        let required = format!("at least {} entries, for this text's characters alone", tokens.len());
+        let required = format!("at least {} tokens, for the characters of this text alone", tokens.len());
         return Err(DataError::setting("vocab_size", required, options.size));
     }
 
-    // Words with a character outside the alphabet are [UNK] whatever the merges are.
+    // Words with a character outside the alphabet become [UNK] with any merges.
     let mut letters = letters;
     letters.sort_unstable();
     let words = counts.iter().filter(|(word, _)| word.chars().all(|c| letters.binary_search(&c).is_ok()));
@@ -82,7 +82,7 @@ pub fn train_vocabulary(
         .min_frequency(options.min_frequency)
         .show_progress(false)
         .continuing_subword_prefix(CONTINUATION_PREFIX.into())
-        // The trainer gives these their ids in this order; with no alphabet of its own, it adds no other character.
+        // The trainer assigns these ids in this order. With an alphabet limit of 0 it adds no other character.
         .special_tokens(tokens.iter().map(|token| AddedToken::from(token.clone(), true)).collect())
         .limit_alphabet(0)
         .build();
@@ -91,16 +91,21 @@ pub fn train_vocabulary(
         subject: "the vocabulary's training".into(),
         required: "merges of the text's words".into(),
         found: e.to_string(),
-        next: "please report it with the text".into(),
+        next: "please report this error with the text".into(),
     };
     trainer
         .do_train(&words.map(|(word, &count)| (word.as_str().into(), count)).collect(), &mut model)
         .map_err(failed)?;
 
-    let mut entries: Vec<(u32, String)> = model.get_vocab().into_iter().map(|(token, id)| (id, token)).collect();
-    entries.sort_unstable();
-    Vocabulary::new(entries.into_iter().map(|(_, token)| token).collect()).map_err(|(required, found)| {
-        DataError::Corpus { subject: "the trained vocabulary".into(), required, found, next: "please report it".into() }
+    let mut by_id: Vec<(u32, String)> = model.get_vocab().into_iter().map(|(token, id)| (id, token)).collect();
+    by_id.sort_unstable();
+    Vocabulary::new(by_id.into_iter().map(|(_, token)| token).collect()).map_err(|(required, found)| {
+        DataError::Corpus {
+            subject: "the trained vocabulary".into(),
+            required,
+            found,
+            next: "please report this error".into(),
+        }
     })
 }
 
@@ -112,8 +117,8 @@ fn count_words(
     let mut counts: HashMap<String, u64> = HashMap::new();
     let mut failure = None;
     read_text(inputs, &options.reading, progress, &mut |batch| {
-        let count = |mut counts: HashMap<String, u64>, piece: &TextEvent| {
-            if let TextEvent::Line(range) = piece {
+        let count = |mut counts: HashMap<String, u64>, event: &TextEvent| {
+            if let TextEvent::Line(range) = event {
                 options.rules.words(&batch.text[range.clone()], |word| match counts.get_mut(word) {
                     Some(count) => *count += 1,
                     None => drop(counts.insert(word.to_owned(), 1)),
@@ -121,8 +126,8 @@ fn count_words(
             }
             Ok(counts)
         };
-        // Each thread counts several hundred lines at once: small tables cost more to join than to fill.
-        let parts = batch.pieces.par_chunks(256).map(|pieces| pieces.iter().try_fold(HashMap::new(), count));
+        // Each thread counts several hundred lines at once: small tables cost more to merge than to fill.
+        let parts = batch.events.par_chunks(256).map(|events| events.iter().try_fold(HashMap::new(), count));
         match parts.collect::<Result<Vec<_>>>() {
             Ok(parts) => {
                 for (word, count) in parts.into_iter().flatten() {
@@ -139,7 +144,7 @@ fn count_words(
     failure.map_or(Ok(counts), Err)
 }
 
-/// The `most` most frequent characters that words hold, and those of them that stand behind another: both by code point.
+/// Returns the `most` most frequent characters, and those of them that occur inside a word, both ordered by code point.
 fn alphabet(counts: &HashMap<String, u64>, most: usize) -> (Vec<char>, Vec<char>) {
     let mut characters: HashMap<char, (u64, bool)> = HashMap::new();
     for (word, count) in counts {

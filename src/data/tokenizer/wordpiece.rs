@@ -1,10 +1,11 @@
-//! Text to token ids: BERT's normalizer and pre-tokenizer make words, and greedy longest match makes pieces of them.
+//! Encodes text as token ids: BERT's normalizer and pre-tokenizer split it into words, and greedy longest match splits
+//! words into pieces.
 //!
-//! Words that are not ASCII go through the `tokenizers` crate, which is the definition. ASCII ones, nearly all of English,
-//! take a short path to the same words: white space parts them, control characters vanish, punctuation stands alone.
-//! A test holds the whole to the crate's `encode_fast`, id by id.
+//! Words with non-ASCII characters go through the `tokenizers` crate, which defines the result. ASCII words, nearly all
+//! of English, take a faster path to the same words: split at white space, drop control characters, separate
+//! punctuation. A test compares the result with the crate's `encode_fast`, id by id.
 //!
-//! "[MASK]" in a text is text here, as in google-research/bert: five characters in brackets, never the special token.
+//! "[MASK]" in a text is plain text, as in google-research/bert: never the special token.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -22,24 +23,24 @@ use crate::data::error::{DataError, Result};
 /// Longer words become `[UNK]`, as in every BERT tokenizer.
 pub(super) const LONGEST_WORD: usize = 100;
 
-/// How text becomes words.
+/// The rules that split text into words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WordRules {
-    /// Lower-case, and strip accents: an "uncased" model.
+    /// Lower-case and strip accents, for an "uncased" model.
     pub lowercase: bool,
 }
 
 impl WordRules {
     fn normalizer(self) -> BertNormalizer {
-        // Clean text, part Chinese characters, strip accents exactly if lower-casing, lower-case.
+        // Clean text, separate Chinese characters, strip accents if and only if lower-casing, lower-case.
         BertNormalizer::new(true, true, None, self.lowercase)
     }
 
     /// Calls `each` with every word of `text`, in order.
     pub fn words(self, text: &str, mut each: impl FnMut(&str)) -> Result<()> {
         let mut word = String::with_capacity(32);
-        // Nothing that the normalizer does reaches across a space.
+        // The normalizer never works across a space.
         for part in text.split([' ', '\t', '\n', '\r']) {
             if !part.is_ascii() {
                 self.words_by_crate(part, &mut each)?;
@@ -68,9 +69,9 @@ impl WordRules {
     fn words_by_crate(self, text: &str, each: &mut impl FnMut(&str)) -> Result<()> {
         let failed = |e: tokenizers::Error| DataError::Corpus {
             subject: "the tokenizer".into(),
-            required: "text that it can part into words".into(),
+            required: "text that it can split into words".into(),
             found: format!("{e}, at {:?}", text.chars().take(40).collect::<String>()),
-            next: "take this text out of the input".into(),
+            next: "remove this text from the input".into(),
         };
         let mut normalized = NormalizedString::from(text);
         self.normalizer().normalize(&mut normalized).map_err(failed)?;
@@ -83,7 +84,7 @@ impl WordRules {
     }
 }
 
-/// FNV-1a: words are short, and the table is not open to an adversary's choice of keys.
+/// FNV-1a: words are short, and no adversary chooses the keys.
 #[derive(Clone, Copy)]
 struct Fnv(u64);
 
@@ -107,12 +108,13 @@ impl Hasher for Fnv {
 
 type Pieces = HashMap<Box<str>, u32, BuildHasherDefault<Fnv>>;
 
-/// A vocabulary with the rules of its words: all that ids depend on.
+/// A vocabulary with the rules of its words, which together determine all ids.
 #[derive(Clone)]
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     rules: WordRules,
-    /// Pieces that start a word, and pieces that continue one (without the `##`), with the bytes of the longest.
+    /// Pieces that start a word, and pieces that continue one (without `##`), each with the length of the longest in
+    /// bytes.
     first: (Pieces, usize),
     continuing: (Pieces, usize),
 }
@@ -152,8 +154,8 @@ impl Tokenizer {
         self.rules.words(text, |word| self.push_pieces(word, ids))
     }
 
-    /// The longest piece that the word starts with, then the longest of what remains, and so on; one `[UNK]` for the
-    /// whole word if a remainder has none.
+    /// Appends the longest piece that starts the word, then the longest that starts the rest, and so on; or one `[UNK]`
+    /// for the whole word if a rest starts with no piece.
     fn push_pieces(&self, word: &str, ids: &mut Vec<u32>) {
         let before = ids.len();
         let mut rest = word;
@@ -182,7 +184,7 @@ impl Tokenizer {
     }
 }
 
-/// The last boundary between characters at or before byte `at`.
+/// Returns the last character boundary at or before byte `at`.
 fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&byte| text.is_char_boundary(byte)).unwrap_or(0)
 }
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
     use crate::data::tokenizer::vocabulary::SPECIAL_TOKENS;
 
-    /// The crate's tokenizer, from the file that we write for others.
+    /// Builds the crate's tokenizer from the `tokenizer.json` written for other libraries.
     fn reference(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
         let mut reference = tokenizers::Tokenizer::from_bytes(&tokenizer.files()[0].1).unwrap();
         reference.set_encode_special_tokens(true);
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn words_become_their_longest_pieces() {
+    fn words_are_split_into_longest_pieces() {
         let shown = |text| tokens(&tokenizer(true), text).join(" ");
         assert_eq!(shown("The unplayable cats."), "the [UNK] cat ##s .");
         assert_eq!(shown("UNABLE, playing"), "un ##able , play ##ing");
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_has_at_most_a_hundred_characters() {
+    fn words_over_100_characters_become_unk() {
         for (length, expected) in [(100, 100), (101, 1)] {
             assert_eq!(tokens(&tokenizer(true), &"a".repeat(length)).len(), expected);
             assert_eq!(tokens(&tokenizer(false), &format!("é{}", "a".repeat(length - 1))).len(), expected);
@@ -234,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_are_those_of_the_crate(
+        fn ids_equal_the_tokenizers_crate(
             text in r"([a-eA-B \t\n.,\[\]#3éßİΣ你\x00\x07\x0b\x1c\x7f\u{a0}\u{300}\u{fffd}\u{2019}-]|the|cat|un|able|ing){0,40}",
             lowercase: bool,
         ) {

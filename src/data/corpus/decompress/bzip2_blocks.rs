@@ -1,8 +1,9 @@
-//! bzip2, decompressed by all cores. A file is one stream or many, and a stream is blocks of up to 900 kB, each compressed
-//! by itself: blocks are found by the 48 bits that they start with, at any bit, and each is decompressed as a stream of one.
+//! Parallel bzip2 decompression. A file is one or more streams, and a stream is a series of independently compressed
+//! blocks of up to 900 kB. Blocks are found by the 48-bit magic number at their start, which may begin at any bit. Each
+//! block is decompressed as a stream of its own.
 //!
-//! Form after <https://github.com/dsnet/compress/blob/master/doc/bzip2-format.pdf>: `BZh` and the level; blocks, each a magic
-//! number, its CRC and data; at the end another magic number and the CRC of all; zero bits up to a whole byte.
+//! Format: <https://github.com/dsnet/compress/blob/master/doc/bzip2-format.pdf>. `BZh` and the level; blocks, each a
+//! magic number, its CRC and data; a final magic number and the CRC of the stream; zero bits up to a whole byte.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -11,41 +12,41 @@ use rayon::prelude::*;
 
 const BLOCK: u64 = 0x3141_5926_5359;
 const END_OF_STREAM: u64 = 0x1772_4538_5090;
-/// Bits of the magic numbers, and of them with the CRC that follows.
+/// Bits of a magic number, and of a magic number with the CRC after it.
 const MAGIC_BITS: usize = 48;
 const HEAD_BITS: usize = MAGIC_BITS + 32;
-/// Compressed bytes within which a block must end: more than the worst that 900 kB can become.
+/// Compressed bytes within which a block must end: more than the worst case of 900 kB.
 const LONGEST_BLOCK: usize = 1 << 21;
-/// Blocks that are decompressed together, at most: each takes up to 2 MB, and several files may be read at once.
-const MOST_TOGETHER: usize = 16;
-/// Compressed bytes that are read at once.
+/// Largest number of blocks decompressed in parallel: each takes up to 2 MB, and several files may be read at once.
+const MAX_PARALLEL_BLOCKS: usize = 16;
+/// Compressed bytes per read.
 const READ: usize = 1 << 18;
 
-/// The text of a bzip2 file.
+/// Reads the decompressed content of a bzip2 file.
 pub(super) struct Bzip2Blocks<R> {
     blocks: Blocks<R>,
-    /// Blocks and ends of streams that are found before they are decompressed.
-    together: usize,
+    /// Blocks and stream ends to find before decompression starts.
+    parallel_blocks: usize,
     text: VecDeque<Vec<u8>>,
-    /// How much of the first text was given out.
+    /// Bytes of the first text that have been returned.
     given: usize,
-    /// The CRC of the blocks of the stream at hand.
+    /// Combined CRC of the blocks of the current stream.
     crc: u32,
-    /// What comes after the texts.
+    /// Result to return after the texts.
     end: Option<io::Result<()>>,
 }
 
 impl<R: Read> Bzip2Blocks<R> {
     pub fn new(compressed: R) -> Self {
-        let together = MOST_TOGETHER.min(2 * rayon::current_num_threads());
+        let parallel_blocks = MAX_PARALLEL_BLOCKS.min(2 * rayon::current_num_threads());
         let blocks = Blocks { compressed, bytes: Vec::new(), at: 0, is_at_end: false, level: None };
-        Bzip2Blocks { blocks, together, text: VecDeque::new(), given: 0, crc: 0, end: None }
+        Bzip2Blocks { blocks, parallel_blocks, text: VecDeque::new(), given: 0, crc: 0, end: None }
     }
 
     /// Finds the next blocks and decompresses them.
     fn fill(&mut self) {
         let mut parts = Vec::new();
-        while parts.len() < self.together && self.end.is_none() {
+        while parts.len() < self.parallel_blocks && self.end.is_none() {
             match self.blocks.next() {
                 Ok(Some(part)) => parts.push(part),
                 Ok(None) => self.end = Some(Ok(())),
@@ -58,7 +59,7 @@ impl<R: Read> Bzip2Blocks<R> {
             match checked {
                 Ok(text) => self.text.push_back(text),
                 Err(error) => {
-                    // What is wrong first is what is told.
+                    // Report the first error.
                     self.end = Some(Err(error));
                     break;
                 }
@@ -100,7 +101,7 @@ impl<R: Read> Read for Bzip2Blocks<R> {
 }
 
 enum Part {
-    /// A stream that has this block alone.
+    /// A stream that holds this block alone.
     Block {
         stream: Vec<u8>,
         crc: u32,
@@ -120,14 +121,14 @@ impl Part {
     }
 }
 
-/// The blocks of all streams of a file, as they stand in it.
+/// The compressed blocks of all streams of a file, in order.
 struct Blocks<R> {
     compressed: R,
-    /// The bytes at hand, and the bit of them that comes next.
+    /// The buffered bytes, and the next bit to read.
     bytes: Vec<u8>,
     at: usize,
     is_at_end: bool,
-    /// `1` to `9`, of the stream at hand.
+    /// `1` to `9`, of the current stream.
     level: Option<u8>,
 }
 
@@ -155,11 +156,11 @@ impl<R: Read> Blocks<R> {
                 self.drop_bytes();
                 Ok(Some(Part::Block { stream, crc }))
             }
-            _ => Err(invalid("no block starts where one must")),
+            _ => Err(invalid("a block is missing")),
         }
     }
 
-    /// Reads the head of the next stream; false at the end of the file.
+    /// Reads the header of the next stream. Returns `false` at the end of the file.
     fn begin_stream(&mut self) -> io::Result<bool> {
         self.drop_bytes();
         if self.bytes.is_empty() && !self.read_more()? {
@@ -174,7 +175,7 @@ impl<R: Read> Blocks<R> {
         Ok(true)
     }
 
-    /// The bit at which the block at hand ends: where the next magic number starts.
+    /// Returns the bit at which the current block ends, where the next magic number starts.
     fn end_of_block(&mut self) -> io::Result<usize> {
         let mut from = self.at + HEAD_BITS;
         loop {
@@ -184,7 +185,7 @@ impl<R: Read> Blocks<R> {
             if self.bytes.len() > LONGEST_BLOCK {
                 return Err(invalid("a block does not end"));
             }
-            // The magic number may be half there.
+            // The magic number may be only partly buffered.
             from = from.max((self.bytes.len() * 8).saturating_sub(MAGIC_BITS));
             if !self.read_more()? {
                 return Err(ErrorKind::UnexpectedEof.into());
@@ -192,7 +193,7 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Reads until `count` bits are at hand.
+    /// Reads until `count` bits are buffered.
     fn require(&mut self, count: usize) -> io::Result<()> {
         while self.bytes.len() * 8 < self.at + count {
             if !self.read_more()? {
@@ -202,7 +203,7 @@ impl<R: Read> Blocks<R> {
         Ok(())
     }
 
-    /// False at the end of the file.
+    /// Returns `false` at the end of the file.
     fn read_more(&mut self) -> io::Result<bool> {
         if !self.is_at_end {
             self.is_at_end = (&mut self.compressed).take(READ as u64).read_to_end(&mut self.bytes)? == 0;
@@ -216,14 +217,14 @@ impl<R: Read> Blocks<R> {
     }
 }
 
-/// The `count` bits, at most 48, from bit `at` on.
+/// Returns `count` bits, at most 48, from bit `at`.
 fn bits(bytes: &[u8], at: usize, count: usize) -> u64 {
     let end = at + count;
     let window = bytes[at / 8..end.div_ceil(8)].iter().fold(0_u64, |window, &byte| window << 8 | byte as u64);
     window >> (end.next_multiple_of(8) - end) & ((1 << count) - 1)
 }
 
-/// The first bit at or after `from` at which a magic number starts.
+/// Returns the first bit at or after `from` where a magic number starts.
 fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
     const MASK: u64 = (1 << MAGIC_BITS) - 1;
     let first = from / 8;
@@ -231,7 +232,7 @@ fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
     for (i, &byte) in bytes.iter().enumerate().skip(first) {
         window = window << 8 | byte as u64;
         let found = |shift: &u32| matches!(window >> shift & MASK, BLOCK | END_OF_STREAM);
-        // The windows of 48 bits that end in this byte, the earliest first.
+        // The 48-bit windows that end in this byte, the earliest first.
         if let Some(shift) = (0..8).rev().find(found) {
             let start = ((i + 1) * 8 - shift as usize).checked_sub(MAGIC_BITS)?;
             if start >= from {
@@ -242,7 +243,8 @@ fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// A stream of one block, which stands in `bytes` from bit `at` to bit `end`. Its CRC is also that of the stream.
+/// Builds a stream of one block, which lies in `bytes` from bit `at` to bit `end`. The block's CRC is also that of the
+/// stream.
 fn stream_of_block(bytes: &[u8], at: usize, end: usize, level: u8, crc: u32) -> Vec<u8> {
     let whole = (end - at) / 8;
     let mut stream = Vec::with_capacity(whole + 16);
@@ -253,7 +255,7 @@ fn stream_of_block(bytes: &[u8], at: usize, end: usize, level: u8, crc: u32) -> 
         0 => stream.extend(&source[..whole]),
         _ => stream.extend(source.windows(2).take(whole).map(|pair| pair[0] << shift | pair[1] >> (8 - shift))),
     }
-    // The bits that are left, the end of the stream, and zeros up to a whole byte.
+    // The remaining bits, the end of the stream, and zeros up to a whole byte.
     let left = (end - at) % 8;
     let tail = (bits(bytes, end - left, left) as u128) << HEAD_BITS | (END_OF_STREAM as u128) << 32 | crc as u128;
     let length = (left + HEAD_BITS).div_ceil(8);
@@ -310,7 +312,7 @@ mod tests {
         }
     }
 
-    /// What is read before the error, and the error.
+    /// Returns the data read before the error, and the error.
     fn read_parts(compressed: &[u8]) -> (Vec<u8>, io::Error) {
         let (mut text, mut reader) = (Vec::new(), Bzip2Blocks::new(compressed));
         let error = reader.read_to_end(&mut text).unwrap_err();

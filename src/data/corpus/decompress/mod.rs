@@ -1,4 +1,5 @@
-//! Files as streams of bytes, decompressed as their names say, any number of members, frames or streams in a row.
+//! Opens files as streams of decompressed bytes. The compression follows from the file name; any number of members,
+//! frames or streams may follow each other.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take};
@@ -7,15 +8,16 @@ use std::path::Path;
 
 mod bzip2_blocks;
 
-use super::file_kind::{HEAD, Kind, kind_of_head, read_head};
+use super::file_kind::{HEAD, Kind, file_kind, read_head};
 use crate::data::error::{DataError, Result};
 use bzip2_blocks::Bzip2Blocks;
 
 const BUFFER: usize = 1 << 18;
-/// The longest window of zstandard, and dictionary of xz, as a power of two: a file says how much memory it takes to unpack
-/// it, and several are unpacked at once. It is the limit of `zstd -d`, and twice what `xz -9` asks for.
+/// The largest zstandard window and xz dictionary accepted, as a power of two. A file states how much memory its
+/// decompression takes, and several files are decompressed at once. This is the default limit of `zstd -d` and twice
+/// what `xz -9` needs.
 const LONGEST_WINDOW_LOG: u32 = 27;
-/// What a reader of xz has besides its dictionary, in KiB, and to spare.
+/// Memory of an xz reader besides its dictionary, in KiB, with a margin.
 const XZ_OVERHEAD: u32 = 1 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// What the last extension of a name says.
+    /// Returns the compression for the last extension of a file name.
     pub fn of_extension(extension: &str) -> Option<Self> {
         match extension {
             "gz" => Some(Compression::Gzip),
@@ -39,7 +41,7 @@ impl Compression {
         }
     }
 
-    /// As [`Kind::name`] has it.
+    /// Returns the name, as in [`Kind::name`].
     const fn name(self) -> &'static str {
         match self {
             Compression::None => "plain",
@@ -50,23 +52,23 @@ impl Compression {
         }
     }
 
-    /// An error if a file that begins with `head` is not compressed as its name says.
+    /// Returns an error if a file that begins with `head` is not compressed as its name says.
     fn check(self, path: &Path, head: &[u8]) -> Result<()> {
         let wrong =
             |found: &str, next: &str| Err(DataError::file(path, format!("a whole {} file", self.name()), found, next));
-        match kind_of_head(head) {
+        match file_kind(head) {
             _ if self == Compression::None => Ok(()),
             Some(kind) if kind.name == self.name() => Ok(()),
             Some(Kind { name, next, .. }) => wrong(name, next),
             None if head.is_empty() => wrong("0 bytes", FETCH_AGAIN),
-            None => wrong("one that begins otherwise", "if it is not compressed, give it a name that does not say so"),
+            None => wrong("other first bytes", "if it is not compressed, rename it"),
         }
     }
 }
 
-const FETCH_AGAIN: &str = "fetch it again and compare its checksum with the publisher's";
+const FETCH_AGAIN: &str = "download it again and compare its checksum with the publisher's";
 
-/// Of the errors of [`Decompressed::open`], those that a file gives before anything of it is unpacked.
+/// Finds those errors of [`Decompressed::open`] that need no decompression.
 pub(super) fn check_beginning(path: &Path, compression: Compression) -> Result<()> {
     if compression == Compression::None {
         return Decompressed::open(path, compression, 0..HEAD as u64, &|_| ()).map(drop);
@@ -75,7 +77,7 @@ pub(super) fn check_beginning(path: &Path, compression: Compression) -> Result<(
     compression.check(path, &head)
 }
 
-/// An open input: its bytes, decompressed and without a byte order mark.
+/// An open input: its decompressed bytes without a byte order mark.
 pub(super) struct Decompressed<'a> {
     pub path: &'a Path,
     pub reader: BufReader<Counted<Box<dyn Read + Send + 'a>>>,
@@ -83,11 +85,11 @@ pub(super) struct Decompressed<'a> {
 }
 
 impl<'a> Decompressed<'a> {
-    /// Opens a range of the bytes of a file. `progress` hears of the bytes read from disk.
+    /// Opens a byte range of a file. Calls `progress` with the number of bytes read from disk.
     ///
     /// # Errors
-    /// If it cannot be read, or is not compressed as it must be; if it is no text but of another [`Kind`]; if its byte order
-    /// mark is that of UTF-16, of which nothing would be left but single characters.
+    /// If it cannot be read or is not compressed as its name says; if it is not text but of another [`Kind`]; if it has
+    /// the byte order mark of UTF-16, which would be read as single characters.
     pub fn open(
         path: &'a Path,
         compression: Compression,
@@ -121,10 +123,10 @@ impl<'a> Decompressed<'a> {
         Ok(source)
     }
 
-    /// Passes the byte order mark of UTF-8; an error if what begins here is no text in UTF-8.
+    /// Skips the byte order mark of UTF-8. Returns an error if the content is not UTF-8 text.
     fn begin_text(&mut self) -> Result<()> {
         let start = self.start()?;
-        if let Some(Kind { name, next, .. }) = kind_of_head(&start) {
+        if let Some(Kind { name, next, .. }) = file_kind(&start) {
             return Err(match self.compression {
                 Compression::None => DataError::file(self.path, "text", *name, *next),
                 outer => {
@@ -143,7 +145,7 @@ impl<'a> Decompressed<'a> {
         Ok(())
     }
 
-    /// The first bytes, not taken.
+    /// Returns the first bytes without consuming them.
     pub fn start(&mut self) -> Result<Vec<u8>> {
         match self.reader.fill_buf() {
             Ok(start) => Ok(start[..start.len().min(HEAD)].to_vec()),
@@ -151,32 +153,32 @@ impl<'a> Decompressed<'a> {
         }
     }
 
-    /// The error of a read that failed: of a compressed file, how much of it was good.
+    /// Returns the error of a failed read; of a compressed file, with the number of bytes decompressed so far.
     pub fn broken(&self, error: io::Error) -> DataError {
-        let is_of_the_disk = error.raw_os_error().is_some();
-        if is_of_the_disk || self.compression == Compression::None {
+        let is_disk_error = error.raw_os_error().is_some();
+        if is_disk_error || self.compression == Compression::None {
             return DataError::io("read", self.path)(error);
         }
         let bytes = self.reader.get_ref().bytes;
-        if let Some(unpack) = self.asks_for_memory(&error) {
+        if let Some(unpack) = self.memory_limit_command(&error) {
             let name = self.compression.name();
             let required = format!("a {name} file that takes at most {} MiB to unpack", 1 << (LONGEST_WINDOW_LOG - 20));
-            let found = format!("one that takes more after {bytes} bytes of text");
-            return DataError::file(self.path, required, found, format!("unpack it first, by `{unpack}`"));
+            let found = format!("a file that takes more, after {bytes} bytes of text");
+            return DataError::file(self.path, required, found, format!("unpack it first with `{unpack}`"));
         }
         let found = match error.kind() {
             ErrorKind::UnexpectedEof => format!("its end after {bytes} bytes of text"),
-            _ => format!("a fault after {bytes} bytes of text: {error}"),
+            _ => format!("an error after {bytes} bytes of text: {error}"),
         };
         let required = format!("a whole {} file", self.compression.name());
         DataError::file(self.path, required, found, FETCH_AGAIN)
     }
 
-    /// The command that unpacks the file whatever memory that takes, if `error` is that it takes too much.
-    fn asks_for_memory(&self, error: &io::Error) -> Option<&'static str> {
+    /// Returns the command that decompresses the file with any amount of memory, if `error` is that it takes too much.
+    fn memory_limit_command(&self, error: &io::Error) -> Option<&'static str> {
         match self.compression {
             Compression::Xz if error.kind() == ErrorKind::OutOfMemory => Some("xz -dk"),
-            // The words are those of libzstd, which has no other way to tell through a stream.
+            // This is libzstd's message; a stream reports no error code.
             Compression::Zstd if error.to_string().contains("too much memory") => Some("zstd -d --long=31"),
             _ => None,
         }
@@ -197,7 +199,7 @@ impl Read for Reporting<'_> {
     }
 }
 
-/// A reader that knows how many bytes it gave.
+/// A reader that counts the bytes it returned.
 pub(super) struct Counted<R> {
     inner: R,
     bytes: u64,

@@ -1,13 +1,13 @@
-//! Character references, as HTML and XML have them: `&amp;`, `&#233;`, `&#xe9;`, `&eacute;`.
+//! Decodes HTML and XML character references: `&amp;`, `&#233;`, `&#xe9;`, `&eacute;`.
 
 use std::borrow::Cow;
 
 use quick_xml::escape::resolve_html5_entity;
 
-/// Characters that a name of an entity may have: the longest is `CounterClockwiseContourIntegral`.
+/// Longest entity name: `CounterClockwiseContourIntegral`.
 const LONGEST_NAME: usize = 31;
 
-/// The text of the reference `&name;`, if there is such a one.
+/// Returns the text of the reference `&name;`, or `None` if it does not exist.
 pub(super) fn resolve(name: &str) -> Option<Cow<'static, str>> {
     let Some(number) = name.strip_prefix('#') else { return resolve_html5_entity(name).map(Cow::Borrowed) };
     let code = match number.strip_prefix(['x', 'X']) {
@@ -17,7 +17,7 @@ pub(super) fn resolve(name: &str) -> Option<Cow<'static, str>> {
     code.ok().and_then(char::from_u32).map(|c| Cow::Owned(c.to_string()))
 }
 
-/// `text` with its references replaced; what is none stays as it is.
+/// Returns `text` with its references decoded. Unknown references stay as they are.
 pub(super) fn decode_entities(text: &str) -> Cow<'_, str> {
     if !text.contains('&') {
         return Cow::Borrowed(text);
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_replaced_once_and_anything_else_stays() {
+    fn references_are_decoded_once_and_other_text_is_kept() {
         for (text, expected) in [
             ("Tom &amp; Jerry", "Tom & Jerry"),
             ("&lt;ref&gt; caf&eacute;&nbsp;&#233;&#xE9;&ndash;", "<ref> café\u{a0}éé–"),

@@ -1,5 +1,5 @@
-//! JSONL: a line is a record, a record is a document, and one of its fields is the text. Of the other fields nothing is
-//! kept, and nothing is required but that they are JSON.
+//! JSONL: each line is a record, each record is a document, and one of its fields is the text. Other fields are ignored
+//! but must be valid JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,19 +11,20 @@ use serde_json::error::Category;
 
 use crate::data::corpus::decompress::Decompressed;
 use crate::data::corpus::options::Tolerance;
-use crate::data::corpus::text_batch::Batches;
+use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
 
-/// Bytes that a record may have. Several files are read at once, and a record is in memory some four times while it is read.
+/// Largest record in bytes. Several files are read at once, and a record is held in memory about four times while it is
+/// read.
 const LONGEST_RECORD: usize = 1 << 26;
-/// Keys that are named where that of the text is not among them.
+/// Number of keys that an error lists if the text field is missing.
 const KEYS_SHOWN: usize = 8;
 
-/// Reads to the end.
-pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+/// Reads a JSONL stream to its end.
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut BatchWriter) -> Result<()> {
     let mut line = Vec::new();
     let mut number = 0;
-    while batches.wanted() {
+    while batches.accepts_more() {
         line.clear();
         let read = source.reader.by_ref().take(LONGEST_RECORD as u64).read_until(b'\n', &mut line);
         if read.map_err(|error| source.broken(error))? == 0 {
@@ -35,7 +36,7 @@ pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Bat
             return Err(wrong(source.path, batches, number, found, "write each record on a line of its own"));
         }
         let json = batches.decode(&line, || format!("line {number}"))?;
-        // Files that were joined have byte order marks among their lines.
+        // Concatenated files have byte order marks between lines.
         let json = json.trim_start_matches('\u{feff}');
         if !json.trim_ascii().is_empty() {
             record(json.trim_end(), source.path, number, batches)?;
@@ -44,44 +45,45 @@ pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Bat
     Ok(())
 }
 
-fn record(json: &str, path: &Path, number: u64, batches: &mut Batches) -> Result<()> {
+fn record(json: &str, path: &Path, number: u64, batches: &mut BatchWriter) -> Result<()> {
     let field = batches.options().text_field.as_str();
     let mut reader = serde_json::Deserializer::from_str(json);
     let text = reader.deserialize_map(Record { field }).and_then(|text| reader.end().map(|()| text));
     let text = text.map_err(|error| {
         let next = match error.classify() {
-            Category::Data => "correct the record, or name another field with --text-field",
+            Category::Data => "correct the record, or set text_field to another field",
             _ => "write each record whole, on a line of its own",
         };
-        wrong(path, batches, number, told(&error), next)
+        wrong(path, batches, number, describe(&error), next)
     })?;
     match text {
         FieldOfText::Text(text) => {
-            // The line is UTF-8 by now: what is none was written as half of a surrogate pair.
+            // The line is valid UTF-8; invalid text can only come from an escaped lone surrogate.
             let text =
                 batches.decode(&text, || format!("line {number}, where a surrogate (\\ud800 …) stands alone"))?;
             batches.document(&text);
         }
         _ if batches.options().missing_text == Tolerance::Count => batches.counts().without_text += 1,
         FieldOfText::Null => {
-            let next = "correct the record, or pass over such records by --missing-text count";
+            let next = "correct the record, or set missing_text to \"count\" to skip such records";
             return Err(wrong(path, batches, number, format!("null for {field:?}"), next));
         }
         FieldOfText::Absent { keys } => {
-            let next = "name its field with --text-field, or pass over such records by --missing-text count";
+            let next = "set text_field to the right key, or set missing_text to \"count\" to skip such records";
             return Err(wrong(path, batches, number, format!("the keys {keys:?}"), next));
         }
     }
     Ok(())
 }
 
-fn wrong(path: &Path, batches: &Batches, number: u64, found: String, next: &str) -> DataError {
+fn wrong(path: &Path, batches: &BatchWriter, number: u64, found: String, next: &str) -> DataError {
     let required = format!("a JSON object with a string {:?} on line {number}", batches.options().text_field);
     DataError::file(path, required, found, next)
 }
 
-/// What `error` says of a record: without its line, which is the first of the one that was read, and what was expected.
-fn told(error: &serde_json::Error) -> String {
+/// Describes the error in a record, without serde_json's line number, which is relative to the record, and without the
+/// expectation.
+fn describe(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let message = error.to_string();
     let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
@@ -98,12 +100,12 @@ fn told(error: &serde_json::Error) -> String {
     }
 }
 
-/// What a record has in the field of the text.
+/// The content of the text field of a record.
 enum FieldOfText<'de> {
-    /// As UTF-8, but for lone surrogates.
+    /// UTF-8, except for lone surrogates.
     Text(Cow<'de, [u8]>),
     Null,
-    /// The record has others.
+    /// The record has these other keys.
     Absent {
         keys: Vec<String>,
     },
@@ -140,7 +142,7 @@ impl<'de> Visitor<'de> for Record<'_> {
     }
 }
 
-/// A JSON string as the bytes of its characters. (As text, one with a lone surrogate could not be read.)
+/// A JSON string as bytes. A string with a lone surrogate cannot be read as `str`.
 struct JsonString;
 
 impl<'de> DeserializeSeed<'de> for JsonString {

@@ -1,5 +1,5 @@
-//! One module for each form of input: plain text, JSONL, Parquet, WikiExtractor's files and Wikimedia's XML dumps. Each
-//! writes the lines and document ends of an input to [`Batches`](super::text_batch::Batches).
+//! The input formats, one module each: plain text, JSONL, Parquet, WikiExtractor's files and Wikimedia's XML dumps.
+//! Each writes the lines and document ends of an input to a [`BatchWriter`](super::text_batch::BatchWriter).
 
 mod entities;
 pub(super) mod jsonl;

@@ -1,4 +1,4 @@
-//! Panics of a crate that takes damaged files for faults of its own, as errors.
+//! Turns panics of the Parquet reader, which panics on some damaged files, into errors.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -9,8 +9,9 @@ thread_local! {
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `read` gives, or what it panics with, of which nothing is printed. What it has changed must not be read again then.
-pub(super) fn caught<T>(read: impl FnOnce() -> T) -> Result<T, String> {
+/// Returns the result of `read`, or the message of its panic, which is not printed. State that `read` has changed must
+/// not be used after a panic.
+pub(super) fn catch_panic<T>(read: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = take_hook();
@@ -23,10 +24,10 @@ pub(super) fn caught<T>(read: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(read));
     IS_CAUGHT.set(false);
-    outcome.map_err(|panic| words_of(&*panic))
+    outcome.map_err(|panic| panic_message(&*panic))
 }
 
-fn words_of(panic: &(dyn Any + Send)) -> String {
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(words), _) => (*words).to_owned(),
         (_, Some(words)) => words.clone(),

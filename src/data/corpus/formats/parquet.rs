@@ -1,5 +1,5 @@
-//! Parquet, as Hugging Face publishes corpora: a row is a document, and a column of strings is the text. Only that column
-//! is read, a page at a time.
+//! Parquet, the format of Hugging Face datasets: each row is a document, and a string column is the text. Only that
+//! column is read, one page at a time.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,33 +11,33 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::panics::caught;
-use crate::data::corpus::file_kind::{Kind, kind_of_head, read_head};
+use super::panics::catch_panic;
+use crate::data::corpus::file_kind::{Kind, file_kind, read_head};
 use crate::data::corpus::options::Tolerance;
-use crate::data::corpus::text_batch::Batches;
+use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
 
-/// Rows that are read at a time; they share the memory of their page.
+/// Rows per read; they share the memory of their page.
 const ROWS: usize = 256;
 
-/// Reads to the end. `progress` hears of the share of the file's `bytes` that its rows so far are.
+/// Reads a Parquet file to its end. Calls `progress` with the file's `bytes` in proportion to the rows read.
 pub(in crate::data::corpus) fn read(
     path: &Path,
     bytes: u64,
     progress: &(dyn Fn(u64) + Sync),
-    batches: &mut Batches,
+    batches: &mut BatchWriter,
 ) -> Result<()> {
     let (reader, index) = open(path, &batches.options().text_field)?;
     let metadata = reader.metadata().file_metadata();
     let description = metadata.schema_descr().column(index);
     let rows = metadata.num_rows().max(1) as u64;
-    let (mut row, mut told) = (0, 0);
+    let (mut row, mut reported) = (0, 0);
     for group in 0..reader.num_row_groups() {
-        let pages = guarded(|| reader.get_row_group(group)?.get_column_page_reader(index));
+        let pages = without_panic(|| reader.get_row_group(group)?.get_column_page_reader(index));
         let pages = pages.map_err(|error| broken(path, row, error))?;
         let mut column = get_typed_column_reader(get_column_reader(description.clone(), pages));
         let mut values = Values { texts: Vec::new(), levels: Vec::new() };
-        while batches.wanted() && values.fill(&mut column).map_err(|error| broken(path, row, error))? {
+        while batches.accepts_more() && values.fill(&mut column).map_err(|error| broken(path, row, error))? {
             let mut texts = values.texts.iter();
             for &level in &values.levels {
                 row += 1;
@@ -50,58 +50,60 @@ pub(in crate::data::corpus) fn read(
                     None if batches.options().missing_text == Tolerance::Count => batches.counts().without_text += 1,
                     None => {
                         let required = format!("a text in the column {:?} of row {row}", description.name());
-                        let next = "pass over such rows by --missing-text count";
+                        let next = "set missing_text to \"count\" to skip such rows";
                         return Err(DataError::file(path, required, "null", next));
                     }
                 }
             }
             let share = (bytes as u128 * row as u128 / rows as u128) as u64;
-            progress(share.min(bytes) - told);
-            told = share.min(bytes);
+            progress(share.min(bytes) - reported);
+            reported = share.min(bytes);
         }
     }
     Ok(())
 }
 
-/// Opens a file, and finds the column `field` in it.
+/// Opens a file and finds the column `field`.
 pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(SerializedFileReader<File>, usize)> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
-    match kind_of_head(&read_head(&file).map_err(DataError::io("read", path))?) {
+    match file_kind(&read_head(&file).map_err(DataError::io("read", path))?) {
         Some(Kind { name, next, .. }) if *name != "Parquet" => {
-            return Err(DataError::file(path, "Parquet, by its name", *name, *next));
+            return Err(DataError::file(path, "a Parquet file, as its name says", *name, *next));
         }
         _ => {}
     }
-    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))?;
+    let reader = without_panic(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))?;
     let index = column_of(reader.metadata().file_metadata().schema_descr(), path, field)?;
     Ok((reader, index))
 }
 
-/// Some rows of the column: the definition level of each, and the texts of those that have one.
+/// Some rows of the column: the definition level of each, and the non-null texts.
 struct Values {
     texts: Vec<ByteArray>,
     levels: Vec<i16>,
 }
 
 impl Values {
-    /// Reads the next rows; false at the end.
+    /// Reads the next rows. Returns `false` at the end.
     fn fill(&mut self, column: &mut ColumnReaderImpl<ByteArrayType>) -> std::result::Result<bool, ParquetError> {
         self.texts.clear();
         self.levels.clear();
         let read = || column.read_records(ROWS, Some(&mut self.levels), None, &mut self.texts);
-        let (rows, ..) = guarded(read)?;
+        let (rows, ..) = without_panic(read)?;
         // A column that cannot be null has no levels.
         self.levels.resize(rows, 0);
         Ok(rows > 0)
     }
 }
 
-/// What `read` gives. Of some damaged files the crate panics.
-fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, ParquetError> {
-    caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
+/// Calls `read` and turns its panic into an error: the crate panics on some damaged files.
+fn without_panic<T>(
+    read: impl FnOnce() -> std::result::Result<T, ParquetError>,
+) -> std::result::Result<T, ParquetError> {
+    catch_panic(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
-/// The index of the column `name`, which must be one of strings, and the only one of that name.
+/// Returns the index of the column `name`, which must be the only one of that name and hold strings.
 fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize> {
     let is_list = |index: usize| schema.column(index).max_rep_level() > 0;
     let is_text = |index: usize| schema.column(index).physical_type() == Type::BYTE_ARRAY && !is_list(index);
@@ -119,13 +121,18 @@ fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize
                 format!("{} ({}{kind})", column.path().string(), if is_list(index) { "list of " } else { "" })
             });
             let found = format!("the columns {}", shown.collect::<Vec<_>>().join(", "));
-            Err(DataError::file(path, format!("one column {name:?} of strings"), found, "name it with --text-field"))
+            Err(DataError::file(
+                path,
+                format!("one column {name:?} of strings"),
+                found,
+                "set text_field to the right column",
+            ))
         }
     }
 }
 
 fn broken(path: &Path, rows: u64, error: ParquetError) -> DataError {
-    let found = format!("a fault after {rows} rows: {error}");
-    let next = "fetch it again and compare its checksum with the publisher's";
+    let found = format!("an error after {rows} rows: {error}");
+    let next = "download it again and compare its checksum with the publisher's";
     DataError::file(path, "a whole Parquet file", found, next)
 }

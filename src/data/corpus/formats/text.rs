@@ -1,14 +1,14 @@
-//! Plain text: an empty line ends a document (two, if lines are wrapped), and so does the end of the file.
+//! Plain text: an empty line (two, if lines are wrapped) or the end of the file ends a document.
 
 use crate::data::corpus::decompress::Decompressed;
 use crate::data::corpus::lines::Lines;
-use crate::data::corpus::text_batch::Batches;
+use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::Result;
 
-/// Reads to the end.
-pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+/// Reads a text stream to its end.
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut BatchWriter) -> Result<()> {
     let mut lines = Lines::new(source);
-    while batches.wanted() {
+    while batches.accepts_more() {
         let Some(line) = lines.next(batches)? else { break };
         if line.is_rest || !line.text.trim().is_empty() {
             batches.line(&line.text);

@@ -1,25 +1,25 @@
-//! What WikiExtractor writes: `<doc id="…" url="…" title="…">`, the title, paragraphs, `</doc>`. The title is no sentence
-//! and is left out. (With `--json` it writes JSONL into files of the same names.)
+//! WikiExtractor's output: `<doc id="…" url="…" title="…">`, the title, paragraphs, `</doc>`. The title is not a
+//! sentence and is dropped. (With `--json`, WikiExtractor writes JSONL to files of the same names.)
 
 use super::entities::decode_entities;
 use crate::data::corpus::decompress::Decompressed;
 use crate::data::corpus::lines::Lines;
-use crate::data::corpus::text_batch::Batches;
+use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
 
-/// How a file of this form begins.
+/// The first bytes of a file in this format.
 pub(in crate::data::corpus) const START: &[u8] = b"<doc id=";
 
-/// Reads to the end.
-pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+/// Reads a WikiExtractor stream to its end.
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut BatchWriter) -> Result<()> {
     let path = source.path;
     let wrong = |required: String, found: String| {
-        DataError::file(path, required, found, "name plain text .txt, and cut no file of WikiExtractor's")
+        DataError::file(path, required, found, "if it is plain text, name it .txt; if it was cut, extract it again")
     };
     let mut lines = Lines::new(source);
-    // Of the document at hand: the line where it starts, and its title until the line that repeats it.
+    // State of the current document: its first line, and its title until the line that repeats it.
     let mut document: Option<(u64, Option<String>)> = None;
-    while batches.wanted() {
+    while batches.accepts_more() {
         let Some(line) = lines.next(batches)? else {
             let Some((start, _)) = document else { break };
             return Err(wrong(format!("</doc> after <doc …> on line {start}"), "the end of the file".into()));
@@ -47,7 +47,7 @@ pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Bat
             Some(_) if text.is_empty() && !line.is_rest => drop(batches.empty_line()),
             Some((_, title)) => {
                 let text = decode_entities(text);
-                // WikiExtractor's --json repeats no title; some versions do not either.
+                // WikiExtractor's --json output does not repeat the title; nor do some versions.
                 if title.take().is_none_or(|title| title != text) {
                     batches.line(&text);
                 }

@@ -1,5 +1,5 @@
-//! Wikimedia's dumps, `…-pages-articles.xml`: the latest text of every article as plain text. Pages of other namespaces,
-//! redirects and disambiguation pages are counted and passed over.
+//! Wikimedia's XML dumps, `…-pages-articles.xml`: the latest revision of each article as plain text. Pages of other
+//! namespaces, redirects and disambiguation pages are counted and skipped.
 
 use std::io::{self, BufRead, Read, Take};
 
@@ -10,19 +10,19 @@ use rayon::prelude::*;
 use super::entities;
 use super::wikitext::Wiki;
 use crate::data::corpus::decompress::Decompressed;
-use crate::data::corpus::text_batch::Batches;
+use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::corpus::utf8::Utf8;
 use crate::data::error::{DataError, Result};
 
-/// Bytes of wiki text that are made plain together, by all cores.
-const TOGETHER: usize = 1 << 21;
-/// Bytes that a page may have. MediaWiki allows two mebibytes.
+/// Bytes of wiki text converted at a time by all cores.
+const PAGES_AT_ONCE: usize = 1 << 21;
+/// Largest page in bytes. MediaWiki allows two mebibytes.
 const LONGEST_PAGE: usize = 1 << 27;
 
 const BEGINNING: &str = "the XML of a Wikimedia dump: <mediawiki>";
 
-/// Reads to the end. While some pages are made plain, the next ones are read.
-pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Batches) -> Result<()> {
+/// Reads a dump to its end. Reads the next pages while the previous ones are converted.
+pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut BatchWriter) -> Result<()> {
     let mut dump = Dump::new(Utf8::new(&mut source.reader, batches.options().invalid_utf8));
     let mut pages = Vec::new();
     let outcome = loop {
@@ -35,27 +35,27 @@ pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut Bat
         kinds.into_iter().for_each(|kind| kind.add_to(batches));
         pages = match next {
             Ok(next) => next,
-            Err(fault) => break Err(fault),
+            Err(error) => break Err(error),
         };
-        if pages.is_empty() || !batches.wanted() {
+        if pages.is_empty() || !batches.accepts_more() {
             break Ok(());
         }
     };
     let seen = dump.pages_seen;
     let refused = dump.xml.into_inner().into_inner().refused();
-    outcome.map_err(|fault| match fault {
-        Fault::Read(error) => match refused {
+    outcome.map_err(|error| match error {
+        ReadError::Read(error) => match refused {
             Some(bytes) => batches.not_utf8(&bytes, &format!("page {}", seen + 1)),
             None => source.broken(error),
         },
-        Fault::Form { required, found } => {
-            let next = "fetch the dump again and compare its checksum with the publisher's";
+        ReadError::Form { required, found } => {
+            let next = "download the dump again and compare its checksum with the publisher's";
             DataError::file(source.path, required, format!("{found}, after {seen} pages"), next)
         }
     })
 }
 
-/// What a page is.
+/// The kind of a page, and the text of an article.
 enum Kind {
     Article(String),
     Redirect,
@@ -76,7 +76,7 @@ fn kind_of(page: &Page, wiki: &Wiki) -> Kind {
 }
 
 impl Kind {
-    fn add_to(self, batches: &mut Batches) {
+    fn add_to(self, batches: &mut BatchWriter) {
         match self {
             Kind::Article(text) => batches.document(&text),
             Kind::Redirect => batches.counts().redirects += 1,
@@ -94,47 +94,47 @@ struct Page {
     is_redirect: bool,
 }
 
-enum Fault {
+enum ReadError {
     Read(io::Error),
     Form { required: String, found: String },
 }
 
-fn fault(required: &str, found: impl Into<String>) -> Fault {
-    Fault::Form { required: required.to_owned(), found: found.into() }
+fn format_error(required: &str, found: impl Into<String>) -> ReadError {
+    ReadError::Form { required: required.to_owned(), found: found.into() }
 }
 
-impl From<quick_xml::Error> for Fault {
+impl From<quick_xml::Error> for ReadError {
     fn from(error: quick_xml::Error) -> Self {
         match error {
-            // The error is shared; what is kept of it is what its message and its handling need.
-            quick_xml::Error::Io(error) => Fault::Read(match error.raw_os_error() {
+            // The error is shared, so only what its message and its handling need is copied.
+            quick_xml::Error::Io(error) => ReadError::Read(match error.raw_os_error() {
                 Some(code) => io::Error::from_raw_os_error(code),
                 None => io::Error::new(error.kind(), error),
             }),
-            error => fault("the well-formed XML of a Wikimedia dump", error.to_string()),
+            error => format_error("the well-formed XML of a Wikimedia dump", error.to_string()),
         }
     }
 }
 
-/// The elements whose text is wanted.
+/// The elements whose text is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Element {
     Title,
     Namespace,
     Text,
-    /// A namespace's name, in the site's description; true if its links show nothing.
+    /// The name of a namespace in the site description; `is_hidden` if links into it show nothing.
     NamespaceName {
         is_hidden: bool,
     },
 }
 
 struct Dump<R> {
-    /// What a limit is set to for each part of the XML: a part is held as a whole.
+    /// The limit is reset for each XML event, because an event is held in memory as a whole.
     xml: Reader<Take<Utf8<R>>>,
     buffer: Vec<u8>,
     wiki: Wiki,
     pages_seen: u64,
-    /// Elements that are open.
+    /// Number of open elements.
     depth: usize,
     has_begun: bool,
 }
@@ -149,10 +149,10 @@ impl<R: BufRead> Dump<R> {
         self.xml.get_mut().get_mut()
     }
 
-    /// The next pages, of [`TOGETHER`] bytes or a little more; none at the end.
-    fn several_pages(&mut self) -> std::result::Result<Vec<Page>, Fault> {
+    /// Returns the next pages, [`PAGES_AT_ONCE`] bytes or slightly more; none at the end.
+    fn several_pages(&mut self) -> std::result::Result<Vec<Page>, ReadError> {
         let (mut pages, mut length) = (Vec::new(), 0);
-        while length < TOGETHER {
+        while length < PAGES_AT_ONCE {
             let Some(page) = self.next_page()? else { break };
             length += page.text.len();
             pages.push(page);
@@ -160,7 +160,7 @@ impl<R: BufRead> Dump<R> {
         Ok(pages)
     }
 
-    fn next_page(&mut self) -> std::result::Result<Option<Page>, Fault> {
+    fn next_page(&mut self) -> std::result::Result<Option<Page>, ReadError> {
         let mut page = Page::default();
         let mut element = None;
         let mut name = String::new();
@@ -171,13 +171,13 @@ impl<R: BufRead> Dump<R> {
                 Event::Start(tag) => {
                     if self.depth == 0 && tag.name().as_ref() != "mediawiki" {
                         let found = format!("<{}>", tag.name().as_ref());
-                        return Err(fault(BEGINNING, found));
+                        return Err(format_error(BEGINNING, found));
                     }
                     self.depth += 1;
                     self.has_begun = true;
                     element = element_of(&tag);
                     match element {
-                        // Of several revisions the last one counts.
+                        // Of several revisions, the last one counts.
                         Some(Element::Text) => page.text.clear(),
                         Some(Element::NamespaceName { .. }) => name.clear(),
                         _ => {}
@@ -191,7 +191,7 @@ impl<R: BufRead> Dump<R> {
                     }
                     if tag.name().as_ref() == "page" {
                         if page.namespace.is_empty() {
-                            return Err(fault("<ns> in every <page>", format!("none in {:?}", page.title)));
+                            return Err(format_error("<ns> in every <page>", format!("none in {:?}", page.title)));
                         }
                         self.pages_seen += 1;
                         return Ok(Some(page));
@@ -201,10 +201,10 @@ impl<R: BufRead> Dump<R> {
                 Event::CData(text) => page.append(element, &mut name, &text)?,
                 Event::GeneralRef(reference) => match entities::resolve(&reference) {
                     Some(character) => page.append(element, &mut name, &character)?,
-                    None => return Err(fault("an entity of XML", format!("&{};", &*reference))),
+                    None => return Err(format_error("an entity of XML", format!("&{};", &*reference))),
                 },
-                Event::Eof if self.depth > 0 => return Err(fault("</mediawiki>", "the end of the file")),
-                Event::Eof if !self.has_begun => return Err(fault(BEGINNING, "the end of the file")),
+                Event::Eof if self.depth > 0 => return Err(format_error("</mediawiki>", "the end of the file")),
+                Event::Eof if !self.has_begun => return Err(format_error(BEGINNING, "the end of the file")),
                 Event::Eof => return Ok(None),
                 _ => {}
             }
@@ -212,7 +212,7 @@ impl<R: BufRead> Dump<R> {
     }
 }
 
-/// The element that `tag` opens, if its text is wanted.
+/// Returns the element that `tag` opens, if its text is read.
 fn element_of(tag: &BytesStart) -> Option<Element> {
     match tag.name().as_ref() {
         "title" => Some(Element::Title),
@@ -228,7 +228,12 @@ fn element_of(tag: &BytesStart) -> Option<Element> {
 }
 
 impl Page {
-    fn append(&mut self, element: Option<Element>, name: &mut String, text: &str) -> std::result::Result<(), Fault> {
+    fn append(
+        &mut self,
+        element: Option<Element>,
+        name: &mut String,
+        text: &str,
+    ) -> std::result::Result<(), ReadError> {
         match element {
             Some(Element::Title) => self.title.push_str(text),
             Some(Element::Namespace) => self.namespace.push_str(text.trim()),
@@ -237,7 +242,7 @@ impl Page {
             None => {}
         }
         match self.text.len() > LONGEST_PAGE {
-            true => Err(fault("a page of at most 128 MiB", format!("a longer one, {:?}", self.title))),
+            true => Err(format_error("a page of at most 128 MiB", format!("a longer one, {:?}", self.title))),
             false => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Compressed inputs: several members in a row, and files that were cut or damaged.
+//! Compressed inputs: several members in one file, and files that were cut or damaged.
 
 use std::io::Write;
 
@@ -29,14 +29,14 @@ fn xz_of(bytes: &[u8]) -> Vec<u8> {
 type Compress = fn(&[u8]) -> Vec<u8>;
 const COMPRESSIONS: [(&str, Compress); 4] = [("gz", gzip_of), ("zst", zstd_of), ("bz2", bzip2_of), ("xz", xz_of)];
 
-/// Text that does not compress to nothing: words drawn from a few.
+/// Text that does not compress to nothing: words drawn from a small set.
 fn some_text(words: usize) -> String {
     let mut stream = crate::rng::Key::new(3).stream();
     (0..words).map(|_| format!("word{} ", stream.below(5000))).collect::<String>().replace("word7 ", "word7\n")
 }
 
 #[test]
-fn members_are_read_to_the_last() {
+fn all_members_of_a_file_are_read() {
     for (extension, compress) in COMPRESSIONS {
         let long = some_text(300_000);
         let members = [compress(b"One.\n"), compress(long.as_bytes()), compress(b""), compress(b"\nTwo.\n")].concat();
@@ -50,7 +50,7 @@ fn members_are_read_to_the_last() {
 }
 
 #[test]
-fn files_that_are_cut_or_damaged_are_named_with_what_was_good() {
+fn cut_or_damaged_files_report_the_bytes_decompressed() {
     for (extension, compress) in COMPRESSIONS {
         let name = format!("a.txt.{extension}");
         let whole = compress(some_text(400_000).as_bytes());
@@ -63,12 +63,12 @@ fn files_that_are_cut_or_damaged_are_named_with_what_was_good() {
         let middle = damaged.len() / 2;
         damaged[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x5a);
         let damaged = message(&[(&name, &damaged)]);
-        assert!(damaged.contains(&name) && damaged.contains("fault after "), "{damaged}");
+        assert!(damaged.contains(&name) && damaged.contains("an error after "), "{damaged}");
     }
 }
 
 #[test]
-fn files_that_are_not_compressed_as_their_names_say_are_told_what_they_are() {
+fn wrong_compression_reports_the_actual_kind() {
     let kinds = ["gzip", "zstd", "bzip2", "xz"];
     for ((extension, _), kind) in COMPRESSIONS.into_iter().zip(kinds) {
         let name = format!("a.txt.{extension}");
@@ -78,17 +78,17 @@ fn files_that_are_not_compressed_as_their_names_say_are_told_what_they_are() {
             message
         };
         refused(b"", "0 bytes");
-        refused(b"this was never compressed at all", "one that begins otherwise");
+        refused(b"this was never compressed at all", "other first bytes");
         for ((other, compress), found) in COMPRESSIONS.into_iter().zip(kinds).filter(|(_, found)| *found != kind) {
             let message = refused(&compress(b"Some words."), found);
-            assert!(message.contains(&format!("let its name end in .{other}, or unpack it")), "{message}");
+            assert!(message.contains(&format!("give it a name that ends in .{other}, or unpack it")), "{message}");
         }
         refused(b"%PDF-1.7 \n", "PDF");
     }
 }
 
 #[test]
-fn files_that_are_no_text_are_refused_whatever_they_are_called() {
+fn binary_files_are_rejected_under_any_name() {
     let tar = [&b"name"[..], &[0; 253], b"ustar\x0000", &[0; 248]].concat();
     let files: [(&str, &[u8]); 16] = [
         ("gzip", &gzip_of(b"Some words.")),
@@ -118,18 +118,18 @@ fn files_that_are_no_text_are_refused_whatever_they_are_called() {
             assert!(message.contains(&format!(" file, got {kind}; unpack it first")), "{message}");
         }
     }
-    // These are text, though they begin nearly so.
+    // These are text, although they begin similarly.
     for text in ["BZh9 is a level", "PAR1 of five", "PAREnts", "PK\x04", "%PDF", "7zip", "ustar"] {
         assert_eq!(read(&[("a.txt", text.as_bytes())]).unwrap().0, [text, "¶"]);
     }
 }
 
 #[test]
-fn files_that_take_much_memory_to_unpack_are_refused() {
-    // A frame of an empty block, behind its magic number, flags and window; the size of that is 2^(10 + exponent).
+fn files_that_need_much_memory_to_decompress_are_rejected() {
+    // A frame of an empty block, after its magic number, flags and window; the window size is 2^(10 + exponent).
     let zstd = |exponent: u8| [b"\x28\xb5\x2f\xfd\0", &[exponent << 3][..], b"\x01\0\0"].concat();
-    // The header of the first block is 12 bytes: in the fifth the size of the dictionary, 2^(12 + code / 2), and at the end
-    // its checksum.
+    // The first block header is 12 bytes: the fifth holds the dictionary size, 2^(12 + code / 2), and the last four its
+    // checksum.
     let xz = |code: u8| {
         let mut file = xz_of(b"Some words.");
         let header = 12..24;
@@ -146,19 +146,19 @@ fn files_that_take_much_memory_to_unpack_are_refused() {
         for (before, bytes) in [(&[][..], 0), (&good, 6)] {
             let message = message(&[(name, &[before, &file].concat())]);
             let found =
-                format!("takes at most 128 MiB to unpack, got one that takes more after {bytes} bytes of text; ");
+                format!("takes at most 128 MiB to unpack, got a file that takes more, after {bytes} bytes of text; ");
             assert!(message.contains(name) && message.contains(&found) && message.contains(unpack), "{message}");
         }
     }
 }
 
 #[test]
-fn one_damaged_byte_ends_in_text_or_in_an_error() {
+fn one_damaged_byte_never_panics() {
     let mut stream = crate::rng::Key::new(7).stream();
     for (extension, compress) in COMPRESSIONS {
         let whole = compress(some_text(3000).as_bytes());
         for round in 0..300 {
-            // Each byte of the head, and some of the rest.
+            // Each byte of the header, and some of the rest.
             let at = if round < 64 { round } else { stream.below(whole.len() as u64) as usize };
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << stream.below(8);

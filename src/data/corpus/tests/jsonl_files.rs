@@ -1,9 +1,9 @@
-//! JSONL: what of a record is required, what is counted, and what is said of one that is wrong.
+//! JSONL: required fields, counters, and the errors of invalid records.
 
 use crate::data::corpus::tests::*;
 
 #[test]
-fn records_are_documents_and_bad_ones_are_named() {
+fn records_are_documents_and_invalid_ones_are_located() {
     let good = b"{\"text\": \"One.\\n\\nTwo.\", \"n\": 1}\n\n{\"text\": \"Three.\"}";
     assert_eq!(read(&[("a.jsonl", good)]).unwrap().0, ["One.", "Two.", "¶", "Three.", "¶"]);
     for bad in [&b"{\"text\": \"\"}\n{\"body\": \"x\"}"[..], b"\n{\"text\": 3}", b"\n[]", b"\n{\"text\": \"x"] {
@@ -13,7 +13,7 @@ fn records_are_documents_and_bad_ones_are_named() {
 }
 
 #[test]
-fn records_without_text_are_counted_and_passed_over_on_request() {
+fn records_without_text_are_counted_and_skipped_on_request() {
     let records = b"{\"text\": \" \"}\n{\"body\": 1}\n{\"text\": null}\n{\"text\": \"x\"}";
     let options = ReadOptions { missing_text: Tolerance::Count, ..ReadOptions::default() };
     let (shown, counts) = read_with(&options, &[("a.jsonl", records)]).unwrap();
@@ -24,7 +24,7 @@ fn records_without_text_are_counted_and_passed_over_on_request() {
 }
 
 #[test]
-fn a_wrong_record_is_told_in_one_sentence_with_its_line_and_column() {
+fn an_invalid_record_is_reported_with_its_line_and_column() {
     let deep = format!("{{\"text\": {}", "[".repeat(100_000));
     for (record, found) in [
         ("{\"text\": 3}", "integer `3` at column "),
@@ -51,7 +51,7 @@ fn a_wrong_record_is_told_in_one_sentence_with_its_line_and_column() {
 }
 
 #[test]
-fn of_the_other_fields_nothing_is_required_but_that_they_are_json() {
+fn other_fields_need_only_be_json() {
     let deep = format!("{}1{}", "[{\"a\": ".repeat(50_000), "}]".repeat(50_000));
     for other in ["1e999", "-123456789012345678901234567890", "\"\\ud800\"", "null", "{\"text\": 3}", &deep] {
         for record in
@@ -68,7 +68,7 @@ fn of_the_other_fields_nothing_is_required_but_that_they_are_json() {
 }
 
 #[test]
-fn a_lone_surrogate_is_no_utf8() {
+fn a_lone_surrogate_is_invalid_utf8() {
     let records = b"{\"text\": \"One.\"}\n{\"text\": \"two\\ud83d\\ude00 \\ud800 \\udc00x\"}";
     let (shown, counts) = read(&[("a.jsonl", records)]).unwrap();
     let text = shown[2].replace('\u{fffd}', "");
@@ -79,7 +79,7 @@ fn a_lone_surrogate_is_no_utf8() {
 }
 
 #[test]
-fn marks_of_byte_order_ends_of_lines_and_empty_lines_are_no_part_of_a_record() {
+fn byte_order_marks_line_ends_and_empty_lines_are_not_part_of_a_record() {
     let joined =
         "\u{feff}{\"text\": \"One.\"}\r\n\r\n \t\n\u{feff}{\"text\": \"Two.\"}\n\u{feff}\n  {\"text\": \"Three.\"} ";
     let (shown, counts) = read(&[("a.jsonl", joined.as_bytes())]).unwrap();

@@ -1,4 +1,4 @@
-//! What is read of each form, what is counted, and what is refused.
+//! Reading of every input format: the text, the counters and the rejected content.
 
 mod compressed;
 mod jsonl_files;
@@ -8,7 +8,8 @@ mod wikis;
 
 use crate::data::corpus::*;
 
-/// What was read, with `¶` for the end of a document; batches are joined.
+/// Returns the text read, with `
+/// ` for the end of a document; batches are joined.
 fn read_with(options: &ReadOptions, files: &[(&str, &[u8])]) -> Result<(Vec<String>, ReadCounts)> {
     let directory = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
@@ -17,7 +18,7 @@ fn read_with(options: &ReadOptions, files: &[(&str, &[u8])]) -> Result<(Vec<Stri
     let inputs = find_inputs(&[directory.path().to_owned()])?.inputs;
     let (mut shown, mut counts) = (Vec::new(), ReadCounts::default());
     read_text(&inputs, options, &|_| (), &mut |batch| {
-        for piece in &batch.pieces {
+        for piece in &batch.events {
             shown.push(match piece {
                 TextEvent::Line(range) => batch.text[range.clone()].to_owned(),
                 TextEvent::DocumentEnd => "¶".into(),
@@ -48,7 +49,7 @@ fn empty_lines_and_files_end_documents() {
 }
 
 #[test]
-fn wrapped_lines_are_joined_to_paragraphs_and_two_empty_ones_end_a_document() {
+fn wrapped_lines_are_joined_and_two_empty_lines_end_a_document() {
     let book =
         b"It was the best\nof times, it was\nthe worst.\n\nA new paragraph\r\n  goes on.  \n \n\n\n\nAnother\nbook.";
     let (shown, ..) = read_as(SentenceMode::Wrapped, &[("a.txt", book), ("b.txt", b"\n\n\nThe end")]).unwrap();
@@ -69,19 +70,19 @@ fn wrapped_lines_are_joined_to_paragraphs_and_two_empty_ones_end_a_document() {
 }
 
 #[test]
-fn a_paragraph_longer_than_two_batches_is_cut_and_no_word_of_it_is_lost() {
+fn a_paragraph_longer_than_two_batches_is_cut_without_loss() {
     let text = "some words of it\n".repeat(300_000);
     let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.cut_lines, shown.len()), (2, 4), "three paragraphs and the end of the document");
     assert_eq!(shown.iter().flat_map(|piece| piece.split_whitespace()).filter(|w| *w == "words").count(), 300_000);
-    // One that ends in time is whole, although a batch is full in the middle of it.
+    // A shorter paragraph stays whole, although it crosses the end of a batch.
     let text = "some words of it\n".repeat(100_000) + "\nNext.";
     let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.cut_lines, shown.len(), shown[1].as_str()), (0, 3, "Next."));
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_counted_and_replaced() {
+fn invalid_utf8_is_counted_and_replaced() {
     let (shown, counts) = read(&[("a.txt", b"caf\xe9 \xff\xfe end")]).unwrap();
     assert_eq!((shown[0].as_str(), counts.replaced_bytes), ("caf\u{fffd} \u{fffd}\u{fffd} end", 3));
     let (shown, counts) = read(&[("a.jsonl", b"{\"text\": \"caf\xe9\"}")]).unwrap();
@@ -97,13 +98,13 @@ fn a_huge_line_is_cut_between_words_and_stays_one_document() {
     assert!(shown.iter().all(|line| line.len() <= LONGEST_LINE));
     let words: usize = shown.iter().map(|line| line.split(' ').filter(|w| *w == "wörd").count()).sum();
     assert_eq!(words, 500_000);
-    // Without white space, it is cut between characters.
+    // Without white space, the line is cut between characters.
     let (shown, counts) = read(&[("a.txt", "é".repeat(900_000).as_bytes())]).unwrap();
     assert_eq!((counts.replaced_bytes, shown.concat().chars().filter(|&c| c == 'é').count()), (0, 900_000));
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_refused_on_request() {
+fn invalid_utf8_is_rejected_on_request() {
     let options = ReadOptions { invalid_utf8: Tolerance::Refuse, ..ReadOptions::default() };
     for (name, bytes) in
         [("a.txt", &b"fine\n\ncaf\xe9 au"[..]), ("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"caf\xe9\"}")]
@@ -114,7 +115,7 @@ fn bytes_that_are_not_utf8_are_refused_on_request() {
 }
 
 #[test]
-fn text_in_utf16_is_refused_whatever_bytes_are_counted() {
+fn utf16_is_rejected_even_if_invalid_bytes_are_counted() {
     for mark in [b"\xff\xfe", b"\xfe\xff"] {
         let text = [mark.as_slice(), b"a\0b\0\n\0"].concat();
         for name in ["a.txt", "a.jsonl", "a.xml"] {
@@ -125,7 +126,7 @@ fn text_in_utf16_is_refused_whatever_bytes_are_counted() {
 }
 
 #[test]
-fn nul_characters_are_left_out_and_counted() {
+fn nul_characters_are_removed_and_counted() {
     let (shown, counts) =
         read(&[("a.txt", b"One\0 two\0\0.\n\0\nThree."), ("b.jsonl", br#"{"text": "F\u0000our"}"#)]).unwrap();
     assert_eq!(shown, ["One two.", "Three.", "¶", "Four", "¶"]);
@@ -133,7 +134,7 @@ fn nul_characters_are_left_out_and_counted() {
 }
 
 #[test]
-fn a_sink_that_wants_no_more_ends_the_reading() {
+fn a_sink_can_stop_the_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.txt");
     std::fs::write(&path, "some words\n\n".repeat(300_000)).unwrap();

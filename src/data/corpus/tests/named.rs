@@ -1,8 +1,8 @@
-//! Which files are taken where paths, directories and patterns are named, and which are passed over.
+//! Discovery of inputs by paths, directories and patterns.
 
 use crate::data::corpus::tests::*;
 
-/// A directory with files of these names below it.
+/// Creates a directory with files of these names below it.
 fn directory_of(files: &[&str]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for file in files {
@@ -13,7 +13,7 @@ fn directory_of(files: &[&str]) -> tempfile::TempDir {
     directory
 }
 
-/// What is found by `pattern` below the directory: the inputs, and what was passed over.
+/// Returns the inputs found by `pattern` below the directory, and the skipped paths.
 fn found_in(directory: &tempfile::TempDir, pattern: &str) -> std::result::Result<(Vec<String>, Vec<String>), String> {
     let below = |path: &std::path::Path| path.strip_prefix(directory.path()).unwrap().to_string_lossy().into_owned();
     let found = find_inputs(&[directory.path().join(pattern)]).map_err(|e| e.to_string())?;
@@ -22,7 +22,7 @@ fn found_in(directory: &tempfile::TempDir, pattern: &str) -> std::result::Result
 }
 
 #[test]
-fn names_patterns_and_directories_say_what_is_read() {
+fn paths_patterns_and_directories_select_files() {
     let directory = directory_of(&[
         "a/wiki_00",
         "a/b/c.TXT.xz",
@@ -57,7 +57,7 @@ fn names_patterns_and_directories_say_what_is_read() {
 }
 
 #[test]
-fn a_file_json_that_is_named_has_records() {
+fn a_named_json_file_holds_records() {
     let directory = directory_of(&["c4.json"]);
     let path = directory.path().join("c4.json");
     std::fs::write(&path, "{\"text\": \"One.\"}\n").unwrap();
@@ -71,7 +71,7 @@ fn a_file_json_that_is_named_has_records() {
 }
 
 #[test]
-fn prepared_data_vocabularies_and_hidden_files_are_passed_over() {
+fn prepared_data_vocabularies_and_hidden_files_are_skipped() {
     let directory = directory_of(&[
         "a.txt",
         "prepared/prepared.json",
@@ -109,7 +109,7 @@ fn prepared_data_vocabularies_and_hidden_files_are_passed_over() {
         assert!(message.contains("got none but prepared data, ") && message.contains("name the files"), "{message}");
     }
     assert!(found("tokenizer").unwrap_err().contains("got none but a vocabulary, "));
-    // Who names a thing means it.
+    // Explicitly named paths are taken.
     assert_eq!(found("tokenizer/vocab.txt").unwrap().0, ["tokenizer/vocab.txt"]);
     assert_eq!(found(".c*").unwrap().0, [".cache/c.txt"]);
     assert!(found("more/o*/.*").unwrap_err().contains("got none; "), "neither the directory nor the one above");
@@ -119,7 +119,7 @@ fn prepared_data_vocabularies_and_hidden_files_are_passed_over() {
 }
 
 #[test]
-fn names_may_have_any_characters() {
+fn names_may_contain_any_character() {
     let directory = directory_of(&["a [1].txt", "b*.txt", "c d/[x]/e?.txt"]);
     let found = |pattern: &str| found_in(&directory, pattern).map(|(inputs, _)| inputs);
     assert_eq!(found("").unwrap(), ["a [1].txt", "b*.txt", "c d/[x]/e?.txt"]);
@@ -130,14 +130,14 @@ fn names_may_have_any_characters() {
 
 #[cfg(unix)]
 #[test]
-fn links_names_that_are_no_utf8_and_what_is_no_file_do_no_harm() {
+fn links_non_utf8_names_and_special_files_are_handled() {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
 
     let directory = directory_of(&["a/x.txt", "b/y.txt"]);
     let path = |name: &str| directory.path().join(name);
     let found = |pattern: &str| found_in(&directory, pattern);
-    // Links that lead back, and one that leads nowhere from a name that would not be taken.
+    // Links to an enclosing directory, and a broken link whose name would not be taken.
     symlink(directory.path(), path("a/up")).unwrap();
     symlink("loop", path("a/loop")).unwrap();
     symlink("gone", path("a/notes.md")).unwrap();

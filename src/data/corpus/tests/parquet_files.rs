@@ -1,4 +1,4 @@
-//! Parquet: every compression that it knows, nulls, several row groups, and columns that are not there.
+//! Parquet: all compressions, nulls, several row groups, and missing columns.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ::parquet::schema::parser::parse_message_type;
 
 use crate::data::corpus::tests::*;
 
-/// A file of no rows with these columns.
+/// A file without rows with these columns.
 fn empty_file_of(columns: &str) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(&format!("message rows {{ {columns} }}")).unwrap());
     let mut file = Vec::new();
@@ -18,7 +18,7 @@ fn empty_file_of(columns: &str) -> Vec<u8> {
     file
 }
 
-/// A file of `groups` row groups, each with these texts and the numbers of their rows.
+/// A file of `groups` row groups, each with these texts and their row numbers.
 fn file_of(compression: Compression, texts: &[Option<&str>], groups: usize) -> Vec<u8> {
     let required = texts.iter().all(Option::is_some);
     let repetition = if required { "REQUIRED" } else { "OPTIONAL" };
@@ -73,7 +73,7 @@ fn many_rows_are_read_in_order() {
 }
 
 #[test]
-fn nulls_are_refused_or_counted() {
+fn nulls_are_rejected_or_counted() {
     let file = file_of(Compression::SNAPPY, &[Some("One."), None, Some("Two.")], 1);
     let refused = message(&[("a.parquet", &file)]);
     assert!(refused.contains("a.parquet") && refused.contains("row 2") && refused.contains("got null"), "{refused}");
@@ -83,18 +83,18 @@ fn nulls_are_refused_or_counted() {
 }
 
 #[test]
-fn columns_that_are_not_there_or_no_text_are_named_with_those_that_are() {
+fn missing_or_non_text_columns_are_reported_with_the_existing_ones() {
     let file = file_of(Compression::SNAPPY, &[Some("One.")], 1);
     for field in ["body", "id"] {
         let options = ReadOptions { text_field: field.into(), ..ReadOptions::default() };
         let message = read_with(&options, &[("a.parquet", &file)]).unwrap_err().to_string();
         assert!(message.contains(&format!("one column {field:?} of strings")), "{message}");
-        assert!(message.contains("id (INT64), text (String)") && message.contains("--text-field"), "{message}");
+        assert!(message.contains("id (INT64), text (String)") && message.contains("text_field"), "{message}");
     }
 }
 
 #[test]
-fn the_text_may_lie_in_a_structure_but_in_no_list_and_under_one_name() {
+fn the_text_column_may_be_nested_but_not_repeated_or_duplicate() {
     let read_field = |field: &str, columns: &str| {
         let options = ReadOptions { text_field: field.into(), ..ReadOptions::default() };
         read_with(&options, &[("a.parquet", &empty_file_of(columns))]).map_err(|error| error.to_string())
@@ -109,26 +109,29 @@ fn the_text_may_lie_in_a_structure_but_in_no_list_and_under_one_name() {
 }
 
 #[test]
-fn files_that_are_cut_or_damaged_are_named() {
+fn cut_or_damaged_files_are_named() {
     let texts: Vec<String> = (0..20_000).map(|row| format!("Row {row}.")).collect();
     let rows: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
     let file = file_of(Compression::ZSTD(ZstdLevel::default()), &rows, 2);
     let cut = message(&[("a.parquet", &file[..file.len() / 2])]);
-    assert!(cut.contains("a.parquet: requires a whole Parquet file, got a fault after 0 rows"), "{cut}");
+    assert!(cut.contains("a.parquet: requires a whole Parquet file, got an error after 0 rows"), "{cut}");
     let mut damaged = file.clone();
     let at = file.len() * 9 / 10;
     damaged[at - 200..at].fill(0x5a);
     let damaged = message(&[("a.parquet", &damaged)]);
-    assert!(damaged.contains("a.parquet: requires a whole Parquet file, got a fault after"), "{damaged}");
+    assert!(damaged.contains("a.parquet: requires a whole Parquet file, got an error after"), "{damaged}");
     assert!(message(&[("a.parquet", b"")]).contains("a.parquet"));
     for (kind, bytes) in [("gzip", &b"\x1f\x8b\x08\0"[..]), ("encrypted Parquet", b"PARE\x10\x02\0\0\x15")] {
         let message = message(&[("a.parquet", bytes)]);
-        assert!(message.contains(&format!("a.parquet: requires Parquet, by its name, got {kind}; ")), "{message}");
+        assert!(
+            message.contains(&format!("a.parquet: requires a Parquet file, as its name says, got {kind}; ")),
+            "{message}"
+        );
     }
 }
 
 #[test]
-fn one_damaged_byte_ends_in_text_or_in_an_error() {
+fn one_damaged_byte_never_panics() {
     let mut stream = crate::rng::Key::new(7).stream();
     let texts: Vec<String> = (0..100).map(|row| format!("Row {row} of some words.")).collect();
     let rows: Vec<Option<&str>> =

@@ -1,4 +1,4 @@
-//! Dumps of Wikimedia, and what WikiExtractor makes of them. The pages are made up.
+//! Wikimedia dumps and WikiExtractor output. The pages are invented.
 
 use super::compressed::bzip2_of;
 use crate::data::corpus::tests::*;
@@ -22,7 +22,7 @@ const DUMP: &str = r#"<mediawiki version="0.11" xml:lang="en">
 "#;
 
 #[test]
-fn of_a_dump_the_articles_are_read() {
+fn articles_of_a_dump_are_read() {
     let (shown, counts) = read(&[("x-pages-articles1.xml-p1p2.bz2", &bzip2_of(DUMP.as_bytes()))]).unwrap();
     assert_eq!(shown, ["Amber & stones.", "Café < it.", "¶", "Second.", "¶"]);
     let expected = ReadCounts {
@@ -39,7 +39,7 @@ fn of_a_dump_the_articles_are_read() {
 }
 
 #[test]
-fn a_broken_dump_is_named_with_what_was_good() {
+fn a_broken_dump_reports_the_pages_read() {
     let cut = &DUMP.as_bytes()[..DUMP.find("Beryl").unwrap()];
     let with = |old: &str, new: &[u8]| {
         let at = DUMP.find(old).unwrap();
@@ -59,7 +59,7 @@ fn a_broken_dump_is_named_with_what_was_good() {
 }
 
 #[test]
-fn bytes_of_a_dump_that_are_not_utf8_are_replaced_or_refused_as_those_of_text_are() {
+fn invalid_utf8_in_a_dump_is_replaced_or_rejected_as_in_text() {
     let with = |bytes: &[u8]| DUMP.as_bytes().split(|&b| b == b'S').collect::<Vec<_>>().join(bytes);
     let (shown, counts) = read(&[("a.xml", &with(b"caf\xe9 \xff\xe2\x82 "))]).unwrap();
     assert_eq!(shown[3], "caf\u{fffd} \u{fffd}\u{fffd} econd.");
@@ -71,7 +71,7 @@ fn bytes_of_a_dump_that_are_not_utf8_are_replaced_or_refused_as_those_of_text_ar
     let message = read_with(&refuse, &[("a.xml", &with(b"caf\xe9 "))]).unwrap_err().to_string();
     assert!(message.contains("a.xml: requires text in UTF-8, got the bytes [e9] in page 6"), "{message}");
 
-    // A character, and the beginning of one, where the buffer of a file ends.
+    // A character and an incomplete character at the end of a file buffer.
     for before in (1 << 18) - 6..(1 << 18) + 2 {
         let head = "<mediawiki><!-- -->";
         let pages = "<page><title>x</title><ns>0</ns><revision><text>";
@@ -90,7 +90,7 @@ fn bytes_of_a_dump_that_are_not_utf8_are_replaced_or_refused_as_those_of_text_ar
 }
 
 #[test]
-fn of_what_wiki_extractor_writes_the_paragraphs_are_read() {
+fn paragraphs_of_wiki_extractor_output_are_read() {
     let file = b"<doc id=\"1\" url=\"x?curid=1\" title=\"Amber &amp; Beryl\">\nAmber &amp; Beryl\n\nOne &lt;two.\nThree.\n\n</doc>\n\
         <doc id=\"2\" url=\"x?curid=2\" title=\"Empty\">\nEmpty\n\n</doc>\n<doc id=\"3\" url=\"\" title=\"T\">\nNo title.\n</doc>\n";
     let (shown, counts) = read(&[("wiki_00", file)]).unwrap();
@@ -106,7 +106,7 @@ fn of_what_wiki_extractor_writes_the_paragraphs_are_read() {
     let unclosed = message(&[("wiki_01", text.replacen("\n</doc>", "", 1).as_bytes())]);
     let found = "requires </doc> after <doc …> on line 1, got another <doc …> on line 7";
     assert!(unclosed.contains(found), "{unclosed}");
-    // A title is written as it is, quotes and all.
+    // A title is unescaped literally, including quotes.
     let quoted = b"<doc id=\"1\" url=\"\" title=\"The \"Amber\" <x> &quot;\">\nThe \"Amber\" <x> \"\n\nOne.\n</doc>\n";
     assert_eq!(read(&[("wiki_00", quoted)]).unwrap().0, ["One.", "¶"]);
     assert!(message(&[("wiki_02", b"plain text")]).contains("requires <doc id=…> on line 1, got \"plain text\""));

@@ -1,6 +1,7 @@
-//! What is decided by how a line starts: tables, headings, lists; and the gaps that left-out things leave in a line.
+//! Handles line-based markup: tables, headings and lists; and the gaps that removed markup leaves in a line.
 
-/// `text` without tables, `{|` to `|}`, one in another. A table that is not closed ends at the next heading.
+/// Returns `text` without tables (`{|` to `|}`), which may be nested. A table that is not closed ends at the next
+/// heading.
 pub(super) fn without_tables(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut depth = 0_usize;
@@ -28,11 +29,11 @@ fn is_heading(line: &str) -> bool {
     line.len() > 2 && line.starts_with('=') && line.ends_with('=')
 }
 
-/// The lines that are text, without their marks.
+/// Returns the lines of text without their markup.
 pub(super) fn paragraphs(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for line in text.lines() {
-        // Rows and cells whose table was not found, and rules.
+        // Rows and cells without a table, and horizontal rules.
         let is_left_over = ["|", "! ", "{|", "----"].iter().any(|mark| line.starts_with(mark));
         if !is_heading(line) && !is_left_over {
             let line = line.trim_start_matches(['*', '#', ':', ';', ' ', '\t']);
@@ -43,7 +44,7 @@ pub(super) fn paragraphs(text: &str) -> String {
     plain
 }
 
-/// `line` without words such as `__NOTOC__`.
+/// Returns `line` without magic words such as `__NOTOC__`.
 fn without_magic_words(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
     let mut rest = line;
@@ -61,11 +62,11 @@ fn without_magic_words(line: &str) -> String {
     plain + rest
 }
 
-/// Appends a line with single spaces, without brackets that hold no word any more, `( ; )`, and without the white space
-/// that stood before what was left out and now stands before a stop.
+/// Appends a line with single spaces, without brackets that no longer hold a word, `( ; )`, and without the white space
+/// that removed markup leaves before punctuation.
 fn push_without_gaps(line: &str, plain: &mut String) {
     let start = plain.len();
-    // Where in `plain` the last bracket opens that holds no word so far.
+    // Position in `plain` of the last open bracket that holds no word so far.
     let mut bracket = None;
     let mut characters = line.chars().peekable();
     while let Some(c) = characters.next() {
@@ -101,7 +102,7 @@ fn push_without_gaps(line: &str, plain: &mut String) {
     trim_end_from(start, plain);
 }
 
-/// Trims spaces at the end, not those before `start`.
+/// Trims spaces at the end, but none before `start`.
 fn trim_end_from(start: usize, text: &mut String) {
     let end = start + text[start..].trim_end_matches(' ').len();
     text.truncate(end);

@@ -1,16 +1,17 @@
-//! Links: `[[page|label]]`, files with links in their captions, `[https://… label]`; and quotes for italics and bold.
+//! Converts links, `[[page|label]]` and `[https://… label]`, file links with links in their captions, and the quotes of
+//! italics and bold.
 
 use std::collections::BTreeSet;
 
 const SCHEMES: [&str; 8] = ["http://", "https://", "//", "ftp://", "mailto:", "news:", "irc://", "gopher://"];
 
-/// Links in links that are read as such. It bounds how often a word is moved.
+/// Maximum nesting of links, which bounds how often a word is moved.
 const DEEPEST: usize = 40;
 
-/// A bracket without a partner so far.
+/// An unmatched opening bracket.
 #[derive(PartialEq, Eq)]
 enum Open {
-    /// `[[`, and where in the plain text the content of the link starts.
+    /// `[[`, and where the link's content starts in the plain text.
     Link(usize),
     /// `[https://…`
     Address,
@@ -18,7 +19,7 @@ enum Open {
     Bracket,
 }
 
-/// `text` with the labels of its links in their place, and without those that show nothing in the text.
+/// Returns `text` with links replaced by their labels, without links that show nothing.
 pub(super) fn without_links(text: &str, hidden_namespaces: &BTreeSet<String>) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut open = Vec::new();
@@ -42,10 +43,10 @@ pub(super) fn without_links(text: &str, hidden_namespaces: &BTreeSet<String>) ->
             plain.push('[');
             rest = after;
         } else if closes_a_link(rest, &open, open_links) {
-            // What was opened in the link and not closed has no partner.
+            // Brackets opened in the link and not closed are unmatched.
             while let Some(bracket) = open.pop() {
                 if let Open::Link(start) = bracket {
-                    let shown = shown_of(&plain[start..], hidden_namespaces);
+                    let shown = displayed_text(&plain[start..], hidden_namespaces);
                     plain.replace_range(start.., &shown);
                     break;
                 }
@@ -61,7 +62,7 @@ pub(super) fn without_links(text: &str, hidden_namespaces: &BTreeSet<String>) ->
             rest = after;
         } else {
             let run = rest.bytes().take_while(|&b| b == b'\'').count();
-            // Two make italics, three bold, five both; of four, one is an apostrophe.
+            // Two quotes mark italics, three bold, five both; of four, one is an apostrophe.
             let apostrophes = match run {
                 1 | 4 => 1,
                 2 | 3 => 0,
@@ -74,14 +75,15 @@ pub(super) fn without_links(text: &str, hidden_namespaces: &BTreeSet<String>) ->
     plain + rest
 }
 
-/// Whether the brackets at the start of `rest` close a link. Of three, the first closes what was opened last in the link.
+/// Returns `true` if the brackets at the start of `rest` close a link. Of three, the first closes the bracket opened
+/// last in the link.
 fn closes_a_link(rest: &str, open: &[Open], open_links: usize) -> bool {
     let last_is_link = matches!(open.last(), Some(Open::Link(_)));
     open_links > 0 && rest.starts_with("]]") && (last_is_link || !rest.starts_with("]]]"))
 }
 
-/// What the link `[[inside]]` shows.
-fn shown_of(inside: &str, hidden_namespaces: &BTreeSet<String>) -> String {
+/// Returns the text that the link `[[inside]]` shows.
+fn displayed_text(inside: &str, hidden_namespaces: &BTreeSet<String>) -> String {
     let (target, label) = match inside.split_once('|') {
         Some((target, label)) => (target.trim(), Some(label.trim())),
         None => (inside.trim(), None),

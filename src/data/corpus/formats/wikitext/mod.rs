@@ -1,8 +1,8 @@
-//! Wiki text to plain text: sentences stay, everything that surrounds them goes.
+//! Converts wiki text to plain text: keeps the sentences and removes the markup.
 //!
-//! Comments, references, templates, tables, formulas, galleries, files, categories, links to other languages and headings
-//! are left out. Of a link its label stays, of a list its items, each as a line. Every pass reads the text once, from left
-//! to right, and takes any text: what is opened and never closed loses its marks and stays.
+//! Comments, references, templates, tables, formulas, galleries, files, categories, interlanguage links and headings
+//! are removed. Links are replaced by their labels; list items become lines. Every pass reads the text once, from left
+//! to right, and accepts any text: markup that is opened and never closed is removed and its content kept.
 
 mod lines;
 mod links;
@@ -16,21 +16,21 @@ use std::collections::BTreeSet;
 
 use super::entities::decode_entities;
 
-/// What one wiki calls things.
+/// Settings of one wiki.
 #[derive(Clone, Debug)]
 pub(super) struct Wiki {
-    /// Namespaces whose links show nothing in the text, in lower case: files and categories.
+    /// Lower-case names of namespaces whose links show nothing in the text: files and categories.
     hidden_namespaces: BTreeSet<String>,
 }
 
 impl Default for Wiki {
-    /// The names that every wiki understands.
+    /// The names that all wikis share.
     fn default() -> Self {
         Wiki { hidden_namespaces: ["file", "image", "media", "category"].map(str::to_owned).into() }
     }
 }
 
-/// Templates that mark a disambiguation page, in the languages with most articles. Parameters may follow.
+/// Templates that mark a disambiguation page, in the languages with the most articles. Parameters may follow.
 const DISAMBIGUATION_TEMPLATES: [&str; 29] = [
     "disambiguation",
     "disambig",
@@ -64,12 +64,12 @@ const DISAMBIGUATION_TEMPLATES: [&str; 29] = [
 ];
 
 impl Wiki {
-    /// Links into the namespace `name` show nothing.
+    /// Makes links into the namespace `name` show nothing.
     pub fn hide_namespace(&mut self, name: &str) {
         self.hidden_namespaces.insert(name.to_lowercase());
     }
 
-    /// True if the page lists the meanings of its title: it has a template that says so, or a title.
+    /// Returns `true` for a disambiguation page, recognised by a template or its title.
     pub fn is_disambiguation(&self, title: &str, text: &str) -> bool {
         let is_mark = |template: &str| {
             let name = template.chars().take(48).take_while(|c| !"|}\n".contains(*c));
@@ -81,7 +81,7 @@ impl Wiki {
             || text.match_indices("{{").any(|(at, _)| is_mark(&text[at + 2..]))
     }
 
-    /// The text of a page, a paragraph or an item of a list a line, with the empty lines that parted them.
+    /// Returns the text of a page, one paragraph or list item per line, with the empty lines between them.
     pub fn plain_text(&self, text: &str) -> String {
         let text = tags::without_tags(text);
         let text = templates::without_templates(&text);

@@ -1,6 +1,6 @@
-//! Comments and tags: `<!-- … -->`, `<ref>…</ref>`, `<b>`.
+//! Removes comments and tags: `<!-- … -->`, `<ref>…</ref>`, `<b>`.
 
-/// Elements that go with all that is in them.
+/// Elements that are removed with their content.
 const DROPPED: [&str; 25] = [
     "ref",
     "references",
@@ -28,15 +28,16 @@ const DROPPED: [&str; 25] = [
     "style",
     "script",
 ];
-/// Tags that part lines.
-const PARTING: [&str; 12] = ["p", "div", "center", "blockquote", "poem", "li", "dd", "dt", "tr", "h2", "h3", "h4"];
+/// Tags that end a line.
+const LINE_BREAKING: [&str; 12] =
+    ["p", "div", "center", "blockquote", "poem", "li", "dd", "dt", "tr", "h2", "h3", "h4"];
 
-/// `text` without comments and tags, and without the content of [`DROPPED`] elements. A comment that is not closed goes on
-/// to the end, as in MediaWiki; an element that is not closed loses its tag only.
+/// Returns `text` without comments and tags, and without the content of [`DROPPED`] elements. A comment that is not
+/// closed extends to the end, as in MediaWiki; an element that is not closed loses only its tag.
 pub(super) fn without_tags(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
-    // No end of these elements follows: searched once, not for every start.
+    // Elements without an end tag in the rest of the text, so that each is searched for once only.
     let mut unclosed: Vec<&str> = Vec::new();
     while let Some(at) = rest.find('<') {
         plain.push_str(&rest[..at]);
@@ -60,20 +61,20 @@ pub(super) fn without_tags(text: &str) -> String {
                 None => unclosed.push(name),
             },
             None if name == "nowiki" && tag.opens => {
-                // Shown as it stands: the marks in it must not be read as marks.
+                // Literal text: its characters are escaped so that later passes do not read them as markup.
                 let end = end_of_content(rest, "nowiki").unwrap_or(0);
                 rest[..end].chars().for_each(|c| push_literal(c, &mut plain));
                 rest = &rest[end..];
             }
             None if name == "br" => plain.push(' '),
-            None if PARTING.contains(&name.as_str()) => plain.push('\n'),
+            None if LINE_BREAKING.contains(&name.as_str()) => plain.push('\n'),
             None => {}
         }
     }
     plain + rest
 }
 
-/// A character that is no mark: those that could be one become references, which are decoded last.
+/// Appends a literal character. Characters that could be markup become references, which are decoded last.
 fn push_literal(c: char, text: &mut String) {
     match c {
         '[' | ']' | '{' | '}' | '\'' | '<' | '>' | '|' | '=' | '*' | '#' | ':' | '_' => {
@@ -98,14 +99,14 @@ impl<'a> Tag<'a> {
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
             return None;
         }
-        // Another `<` comes first: this one is a sign of text, as in `a <b`.
+        // Another `<` comes first: this one is text, as in `a <b`.
         let end = 1 + text[1..].find(['<', '>'])?;
         let is_tag = text[end..].starts_with('>');
         is_tag.then(|| Tag { name, length: end + 1, opens: !text.starts_with("</") && !text[..end].ends_with('/') })
     }
 }
 
-/// Where `</name` is in `text`, in any case.
+/// Returns the position of `</name>` in `text`, in any case.
 fn end_of_content(text: &str, name: &str) -> Option<usize> {
     text.match_indices("</").map(|(at, _)| at).find(|at| {
         let after = &text.as_bytes()[at + 2..];
@@ -114,7 +115,7 @@ fn end_of_content(text: &str, name: &str) -> Option<usize> {
     })
 }
 
-/// Where the element that was opened before `text` has ended, its end tag included.
+/// Returns the end of the element that was opened before `text`, including its end tag.
 fn end_of_element(text: &str, name: &str) -> Option<usize> {
     let end = end_of_content(text, name)?;
     Some(end + text[end..].find('>').map_or(text.len() - end, |at| at + 1))

@@ -1,12 +1,13 @@
-//! Templates: `{{name|argument|…}}`, one in another, and parameters, `{{{name|default}}}`.
+//! Removes templates, `{{name|argument|…}}`, which may be nested, and parameters, `{{{name|default}}}`.
 
-/// Templates in templates that may show words; so deep does MediaWiki go. It bounds how often a word is moved.
+/// Maximum nesting of templates whose text is kept, as in MediaWiki. It bounds how often a word is moved.
 const DEEPEST: usize = 40;
 
-/// `text` without templates. Those that only dress words leave their words; braces without a partner go alone.
+/// Returns `text` without templates. Templates that only format text are replaced by it; unmatched braces are removed
+/// alone.
 pub(super) fn without_templates(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
-    // Runs of opening braces without a partner so far: their number, and where in `plain` what they hold starts.
+    // Unmatched runs of opening braces: their number, and where their content starts in `plain`.
     let mut open: Vec<(usize, usize)> = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -27,12 +28,13 @@ pub(super) fn without_templates(text: &str) -> String {
             && let Some((braces, start)) = open.last_mut()
         {
             let partners = if *braces >= 3 && run >= 3 { 3 } else { 2 };
-            let shown = if partners == 2 && depth <= DEEPEST { shown_of(&plain[*start..]) } else { String::new() };
+            let shown =
+                if partners == 2 && depth <= DEEPEST { displayed_text(&plain[*start..]) } else { String::new() };
             plain.truncate(*start);
             plain.push_str(&shown);
             run -= partners;
             *braces -= partners;
-            // What is left of the opening run starts where the pair did; one brace alone is no mark.
+            // The rest of the opening run starts where the pair did; a single brace is not markup.
             if *braces < 2 {
                 open.pop();
             }
@@ -44,8 +46,8 @@ pub(super) fn without_templates(text: &str) -> String {
     plain + rest
 }
 
-/// What a template shows, by its name and arguments: `inside` is what stands between its braces.
-fn shown_of(inside: &str) -> String {
+/// Returns the text that a template shows, from its name and arguments. `inside` is the text between its braces.
+fn displayed_text(inside: &str) -> String {
     let arguments = arguments_of(inside);
     let name = arguments[0].trim().to_lowercase();
     let positional: Vec<&str> = arguments[1..].iter().map(|a| a.trim()).filter(|a| !is_named(a)).collect();
@@ -68,14 +70,14 @@ fn shown_of(inside: &str) -> String {
     }
 }
 
-/// Whether an argument is `name=value`.
+/// Returns `true` if an argument has the form `name=value`.
 fn is_named(argument: &str) -> bool {
     argument
         .split_once('=')
         .is_some_and(|(name, _)| name.trim().chars().all(|c| c.is_alphanumeric() || " -_".contains(c)))
 }
 
-/// The parts of a template between its bars; a bar in a link parts nothing. There is at least one.
+/// Splits a template at its bars; a bar in a link does not split. There is at least one part.
 fn arguments_of(inside: &str) -> Vec<&str> {
     let (mut arguments, mut start, mut links) = (Vec::new(), 0, 0_usize);
     for (at, byte) in inside.bytes().enumerate() {

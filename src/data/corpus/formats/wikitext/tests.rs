@@ -1,4 +1,4 @@
-//! What is left of wiki text: of the marks that articles have, and of those that are broken.
+//! Converts markup as it occurs in articles, and broken markup.
 
 use crate::data::corpus::formats::wikitext::*;
 
@@ -9,7 +9,7 @@ fn plain(text: &str) -> String {
 }
 
 #[test]
-fn sentences_stay_and_what_surrounds_them_goes() {
+fn sentences_are_kept_and_markup_is_removed() {
     let article = "\
 {{Short description|A made-up river}}
 {{Infobox river
@@ -61,7 +61,7 @@ All rivers and Mercury.";
 }
 
 #[test]
-fn marks_without_a_partner_go_alone_and_text_stays() {
+fn unmatched_markup_is_removed_and_text_kept() {
     for (text, expected) in [
         ("One {{ two [[ three ''four", "One two three four"),
         ("One }} two ]] three", "One two ]] three"),
@@ -82,7 +82,7 @@ fn marks_without_a_partner_go_alone_and_text_stays() {
 }
 
 #[test]
-fn namespaces_are_hidden_by_the_names_of_the_wiki() {
+fn namespaces_are_hidden_by_their_names_in_the_wiki() {
     let mut wiki = Wiki::default();
     assert_eq!(wiki.plain_text("[[Datei:x.jpg|mini|Bild]]a").trim(), "mini|Bilda");
     wiki.hide_namespace("Datei");
@@ -90,7 +90,7 @@ fn namespaces_are_hidden_by_the_names_of_the_wiki() {
 }
 
 #[test]
-fn disambiguation_pages_are_known_by_template_or_title() {
+fn disambiguation_pages_are_recognised_by_template_or_title() {
     let wiki = Wiki::default();
     assert!(wiki.is_disambiguation("Amber", "'''Amber''' may be\n* [[A]]\n{{ Disambiguation|geo }}"));
     assert!(wiki.is_disambiguation("Amber", "{{Begriffsklärung}}"));
@@ -98,9 +98,9 @@ fn disambiguation_pages_are_known_by_template_or_title() {
     assert!(!wiki.is_disambiguation("Amber", "{{other uses|Amber (disambiguation)}} {{disambiguation needed}}"));
 }
 
-/// Every pass takes any text, without a panic and in time that grows as the text does.
+/// Every pass accepts any text without a panic and in linear time.
 #[test]
-fn marks_in_any_order_are_taken_in_linear_time() {
+fn any_markup_is_converted_in_linear_time() {
     let marks = ["{{", "}}", "{", "}", "[[", "]]", "[", "]", "[http://", "|", "''", "'", "<ref>", "</ref>", "<", ">"];
     let more =
         ["<!--", "-->", "{|\n", "\n|}", "\n", "=", "* ", "__", "&", ";", "é", "(", ")", ",", " ", "File:", "<a b"];
