@@ -1,5 +1,5 @@
-//! Text gathered into blocks of whole documents: what one thread tokenizes at a time, and what is done or not done when a
-//! preparation is interrupted. Where blocks begin and end depends on the part of the corpus alone, never on threads.
+//! Groups text into blocks of whole documents. A block is tokenized by one thread and is the unit of work after an
+//! interruption. Block boundaries depend only on the part of the corpus, never on threads.
 
 use std::ops::Range;
 
@@ -8,13 +8,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::data::corpus::{ReadCounts, TextBatch, TextEvent};
 
-/// Bytes of text after which a block is handed on, at the end of a document: enough to tokenize for a tenth of a second,
-/// little enough for every thread to hold one and wait for another.
+/// Bytes of text after which a block ends, at the end of a document: about a tenth of a second of tokenizing, and small
+/// enough for every thread to hold one and queue another.
 const BLOCK: usize = 4 << 20;
-/// Bytes of text after which a document is cut: a block holds whole documents.
+/// Bytes of text after which a document is cut, because a block holds whole documents.
 const LONGEST_DOCUMENT: usize = 16 << 20;
 
-/// Which block of a corpus. Blocks in order are the text in order.
+/// The position of a block in the corpus. Blocks in order are the text in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct BlockId {
     pub part: u32,
@@ -26,9 +26,9 @@ pub(super) struct BlockId {
 pub(super) struct TextBlock {
     text: String,
     lines: Vec<Range<usize>>,
-    /// How many lines there are up to the end of each document.
+    /// Number of lines up to the end of each document.
     document_ends: Vec<usize>,
-    /// Fingerprint of the document that the first one is the rest of.
+    /// Fingerprint of the document that the first one continues.
     rest_of: Option<u128>,
     pub counts: ReadCounts,
     /// Documents that were cut because they were longer than [`LONGEST_DOCUMENT`].
@@ -48,13 +48,13 @@ impl<'a> TextDocument<'a> {
         self.lines.iter().map(move |line| &self.text[line.clone()])
     }
 
-    /// Bytes of the lines.
+    /// Returns the bytes of the lines.
     pub fn bytes(self) -> usize {
         self.lines.last().map_or(0, |last| last.end - self.lines[0].start)
     }
 
-    /// 128 bits of the text, blind to white space at the ends of lines. Equal documents have equal ones; that two others
-    /// have is as good as impossible (2⁻⁶⁴ among four thousand million documents).
+    /// Returns a 128-bit hash of the text, ignoring white space at line ends. Equal documents have equal fingerprints;
+    /// a collision of others is practically impossible (2⁻⁶⁴ for four billion documents).
     pub fn fingerprint(self) -> u128 {
         let mut hash = Xxh3::new();
         for line in self.lines() {
@@ -64,7 +64,7 @@ impl<'a> TextDocument<'a> {
         hash.digest128()
     }
 
-    /// The fingerprint that decides about the whole document, of which this may be the rest.
+    /// Returns the fingerprint of the whole document, of which this may be a continuation.
     pub fn origin(self) -> u128 {
         self.rest_of.unwrap_or_else(|| self.fingerprint())
     }
@@ -85,22 +85,22 @@ impl TextBlock {
     }
 }
 
-/// Gathers the batches of one part into blocks.
+/// Groups the batches of one part into blocks.
 pub(super) struct BlockBuilder<'a> {
     block: TextBlock,
-    /// Number of the block at hand.
+    /// Number of the current block.
     index: u32,
     sink: &'a mut dyn FnMut(u32, TextBlock) -> bool,
 }
 
 impl<'a> BlockBuilder<'a> {
-    /// `sink` takes each block with its number, and returns `false` if it wants no more.
+    /// Creates a builder. `sink` takes each block with its number, and returns `false` to stop.
     pub fn new(sink: &'a mut dyn FnMut(u32, TextBlock) -> bool) -> Self {
         BlockBuilder { block: TextBlock::default(), index: 0, sink }
     }
 
-    /// Takes a batch; false if no more is wanted.
-    pub fn take(&mut self, batch: &TextBatch) -> bool {
+    /// Adds a batch. Returns `false` if the sink stopped.
+    pub fn push_batch(&mut self, batch: &TextBatch) -> bool {
         self.block.counts += batch.counts;
         for piece in &batch.events {
             let wanted = match piece {
@@ -114,11 +114,11 @@ impl<'a> BlockBuilder<'a> {
         true
     }
 
-    /// Hands on the last block and returns how many there were.
+    /// Passes on the last block and returns the number of blocks.
     pub fn finish(mut self) -> u32 {
         self.end_document();
         if !self.block.lines.is_empty() || self.block.counts != ReadCounts::default() {
-            self.hand_on(None);
+            self.pass_on(None);
         }
         self.index
     }
@@ -135,22 +135,22 @@ impl<'a> BlockBuilder<'a> {
         block.cut_documents += 1;
         block.document_ends.push(block.lines.len());
         let origin = block.document(block.document_ends.len() - 1).origin();
-        self.hand_on(Some(origin))
+        self.pass_on(Some(origin))
     }
 
-    /// Ends the document at hand, if it has lines.
+    /// Ends the current document, if it has lines.
     fn end_document(&mut self) -> bool {
         let block = &mut self.block;
         if block.lines.len() > block.document_ends.last().copied().unwrap_or(0) {
             block.document_ends.push(block.lines.len());
         } else if block.lines.is_empty() {
-            // The document was cut at its very end.
+            // The document was cut exactly at its end.
             block.rest_of = None;
         }
-        block.text.len() < BLOCK || self.hand_on(None)
+        block.text.len() < BLOCK || self.pass_on(None)
     }
 
-    fn hand_on(&mut self, rest_of: Option<u128>) -> bool {
+    fn pass_on(&mut self, rest_of: Option<u128>) -> bool {
         let next = TextBlock { rest_of, ..TextBlock::default() };
         let block = std::mem::replace(&mut self.block, next);
         self.index += 1;
@@ -162,7 +162,7 @@ impl<'a> BlockBuilder<'a> {
 mod tests {
     use super::*;
 
-    /// Blocks of documents of `lengths` bytes, each a single line, from batches of one document.
+    /// Builds blocks of documents of `lengths` bytes, each a single line, from batches of one document.
     fn blocks(lengths: &[usize]) -> Vec<TextBlock> {
         let mut blocks = Vec::new();
         let mut sink = |index, block| {
@@ -176,9 +176,9 @@ mod tests {
             for part in line.as_bytes().chunks(9 << 17) {
                 let text = String::from_utf8(part.to_vec()).unwrap();
                 let events = vec![TextEvent::Line(0..text.len())];
-                assert!(builder.take(&TextBatch { text, events, ..TextBatch::default() }));
+                assert!(builder.push_batch(&TextBatch { text, events, ..TextBatch::default() }));
             }
-            assert!(builder.take(&TextBatch { events: vec![TextEvent::DocumentEnd], ..TextBatch::default() }));
+            assert!(builder.push_batch(&TextBatch { events: vec![TextEvent::DocumentEnd], ..TextBatch::default() }));
         }
         let number = builder.finish();
         assert_eq!(number as usize, blocks.len());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_ends_with_a_document_and_a_huge_document_is_cut_but_known_again() {
+    fn blocks_hold_whole_documents_and_cut_documents_keep_their_fingerprint() {
         let documents: Vec<usize> =
             blocks(&[3 << 20, 3 << 20, 90, 900]).iter().map(|b| b.document_ends.len()).collect();
         assert_eq!(documents, [2, 2]);

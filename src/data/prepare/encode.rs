@@ -1,4 +1,4 @@
-//! A block of text to blocks of tokens: filters, sentences, WordPieces, and the split that each document goes to.
+//! Encodes a block of text: filters, sentences, WordPieces, and the split of each document.
 
 use std::collections::BTreeMap;
 
@@ -15,33 +15,33 @@ use crate::data::store::manifest::{PrepareOptions, Removed};
 use crate::data::store::shard::Split;
 use crate::data::tokenizer::wordpiece::Tokenizer;
 
-/// What became of a block of text.
+/// The encoded documents of a text block.
 pub(super) struct Encoded {
     pub train: TokenBlock,
     pub held_out: TokenBlock,
     /// Documents that were cut because they were longer than a shard.
     pub cut_documents: u64,
-    /// Documents that filters left out, by the filter's name.
+    /// Documents removed by filters, by the filter's name.
     pub removed: BTreeMap<String, Removed>,
 }
 
-/// The form of the token blocks of a preparation.
+/// Returns the format of the token blocks of a preparation.
 pub(super) fn form(tokenizer: &Tokenizer, options: &PrepareOptions) -> TokenForm {
     let token_size = if tokenizer.vocabulary().len() > 1 << 16 { 4 } else { 2 };
     TokenForm { signature: length(options.duplicates), token_size }
 }
 
-/// True if the document is held out: a pure function of the text, whatever the other documents are. Equal documents are on
-/// the same side, so that none is measured on that was learned by heart.
+/// Returns `true` if the document is held out: a pure function of the text, independent of all other documents. Equal
+/// documents are in the same split, so the model is never evaluated on memorised text.
 fn is_held_out(seed: u64, fingerprint: u128, share: f64) -> bool {
     let key = Key::new(seed).fold_in((fingerprint >> 64) as u64).fold_in(fingerprint as u64);
     key.stream().uniform() < share
 }
 
-/// Tokenizes a block, with the thread at hand.
+/// Tokenizes a block on the current thread.
 ///
 /// # Errors
-/// If the tokenizer cannot part a text into words.
+/// If the tokenizer cannot split a text into words.
 pub(super) fn encode(block: &TextBlock, tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Encoded> {
     let empty = || TokenBlock::new(form(tokenizer, options));
     let mut encoded = Encoded { train: empty(), held_out: empty(), cut_documents: 0, removed: BTreeMap::new() };
@@ -67,7 +67,7 @@ pub(super) fn encode(block: &TextBlock, tokenizer: &Tokenizer, options: &Prepare
     Ok(encoded)
 }
 
-/// The ids of a document and the number of them in each sentence.
+/// The token ids of a document, and the number of them in each sentence.
 #[derive(Default)]
 struct DocumentTokens {
     ids: Vec<u32>,
@@ -89,7 +89,7 @@ impl DocumentTokens {
         Ok(())
     }
 
-    /// Adds a sentence; one without tokens does not exist.
+    /// Adds a sentence; one without tokens is dropped.
     fn sentence(&mut self, sentence: &str, tokenizer: &Tokenizer) -> Result<()> {
         let before = self.ids.len();
         tokenizer.encode(sentence, &mut self.ids)?;
@@ -99,8 +99,8 @@ impl DocumentTokens {
         Ok(())
     }
 
-    /// Adds these tokens to a block as one document, or as several if they reach `limit`: a document is never parted between
-    /// shards. One without tokens does not exist. Returns how often it was cut.
+    /// Adds these tokens to a block as one document, or as several if they reach `limit`, because a document is never
+    /// split between shards. A document without tokens is dropped. Returns the number of cuts.
     fn push_into(&self, block: &mut TokenBlock, limit: usize, document: TextDocument, signature: &[u64]) -> u64 {
         let (mut rest, mut lengths) = (self.ids.as_slice(), self.sentence_lengths.as_slice());
         let (mut pieces, mut bytes) = (0_u64, document.bytes());
@@ -112,7 +112,7 @@ impl DocumentTokens {
                 has_room
             });
             let sentences = sentences.count();
-            // The pieces of a document are no duplicates of each other, but of those of an equal one.
+            // The pieces of a document are not duplicates of each other, but of the pieces of an equal document.
             let signature: Vec<u64> = signature.iter().map(|word| word.wrapping_add(pieces)).collect();
             block.push(&rest[..tokens], &lengths[..sentences], std::mem::take(&mut bytes), &signature);
             (rest, lengths) = (&rest[tokens..], &lengths[sentences..]);
@@ -127,11 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_held_out_share_is_met_and_a_document_keeps_its_split() {
+    fn held_out_share_is_met_and_a_document_keeps_its_split() {
         let chosen: Vec<u128> = (0..50_000).filter(|&i| is_held_out(3, i << 57, 0.02)).collect();
         // Five standard deviations of a binomial(50000, 0.02) are 157.
         assert!(chosen.len().abs_diff(1000) < 158, "{}", chosen.len());
-        // A larger share holds out more documents, and these as well.
+        // A larger share holds out a superset of the documents.
         assert!(chosen.iter().all(|&i| is_held_out(3, i << 57, 0.05)));
         assert!(!(0..1000).any(|i| is_held_out(3, i, 0.0)));
     }

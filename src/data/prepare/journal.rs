@@ -1,8 +1,8 @@
-//! What of a preparation is done, a line of JSON for every step of it, in the order in which the steps ended. The state is
-//! the fold of the lines: it is the same while the work goes on and after any interruption.
+//! The journal of a preparation: one line of JSON for each finished piece of work, in order of completion. The state is
+//! the fold over the lines, both while the work runs and after an interruption.
 //!
-//! A line is written after the thing that it tells of. Nothing is forced to the disk: a crash of the machine can lose
-//! blocks whose lines remain, so blocks carry checksums, and one that does not match is made again.
+//! A line is written after the work it records, without fsync. A crash of the machine can lose blocks whose lines
+//! remain; so blocks carry checksums, and a damaged block is tokenized again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,26 +21,26 @@ use crate::data::store::manifest::{Manifest, Removed, ShardEntry};
 /// File name of the journal.
 pub(super) const JOURNAL: &str = "journal.jsonl";
 
-/// One step that is done.
+/// A finished piece of work.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Step {
-    /// What is asked for, as a manifest without results.
+pub(super) enum JournalRecord {
+    /// The start: the request as a manifest without results.
     Begun(Box<Manifest>),
-    /// The sha256 of an input.
+    /// An input is hashed.
     Hashed { input: usize, sha256: String },
     /// A block is tokenized.
     Tokenized(BlockId, BlockRecord),
-    /// A part was read to its end and has so many blocks.
+    /// A part was read to its end and has this many blocks.
     Read { part: u32, blocks: u32 },
     /// A shard is written.
     Written(ShardEntry),
 }
 
-/// What became of a block.
+/// The result of tokenizing a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BlockRecord {
-    /// Where the tokens lie; nowhere if there are none.
+    /// Places of the tokens; `None` if there are none.
     pub train: Option<Spooled>,
     pub held_out: Option<Spooled>,
     pub counts: ReadCounts,
@@ -49,31 +49,31 @@ pub(super) struct BlockRecord {
     pub removed: BTreeMap<String, Removed>,
 }
 
-/// All that is done.
+/// All finished work.
 #[derive(Debug, Default)]
 pub(super) struct Done {
     pub begun: Option<Box<Manifest>>,
     /// sha256 of inputs.
     pub hashed: BTreeMap<usize, String>,
     pub blocks: BTreeMap<BlockId, BlockRecord>,
-    /// Number of blocks of the parts that were read to the end.
+    /// Number of blocks of the parts that were read to their end.
     pub parts: BTreeMap<u32, u32>,
     /// Shards by file name.
     pub shards: BTreeMap<String, ShardEntry>,
 }
 
 impl Done {
-    fn add(&mut self, step: Step) {
-        match step {
-            Step::Begun(manifest) => self.begun = Some(manifest),
-            Step::Hashed { input, sha256 } => drop(self.hashed.insert(input, sha256)),
-            Step::Tokenized(id, record) => drop(self.blocks.insert(id, record)),
-            Step::Read { part, blocks } => drop(self.parts.insert(part, blocks)),
-            Step::Written(entry) => drop(self.shards.insert(entry.file.clone(), entry)),
+    fn add(&mut self, record: JournalRecord) {
+        match record {
+            JournalRecord::Begun(manifest) => self.begun = Some(manifest),
+            JournalRecord::Hashed { input, sha256 } => drop(self.hashed.insert(input, sha256)),
+            JournalRecord::Tokenized(id, record) => drop(self.blocks.insert(id, record)),
+            JournalRecord::Read { part, blocks } => drop(self.parts.insert(part, blocks)),
+            JournalRecord::Written(entry) => drop(self.shards.insert(entry.file.clone(), entry)),
         }
     }
 
-    /// The manifest that the work began with, with what is known of the inputs by now.
+    /// Returns the manifest of the start, with the sha256 of the inputs hashed so far.
     pub fn begun_from(&self) -> Option<Manifest> {
         let mut manifest = self.begun.as_deref().cloned()?;
         for (input, sha256) in &self.hashed {
@@ -84,14 +84,14 @@ impl Done {
         Some(manifest)
     }
 
-    /// True if a part was read to its end and all its blocks are there.
+    /// Returns `true` if a part was read to its end and all its blocks are tokenized.
     pub fn has_part(&self, part: u32) -> bool {
         let Some(&blocks) = self.parts.get(&part) else { return false };
         self.blocks.range(BlockId { part, index: 0 }..BlockId { part: part + 1, index: 0 }).count() == blocks as usize
     }
 }
 
-/// The journal of a preparation, open for more.
+/// The open journal of a preparation.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
@@ -99,10 +99,10 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, or begins one. The last line may have been cut short; it is dropped.
+    /// Opens or creates the journal in `directory`. An incomplete last line is dropped.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is not one of ours.
+    /// If it cannot be read, or a line is not a record of this version.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = directory.join(JOURNAL);
         let file = File::options().create(true).truncate(false).read(true).append(true).open(&path);
@@ -115,8 +115,8 @@ impl Journal {
             text[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
         {
             done.add(serde_json::from_slice(line).map_err(|error| {
-                let found = format!("another on line {}: {error}", number + 1);
-                DataError::file(&path, "a journal of this version", found, "begin anew with --force")
+                let found = format!("another record on line {}: {error}", number + 1);
+                DataError::file(&path, "a journal of this version", found, "set force to discard it and start again")
             })?);
         }
         Ok(Journal { path, state: Mutex::new((file, whole as u64, done)) })
@@ -126,32 +126,32 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a step is done.
-    pub fn note(&self, step: Step) -> Result<()> {
-        let line = serde_json::to_string(&step).map_err(|e| DataError::io("write", &self.path)(e.into()))? + "\n";
+    /// Records a finished piece of work.
+    pub fn record(&self, record: JournalRecord) -> Result<()> {
+        let line = serde_json::to_string(&record).map_err(|e| DataError::io("write", &self.path)(e.into()))? + "\n";
         let (file, length, done) = &mut *self.state();
         if let Err(error) = file.write_all(line.as_bytes()) {
-            // What was written of the line must not stand before another thread's; cutting needs no room on the disk, and
-            // if it fails, the next line fails to be read, which is said.
+            // Remove the partial line, or another thread's line would follow it. Truncating needs no disk space; if it
+            // fails, the next open reports the damaged line.
             let _ = file.set_len(*length);
             return Err(DataError::write(&self.path, line.len())(error));
         }
         *length += line.len() as u64;
-        done.add(step);
+        done.add(record);
         Ok(())
     }
 
-    /// Returns when all that was noted is on the disk.
+    /// Syncs all records to disk.
     pub fn to_disk(&self) -> Result<()> {
         self.state().0.sync_all().map_err(DataError::io("write", &self.path))
     }
 
-    /// Asks what is done.
-    pub fn ask<T>(&self, question: impl FnOnce(&Done) -> T) -> T {
+    /// Reads the finished work.
+    pub fn read<T>(&self, question: impl FnOnce(&Done) -> T) -> T {
         question(&self.state().2)
     }
 
-    /// Forgets blocks that turned out to be lost, for this run.
+    /// Discards lost blocks, for this run.
     pub fn forget(&self, lost: &[BlockId]) {
         let done = &mut self.state().2;
         lost.iter().for_each(|id| drop(done.blocks.remove(id)));

@@ -1,8 +1,8 @@
-//! Which documents go into the shards, and how often: of duplicates the first one, in the order of the text, and as many
-//! copies of a document to train on as the weight of its source says.
+//! Selects the documents for the shards and the number of their copies. Of duplicates, the first in the order of the
+//! text is kept; a training document is used as often as the weight of its source demands.
 //!
-//! The set of what was seen is bounded, not the corpus: if there are more documents than fit, the blocks are gone through
-//! several times, each time for the part of the signatures that falls to the pass. What is kept for every document is a byte.
+//! The memory for signatures is bounded, the corpus is not. If the signatures do not fit, the blocks are read in
+//! several passes, each for its share of the signatures. The result takes one byte per document.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,9 +18,9 @@ use super::token_block::Head;
 use crate::data::error::Result;
 use crate::data::store::manifest::{Deduplication, Removed};
 
-/// Bytes of all sets of signatures at a time.
+/// Total bytes of the signature sets in memory.
 const MEMORY: usize = 256 << 20;
-/// Bytes of an entry: sixteen and one to find it, in a table that may have just doubled.
+/// Bytes of a set element: sixteen and one for the hash table, in a table that may have just doubled.
 const ENTRY: usize = 40;
 
 const EXACT: u8 = 1;
@@ -31,39 +31,39 @@ const NEAR: u8 = 2;
 pub(super) struct SelectableBlock<'a> {
     pub place: Spooled,
     pub spool: &'a Spool,
-    /// How often each document is taken, on average.
+    /// Average number of times each document is used.
     pub weight: f64,
-    /// Decides which documents have the copy that a fraction of the weight stands for.
+    /// Key that selects the documents which get the extra copy of a fractional weight.
     pub key: Key,
 }
 
 impl SelectableBlock<'_> {
-    /// Copies of a document that is no duplicate.
+    /// Returns the number of copies of a document that is not a duplicate.
     fn copies(&self, document: usize) -> u8 {
         let is_chosen = self.key.fold_in(document as u64).stream().uniform() < self.weight.fract();
         self.weight as u8 + is_chosen as u8
     }
 }
 
-/// One going-through of all blocks.
+/// One pass over all blocks.
 #[derive(Clone, Copy, Debug)]
 struct Pass {
-    /// The band that is compared; the fingerprint if none.
+    /// The band to compare, or `None` for the fingerprint.
     band: Option<usize>,
-    /// Signatures with this remainder by `parts`.
+    /// The pass handles signatures with this remainder modulo `parts`.
     part: u64,
     parts: u64,
 }
 
-/// What is taken of every block, and what was not.
+/// The selected and the removed documents of every block.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
-    /// Copies of every document of every block, 0 if it is left out.
+    /// Copies of each document of each block; 0 if it is removed.
     pub copies: Vec<Vec<u8>>,
     pub removed: BTreeMap<String, Removed>,
 }
 
-/// Chooses among the documents of `blocks`.
+/// Selects documents from `blocks`.
 ///
 /// # Errors
 /// If the spool cannot be read.
@@ -83,7 +83,7 @@ fn select_within(blocks: &[SelectableBlock], duplicates: Deduplication, memory: 
     };
     let kinds = std::iter::repeat_n(None, fingerprints).chain((0..bands).map(Some));
     let passes: Vec<Pass> = kinds.flat_map(|band| (0..parts).map(move |part| Pass { band, part, parts })).collect();
-    // What a pass marks does not depend on the others: they run side by side.
+    // Passes are independent of each other and run in parallel.
     passes.into_par_iter().try_for_each(|pass| pass.mark(blocks, &flags))?;
 
     let mut selection = Selection::default();
@@ -104,7 +104,7 @@ fn select_within(blocks: &[SelectableBlock], duplicates: Deduplication, memory: 
 }
 
 impl Pass {
-    /// Marks every document whose signature an earlier one had.
+    /// Marks every document whose signature occurred earlier.
     fn mark(self, blocks: &[SelectableBlock], flags: &[Vec<AtomicU8>]) -> Result<()> {
         let mut seen: HashSet<u128> = HashSet::new();
         for (block, flags) in blocks.iter().zip(flags) {
@@ -131,11 +131,11 @@ mod tests {
     use crate::data::store::shard::Split;
 
     #[test]
-    fn the_first_of_each_is_taken_in_one_pass_or_in_many() {
+    fn first_duplicate_is_kept_with_any_number_of_passes() {
         let directory = tempfile::tempdir().unwrap();
         let form = TokenForm { signature: FINGERPRINT + BANDS, token_size: 2 };
         let spool = Spool::new(directory.path(), Split::Train, form, 0);
-        // Documents by fingerprint, and one band that says what they are near to.
+        // Documents by fingerprint, with one band that defines their near duplicates.
         let texts = [[(1, 10), (2, 20), (1, 10)], [(3, 30), (4, 20), (3, 30)], [(5, 50), (6, 50), (2, 20)]];
         let places: Vec<Spooled> = texts
             .iter()
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_is_the_number_of_copies_on_average() {
+    fn weight_is_the_average_number_of_copies() {
         let directory = tempfile::tempdir().unwrap();
         let form = TokenForm { signature: 0, token_size: 2 };
         let spool = Spool::new(directory.path(), Split::Train, form, 0);

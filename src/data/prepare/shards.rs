@@ -1,10 +1,11 @@
-//! Token blocks to shards of nearly equal size, several at once.
+//! Writes token blocks as shards of nearly equal size, several at once.
 //!
-//! Once all tokens are counted, where each shard begins and ends is planned and noted in a file: a preparation that is
-//! interrupted from then on goes on with that plan, though a part of the spool is used up and gone.
+//! Once all tokens are counted, the boundaries of all shards are planned and saved to a file. A preparation that is
+//! interrupted later resumes with that plan, although part of the spool is already removed.
 //!
-//! Documents that are taken several times are met in passes over the text: all of them first, then those that come a second
-//! time, and so on. So the copies of a document lie as far apart as the text is long, and no shard gets them as one piece.
+//! Documents that are used several times are read in passes over the text: first all documents, then those that are
+//! used a second time, and so on. So the copies of a document are as far apart as the text is long, and no shard gets
+//! them next to each other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::rng::Key;
 
 use super::blocks::BlockId;
-use super::journal::{BlockRecord, JOURNAL, Journal, Step};
+use super::journal::{BlockRecord, JOURNAL, Journal, JournalRecord};
 use super::selection::{SelectableBlock, Selection, select};
 use super::spool::{Spool, Spooled};
 use super::staging::write_to_disk;
@@ -27,10 +28,10 @@ use crate::data::store::manifest::{Deduplication, Manifest, Removed, ShardEntry}
 use crate::data::store::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
 
 const PLAN: &str = "plan.json";
-/// Bytes of the shards that are gathered in memory at a time, unless one alone is larger.
+/// Bytes of shards collected in memory at a time, unless one shard alone is larger.
 const MEMORY: usize = 512 << 20;
 
-/// A document as one pass over the text meets it: which block of its split, and which of the block.
+/// A document in one pass over the text: its block in the split, and its index in the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Cursor {
     pass: usize,
@@ -38,7 +39,7 @@ struct Cursor {
     document: usize,
 }
 
-/// The documents of a shard: from one to before another.
+/// The documents of a shard: a half-open range.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct PlannedShard {
     split: Split,
@@ -47,13 +48,13 @@ struct PlannedShard {
     to: Cursor,
 }
 
-/// What is to be written.
+/// The shards to write.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Plan {
     shards: Vec<PlannedShard>,
     tokens: u64,
     removed: BTreeMap<String, Removed>,
-    /// Copies of every document of every block of each split; one of each if it is absent.
+    /// Copies of each document of each block of both splits; one each if absent.
     copies: Option<Copies>,
 }
 
@@ -63,27 +64,28 @@ struct Copies {
     held_out: Vec<Vec<u8>>,
 }
 
-/// The blocks of one split, in the order of the text, and how often each of their documents is taken.
+/// The blocks of one split, in the order of the text, with the number of copies of their documents.
 struct Blocks<'a> {
     split: Split,
     places: Vec<Spooled>,
     spool: &'a Spool,
     copies: Option<&'a [Vec<u8>]>,
-    /// Passes that take something of each block.
+    /// Number of passes that use each block.
     passes: Vec<usize>,
 }
 
-/// True if all text is tokenized and only shards are to be written.
+/// Returns `true` if all text is tokenized and only shards remain to be written.
 pub(super) fn are_planned(staging: &Path) -> bool {
     staging.join(PLAN).exists()
 }
 
-/// An error if there is a plan that this version cannot read.
+/// Fails if there is a plan of another version.
 pub(super) fn check_plan(staging: &Path) -> Result<()> {
     if are_planned(staging) { Plan::read(&staging.join(PLAN)).map(drop) } else { Ok(()) }
 }
 
-/// Removes what a whole preparation needs no more. The journal goes first: without it, the rest is known to be whole.
+/// Removes the files that a complete preparation no longer needs. The journal is removed first: without it, the
+/// directory is known to be complete.
 pub(super) fn clear(staging: &Path) -> Result<()> {
     let entries = fs::read_dir(staging).map_err(DataError::io("list", staging))?;
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
@@ -95,9 +97,9 @@ pub(super) fn clear(staging: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the shards that the journal does not tell of, and completes the manifest.
+/// Writes the shards that the journal does not list, and completes the manifest.
 pub(super) fn write(
-    asked: &Preparation,
+    preparation: &Preparation,
     staging: &Path,
     journal: &Journal,
     spools: &Spools,
@@ -105,17 +107,18 @@ pub(super) fn write(
     progress: PrepareProgress,
 ) -> Result<()> {
     let places = |of: fn(&BlockRecord) -> Option<Spooled>| -> Vec<Spooled> {
-        journal.ask(|done| done.blocks.values().filter_map(of).collect())
+        journal.read(|done| done.blocks.values().filter_map(of).collect())
     };
     let (train, held_out) = (places(|record| record.train), places(|record| record.held_out));
     let path = staging.join(PLAN);
     let plan = if are_planned(staging) {
         Plan::read(&path)?
     } else {
-        let plan = Plan::new(asked, journal, spools, &train, &held_out)?;
+        let plan = Plan::new(preparation, journal, spools, &train, &held_out)?;
         let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
         let partial = path.with_extension("partial");
-        // Once shards are written, journal, spool and plan are all that tells how: they must be on the disk before the first.
+        // Once shards are written, only journal, spool and plan can complete the rest; so they must be on disk before
+        // the first shard.
         journal.to_disk()?;
         for (split, places) in [(Split::Train, &train), (Split::HeldOut, &held_out)] {
             spools.of(split).to_disk(places)?;
@@ -125,35 +128,35 @@ pub(super) fn write(
         plan
     };
     let copies = |split| plan.copies.as_ref().map(|copies| copies.of(split));
-    count_taken(asked, journal, copies(Split::Train), manifest);
+    count_taken(preparation, journal, copies(Split::Train), manifest);
     let blocks = [(Split::Train, train), (Split::HeldOut, held_out)]
         .map(|(split, places)| Blocks::new(split, places, spools.of(split), copies(split)));
     let of = |shard: &PlannedShard| blocks.iter().find(|blocks| blocks.split == shard.split).unwrap_or(&blocks[0]);
 
-    let is_written = |shard: &&PlannedShard| journal.ask(|done| done.shards.contains_key(&shard.file));
+    let is_written = |shard: &&PlannedShard| journal.read(|done| done.shards.contains_key(&shard.file));
     let (written, missing): (Vec<&PlannedShard>, Vec<&PlannedShard>) = plan.shards.iter().partition(is_written);
     let token_size = blocks[0].spool.token_size();
     let report = |tokens| {
         let token_size = token_size as u64;
         progress(PrepareStage::Writing { bytes: token_size * plan.tokens }, token_size * tokens);
     };
-    report(written.iter().filter_map(|s| journal.ask(|done| done.shards.get(&s.file).map(|e| e.counts.tokens))).sum());
+    report(written.iter().filter_map(|s| journal.read(|done| done.shards.get(&s.file).map(|e| e.counts.tokens))).sum());
     let uses = Uses::new(missing.iter().flat_map(|shard| of(shard).files_of(shard)));
-    let shard_bytes = 5 * asked.options.shard_tokens * token_size / 4;
+    let shard_bytes = 5 * preparation.options.shard_tokens * token_size / 4;
     let at_once = (MEMORY / shard_bytes).clamp(1, rayon::current_num_threads());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(at_once).build();
     let pool = pool.map_err(|error| DataError::io("start threads for", staging)(std::io::Error::other(error)))?;
     pool.install(|| {
-        // Taken one after the other, so that the spool is used up in its order.
+        // Taken in order, so that the spool is read in order.
         missing.iter().par_bridge().try_for_each(|shard| {
             let blocks = of(shard);
-            let entry = blocks.gather(asked, shard, staging, manifest, &report)?;
-            journal.note(Step::Written(entry))?;
+            let entry = blocks.gather(preparation, shard, staging, manifest, &report)?;
+            journal.record(JournalRecord::Written(entry))?;
             uses.release(blocks, shard)
         })
     })?;
     manifest.removed.extend(plan.removed);
-    let entry = |shard: &PlannedShard| journal.ask(|done| done.shards.get(&shard.file).cloned());
+    let entry = |shard: &PlannedShard| journal.read(|done| done.shards.get(&shard.file).cloned());
     manifest.shards = plan.shards.iter().filter_map(entry).collect();
     for entry in &manifest.shards {
         match entry.split {
@@ -164,10 +167,10 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes into the manifest how many documents to train on each input gives.
-fn count_taken(asked: &Preparation, journal: &Journal, copies: Option<&[Vec<u8>]>, manifest: &mut Manifest) {
-    let parts = asked.parts();
-    journal.ask(|done| {
+/// Writes the number of training documents of each input into the manifest.
+fn count_taken(preparation: &Preparation, journal: &Journal, copies: Option<&[Vec<u8>]>, manifest: &mut Manifest) {
+    let parts = preparation.parts();
+    journal.read(|done| {
         let blocks = done.blocks.iter().filter_map(|(id, record)| Some((id.part, record.train?)));
         for (block, (part, place)) in blocks.enumerate() {
             let taken = match copies {
@@ -192,24 +195,29 @@ impl Plan {
     fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).map_err(DataError::io("read", path))?;
         serde_json::from_slice(&text).map_err(|error| {
-            DataError::file(path, "a plan of this version", format!("another: {error}"), "begin anew with --force")
+            DataError::file(
+                path,
+                "a plan of this version",
+                format!("another: {error}"),
+                "set force to discard it and start again",
+            )
         })
     }
 
     fn new(
-        asked: &Preparation,
+        preparation: &Preparation,
         journal: &Journal,
         spools: &Spools,
         train: &[Spooled],
         held_out: &[Spooled],
     ) -> Result<Self> {
         let mut plan = Plan::default();
-        let parts = asked.parts();
-        let weight = |part: u32| asked.inputs[parts[part as usize].input].source.weight;
-        let is_weighted = asked.inputs.iter().any(|input| input.source.weight != 1.0);
-        if is_weighted || asked.options.duplicates != Deduplication::Keep {
-            // The splits interleaved, as they are in the text.
-            let places = journal.ask(|done| {
+        let parts = preparation.parts();
+        let weight = |part: u32| preparation.inputs[parts[part as usize].input].source.weight;
+        let is_weighted = preparation.inputs.iter().any(|input| input.source.weight != 1.0);
+        if is_weighted || preparation.options.duplicates != Deduplication::Keep {
+            // The splits interleaved, as in the text.
+            let places = journal.read(|done| {
                 let both = |(&id, record): (&BlockId, &BlockRecord)| {
                     [(id, Split::Train, record.train), (id, Split::HeldOut, record.held_out)]
                 };
@@ -219,12 +227,12 @@ impl Plan {
             let block = |&(id, split, place): &(BlockId, Split, Spooled)| SelectableBlock {
                 place,
                 spool: spools.of(split),
-                // What is measured on is measured on once.
+                // Held-out documents are used exactly once.
                 weight: if split == Split::Train { weight(id.part) } else { 1.0 },
-                key: Key::new(asked.options.seed).fold_in(id.part as u64).fold_in(id.index as u64),
+                key: Key::new(preparation.options.seed).fold_in(id.part as u64).fold_in(id.index as u64),
             };
             let blocks: Vec<SelectableBlock> = places.iter().map(block).collect();
-            let Selection { copies, removed } = select(&blocks, asked.options.duplicates)?;
+            let Selection { copies, removed } = select(&blocks, preparation.options.duplicates)?;
             let mut parted = Copies::default();
             for ((_, split, _), copies) in places.iter().zip(copies) {
                 match split {
@@ -237,7 +245,7 @@ impl Plan {
         for (split, places) in [(Split::Train, train), (Split::HeldOut, held_out)] {
             let copies = plan.copies.as_ref().map(|copies| copies.of(split));
             let blocks = Blocks::new(split, places.to_vec(), spools.of(split), copies);
-            let (shards, tokens) = blocks.cut(asked.options.shard_tokens as u64)?;
+            let (shards, tokens) = blocks.cut(preparation.options.shard_tokens as u64)?;
             plan.shards.extend(shards);
             plan.tokens += tokens;
         }
@@ -252,23 +260,23 @@ impl<'a> Blocks<'a> {
         Blocks { split, places, spool, copies, passes }
     }
 
-    /// True if the document is one that its pass takes.
-    fn takes(&self, Cursor { pass, block, document }: Cursor) -> bool {
+    /// Returns `true` if the pass uses the document.
+    fn uses(&self, Cursor { pass, block, document }: Cursor) -> bool {
         self.copies.is_none_or(|copies| pass < copies[block][document] as usize)
     }
 
-    /// Tokens of each document of a block that a pass takes, 0 of the others.
+    /// Returns the tokens of each document of a block that a pass uses, 0 for the others.
     fn tokens_of_documents(&self, pass: usize, block: usize) -> Result<Vec<u64>> {
         let (_, heads) = self.spool.read_heads(&self.places[block])?;
         let tokens = heads.iter().enumerate();
-        let tokens = tokens.map(|(document, head)| match self.takes(Cursor { pass, block, document }) {
+        let tokens = tokens.map(|(document, head)| match self.uses(Cursor { pass, block, document }) {
             true => head[1] as u64,
             false => 0,
         });
         Ok(tokens.collect())
     }
 
-    /// Tokens that each pass takes of a block.
+    /// Returns the tokens of a block that each pass uses.
     fn tokens_of_passes(&self, block: usize) -> Result<Vec<u64>> {
         let passes = 0..self.passes[block];
         match self.copies.is_none_or(|copies| copies[block].iter().all(|&copies| copies as usize == passes.end)) {
@@ -277,7 +285,7 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The blocks that have documents from one place to before another, as (pass, block).
+    /// Iterates over the blocks with documents in a half-open range, as (pass, block).
     fn between(&self, from: Cursor, to: Cursor) -> impl Iterator<Item = (usize, usize)> {
         let blocks = move |pass| {
             let first = if pass == from.pass { from.block } else { 0 };
@@ -287,9 +295,9 @@ impl<'a> Blocks<'a> {
         (from.pass..=to.pass).flat_map(blocks)
     }
 
-    /// Cuts the split into as few shards of at most `most` tokens as can be, all of one size: a shard has the documents that
-    /// begin in its share of the tokens, so it differs from the share by less than a document. Gives them with the sum of
-    /// tokens.
+    /// Splits the documents into the smallest number of equally sized shards of at most `most` tokens. A shard holds
+    /// the documents that begin in its share of the tokens, so its size differs from the share by less than a document.
+    /// Returns the shards and the total number of tokens.
     fn cut(&self, most: u64) -> Result<(Vec<PlannedShard>, u64)> {
         let tokens = (0..self.places.len()).into_par_iter().map(|block| self.tokens_of_passes(block));
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
@@ -298,7 +306,7 @@ impl<'a> Blocks<'a> {
         let total: u64 = tokens.iter().flatten().sum();
         let shards = total.div_ceil(most);
         let share = |number: u64| (number as u128 * total as u128 / shards as u128) as u64;
-        // The first document of each shard, and the tokens before it.
+        // The first document of each shard, and the number of tokens before it.
         let mut cuts = vec![(start, 0)];
         let mut before = 0;
         for (pass, block) in self.between(start, end) {
@@ -337,21 +345,21 @@ impl<'a> Blocks<'a> {
         files
     }
 
-    /// Gathers a shard and writes it.
+    /// Collects the documents of a shard and writes it.
     fn gather(
         &self,
-        asked: &Preparation,
+        preparation: &Preparation,
         shard: &PlannedShard,
         staging: &Path,
         manifest: &Manifest,
         report: &(dyn Fn(u64) + Sync),
     ) -> Result<ShardEntry> {
-        let mut builder = ShardBuilder::new(asked.tokenizer.vocabulary());
+        let mut builder = ShardBuilder::new(preparation.tokenizer.vocabulary());
         for (pass, block) in self.between(shard.from, shard.to) {
             let before = builder.tokens();
             self.spool.read(&self.places[block])?.for_each(|document, sentences| {
                 let at = Cursor { pass, block, document };
-                if (shard.from..shard.to).contains(&at) && self.takes(at) {
+                if (shard.from..shard.to).contains(&at) && self.uses(at) {
                     sentences.iter().for_each(|ids| builder.push_sentence(ids));
                     builder.end_document();
                 }
@@ -369,7 +377,7 @@ impl<'a> Blocks<'a> {
             sources: sources.collect(),
         };
         let path = staging.join(&shard.file);
-        // What a run that was killed had written of it.
+        // A partial file of a run that was killed.
         if path.exists() {
             fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
         }
@@ -378,7 +386,7 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// How many shards still need each file of the spool.
+/// Number of pending shards that need each spool file.
 struct Uses(Mutex<BTreeMap<(Split, u32), usize>>);
 
 impl Uses {
@@ -388,7 +396,7 @@ impl Uses {
         Uses(Mutex::new(uses))
     }
 
-    /// Removes the files that a shard was the last to need.
+    /// Removes the files that no other shard needs.
     fn release(&self, blocks: &Blocks, shard: &PlannedShard) -> Result<()> {
         let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for file in blocks.files_of(shard) {

@@ -1,8 +1,8 @@
-//! What documents are compared by, so that those of one text are found: a fingerprint for equal ones, MinHash signatures
-//! (Broder, "On the resemblance and containment of documents", 1997) cut into bands for nearly equal ones.
+//! Signatures for finding duplicates: a fingerprint for equal documents, and MinHash signatures (Broder, "On the
+//! resemblance and containment of documents", 1997), grouped into bands, for near duplicates.
 //!
-//! Two documents whose sets of shingles have the Jaccard similarity `s` share a band with the probability
-//! `1 − (1 − s^ROWS)^BANDS`: 5 % at s = 0.5, 56 % at 0.7, 92 % at 0.8, 99.96 % at 0.9.
+//! Two documents whose sets of shingles have the Jaccard similarity `s` share a band with probability `1 − (1 −
+//! s^ROWS)^BANDS`: 5 % at s = 0.5, 56 % at 0.7, 92 % at 0.8, 99.96 % at 0.9.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -11,15 +11,15 @@ use crate::data::store::manifest::Deduplication;
 
 /// Words of a shingle.
 pub(super) const SHINGLE: usize = 5;
-/// Bands of a signature; two documents that share one are near duplicates.
+/// Bands of a signature. Two documents that share one are near duplicates.
 pub(super) const BANDS: usize = 14;
-/// Minima that a band is the hash of.
+/// Minima that are hashed into a band.
 pub(super) const ROWS: usize = 8;
 
-/// Numbers of a fingerprint.
+/// 64-bit words of a fingerprint.
 pub(super) const FINGERPRINT: usize = 2;
 
-/// Numbers that [`signature`] gives.
+/// Returns the number of 64-bit words in a [`signature`].
 pub(super) const fn length(duplicates: Deduplication) -> usize {
     match duplicates {
         Deduplication::Keep => 0,
@@ -28,7 +28,7 @@ pub(super) const fn length(duplicates: Deduplication) -> usize {
     }
 }
 
-/// The fingerprint of a document, and its bands if near duplicates are sought.
+/// Returns the fingerprint of a document, and its bands if near duplicates are removed.
 pub(super) fn signature(document: TextDocument, duplicates: Deduplication) -> Vec<u64> {
     let mut signature = Vec::with_capacity(length(duplicates));
     if duplicates != Deduplication::Keep {
@@ -41,12 +41,12 @@ pub(super) fn signature(document: TextDocument, duplicates: Deduplication) -> Ve
     signature
 }
 
-/// One number a band.
+/// Returns one number per band.
 fn bands<'a>(lines: impl Iterator<Item = &'a str>) -> [u64; BANDS] {
     let mut minima = [[u64::MAX; ROWS]; BANDS];
     for shingle in shingles(lines) {
-        // The k-th hash function is a multiplication by the k-th odd number of a sequence, and a fold (a 64-bit
-        // multiply-shift; Dietzfelbinger et al., 1997): all of them from one hash of the shingle.
+        // The k-th hash function multiplies by the k-th odd number of a sequence and folds (64-bit multiply-shift;
+        // Dietzfelbinger et al., 1997), so one hash of the shingle gives all of them.
         let mut multiplier = 0x9e37_79b9_7f4a_7c15_u64;
         for minimum in minima.iter_mut().flatten() {
             let product = (shingle ^ multiplier.rotate_left(32)).wrapping_mul(multiplier | 1);
@@ -57,7 +57,8 @@ fn bands<'a>(lines: impl Iterator<Item = &'a str>) -> [u64; BANDS] {
     std::array::from_fn(|band| xxh3_64_with_seed(bytemuck::cast_slice(&minima[band]), band as u64))
 }
 
-/// Hashes of every [`SHINGLE`] words in a row, in lower case and without punctuation; of all of them if there are fewer.
+/// Returns the hash of each [`SHINGLE`] consecutive words, lower-case and without punctuation; of all words if there
+/// are fewer.
 fn shingles<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<u64> {
     let words = lines.flat_map(|line| line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()));
     let words: Vec<u64> = words.map(|word| xxh3_64(word.to_lowercase().as_bytes())).collect();
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
     use crate::rng::Key;
 
-    /// Texts of 200 words, and the same with every word replaced with the probability given.
+    /// Returns a text of 200 words, and a copy in which each word is replaced with the given probability.
     fn pair(seed: u64, replaced: f64) -> [String; 2] {
         let mut stream = Key::new(seed).stream();
         let words: Vec<u64> = (0..200).map(|_| stream.below(5000)).collect();
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn bands_are_shared_as_often_as_the_formula_says() {
+    fn band_collisions_match_the_formula() {
         for replaced in [0.01, 0.03, 0.06] {
             let (mut found, mut expected) = (0.0, 0.0);
             for seed in 0..300 {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn case_punctuation_and_line_ends_make_no_difference() {
+    fn case_punctuation_and_line_ends_are_ignored() {
         let same = ["One two, three FOUR five six.", "one two\nthree four (five) six"];
         assert_eq!(bands(same[0].lines()), bands(same[1].lines()));
         assert_ne!(bands(same[0].lines()), bands("one two three four five seven".lines()));

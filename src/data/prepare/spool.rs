@@ -1,5 +1,5 @@
-//! Token blocks on disk, in the order in which threads end them, until shards take them in the order of the text. Each split
-//! has its own files, so that a file is used up, and removed, as soon as a few shards are written.
+//! Stores token blocks on disk, in the order in which threads finish them, until shards read them in the order of the
+//! text. Each split has its own files, so that a file can be removed as soon as a few shards are written.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,10 +14,10 @@ use super::token_block::{Head, TokenBlock, TokenForm};
 use crate::data::error::{DataError, Result};
 use crate::data::store::shard::Split;
 
-/// Bytes after which a file is closed and another begun.
+/// Bytes after which a file is closed and a new one started.
 const FILE: u64 = 256 << 20;
 
-/// Where a token block lies, and what is in it.
+/// The place of a token block, and its counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Spooled {
     pub file: u32,
@@ -35,7 +35,7 @@ pub(super) struct Spool {
     directory: PathBuf,
     split: Split,
     form: TokenForm,
-    /// The file that is written to, and where the next block goes.
+    /// The current file and the place of the next block.
     end: Mutex<End>,
 }
 
@@ -47,7 +47,7 @@ struct End {
 }
 
 impl Spool {
-    /// Opens the spool in `directory`, to write files from the number `next_file` on.
+    /// Opens the spool in `directory`. New files are numbered from `next_file`.
     pub fn new(directory: &Path, split: Split, form: TokenForm, next_file: u32) -> Self {
         let end = Mutex::new(End { file: None, next_file, offset: 0 });
         Spool { directory: directory.to_owned(), split, form, end }
@@ -61,7 +61,7 @@ impl Spool {
         self.directory.join(format!("{}-{file:05}.spool", self.split))
     }
 
-    /// Appends a block. Only the place is taken in turn: threads write at the same time.
+    /// Appends a block. Only the reservation of the place is serialised; threads write in parallel.
     pub fn append(&self, block: &TokenBlock) -> Result<Spooled> {
         let bytes = block.to_bytes();
         let length = bytes.len() as u64;
@@ -71,7 +71,7 @@ impl Spool {
                 Some(file) if end.offset + length <= FILE => file.clone(),
                 _ => {
                     let path = self.path(end.next_file);
-                    // What a run wrote here and did not note in the journal is of no use.
+                    // Blocks that an earlier run wrote here without a journal record are unused.
                     let file = Arc::new(File::create(&path).map_err(DataError::write(&path, bytes.len()))?);
                     *end = End { file: Some(file.clone()), next_file: end.next_file + 1, offset: 0 };
                     file
@@ -93,7 +93,7 @@ impl Spool {
         })
     }
 
-    /// Returns when the files of these blocks are on the disk.
+    /// Syncs the files of these blocks to disk.
     pub fn to_disk(&self, places: &[Spooled]) -> Result<()> {
         let files: BTreeSet<u32> = places.iter().map(|place| place.file).collect();
         files.into_iter().map(|file| self.path(file)).try_for_each(|path| {
@@ -109,8 +109,8 @@ impl Spool {
         Ok(bytes)
     }
 
-    /// True if the block can be read and is as it was written.
-    pub fn is_whole(&self, place: &Spooled) -> bool {
+    /// Returns `true` if the block can be read and has its checksum.
+    pub fn is_complete(&self, place: &Spooled) -> bool {
         self.read_bytes(place, place.bytes).is_ok_and(|bytes| xxh3_64(&bytes) == place.xxh3)
     }
 
@@ -119,15 +119,15 @@ impl Spool {
         if xxh3_64(&bytes) != place.xxh3 {
             return Err(DataError::file(
                 self.path(place.file),
-                "the tokens that were written to it",
-                format!("others at byte {}", place.offset),
-                "the disk is not to be trusted: look to it, then begin anew with --force",
+                "the tokens that were written",
+                format!("other tokens at byte {}", place.offset),
+                "the disk is unreliable: check it, then set force to start again",
             ));
         }
         Ok(TokenBlock::parse(self.form, place.documents, place.sentences, &bytes))
     }
 
-    /// Reads signatures and heads alone.
+    /// Reads only the signatures and heads.
     pub fn read_heads(&self, place: &Spooled) -> Result<(Vec<u64>, Vec<Head>)> {
         let bytes = self.read_bytes(place, TokenBlock::bytes_of_heads(self.form, place.documents) as u64)?;
         Ok(TokenBlock::parse_heads(self.form, place.documents, &bytes))

@@ -1,5 +1,5 @@
-//! The directory `.NAME.partial` beside the one to make: where the work goes on, what is left of it when it is interrupted,
-//! and how it takes the place of what was there.
+//! The directory `.NAME.partial` beside the output: the work happens there, an interrupted preparation leaves its files
+//! there, and the complete directory replaces the output.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,18 +13,18 @@ use crate::data::files::MANIFEST;
 
 const LOCK: &str = "lock";
 
-/// A directory being made, for one run alone. What is done in it stays for the next run, unless it is cleared.
+/// A directory that one run is building. Its files stay for the next run, unless it is cleared.
 pub(super) struct Staging {
     path: PathBuf,
-    /// Held while the work goes on, so that a second run does not work in the same directory.
+    /// Held during the work, so that no second run uses the same directory.
     _lock: fs::File,
 }
 
-/// `.NAME.partial` and `.NAME.replaced` beside `out`.
+/// Returns `.NAME.partial` or `.NAME.replaced` beside `out`.
 fn beside(out: &Path, extension: &str) -> Result<PathBuf> {
     let Some(name) = out.file_name() else {
         let found = out.display().to_string();
-        return Err(DataError::setting("out", "the name of a directory to make", found));
+        return Err(DataError::setting("out", "the name of a new directory", found));
     };
     let mut hidden = OsString::from(".");
     hidden.push(name);
@@ -32,21 +32,21 @@ fn beside(out: &Path, extension: &str) -> Result<PathBuf> {
     Ok(out.with_file_name(hidden))
 }
 
-/// Where `out` lies: what it leads to if it is a symbolic link, so that the link stays and the work is done on the disk that
-/// it was set up for.
+/// Returns the place of `out`. A symbolic link is followed, so that the link stays and the work is done on the disk it
+/// points to.
 ///
 /// # Errors
-/// If it leads nowhere, or is a disk of its own: no other directory can be given its name.
+/// If the link is broken, or `out` is a mount point, which cannot be renamed.
 pub(super) fn resolve(out: &Path) -> Result<PathBuf> {
-    // Without a slash at its end, behind which a link is not seen.
+    // Without a trailing slash, which would hide a link.
     let mut place: PathBuf = out.components().collect();
     if place.is_symlink() {
         place = fs::canonicalize(&place).map_err(|error| match error.kind() {
             ErrorKind::NotFound => DataError::file(
                 out,
                 "a directory, or a name for one",
-                "a symbolic link that leads nowhere",
-                "make the directory that it leads to, or remove the link",
+                "a broken symbolic link",
+                "create its target directory, or remove the link",
             ),
             _ => DataError::io("follow", out)(error),
         })?;
@@ -57,12 +57,12 @@ pub(super) fn resolve(out: &Path) -> Result<PathBuf> {
         && own != outer
     {
         let next = "name a directory in it";
-        return Err(DataError::file(out, "a directory that can be replaced", "a place where a disk is mounted", next));
+        return Err(DataError::file(out, "a directory that can be replaced", "a mount point", next));
     }
     Ok(place)
 }
 
-/// Writes a file, which is on the disk when this returns.
+/// Writes a file and syncs it to disk.
 pub(super) fn write_to_disk(path: &Path, content: &[u8]) -> Result<()> {
     let written = fs::File::create(path).and_then(|mut file| {
         file.write_all(content)?;
@@ -71,7 +71,7 @@ pub(super) fn write_to_disk(path: &Path, content: &[u8]) -> Result<()> {
     written.map_err(DataError::write(path, content.len()))
 }
 
-/// True if there is nothing in a directory, or no directory.
+/// Returns `true` if a directory is empty or does not exist.
 fn is_empty(directory: &Path) -> Result<bool> {
     match fs::read_dir(directory) {
         Ok(mut entries) => Ok(entries.next().is_none()),
@@ -80,33 +80,38 @@ fn is_empty(directory: &Path) -> Result<bool> {
     }
 }
 
-/// An error if there is something in `out`.
+/// Fails if `out` is not empty.
 pub(super) fn check_is_free(out: &Path) -> Result<()> {
     if is_empty(out)? {
         return Ok(());
     }
     let found = "a directory with other files";
-    let next = "choose another directory: nothing but prepared data is ever replaced";
+    let next = "choose another directory: only prepared data is ever replaced";
     Err(DataError::file(out, "a new or empty directory, or prepared data", found, next))
 }
 
 impl Staging {
-    /// Creates the directory for `out`, or takes the one that an interrupted preparation left.
+    /// Creates the directory for `out`, or takes over the one of an interrupted preparation.
     pub fn open(out: &Path) -> Result<Self> {
         let path = beside(out, ".partial")?;
         let lock_path = path.join(LOCK);
         if !lock_path.exists() && !is_empty(&path)? {
-            let next = "move it away, or choose another --out";
+            let next = "move it away, or choose another output directory";
             return Err(DataError::file(&path, "a directory to work in", "a directory with other files", next));
         }
         fs::create_dir_all(&path).map_err(DataError::io("create", &path))?;
         let lock = fs::File::create(&lock_path).map_err(DataError::io("create", &lock_path))?;
         if let Err(error) = lock.try_lock() {
             let found = match error {
-                fs::TryLockError::WouldBlock => "another preparation that is writing it".to_owned(),
+                fs::TryLockError::WouldBlock => "another preparation that writes to it".to_owned(),
                 fs::TryLockError::Error(error) => error.to_string(),
             };
-            return Err(DataError::file(&path, "the directory for itself", found, "wait for it to end"));
+            return Err(DataError::file(
+                &path,
+                "exclusive use of the directory",
+                found,
+                "wait until the other one ends",
+            ));
         }
         Ok(Staging { path, _lock: lock })
     }
@@ -115,12 +120,12 @@ impl Staging {
         &self.path
     }
 
-    /// Removes whatever is in it.
+    /// Removes all content.
     pub fn clear(&self) -> Result<()> {
         remove_all_but(LOCK, &self.path)
     }
 
-    /// Puts the directory in the place of `out`, which is empty, absent, or prepared data to be replaced.
+    /// Renames the directory to `out`, which is empty, absent, or prepared data to be replaced.
     pub fn rename_to(self, out: &Path) -> Result<()> {
         if out.join(MANIFEST).exists() {
             fs::rename(out, beside(out, ".replaced")?).map_err(DataError::io("move away", out))?;
@@ -132,7 +137,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // One in which nothing was done; what cannot be removed is left for the next run.
+        // Remove a directory in which nothing was done; if that fails, it is left for the next run.
         let holds_the_lock_alone = fs::read_dir(&self.path).is_ok_and(|entries| entries.count() == 1);
         if holds_the_lock_alone {
             let _ = fs::remove_dir_all(&self.path);
@@ -140,24 +145,24 @@ impl Drop for Staging {
     }
 }
 
-/// True if everything in a directory is made, and only its last name is missing.
-pub(super) fn is_whole(staging: &Path) -> bool {
+/// Returns `true` if a directory is complete, and only the rename is missing.
+pub(super) fn is_complete(staging: &Path) -> bool {
     staging.join(MANIFEST).exists() && !staging.join(JOURNAL).exists()
 }
 
-/// Ends a replacement that was interrupted between its two renames or after them: the new directory is whole, and the old one
-/// was asked to be replaced.
+/// Completes a replacement that was interrupted between or after its two renames: the new directory is complete, and
+/// replacing the old one was requested.
 pub(super) fn end_replacement(out: &Path) -> Result<()> {
     if out.join(MANIFEST).exists() {
         return tidy(out);
     }
-    match is_whole(&beside(out, ".partial")?) && beside(out, ".replaced")?.exists() && !out.exists() {
+    match is_complete(&beside(out, ".partial")?) && beside(out, ".replaced")?.exists() && !out.exists() {
         true => Staging::open(out)?.rename_to(out),
         false => Ok(()),
     }
 }
 
-/// Removes what `out`, which is in its place, no longer needs: its lock, and what it replaced.
+/// Removes the lock in `out` and the directory it replaced.
 fn tidy(out: &Path) -> Result<()> {
     let lock = out.join(LOCK);
     match fs::remove_file(&lock) {
@@ -168,7 +173,7 @@ fn tidy(out: &Path) -> Result<()> {
     if !old.join(MANIFEST).exists() {
         return Ok(());
     }
-    // The manifest goes last: without it, the rest would not be known for ours.
+    // The manifest is removed last: it marks the directory as prepared data.
     remove_all_but(MANIFEST, &old)?;
     fs::remove_dir_all(&old).map_err(DataError::io("remove", &old))
 }

@@ -1,28 +1,28 @@
-//! The documents of a block as tokens, and their bytes in the spool: between tokenizing and the shards.
+//! The tokenized documents of a block, and their byte format in the spool.
 
 use crate::data::store::shard::append_ids;
 
-/// What a token block's bytes depend on beside its documents.
+/// The parameters of the byte format of a token block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TokenForm {
-    /// Numbers of 64 bits that a document is compared by; none unless duplicates are sought.
+    /// Number of 64-bit words in a document's signature; 0 unless duplicates are removed.
     pub signature: usize,
-    /// Bytes of a token: two, or four if the vocabulary has more than 65,536 entries.
+    /// Bytes of a token: two, or four if the vocabulary size exceeds 65,536.
     pub token_size: usize,
 }
 
-/// Numbers of a document beside its text: sentences, tokens, bytes of text.
+/// Counts of a document: sentences, tokens, bytes of text.
 pub(super) type Head = [u32; 3];
 
 /// Some documents. Their bytes are these lists one after the other, so that signatures and heads can be read alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenBlock {
     form: TokenForm,
-    /// `form.signature` numbers a document.
+    /// `form.signature` words per document.
     pub signatures: Vec<u64>,
     pub heads: Vec<Head>,
     pub sentence_lengths: Vec<u32>,
-    /// `form.token_size` bytes a token.
+    /// `form.token_size` bytes per token.
     tokens: Vec<u8>,
 }
 
@@ -31,7 +31,7 @@ impl TokenBlock {
         TokenBlock { form, signatures: vec![], heads: vec![], sentence_lengths: vec![], tokens: vec![] }
     }
 
-    /// Adds a document of `ids`, whose sentences have the lengths given, from `bytes` of text.
+    /// Adds a document of `ids`, with the given sentence lengths, from `bytes` of text.
     pub fn push(&mut self, ids: &[u32], sentence_lengths: &[u32], bytes: usize, signature: &[u64]) {
         debug_assert_eq!(signature.len(), self.form.signature);
         append_ids(&mut self.tokens, ids, self.form.token_size == 4);
@@ -54,7 +54,7 @@ impl TokenBlock {
         lists.concat()
     }
 
-    /// Bytes of the signatures and heads of so many documents.
+    /// Returns the bytes of the signatures and heads of `documents` documents.
     pub fn bytes_of_heads(form: TokenForm, documents: u32) -> usize {
         documents as usize * (8 * form.signature + size_of::<Head>())
     }
@@ -66,7 +66,7 @@ impl TokenBlock {
         (bytemuck::pod_collect_to_vec(signatures), bytemuck::pod_collect_to_vec(heads))
     }
 
-    /// Reads what [`TokenBlock::to_bytes`] wrote.
+    /// Reads the output of [`TokenBlock::to_bytes`].
     pub fn parse(form: TokenForm, documents: u32, sentences: u32, bytes: &[u8]) -> Self {
         let (signatures, heads) = Self::parse_heads(form, documents, bytes);
         let (lengths, tokens) =
@@ -75,7 +75,7 @@ impl TokenBlock {
         TokenBlock { form, signatures, heads, sentence_lengths, tokens: tokens.to_vec() }
     }
 
-    /// Calls `each` with the index of every document and its sentences' ids.
+    /// Calls `each` with the index of every document and the token ids of its sentences.
     pub fn for_each(&self, mut each: impl FnMut(usize, &[&[u32]])) {
         let ids: Vec<u32> = match self.form.token_size {
             2 => bytemuck::pod_collect_to_vec::<u8, u16>(&self.tokens).into_iter().map(u32::from).collect(),
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_read_as_it_was_written() {
+    fn token_blocks_round_trip() {
         for form in [TokenForm { signature: 0, token_size: 2 }, TokenForm { signature: 3, token_size: 4 }] {
             let mut block = TokenBlock::new(form);
             let signature = [u64::MAX, 1, 2];

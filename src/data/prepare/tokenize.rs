@@ -1,5 +1,5 @@
-//! Text to token blocks, on all cores: threads that read and decompress several parts at once, and threads that each take
-//! whole blocks from filter to spool. Inputs are hashed meanwhile.
+//! Tokenizes text on all cores: reading threads read and decompress several parts at once, and tokenizing threads each
+//! filter, encode and spool whole blocks. Inputs are hashed in parallel.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -9,13 +9,13 @@ use rayon::prelude::*;
 
 use super::blocks::{BlockBuilder, BlockId, TextBlock};
 use super::encode::{Encoded, encode};
-use super::journal::{BlockRecord, Journal, Step};
+use super::journal::{BlockRecord, Journal, JournalRecord};
 use super::token_block::TokenBlock;
 use super::{PartOfInput, Preparation, PrepareProgress, PrepareStage, Spools};
 use crate::data::error::{DataError, Result};
 use crate::data::files::sha256_of_file;
 
-/// What a reading thread does next.
+/// A job of a reading thread.
 #[derive(Clone, Copy, Debug)]
 enum Job {
     Hash { input: usize },
@@ -46,39 +46,39 @@ impl Failure {
     }
 }
 
-/// Reads and tokenizes whatever the journal does not tell of.
+/// Reads and tokenizes all text that the journal does not list.
 pub(super) fn tokenize(
-    asked: &Preparation,
+    preparation: &Preparation,
     journal: &Journal,
     spools: &Spools,
     progress: PrepareProgress,
 ) -> Result<()> {
     forget_lost_blocks(journal, spools);
     let mut jobs = Vec::new();
-    for (part, place) in asked.parts().into_iter().enumerate() {
+    for (part, place) in preparation.parts().into_iter().enumerate() {
         let part = part as u32;
-        if place.part == 0 && journal.ask(|done| !done.hashed.contains_key(&place.input)) {
+        if place.part == 0 && journal.read(|done| !done.hashed.contains_key(&place.input)) {
             jobs.push(Job::Hash { input: place.input });
         }
-        if journal.ask(|done| !done.has_part(part)) {
+        if journal.read(|done| !done.has_part(part)) {
             jobs.push(Job::Read { part, place });
         }
     }
     let next = AtomicUsize::new(0);
     let failure = Failure::default();
     let threads = rayon::current_num_threads();
-    // With blocks that wait and blocks in the making, a thread has three at most.
+    // Including queued blocks and blocks in progress, there are at most three per thread.
     let (send, receive) = sync_channel::<(BlockId, TextBlock)>(threads);
     let receive = Arc::new(Mutex::new(receive));
     std::thread::scope(|scope| {
-        // Two at least: one to hash while another reads.
+        // At least two: one hashes while another reads.
         for _ in 0..threads.clamp(2, jobs.len().max(2)) {
             let send = send.clone();
             let (next, jobs, failure) = (&next, &jobs, &failure);
             scope.spawn(move || {
-                let hand_on = |block| !failure.happened() && send.send(block).is_ok();
+                let pass_on = |block| !failure.happened() && send.send(block).is_ok();
                 while let Some(&job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !failure.happened()) {
-                    failure.keep(asked.do_job(job, journal, &hand_on, progress));
+                    failure.keep(preparation.do_job(job, journal, &pass_on, progress));
                 }
             });
         }
@@ -87,32 +87,33 @@ pub(super) fn tokenize(
             let receive = receive.clone();
             let failure = &failure;
             scope.spawn(move || {
-                // After a failure, blocks are still taken, so that no thread waits to hand one on.
-                while let Some((id, block)) = take(&receive) {
+                // After a failure, blocks are still received, so that no sender waits.
+                while let Some((id, block)) = receive_block(&receive) {
                     if !failure.happened() {
-                        failure.keep(asked.tokenize_block(id, &block, journal, spools));
+                        failure.keep(preparation.tokenize_block(id, &block, journal, spools));
                     }
                 }
             });
         }
-        // Should every thread that takes blocks die of a panic, those that hand them on shall not wait.
+        // If every receiving thread panics, senders must not wait.
         drop(receive);
     });
     failure.into_result()
 }
 
-fn take(receive: &Mutex<Receiver<(BlockId, TextBlock)>>) -> Option<(BlockId, TextBlock)> {
+fn receive_block(receive: &Mutex<Receiver<(BlockId, TextBlock)>>) -> Option<(BlockId, TextBlock)> {
     receive.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-/// Blocks of an interrupted preparation that are not whole are tokenized again.
+/// Discards the blocks of an interrupted preparation that are damaged, so that they are tokenized again.
 fn forget_lost_blocks(journal: &Journal, spools: &Spools) {
-    let blocks: Vec<_> = journal.ask(|done| done.blocks.iter().map(|(&id, record)| (id, record.clone())).collect());
+    let blocks: Vec<_> = journal.read(|done| done.blocks.iter().map(|(&id, record)| (id, record.clone())).collect());
     let lost: Vec<BlockId> = blocks
         .into_par_iter()
         .filter(|(_, record)| {
-            let is_whole = |place, spool: &super::Spool| Option::is_none_or(place, |place| spool.is_whole(&place));
-            !(is_whole(record.train, &spools.train) && is_whole(record.held_out, &spools.held_out))
+            let is_complete =
+                |place, spool: &super::Spool| Option::is_none_or(place, |place| spool.is_complete(&place));
+            !(is_complete(record.train, &spools.train) && is_complete(record.held_out, &spools.held_out))
         })
         .map(|(id, _)| id)
         .collect();
@@ -124,15 +125,15 @@ impl Preparation<'_> {
         &self,
         job: Job,
         journal: &Journal,
-        hand_on: &dyn Fn((BlockId, TextBlock)) -> bool,
+        pass_on: &dyn Fn((BlockId, TextBlock)) -> bool,
         progress: PrepareProgress,
     ) -> Result<()> {
         match job {
             Job::Hash { input } => {
                 let sha256 = sha256_of_file(self.inputs[input].path(), &|_| ())?;
-                journal.note(Step::Hashed { input, sha256 })
+                journal.record(JournalRecord::Hashed { input, sha256 })
             }
-            Job::Read { part, place } => self.read_part(part, place, journal, hand_on, progress),
+            Job::Read { part, place } => self.read_part(part, place, journal, pass_on, progress),
         }
     }
 
@@ -141,21 +142,21 @@ impl Preparation<'_> {
         part: u32,
         place: PartOfInput,
         journal: &Journal,
-        hand_on: &dyn Fn((BlockId, TextBlock)) -> bool,
+        pass_on: &dyn Fn((BlockId, TextBlock)) -> bool,
         progress: PrepareProgress,
     ) -> Result<()> {
         let mut sink = |index, block| {
             let id = BlockId { part, index };
-            // A block that an interrupted preparation tokenized is read again, for where the next one begins.
-            journal.ask(|done| done.blocks.contains_key(&id)) || hand_on((id, block))
+            // A block that an interrupted preparation tokenized is read again to find the start of the next one.
+            journal.read(|done| done.blocks.contains_key(&id)) || pass_on((id, block))
         };
         let mut builder = BlockBuilder::new(&mut sink);
         let reading = |bytes| progress(PrepareStage::Tokenizing, bytes);
         let input = &self.inputs[place.input];
-        match input.read_part(place.part, &self.options.reading, &reading, &mut |batch| builder.take(&batch))? {
+        match input.read_part(place.part, &self.options.reading, &reading, &mut |batch| builder.push_batch(&batch))? {
             true => {
                 let blocks = builder.finish();
-                journal.note(Step::Read { part, blocks })
+                journal.record(JournalRecord::Read { part, blocks })
             }
             // Another thread failed.
             false => Ok(()),
@@ -174,6 +175,6 @@ impl Preparation<'_> {
             cut_documents: cut_documents + block.cut_documents,
             removed,
         };
-        journal.note(Step::Tokenized(id, record))
+        journal.record(JournalRecord::Tokenized(id, record))
     }
 }
