@@ -185,10 +185,10 @@ fn an_epoch_holds_every_chunk_once_and_the_next_is_cut_anew() {
     assert!(first.iter().all(|e| e.epoch == 0) && second.iter().all(|e| e.epoch == 1));
 
     // Every document is there, and no two pairs have the same `a`.
-    let documents: HashSet<usize> = first.iter().map(|e| e.text.segments[0].document).collect();
+    let documents: HashSet<usize> = first.iter().map(|e| e.layout.segments[0].document).collect();
     assert_eq!(documents.len(), examples.prepared().documents(Split::Train).len());
     let places: HashSet<_> =
-        first.iter().map(|e| (e.text.segments[0].document, e.text.segments[0].tokens.clone())).collect();
+        first.iter().map(|e| (e.layout.segments[0].document, e.layout.segments[0].tokens.clone())).collect();
     assert_eq!(places.len(), first.len());
     // Another cut, another order, other masks.
     let same = second.iter().filter(|e| first.iter().any(|f| f.tokens == e.tokens)).count();
@@ -277,7 +277,7 @@ fn a_coin_decides_the_next_sentence() {
     let documents = examples.prepared().documents(Split::Train);
     let (mut coins, mut heads, mut last_sentences) = (0, 0, 0);
     for n in 0..examples.epoch_len(0) {
-        let text = examples.window(n, 1).text(0);
+        let text = examples.window(n, 1).layout(0);
         let [a, b] = text.segments.as_slice() else { panic!("a pair") };
         assert_eq!(text.label == 1, b.document != a.document, "random text is another document's");
         let starts = documents.get(a.document).starts;
@@ -301,7 +301,7 @@ fn a_tenth_of_the_documents_gives_short_sequences() {
     // The first pair of each document that has text for a whole one behind it, if its next sentence is the real one.
     let mut lengths = BTreeMap::new();
     for n in 0..examples.epoch_len(0) {
-        let text = examples.window(n, 1).text(0);
+        let text = examples.window(n, 1).layout(0);
         let [a, b] = text.segments.as_slice() else { panic!("a pair") };
         let starts = documents.get(a.document).starts;
         let room = starts[starts.len() - 1] - starts[0];
@@ -319,7 +319,7 @@ fn a_tenth_of_the_documents_gives_short_sequences() {
 /// The texts of the first epoch, in order.
 fn first_epoch(examples: &Dataset) -> Vec<ExampleLayout> {
     let window = examples.window(0, examples.epoch_len(0) as usize);
-    (0..window.len()).map(|i| window.text(i)).collect()
+    (0..window.len()).map(|i| window.layout(i)).collect()
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
     let mut text = String::new();
     for (position, &id) in example.tokens.iter().enumerate() {
         let token = shown(vocabulary, id);
-        let in_second = position >= example.text.first_segment();
+        let in_second = position >= example.layout.first_segment();
         let (joined, piece) = match target(example, vocabulary, position) {
             Some((word, now)) => {
                 let shown = if now == "[MASK]" { "MASK" } else { now };
@@ -80,7 +80,7 @@ pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
                 (vocabulary.is_continuation(id), piece.to_string())
             }
         };
-        if position == example.text.first_segment() {
+        if position == example.layout.first_segment() {
             text.push('\n');
         } else if position > 0 && !joined {
             text.push(' ');
@@ -92,7 +92,7 @@ pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
 
 /// What an example is, in a few words.
 pub fn headline(number: u64, example: &Example, mode: ExampleMode) -> String {
-    let label = match (mode, example.text.label) {
+    let label = match (mode, example.layout.label) {
         (_, IGNORED_LABEL) => "a single segment",
         (ExampleMode::SentenceOrder, 0) => "the segments are in their order",
         (ExampleMode::SentenceOrder, _) => "the segments are swapped",
@@ -110,7 +110,7 @@ pub fn as_json(number: u64, example: &Example, vocabulary: &Vocabulary) -> serde
         Some(json!({ "position": position, "token": word }))
     });
     json!({
-        "number": number, "epoch": example.epoch, "tokens": tokens, "first_segment": example.text.first_segment(),
-        "masked": targets.collect::<Vec<_>>(), "label": example.text.label,
+        "number": number, "epoch": example.epoch, "tokens": tokens, "first_segment": example.layout.first_segment(),
+        "masked": targets.collect::<Vec<_>>(), "label": example.layout.label,
     })
 }

@@ -26,7 +26,7 @@ mod utf8;
 #[cfg(test)]
 mod tests;
 
-use super::error::Result;
+use crate::data::error::Result;
 
 pub use discover::{FoundInputs, SkippedPath, find_inputs};
 pub use input::{Input, Source};

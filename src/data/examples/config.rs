@@ -1,25 +1,25 @@
-//! What decides the examples, besides the text: lengths, the kind of example, masks, the seed.
+//! The settings that determine the examples: lengths, the kind of example, masking, the seed.
 
 use serde::{Deserialize, Serialize};
 
 use super::mask::{MaskConfig, SpanMask};
 use crate::data::error::{DataError, Result};
 
-/// `[CLS] a [SEP] b [SEP]`.
+/// The special tokens of `[CLS] a [SEP] b [SEP]`.
 pub(super) const SPECIAL_TOKENS_OF_A_PAIR: usize = 3;
 
-/// What an example is made of, and what the label of its second segment says.
+/// The kind of example, and the meaning of its label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ExampleMode {
     /// Next sentence prediction (BERT): `b` follows `a` (label 0), or is text of another document (label 1).
     #[default]
     #[serde(rename = "nsp")]
     NextSentence,
-    /// Sentence order prediction (ALBERT): `a` and `b` follow each other, in this order (label 0) or swapped (label 1).
+    /// Sentence order prediction (ALBERT): `a` and `b` are consecutive, in this order (label 0) or swapped (label 1).
     #[serde(rename = "sop")]
     SentenceOrder,
-    /// One segment of consecutive sentences up to the length, which goes on into the next document behind a `[SEP]`
-    /// (RoBERTa's FULL-SENTENCES). No label.
+    /// One segment of consecutive sentences up to the sequence length, which continues into the next document after a
+    /// `[SEP]` (RoBERTa's FULL-SENTENCES). No label.
     #[serde(rename = "full_sentences")]
     FullSentences,
     /// One segment of consecutive sentences of one document (RoBERTa's DOC-SENTENCES). No label.
@@ -28,46 +28,47 @@ pub enum ExampleMode {
 }
 
 impl ExampleMode {
-    /// Whether examples are two segments with a label, or one without.
+    /// Returns `true` if examples are two segments with a label.
     pub fn is_pair(self) -> bool {
         matches!(self, ExampleMode::NextSentence | ExampleMode::SentenceOrder)
     }
 }
 
-/// Whether an epoch draws anew what the one before drew.
+/// Dynamic or static masking (RoBERTa, section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Masking {
-    /// Masks, random text and orders are drawn anew in every epoch.
+    /// Masks, random segments and the order of examples are drawn again in every epoch.
     #[default]
     Dynamic,
-    /// They are drawn `duplicates` times (`dupe_factor` of create_pretraining_data: 10) and then repeated, in another order.
+    /// They are drawn `duplicates` times (`dupe_factor` of create_pretraining_data: 10) and then repeated, in another
+    /// order.
     Static { duplicates: u32 },
 }
 
-/// What decides the examples, besides the text.
+/// The settings that determine the examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExampleConfig {
     pub mode: ExampleMode,
     pub sequence_length: usize,
-    /// Predictions of one sequence, at most: 20 at length 128 and 80 at 512 in BERT's own runs.
+    /// Maximum number of masked positions per sequence: 20 at length 128 and 80 at 512 in BERT.
     pub max_predictions_per_seq: usize,
-    /// 0.15 for BERT.
+    /// Share of masked tokens: 0.15 for BERT.
     pub masked_lm_prob: f64,
-    /// Share of documents that are cut for a shorter length: 0.1 for BERT. Pairs only.
+    /// Share of documents that are split for a shorter length: 0.1 for BERT. Pairs only.
     pub short_seq_prob: f64,
-    /// Mask the pieces of a word together.
+    /// Mask all pieces of a word together.
     pub whole_word_mask: bool,
-    /// Mask runs of whole words.
+    /// Mask spans of whole words.
     pub span_mask: Option<SpanMask>,
     pub masking: Masking,
     pub seed: u64,
-    /// Index of the training phase; another phase draws other examples.
+    /// Index of the training phase. Each phase draws other examples.
     pub phase: u32,
 }
 
 impl ExampleConfig {
-    /// BERT's own rates at this length: 15 % of the tokens predicted, and 10 % of the documents cut short.
+    /// Returns BERT's settings at this length: 15 % of the tokens masked, and 10 % of the documents split shorter.
     pub fn bert(sequence_length: usize, max_predictions_per_seq: usize) -> Self {
         ExampleConfig {
             mode: ExampleMode::NextSentence,
@@ -92,8 +93,10 @@ impl ExampleConfig {
         }
     }
 
+    /// Checks all settings.
+    ///
     /// # Errors
-    /// The first setting that is impossible, with what it requires.
+    /// The first invalid setting, with its requirement.
     pub fn check(&self) -> Result<()> {
         let most = 1 << 20;
         if self.sequence_length < SPECIAL_TOKENS_OF_A_PAIR + 2 || self.sequence_length > most {
@@ -104,7 +107,7 @@ impl ExampleConfig {
             || self.max_predictions_per_seq > self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR
         {
             let required = format!(
-                "1 to {} predictions at a sequence length of {}",
+                "1 to {} masked positions at a sequence length of {}",
                 self.sequence_length - SPECIAL_TOKENS_OF_A_PAIR,
                 self.sequence_length
             );

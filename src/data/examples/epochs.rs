@@ -1,18 +1,19 @@
-//! Epochs without end, in constant time: which epoch example `n` lies in, where there, and what is drawn for it.
+//! An endless sequence of epochs: finds the epoch of example `n`, its index there and its random draws in constant
+//! time.
 //!
-//! An epoch is every chunk that its documents are cut into, once, in the epoch's own order. How documents are cut depends on
-//! draws, so two cuts have different numbers of chunks, and to know where the millionth epoch begins one would have to
-//! cut a million times. Therefore there are [`CUTS`] cuts: epoch `e` takes cut `e mod CUTS`, and what else is random is
-//! of the epoch itself:
+//! An epoch contains every chunk of its documents once, in an order of its own. Chunk boundaries are random, so two
+//! chunkings have different numbers of chunks; finding the start of the millionth epoch would need a million chunkings.
+//! Therefore there are only [`CHUNKINGS`] of them: epoch `e` uses chunking `e mod CHUNKINGS`, and all other draws
+//! depend on the epoch itself:
 //!
 //! ```text
-//! seed ── phase ─┬─ CUT ── e mod CUTS ── document ── first sentence    short target, a | b, whether b is random
-//!                ├─ DRAW ── e ── first sentence                        the random b, swaps, truncation, masks
-//!                └─ ORDER ── e                                         order of the epoch's examples
+//! seed ── phase ─┬─ CHUNKING ── e mod CHUNKINGS ── document ── first sentence   short target, a | b, whether b is random
+//!                ├─ DRAW ── e ── first sentence                                 the random b, swaps, truncation, masks
+//!                └─ ORDER ── e                                                  order of the epoch's examples
 //! ```
 //!
-//! The lengths of at most `CUTS` cuts then answer for any `n` by one division. (create_pretraining_data cuts
-//! `dupe_factor` = 10 times, and draws masks no more often.)
+//! The lengths of at most `CHUNKINGS` chunkings then locate any `n` by one division. (create_pretraining_data uses
+//! `dupe_factor` = 10 chunkings, with one set of masks each.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +22,7 @@ use rayon::prelude::*;
 use crate::rng::{Key, Stream};
 
 use super::config::{ExampleConfig, Masking, SPECIAL_TOKENS_OF_A_PAIR};
-use super::full_sentences::{Place, documents_together, starts, take, window};
+use super::full_sentences::{SentenceIndex, group_size, next_example, starts, truncate_sentence};
 use super::layout::ExampleLayout;
 use super::pairs::PairSampler;
 use super::permutation::Permutation;
@@ -29,37 +30,37 @@ use crate::data::store::documents::Documents;
 use crate::data::store::prepared::PreparedData;
 use crate::data::store::shard::Split;
 
-/// Ways in which documents are cut. More would take longer to start with at a far step, fewer would show the same pair with
+/// Number of different chunkings. More would delay the start at a distant step; fewer would repeat the same pair with
 /// the same label more often.
-const CUTS: u64 = 16;
+const CHUNKINGS: u64 = 16;
 
-/// Children of a phase's key.
+/// Sub-keys of the phase's key.
 const ORDER: u64 = 0;
-const CUT: u64 = 1;
+const CHUNKING: u64 = 1;
 const DRAW: u64 = 2;
 
-/// Tables kept in memory, four bytes a chunk: the epoch at hand, the one after it, and the one that a prefetched
-/// evaluation of another position may ask for.
+/// Tables kept in memory, four bytes per chunk: the current epoch, the next one, and one for an evaluation prefetched
+/// at another position.
 const TABLES_KEPT: usize = 3;
 
-/// First sentence (index in the split) of every chunk of one cut, in the order of the text.
+/// First sentence (index in the split) of every chunk of one chunking, in the order of the text.
 #[derive(Debug)]
-struct Table {
-    cut: u64,
+struct ChunkTable {
+    chunking: u64,
     starts: Vec<u32>,
 }
 
-/// One epoch: its chunks, and in which order they come.
+/// One epoch: its chunks and their order.
 #[derive(Clone, Debug)]
 pub struct Epoch {
     pub number: u64,
-    table: Arc<Table>,
+    table: Arc<ChunkTable>,
     order: Permutation,
     draws: Key,
 }
 
 impl Epoch {
-    /// Number of its examples.
+    /// Returns the number of examples.
     pub fn len(&self) -> u64 {
         self.order.len()
     }
@@ -68,117 +69,119 @@ impl Epoch {
 /// The epochs of one split under one configuration.
 #[derive(Debug)]
 pub struct Epochs {
-    cuts: Arc<Cuts>,
+    chunkings: Arc<Chunkings>,
 }
 
-/// The cuts, and what is known of them so far.
+/// The chunkings, with cached results.
 #[derive(Debug)]
-struct Cuts {
+struct Chunkings {
     prepared: Arc<PreparedData>,
     split: Split,
     config: ExampleConfig,
     key: Key,
-    known: Mutex<Known>,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// Numbers of chunks of the first cuts.
+struct Cache {
+    /// Numbers of chunks of the first chunkings.
     lengths: Vec<u64>,
-    /// The tables last used, the most recent at the back.
-    tables: Vec<Arc<Table>>,
-    /// The cut whose table was last asked for ahead of its time.
+    /// The most recently used tables, the latest last.
+    tables: Vec<Arc<ChunkTable>>,
+    /// The chunking whose table was last built ahead.
     ahead: Option<u64>,
 }
 
 impl Epochs {
     pub fn new(prepared: Arc<PreparedData>, split: Split, config: ExampleConfig) -> Self {
         let key = Key::new(config.seed).fold_in(config.phase as u64);
-        Epochs { cuts: Arc::new(Cuts { prepared, split, config, key, known: Mutex::default() }) }
+        Epochs { chunkings: Arc::new(Chunkings { prepared, split, config, key, cache: Mutex::default() }) }
     }
 
     pub fn prepared(&self) -> &Arc<PreparedData> {
-        &self.cuts.prepared
+        &self.chunkings.prepared
     }
 
     pub fn split(&self) -> Split {
-        self.cuts.split
+        self.chunkings.split
     }
 
     pub fn config(&self) -> &ExampleConfig {
-        &self.cuts.config
+        &self.chunkings.config
     }
 
     pub fn documents(&self) -> &Documents {
-        self.cuts.prepared.documents(self.cuts.split)
+        self.chunkings.prepared.documents(self.chunkings.split)
     }
 
-    /// Number of examples of epoch `number`.
+    /// Returns the number of examples of epoch `number`.
     pub fn len(&self, number: u64) -> u64 {
-        self.cuts.length(number % self.cuts.count())
+        self.chunkings.length(number % self.chunkings.count())
     }
 
-    /// Epoch of example `number`, and its index in the epoch's order.
+    /// Returns the epoch of example `number`, and its index in the epoch's order.
     pub fn position(&self, number: u64) -> (u64, u64) {
-        // Held-out examples are those of epoch 0 for ever: the same masks at every evaluation.
-        if self.cuts.split == Split::HeldOut {
+        // Held-out examples always come from epoch 0: every evaluation has the same masks.
+        if self.chunkings.split == Split::HeldOut {
             return (0, number % self.len(0));
         }
         loop {
             let known = {
-                let lengths = &self.cuts.lock().lengths;
-                if let Some(position) = find(lengths, self.cuts.count(), number) {
+                let lengths = &self.chunkings.lock().lengths;
+                if let Some(position) = find(lengths, self.chunkings.count(), number) {
                     return position;
                 }
                 lengths.len() as u64
             };
-            self.cuts.length(known);
+            self.chunkings.length(known);
         }
     }
 
-    /// Epoch `number`, ready to be read. The one after it is made ready meanwhile, so that none has to be waited for.
+    /// Returns epoch `number`. Builds the table of the next epoch in the background.
     pub fn epoch(&self, number: u64) -> Epoch {
-        let cut = number % self.cuts.count();
-        let table = self.cuts.table(cut);
-        if self.cuts.split == Split::Train {
-            self.cuts.make_ahead((cut + 1) % self.cuts.count());
+        let chunking = number % self.chunkings.count();
+        let table = self.chunkings.table(chunking);
+        if self.chunkings.split == Split::Train {
+            self.chunkings.build_ahead((chunking + 1) % self.chunkings.count());
         }
-        let key = self.cuts.key;
+        let key = self.chunkings.key;
         let order = Permutation::new(table.starts.len() as u64, key.fold_in(ORDER).fold_in(number));
-        let draw = match self.cuts.config.masking {
+        let draw = match self.chunkings.config.masking {
             Masking::Dynamic => number,
-            Masking::Static { .. } => cut,
+            Masking::Static { .. } => chunking,
         };
         Epoch { number, table, order, draws: key.fold_in(DRAW).fold_in(draw) }
     }
 
-    /// Sets `text` to what example `index` of `epoch` holds, and returns the stream to mask it with. Reads no tokens.
-    pub fn text(&self, epoch: &Epoch, index: u64, text: &mut ExampleLayout) -> Stream {
+    /// Sets `layout` to that of example `index` of `epoch`, and returns the random stream for its masks. Reads no
+    /// tokens.
+    pub fn layout(&self, epoch: &Epoch, index: u64, layout: &mut ExampleLayout) -> Stream {
         let sentence = epoch.table.starts[epoch.order.at(index) as usize] as usize;
         let documents = self.documents();
         let document = documents.of_sentence(sentence);
         let first = sentence - document.first_sentence;
         let mut stream = epoch.draws.fold_in(sentence as u64).stream();
-        let (mode, room) = (self.cuts.config.mode, self.cuts.room());
+        let (mode, room) = (self.chunkings.config.mode, self.chunkings.room());
         if mode.is_pair() {
-            let cut = self.cuts.cut_of(epoch.table.cut, document.index);
-            cut.pair(documents, &document, first, &mut stream, text);
+            let sampler = self.chunkings.sampler(epoch.table.chunking, document.index);
+            sampler.pair(documents, &document, first, &mut stream, layout);
         } else {
-            let together = documents_together(mode);
+            let together = group_size(mode);
             let end = (document.index / together * together + together).min(documents.len());
-            take(documents, Place { document: document.index, sentence: first }, end, room, text);
-            window(text, room, &mut stream);
+            next_example(documents, SentenceIndex { document: document.index, sentence: first }, end, room, layout);
+            truncate_sentence(layout, room, &mut stream);
         }
         stream
     }
 }
 
-/// [`Epochs::position`], if the lengths of the first cuts tell; of all `cuts`, if the example lies behind them.
-fn find(lengths: &[u64], cuts: u64, number: u64) -> Option<(u64, u64)> {
+/// Computes [`Epochs::position`] from the lengths of the first chunkings, out of `count`; `None` if the example lies
+/// behind them.
+fn find(lengths: &[u64], chunkings: u64, number: u64) -> Option<(u64, u64)> {
     let (mut epoch, mut index) = (0, number);
-    if lengths.len() as u64 == cuts {
+    if lengths.len() as u64 == chunkings {
         let round: u64 = lengths.iter().sum();
-        (epoch, index) = (number / round * cuts, number % round);
+        (epoch, index) = (number / round * chunkings, number % round);
     }
     for &length in lengths {
         if index < length {
@@ -189,34 +192,34 @@ fn find(lengths: &[u64], cuts: u64, number: u64) -> Option<(u64, u64)> {
     None
 }
 
-impl Cuts {
-    /// How many there are. Without draws, all would be the same.
+impl Chunkings {
+    /// Returns the number of chunkings. Without random chunks, one is enough.
     fn count(&self) -> u64 {
         match self.config.masking {
             Masking::Static { duplicates } => duplicates as u64,
-            Masking::Dynamic if self.config.mode.is_pair() => CUTS,
+            Masking::Dynamic if self.config.mode.is_pair() => CHUNKINGS,
             Masking::Dynamic => 1,
         }
     }
 
-    /// Tokens of text that a row has room for.
+    /// Returns the number of text tokens that fit into a row.
     fn room(&self) -> u32 {
         let specials = if self.config.mode.is_pair() { SPECIAL_TOKENS_OF_A_PAIR } else { 2 };
         (self.config.sequence_length - specials) as u32
     }
 
-    fn cut_of(&self, cut: u64, document: usize) -> PairSampler {
-        let key = self.key.fold_in(CUT).fold_in(cut).fold_in(document as u64);
+    fn sampler(&self, chunking: u64, document: usize) -> PairSampler {
+        let key = self.key.fold_in(CHUNKING).fold_in(chunking).fold_in(document as u64);
         PairSampler::new(key, self.config.mode, self.room(), self.config.short_seq_prob)
     }
 
-    /// First sentences of a cut's chunks in the documents of group `group`, in the order of the text.
-    fn each_start(&self, cut: u64, group: usize, mut found: impl FnMut(usize)) {
+    /// Calls `found` with the first sentence of each chunk in the documents of group `group`, in the order of the text.
+    fn each_start(&self, chunking: u64, group: usize, mut found: impl FnMut(usize)) {
         let documents = self.prepared.documents(self.split);
-        let together = documents_together(self.config.mode);
+        let together = group_size(self.config.mode);
         if self.config.mode.is_pair() {
             let document = documents.get(group);
-            self.cut_of(cut, group)
+            self.sampler(chunking, group)
                 .chunk_starts(document.starts)
                 .for_each(|start| found(document.first_sentence + start));
         } else {
@@ -226,96 +229,99 @@ impl Cuts {
         }
     }
 
-    /// Number of chunks of a cut in the documents of group `group`.
-    fn chunks(&self, cut: u64, group: usize) -> u64 {
+    /// Counts the chunks in the documents of group `group`.
+    fn chunks(&self, chunking: u64, group: usize) -> u64 {
         let mut chunks = 0;
-        self.each_start(cut, group, |_| chunks += 1);
+        self.each_start(chunking, group, |_| chunks += 1);
         chunks
     }
 
     fn groups(&self) -> usize {
-        self.prepared.documents(self.split).len().div_ceil(documents_together(self.config.mode))
+        self.prepared.documents(self.split).len().div_ceil(group_size(self.config.mode))
     }
 
-    /// Number of chunks of a cut: a pass over the lengths of all sentences, if it is not known.
-    fn length(&self, cut: u64) -> u64 {
-        if let Some(&length) = self.lock().lengths.get(cut as usize) {
+    /// Returns the number of chunks of a chunking. Reads the lengths of all sentences if it is not cached.
+    fn length(&self, chunking: u64) -> u64 {
+        if let Some(&length) = self.lock().lengths.get(chunking as usize) {
             return length;
         }
-        let count = |cut| {
-            let table = self.lock().recall(cut);
+        let count = |chunking| {
+            let table = self.lock().recall(chunking);
             let groups = (0..self.groups()).into_par_iter();
-            table.map_or_else(|| groups.map(|group| self.chunks(cut, group)).sum(), |table| table.starts.len() as u64)
+            table.map_or_else(
+                || groups.map(|group| self.chunks(chunking, group)).sum(),
+                |table| table.starts.len() as u64,
+            )
         };
-        // Lengths are known from the first on.
+        // Lengths are computed in order, from the first on.
         loop {
             let next = self.lock().lengths.len() as u64;
-            if next > cut {
-                return self.lock().lengths[cut as usize];
+            if next > chunking {
+                return self.lock().lengths[chunking as usize];
             }
             let length = count(next);
-            let mut known = self.lock();
-            if known.lengths.len() as u64 == next {
-                known.lengths.push(length);
+            let mut cache = self.lock();
+            if cache.lengths.len() as u64 == next {
+                cache.lengths.push(length);
             }
         }
     }
 
-    /// The table of a cut, made if it is not at hand.
+    /// Returns the table of a chunking, and builds it if it is not cached.
     ///
-    /// Tables are made without holding the lock: making one is parallel, and a thread that waits for its share may be
-    /// given another batch, which asks for the lock in turn. Two threads may so make the same table; it is kept once.
-    fn table(&self, cut: u64) -> Arc<Table> {
-        let recalled = self.lock().recall(cut);
+    /// Builds tables without holding the lock: building is parallel, and a thread that waits for its share may start on
+    /// another batch, which needs the lock in turn. So two threads may build the same table; it is stored once.
+    fn table(&self, chunking: u64) -> Arc<ChunkTable> {
+        let recalled = self.lock().recall(chunking);
         if let Some(table) = recalled {
             return table;
         }
         let groups = (0..self.groups()).into_par_iter();
         let parts: Vec<Vec<u32>> = groups
             .fold(Vec::new, |mut starts, group| {
-                self.each_start(cut, group, |start| starts.push(start as u32));
+                self.each_start(chunking, group, |start| starts.push(start as u32));
                 starts
             })
             .collect();
-        let table = Arc::new(Table { cut, starts: parts.concat() });
+        let table = Arc::new(ChunkTable { chunking, starts: parts.concat() });
         self.lock().keep(table.clone());
         table
     }
 
-    /// Starts to make the table of a cut that will soon be asked for, by one thread of its own: the others are busy with
-    /// batches, and an epoch is long against it.
-    fn make_ahead(self: &Arc<Self>, cut: u64) {
+    /// Starts to build the table of the next chunking in one extra thread. The other threads build batches, and an
+    /// epoch takes much longer.
+    fn build_ahead(self: &Arc<Self>, chunking: u64) {
         {
-            let mut known = self.lock();
-            if known.ahead == Some(cut) || known.tables.iter().any(|table| table.cut == cut) {
+            let mut cache = self.lock();
+            if cache.ahead == Some(chunking) || cache.tables.iter().any(|table| table.chunking == chunking) {
                 return;
             }
-            known.ahead = Some(cut);
+            cache.ahead = Some(chunking);
         }
-        let cuts = self.clone();
-        // If there is no thread to be had, the table is made when it is asked for.
+        let chunkings = self.clone();
+        // Without a thread, the table is built when it is needed.
         if let Ok(thread) = rayon::ThreadPoolBuilder::new().num_threads(1).build() {
-            thread.spawn(move || drop(cuts.table(cut)));
+            thread.spawn(move || drop(chunkings.table(chunking)));
         }
     }
 
-    /// A panic while the lock was held leaves no half-made table: each is complete before it is kept.
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic while the lock is held leaves no partial table: only complete tables are stored.
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
-    /// The table of a cut if it is here, now the most recent.
-    fn recall(&mut self, cut: u64) -> Option<Arc<Table>> {
-        let at = self.tables.iter().position(|table| table.cut == cut)?;
+impl Cache {
+    /// Returns the table of a chunking if it is cached, and marks it as most recent.
+    fn recall(&mut self, chunking: u64) -> Option<Arc<ChunkTable>> {
+        let at = self.tables.iter().position(|table| table.chunking == chunking)?;
         let table = self.tables.remove(at);
         self.tables.push(table.clone());
         Some(table)
     }
 
-    fn keep(&mut self, table: Arc<Table>) {
-        if self.recall(table.cut).is_some() {
+    fn keep(&mut self, table: Arc<ChunkTable>) {
+        if self.recall(table.chunking).is_some() {
             return;
         }
         if self.tables.len() == TABLES_KEPT {
@@ -330,14 +336,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_one_division_however_far_it_is() {
+    fn distant_positions_are_found_by_one_division() {
         let lengths = [3, 1, 2];
         let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0), (5, 0), (5, 1)];
         for (number, position) in (0..).zip(expected) {
             assert_eq!(find(&lengths, 3, number), Some(position));
         }
         assert_eq!(find(&lengths, 3, 6_000_000_000_000_004), Some((3_000_000_000_000_002, 0)));
-        // Not all lengths are known yet: what lies behind the known ones is not found, but not wrong either.
+        // Not all lengths are known yet: examples behind the known ones give `None`.
         assert_eq!((find(&lengths, 4, 5), find(&lengths, 4, 6), find(&[], 4, 0)), (Some((2, 1)), None, None));
     }
 }

@@ -1,11 +1,11 @@
-//! Which tokens an example holds, known from where sentences start and without reading any.
+//! The token ranges of an example, computed from sentence starts without reading tokens.
 
 use std::ops::Range;
 
-/// The label of an example without one, as Hugging Face and PyTorch have it: it counts in no loss.
+/// The label of an example without one, as in Hugging Face and PyTorch: the loss ignores it.
 pub const IGNORED_LABEL: i32 = -100;
 
-/// Consecutive tokens of one document, as a range of its shard's tokens. Never empty.
+/// Consecutive tokens of one document, as a non-empty range of its shard's tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Index of the document in the split.
@@ -13,12 +13,12 @@ pub struct Segment {
     pub tokens: Range<u32>,
 }
 
-/// The text of one example: `[CLS]`, then each segment with a `[SEP]` behind it.
+/// The layout of one example: `[CLS]`, then each segment followed by `[SEP]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleLayout {
-    /// `a` and `b`; or, in the modes without pairs, one segment of each document.
+    /// `a` and `b`; in the modes without pairs, one segment per document.
     pub segments: Vec<Segment>,
-    /// 0: `b` follows `a`; 1: it is random, or both are swapped; [`IGNORED_LABEL`]: not a pair.
+    /// 0: `b` follows `a`; 1: `b` is random, or both are swapped; [`IGNORED_LABEL`]: not a pair.
     pub label: i32,
 }
 
@@ -33,12 +33,12 @@ impl ExampleLayout {
         self.label != IGNORED_LABEL
     }
 
-    /// Tokens, `[CLS]` and `[SEP]` counted.
+    /// Returns the number of tokens, including `[CLS]` and `[SEP]`.
     pub fn length(&self) -> usize {
         1 + self.segments.iter().map(|segment| segment.tokens.len() + 1).sum::<usize>()
     }
 
-    /// Tokens of type 0: those of `[CLS] a [SEP]`, or all if this is not a pair.
+    /// Returns the number of tokens of type 0: `[CLS] a [SEP]` of a pair, otherwise all.
     pub fn first_segment(&self) -> usize {
         match (self.is_pair(), self.segments.first()) {
             (true, Some(a)) => a.tokens.len() + 2,

@@ -1,14 +1,18 @@
-//! Masked language model targets: which positions of `[CLS] a [SEP] b [SEP]` are predicted, and what stands there
-//! instead of the token.
+//! Masked language modelling: selects the masked positions of `[CLS] a [SEP] b [SEP]` and replaces their tokens.
 //!
-//! The rules are those of `create_masked_lm_predictions` in google-research/bert, `create_pretraining_data.py`:
-//! every token but `[CLS]` and `[SEP]` is a candidate; `round(15 %)` of the *whole* length, at least one and at most
-//! `max_predictions_per_seq`, are chosen without replacement; of these 80 % become `[MASK]`, 10 % stay, 10 % become an entry of
-//! the whole vocabulary. With whole-word masking a word and its `##` pieces are chosen together, and a word that would
-//! exceed the number is passed over.
+//! The rules are those of `create_masked_lm_predictions` in google-research/bert, `create_pretraining_data.py`. Every
+//! token except `[CLS]` and `[SEP]` is a candidate. Of a sequence of n tokens, [`prediction_count`] are chosen without
+//! replacement:
 //!
-//! Span masking is SpanBERT's (arXiv 1907.10529, section 3.1): spans of whole words begin at a word drawn uniformly, their
-//! lengths in words are geometric; one draw decides for all tokens of a span whether they are masked, kept or replaced.
+//! ```text
+//! min(max_predictions_per_seq, max(1, round(n · masked_lm_prob)))
+//! ```
+//!
+//! Of these, 80 % become `[MASK]`, 10 % stay, and 10 % become a token drawn from the whole vocabulary. With whole-word
+//! masking, a word and its `##` pieces are chosen together, and a word that would exceed the count is skipped.
+//!
+//! Span masking follows SpanBERT (arXiv 1907.10529, section 3.1): spans of whole words start at a uniformly drawn word
+//! and have geometric lengths in words. One draw decides whether all tokens of a span are masked, kept or replaced.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,25 +20,25 @@ use crate::rng::Stream;
 
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
-/// How positions are chosen.
+/// Settings of masking.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaskConfig {
-    /// Upper bound of the predictions of one sequence.
+    /// Maximum number of masked positions per sequence.
     pub max_predictions_per_seq: usize,
-    /// Share of the sequence's tokens that are predicted, 0.15 for BERT.
+    /// Share of masked tokens, 0.15 for BERT.
     pub masked_lm_prob: f64,
     pub whole_word_mask: bool,
-    /// Choose runs of whole words instead.
+    /// Mask spans of whole words instead.
     pub span_mask: Option<SpanMask>,
 }
 
-/// Lengths of spans in words: ℓ from 1 to `span_upper` with a probability in proportion to p·(1 − p)^(ℓ − 1).
+/// Distribution of span lengths in words: ℓ from 1 to `span_upper`, with probability proportional to p·(1 − p)^(ℓ − 1).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpanMask {
-    /// p; 0.2 for SpanBERT, where a span has 3.8 words in the mean.
+    /// p; 0.2 for SpanBERT, with a mean length of 3.8 words.
     pub geometric_p: f64,
-    /// Words of the longest span.
+    /// Largest span length in words.
     pub span_upper: u32,
 }
 
@@ -45,7 +49,7 @@ impl Default for SpanMask {
 }
 
 impl SpanMask {
-    /// Draws a length: the inverse of the distribution function, P(ℓ ≤ n) = (1 − qⁿ) / (1 − q^upper) with q = 1 − p.
+    /// Draws a length by inverting the distribution function, P(ℓ ≤ n) = (1 − qⁿ) / (1 − q^upper) with q = 1 − p.
     fn draw(&self, stream: &mut Stream) -> usize {
         let q = 1.0 - self.geometric_p;
         let remaining = 1.0 - stream.uniform() * (1.0 - q.powi(self.span_upper as i32));
@@ -54,44 +58,44 @@ impl SpanMask {
     }
 }
 
-/// The targets of one sequence, positions ascending.
+/// The masked positions of one sequence in ascending order, with the original tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
     pub positions: Vec<usize>,
-    /// The token that stood there.
+    /// The original tokens.
     pub ids: Vec<u32>,
 }
 
-/// Number of predictions for a sequence of `len` tokens, `[CLS]` and `[SEP]` counted:
-/// `min(max, max(1, round(len · p)))`, where a half goes to the even neighbour, as Python rounds.
+/// Returns the number of masked positions of a sequence of `len` tokens, including `[CLS]` and `[SEP]`: `min(max,
+/// max(1, round(len · p)))`. Ties round to even, as in Python.
 pub fn prediction_count(len: usize, config: &MaskConfig) -> usize {
     let wanted = (len as f64 * config.masked_lm_prob).round_ties_even() as usize;
     wanted.max(1).min(config.max_predictions_per_seq)
 }
 
-/// Neighbouring positions: a token, a word, or a span.
+/// Adjacent positions: a token, a word, or a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Positions {
     start: usize,
     end: usize,
 }
 
-/// Masks one sequence after the other in buffers that are kept.
+/// Masks sequences, reusing its buffers.
 #[derive(Clone, Debug, Default)]
 pub struct Masker {
-    /// What is chosen together, in the order of the text.
+    /// Units that are chosen together, in the order of the text.
     units: Vec<Positions>,
     /// Indices into `units`: those tried so far, then the rest in any order.
     order: Vec<u32>,
-    /// By unit: whether a span holds it already.
+    /// For each unit, whether a span contains it.
     taken: Vec<bool>,
-    /// What was chosen, and is replaced by one draw each.
+    /// The chosen ranges, each replaced by one draw.
     chosen: Vec<Positions>,
     targets: Targets,
 }
 
 impl Masker {
-    /// Replaces chosen tokens of `tokens` in place and returns what stood there.
+    /// Masks tokens of `tokens` in place and returns the original ones.
     pub fn mask(
         &mut self,
         tokens: &mut [i32],
@@ -125,7 +129,7 @@ impl Masker {
         &self.targets
     }
 
-    /// Every token but `[CLS]` and `[SEP]`, or every word of them, as a unit.
+    /// Collects every token except `[CLS]` and `[SEP]`, or every word, as a unit.
     fn find_units(&mut self, tokens: &[i32], vocabulary: &Vocabulary, by_words: bool) {
         let special = vocabulary.special();
         let (cls, sep) = (special.cls as i32, special.sep as i32);
@@ -145,14 +149,14 @@ impl Masker {
         self.order.extend(0..self.units.len() as u32);
     }
 
-    /// The next unit of a random order: Fisher and Yates, only as far as needed.
+    /// Draws the next unit of a random order: a Fisher-Yates shuffle, only as far as needed.
     fn draw(&mut self, tried: usize, stream: &mut Stream) -> usize {
         let drawn = stream.between(tried as u64, self.order.len() as u64 - 1) as usize;
         self.order.swap(tried, drawn);
         self.order[tried] as usize
     }
 
-    /// Single units until `wanted` tokens are chosen. The tokens of one are then replaced one by one.
+    /// Chooses single units until `wanted` tokens are chosen. Each token of a unit is replaced by a draw of its own.
     fn choose_units(&mut self, wanted: usize, stream: &mut Stream) {
         let mut tried = 0;
         while tried < self.order.len() && self.chosen.len() < wanted {
@@ -165,8 +169,8 @@ impl Masker {
         }
     }
 
-    /// Spans of words until `wanted` tokens are chosen. A span ends early where a segment does, before a word that is
-    /// taken, and before one that would exceed the number.
+    /// Chooses spans of words until `wanted` tokens are chosen. A span ends early at the end of a segment, before a
+    /// word that is taken, and before a word that would exceed the count.
     fn choose_spans(&mut self, wanted: usize, spans: &SpanMask, stream: &mut Stream) {
         self.taken.clear();
         self.taken.resize(self.units.len(), false);
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_is_rounded_to_the_even_neighbour() {
+    fn ties_round_to_even() {
         // 10 · 0.15 = 1.5 and 30 · 0.15 = 4.5: Python's round gives 2 and 4.
         assert_eq!(prediction_count(10, &CONFIG), 2);
         assert_eq!(prediction_count(30, &CONFIG), 4);
@@ -221,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn the_text_can_be_put_back_and_specials_stay() {
+    fn targets_restore_the_text_and_special_tokens_stay() {
         let original = [2, 5, 6, 8, 3, 9, 5, 7, 3];
         for span_mask in [None, Some(SpanMask::default())] {
             let config = MaskConfig { masked_lm_prob: 0.3, span_mask, ..CONFIG };
             for seed in 0..500 {
                 let mut tokens = original;
                 let targets = masked(&mut tokens, &config, seed);
-                // round(9 · 0.3) = 3, unless two single words leave room for none of the words of two.
+                // round(9 · 0.3) = 3, unless two single words leave no room for a word of two.
                 assert!((2..=3).contains(&targets.positions.len()));
                 for (&position, &id) in targets.positions.iter().zip(&targets.ids) {
                     assert!(![0, 4, 8].contains(&position));
@@ -240,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_words_are_masked_together_and_never_beyond_the_number() {
+    fn whole_words_are_masked_together_up_to_the_count() {
         let config = MaskConfig { masked_lm_prob: 0.25, whole_word_mask: true, ..CONFIG };
         let original = [2, 5, 6, 8, 3, 9, 5, 7, 6, 3, 6, 3]; // a `##` after [SEP] has no word to join: its own group
         let words: [&[usize]; 5] = [&[1, 2], &[3], &[5], &[6, 7, 8], &[10]];
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_have_geometric_lengths_up_to_the_longest() {
+    fn span_lengths_are_geometric_up_to_the_maximum() {
         let (spans, draws) = (SpanMask::default(), 100_000);
         let mut counts = [0u32; 11];
         let mut stream = Key::new(4).stream();
@@ -272,7 +276,7 @@ mod tests {
             let n = draws as f64;
             assert!((count as f64 - n * p).abs() < 5.0 * (n * p * (1.0 - p)).sqrt(), "{counts:?}");
         }
-        // SpanBERT states the mean of its lengths: 3.8.
+        // SpanBERT states a mean length of 3.8.
         let mean: f64 = expected.iter().zip(1..).map(|(p, words)| p * words as f64).sum();
         assert!((mean - 3.8).abs() < 0.05, "{mean}");
         assert_eq!(counts[0], 0);
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn one_draw_decides_for_a_whole_span() {
-        // Single words in a long sequence: little ends a span early but the number of predictions.
+        // Single words in a long sequence: little but the number of predictions ends a span early.
         let config = MaskConfig { max_predictions_per_seq: 80, span_mask: Some(SpanMask::default()), ..CONFIG };
         let original: Vec<i32> = [2].into_iter().chain((0..510).map(|i| 8 + i % 2)).chain([3]).collect();
         let (mut spans, mut masked, mut kept) = (0, 0, 0);
@@ -289,8 +293,8 @@ mod tests {
             let mut tokens = original.clone();
             masker.mask(&mut tokens, &vocabulary(), &config, &mut Key::new(seed).stream());
             assert_eq!(masker.targets.positions.len(), 77, "round(512 · 0.15)");
-            // Tokens replaced one by one would leave few spans of four or more that are all masked or all kept. Random
-            // entries of this vocabulary imitate either at most once in 10⁴ spans.
+            // If tokens were replaced one by one, few spans of four or more would be all masked or all kept. Random
+            // tokens of this vocabulary imitate either at most once in 10⁴ spans.
             for span in masker.chosen.iter().filter(|span| span.end - span.start >= 4) {
                 let now = &tokens[span.start..span.end];
                 spans += 1;

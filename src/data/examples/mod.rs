@@ -1,4 +1,4 @@
-//! From prepared documents to the batch of a step: a pure function of (seed, phase, epoch, example).
+//! Builds training examples from prepared documents: a pure function of (seed, phase, epoch, example number).
 
 pub mod batch;
 pub mod config;

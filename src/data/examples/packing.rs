@@ -1,43 +1,43 @@
-//! Packing: several examples in one row, so that little of a batch is padding.
+//! Packing: several examples share a row, so that little of a batch is padding.
 //!
-//! The examples of a step are laid into as few rows as best-fit-decreasing finds: the longest first, each into the fullest
-//! row that has room for it and holds fewer than K. Only lengths decide, and those are known without reading text, so every
-//! host lays out the whole batch and fills the rows of its own replicas. As all examples of a step count alike in its one
-//! update, neither order nor recipe knows of it.
+//! The examples of a step are packed into rows by best-fit decreasing: the longest first, each into the fullest row
+//! that has room for it and holds fewer than K examples. Only lengths matter, and these are known without reading
+//! tokens; so every host packs the whole batch and builds the rows of its own replicas. All examples of a step have
+//! equal weight in its one update, so packing changes neither their order nor the training recipe.
 //!
-//! Source: the histogram packing of "Efficient Sequence Packing without Cross-contamination" (arXiv 2107.02027), whose
-//! longest-pack-first variant this is, example by example instead of length by length.
+//! This is a variant of longest-pack-first histogram packing from "Efficient Sequence Packing without
+//! Cross-contamination" (arXiv 2107.02027), applied to single examples instead of lengths.
 
 use super::config::ExampleConfig;
 
-/// Into which rows examples are laid.
+/// The rows into which examples are packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packing {
-    /// Positions of a row.
+    /// Positions per row.
     pub sequence_length: usize,
-    /// What lies in the rows, one row after the other.
+    /// The examples of all rows, row after row.
     placed: Vec<PackedExample>,
-    /// Where each row ends among `placed`.
+    /// End of each row in `placed`.
     ends: Vec<usize>,
 }
 
-/// An example's place in a row.
+/// The place of an example in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedExample {
-    /// Index of the example among those that were packed.
+    /// Index of the example among the packed ones.
     pub example: usize,
     /// The position of its `[CLS]`.
     pub start: usize,
-    /// Its tokens.
+    /// Its number of tokens.
     pub length: usize,
 }
 
 impl Packing {
-    /// Lays examples of these `lengths` into rows of `sequence_length` positions, each with at most `sequences_per_row`
-    /// examples. Allocates a few lists, however many examples there are.
+    /// Packs examples of these `lengths` into rows of `sequence_length` positions, with at most `sequences_per_row`
+    /// examples each. The number of allocations does not depend on the number of examples.
     ///
     /// # Panics
-    /// If an example is longer than a row, or a row may hold none.
+    /// If an example is longer than a row, or `sequences_per_row` is 0.
     pub fn new(lengths: &[usize], sequence_length: usize, sequences_per_row: usize) -> Self {
         assert!(sequences_per_row > 0, "a row holds at least one sequence");
         let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
@@ -68,45 +68,45 @@ impl Packing {
         Packing { sequence_length, placed: by_row.into_iter().map(|(_, placed)| placed).collect(), ends }
     }
 
-    /// The rows: what lies in each, from the left.
+    /// Iterates over the rows: the examples of each, from left to right.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[PackedExample]> {
         (0..self.ends.len()).map(|row| self.row(row))
     }
 
-    /// What lies in row `row`, from the left: nothing behind the last row.
+    /// Returns the examples of row `row`, from left to right; none after the last row.
     pub fn row(&self, row: usize) -> &[PackedExample] {
         let end = |row: usize| self.ends.get(row).copied().unwrap_or(self.placed.len());
         &self.placed[row.checked_sub(1).map_or(0, end)..end(row)]
     }
 
-    /// Rows that an example takes, on average: from 1 / K, if every row is shared by K, to 1.
+    /// Returns the average number of rows per example: from 1 / K, if every row holds K examples, to 1.
     pub fn rows_per_sequence(&self) -> f64 {
         self.ends.len() as f64 / self.placed.len() as f64
     }
 
-    /// Share of the rows' positions that hold a token.
+    /// Returns the share of the rows' positions that hold a token.
     pub fn fill(&self) -> f64 {
         let tokens: usize = self.placed.iter().map(|placed| placed.length).sum();
         tokens as f64 / (self.ends.len() * self.sequence_length) as f64
     }
 }
 
-/// The rows that take another example, by the room that is left in them.
+/// The rows that can take another example, by their free positions.
 struct OpenRows {
-    /// By room: the row that came last to have it.
+    /// For each number of free positions, the latest row.
     last: Vec<Option<usize>>,
-    /// By row: the one that came before it to have the same room.
+    /// For each row, the previous one with the same number of free positions.
     before: Vec<Option<usize>>,
 }
 
 impl OpenRows {
-    /// None, of up to `most` rows.
+    /// Creates an empty set of up to `most` rows.
     fn new(sequence_length: usize, most: usize) -> Self {
         OpenRows { last: vec![None; sequence_length + 1], before: vec![None; most] }
     }
 
-    /// Takes the fullest row that has room for `length`, and says how much that is. To look through all rooms costs no more
-    /// than to write the positions of a row.
+    /// Removes and returns the fullest row with room for `length`, and its free positions. The search costs no more
+    /// than writing the positions of a row.
     fn take(&mut self, length: usize) -> Option<(usize, usize)> {
         let (room, row) = (length..self.last.len()).find_map(|room| Some((room, self.last[room]?)))?;
         self.last[room] = self.before[row];
@@ -118,8 +118,8 @@ impl OpenRows {
     }
 }
 
-/// Slots for predictions that a row of up to `sequences_per_row` examples needs: the share of its positions, and one more
-/// for each example, because each number is rounded and is at least one.
+/// Returns the number of masked positions in a row of up to `sequences_per_row` examples: the share of its positions,
+/// and one more for each example, because each count is rounded and at least one.
 pub fn max_predictions_per_row(config: &ExampleConfig, sequences_per_row: usize) -> usize {
     if sequences_per_row == 1 {
         return config.max_predictions_per_seq;

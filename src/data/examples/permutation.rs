@@ -1,16 +1,16 @@
-//! The order of an epoch: a keyed bijection of `0..n` that is computed for one index at a time.
+//! The order of an epoch: a keyed bijection of `0..n`, computed for one index at a time.
 //!
-//! A shuffle buffer has a state, and a shuffled list has a size; this has neither. Index `i` of the epoch is example
-//! `order.at(i)`, on any host and after any restart.
+//! Unlike a shuffle buffer it has no state, and unlike a shuffled list it needs no memory. Index `i` of the epoch is
+//! example `permutation.at(i)`, on any host and after any restart.
 //!
-//! The bijection is a Feistel network over pairs `(left, right)` of `0..side`, with `side = ceil(sqrt(n))`:
-//! a round maps `(l, r)` to `(r, l + f(r) mod side)`, which is invertible whatever `f` is. A result of `n` or more is
-//! mapped again until it falls below `n` (cycle walking): as `side² < n + 2 sqrt(n) + 1`, that is rare.
+//! The bijection is a Feistel network over pairs `(left, right)` of `0..side`, with `side = ceil(sqrt(n))`. A round
+//! maps `(l, r)` to `(r, l + f(r) mod side)`, which is invertible for any `f`. A result of `n` or more is mapped again
+//! until it is below `n` (cycle walking), which is rare because `side² < n + 2 sqrt(n) + 1`.
 
 use crate::rng::Key;
 
-/// Enough for every round's function to reach every output digit several times over; four would already be a
-/// pseudo-random permutation in Luby and Rackoff's sense.
+/// With six rounds, each round function reaches every output digit several times. Four rounds already are a
+/// pseudo-random permutation in the sense of Luby and Rackoff.
 const ROUNDS: u64 = 6;
 
 /// A permutation of `0..len`, chosen by a key.
@@ -22,7 +22,7 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation of `0..len` that `key` chooses. `len` is at most 2^62.
+    /// Returns the permutation of `0..len` for `key`. `len` is at most 2^62.
     pub fn new(len: u64, key: Key) -> Self {
         let mut side = len.isqrt();
         if side * side < len {
@@ -39,12 +39,12 @@ impl Permutation {
         self.len == 0
     }
 
-    /// Where index `i` is mapped to.
+    /// Returns the image of index `i`.
     ///
     /// # Panics
     /// If `i` is not below `len`.
     pub fn at(&self, i: u64) -> u64 {
-        assert!(i < self.len, "index {i} of an order of {}", self.len);
+        assert!(i < self.len, "index {i} of a permutation of {}", self.len);
         let mut x = i;
         loop {
             x = self.permute(x);
@@ -54,7 +54,7 @@ impl Permutation {
         }
     }
 
-    /// One pass of the network over `0..side²`.
+    /// Applies the network once, over `0..side²`.
     fn permute(&self, x: u64) -> u64 {
         let (mut left, mut right) = (x / self.side, x % self.side);
         for round in 0..ROUNDS {
@@ -71,19 +71,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_a_bijection_for_every_small_size_and_some_large_ones() {
+    fn it_is_a_bijection_for_all_small_and_some_large_sizes() {
         for len in (1..300).chain([1023, 1024, 1025, 65_535, 65_536, 99_991]) {
             let order = Permutation::new(len, Key::new(len).fold_in(3));
             let mut seen = vec![false; len as usize];
             for i in 0..len {
                 let x = order.at(i) as usize;
-                assert!(!std::mem::replace(&mut seen[x], true), "{x} comes twice in an order of {len}");
+                assert!(!std::mem::replace(&mut seen[x], true), "{x} occurs twice in a permutation of {len}");
             }
         }
     }
 
     #[test]
-    fn keys_give_different_orders_and_neighbours_are_parted() {
+    fn keys_give_different_permutations_and_neighbours_are_separated() {
         let len = 10_000;
         let (one, two) = (Permutation::new(len, Key::new(1)), Permutation::new(len, Key::new(2)));
         let equal = (0..len).filter(|&i| one.at(i) == two.at(i)).count();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_an_order_is_uniform_over_keys() {
+    fn the_first_image_is_uniform_over_keys() {
         let mut counts = [0u32; 7];
         for seed in 0..7000 {
             counts[Permutation::new(7, Key::new(seed)).at(0) as usize] += 1;

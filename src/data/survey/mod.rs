@@ -1,7 +1,7 @@
-//! A split of prepared data as a whole: what a person wants to see before spending a month of compute on it.
+//! Statistics of a whole split of prepared data, to inspect it before a long training run.
 //!
-//! [`Survey::of`] reads every token once, for the fingerprints of documents; all else comes from the shards' own counts and
-//! from a number of examples, made as training makes them.
+//! [`Survey::of`] reads every token once to find duplicate documents. All other statistics come from the shards' counts
+//! and from a number of examples, built as in training.
 
 pub mod baseline;
 pub mod statistics;
@@ -16,37 +16,37 @@ use self::statistics::{
     DocumentLengths, ExampleLengths, HistogramBin, PackedLengths, document_lengths, exact_histogram, example_lengths,
     log2_histogram, packed_lengths,
 };
-use super::error::Result;
-use super::examples::dataset::{Dataset, Example};
-use super::store::documents::{Document, Documents};
-use super::store::shard::{Counts, Split};
+use crate::data::error::Result;
+use crate::data::examples::dataset::{Dataset, Example};
+use crate::data::store::documents::{Document, Documents};
+use crate::data::store::shard::{Counts, Split};
 
-/// Slices of a sequence in which predicted positions are counted, at most.
+/// Maximum number of slices of a sequence for which masked positions are counted.
 const SLICES: usize = 16;
-/// Points of the curve of [`VocabularyCoverage::cumulative`].
+/// Number of points of the curve [`VocabularyCoverage::cumulative`].
 const CURVE_POINTS: usize = 64;
-/// Frequent and rare entries that are shown by name.
+/// Number of most frequent tokens to list.
 const NAMED: usize = 24;
 
-/// How the split uses the vocabulary.
+/// Use of the vocabulary in the split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VocabularyCoverage {
-    pub entries: usize,
-    /// Entries that stand in the split at least once. Special tokens but `[UNK]` never do.
+    pub vocabulary_size: usize,
+    /// Tokens of the vocabulary that occur in the split. Special tokens other than `[UNK]` never do.
     pub used: usize,
-    /// Entries that stand there fewer than ten times, never included.
+    /// Tokens of the vocabulary that occur fewer than ten times, or never.
     pub rare: usize,
-    /// Share of the tokens that is `[UNK]`.
+    /// Share of tokens that are `[UNK]`.
     pub unknown: f64,
-    /// Share of the tokens that are `##` pieces.
+    /// Share of tokens that are `##` pieces.
     pub continuations: f64,
-    /// (n, share): the n most frequent entries are that share of all tokens; n grows geometrically.
+    /// (n, share): the share of all tokens covered by the n most frequent ones; n grows geometrically.
     pub cumulative: Vec<(usize, f64)>,
-    /// The most frequent entries with their counts.
+    /// The most frequent tokens with their counts.
     pub most_frequent: Vec<(String, u64)>,
 }
 
-/// The positions from `from` to `to`, both included, and the share of their tokens that is predicted.
+/// The positions from `from` to `to` (inclusive), and the share of their tokens that is masked.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PositionSlice {
     pub from: usize,
@@ -54,52 +54,52 @@ pub struct PositionSlice {
     pub predicted: f64,
 }
 
-/// What masking does to a number of examples.
+/// Statistics of masking over a number of examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MaskStatistics {
     pub examples: u64,
     pub predictions: u64,
-    /// Shares of the predictions where `[MASK]`, the same token or another one stands.
+    /// Shares of the masked positions with `[MASK]`, the original token or another one.
     pub masked: f64,
     pub kept: f64,
     pub random: f64,
-    /// Predictions for each token in slices of the sequence length, `[CLS]` and `[SEP]` counted.
+    /// Masked positions per token in slices of the sequence length, including `[CLS]` and `[SEP]`.
     pub by_position: Vec<PositionSlice>,
-    /// Examples by their number of predictions.
+    /// Examples by their number of masked positions.
     pub per_example: Vec<HistogramBin>,
 }
 
-/// Documents whose tokens are the same as those of a document before.
+/// Documents with the same tokens as an earlier document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DuplicateCounts {
     /// Documents that repeat an earlier one.
     pub repeats: u64,
-    /// Tokens in them.
+    /// Tokens in these documents.
     pub tokens: u64,
-    /// Documents that have repeats.
+    /// Documents that are repeated.
     pub repeated: u64,
-    /// How often the most frequent one comes.
+    /// Number of copies of the most frequent document.
     pub most: u64,
 }
 
-/// All of it.
+/// All statistics of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Survey {
     pub split: Split,
     pub counts: Counts,
     pub documents: DocumentLengths,
-    /// Documents by their tokens, and sentences by theirs.
+    /// Histograms of documents and sentences by their number of tokens.
     pub tokens_of_documents: Vec<HistogramBin>,
     pub tokens_of_sentences: Vec<HistogramBin>,
     pub coverage: VocabularyCoverage,
     pub duplicates: DuplicateCounts,
     pub examples: ExampleLengths,
-    /// If rows are shared.
+    /// Present if rows are packed.
     pub packed: Option<PackedLengths>,
     pub masks: MaskStatistics,
 }
 
-/// How examples are packed: so many share a row at most, so many are packed together.
+/// Settings of packing: the maximum number of examples per row, and the number of examples packed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackingOptions {
     pub sequences_per_row: usize,
@@ -107,8 +107,8 @@ pub struct PackingOptions {
 }
 
 impl Survey {
-    /// Surveys the split that `examples` are made of, with its first `count` examples, which may be `packed`; `progress` hears
-    /// of the tokens read.
+    /// Computes the statistics of the split of `examples`, using its first `count` examples, optionally `packed`. Calls
+    /// `progress` with the number of tokens read.
     ///
     /// # Errors
     /// If a shard cannot be read, or holds a token outside the vocabulary.
@@ -157,7 +157,7 @@ fn coverage(examples: &Dataset) -> Result<VocabularyCoverage> {
     by_count.sort_by_key(|&(count, id)| (std::cmp::Reverse(count), id));
     let name = |id: u32| vocabulary.token(id).unwrap_or("?").to_owned();
     Ok(VocabularyCoverage {
-        entries: counts.len(),
+        vocabulary_size: counts.len(),
         used: counts.iter().filter(|&&count| count > 0).count(),
         rare: counts.iter().filter(|&&count| count < 10).count(),
         unknown: share(&|id| id == vocabulary.special().unk),
@@ -167,10 +167,10 @@ fn coverage(examples: &Dataset) -> Result<VocabularyCoverage> {
     })
 }
 
-/// The curve of [`VocabularyCoverage::cumulative`] from counts in descending order.
-fn cumulative(counts: impl Iterator<Item = u64>, entries: usize, total: f64) -> Vec<(usize, f64)> {
+/// Returns the curve [`VocabularyCoverage::cumulative`] from counts in descending order.
+fn cumulative(counts: impl Iterator<Item = u64>, vocabulary_size: usize, total: f64) -> Vec<(usize, f64)> {
     let mut wanted: Vec<usize> = (0..CURVE_POINTS)
-        .map(|i| (entries as f64).powf(i as f64 / (CURVE_POINTS - 1) as f64).round() as usize)
+        .map(|i| (vocabulary_size as f64).powf(i as f64 / (CURVE_POINTS - 1) as f64).round() as usize)
         .collect();
     wanted.dedup();
     let mut sum = 0;
@@ -206,7 +206,7 @@ fn duplicates(documents: &Documents, progress: &(dyn Fn(u64) + Sync)) -> Result<
     }))
 }
 
-/// Names the tokens of a document: 128 bits, so that two documents of a corpus of any size share it by chance never.
+/// Returns a 128-bit hash of the tokens of a document, practically without collisions.
 fn fingerprint(document: &Document<'_>) -> Result<u128> {
     /// Tokens read at a time.
     const PIECE: usize = 1 << 16;
@@ -219,7 +219,7 @@ fn fingerprint(document: &Document<'_>) -> Result<u128> {
     Ok(hash.digest128())
 }
 
-/// Sums over examples, before they are made shares.
+/// Sums over examples, before division.
 #[derive(Clone, Default)]
 struct MaskSums {
     masked: u64,
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_curve_of_coverage_rises_from_the_first_entry_to_all_tokens() {
+    fn coverage_curve_rises_from_the_first_token_to_all() {
         let counts = [50, 30, 15, 5, 0, 0, 0, 0];
         let curve = cumulative(counts.into_iter(), counts.len(), 100.0);
         assert_eq!(curve.first(), Some(&(1, 0.5)));

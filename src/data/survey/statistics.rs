@@ -1,4 +1,5 @@
-//! How long documents, examples and packed rows are: what decides how much of a batch is padding.
+//! Histograms and summaries of the lengths of documents, examples and packed rows, which determine the share of
+//! padding.
 
 use serde::Serialize;
 
@@ -6,10 +7,10 @@ use crate::data::error::Result;
 use crate::data::examples::dataset::Dataset;
 use crate::data::store::documents::Documents;
 
-/// Bars of a histogram of lengths up to that of a sequence, at most.
-const BARS: usize = 8;
+/// Maximum number of bins in a histogram of lengths up to the sequence length.
+const BINS: usize = 8;
 
-/// How many things have a size from `from` to `to`, both included.
+/// The number of items with a size from `from` to `to` (inclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct HistogramBin {
     pub from: u64,
@@ -17,7 +18,7 @@ pub struct HistogramBin {
     pub count: u64,
 }
 
-/// Sizes counted in bars that double: 1, 2–3, 4–7, …, from the smallest bar in use to the largest.
+/// Counts sizes in bins of doubling width: 1, 2–3, 4–7, …, from the smallest used bin to the largest.
 pub fn log2_histogram(sizes: impl Iterator<Item = u64>) -> Vec<HistogramBin> {
     let mut counts = [0u64; 64];
     sizes.filter(|&size| size > 0).for_each(|size| counts[size.ilog2() as usize] += 1);
@@ -27,34 +28,34 @@ pub fn log2_histogram(sizes: impl Iterator<Item = u64>) -> Vec<HistogramBin> {
     (first..=last).map(|k| HistogramBin { from: 1 << k, to: (1 << k) + ((1 << k) - 1), count: counts[k] }).collect()
 }
 
-/// Sizes from 1 to `most` counted in up to `bars` bars of one whole width, but for the last, which may be narrower.
-pub fn even_histogram(sizes: impl Iterator<Item = u64>, most: usize, bars: usize) -> Vec<HistogramBin> {
-    let width = most.div_ceil(bars).max(1);
-    let bar = |from: usize| HistogramBin { from: from as u64, to: (from + width - 1).min(most) as u64, count: 0 };
-    let mut bars: Vec<HistogramBin> = (1..=most).step_by(width).map(bar).collect();
+/// Counts sizes from 1 to `most` in up to `bins` bins of equal integer width; only the last may be narrower.
+pub fn even_histogram(sizes: impl Iterator<Item = u64>, most: usize, bins: usize) -> Vec<HistogramBin> {
+    let width = most.div_ceil(bins).max(1);
+    let bin = |from: usize| HistogramBin { from: from as u64, to: (from + width - 1).min(most) as u64, count: 0 };
+    let mut bins: Vec<HistogramBin> = (1..=most).step_by(width).map(bin).collect();
     for size in sizes.filter(|&size| size > 0) {
-        if let Some(bar) = bars.get_mut((size as usize - 1) / width) {
-            bar.count += 1;
+        if let Some(bin) = bins.get_mut((size as usize - 1) / width) {
+            bin.count += 1;
         }
     }
-    bars
+    bins
 }
 
-/// Sizes counted each for itself, from the smallest to the largest.
+/// Counts each size separately, from the smallest to the largest.
 pub fn exact_histogram(sizes: &[u64]) -> Vec<HistogramBin> {
     let (Some(&least), Some(&most)) = (sizes.iter().min(), sizes.iter().max()) else { return Vec::new() };
-    let mut bars: Vec<HistogramBin> =
+    let mut bins: Vec<HistogramBin> =
         (least..=most).map(|size| HistogramBin { from: size, to: size, count: 0 }).collect();
-    sizes.iter().for_each(|size| bars[(size - least) as usize].count += 1);
-    bars
+    sizes.iter().for_each(|size| bins[(size - least) as usize].count += 1);
+    bins
 }
 
-/// Mean and order statistics of some lengths. All zero if there are none.
+/// Mean and order statistics of lengths; all zero if there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LengthSummary {
     pub mean: f64,
     pub median: u64,
-    /// Nine of ten are at most this long.
+    /// 90th percentile.
     pub percentile_90: u64,
     pub longest: u64,
 }
@@ -76,7 +77,7 @@ pub struct DocumentLengths {
     pub tokens: LengthSummary,
 }
 
-/// Measures every document; reads no tokens.
+/// Summarises the lengths of all documents. Reads no tokens.
 pub fn document_lengths(documents: &Documents) -> DocumentLengths {
     let lengths = (0..documents.len()).map(|index| {
         let starts = documents.get(index).starts;
@@ -86,24 +87,24 @@ pub fn document_lengths(documents: &Documents) -> DocumentLengths {
     DocumentLengths { sentences: LengthSummary::of(sentences), tokens: LengthSummary::of(tokens) }
 }
 
-/// What a number of examples looks like.
+/// Lengths and labels of a number of examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExampleLengths {
     pub examples: u64,
-    /// Length that examples are padded to.
+    /// Length to which examples are padded.
     pub sequence_length: usize,
-    /// Tokens, `[CLS]` and `[SEP]` counted.
+    /// Number of tokens, including `[CLS]` and `[SEP]`.
     pub lengths: LengthSummary,
     /// Share of a batch that is padding.
     pub padding: f64,
-    /// Predictions for each token.
+    /// Masked positions per token.
     pub predicted: f64,
     pub random_next: f64,
-    /// Examples by their tokens.
+    /// Histogram of examples by their number of tokens.
     pub histogram: Vec<HistogramBin>,
 }
 
-/// Measures the first `count` examples.
+/// Summarises the first `count` examples.
 pub fn example_lengths(examples: &Dataset, count: u64) -> Result<ExampleLengths> {
     let s = examples.config().sequence_length;
     let (mut lengths, mut predictions, mut random) = (Vec::new(), 0.0, 0);
@@ -121,29 +122,29 @@ pub fn example_lengths(examples: &Dataset, count: u64) -> Result<ExampleLengths>
         padding: 1.0 - tokens / (count as usize * s) as f64,
         predicted: predictions / tokens,
         random_next: random as f64 / count as f64,
-        histogram: even_histogram(lengths.iter().copied(), s, BARS),
+        histogram: even_histogram(lengths.iter().copied(), s, BINS),
         lengths: LengthSummary::of(lengths),
     })
 }
 
-/// What packing makes of a number of batches.
+/// Result of packing a number of batches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PackedLengths {
-    /// Examples that may share a row.
+    /// Maximum number of examples per row.
     pub sequences_per_row: usize,
-    /// Examples that are packed together.
+    /// Number of examples packed together.
     pub batch: usize,
     pub batches: u64,
     pub rows: u64,
     pub rows_per_sequence: f64,
     /// Share of the rows' positions that hold a token.
     pub fill: f64,
-    /// Rows by the examples that share them, and by their tokens.
+    /// Histograms of rows by their number of examples, and of tokens.
     pub examples_of_rows: Vec<HistogramBin>,
     pub tokens_of_rows: Vec<HistogramBin>,
 }
 
-/// Packs the first `count` examples in whole batches of `batch`, one at least, as training does.
+/// Packs the first `count` examples in whole batches of `batch`, at least one, as training does.
 pub fn packed_lengths(examples: &Dataset, count: u64, batch: usize, sequences_per_row: usize) -> PackedLengths {
     let s = examples.config().sequence_length;
     let batches = (count / batch as u64).max(1);
@@ -163,7 +164,7 @@ pub fn packed_lengths(examples: &Dataset, count: u64, batch: usize, sequences_pe
         rows_per_sequence: rows as f64 / (batches * batch as u64) as f64,
         fill: tokens.iter().sum::<u64>() as f64 / (rows * s as u64) as f64,
         examples_of_rows: exact_histogram(&numbers),
-        tokens_of_rows: even_histogram(tokens.into_iter(), s, BARS),
+        tokens_of_rows: even_histogram(tokens.into_iter(), s, BINS),
     }
 }
 
@@ -172,29 +173,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_double_and_begin_where_there_is_something() {
-        let bars = log2_histogram([0, 4, 5, 7, 8, 40].into_iter());
-        let as_tuples: Vec<(u64, u64, u64)> = bars.iter().map(|bar| (bar.from, bar.to, bar.count)).collect();
+    fn log2_bins_double_and_start_at_the_first_size() {
+        let bins = log2_histogram([0, 4, 5, 7, 8, 40].into_iter());
+        let as_tuples: Vec<(u64, u64, u64)> = bins.iter().map(|bin| (bin.from, bin.to, bin.count)).collect();
         assert_eq!(as_tuples, [(4, 7, 3), (8, 15, 1), (16, 31, 0), (32, 63, 1)]);
         assert!(log2_histogram(std::iter::empty()).is_empty());
     }
 
     #[test]
-    fn even_bars_hold_every_size_once_and_are_of_one_width() {
+    fn even_bins_cover_every_size_once_with_equal_width() {
         for most in 1..=600 {
-            let bars = even_histogram(1..=most as u64, most, BARS);
-            assert!(bars.len() <= BARS && bars[0].from == 1 && bars[bars.len() - 1].to == most as u64, "{bars:?}");
-            assert!(bars.windows(2).all(|pair| pair[0].to + 1 == pair[1].from), "{bars:?}");
-            let widths: Vec<u64> = bars.iter().map(|bar| bar.to + 1 - bar.from).collect();
+            let bins = even_histogram(1..=most as u64, most, BINS);
+            assert!(bins.len() <= BINS && bins[0].from == 1 && bins[bins.len() - 1].to == most as u64, "{bins:?}");
+            assert!(bins.windows(2).all(|pair| pair[0].to + 1 == pair[1].from), "{bins:?}");
+            let widths: Vec<u64> = bins.iter().map(|bin| bin.to + 1 - bin.from).collect();
             let (last, others) = widths.split_last().unwrap();
-            assert!(others.iter().all(|width| width == &others[0]) && (1..=widths[0]).contains(last), "{bars:?}");
-            assert!(bars.iter().all(|bar| bar.count == bar.to + 1 - bar.from), "{bars:?}");
+            assert!(others.iter().all(|width| width == &others[0]) && (1..=widths[0]).contains(last), "{bins:?}");
+            assert!(bins.iter().all(|bin| bin.count == bin.to + 1 - bin.from), "{bins:?}");
         }
     }
 
     #[test]
-    fn single_bars_leave_no_size_out_between() {
-        let counts: Vec<(u64, u64)> = exact_histogram(&[5, 3, 5]).iter().map(|bar| (bar.from, bar.count)).collect();
+    fn exact_bins_include_empty_sizes() {
+        let counts: Vec<(u64, u64)> = exact_histogram(&[5, 3, 5]).iter().map(|bin| (bin.from, bin.count)).collect();
         assert_eq!(counts, [(3, 1), (4, 0), (5, 2)]);
         assert!(exact_histogram(&[]).is_empty());
     }

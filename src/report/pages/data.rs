@@ -79,7 +79,7 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
         }),
         row("tokens in them", &|s| share(s.duplicates.tokens, s.counts.tokens)),
         row("vocabulary entries in use", &|s| {
-            format!("{} of {}", thousands(s.coverage.used as u64), thousands(s.coverage.entries as u64))
+            format!("{} of {}", thousands(s.coverage.used as u64), thousands(s.coverage.vocabulary_size as u64))
         }),
         row("padding of unpacked rows", &|s| percent(s.examples.padding)),
     ];
