@@ -235,3 +235,55 @@ fn read_json<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| format!("{} is not what its name says", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn optimizer(entry: serde_json::Value) -> Result<OptimizerConfig, String> {
+        let settings: Settings = serde_json::from_value(entry).map_err(|e| e.to_string())?;
+        settings.config().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn entries_of_optimizers_json_mean_the_settings_of_a_run_file() {
+        let exclude = "exclude_from_weight_decay = ['*bias', '*LayerNorm*']\n";
+        let run_file = |text: &str| -> OptimizerConfig { toml::from_str(&format!("{exclude}{text}")).unwrap() };
+        let moments = json!({"lr": 0.002, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-7, "weight_decay": 0.1});
+        let entry = |kind: &str, others: serde_json::Value| {
+            let mut entry = if kind == "lamb" || kind == "adamw" { moments.clone() } else { json!({"lr": 0.5}) };
+            let table = entry.as_object_mut().unwrap();
+            table.insert("kind".to_string(), kind.into());
+            table.extend(others.as_object().unwrap().clone());
+            optimizer(entry)
+        };
+        let moments = "beta1 = 0.8\nbeta2 = 0.99\nepsilon = 1e-7\nweight_decay = 0.1\n";
+        assert_eq!(
+            entry("lamb", json!({"bias_correction": false, "grad_clip": {"global_norm": 1.0, "formula": "text"}})),
+            Ok(run_file(&format!(
+                "{moments}bias_correction = 'none'\ngradient_clip = {{ global_norm = {{ max = 1.0, formula = 'apex' }} }}"
+            )))
+        );
+        assert_eq!(
+            entry("lamb", json!({"bias_correction": true, "grad_clip": null})),
+            Ok(run_file(&format!("{moments}bias_correction = 'in_update'")))
+        );
+        assert_eq!(
+            entry("adamw", json!({"bias_correction": false})),
+            Ok(run_file(&format!("kind = 'adamw'\n{moments}bias_correction = 'none'")))
+        );
+        assert_eq!(
+            entry("lars", json!({"momentum": 0.8, "trust_coefficient": 0.01, "formula": "text"})),
+            Ok(run_file("kind = 'lars'\nmomentum = 0.8\ntrust_coefficient = 0.01"))
+        );
+        assert_eq!(
+            entry("sgd", json!({"momentum": 0.8, "nesterov": true, "weight_decay_mode": "decoupled"})),
+            Ok(run_file("kind = 'sgd'\nmomentum = 0.8\nnesterov = true\nweight_decay_mode = 'decoupled'"))
+        );
+        assert!(
+            entry("sgd", json!({"bias_correction": true})).unwrap_err().contains("unknown field `bias_correction`")
+        );
+        assert!(entry("adam", json!({})).unwrap_err().starts_with("kind requires one of lamb, lars, adamw, sgd"));
+        assert!(optimizer(json!({"lr": 1.0})).unwrap_err().contains("missing field `kind`"));
+    }
+}

@@ -1,5 +1,8 @@
-//! LAMB as its implementations have it, each formula written here once more in plain arithmetic, from its source and not
-//! from `optim`: several steps on tensors of several kinds, in f64, to twelve digits.
+//! Update rules against independent implementations, in f64 to twelve digits, over several steps on tensors of several
+//! kinds: plain arithmetic written here from each rule's source, and trajectories of torch's optimizers.
+
+use std::fs;
+use std::path::Path;
 
 use lambert::eval::{Value, evaluate_values};
 use lambert::graph::{Graph, Tensor};
@@ -14,57 +17,64 @@ const RATE: f64 = 0.01;
 
 type Tensors = Vec<Vec<f64>>;
 
-/// Numbers that look drawn; tensor 3 is zero at first. Gradients vary in size from step to step, so that clips bite in
-/// some and not in others.
+/// Initial weights that look random; tensor 3 is zero.
 fn weights() -> Tensors {
     let value =
         |i: usize, k: usize| if i == 3 { 0.0 } else { (1.3 * (7 * i + k) as f64 + 0.4).sin() * (1.0 + i as f64) };
     (0..4).map(|i| (0..SIZES[i]).map(|k| value(i, k)).collect()).collect()
 }
 
+/// Gradients whose size varies from step to step, so that clips act at some steps and not at others.
 fn gradients(step: usize) -> Tensors {
     let size = [0.02, 3.0, 0.4, 0.1, 1.7][step];
     let value = |i: usize, k: usize| size * (0.9 * (11 * i + 5 * k + 3 * step) as f64 + 1.1).cos();
     (0..4).map(|i| (0..SIZES[i]).map(|k| value(i, k)).collect()).collect()
 }
 
-/// The weights after [`STEPS`] updates by the graph.
-fn by_graph(settings: &str) -> Tensors {
+/// Returns the weights after each step of the optimizer's graph, which starts from `weights` and a state of zeros.
+fn trajectory(settings: &str, names: &[&str], weights: &Tensors, gradients: &[Tensors], rate: f64) -> Vec<Tensors> {
     let config: OptimizerConfig = toml::from_str(settings).unwrap();
-    let optimizer = Optimizer::new(&config, &NAMES).unwrap();
+    let optimizer = Optimizer::new(&config, names).unwrap();
     let graph = Graph::new("update");
+    let count = names.len();
     let tensors = |kind: &str| -> Vec<Tensor> {
-        let one = |i: usize| graph.parameter(format!("{kind}{i}"), Shape::new(DType::F64, [SIZES[i]]));
-        (0..4).map(one).collect()
+        let one = |i: usize| graph.parameter(format!("{kind}{i}"), Shape::new(DType::F64, [weights[i].len()]));
+        (0..count).map(one).collect()
     };
-    let (w, g, m, v) = (tensors("w"), tensors("g"), tensors("m"), tensors("v"));
-    let slots: Vec<Vec<Tensor>> = m.into_iter().zip(v).map(|(m, v)| vec![m, v]).collect();
+    let (w, g) = (tensors("w"), tensors("g"));
+    let state: Vec<Vec<Tensor>> = config.state_names().iter().map(|name| tensors(name)).collect();
+    let state_by_tensor: Vec<Vec<Tensor>> = (0..count).map(|i| state.iter().map(|kind| kind[i]).collect()).collect();
     let scalar = |name: &str| graph.parameter(name, Shape::new(DType::F64, []));
-    let update = optimizer.update(&w, &g, &slots, scalar("rate"), scalar("t"), Placement::Replicated);
+    let update = optimizer.update(&w, &g, &state_by_tensor, scalar("rate"), scalar("t"), Placement::Replicated);
     let mut outputs = update.weights.clone();
-    outputs.extend(update.state.iter().map(|slots| slots[0]));
-    outputs.extend(update.state.iter().map(|slots| slots[1]));
+    (0..state.len()).for_each(|kind| outputs.extend(update.state.iter().map(|tensor| tensor[kind])));
     let computation = graph.finish(&outputs);
 
-    let zeros: Tensors = SIZES.map(|size| vec![0.0; size]).to_vec();
-    let (mut w, mut m, mut v) = (weights(), zeros.clone(), zeros);
-    for step in 0..STEPS {
-        let value = |x: &Vec<f64>| Value::from_f64(Shape::new(DType::F64, [x.len()]), x.clone());
-        let scalar = |x: f64| Value::from_f64(Shape::new(DType::F64, []), vec![x]);
-        let mut arguments: Vec<Value> = [&w, &gradients(step), &m, &v].into_iter().flatten().map(value).collect();
-        arguments.extend([scalar(RATE), scalar((step + 1) as f64)]);
-        let outputs = evaluate_values(&computation, &arguments).unwrap();
-        let read = |from: usize| -> Tensors { outputs[from..from + 4].iter().map(Value::to_f64).collect() };
-        (w, m, v) = (read(0), read(4), read(8));
-    }
-    w
+    let value = |x: &Vec<f64>| Value::from_f64(Shape::new(DType::F64, [x.len()]), x.clone());
+    let scalar = |x: f64| Value::from_f64(Shape::new(DType::F64, []), vec![x]);
+    let zeros = weights.iter().map(|w| vec![0.0; w.len()]);
+    let mut values: Tensors = weights.iter().cloned().chain((0..state.len()).flat_map(|_| zeros.clone())).collect();
+    let step = |(step, gradients): (usize, &Tensors)| {
+        let (w, state) = values.split_at(count);
+        let mut arguments: Vec<Value> = [w, gradients, state].into_iter().flatten().map(value).collect();
+        arguments.extend([scalar(rate), scalar((step + 1) as f64)]);
+        values = evaluate_values(&computation, &arguments).unwrap().iter().map(Value::to_f64).collect();
+        values[..count].to_vec()
+    };
+    gradients.iter().enumerate().map(step).collect()
+}
+
+/// Returns the weights after [`STEPS`] updates by the graph.
+fn by_graph(settings: &str) -> Tensors {
+    let gradients: Vec<Tensors> = (0..STEPS).map(gradients).collect();
+    trajectory(settings, &NAMES, &weights(), &gradients, RATE).pop().unwrap()
 }
 
 fn norm(x: &[f64]) -> f64 {
     x.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// The norm of several tensors together.
+/// Returns the global norm.
 fn norm_of<'a>(all: impl Iterator<Item = &'a Vec<f64>>) -> f64 {
     all.map(|x| norm(x).powi(2)).sum::<f64>().sqrt()
 }
@@ -73,12 +83,12 @@ fn decays(i: usize) -> bool {
     i == 0
 }
 
-/// ‖w‖ / ‖u‖, and 1 where there is no ratio.
+/// Returns ‖w‖ / ‖u‖, and 1 where a norm is 0.
 fn ratio(w_norm: f64, u_norm: f64) -> f64 {
     if w_norm > 0.0 && u_norm > 0.0 { w_norm / u_norm } else { 1.0 }
 }
 
-/// One tensor of one step, as each source writes it: `t` from 1.
+/// The optimizer state of one tensor.
 struct Moments<'a> {
     m: &'a mut Vec<f64>,
     v: &'a mut Vec<f64>,
@@ -86,24 +96,26 @@ struct Moments<'a> {
 
 impl Moments<'_> {
     /// m ← β1·m + β3·g, v ← β2·v + (1 − β2)·g²
-    fn see(&mut self, g: &[f64], beta3: f64) {
+    fn update(&mut self, g: &[f64], beta3: f64) {
         for (k, g) in g.iter().enumerate() {
             self.m[k] = 0.9 * self.m[k] + beta3 * g;
             self.v[k] = 0.999 * self.v[k] + (1.0 - 0.999) * g * g;
         }
     }
 
-    /// The direction of element k.
+    /// Returns `of(m, v)` for each element.
     fn direction(&self, of: impl Fn(f64, f64) -> f64) -> Vec<f64> {
         self.m.iter().zip(self.v.iter()).map(|(m, v)| of(*m, *v)).collect()
     }
 }
 
+/// Returns the divisors of Adam's bias correction at update `t`.
 fn corrected(t: f64) -> (f64, f64) {
     (1.0 - 0.9f64.powf(t), 1.0 - 0.999f64.powf(t))
 }
 
-/// The weights after [`STEPS`] updates, each of `one(i, t, w, g, moments)`, from gradients that `clip` has seen.
+/// Returns the weights after [`STEPS`] updates w − η·`one(i, t, w, g, moments)` of each tensor i, where g is a gradient
+/// that `clip` returned and t counts from 1.
 fn by_hand(
     clip: impl Fn(Tensors) -> Tensors,
     one: impl Fn(usize, f64, &[f64], &[f64], &mut Moments) -> Vec<f64>,
@@ -134,7 +146,7 @@ fn unclipped(g: Tensors) -> Tensors {
     g
 }
 
-/// tf.clip_by_global_norm to 1, and apex's g / (n / c) if n > c, which is the same number.
+/// Clips the global norm to 1: tf.clip_by_global_norm; apex's g / (n / c) if n > c is the same number.
 fn clipped_globally(g: Tensors) -> Tensors {
     let n = norm_of(g.iter());
     g.iter().map(|g| scaled(g, if n > 1.0 { 1.0 / n } else { 1.0 })).collect()
@@ -151,11 +163,11 @@ fn agree(settings: &str, expected: Tensors) {
 }
 
 #[test]
-fn googles_code_has_no_bias_correction_and_excludes_biases_and_layer_norm() {
+fn albert_preset_has_no_bias_correction_and_excludes_biases_and_layer_norm() {
     agree(
         "preset = 'albert'",
         by_hand(clipped_globally, |i, _, w, g, moments| {
-            moments.see(g, 1.0 - 0.9);
+            moments.update(g, 1.0 - 0.9);
             let u = moments.direction(|m, v| m / (v.sqrt() + 1e-6));
             if !decays(i) {
                 return u;
@@ -167,10 +179,10 @@ fn googles_code_has_no_bias_correction_and_excludes_biases_and_layer_norm() {
 }
 
 #[test]
-fn paper_mlperf_apex_nvlamb_and_optax_correct_the_bias_and_differ_in_whom_they_adapt() {
+fn paper_mlperf_apex_nvlamb_and_optax_presets_correct_the_bias_and_differ_in_the_adapted_tensors() {
     let lamb = |decay: f64, adapted: fn(usize) -> bool| {
         move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
-            moments.see(g, 1.0 - 0.9);
+            moments.update(g, 1.0 - 0.9);
             let (c1, c2) = corrected(t);
             let u = moments.direction(|m, v| (m / c1) / ((v / c2).sqrt() + 1e-6));
             let u = if decays(i) { plus(u, decay, w) } else { u };
@@ -187,10 +199,10 @@ fn paper_mlperf_apex_nvlamb_and_optax_correct_the_bias_and_differ_in_whom_they_a
 }
 
 #[test]
-fn deepspeed_corrects_the_learning_rate_and_clamps_the_ratio() {
+fn deepspeed_preset_corrects_the_learning_rate_and_clamps_the_ratio() {
     let kernel = |low: f64, high: f64, corrects: bool| {
         move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
-            moments.see(g, 1.0 - 0.9);
+            moments.update(g, 1.0 - 0.9);
             let u = moments.direction(|m, v| m / (v.sqrt() + 1e-8));
             let u = if decays(i) { plus(u, 0.01, w) } else { u };
             let (c1, c2) = corrected(t);
@@ -200,7 +212,7 @@ fn deepspeed_corrects_the_learning_rate_and_clamps_the_ratio() {
         }
     };
     agree("preset = 'deepspeed'", by_hand(unclipped, kernel(0.01, 10.0, true)));
-    // Its BERT recipe, with gradients clipped by parameter groups, as its combined scale does.
+    // DeepSpeed's BERT recipe, with gradients clipped by parameter group.
     let by_group = |g: Tensors| -> Tensors {
         let factor = |group: bool| {
             let members = g.iter().enumerate().filter(|(i, _)| decays(*i) == group).map(|(_, g)| g);
@@ -216,7 +228,7 @@ fn deepspeed_corrects_the_learning_rate_and_clamps_the_ratio() {
 }
 
 #[test]
-fn apexes_l2_mode_puts_the_decay_into_the_gradient_and_gradients_may_enter_whole() {
+fn l2_mode_adds_the_decay_to_the_gradient_and_gradient_averaging_can_be_off() {
     // DistributedFusedLAMB's clip: c / (n + 1e-6), at most 1.
     let clip = |g: Tensors| -> Tensors {
         let n = norm_of(g.iter());
@@ -227,7 +239,7 @@ fn apexes_l2_mode_puts_the_decay_into_the_gradient_and_gradients_may_enter_whole
          gradient_clip = { global_norm = { max = 0.5, formula = 'distributed_fused_lamb' } }",
         by_hand(clip, |i, t, w, g, moments| {
             let g = if decays(i) { plus(g.to_vec(), 0.01, w) } else { g.to_vec() };
-            moments.see(&g, 1.0);
+            moments.update(&g, 1.0);
             let (c1, c2) = corrected(t);
             let u = moments.direction(|m, v| (m / c1) / ((v / c2).sqrt() + 1e-6));
             if decays(i) { scaled(&u, ratio(norm(w), norm(&u))) } else { u }
@@ -236,23 +248,23 @@ fn apexes_l2_mode_puts_the_decay_into_the_gradient_and_gradients_may_enter_whole
 }
 
 #[test]
-fn gluon_and_pytorch_lamb_clamp_the_weights_norm_and_lambc_the_ratio() {
+fn phi_clamps_the_weight_norm_and_ratio_clamp_the_trust_ratio() {
     // dmlc/gluon-nlp with bias correction: ε inside the root, ‖w‖ in [1e-3, 10].
     agree(
         "preset = 'optax'\nepsilon_place = 'inside_sqrt'\nphi = { clamp = { min = 0.001, max = 10.0 } }",
         by_hand(unclipped, |_, t, w, g, moments| {
-            moments.see(g, 1.0 - 0.9);
+            moments.update(g, 1.0 - 0.9);
             let (c1, c2) = corrected(t);
             let u = moments.direction(|m, v| (m / c1) / (v / c2 + 1e-6).sqrt());
             let both = norm(w) > 0.0 && norm(&u) > 0.0;
             scaled(&u, if both { norm(w).clamp(1e-3, 10.0) / norm(&u) } else { 1.0 })
         }),
     );
-    // cybertronai/pytorch-lamb: no correction, ‖w‖ at most 10; here 2, which the weights reach.
+    // cybertronai/pytorch-lamb: no correction, ‖w‖ at most 10; here at most 2, so that the bound acts.
     agree(
         "preset = 'optax'\nbias_correction = 'none'\nphi = { clamp = { min = 0.0, max = 2.0 } }",
         by_hand(unclipped, |_, _, w, g, moments| {
-            moments.see(g, 1.0 - 0.9);
+            moments.update(g, 1.0 - 0.9);
             let u = moments.direction(|m, v| m / (v.sqrt() + 1e-6));
             scaled(&u, ratio(norm(w).min(2.0), norm(&u)))
         }),
@@ -261,7 +273,7 @@ fn gluon_and_pytorch_lamb_clamp_the_weights_norm_and_lambc_the_ratio() {
     agree(
         "preset = 'apex'\nratio_clamp = { min = 0.0, max = 1.0 }",
         by_hand(clipped_globally, |i, t, w, g, moments| {
-            moments.see(g, 1.0 - 0.9);
+            moments.update(g, 1.0 - 0.9);
             let (c1, c2) = corrected(t);
             let u = moments.direction(|m, v| (m / c1) / ((v / c2).sqrt() + 1e-6));
             if !decays(i) {
@@ -274,11 +286,11 @@ fn gluon_and_pytorch_lamb_clamp_the_weights_norm_and_lambc_the_ratio() {
 }
 
 #[test]
-fn lans_moves_along_momentum_and_gradient_each_with_its_ratio() {
+fn lans_adds_momentum_and_gradient_each_with_its_trust_ratio() {
     let normalised = |g: Tensors| -> Tensors { g.iter().map(|g| scaled(g, 1.0 / (norm(g) + 1e-6))).collect() };
     let lans = |beta3: f64| {
         move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
-            moments.see(g, beta3);
+            moments.update(g, beta3);
             let (c1, c2) = corrected(t);
             let lambda = if decays(i) { 0.01 } else { 0.0 };
             let denominators: Vec<f64> = moments.v.iter().map(|v| (v / c2).sqrt() + 1e-6).collect();
@@ -291,7 +303,72 @@ fn lans_moves_along_momentum_and_gradient_each_with_its_ratio() {
     };
     agree("preset = 'lans'", by_hand(normalised, lans(1.0 - 0.9)));
     agree("preset = 'lans'\ngrad_averaging = false", by_hand(normalised, lans(1.0)));
-    // Without momentum it is the gradient's direction alone.
-    let paper = by_graph("preset = 'lans'\nbeta1 = 0.0");
-    agree("preset = 'lans'\nbeta1 = 0.0\ndirection = 'momentum'", paper);
+    // With β1 = 0 the direction is the gradient's alone.
+    let gradient_only = by_graph("preset = 'lans'\nbeta1 = 0.0");
+    agree("preset = 'lans'\nbeta1 = 0.0\ndirection = 'momentum'", gradient_only);
+}
+
+#[test]
+fn sgd_has_classical_or_nesterov_momentum_and_coupled_or_decoupled_decay() {
+    let sgd = |momentum: f64, dampening: f64, nesterov: bool, coupled: f64, decoupled: f64| {
+        move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
+            let decayed = |u: Vec<f64>, lambda: f64| if decays(i) { plus(u, lambda, w) } else { u };
+            let g = decayed(g.to_vec(), coupled);
+            let entering = if t == 1.0 { 1.0 } else { 1.0 - dampening };
+            let b = &mut *moments.m;
+            b.iter_mut().zip(&g).for_each(|(b, g)| *b = momentum * *b + entering * g);
+            let d = match (momentum == 0.0, nesterov) {
+                (true, _) => g,
+                (false, true) => plus(g, momentum, b),
+                (false, false) => b.clone(),
+            };
+            decayed(d, decoupled)
+        }
+    };
+    let settings = "kind = 'sgd'\nweight_decay = 0.1\n";
+    let agree = |others: &str, expected| agree(&format!("{settings}{others}"), expected);
+    agree("", by_hand(unclipped, sgd(0.9, 0.0, false, 0.1, 0.0)));
+    agree("momentum = 0", by_hand(unclipped, sgd(0.0, 0.0, false, 0.1, 0.0)));
+    agree("momentum = 0.8\ndampening = 0.3", by_hand(unclipped, sgd(0.8, 0.3, false, 0.1, 0.0)));
+    agree("nesterov = true", by_hand(unclipped, sgd(0.9, 0.0, true, 0.1, 0.0)));
+    agree("weight_decay_mode = 'decoupled'", by_hand(unclipped, sgd(0.9, 0.0, false, 0.0, 0.1)));
+    agree("nesterov = true\nweight_decay_mode = 'decoupled'", by_hand(unclipped, sgd(0.9, 0.0, true, 0.0, 0.1)));
+    agree(
+        "nesterov = true\ngradient_clip = { global_norm = { max = 1.0 } }",
+        by_hand(clipped_globally, sgd(0.9, 0.0, true, 0.1, 0.0)),
+    );
+}
+
+/// Trajectories of torch's optimizers, written by `scripts/check/torch_optimizers.py`.
+#[derive(serde::Deserialize)]
+struct TorchTrajectories {
+    names: Vec<String>,
+    learning_rate: f64,
+    weights: Tensors,
+    /// By step.
+    gradients: Vec<Tensors>,
+    cases: Vec<TorchCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct TorchCase {
+    settings: String,
+    /// After each step.
+    weights: Vec<Tensors>,
+}
+
+#[test]
+fn sgd_and_adamw_take_the_steps_of_torch() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch_optimizers.json");
+    let torch: TorchTrajectories = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let names: Vec<&str> = torch.names.iter().map(String::as_str).collect();
+    for TorchCase { settings, weights } in &torch.cases {
+        let found = trajectory(settings, &names, &torch.weights, &torch.gradients, torch.learning_rate);
+        assert_eq!(found.len(), weights.len());
+        for (step, (found, expected)) in found.iter().zip(weights).enumerate() {
+            for (a, b) in found.iter().flatten().zip(expected.iter().flatten()) {
+                assert!((a - b).abs() <= 1e-12 * (1.0 + b.abs()), "{settings}, step {step}: {found:?}, {expected:?}");
+            }
+        }
+    }
 }

@@ -103,6 +103,8 @@ fn every_optimizer_updates_parts_as_it_updates_wholes() {
         "kind = 'lars'",
         "kind = 'lars'\norder = 'paper'\ngradient_clip = 'per_tensor'",
         "kind = 'adamw'\ngradient_clip = { global_norm = { max = 1.0 } }",
+        "kind = 'sgd'\nnesterov = true\ngradient_clip = { global_norm = { max = 1.0 } }",
+        "kind = 'sgd'\nmomentum = 0.0",
     ];
     for settings in settings {
         let config: OptimizerConfig = toml::from_str(settings).unwrap();
