@@ -30,7 +30,7 @@ pub struct AdamWConfig {
     pub bias_correction: BiasCorrection,
     /// The clipping of the gradients, before the moments.
     pub gradient_clip: GradientClip,
-    /// λ
+    /// λ, the factor of weight decay.
     pub weight_decay: f64,
     /// Patterns of the tensors that do not decay.
     pub exclude_from_weight_decay: Vec<String>,
@@ -101,8 +101,8 @@ impl UpdateRule for AdamWConfig {
     fn describe(&self) -> Vec<(&'static str, String)> {
         let correction = match self.bias_correction {
             BiasCorrection::None => "none",
-            BiasCorrection::InUpdate => "of both moments",
-            BiasCorrection::LearningRateOnly => "of the learning rate only",
+            BiasCorrection::InUpdate => "both moments",
+            BiasCorrection::LearningRateOnly => "learning rate only",
         };
         vec![
             ("betas", format!("{}, {}", self.beta1, self.beta2)),
@@ -110,7 +110,7 @@ impl UpdateRule for AdamWConfig {
             ("bias correction", correction.to_string()),
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", format!("{}, decoupled", self.weight_decay)),
-            ("no weight decay", rule::or_none(&self.exclude_from_weight_decay)),
+            ("excluded from weight decay", rule::or_none(&self.exclude_from_weight_decay)),
         ]
     }
 }

@@ -48,7 +48,7 @@ pub struct LambConfig {
     pub grad_averaging: bool,
     /// The clipping of the gradients, before the moments.
     pub gradient_clip: GradientClip,
-    /// λ
+    /// λ, the factor of weight decay.
     pub weight_decay: f64,
     /// The place where weight decay is added.
     pub weight_decay_mode: WeightDecayMode,
@@ -325,22 +325,22 @@ impl UpdateRule for LambConfig {
         };
         let correction = match self.bias_correction {
             BiasCorrection::None => "none",
-            BiasCorrection::InUpdate => "of both moments",
-            BiasCorrection::LearningRateOnly => "of the learning rate only, outside the trust ratio",
+            BiasCorrection::InUpdate => "both moments",
+            BiasCorrection::LearningRateOnly => "learning rate only, outside the trust ratio",
         };
         let mode = match self.weight_decay_mode {
-            WeightDecayMode::Decoupled => "added to the direction, inside the trust ratio",
+            WeightDecayMode::Decoupled => "decoupled, inside the trust ratio",
             WeightDecayMode::L2 => "added to the gradient (L2)",
         };
         let direction = match self.direction {
-            Direction::Momentum => "the momentum",
-            Direction::MomentumAndGradient => "β1 · the momentum + (1 − β1) · the gradient, each with its trust ratio",
+            Direction::Momentum => "momentum",
+            Direction::MomentumAndGradient => "β1 · momentum + (1 − β1) · gradient, each with its own trust ratio",
         };
         let adaptation = match &self.adaptation {
-            Adaptation::All => "every tensor".to_string(),
+            Adaptation::All => "all tensors".to_string(),
             Adaptation::AsWeightDecay => "tensors not excluded from weight decay".to_string(),
-            Adaptation::WhereDecayed => "tensors that decay".to_string(),
-            Adaptation::Exclude(patterns) => format!("all but {}", patterns.join(", ")),
+            Adaptation::WhereDecayed => "tensors with weight decay".to_string(),
+            Adaptation::Exclude(patterns) => format!("all tensors except {}", patterns.join(", ")),
         };
         let phi = match self.phi {
             Phi::Identity => "‖w‖".to_string(),
@@ -354,7 +354,7 @@ impl UpdateRule for LambConfig {
             ("gradient averaging", if self.grad_averaging { "(1 − β1)·g" } else { "1·g" }.to_string()),
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", format!("{}, {mode}", self.weight_decay)),
-            ("no weight decay", rule::or_none(&self.exclude_from_weight_decay)),
+            ("excluded from weight decay", rule::or_none(&self.exclude_from_weight_decay)),
             ("direction", direction.to_string()),
             ("trust ratio", format!("{phi} / ‖u‖{clamp}; 1 where a norm is 0")),
             ("trust ratio for", adaptation),

@@ -21,7 +21,7 @@ use crate::graph::Tensor;
 pub struct LarsConfig {
     /// The order of momentum and normalisation.
     pub order: LarsOrder,
-    /// μ
+    /// μ, the decay of the momentum buffer.
     pub momentum: f64,
     /// c of the classic order; the paper's order has none.
     pub trust_coefficient: f64,
@@ -29,7 +29,7 @@ pub struct LarsConfig {
     pub epsilon: f64,
     /// The clipping of the gradients, before everything else.
     pub gradient_clip: GradientClip,
-    /// λ
+    /// λ, the factor of weight decay.
     pub weight_decay: f64,
     /// Patterns of the tensors that do not decay.
     pub exclude_from_weight_decay: Vec<String>,
@@ -156,9 +156,9 @@ impl UpdateRule for LarsConfig {
             ("momentum", self.momentum.to_string()),
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", self.weight_decay.to_string()),
-            ("no weight decay", rule::or_none(&self.exclude_from_weight_decay)),
+            ("excluded from weight decay", rule::or_none(&self.exclude_from_weight_decay)),
             ("trust ratio", format!("{ratio}; 1 where a norm is 0")),
-            ("no trust ratio", rule::or_none(unadapted)),
+            ("excluded from trust ratio", rule::or_none(unadapted)),
         ]
     }
 }

@@ -10,6 +10,27 @@
 //! weight_decay = 0.02    # overrides the preset's value
 //! ```
 //!
+//! An update of one tensor, as part of a graph:
+//!
+//! ```
+//! use lambert::graph::Graph;
+//! use lambert::optim::sgd::SgdConfig;
+//! use lambert::optim::{Optimizer, OptimizerConfig, Placement};
+//! use lambert::shape::{DType, Shape};
+//!
+//! let sgd = SgdConfig { nesterov: true, exclude_from_weight_decay: Vec::new(), ..SgdConfig::default() };
+//! let optimizer = Optimizer::new(&OptimizerConfig::from(sgd), &["w"])?;
+//! let graph = Graph::new("update");
+//! let tensor = |name: &str| graph.parameter(name, Shape::new(DType::F32, [2, 3]));
+//! let scalar = |name: &str| graph.parameter(name, Shape::scalar(DType::F32));
+//! let (w, gradient, momentum) = (tensor("w"), tensor("gradient"), tensor("momentum"));
+//! let (rate, t) = (scalar("learning_rate"), scalar("t"));
+//! let update = optimizer.update(&[w], &[gradient], &[vec![momentum]], rate, t, Placement::Replicated);
+//! let computation = graph.finish(&[update.weights[0], update.state[0][0]]);
+//! # assert_eq!(computation.outputs.len(), 2);
+//! # Ok::<(), lambert::optim::OptimizerError>(())
+//! ```
+//!
 //! To add an optimizer, write a file with a type that implements [`UpdateRule`], declare the file below, and add the
 //! type to the list of kinds below.
 

@@ -11,7 +11,8 @@
 //! ```
 //! Sources: the documentation of `torch.optim.SGD`; Nesterov momentum in this form: Sutskever et al., "On the importance
 //! of initialization and momentum in deep learning" (ICML 2013), with the velocity divided by −η; decoupled weight decay:
-//! arXiv 1711.05101, Algorithm 1 (SGDW). t counts the updates since the optimizer state was zero.
+//! arXiv 1711.05101, Algorithm 1 (SGDW). t counts the updates since the optimizer state was zero,
+//! including updates skipped for gradients that are not finite.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::graph::Tensor;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SgdConfig {
-    /// μ; with 0 there is no momentum buffer.
+    /// μ, the decay of the momentum buffer; with 0 there is no buffer.
     pub momentum: f64,
     /// τ: the gradient enters the momentum buffer with 1 − τ, but with 1 at the first update.
     pub dampening: f64,
@@ -31,7 +32,7 @@ pub struct SgdConfig {
     pub nesterov: bool,
     /// The clipping of the gradients, before everything else.
     pub gradient_clip: GradientClip,
-    /// λ
+    /// λ, the factor of weight decay.
     pub weight_decay: f64,
     /// The place where weight decay is added.
     pub weight_decay_mode: WeightDecayMode,
@@ -133,7 +134,7 @@ impl UpdateRule for SgdConfig {
             ("dampening", self.dampening.to_string()),
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", format!("{}, {mode}", self.weight_decay)),
-            ("no weight decay", rule::or_none(&self.exclude_from_weight_decay)),
+            ("excluded from weight decay", rule::or_none(&self.exclude_from_weight_decay)),
         ]
     }
 }

@@ -58,7 +58,7 @@ pub enum GradientClip {
     None,
     /// Clips the global norm n of all gradients to c = `max`.
     GlobalNorm {
-        /// c
+        /// c, the bound of the norm.
         max: f64,
         /// The factor as a function of n and c.
         #[serde(default)]
@@ -67,7 +67,7 @@ pub enum GradientClip {
     /// Clips the norms of two groups, the tensors that decay and those that do not, each to c = `max`. Frameworks that
     /// clip by parameter group do so (DeepSpeed's FusedLamb).
     PerGroup {
-        /// c
+        /// c, the bound of the norm.
         max: f64,
         /// The factor as a function of n and c.
         #[serde(default)]
@@ -142,12 +142,15 @@ impl GradientClip {
     pub(super) fn describe(self) -> String {
         match self {
             GradientClip::None => "none".to_string(),
-            GradientClip::PerTensor => "each tensor to norm 1: g / (‖g‖ + 1e-6)".to_string(),
+            GradientClip::PerTensor => "each tensor by its own norm: g / (‖g‖ + 1e-6)".to_string(),
             GradientClip::GlobalNorm { max, formula } => {
                 format!("global norm n to at most c = {max}: {}", formula.text())
             }
             GradientClip::PerGroup { max, formula } => {
-                format!("norm n of the tensors that decay, and of the others, to at most c = {max}: {}", formula.text())
+                format!(
+                    "norm n of the tensors with weight decay, and of the others, to at most c = {max}: {}",
+                    formula.text()
+                )
             }
         }
     }
@@ -202,7 +205,7 @@ pub struct Adam {
     pub beta1: f64,
     /// β2, the decay of v.
     pub beta2: f64,
-    /// ε
+    /// ε, the term that keeps the denominator above 0.
     pub epsilon: f64,
     /// The place of ε.
     pub epsilon_place: EpsilonPlace,

@@ -1,16 +1,16 @@
-//! A directory of reference values: what a correct build computes on one small model, made elsewhere by other code.
+//! A directory of reference values: the results of one small model, computed by another implementation.
 //!
 //! ```text
 //! DIR/config.json                 Hugging Face's configuration; its dropout probabilities are not used
 //!     model.safetensors           first weights, f32, by Hugging Face's names
 //!     batches.safetensors         t/input_ids … for t = 0, 1, …: the tensors of a batch
 //!     expected_step0.safetensors  on batch 0: sequence_output, the logits of both heads, grad/<tensor>
-//!     optimizers.json             settings by name; keys whose value is text are remarks
+//!     optimizers.json             optimizers by name: kind, lr, settings; entries whose value is text are remarks
 //!     trajectories.json           by optimizer, one row a batch: lr, losses, … before that step's update
 //!     expected_final.safetensors  <optimizer>/<tensor>: weights after the last step, for some optimizers
 //! ```
-//! Step t, from 1, uses batch t − 1. Tensors whose names end in `bias` or contain `LayerNorm` neither decay nor are
-//! adapted. Nothing here knows how large the model is or how many batches there are.
+//! Step t, from 1, uses batch t − 1. Tensors whose names end in `bias` or contain `LayerNorm` are excluded from weight
+//! decay and trust ratio. The size of the model and the number of batches are free.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,12 +44,12 @@ pub struct ReferenceCase {
     pub trajectories: Vec<Trajectory>,
 }
 
-/// What one optimizer does to the weights.
+/// The trajectory of one optimizer.
 pub struct Trajectory {
     pub name: String,
     pub optimizer: OptimizerConfig,
     pub rows: Vec<Row>,
-    /// Weights after the last row, in the order of the parameters; none if the case does not tell.
+    /// Weights after the last row, in the order of the parameters; none if the case has none.
     pub final_weights: Option<Vec<HostTensor>>,
 }
 
@@ -222,8 +222,8 @@ fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> 
             rows.len()
         );
         let prefix = format!("{name}/");
-        let told = finals.file.names().any(|n| n.starts_with(&prefix));
-        let final_weights = if told { Some(finals.parameters(&prefix, params)?) } else { None };
+        let has_finals = finals.file.names().any(|n| n.starts_with(&prefix));
+        let final_weights = if has_finals { Some(finals.parameters(&prefix, params)?) } else { None };
         trajectories.push(Trajectory { name, optimizer, rows, final_weights });
     }
     ensure!(!trajectories.is_empty(), "trajectories.json requires at least one optimizer, got none");
