@@ -14,30 +14,30 @@ impl Evaluation {
     pub fn new(ratios: &[Ratio], sums: &[f64], examples: u64) -> Evaluation {
         let (numerators, denominators) = sums.split_at(ratios.len());
         let ratios = ratios.iter().zip(numerators).map(|(ratio, sum)| (*ratio, sum / denominators[ratio.denominator]));
-        // A label that no example has gives 0/0: the ratio means nothing.
+        // A label that no example has gives 0/0, an undefined ratio.
         Evaluation { examples, ratios: ratios.filter(|(_, value)| !value.is_nan()).collect() }
     }
 
-    /// Returns the ratio `name`; not a number if no example has its label.
+    /// Returns the ratio `name`; NaN if no example has its label.
     pub fn value(&self, name: &str) -> f64 {
         self.ratios.iter().find(|(ratio, _)| ratio.name == name).map_or(f64::NAN, |(_, value)| *value)
     }
 
-    /// Returns names and values, as metrics files have them.
+    /// Returns names and values for the metrics files.
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
         let mut scalars: Vec<_> = self.ratios.iter().map(|(ratio, value)| (ratio.name, *value)).collect();
         scalars.push(("examples", self.examples as f64));
         scalars
     }
 
-    /// Returns `MLM loss 6.4250, MLM accuracy 14.10 %`.
+    /// Formats the ratios: `MLM loss 6.4250, MLM accuracy 14.10 %`.
     pub fn to_text(&self) -> String {
         let values =
             self.ratios.iter().map(|(ratio, value)| format!("{} {}", ratio.label, format_ratio(ratio, *value)));
         values.collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns `MLM loss 9.0430 to 6.4250, MLM accuracy 0.00 % to 14.10 %`, from `self` to `last`.
+    /// Formats the change from `self` to `last`: `MLM loss 9.0430 to 6.4250, MLM accuracy 0.00 % to 14.10 %`.
     pub fn to_text_with(&self, last: &Evaluation) -> String {
         let change = |(ratio, to): &(Ratio, f64)| {
             let from = format_ratio(ratio, self.value(ratio.name));

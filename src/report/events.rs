@@ -1,36 +1,38 @@
-//! What is known of a step when it has ended: what the devices report of it, and what this host saw.
+//! The event of a finished training step: the metrics from the devices and the measurements of this host.
 
 use std::time::Duration;
 
 use crate::schedule::StepPlan;
 
-/// One weight update, done and read.
+/// A finished weight update, with its metrics on the host.
 #[derive(Debug)]
 pub struct StepEvent {
-    /// Weight updates done, this one included.
+    /// Weight updates done, including this one.
     pub done: u64,
     pub plan: StepPlan,
-    /// Names ([`crate::task::metric_names`]) and values.
+    /// Names (from [`crate::task::metric_names`]) and values.
     pub metrics: Vec<(&'static str, f64)>,
-    /// One of each weight.
+    /// The trust ratio of each parameter tensor.
     pub trust_ratios: Vec<f64>,
-    /// Positions that all devices computed, and the share of this host's that held no token.
+    /// Token positions that all devices computed, including padding.
     pub positions: usize,
+    /// Share of this host's positions that are padding.
     pub padding: f64,
-    /// Epochs of the phase's examples that lie behind.
+    /// Epochs over the phase's examples so far.
     pub epochs: f64,
-    /// From the end of the step before to the end of this one, and the part of it that was spent on waiting for the batch.
+    /// Time from the end of the previous step to the end of this one.
     pub elapsed: Duration,
+    /// The part of `elapsed` that was spent waiting for the batch.
     pub waited: Duration,
 }
 
 impl StepEvent {
-    /// Returns the metric `name`; not a number if the step has none of this name.
+    /// Returns the metric `name`; NaN if the step has no metric of this name.
     pub fn metric(&self, name: &str) -> f64 {
         self.metrics.iter().find(|(own, _)| *own == name).map_or(f64::NAN, |(_, value)| *value)
     }
 
-    /// Everything that is told of it, by name.
+    /// Returns all reported scalars by name.
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
         let seconds = self.elapsed.as_secs_f64();
         let mut scalars = self.metrics.clone();
@@ -48,7 +50,7 @@ impl StepEvent {
     }
 }
 
-/// Smallest, middle and largest trust ratio.
+/// Returns the minimum, median and maximum trust ratio.
 fn spread(ratios: &[f64]) -> [(&'static str, f64); 3] {
     let mut sorted = ratios.to_vec();
     sorted.sort_by(f64::total_cmp);

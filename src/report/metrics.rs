@@ -1,6 +1,5 @@
-//! What a run tells of itself while it runs: the same scalars as lines of `metrics.jsonl`, for programs, and as a
-//! TensorBoard event file, for eyes. Both are appended to and never rewritten: after a resume, steps that the interrupted
-//! run had already told come again, and the last line of a step is the one that counts.
+//! The metrics log of a run: the same scalars as lines of `metrics.jsonl` and in a TensorBoard event file. Both are only
+//! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -11,10 +10,9 @@ use anyhow::Context;
 use serde_json::{Map, Value};
 
 use super::tensorboard::EventWriter;
-
 use crate::checkpoint::METRICS_FILE;
 
-/// Both logs of a run, open for appending.
+/// The `metrics.jsonl` and the TensorBoard event file of a run, open for appending.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
@@ -23,8 +21,8 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the logs of the run directory `run`, which is created if need be, for a run that has `done` updates behind
-    /// it: 0 at the start, the checkpoint's step on a resume.
+    /// Opens the logs in the run directory `run`, which is created if missing. `done` is the number of updates done: 0 in a
+    /// new run, the checkpoint's step in a resumed one.
     ///
     /// # Errors
     /// If a file cannot be opened or written.
@@ -35,9 +33,9 @@ impl MetricsLog {
         Ok(MetricsLog { path, lines, events: EventWriter::create(run, done + 1)? })
     }
 
-    /// Appends one line and one event: the scalars of `step` (updates done), of a `kind` such as `train` or `evaluation`.
-    /// In the line they stand beside `kind`, `step` and `time` (seconds since 1970); a number that is not finite is null
-    /// there, because JSON has no other word. In TensorBoard the tag is `kind/name`.
+    /// Appends the scalars of `step` (updates done) as one line and one event. `kind` is `train` or `evaluation`. The line also
+    /// holds `kind`, `step` and `time` (seconds since 1970); values that are not finite are null, because JSON has no NaN. The
+    /// TensorBoard tag is `kind/name`.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -49,15 +47,15 @@ impl MetricsLog {
         object.insert("time".into(), time.into());
         object.extend(scalars.iter().map(|(name, value)| (name.to_string(), Value::from(*value))));
         let line = Value::Object(object).to_string() + "\n";
-        // One write a line, past no buffer of ours: a crash loses none that were told. (A reader at that very moment may see
-        // the line's beginning: a write becomes visible page by page.)
+        // One unbuffered write per line: a crash loses no finished line. (A concurrent reader may see only the beginning of a
+        // line, because a write becomes visible page by page.)
         let written = self.lines.write_all(line.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))?;
         self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{name}"), *value)))
     }
 }
 
-/// Opens a file for appending; if its last line was cut short, the next one still begins on a line of its own.
+/// Opens a file for appending. Adds a newline if its last line is incomplete.
 fn open_at_line_start(path: &Path) -> std::io::Result<File> {
     let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
     if file.seek(SeekFrom::End(0))? > 0 {
@@ -76,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_record_is_a_line_and_a_cut_line_spoils_no_other() {
+    fn every_record_is_one_line_and_an_incomplete_line_damages_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("runs/one");
         let path = run.join(METRICS_FILE);

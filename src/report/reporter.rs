@@ -1,5 +1,5 @@
-//! What happens in a run is told once, here, and heard in three places: the log (for programs and TensorBoard), the display
-//! (for whoever watches) and the summary (for the table at the end).
+//! Passes each event of a run to its three reports: the metrics log (`metrics.jsonl` and TensorBoard), the progress display,
+//! and the summary table.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::summary::Summary;
 use crate::task::Task;
 use crate::units::duration;
 
-/// The log, the display and the summary of one run.
+/// The metrics log, the progress display and the summary of one run.
 #[derive(Debug)]
 pub struct Reporter {
-    /// The leading host's alone.
+    /// Only the leading host has a log.
     log: Option<MetricsLog>,
     progress: Progress,
     summary: Summary,
@@ -27,11 +27,13 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Without a `log` on the hosts that do not lead.
+    /// Creates the reporter of one host. Only the leading host has a `log`.
     pub fn new(log: Option<MetricsLog>, progress: Progress, summary: Summary, task: Arc<dyn Task>) -> Reporter {
         Reporter { log, progress, summary, task, last_step: Map::new() }
     }
 
+    /// Reports a finished step.
+    ///
     /// # Errors
     /// If the log cannot be written.
     pub fn step(&mut self, step: &StepEvent) -> anyhow::Result<()> {
@@ -45,7 +47,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// An evaluation after `step` updates, on sequences of `sequence_length`.
+    /// Reports an evaluation after `step` updates, on sequences of `sequence_length`.
     ///
     /// # Errors
     /// If the log cannot be written.
@@ -58,7 +60,7 @@ impl Reporter {
     ) -> anyhow::Result<()> {
         self.record("evaluation", step, &evaluation.scalars())?;
         self.say(&format!(
-            "step {step}: held-out {} ({} examples of length {sequence_length}, {})",
+            "step {step}: held-out {} ({} examples of sequence length {sequence_length}, {})",
             evaluation.to_text(),
             evaluation.examples,
             duration(took),
@@ -67,22 +69,22 @@ impl Reporter {
         Ok(())
     }
 
-    /// A checkpoint at `path`.
+    /// Reports a checkpoint saved at `path`.
     pub fn saved(&mut self, path: PathBuf, took: Duration) {
         self.summary.saved(path, took);
     }
 
-    /// A line for whoever watches.
+    /// Prints a line above the progress display.
     pub fn say(&self, line: &str) {
         self.progress.say(line);
     }
 
-    /// The display moves no more.
+    /// Stops the progress display.
     pub fn finish(&self) {
         self.progress.finish();
     }
 
-    /// The scalars of the last step, as a checkpoint keeps them.
+    /// Returns the scalars of the last step, for the checkpoint.
     pub fn last_step(&self) -> &Map<String, Value> {
         &self.last_step
     }

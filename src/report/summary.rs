@@ -1,4 +1,4 @@
-//! What a run came to, for the table at its end.
+//! The summary of a run: the table that is printed at its end.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::schedule::{Phase, Schedule};
 use crate::task::Ratio;
 use crate::units::{duration, quantity, thousands};
 
-/// What one phase came to, in this process.
+/// The totals of one phase in this process.
 #[derive(Clone, Debug, Default)]
 struct PhaseSummary {
     name: String,
@@ -20,14 +20,14 @@ struct PhaseSummary {
     time: Duration,
     waited: Duration,
     sequences: usize,
-    /// Epochs of the phase's examples up to the last step.
+    /// Epochs over the phase's examples up to the last step.
     epochs: f64,
     last_loss: f64,
     /// Label and value of the task's first accuracy.
     last_accuracy: Option<(&'static str, f64)>,
 }
 
-/// The sums of a run, as far as this process took it.
+/// The totals of a run in this process.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     phases: Vec<PhaseSummary>,
@@ -41,7 +41,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Starts the summary of a run on `schedule` in `directory`, which took `compiling` to compile.
+    /// Creates the summary of a run on `schedule` in `directory` that took `compiling` to compile.
     pub fn new(schedule: &Schedule, directory: &Path, compiling: Duration) -> Summary {
         let phase = |phase: &Phase| PhaseSummary {
             name: phase.name.clone(),
@@ -82,17 +82,27 @@ impl Summary {
         self.last_checkpoint = Some(path);
     }
 
-    /// The newest checkpoint of this process.
+    /// Returns the newest checkpoint of this process.
     pub fn last_checkpoint(&self) -> Option<&Path> {
         self.last_checkpoint.as_deref()
     }
 
-    /// The table and the lines below it.
+    /// Formats the table and the lines below it.
     pub fn to_text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
         let accuracy = self.phases.iter().find_map(|phase| phase.last_accuracy).map_or("accuracy", |(label, _)| label);
-        table.set_header(["phase", "length", "steps", "epochs", "time", "seq/s", "loss", accuracy, "waiting for data"]);
+        table.set_header([
+            "phase",
+            "sequence length",
+            "steps",
+            "epochs",
+            "time",
+            "seq/s",
+            "loss",
+            accuracy,
+            "data wait",
+        ]);
         for phase in self.phases.iter().filter(|phase| phase.steps > 0) {
             let seconds = phase.time.as_secs_f64();
             table.add_row([
@@ -110,13 +120,13 @@ impl Summary {
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         let mut lines = vec![table.to_string()];
         lines.push(format!(
-            "beside the steps: compiling {}, evaluating {}, saving {}",
+            "time outside of steps: compilation {}, evaluation {}, checkpoints {}",
             duration(self.compiling),
             duration(self.evaluating),
             duration(self.saving)
         ));
         if let Some([(from, first), (to, last)]) = &self.evaluations {
-            lines.push(format!("held out, step {from} to {to}: {}", first.to_text_with(last)));
+            lines.push(format!("held-out, step {from} to {to}: {}", first.to_text_with(last)));
         }
         if let Some(checkpoint) = &self.last_checkpoint {
             lines.push(format!("newest checkpoint  {}", checkpoint.display()));

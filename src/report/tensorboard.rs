@@ -1,5 +1,5 @@
-//! TensorBoard event files: scalars by step, in the two layers that TensorBoard reads. Outside, TFRecord: each record
-//! between its length and a checksum of both. Inside, one protocol buffer message, `tensorflow.Event`.
+//! Writes TensorBoard event files with scalars by step. A file is a sequence of TFRecords (length, checksum of the length, data,
+//! checksum of the data), and the data of each is one protocol buffer message, `tensorflow.Event`.
 //!
 //! Sources of the formats: tensorflow/tensorflow `core/lib/io/record_writer.h` (framing, masked CRC-32C),
 //! `core/util/event.proto` and `core/framework/summary.proto` (field numbers).
@@ -12,19 +12,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use prost::Message;
 
-/// One record of the file: what happened, when, and at which step.
+/// The message of one record: `tensorflow.Event`.
 #[derive(Clone, PartialEq, Message)]
 struct Event {
     #[prost(double, tag = "1")]
     wall_time: f64,
     #[prost(int64, tag = "2")]
     step: i64,
-    #[prost(oneof = "What", tags = "3, 5, 7")]
-    what: Option<What>,
+    #[prost(oneof = "Content", tags = "3, 5, 7")]
+    content: Option<Content>,
 }
 
+/// The content of an event.
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum What {
+enum Content {
     /// The first record of every file: `brain.Event:2`.
     #[prost(string, tag = "3")]
     FileVersion(String),
@@ -44,14 +45,14 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    // Optional, because a plain field of proto3 leaves out a zero, and a zero loss is not a missing one.
+    // Optional, because proto3 does not write a plain field that is zero, but a loss may be zero.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct SessionLog {
-    /// 1 is START: TensorBoard then forgets earlier points at this step and beyond.
+    /// 1 is START: TensorBoard discards earlier points from this step on.
     #[prost(int32, tag = "1")]
     status: i32,
 }
@@ -64,15 +65,15 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates `events.out.tfevents.<seconds>.<host>` in `directory`, whose first step will be `next_step`: what an
-    /// earlier file says of that step and later ones (a run that was interrupted after its last checkpoint) is void.
+    /// Creates `events.out.tfevents.<seconds>.<host>` in `directory`, with `next_step` as the first step. TensorBoard discards
+    /// that step and later ones of earlier files, which an interrupted run wrote after its last checkpoint.
     ///
     /// # Errors
     /// If the file cannot be created or written.
     pub fn create(directory: &Path, next_step: u64) -> anyhow::Result<EventWriter> {
         let name = format!("events.out.tfevents.{:010}.{}", now() as u64, host());
         let mut path = directory.join(&name);
-        // A second start within one second.
+        // A number distinguishes files created within one second.
         for n in 1.. {
             if !path.exists() {
                 break;
@@ -81,45 +82,45 @@ impl EventWriter {
         }
         let file = File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut writer = EventWriter { path, file };
-        writer.write(0, What::FileVersion("brain.Event:2".to_owned()))?;
-        writer.write(next_step, What::SessionLog(SessionLog { status: 1 }))?;
+        writer.write(0, Content::FileVersion("brain.Event:2".to_owned()))?;
+        writer.write(next_step, Content::SessionLog(SessionLog { status: 1 }))?;
         Ok(writer)
     }
 
-    /// Appends the scalars of a step, by tag. TensorBoard groups tags by what stands before the slash.
+    /// Appends the scalars of a step by tag. TensorBoard groups tags by the part before the slash.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn scalars(&mut self, step: u64, scalars: impl IntoIterator<Item = (String, f64)>) -> anyhow::Result<()> {
         let value = |(tag, value)| Scalar { tag, simple_value: Some(value as f32) };
-        self.write(step, What::Summary(Summary { value: scalars.into_iter().map(value).collect() }))
+        self.write(step, Content::Summary(Summary { value: scalars.into_iter().map(value).collect() }))
     }
 
-    fn write(&mut self, step: u64, what: What) -> anyhow::Result<()> {
-        let event = Event { wall_time: now(), step: step as i64, what: Some(what) };
-        // One write a record: a reader that follows the file, or a crash, never sees half of one.
+    fn write(&mut self, step: u64, content: Content) -> anyhow::Result<()> {
+        let event = Event { wall_time: now(), step: step as i64, content: Some(content) };
+        // One write per record: neither a reader nor a crash sees a partial record.
         let written = self.file.write_all(&record(&event.encode_to_vec()));
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
-/// TFRecord's frame: length, checksum of the length, data, checksum of the data; little-endian.
+/// Frames `data` as a TFRecord: length, checksum of the length, data, checksum of the data, all little-endian.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     [&length, &masked_crc32c(&length).to_le_bytes()[..], data, &masked_crc32c(data).to_le_bytes()].concat()
 }
 
-/// CRC-32C, rotated and shifted, because the checksum of data that holds its own checksum would tell little.
+/// Returns TFRecord's masked CRC-32C. The mask keeps the checksum useful for data that contains its own CRC.
 fn masked_crc32c(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
-/// The machine's name, for telling files apart: what the kernel says, or the shell.
+/// Returns the host name for the file name, from the kernel or else from `HOSTNAME`.
 fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
@@ -131,7 +132,7 @@ fn host() -> String {
 mod tests {
     use super::*;
 
-    /// Takes a file apart, checking every checksum.
+    /// Decodes a file and verifies every checksum.
     fn events(mut bytes: &[u8]) -> Vec<Event> {
         fn take<'a>(bytes: &mut &'a [u8], n: usize) -> &'a [u8] {
             let (head, tail) = bytes.split_at(n);
@@ -150,15 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_crc32c_with_tensorflows_mask() {
+    fn checksum_is_crc32c_with_tensorflows_mask() {
         // RFC 3720 B.4: 32 bytes of zeros give 8a9136aa; ((x >> 15) | (x << 17)) + a282ead8 worked out by hand.
         assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(masked_crc32c(&[0; 32]), 0x0fd7_fffa);
     }
 
     #[test]
-    fn a_record_is_the_bytes_that_the_format_says() {
-        let event = Event { wall_time: 0.0, step: 3, what: Some(What::FileVersion("v".into())) };
+    fn record_bytes_follow_the_format() {
+        let event = Event { wall_time: 0.0, step: 3, content: Some(Content::FileVersion("v".into())) };
         // Field 2 varint 3; field 3 of length 1, "v".
         assert_eq!(event.encode_to_vec(), [0x10, 3, 0x1a, 1, b'v']);
         let zero = Scalar { tag: "t".into(), simple_value: Some(0.0) };
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_come_back_by_step_and_tag_and_a_second_start_has_a_file_of_its_own() {
+    fn scalars_are_read_back_by_step_and_tag_and_each_start_has_its_own_file() {
         let folder = tempfile::tempdir().unwrap();
         for next_step in [0, 7] {
             let mut writer = EventWriter::create(folder.path(), next_step).unwrap();
@@ -177,11 +178,11 @@ mod tests {
                 writer.scalars(step, scalars).unwrap();
             }
             let events = events(&std::fs::read(&writer.path).unwrap());
-            assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".into())));
-            assert_eq!(events[1].what, Some(What::SessionLog(SessionLog { status: 1 })));
+            assert_eq!(events[0].content, Some(Content::FileVersion("brain.Event:2".into())));
+            assert_eq!(events[1].content, Some(Content::SessionLog(SessionLog { status: 1 })));
             assert_eq!(events[1].step, next_step as i64);
             for (event, step) in events[2..].iter().zip(next_step..) {
-                let Some(What::Summary(summary)) = &event.what else { panic!("{event:?}") };
+                let Some(Content::Summary(summary)) = &event.content else { panic!("{event:?}") };
                 assert_eq!((event.step, summary.value.len()), (step as i64, 2));
                 assert_eq!(
                     summary.value[0],

@@ -47,7 +47,7 @@ fn the_page_needs_nothing_but_itself_and_counts_what_is_there() {
     assert_eq!(in_overview(&page, "documents"), documents);
     assert_eq!(in_overview(&page, "tokens").replace(',', ""), manifest["train"]["tokens"].to_string());
     // With this seed all three copies are in the training split: two of them repeat the first.
-    assert_eq!(in_overview(&page, "documents that repeat another").split(' ').next(), Some("2"));
+    assert_eq!(in_overview(&page, "duplicate documents").split(' ').next(), Some("2"));
     assert!(page.contains(manifest["inputs"][0]["sha256"].as_str().unwrap()));
 }
 
@@ -104,7 +104,7 @@ fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
             ["inspect", "seen", "--sequence-length", &length, "--examples", "0", "--report", "page.html", "--json"];
         let json: serde_json::Value = serde_json::from_slice(&workshop.succeed(&arguments).stdout).unwrap();
         let page = fs::read_to_string(workshop.path("page.html")).unwrap();
-        for (caption, first) in [("Examples by their tokens", 1), ("Predicted tokens by their position", 0)] {
+        for (caption, first) in [("Example length in tokens", 1), ("Share of masked tokens by position", 0)] {
             let bars = tooltips(plot(&page, "train", caption));
             let last = seq - 1 + first;
             assert!(bars[0].0 == first && bars[bars.len() - 1].1 == last, "{seq}: {caption}: {bars:?}");
@@ -141,19 +141,19 @@ fn the_page_of_packed_rows_says_what_packing_does() {
     let output = text(&workshop.succeed(&[&arguments[..], &["--report", "page.html"]].concat()));
     assert!(output.contains("report: page.html"), "{output}");
     let page = fs::read_to_string(workshop.path("page.html")).unwrap();
-    let examples = tooltips(plot(&page, "train", "Rows by their examples (3 at most, packed 32 at a time)"));
+    let examples = tooltips(plot(&page, "train", "Examples per packed row (at most 3; 32 examples packed together)"));
     let number = |words: &str| words.split(' ').next().unwrap().replace(',', "").parse::<u64>().unwrap();
     let rows: u64 = examples.iter().map(|(.., words)| number(words)).sum();
     let packed: u64 = examples.iter().map(|(from, _, words)| from * number(words)).sum();
     assert!(packed >= 32 && packed.is_multiple_of(32), "whole batches: {packed}");
     assert!(examples.iter().all(|(from, ..)| (1..=3).contains(from)), "{examples:?}");
-    let tokens = tooltips(plot(&page, "train", "Rows of 64 positions by their tokens"));
+    let tokens = tooltips(plot(&page, "train", "Tokens per packed row of 64 positions"));
     assert_eq!(tokens.iter().map(|(.., words)| number(words)).sum::<u64>(), rows);
-    let shown: f64 = in_overview(&page, "rows a sequence").parse().unwrap();
+    let shown: f64 = in_overview(&page, "rows per sequence (packed)").parse().unwrap();
     assert!((shown - rows as f64 / packed as f64).abs() < 1e-3, "{shown}");
     // One batch is packed alike here and there.
-    let padding: f64 = in_overview(&page, "padding of packed rows").trim_end_matches(" %").parse().unwrap();
-    let unpacked: f64 = in_overview(&page, "padding of unpacked rows").trim_end_matches(" %").parse().unwrap();
+    let padding: f64 = in_overview(&page, "padding with packing").trim_end_matches(" %").parse().unwrap();
+    let unpacked: f64 = in_overview(&page, "padding without packing").trim_end_matches(" %").parse().unwrap();
     assert!(padding < unpacked, "{padding} % of {unpacked} %");
     if packed == 32 {
         assert!((100.0 - padding - 100.0 * json["fill"].as_f64().unwrap()).abs() < 0.01, "{padding}");

@@ -1,10 +1,10 @@
-//! A page about prepared data: one HTML file that needs no other, with its plots in it. `lambert inspect --report`.
+//! The statistics page of prepared data: one self-contained HTML file with tables and plots.
 
 use std::fmt::Write as _;
 
 use super::svg::{Column, Unit, bars, escape, share_curve};
 use crate::data::{HistogramBin, LengthSummary, Manifest, PackedLengths, PositionSlice, Source, Survey};
-use crate::units::thousands;
+use crate::units::{byte_size, thousands};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1d2733; --soft: #67788a; --rule: #d9e0e7; --mark: #2f6fb3; --page: #fff; }
@@ -25,7 +25,7 @@ polyline { fill: none; stroke: var(--mark); stroke-width: 1.5; } p, dd { color: 
 code { font-size: .95em; }
 ";
 
-/// The page. `name` is the directory as the user wrote it.
+/// Builds the page. `name` is the directory as the user wrote it.
 pub fn page(name: &str, manifest: &Manifest, surveys: &[Survey]) -> String {
     let name = escape(name);
     let mut html = format!(
@@ -42,7 +42,7 @@ pub fn page(name: &str, manifest: &Manifest, surveys: &[Survey]) -> String {
     html + "</body></html>\n"
 }
 
-/// A table; the columns from the second on are numbers.
+/// Formats a table with text in the first column and numbers in the others.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let class = |column: usize| if column == 0 { "" } else { " class=\"n\"" };
     let mut html = "<table><tr>".to_owned();
@@ -73,35 +73,35 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
         row("documents", &|s| thousands(s.counts.documents)),
         row("sentences", &|s| thousands(s.counts.sentences)),
         row("tokens", &|s| thousands(s.counts.tokens)),
-        row("[UNK]", &|s| percent(s.coverage.unknown)),
-        row("documents that repeat another", &|s| {
+        row("unknown tokens ([UNK])", &|s| percent(s.coverage.unknown)),
+        row("duplicate documents", &|s| {
             format!("{} ({})", thousands(s.duplicates.repeats), share(s.duplicates.repeats, s.counts.documents))
         }),
-        row("tokens in them", &|s| share(s.duplicates.tokens, s.counts.tokens)),
-        row("vocabulary entries in use", &|s| {
+        row("tokens in duplicate documents", &|s| share(s.duplicates.tokens, s.counts.tokens)),
+        row("vocabulary in use", &|s| {
             format!("{} of {}", thousands(s.coverage.used as u64), thousands(s.coverage.vocabulary_size as u64))
         }),
-        row("padding of unpacked rows", &|s| percent(s.examples.padding)),
+        row("padding without packing", &|s| percent(s.examples.padding)),
     ];
     if surveys.iter().any(|survey| survey.packed.is_some()) {
         let of_packed = |value: fn(&PackedLengths) -> String| {
             move |survey: &Survey| survey.packed.as_ref().map_or_else(String::new, value)
         };
-        rows.push(row("padding of packed rows", &of_packed(|packed| percent(1.0 - packed.fill))));
-        rows.push(row("rows a sequence", &of_packed(|packed| format!("{:.3}", packed.rows_per_sequence))));
+        rows.push(row("padding with packing", &of_packed(|packed| percent(1.0 - packed.fill))));
+        rows.push(row("rows per sequence (packed)", &of_packed(|packed| format!("{:.3}", packed.rows_per_sequence))));
     }
     let head: Vec<String> = std::iter::once(String::new()).chain(each(&|s| s.split.to_string())).collect();
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let notes = [
-        (manifest.reading.replaced_bytes, "bytes were not UTF-8 and were replaced"),
-        (manifest.reading.cut_lines, "lines were cut because they were too long"),
-        (manifest.cut_documents, "documents were cut because they were longer than a shard"),
+        (manifest.reading.replaced_bytes, "bytes were not valid UTF-8 and were replaced"),
+        (manifest.reading.cut_lines, "lines were truncated because they were too long"),
+        (manifest.cut_documents, "documents were truncated because they were longer than a shard"),
     ];
     let removed = manifest.removed.iter().map(|(rule, removed)| {
         format!(
-            "{} documents ({} MB) were left out by {}.",
+            "{} documents ({}) were removed by {}.",
             thousands(removed.documents),
-            removed.bytes / 1_000_000,
+            byte_size(removed.bytes as f64),
             escape(rule)
         )
     });
@@ -118,20 +118,21 @@ fn split(survey: &Survey) -> String {
     let mut html = format!("<h2>{}</h2>\n", escape(&survey.split.to_string()));
     html += &lengths(survey);
     html += "<div class=\"plots\">\n";
-    html += &counted(&survey.tokens_of_documents, "documents", "Documents by their tokens");
-    html += &counted(&survey.tokens_of_sentences, "sentences", "Sentences by their tokens");
+    html += &histogram(&survey.tokens_of_documents, "documents", "Document length in tokens");
+    html += &histogram(&survey.tokens_of_sentences, "sentences", "Sentence length in tokens");
     let length = survey.examples.sequence_length;
-    let caption = format!("Examples by their tokens, at sequence length {length}");
-    html += &counted(&survey.examples.histogram, "examples", &caption);
+    let caption = format!("Example length in tokens, at sequence length {length}");
+    html += &histogram(&survey.examples.histogram, "examples", &caption);
     if let Some(packed) = &survey.packed {
         let PackedLengths { sequences_per_row, batch, rows, .. } = packed;
-        let caption = format!("Rows of {length} positions by their tokens ({} rows)", thousands(*rows));
-        html += &counted(&packed.tokens_of_rows, "rows", &caption);
-        let caption = format!("Rows by their examples ({sequences_per_row} at most, packed {batch} at a time)");
-        html += &counted(&packed.examples_of_rows, "rows", &caption);
+        let caption = format!("Tokens per packed row of {length} positions ({} rows)", thousands(*rows));
+        html += &histogram(&packed.tokens_of_rows, "rows", &caption);
+        let caption =
+            format!("Examples per packed row (at most {sequences_per_row}; {batch} examples packed together)");
+        html += &histogram(&packed.examples_of_rows, "rows", &caption);
     }
     let points: Vec<(f64, f64)> = survey.coverage.cumulative.iter().map(|&(n, share)| (n as f64, share)).collect();
-    html += &share_curve(&points, "Share of the tokens that the n most frequent entries make up");
+    html += &share_curve(&points, "Share of the text covered by the n most frequent tokens of the vocabulary");
     html += &masks(survey);
     html += "</div>\n";
     let frequent = survey.coverage.most_frequent.iter().filter(|(_, count)| *count > 0).fold(
@@ -142,8 +143,8 @@ fn split(survey: &Survey) -> String {
         },
     );
     html + &format!(
-        "<p>{} of the tokens are <code>##</code> pieces; {} entries stand here fewer than ten times. Most frequent: \
-         {frequent}</p>\n",
+        "<p>{} of the tokens are word continuations (<code>##</code>). {} tokens of the vocabulary occur fewer than ten times. \
+         Most frequent: {frequent}</p>\n",
         percent(survey.coverage.continuations),
         thousands(survey.coverage.rare as u64)
     )
@@ -155,11 +156,11 @@ fn lengths(survey: &Survey) -> String {
         vec![name.to_owned(), format!("{mean:.1}"), thousands(median), thousands(percentile_90), thousands(longest)]
     };
     let rows = [
-        row("sentences of a document", &survey.documents.sentences),
-        row("tokens of a document", &survey.documents.tokens),
-        row("tokens of an example", &survey.examples.lengths),
+        row("sentences per document", &survey.documents.sentences),
+        row("tokens per document", &survey.documents.tokens),
+        row("tokens per example", &survey.examples.lengths),
     ];
-    table(&["", "mean", "median", "nine of ten at most", "longest"], &rows)
+    table(&["", "mean", "median", "90th percentile", "maximum"], &rows)
 }
 
 fn masks(survey: &Survey) -> String {
@@ -167,20 +168,24 @@ fn masks(survey: &Survey) -> String {
     let by_position = masks.by_position.iter().map(|&PositionSlice { from, to, predicted }| Column {
         label: from.to_string(),
         value: predicted,
-        tooltip: format!("positions {}: {} of the tokens", range(from as u64, to as u64), percent(predicted)),
+        tooltip: format!(
+            "positions {}: {} of the tokens are masked",
+            range(from as u64, to as u64),
+            percent(predicted)
+        ),
     });
     let caption = format!(
-        "Predictions of an example ({} with [MASK], {} kept, {} another token)",
+        "Masked positions per example ({} [MASK], {} unchanged, {} random token)",
         percent(masks.masked),
         percent(masks.kept),
         percent(masks.random)
     );
     let by_position: Vec<Column> = by_position.collect();
-    counted(&masks.per_example, "examples", &caption)
-        + &bars(&by_position, "Predicted tokens by their position", Unit::Share)
+    histogram(&masks.per_example, "examples", &caption)
+        + &bars(&by_position, "Share of masked tokens by position", Unit::Share)
 }
 
-/// What each source gave: its files, their size, and the documents read of them.
+/// Formats the table of sources: files, bytes and documents of each.
 fn sources(manifest: &Manifest) -> String {
     let mut sources: Vec<(&Source, [u64; 3])> = Vec::new();
     for input in &manifest.inputs {
@@ -201,7 +206,7 @@ fn sources(manifest: &Manifest) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = sources.iter().map(row).collect();
-    let head = ["source", "weight", "files", "bytes on disk", "documents", "bytes of a document"];
+    let head = ["source", "weight", "files", "bytes on disk", "documents", "bytes per document"];
     format!("<h2>Sources</h2>\n{}", table(&head, &rows))
 }
 
@@ -214,8 +219,8 @@ fn inputs(manifest: &Manifest) -> String {
     format!("<h2>Inputs</h2>\n{}", table(&["file", "bytes", "sha256"], &rows))
 }
 
-/// A plot of how many there are of each size, labelled by the least of each bar.
-fn counted(counts: &[HistogramBin], what: &str, caption: &str) -> String {
+/// Draws a histogram. Each bar is labelled with its lower bound.
+fn histogram(counts: &[HistogramBin], what: &str, caption: &str) -> String {
     let column = |bar: &HistogramBin| Column {
         label: short(bar.from),
         value: bar.count as f64,
@@ -228,7 +233,7 @@ fn range(from: u64, to: u64) -> String {
     if from == to { from.to_string() } else { format!("{from}–{to}") }
 }
 
-/// A power of two on an axis: `4096` is `4k`.
+/// Formats a power of two for an axis: `4096` is `4k`.
 fn short(n: u64) -> String {
     match n {
         n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{}M", n >> 20),

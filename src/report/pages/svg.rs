@@ -1,37 +1,36 @@
-//! Plots for a page that needs nothing but itself: inline SVG, coloured by the page's style sheet, with a tooltip on every
-//! mark.
+//! Plots as inline SVG, coloured by the page's style sheet, with a tooltip on every mark.
 
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
-/// Room for the labels at the left and below.
+/// Margins for the labels.
 const LEFT: f64 = 56.0;
 const BELOW: f64 = 34.0;
 const ABOVE: f64 = 10.0;
 const RIGHT: f64 = 14.0;
-/// Labels along the horizontal axis, at most.
-const LABELS: usize = 12;
+/// Maximum number of labels on the horizontal axis.
+const MAX_LABELS: usize = 12;
 
 /// One bar of a bar chart.
 pub struct Column {
     pub label: String,
     pub value: f64,
-    /// What the mark says when it is pointed at.
+    /// The text shown when the pointer is over the bar.
     pub tooltip: String,
 }
 
-/// What the vertical axis measures.
+/// The unit of the vertical axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Whole things.
+    /// A whole number of items.
     Count,
-    /// Parts of one.
+    /// A share of 1, shown in percent.
     Share,
 }
 
 impl Unit {
-    /// A round step of at least `least`, that the unit has labels for.
+    /// Returns a round step of at least `least` between the labels of the axis.
     fn step(self, least: f64) -> f64 {
         match self {
             Unit::Count => round_step(least).max(1.0),
@@ -39,7 +38,7 @@ impl Unit {
         }
     }
 
-    /// A value on the axis: `1.5 k`, `0.5 %`.
+    /// Formats a value on the axis: `1.5 k`, `0.5 %`.
     fn label(self, value: f64) -> String {
         match (self, value) {
             (Unit::Share, share) => format!("{} %", (1e6 * share).round() / 1e4),
@@ -51,12 +50,12 @@ impl Unit {
     }
 }
 
-/// A bar chart.
+/// Draws a bar chart.
 pub fn bars(columns: &[Column], caption: &str, unit: Unit) -> String {
     let most = columns.iter().map(|column| column.value).fold(0.0, f64::max);
     let mut plot = Plot::new(caption, most, unit);
     let step = plot.inner_width() / columns.len().max(1) as f64;
-    let every = columns.len().div_ceil(LABELS).max(1);
+    let every = columns.len().div_ceil(MAX_LABELS).max(1);
     for (i, Column { label, value, tooltip }) in columns.iter().enumerate() {
         let (x, y) = (LEFT + i as f64 * step, plot.y(*value));
         plot.body += &format!(
@@ -73,7 +72,7 @@ pub fn bars(columns: &[Column], caption: &str, unit: Unit) -> String {
     plot.finish()
 }
 
-/// A curve over a logarithmic axis: points (x ≥ 1, y from 0 to 1), x ascending, y in percent.
+/// Draws a curve over a logarithmic axis through `points` (x ≥ 1, ascending; y from 0 to 1, shown in percent).
 pub fn share_curve(points: &[(f64, f64)], caption: &str) -> String {
     let mut plot = Plot::new(caption, 1.0, Unit::Share);
     let last = points.last().map_or(1.0, |point| point.0.ln()).max(f64::MIN_POSITIVE);
@@ -82,7 +81,7 @@ pub fn share_curve(points: &[(f64, f64)], caption: &str) -> String {
     let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1},{:.1}", at(x), plot.y(y))).collect();
     plot.body += &format!(r#"<polyline points="{}"/>"#, path.join(" "));
     for &(x, y) in points {
-        let tooltip = format!("the {x:.0} most frequent entries: {:.2} % of the tokens", 100.0 * y);
+        let tooltip = format!("{x:.0} most frequent tokens of the vocabulary: {:.2} % of the text", 100.0 * y);
         let (x, y) = (at(x), plot.y(y));
         plot.body += &format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="3"><title>{tooltip}</title></circle>"#);
     }
@@ -91,7 +90,7 @@ pub fn share_curve(points: &[(f64, f64)], caption: &str) -> String {
     plot.finish()
 }
 
-/// The smallest of 1, 2 or 5 times a power of ten that is not below `step`; 1 for nothing.
+/// Returns the smallest of 1, 2 or 5 times a power of ten that is at least `step`; 1 if `step` is not positive.
 fn round_step(step: f64) -> f64 {
     if step <= 0.0 {
         return 1.0;
@@ -101,7 +100,7 @@ fn round_step(step: f64) -> f64 {
     factor * power
 }
 
-/// Text where markup stands.
+/// Escapes text for HTML.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -116,7 +115,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// A frame with a vertical axis from 0 to at least `most`, in round steps, and what is drawn into it.
+/// A plot in progress, with a vertical axis from 0 to at least `most` in round steps.
 struct Plot {
     most: f64,
     body: String,
@@ -156,7 +155,7 @@ impl Plot {
         ABOVE + inner * (1.0 - value / self.most)
     }
 
-    /// A label below the horizontal axis.
+    /// Adds a label below the horizontal axis.
     fn label(&mut self, x: f64, text: &str) {
         let _ =
             write!(self.body, r#"<text class="x" x="{x:.1}" y="{:.1}">{}</text>"#, HEIGHT - BELOW + 18.0, escape(text));
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_has_every_label_once() {
+    fn axis_labels_are_distinct() {
         let values = [1e-4, 0.003, 0.07, 0.15, 0.9, 1.0, 2.0, 3.0, 7.0, 40.0, 9_000.0, 12_345.0, 3e6, 7e9];
         for (most, unit) in values.into_iter().flat_map(|most| [(most, Unit::Count), (most, Unit::Share)]) {
             let plot = Plot::new("caption", most, unit).finish();
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_high_as_its_share_of_the_highest() {
+    fn bar_heights_are_proportional_to_values() {
         let column = |value: f64| Column { label: "<a>".into(), value, tooltip: "a & b".into() };
         let svg = bars(&[column(4.0), column(1.0)], "caption", Unit::Count);
         let heights: Vec<f64> = svg
@@ -197,7 +196,7 @@ mod tests {
             .skip(1)
             .map(|mark| mark.split("height=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
             .collect();
-        // The axis goes to 4: its steps are 1.
+        // The axis ends at 4, in steps of 1.
         let full = HEIGHT - BELOW - ABOVE;
         assert_eq!(heights, [full, full / 4.0]);
         assert!(svg.contains("&lt;a&gt;") && svg.contains("a &amp; b"));
