@@ -22,7 +22,7 @@ pub struct RunConfig {
     /// Seeds the first weights, dropout, the order of the data and the masks.
     #[serde(default)]
     seed: u64,
-    #[serde(default = "f32")]
+    #[serde(default)]
     precision: Precision,
     /// The activations that the backward pass recomputes instead of storing: `none`, `attention` or `layer`.
     #[serde(default)]
@@ -41,10 +41,6 @@ pub struct RunConfig {
     evaluate: EvaluateSettings,
     checkpoint: CheckpointSettings,
     phase: Vec<Phase>,
-}
-
-fn f32() -> Precision {
-    Precision::F32
 }
 
 impl RunConfig {

@@ -1,5 +1,5 @@
 //! Opens the weights of a checkpoint, a run directory or a Hugging Face directory as a [`Checkpoint`] with tensors in device
-//! shapes.
+//! shapes, and converts checkpoints from and to Hugging Face directories.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::bert::{BertConfig, param_specs};
-use crate::checkpoint::hugging_face::{PublishedModel, import};
-use crate::checkpoint::{Checkpoint, Contents, open};
+use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import};
+use crate::checkpoint::{Checkpoint, Contents, Loaded, RunLock, load_latest, open, save};
 use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
@@ -87,6 +87,74 @@ pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, Publish
         bail!("{} requires a JSON object", path.display());
     };
     Ok((config, PublishedModel { config: keys, tensors }))
+}
+
+/// An export for Hugging Face.
+#[derive(Debug)]
+pub struct Exported {
+    /// The checkpoint that was exported.
+    pub checkpoint: PathBuf,
+    pub step: u64,
+    /// The number of tensors.
+    pub tensors: usize,
+    /// Messages for the user.
+    pub notes: Vec<String>,
+}
+
+/// Writes the checkpoint at `path`, or the newest one of the run at `path`, to `out`, as the class `architecture` of
+/// transformers loads it.
+///
+/// # Errors
+/// If there is no complete checkpoint, it was not written by a run, or `out` holds something else than an earlier export.
+pub fn export_model(path: &Path, architecture: Architecture, out: &Path) -> anyhow::Result<Exported> {
+    let Loaded { path, checkpoint, mut notes } = open(path, Contents::ModelOnly)?;
+    if let [first, ..] = checkpoint.state.missing.as_slice() {
+        bail!(
+            "{} lacks {} tensors of the model ({first}, …); a run that starts from it initialises them, so train first, \
+             then export",
+            path.display(),
+            checkpoint.state.missing.len(),
+        );
+    }
+    let config = checkpoint.file("config.json").map(|text| (path.join("config.json"), text.to_vec()));
+    let (config_path, config) =
+        config.with_context(|| format!("{} has no config.json; it was not written by a run", path.display()))?;
+    let (_, model) = describe(&config_path, &config)?;
+    let step = checkpoint.state.step;
+    notes.extend(export(&path, checkpoint, &model, architecture, out)?);
+    let tensors = model.tensors.iter().filter(|(name, _)| architecture.has(name)).count();
+    Ok(Exported { checkpoint: path, step, tensors, notes })
+}
+
+/// A checkpoint of step 0 that was made from a Hugging Face directory.
+#[derive(Debug)]
+pub struct ImportedCheckpoint {
+    pub path: PathBuf,
+    pub imported: Imported,
+    /// The number of tensors of the model.
+    pub tensors: usize,
+    /// Messages for the user.
+    pub notes: Vec<String>,
+}
+
+/// Imports the Hugging Face `directory` as the checkpoint of step 0 in the new run directory `out`.
+///
+/// # Errors
+/// If `directory` holds no BERT model, or `out` holds checkpoints.
+pub fn import_checkpoint(directory: &Path, out: &Path) -> anyhow::Result<ImportedCheckpoint> {
+    if load_latest(out, Contents::ModelOnly)?.is_some() {
+        bail!("{} already holds checkpoints; choose another output directory", out.display());
+    }
+    let config_path = directory.join("config.json");
+    let text = std::fs::read(&config_path).with_context(|| {
+        format!("cannot read {}; name the output directory of save_pretrained", config_path.display())
+    })?;
+    let (config, model) = describe(&config_path, &text)?;
+    let mut imported = import(directory, &model)?;
+    pad(&config, &mut imported.checkpoint);
+    let _lock = RunLock::take(out)?;
+    let saved = save(out, &imported.checkpoint, 0)?;
+    Ok(ImportedCheckpoint { path: saved.path, imported, tensors: model.tensors.len(), notes: saved.notes })
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ impl RunInputs {
         let inputs = StepInputs { batch: &batch, scalars, replicas: replicas.count };
         let buffers = transfer(client, devices, &self.values[plan.phase], &inputs)?;
         // Whole micro-batches are computed, up to the last one that holds a token.
-        let of_replica = batch.occupied_rows.next_multiple_of(plan.micro_batch_size) * batch.row_length;
+        let of_replica = batch.occupied_rows.next_multiple_of(self.schedule.phases()[plan.phase].micro_batch_size)
+            * batch.row_length;
         let padding = 1.0 - batch.tokens as f64 / (replicas.count * of_replica) as f64;
         Ok(Prefetched { step, plan, buffers, padding, positions: replicas.of * of_replica })
     }

@@ -167,10 +167,7 @@ pub struct StepPlan {
     pub phase: usize,
     /// Steps of this phase before this one; 0 where a phase begins.
     pub step_in_phase: u64,
-    pub sequence_length: usize,
-    pub max_predictions_per_seq: usize,
     pub global_batch: usize,
-    pub micro_batch_size: usize,
     pub learning_rate: f64,
     /// Number of the step's first sequence among the phase's sequences.
     pub first_example: u64,
@@ -238,10 +235,7 @@ impl Schedule {
         Ok(StepPlan {
             phase: index,
             step_in_phase,
-            sequence_length: phase.sequence_length,
-            max_predictions_per_seq: phase.max_predictions_per_seq,
             global_batch: phase.global_batch,
-            micro_batch_size: phase.micro_batch_size,
             learning_rate: phase.learning_rate_at(step_in_phase),
             first_example: step_in_phase * phase.global_batch as u64,
             optimizer_step: n - counted_from + 1,

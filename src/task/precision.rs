@@ -10,8 +10,8 @@ use crate::shape::DType;
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// bf16 operands, f32 accumulation.
-    #[default]
     Bf16,
+    #[default]
     F32,
     /// Everything in f64: for comparison with reference values.
     F64,

@@ -12,63 +12,32 @@ use crate::bert::{BertConfig, BertPretraining, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
 use crate::run::initial_state::data_fingerprint;
-use crate::run::{Run, preflight};
+use crate::run::{EvaluateSettings, Run, preflight};
 use crate::step::EvalSpec;
 use crate::task::Precision;
 
-/// An evaluation of a pretrained model on the held-out examples of prepared data.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EvaluateOptions {
-    pub precision: Precision,
-    /// How the held-out examples are built.
-    pub config: ExampleConfig,
-    /// Held-out examples; fewer if there are not so many.
-    pub examples: usize,
-    /// Dataset on each device at once; fewer if its share of them is smaller.
-    pub micro_batch_size: usize,
-}
-
-impl EvaluateOptions {
-    /// Returns how `run` evaluates its model in phase `phase`.
-    pub fn of(run: &Run, phase: usize) -> EvaluateOptions {
-        EvaluateOptions {
-            precision: run.precision,
-            config: run.held_out_examples(phase),
-            examples: run.evaluate.examples,
-            micro_batch_size: run.evaluate.micro_batch_size,
-        }
-    }
-
-    /// Opens the held-out examples.
-    ///
-    /// # Errors
-    /// If there are too few held-out documents, or a setting is impossible.
-    pub fn held_out(&self, prepared: &Arc<PreparedData>) -> anyhow::Result<Dataset> {
-        Ok(Dataset::new(prepared.clone(), Split::HeldOut, self.config.clone())?)
-    }
-
-    /// Returns the evaluation of `model` on `examples`.
-    pub fn evaluation(&self, model: &BertConfig, examples: Arc<Dataset>) -> EvaluationSpec {
-        let task = BertPretraining {
-            model: model.clone(),
-            rows: RowForm {
-                sequence_length: self.config.sequence_length,
-                max_predictions: self.config.max_predictions_per_seq,
-                sequences_per_row: 1,
-            },
-            sentence_pairs: self.config.mode.is_pair(),
-            recompute: Recompute::default(),
-        };
-        EvaluationSpec {
-            step: EvalSpec {
-                task: Arc::new(task),
-                precision: self.precision,
-                rows: self.micro_batch_size,
-                replicas: 1,
-            },
-            source: Arc::new(Batches { dataset: examples, sequences_per_row: 1 }),
-            examples: self.examples,
-        }
+/// Returns the evaluation of `model` on the held-out examples of `dataset`.
+pub fn evaluation_spec(
+    model: &BertConfig,
+    precision: Precision,
+    dataset: Arc<Dataset>,
+    settings: &EvaluateSettings,
+) -> EvaluationSpec {
+    let examples = dataset.config();
+    let task = BertPretraining {
+        model: model.clone(),
+        rows: RowForm {
+            sequence_length: examples.sequence_length,
+            max_predictions: examples.max_predictions_per_seq,
+            sequences_per_row: 1,
+        },
+        sentence_pairs: examples.mode.is_pair(),
+        recompute: Recompute::default(),
+    };
+    EvaluationSpec {
+        step: EvalSpec { task: Arc::new(task), precision, rows: settings.micro_batch_size, replicas: 1 },
+        source: Arc::new(Batches { dataset, sequences_per_row: 1 }),
+        examples: settings.examples,
     }
 }
 
@@ -85,14 +54,17 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         Arc::new(Batches { dataset, sequences_per_row: step.task.examples_per_row() })
     });
     // Phases that are evaluated alike share the examples, and thereby the compiled evaluation.
-    let mut evaluations: Vec<(EvaluateOptions, EvaluationSpec)> = Vec::new();
+    let mut evaluations: Vec<(ExampleConfig, EvaluationSpec)> = Vec::new();
     for phase in phases {
-        let options = EvaluateOptions::of(run, phase);
-        let spec = match evaluations.iter().find(|(earlier, _)| *earlier == options) {
+        let examples = run.held_out_examples(phase);
+        let spec = match evaluations.iter().find(|(earlier, _)| *earlier == examples) {
             Some((_, spec)) => spec.clone(),
-            None => options.evaluation(&run.model, Arc::new(options.held_out(prepared)?)),
+            None => {
+                let dataset = Arc::new(Dataset::new(prepared.clone(), Split::HeldOut, examples.clone())?);
+                evaluation_spec(&run.model, run.precision, dataset, &run.evaluate)
+            }
         };
-        evaluations.push((options, spec));
+        evaluations.push((examples, spec));
     }
     Ok(Job {
         name: run.name.clone(),

@@ -214,7 +214,7 @@ fn damaged_checkpoints_and_those_of_another_vocabulary_are_refused() {
     fails(
         &workshop,
         &["evaluate", "run", "--data", "other", "--platform", "cpu"],
-        &["requires data in its own vocabulary", "other is in another (90 entries)", "with the model's tokenizer"],
+        &["requires data with its own vocabulary", "other has another (size 90)", "with the model's tokenizer"],
     );
     fails(
         &workshop,

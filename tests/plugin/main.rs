@@ -10,6 +10,7 @@ mod full_disk;
 mod hosts;
 mod interrupt;
 mod large_batch;
+mod library;
 mod packing;
 mod parity;
 mod pjrt;

@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::checkpoint::hugging_face::{Architecture, export};
-use crate::checkpoint::{Contents, open};
+use crate::checkpoint::hugging_face::Architecture;
 use crate::output::{note, print};
 use crate::run::buckets::fetch_model;
-use crate::run::weights::describe;
+use crate::run::weights::{Exported, export_model};
 use crate::storage::Location;
 
 /// Write a checkpoint as a directory that transformers loads: config.json, model.safetensors, tokenizer.
@@ -39,27 +37,11 @@ fn architecture(name: &str) -> Result<Architecture, String> {
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
-    let loaded = open(&fetch_model(&args.checkpoint)?, Contents::ModelOnly)?;
-    loaded.notes.iter().for_each(note);
-    let (path, checkpoint) = (loaded.path, loaded.checkpoint);
-    if !checkpoint.state.missing.is_empty() {
-        bail!(
-            "{} lacks {} tensors of the model ({}, …), which training from it would make; train first, then export",
-            path.display(),
-            checkpoint.state.missing.len(),
-            checkpoint.state.missing[0]
-        );
-    }
-    let config = checkpoint.file("config.json").map(|text| (path.join("config.json"), text.to_vec()));
-    let (config_path, config) =
-        config.with_context(|| format!("{} lists no config.json; it was not written by a run", path.display()))?;
-    let (_, model) = describe(&config_path, &config)?;
-
-    let step = checkpoint.state.step;
-    export(&path, checkpoint, &model, args.architecture, &args.out)?.iter().for_each(note);
+    let exported = export_model(&fetch_model(&args.checkpoint)?, args.architecture, &args.out)?;
+    exported.notes.iter().for_each(note);
+    let Exported { checkpoint, step, tensors, .. } = exported;
     let (out, class) = (args.out.display(), args.architecture.name());
-    let tensors = model.tensors.iter().filter(|(name, _)| args.architecture.has(name)).count();
-    print(format_args!("exported {} (step {step}, {tensors} tensors) to {out}", path.display()))?;
+    print(format_args!("exported {} (step {step}, {tensors} tensors) to {out}", checkpoint.display()))?;
     print(format_args!("load it with  AutoTokenizer.from_pretrained({out:?})  {class}.from_pretrained({out:?})"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,8 +13,7 @@ use crate::output::print;
 use crate::run::Run;
 use crate::run::initial_state::ResumeOptions;
 use crate::train::interrupt::INTERRUPTED;
-use crate::train::launch::{PretrainEvent, PretrainOptions, pretrain_with_events};
-use crate::train::trainer::Outcome;
+use crate::train::{Outcome, PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::thousands;
 
 /// Train a BERT as a run file says.

@@ -1,0 +1,149 @@
+//! Evaluation of a saved model, outside of a training run: its held-out loss, and its logits.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+
+use super::evaluator::Evaluator;
+use super::pretraining::evaluation_spec;
+use crate::batch::pretraining::RowForm;
+use crate::bert::{BertPretraining, Recompute, param_specs};
+use crate::checkpoint::write_tensors;
+use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split, unigram_baseline};
+use crate::files::write_atomically;
+use crate::report::evaluation::Evaluation;
+use crate::run::weights::FoundModel;
+use crate::run::{EvaluateSettings, Run};
+use crate::runtime::compile::Compiled;
+use crate::runtime::devices::Devices;
+use crate::runtime::state::{StateLayout, TrainState};
+use crate::shape::HostTensor;
+use crate::step::{EvalSpec, ForwardStep, Scalars, StepInputs};
+use crate::task::Precision;
+
+/// A saved model, and the held-out examples that it is evaluated on.
+#[derive(Debug)]
+pub struct ModelOnHeldOut {
+    pub model: FoundModel,
+    pub dataset: Arc<Dataset>,
+    pub precision: Precision,
+}
+
+impl ModelOnHeldOut {
+    /// Opens the held-out examples of `prepared` for `model`. Precision and example settings are those of the run that
+    /// trained the model, in the shape of its last phase, or the defaults for another model; `sequence_length` and
+    /// `max_predictions_per_seq` override the shape.
+    ///
+    /// # Errors
+    /// If the data has another vocabulary than the model, too few held-out documents, or the shape does not fit the model.
+    pub fn open(
+        model: FoundModel,
+        prepared: &Arc<PreparedData>,
+        sequence_length: Option<usize>,
+        max_predictions_per_seq: Option<usize>,
+    ) -> anyhow::Result<ModelOnHeldOut> {
+        check_vocabulary(&model, prepared)?;
+        let run = model.checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
+        let run =
+            run.and_then(|text| Run::from_checkpoint(&model.path.join("run.toml"), text, model.config.vocab_size).ok());
+        let last = run.as_ref().and_then(|run| run.schedule.phases().last());
+        let longest = model.config.max_position_embeddings;
+        let length = sequence_length.unwrap_or(last.map_or(128, |phase| phase.sequence_length).min(longest));
+        let predictions = match last {
+            Some(phase) if sequence_length.is_none() => phase.max_predictions_per_seq,
+            // 15.6 %: 20 of 128, 80 of 512.
+            _ => (length * 5 / 32).max(1),
+        };
+        let predictions = max_predictions_per_seq.unwrap_or(predictions);
+        model.config.validate_batch(length, predictions)?;
+        let examples = match &run {
+            Some(run) => run.data.examples(length, predictions),
+            None => ExampleConfig::bert(length, predictions),
+        };
+        let precision = run.map(|run| run.precision).unwrap_or_default();
+        let dataset = Arc::new(Dataset::new(prepared.clone(), Split::HeldOut, examples)?);
+        Ok(ModelOnHeldOut { model, dataset, precision })
+    }
+
+    /// Evaluates the model; returns the result and the MLM loss of predicting tokens by their frequency.
+    ///
+    /// # Errors
+    /// If the program cannot be compiled, the weights do not fit the model, or the data cannot be read any more.
+    pub fn evaluate(self, settings: &EvaluateSettings, devices: &Devices) -> anyhow::Result<(Evaluation, f64)> {
+        let spec = evaluation_spec(&self.model.config, self.precision, self.dataset.clone(), settings);
+        let evaluator = Evaluator::new(&spec, devices)?;
+        let state = restore(self.model, devices)?;
+        let evaluation = evaluator.evaluate(&state.whole_weights()?, devices)?;
+        Ok((evaluation, unigram_baseline(&self.dataset, evaluator.count())?))
+    }
+
+    /// Writes `input_ids`, `attention_mask`, `token_type_ids` s32\[B,S\], `prediction_logits` f32\[B,S,V\] and
+    /// `seq_relationship_logits` f32\[B,2\] of the first `rows` held-out examples to `file`, as safetensors.
+    ///
+    /// # Errors
+    /// If `file` exists, there are several devices, `rows` is 0, or as [`ModelOnHeldOut::evaluate`].
+    pub fn write_logits(self, file: &Path, rows: usize, devices: &Devices) -> anyhow::Result<()> {
+        ensure!(devices.len() == 1, "logits require one device, got {}", devices.len());
+        ensure!(rows > 0, "logits require at least 1 example, got 0");
+        ensure!(!file.exists(), "{} already exists; choose another file or remove it", file.display());
+        let length = self.dataset.config().sequence_length;
+        let batch = self.dataset.batch(0, rows)?;
+        // The MLM head runs on masked positions only, so every position is marked as masked.
+        let every_position = Batch {
+            max_predictions: length,
+            masked_lm_positions: (0..rows * length).map(|i| (i % length) as i32).collect(),
+            masked_lm_ids: vec![0; rows * length],
+            masked_lm_weights: vec![0.0; rows * length],
+            ..batch
+        };
+        let batch = every_position.into_host(1);
+        let task = BertPretraining {
+            model: self.model.config.clone(),
+            rows: RowForm { sequence_length: length, max_predictions: length, sequences_per_row: 1 },
+            sentence_pairs: true,
+            recompute: Recompute::default(),
+        };
+        let spec = EvalSpec { task: Arc::new(task), precision: self.precision, rows, replicas: 1 };
+        let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;
+        let state = restore(self.model, devices)?;
+        let inputs = StepInputs { batch: &batch, scalars: Scalars::FORWARD, replicas: 1 };
+        let launched = forward.run(devices, state.buffers(), &inputs)?;
+        let input = |name: &str| {
+            batch
+                .tensor(name)
+                .map(|tensor| HostTensor::clone(tensor))
+                .with_context(|| format!("the batch has no {name}"))
+        };
+        let mut tensors = Vec::new();
+        for name in ["input_ids", "attention_mask", "token_type_ids"] {
+            tensors.push((name, input(name)?));
+        }
+        tensors.push(("prediction_logits", launched.read("masked_lm_logits")?.wait()?));
+        tensors.push(("seq_relationship_logits", launched.read("seq_relationship_logits")?.wait()?));
+        let tensors: Vec<(&str, &HostTensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        write_atomically(file, |partial| write_tensors(partial, &tensors).map(drop))?;
+        Ok(())
+    }
+}
+
+/// Loads the weights of `model` onto the devices, replicated.
+fn restore(model: FoundModel, devices: &Devices) -> anyhow::Result<TrainState> {
+    let layout = StateLayout::replicated(param_specs(&model.config), &[]);
+    TrainState::restore(layout, model.checkpoint, &model.path, 0, devices)
+}
+
+fn check_vocabulary(model: &FoundModel, prepared: &PreparedData) -> anyhow::Result<()> {
+    let (sha256, vocabulary) = (&model.checkpoint.state.vocabulary_sha256, prepared.vocabulary());
+    let same = sha256.is_empty() || sha256 == vocabulary.sha256();
+    ensure!(
+        same && model.config.vocab_size == vocabulary.len(),
+        "{} requires data with its own vocabulary (size {}), {} has another (size {}); prepare the text with the model's \
+         tokenizer",
+        model.path.display(),
+        model.config.vocab_size,
+        prepared.directory().display(),
+        vocabulary.len()
+    );
+    Ok(())
+}
