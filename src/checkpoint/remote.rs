@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::save::{complete, is_ours, put_in_place, remove_ours};
 use super::{CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
 use crate::files::{partial_path, replace_file};
-use crate::storage::{Address, Bucket, LocalCopy, Object, Wanted};
+use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Object};
 
 /// A run in a bucket and the directory here that stands for it.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Mirrored {
 pub struct CheckpointFetch<'a> {
     run: &'a RemoteRun,
     step: u64,
-    files: Vec<Wanted>,
+    files: Vec<ExpectedObject>,
     state: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl RemoteRun {
     /// # Errors
     /// If `directory` holds something else, or the environment a setting that is none.
     pub fn open(address: &Address, directory: &Path) -> Result<RemoteRun, CheckpointError> {
-        LocalCopy::take(address, directory)?;
+        LocalCopy::lock(address, directory)?;
         Ok(RemoteRun { bucket: Bucket::open(address)?, directory: directory.to_path_buf() })
     }
 
@@ -90,7 +90,7 @@ impl RemoteRun {
         let files = match here {
             true => Vec::new(),
             false => {
-                let wanted = |(name, record): (String, super::FileRecord)| Wanted {
+                let wanted = |(name, record): (String, super::FileRecord)| ExpectedObject {
                     name,
                     bytes: record.bytes,
                     sha256: Some(record.sha256),
@@ -242,7 +242,7 @@ impl CheckpointFetch<'_> {
         if self.files.is_empty() {
             return Ok(None);
         }
-        let _copy = LocalCopy::take(run.address(), &run.directory)?;
+        let _copy = LocalCopy::lock(run.address(), &run.directory)?;
         let partial = run.directory.join(format!(".{}.partial", step_name(self.step)));
         remove_ours(&partial)?;
         fs::create_dir_all(&partial).map_err(CheckpointError::io("create", &partial))?;

@@ -48,7 +48,7 @@ pub fn check_copy<T>(data: &Location, checked: data::Result<T>) -> anyhow::Resul
 /// If the directory holds something else.
 pub fn claim_copy(data: &Location) -> anyhow::Result<()> {
     let Some(address) = data.address() else { return Ok(()) };
-    LocalCopy::take(address, data.local())?;
+    LocalCopy::lock(address, data.local())?;
     Ok(())
 }
 

@@ -1,18 +1,18 @@
-//! A prefix in a bucket, and how it is written.
+//! The address of a prefix in a bucket: `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
 
 use std::fmt;
 
-/// Who keeps a bucket.
+/// The service that stores a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// Amazon S3, or a server that speaks its protocol.
+    /// Amazon S3, or a server with its protocol.
     S3,
     /// Google Cloud Storage.
     Gcs,
 }
 
 impl Provider {
-    /// The scheme of its addresses.
+    /// Returns the scheme of its addresses.
     pub const fn scheme(self) -> &'static str {
         match self {
             Provider::S3 => "s3",
@@ -31,27 +31,27 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads an address; none if `text` is a path.
+    /// Parses an address; returns none if `text` is a path.
     ///
     /// # Errors
-    /// For a scheme that is not known, a bucket without a name, or a prefix that no object has.
-    pub fn parse(text: &str) -> Result<Option<Address>, NotAnAddress> {
-        let wrong = |what: &str| NotAnAddress { found: text.to_owned(), what: what.to_owned() };
+    /// If the scheme is unknown, the bucket has no name, or no object can have the prefix.
+    pub fn parse(text: &str) -> Result<Option<Address>, InvalidAddress> {
+        let wrong = |what: &str| InvalidAddress { found: text.to_owned(), what: what.to_owned() };
         let Some((scheme, rest)) = text.split_once("://") else {
             return match ["s3:", "gs:"].iter().any(|scheme| text.starts_with(scheme)) {
-                true => Err(wrong("the scheme of an address is followed by two slashes")),
+                true => Err(wrong("two slashes must follow the scheme")),
                 false => Ok(None),
             };
         };
         let provider = [Provider::S3, Provider::Gcs].into_iter().find(|provider| provider.scheme() == scheme);
-        let provider = provider.ok_or_else(|| wrong(&format!("{scheme}:// is not known")))?;
+        let provider = provider.ok_or_else(|| wrong(&format!("the scheme {scheme}:// is unknown")))?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_end_matches('/');
         if bucket.is_empty() {
             return Err(wrong("it names no bucket"));
         }
         if !prefix.is_empty() && prefix.split('/').any(|part| ["", ".", ".."].contains(&part)) {
-            return Err(wrong("an empty part, `.` and `..` mean nothing in a bucket"));
+            return Err(wrong("a bucket has no empty part, `.` or `..` in its names"));
         }
         if text.contains(|c: char| c.is_ascii_control()) {
             return Err(wrong("it holds a control character"));
@@ -59,13 +59,13 @@ impl Address {
         Ok(Some(Address { provider, bucket: bucket.to_owned(), prefix: prefix.to_owned() }))
     }
 
-    /// The address of `name` below this one.
+    /// Returns the address of `name` below this one.
     pub fn join(&self, name: &str) -> Address {
         let prefix = if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
         Address { prefix, ..self.clone() }
     }
 
-    /// The last part of the prefix.
+    /// Returns the last part of the prefix.
     pub fn name(&self) -> &str {
         self.prefix.rsplit('/').next().unwrap_or_default()
     }
@@ -78,10 +78,10 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a text that is no path is no address either.
+/// An address that is not valid, with the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{found:?} is no place: {what}; name a path, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")]
-pub struct NotAnAddress {
+#[error("{found:?} is not a valid location: {what}; requires a path, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")]
+pub struct InvalidAddress {
     found: String,
     what: String,
 }

@@ -1,9 +1,10 @@
-//! The objects under one address: listed, read, written, removed. Calls block; several files go at once.
+//! The objects under one address: list, read, download, upload, copy and remove. Calls block; several files are transferred
+//! at once.
 //!
-//! A request that fails for a passing reason (no answer, a server that is busy) is repeated with growing pauses, and a
-//! stream that breaks is taken up where it broke, by `object_store` itself: several times, within minutes. What this module
-//! adds is that large objects may take hours and break off again and again, as long as they get ahead, and that a file
-//! appears here under its own name only when it is whole and its sha256 is the one that was promised.
+//! `object_store` itself repeats a request that fails for a transient reason (no answer, a busy server) with growing pauses,
+//! and resumes an interrupted stream, a few times within minutes. This module adds two things: a large object may take hours
+//! and be interrupted any number of times, as long as it makes progress; and a downloaded file gets its name only when it is
+//! complete and its sha256 is the expected one.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -27,43 +28,43 @@ use super::error::StorageError;
 use crate::digest::Sha256Writer;
 use crate::files::partial_path;
 
-/// Files on their way at once: one stream alone fills no fast network.
-const AT_ONCE: usize = 8;
-/// Bytes of a part of a large upload; S3 takes ten thousand parts, so files up to 160 GB.
-const PART: usize = 16 << 20;
-/// Parts of one file on their way at once.
-const PARTS_AT_ONCE: usize = 4;
-/// Repetitions of a request: with [`PAUSES`], a server that answers nothing or that it is busy is asked for 11 to 22 s.
+/// Files transferred at once: a single stream does not fill a fast network.
+const CONCURRENT_FILES: usize = 8;
+/// Bytes of a part of a multipart upload; S3 accepts ten thousand parts, so files up to 160 GB.
+const PART_BYTES: usize = 16 << 20;
+/// Parts of one file uploaded at once.
+const CONCURRENT_PARTS: usize = 4;
+/// Repetitions of a request: with [`BACKOFF`], a busy or silent server is retried for 11 to 22 s.
 const RETRIES: usize = 9;
-/// A pause is drawn between the first and thrice the one before, and is at most three seconds.
-const PAUSES: BackoffConfig =
+/// A pause is drawn between the first pause and three times the previous one, and is at most three seconds.
+const BACKOFF: BackoffConfig =
     BackoffConfig { init_backoff: Duration::from_millis(500), max_backoff: Duration::from_secs(3), base: 3.0 };
-/// How long a server may be silent, and how long all of an answer may take. `object_store` would give both together 30 s: a
-/// checkpoint of gigabytes takes longer on most networks. A part of an upload is answered when all of it is there.
-const PATIENCE: [(ClientConfigKey, &str); 2] =
+/// The time limits of a silent server and of a whole response. The default of `object_store` is 30 s for both together, and a
+/// checkpoint of gigabytes takes longer on most networks. The response to an upload comes after all of its part arrived.
+const TIMEOUTS: [(ClientConfigKey, &str); 2] =
     [(ClientConfigKey::ReadTimeout, "120 seconds"), (ClientConfigKey::Timeout, "1 day")];
-/// Bytes that a stream must have brought since it was last begun anew to be begun once more.
-const PROGRESS: u64 = 1 << 16;
-/// Room for directories and the file system's own records, beside the bytes of files.
-const MARGIN: u64 = 1 << 20;
+/// Bytes that a stream must have delivered since its last restart to be restarted again.
+const MIN_PROGRESS: u64 = 1 << 16;
+/// Space for directories and the file system's own records, beside the bytes of files.
+const SPACE_MARGIN: u64 = 1 << 20;
 
-/// An object, by its name below the bucket's address.
+/// An object: its name below the bucket's address, and its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub name: String,
     pub bytes: u64,
 }
 
-/// An object that is to be brought here, and what it must be.
+/// An object to download, with the size and sha256 that it must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ExpectedObject {
     pub name: String,
     pub bytes: u64,
-    /// None for a file that nothing vouches for but the file that lists it.
+    /// None for a file whose sha256 is not recorded.
     pub sha256: Option<String>,
 }
 
-/// The objects whose names begin with an address.
+/// The objects under an address.
 #[derive(Debug)]
 pub struct Bucket {
     address: Address,
@@ -72,21 +73,21 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Gets ready to ask for what is under `address`. Credentials and endpoints come from the environment, by the names
-    /// that Amazon's and Google's own tools use; unencrypted HTTP is spoken with an endpoint on this machine only, unless
-    /// AWS_ALLOW_HTTP says otherwise.
+    /// Opens the objects under `address` without a request. Credentials and endpoints come from the environment variables of
+    /// Amazon's and Google's own tools. Unencrypted HTTP is allowed for an endpoint on this machine only, unless
+    /// AWS_ALLOW_HTTP is set.
     ///
     /// # Errors
-    /// If the environment holds something that is no setting. No request is made.
+    /// If the environment holds an invalid setting.
     pub fn open(address: &Address) -> Result<Bucket, StorageError> {
         crate::tls::use_ring();
-        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: Duration::from_secs(180), backoff: PAUSES };
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: Duration::from_secs(180), backoff: BACKOFF };
         let store: Result<Box<dyn ObjectStore>, object_store::Error> = match address.provider {
             Provider::S3 => {
                 let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
                 let endpoint = endpoint.iter().find_map(|name| std::env::var(name).ok());
                 let mut builder = AmazonS3Builder::from_env().with_bucket_name(&address.bucket).with_retry(retry);
-                for (key, value) in PATIENCE {
+                for (key, value) in TIMEOUTS {
                     builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
                 }
                 if let Some(endpoint) = endpoint.filter(|endpoint| is_on_this_machine(endpoint)) {
@@ -97,50 +98,51 @@ impl Bucket {
             Provider::Gcs => {
                 let mut builder =
                     GoogleCloudStorageBuilder::from_env().with_bucket_name(&address.bucket).with_retry(retry);
-                for (key, value) in PATIENCE {
+                for (key, value) in TIMEOUTS {
                     builder = builder.with_config(GoogleConfigKey::Client(key), value);
                 }
-                // What Google's own libraries read: the address of a server that checks no credentials.
+                // The variable of Google's own libraries: the address of a server that checks no credentials.
                 let emulator = std::env::var("STORAGE_EMULATOR_HOST").ok().filter(|host| is_on_this_machine(host));
                 if let Some(emulator) = emulator {
-                    let nobody = StaticCredentialProvider::new(GcpCredential { bearer: "nobody".to_owned() });
+                    let anonymous = StaticCredentialProvider::new(GcpCredential { bearer: "anonymous".to_owned() });
                     let http = GoogleConfigKey::Client(ClientConfigKey::AllowHttp);
                     builder = builder.with_base_url(&emulator).with_config(http, "true");
-                    builder = builder.with_credentials(Arc::new(nobody));
+                    builder = builder.with_credentials(Arc::new(anonymous));
                 }
                 builder.build().map(|store| Box::new(store) as _)
             }
         };
-        let store = store.map_err(|refusal| StorageError::setting(address, &refusal))?;
+        let store = store.map_err(|error| StorageError::setting(address, &error))?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(StorageError::io("start threads for", Path::new(&address.to_string())))?;
         Ok(Bucket { address: address.clone(), store, runtime })
     }
 
+    /// Returns the address.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The key of `name` below the address, as it is written: `Key::from` would write some characters otherwise.
+    /// Returns the key of `name` below the address, unchanged: `Key::from` would encode some characters.
     ///
     /// # Errors
-    /// If no key is written so. What a bucket lists is checked here too, before it becomes a path on this machine: it may not
-    /// lead out of a directory.
+    /// If it is not a valid key. Names that a bucket lists are checked here too, before they become local paths, so that they
+    /// cannot lead out of a directory.
     fn key(&self, name: &str) -> Result<Key, StorageError> {
         let object = self.address.join(name);
         let key = Key::parse(&object.prefix).ok().filter(|key| key.as_ref() == object.prefix);
         key.ok_or_else(|| StorageError::Object {
             object,
-            required: "a name of parts between single slashes".to_owned(),
+            required: "a name whose parts are separated by single slashes".to_owned(),
             found: format!("{name:?}"),
-            next: "correct the name, or whatever lists it",
+            next: "correct the name, or the file that lists it",
         })
     }
 
-    /// All objects below the address, in the order of their names.
+    /// Lists all objects below the address, in order of their names.
     ///
     /// # Errors
-    /// What the server says; a bucket that does not exist is one.
+    /// If the request fails, for example because the bucket does not exist.
     pub fn list(&self) -> Result<Vec<Object>, StorageError> {
         let prefix = self.address.prefix.as_str();
         let prefix = (!prefix.is_empty()).then(|| Key::parse(prefix)).transpose();
@@ -157,10 +159,10 @@ impl Bucket {
         Ok(objects)
     }
 
-    /// The bytes of a small object; none if it does not exist.
+    /// Returns the bytes of a small object; none if it does not exist.
     ///
     /// # Errors
-    /// What the server says; a bucket that does not exist is one.
+    /// If the request fails, for example because the bucket does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
         let key = self.key(name)?;
         let read = self.runtime.block_on(async { self.store.get(&key).await?.bytes().await });
@@ -173,144 +175,144 @@ impl Bucket {
         }
     }
 
-    /// Brings `files` into `directory`, several at once, each whole or not at all: it is written beside its name, held
-    /// against what was promised, and renamed. `progress` hears of the bytes that arrive.
+    /// Downloads `files` into `directory`, several at once. Each is written under a temporary name, checked, and renamed.
+    /// `progress` receives the number of bytes of each block that arrives.
     ///
     /// # Errors
-    /// [`StorageError::NoSpace`] before the first byte; otherwise the first error, when the files under way have ended.
-    /// What is whole by then stays, and is not needed again.
+    /// [`StorageError::NoSpace`] before the first byte; otherwise the first error, after the transfers in progress have ended.
+    /// Complete files stay, so that a further call downloads the others.
     pub fn download(
         &self,
-        files: &[Wanted],
+        files: &[ExpectedObject],
         directory: &Path,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), StorageError> {
-        let needed = files.iter().map(|file| file.bytes).sum::<u64>() + MARGIN;
-        let free = fs4::available_space(directory).map_err(StorageError::io("ask for the free space of", directory))?;
+        let needed = files.iter().map(|file| file.bytes).sum::<u64>() + SPACE_MARGIN;
+        let free = fs4::available_space(directory).map_err(StorageError::io("read the free space of", directory))?;
         if needed > free {
             return Err(StorageError::NoSpace { directory: directory.to_path_buf(), needed, free });
         }
-        several_at_once(files, |wanted| self.download_one(wanted, directory, progress))
+        for_each_concurrently(files, |object| self.download_one(object, directory, progress))
     }
 
     fn download_one(
         &self,
-        wanted: &Wanted,
+        object: &ExpectedObject,
         directory: &Path,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), StorageError> {
-        let key = self.key(&wanted.name)?;
-        let target = directory.join(&wanted.name);
+        let key = self.key(&object.name)?;
+        let target = directory.join(&object.name);
         let folder = target.parent().unwrap_or(directory);
         fs::create_dir_all(folder).map_err(StorageError::io("create", folder))?;
         let partial = partial_path(&target);
-        let object = self.address.join(&wanted.name);
-        let refused = || StorageError::request("read", object.clone());
+        let address = self.address.join(&object.name);
+        let failed = || StorageError::request("read", address.clone());
 
         let differs = |required: String, found: String| {
             let _ = fs::remove_file(&partial);
-            let next = "it was changed after it was written: put the right one back, or write it again";
-            StorageError::Object { object: object.clone(), required, found, next }
+            let next = "it was changed after it was written: restore it, or write it again";
+            StorageError::Object { object: address.clone(), required, found, next }
         };
 
         let mut file = Sha256Writer::new(File::create(&partial).map_err(StorageError::io("write", &partial))?);
-        let (mut version, mut begun_at) = (None, 0);
+        let (mut version, mut restarted_at) = (None, 0);
         let mut stream = match self.open_at(&key, 0, &mut version) {
             Err(object_store::Error::NotFound { .. }) => {
-                return Err(differs(format!("{} bytes", wanted.bytes), "no such object".to_owned()));
+                return Err(differs(format!("{} bytes", object.bytes), "no such object".to_owned()));
             }
-            answer => answer.map_err(refused())?.into_stream(),
+            response => response.map_err(failed())?.into_stream(),
         };
         while let Some(bytes) = self.runtime.block_on(stream.next()) {
-            if bytes.is_err() && file.bytes() - begun_at >= PROGRESS {
-                begun_at = file.bytes();
-                stream = self.open_at(&key, begun_at, &mut version).map_err(refused())?.into_stream();
+            if bytes.is_err() && file.bytes() - restarted_at >= MIN_PROGRESS {
+                restarted_at = file.bytes();
+                stream = self.open_at(&key, restarted_at, &mut version).map_err(failed())?.into_stream();
                 continue;
             }
-            let bytes = bytes.map_err(refused())?;
+            let bytes = bytes.map_err(failed())?;
             file.write_all(&bytes).map_err(StorageError::io("write", &partial))?;
             progress(bytes.len() as u64);
         }
         let arrived = file.bytes();
         let (file, sha256) = file.finish();
         file.sync_all().map_err(StorageError::io("sync", &partial))?;
-        if arrived != wanted.bytes {
-            return Err(differs(format!("{} bytes", wanted.bytes), arrived.to_string()));
+        if arrived != object.bytes {
+            return Err(differs(format!("{} bytes", object.bytes), arrived.to_string()));
         }
-        if let Some(promised) = wanted.sha256.as_ref().filter(|promised| **promised != sha256) {
-            return Err(differs(format!("sha256 {promised}"), sha256));
+        if let Some(expected) = object.sha256.as_ref().filter(|expected| **expected != sha256) {
+            return Err(differs(format!("sha256 {expected}"), sha256));
         }
         fs::rename(&partial, &target).map_err(StorageError::io("rename", &partial))
     }
 
-    /// Begins to read an object from byte `start` on: of `version`, which is set if it is not known yet.
+    /// Starts to read an object from byte `start`, of `version`, which the first call sets.
     fn open_at(&self, key: &Key, start: u64, version: &mut Option<String>) -> object_store::Result<GetResult> {
         let range = (start > 0).then_some(GetRange::Offset(start));
         let options = GetOptions { range, if_match: version.clone(), ..GetOptions::default() };
-        let answer = self.runtime.block_on(self.store.get_opts(key, options))?;
-        *version = answer.meta.e_tag.clone();
-        Ok(answer)
+        let response = self.runtime.block_on(self.store.get_opts(key, options))?;
+        *version = response.meta.e_tag.clone();
+        Ok(response)
     }
 
-    /// Sends the files `names` of `directory`, several at once; what has such a name in the bucket is replaced.
-    /// `progress` hears of the bytes that leave.
+    /// Uploads the files `names` of `directory`, several at once, replacing objects of the same names. `progress` receives the
+    /// number of bytes of each block that is sent.
     ///
     /// # Errors
-    /// The first error, when the files under way have ended. An object appears only when all of it has arrived.
+    /// The first error, after the transfers in progress have ended. An object appears only when all of it has arrived.
     pub fn upload(
         &self,
         directory: &Path,
         names: &[&str],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), StorageError> {
-        several_at_once(names, |name| self.upload_one(&directory.join(name), name, progress))
+        for_each_concurrently(names, |name| self.upload_one(&directory.join(name), name, progress))
     }
 
     fn upload_one(&self, path: &Path, name: &str, progress: &(dyn Fn(u64) + Sync)) -> Result<(), StorageError> {
         let key = self.key(name)?;
         let read = || StorageError::io("read", path);
-        let refused = || StorageError::request("write", self.address.join(name));
+        let failed = || StorageError::request("write", self.address.join(name));
         let mut file = File::open(path).map_err(read())?;
         let mut part = Vec::new();
         let mut next_part = |part: &mut Vec<u8>| -> Result<bool, StorageError> {
             part.clear();
-            (&mut file).take(PART as u64).read_to_end(part).map_err(read())?;
+            (&mut file).take(PART_BYTES as u64).read_to_end(part).map_err(read())?;
             progress(part.len() as u64);
-            Ok(part.len() == PART)
+            Ok(part.len() == PART_BYTES)
         };
         if !next_part(&mut part)? {
             let put = self.store.put(&key, PutPayload::from(part));
-            return self.runtime.block_on(put).map(drop).map_err(refused());
+            return self.runtime.block_on(put).map(drop).map_err(failed());
         }
-        let upload = self.runtime.block_on(self.store.put_multipart(&key)).map_err(refused())?;
+        let upload = self.runtime.block_on(self.store.put_multipart(&key)).map_err(failed())?;
         let _entered = self.runtime.enter();
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         loop {
             upload.write(&part);
-            self.runtime.block_on(upload.wait_for_capacity(PARTS_AT_ONCE)).map_err(refused())?;
-            if part.len() < PART {
+            self.runtime.block_on(upload.wait_for_capacity(CONCURRENT_PARTS)).map_err(failed())?;
+            if part.len() < PART_BYTES {
                 break;
             }
             next_part(&mut part)?;
         }
-        self.runtime.block_on(upload.finish()).map(drop).map_err(refused())
+        self.runtime.block_on(upload.finish()).map(drop).map_err(failed())
     }
 
-    /// Copies an object to another name, without its bytes passing through here.
+    /// Copies an object to another name within the bucket, without a download.
     ///
     /// # Errors
-    /// What the server says.
+    /// If the request fails.
     pub fn copy(&self, from: &str, to: &str) -> Result<(), StorageError> {
         let copied = self.runtime.block_on(self.store.copy(&self.key(from)?, &self.key(to)?));
         copied.map_err(StorageError::request("copy", self.address.join(from)))
     }
 
-    /// Removes objects; one that is not there is none too many.
+    /// Removes objects; a missing object is not an error.
     ///
     /// # Errors
-    /// What the server says.
+    /// If a request fails.
     pub fn remove(&self, names: &[&str]) -> Result<(), StorageError> {
-        several_at_once(names, |name| match self.runtime.block_on(self.store.delete(&self.key(name)?)) {
+        for_each_concurrently(names, |name| match self.runtime.block_on(self.store.delete(&self.key(name)?)) {
             Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
                 Err(StorageError::request("remove", self.address.join(name))(error))
             }
@@ -319,22 +321,22 @@ impl Bucket {
     }
 }
 
-/// Whether a server's address is one that no other machine can listen in on.
+/// Returns whether an endpoint is on this machine, where unencrypted traffic is safe.
 fn is_on_this_machine(endpoint: &str) -> bool {
     let host = endpoint.strip_prefix("http://").unwrap_or_default();
     let host = host.split('/').next().unwrap_or_default();
     ["127.0.0.1", "localhost", "[::1]"].contains(&host.rsplit_once(':').map_or(host, |(host, _)| host))
 }
 
-/// Does `work` on every item, on a few threads; after an error no further item is begun.
-fn several_at_once<T: Sync>(
+/// Runs `work` for every item on a few threads; after an error no further item is started.
+fn for_each_concurrently<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<(), StorageError> + Sync,
 ) -> Result<(), StorageError> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(items.len()) {
+        for _ in 0..CONCURRENT_FILES.min(items.len()) {
             scope.spawn(|| {
                 while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
                     if let Err(error) = work(item) {
@@ -353,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_http_is_for_this_machine() {
+    fn plain_http_is_allowed_on_this_machine_only() {
         for endpoint in ["http://127.0.0.1:5000", "http://localhost:9000/", "http://[::1]:80", "http://localhost"] {
             assert!(is_on_this_machine(endpoint), "{endpoint}");
         }

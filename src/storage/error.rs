@@ -1,27 +1,29 @@
-//! What can be wrong with a bucket and its copy here: each sentence names the object or the file, what was found, and the
-//! next move.
+//! The errors of buckets and their local copies. Each message names the object or file, what was found, and what to do next.
 
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use object_store::Error as Refusal;
+use object_store::Error as ServerError;
 
-use super::address::{Address, NotAnAddress, Provider};
+use super::address::{Address, InvalidAddress, Provider};
+use crate::units::byte_size;
 
-/// Why something was not brought here, or not sent.
+/// An error of a download, an upload or a local copy.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     #[error(transparent)]
-    Address(#[from] NotAnAddress),
+    Address(#[from] InvalidAddress),
 
-    #[error("{place} is on this machine and needs no copy in {cache}; leave the cache out, or name a bucket", place = place.display(), cache = cache.display())]
-    Cache { cache: PathBuf, place: PathBuf },
+    #[error("{} is a local directory and takes no cache, found {}; remove the cache, or name a bucket", directory.display(), cache.display())]
+    Cache { cache: PathBuf, directory: PathBuf },
 
-    #[error("{address} requires a directory for its copy, found neither XDG_CACHE_HOME nor a home; set one of them")]
+    #[error(
+        "{address} requires a cache directory for its copy, found neither XDG_CACHE_HOME nor HOME; set one of them"
+    )]
     NoCache { address: Address },
 
-    #[error("{} is there and is not a copy of {address}; name another directory as its cache, or move this one away", path.display())]
+    #[error("{} is not a copy of {address}; choose another cache directory, or move this one away", path.display())]
     NotACopy { path: PathBuf, address: Address },
 
     #[error("cannot {action} {object}: {what}; {next}")]
@@ -33,72 +35,72 @@ pub enum StorageError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 
-    #[error("no space in {}: the copy requires {needed} bytes, {free} are free; make room, or name another cache", directory.display())]
+    #[error("no space in {}: the copy requires {}, {} are free; free some space, or choose another cache directory", directory.display(), byte_size(*needed as f64), byte_size(*free as f64))]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },
 }
 
 impl StorageError {
-    /// An input or output error with the verb and the path that the operating system does not say.
+    /// Returns a function for `map_err` that adds the action and the path to an input or output error.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
         let path = path.to_path_buf();
         move |source| StorageError::Io { action, path, source }
     }
 
-    /// What a server, or the way to it, said of a request about `object`, and what a user can do.
-    pub(super) fn request(action: &'static str, object: Address) -> impl FnOnce(Refusal) -> StorageError {
-        move |refusal| {
-            let (what, next) = explain(&refusal, &object);
+    /// Returns a function for `map_err` that explains a failed request for `object` and adds what to do next.
+    pub(super) fn request(action: &'static str, object: Address) -> impl FnOnce(ServerError) -> StorageError {
+        move |error| {
+            let (what, next) = explain(&error, &object);
             StorageError::Request { action, object, what, next }
         }
     }
 
-    /// What in the environment is no setting of a bucket.
-    pub(super) fn setting(object: &Address, refusal: &Refusal) -> StorageError {
-        let (what, next) = (chain(refusal), credentials(object).to_owned());
-        StorageError::Request { action: "ask for", object: object.clone(), what, next }
+    /// Returns the error for an invalid setting in the environment.
+    pub(super) fn setting(object: &Address, error: &ServerError) -> StorageError {
+        let (what, next) = (chain(error), credentials(object).to_owned());
+        StorageError::Request { action: "open", object: object.clone(), what, next }
     }
 }
 
-/// What the server said, in a few words, and the next move.
-fn explain(refusal: &Refusal, object: &Address) -> (String, String) {
-    let said = chain(refusal);
-    let all_of_it = format!("{refusal} {said}");
-    let says = |words: &[&str]| words.iter().any(|word| all_of_it.contains(word));
-    // Without any, the metadata server of a rented machine is asked, and on other machines nobody answers.
+/// Returns a short reason for a server's error, and what to do next.
+fn explain(error: &ServerError, object: &Address) -> (String, String) {
+    let reason = chain(error);
+    let text = format!("{error} {reason}");
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    // Without credentials, object_store asks the metadata server of a cloud machine, which other machines do not have.
     let no_credentials = says(&["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "token request"]);
-    let refused = matches!(refusal, Refusal::Unauthenticated { .. } | Refusal::PermissionDenied { .. });
+    let denied = matches!(error, ServerError::Unauthenticated { .. } | ServerError::PermissionDenied { .. });
     if says(&["NoSuchBucket", "specified bucket does not exist"]) {
         let next = format!("create it, or correct the name {:?}", object.bucket);
         return ("the bucket does not exist".to_owned(), next);
     }
-    if matches!(refusal, Refusal::NotFound { .. }) {
-        return ("there is no such object".to_owned(), "correct the address, or put it there".to_owned());
+    if matches!(error, ServerError::NotFound { .. }) {
+        return ("the object does not exist".to_owned(), "correct the address, or upload it".to_owned());
     }
-    if matches!(refusal, Refusal::Precondition { .. }) {
-        let what = "it was replaced while it was read".to_owned();
-        return (what, "wait until nobody writes there, then try again".to_owned());
+    if matches!(error, ServerError::Precondition { .. }) {
+        let what = "the object was replaced while it was read".to_owned();
+        return (what, "wait until no other process writes it, then try again".to_owned());
     }
-    if refused {
-        return (format!("access is refused ({said})"), format!("ask for the right to it, or {}", credentials(object)));
+    if denied {
+        return (format!("access is denied ({reason})"), format!("request access to it, or {}", credentials(object)));
     }
     if no_credentials {
-        return (format!("no credentials were found ({said})"), credentials(object).to_owned());
+        return (format!("no credentials were found ({reason})"), credentials(object).to_owned());
     }
     if says(&["scheme is not allowed"]) {
-        let next = "name an endpoint at https://, or set AWS_ALLOW_HTTP=true if nobody can listen in";
-        return ("its endpoint is at http:// on another machine".to_owned(), next.to_owned());
+        let next = "use an https:// endpoint, or set AWS_ALLOW_HTTP=true on a trusted network";
+        return ("the endpoint is unencrypted (http://) and on another machine".to_owned(), next.to_owned());
     }
-    // Regions answer for buckets of their own.
+    // A region answers only for its own buckets.
     if says(&["redirect", "301 Moved", "400 Bad Request"]) {
-        return (said, format!("correct {}", endpoint(object)));
+        return (reason, format!("correct {}", endpoint(object)));
     }
     if says(&["client error (Connect)"]) {
-        return (said, format!("correct {}, or try again later; what is here is kept", endpoint(object)));
+        return (reason, format!("correct {}, or try again later; local files are kept", endpoint(object)));
     }
-    (said, "try again later; what is here is kept".to_owned())
+    (reason, "try again later; local files are kept".to_owned())
 }
 
-/// What says where a bucket is.
+/// Returns the settings that locate a bucket.
 fn endpoint(object: &Address) -> &'static str {
     match object.provider {
         Provider::S3 => "AWS_REGION and AWS_ENDPOINT_URL",
@@ -106,11 +108,11 @@ fn endpoint(object: &Address) -> &'static str {
     }
 }
 
-/// How credentials are given.
+/// Returns how to set credentials.
 fn credentials(object: &Address) -> &'static str {
     match object.provider {
         Provider::S3 => {
-            "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (and AWS_ENDPOINT_URL for a server of one's own), or \
+            "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (and AWS_ENDPOINT_URL for another server), or \
              AWS_SKIP_SIGNATURE=true for a public bucket; profiles in ~/.aws are not read"
         }
         Provider::Gcs => {
@@ -120,20 +122,20 @@ fn credentials(object: &Address) -> &'static str {
     }
 }
 
-/// The innermost causes say what happened; the outer ones only where.
-fn chain(refusal: &Refusal) -> String {
+/// Joins the causes of an error; the innermost ones hold the reason.
+fn chain(error: &ServerError) -> String {
     let mut causes = Vec::new();
-    let mut cause: Option<&dyn Error> = refusal.source();
+    let mut cause: Option<&dyn Error> = error.source();
     while let Some(error) = cause {
         causes.push(error.to_string());
         cause = error.source();
     }
-    // Most repeat the one below them.
+    // Most causes repeat the one below them.
     let outer: Vec<String> = causes
         .iter()
         .enumerate()
         .filter(|(i, text)| causes.get(i + 1).is_none_or(|below| !text.contains(below.as_str())))
         .map(|(_, text)| text.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
-    if outer.is_empty() { refusal.to_string() } else { outer.join(": ") }
+    if outer.is_empty() { error.to_string() } else { outer.join(": ") }
 }

@@ -1,4 +1,4 @@
-//! What a user may name as a place: a directory, or a prefix in a bucket.
+//! A location that a user may name: a directory, or a prefix in a bucket.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::address::Address;
 use super::error::StorageError;
 use crate::cache;
 
-/// A directory, or an address and the directory that holds its copy here.
+/// A directory, or an address with the directory of its local copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Location {
@@ -19,25 +19,25 @@ pub struct Location {
 }
 
 impl Location {
-    /// The directory on this machine: the place itself, or the copy of what is in the bucket.
+    /// Returns the local directory: the location itself, or the copy of the bucket's objects.
     pub fn local(&self) -> &Path {
         &self.local
     }
 
-    /// The place in a bucket, if it is one.
+    /// Returns the address, if the location is in a bucket.
     pub fn address(&self) -> Option<&Address> {
         self.address.as_ref()
     }
 
-    /// The same place, with its copy in `cache`, if one is named. A directory needs no copy: there `cache` must be none.
+    /// Returns the location with its copy in `cache`, if that is given. A directory has no copy, so it takes no cache.
     ///
     /// # Errors
-    /// [`StorageError::Cache`].
+    /// [`StorageError::Cache`] for a directory with a cache.
     pub fn cached_in(self, cache: Option<&Path>) -> Result<Location, StorageError> {
         match (cache, &self.address) {
             (None, _) => Ok(self),
             (Some(cache), Some(_)) => Ok(Location { local: cache.to_path_buf(), ..self }),
-            (Some(cache), None) => Err(StorageError::Cache { cache: cache.to_path_buf(), place: self.local }),
+            (Some(cache), None) => Err(StorageError::Cache { cache: cache.to_path_buf(), directory: self.local }),
         }
     }
 }
@@ -49,7 +49,7 @@ impl FromStr for Location {
         let address = Address::parse(text)?;
         let local = match &address {
             None => PathBuf::from(text),
-            // Unless someone says otherwise with [`Location::cached_in`].
+            // The default, which [`Location::cached_in`] replaces.
             Some(address) => cache::directory()
                 .ok_or_else(|| StorageError::NoCache { address: address.clone() })?
                 .join("buckets")
@@ -60,11 +60,11 @@ impl FromStr for Location {
     }
 }
 
-/// One directory for each address: the copy of a prefix does not lie within that of a shorter one.
+/// Returns the name of an address's copy. No copy lies within the copy of a shorter prefix.
 fn copy_name(address: &Address) -> String {
     let Address { bucket, prefix, .. } = address;
-    let place = if prefix.is_empty() { bucket.clone() } else { format!("{bucket}/{prefix}") };
-    place.replace('%', "%25").replace('/', "%2F")
+    let path = if prefix.is_empty() { bucket.clone() } else { format!("{bucket}/{prefix}") };
+    path.replace('%', "%25").replace('/', "%2F")
 }
 
 impl TryFrom<String> for Location {
@@ -101,9 +101,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_address_is_answered_with_the_forms_there_are() {
-        for (text, what) in [
-            ("hdfs://a/b", "hdfs:// is not known"),
+    fn an_invalid_address_is_reported_with_the_valid_forms() {
+        for (text, reason) in [
+            ("hdfs://a/b", "the scheme hdfs:// is unknown"),
             ("s3:///wiki", "names no bucket"),
             ("s3:/bucket/wiki", "two slashes"),
             ("gs://bucket//wiki", "an empty part"),
@@ -111,13 +111,13 @@ mod tests {
             ("s3://bucket/wi\nki", "a control character"),
         ] {
             let error = text.parse::<Location>().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{text:?} is no place: ")), "{error}");
-            assert!(error.contains(what) && error.contains("s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"), "{error}");
+            assert!(error.starts_with(&format!("{text:?} is not a valid location: ")), "{error}");
+            assert!(error.contains(reason) && error.contains("s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"), "{error}");
         }
     }
 
     #[test]
-    fn a_place_in_a_bucket_has_a_directory_here() {
+    fn a_location_in_a_bucket_has_a_local_directory() {
         let run: Location = "gs://runs/large".parse().unwrap();
         assert!(run.local().ends_with("lambert/buckets/gs/runs%2Flarge"), "{:?}", run.local());
         assert_eq!(run.to_string(), "gs://runs/large");

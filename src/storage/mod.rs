@@ -1,15 +1,15 @@
-//! Buckets: what lies under `s3://` or `gs://` is brought here, checked, and sent back. Every other room reads and writes
-//! directories; a [`Location`] says which directory stands for which bucket.
+//! Buckets: objects under `s3://` or `gs://` are downloaded, checked and uploaded. All other modules read and write
+//! directories; a [`Location`] gives the local directory of a bucket.
 //!
 //! ```text
-//! s3://BUCKET/wiki  ──download, sha256 checked──►  directory here  ──►  PreparedData::open, checkpoint::load
-//! s3://BUCKET/run   ◄──upload, marker last──────  directory here  ◄──  checkpoint::save
+//! s3://BUCKET/wiki  ──download, sha256 checked──►  local directory ──►  PreparedData::open, checkpoint::load
+//! s3://BUCKET/run   ◄──upload, marker last───────  local directory ◄──  checkpoint::save
 //! ```
 //!
-//! A bucket has neither renames nor locks. What is whole is therefore said by one object, which is written last and
-//! removed first (`prepared.json`, `state.json`); the copy here is guarded by a file of its own ([`LocalCopy`]).
+//! A bucket has neither renames nor locks. One object therefore marks complete content; it is written last and removed first
+//! (`prepared.json`, `state.json`). The local copy has a lock file of its own ([`LocalCopy`]).
 //!
-//! Requests are asynchronous inside this room and nowhere else.
+//! Requests are asynchronous within this module only.
 
 mod address;
 mod bucket;
@@ -17,8 +17,8 @@ mod error;
 mod local_copy;
 mod location;
 
-pub use address::{Address, NotAnAddress, Provider};
-pub use bucket::{Bucket, Object, Wanted};
+pub use address::{Address, InvalidAddress, Provider};
+pub use bucket::{Bucket, ExpectedObject, Object};
 pub use error::StorageError;
 pub use local_copy::LocalCopy;
 pub use location::Location;

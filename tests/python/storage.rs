@@ -1,4 +1,4 @@
-//! Data and checkpoints in a bucket: the program itself against a server that speaks S3, on a port of this machine.
+//! Data and checkpoints in a bucket: the command line with a local server that speaks the S3 and Google Storage protocols.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -22,11 +22,11 @@ impl Site {
         site
     }
 
-    /// `lambert` on a machine that has no copies but those it has made itself.
+    /// Returns a `lambert` command of `machine`, which has a cache directory of its own.
     fn command(&self, machine: &str, arguments: &[&str]) -> Command {
         let caches = self.workshop.path(machine);
         std::fs::create_dir_all(caches.join("lambert")).unwrap();
-        // Plugins are looked for where copies lie.
+        // Plugins are searched for in the cache directory too.
         let installed = user_cache().join("lambert/plugins");
         if installed.exists() && !caches.join("lambert/plugins").exists() {
             std::os::unix::fs::symlink(installed, caches.join("lambert/plugins")).unwrap();
@@ -46,7 +46,7 @@ impl Site {
         text(&output)
     }
 
-    /// What it says when it fails.
+    /// Runs a command that must fail; returns its output.
     fn fail(&self, machine: &str, arguments: &[&str]) -> String {
         let output = self.lambert(machine, arguments);
         assert_eq!(output.status.code(), Some(1), "lambert {arguments:?}\n{}", text(&output));
@@ -66,7 +66,7 @@ impl Site {
     }
 }
 
-/// The endpoint of a server that answers everything with `status`.
+/// Returns the endpoint of a server that answers every request with `status`.
 fn answering(status: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -84,7 +84,7 @@ fn user_cache() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from)
 }
 
-/// Files below `directory` with their bytes, hidden ones left out.
+/// Returns the files below `directory` with their bytes, without hidden files.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
         for entry in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap()) {
@@ -108,21 +108,21 @@ fn first_shard(site: &Site, prefix: &str) -> String {
 }
 
 #[test]
-fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
+fn prepared_data_is_uploaded_downloaded_and_checked() {
     let site = Site::new();
     let said = site.prepared("maker", "s3://pod/corpora/wiki", &[]);
     assert!(said.contains("s3://pod/corpora/wiki: "), "{said}");
     let copies = |machine: &str| site.workshop.path(machine).join("lambert/buckets/s3/pod%2Fcorpora%2Fwiki");
     assert_eq!(site.server.keys("pod", "corpora/").len(), files(&copies("maker")).len());
 
-    // Another machine gets the same bytes, once.
+    // Another machine downloads the same bytes, once.
     let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(inspected.contains("fetching"), "{inspected}");
     assert!(files(&copies("reader")) == files(&copies("maker")));
     let again = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(!again.contains("fetching"), "{again}");
 
-    // A copy that was changed is not believed, and need not be prepared again.
+    // A changed copy is detected, and can be downloaded again.
     let key = first_shard(&site, "corpora/wiki/");
     let lost = copies("reader").join(key.strip_prefix("corpora/wiki/").unwrap());
     let shard = std::fs::read(&lost).unwrap();
@@ -132,13 +132,13 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     let said = site.fail("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(said.contains("is a copy of s3://pod/corpora/wiki; remove it, and it is fetched again"), "{said}");
 
-    // What is lost is fetched again, and nothing else is.
+    // A missing file is downloaded again, and no other.
     std::fs::remove_file(&lost).unwrap();
     let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(inspected.contains("fetching"), "{inspected}");
     assert!(files(&copies("reader")) == files(&copies("maker")));
 
-    // A changed object is found by its sha256, and leaves nothing that could be taken for the right one.
+    // A changed object is detected by its sha256, and no file of it stays.
     let mut changed = shard.clone();
     changed[shard.len() / 2] ^= 1;
     site.server.put(&format!("pod/{key}"), changed);
@@ -146,12 +146,12 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     assert!(said.contains(&format!("s3://pod/{key} requires sha256 ")), "{said}");
     let left = files(&copies("third"));
     assert!(left.iter().all(|(name, _)| !key.ends_with(name) && name != "prepared.json"), "{left:?}");
-    // The rest was fetched, and does not need to be fetched again when the object is right.
+    // The other files stay, and only the restored object is downloaded.
     site.server.put(&format!("pod/{key}"), shard);
     site.succeed("third", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(files(&copies("third")) == files(&copies("maker")));
 
-    // The same again sends nothing; something else replaces nothing unless it is told to.
+    // Equal data is not uploaded again; other data replaces nothing without --force.
     site.server.refuse_writes(1);
     site.prepared("maker", "s3://pod/corpora/wiki", &[]);
     assert_eq!(site.server.writes_to_refuse(), 1);
@@ -162,15 +162,15 @@ fn prepared_data_goes_to_a_bucket_and_comes_back_checked() {
     let said = site.fail("other", &line.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(said.contains("s3://pod/corpora/wiki/prepared.json: requires this data, or none"), "{said}");
     site.prepared("other", "s3://pod/corpora/wiki", &["--seed", "5", "--force"]);
-    // A copy of what was there before follows.
+    // An old copy is updated.
     site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
     assert!(files(&copies("reader")) == files(&copies("other")));
 }
 
 #[test]
-fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
+fn interrupted_downloads_resume_and_names_are_unchanged() {
     let site = Site::new();
-    // Characters that mean something in an address of the web, or to a shell.
+    // Characters with a meaning in a URL or a shell.
     let prefix = "a #1+{~50%25}[x]*?/wiki";
     let address = format!("s3://pod/{prefix}");
     site.prepared("maker", &address, &[]);
@@ -190,7 +190,7 @@ fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
     assert_eq!(site.server.reads_to_cut(), 0);
     assert!(copy("reader") == copy("maker"));
 
-    // A way that breaks for ever leaves nothing that could be taken for data, and nothing that is in the way later.
+    // A download that never succeeds leaves no file that looks complete, and does not hinder a later one.
     site.server.cut_reads(usize::MAX, 1024);
     let said = site.fail("patient", &["inspect", &address]);
     assert!(said.contains(&format!("cannot read {address}/")) && said.contains("try again later"), "{said}");
@@ -201,13 +201,13 @@ fn streams_that_break_are_taken_up_and_names_are_as_they_are_written() {
 }
 
 #[test]
-fn a_way_that_breaks_again_and_again_is_taken_for_as_long_as_it_leads_on() {
+fn a_download_resumes_as_long_as_it_makes_progress() {
     let site = Site::new();
     let text = std::fs::read_to_string(site.workshop.path("text.txt")).unwrap();
     std::fs::write(site.workshop.path("text.txt"), text.repeat(5_400_000 / text.len())).unwrap();
     site.prepared("maker", "s3://pod/wiki", &[]);
     let key = first_shard(&site, "wiki/");
-    // More often than one request is repeated.
+    // More interruptions than the number of retries of a request.
     let (breaks, bytes) = (12, 100_000);
     let size = site.server.get(&format!("pod/{key}")).unwrap().len();
     assert!(size > (breaks + 4) * bytes, "{size} bytes");
@@ -217,7 +217,7 @@ fn a_way_that_breaks_again_and_again_is_taken_for_as_long_as_it_leads_on() {
 }
 
 #[test]
-fn what_a_bucket_lacks_or_names_wrongly_is_named() {
+fn missing_objects_and_invalid_names_are_reported() {
     let site = Site::new();
     site.prepared("maker", "s3://pod/wiki", &[]);
     let key = first_shard(&site, "wiki/");
@@ -225,17 +225,17 @@ fn what_a_bucket_lacks_or_names_wrongly_is_named() {
     let said = site.fail("reader", &["inspect", "s3://pod/wiki"]);
     assert!(said.contains(&format!("s3://pod/{key} requires ")) && said.contains("found no such object"), "{said}");
 
-    // A manifest must not make files elsewhere.
+    // A manifest cannot create files outside its directory.
     let shard = key.strip_prefix("wiki/").unwrap();
     let manifest = String::from_utf8(site.server.get("pod/wiki/prepared.json").unwrap()).unwrap();
     for outside in ["../../../../outside", "/outside", "a//outside"] {
         site.server.put("pod/wiki/prepared.json", manifest.replace(shard, outside).into_bytes());
         let said = site.fail("reader", &["inspect", "s3://pod/wiki"]);
-        assert!(said.contains("requires a name of parts between single slashes"), "{said}");
+        assert!(said.contains("requires a name whose parts are separated by single slashes"), "{said}");
     }
 }
 
-/// A run file whose run is saved in the bucket after every step, and whose data lies there.
+/// Writes a run file with its data in the bucket, and a checkpoint in the bucket after every step.
 fn run_file(site: &Site, name: &str, scheme: &str) {
     site.workshop.run_file(name, &format!("{scheme}://pod/runs/small"), |text| {
         text.replace("path = \"data\"", &format!("path = \"{scheme}://pod/wiki\""))
@@ -248,7 +248,7 @@ fn tensors_of(site: &Site, step: &str) -> [Option<Vec<u8>>; 2] {
 }
 
 #[test]
-fn a_run_goes_on_on_another_machine_from_what_the_bucket_holds() {
+fn a_run_resumes_on_another_machine_from_the_bucket() {
     let site = Site::new();
     site.prepared("one", "s3://pod/wiki", &[]);
     site.workshop.run_file("straight.toml", "straight", |text| text);
@@ -256,7 +256,7 @@ fn a_run_goes_on_on_another_machine_from_what_the_bucket_holds() {
     let straight = |name: &str| std::fs::read(site.workshop.path("straight/step-00000010").join(name)).ok();
     let expected = ["model.safetensors", "optimizer.safetensors"].map(straight);
 
-    // One machine is lost on the way.
+    // The first machine is lost during the run.
     run_file(&site, "run.toml", "s3");
     let mut child = site.command("one", &["pretrain", "run.toml", "--platform", "cpu"]);
     let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -269,7 +269,7 @@ fn a_run_goes_on_on_another_machine_from_what_the_bucket_holds() {
     child.kill().unwrap();
     child.wait().unwrap();
 
-    // Its run is not started over by mistake; another machine goes on, with the same steps.
+    // Its run is not restarted by mistake; another machine resumes it and takes the same steps.
     let said = site.fail("two", &["pretrain", "run.toml", "--platform", "cpu"]);
     assert!(said.contains("s3://pod/runs/small already holds a run"), "{said}");
     let said = site.succeed("two", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
@@ -283,16 +283,16 @@ fn a_run_goes_on_on_another_machine_from_what_the_bucket_holds() {
     let log = site.workshop.path("log");
     std::fs::create_dir(&log).unwrap();
     std::fs::write(log.join("metrics.jsonl"), site.server.get("pod/runs/small/metrics.jsonl").unwrap()).unwrap();
-    assert!(metrics(&log) == metrics(&site.workshop.path("straight")), "the journal is not whole");
+    assert!(metrics(&log) == metrics(&site.workshop.path("straight")), "the metrics are incomplete");
 
-    // What reads models reads them there.
+    // Verbs that read models read them from the bucket.
     let evaluated =
         site.succeed("three", &["evaluate", "s3://pod/runs/small", "--data", "s3://pod/wiki", "--platform", "cpu"]);
     assert!(evaluated.contains("(step 10)"), "{evaluated}");
     site.succeed("three", &["export", "s3://pod/runs/small/step-00000009", "--out", "exported"]);
     assert!(site.workshop.path("exported/model.safetensors").exists());
 
-    // A damaged checkpoint is passed over and kept; the one before it leads to the same end.
+    // A damaged checkpoint is skipped and kept; resuming from the one before gives the same weights.
     let key = "pod/runs/small/step-00000010/optimizer.safetensors";
     let mut damaged = site.server.get(key).unwrap();
     let at = damaged.len() - 9;
@@ -306,14 +306,14 @@ fn a_run_goes_on_on_another_machine_from_what_the_bucket_holds() {
     assert!(tensors_of(&site, "step-00000010") == expected, "weights or moments differ");
     assert!(tensors_of(&site, "step-00000010.replaced-1")[1] == Some(damaged));
 
-    // A checkpoint that lacks its marker is none.
+    // A checkpoint without its state.json is incomplete.
     site.server.delete("pod/runs/small/step-00000010/state.json");
     let said = site.succeed("five", &["export", "s3://pod/runs/small", "--out", "before"]);
     assert!(said.contains("(step 9, "), "{said}");
 }
 
 #[test]
-fn google_storage_is_spoken_to_in_its_own_dialect() {
+fn a_run_is_stored_in_google_cloud_storage() {
     let site = Site::new();
     site.prepared("one", "gs://pod/wiki", &[]);
     run_file(&site, "run.toml", "gs");
@@ -324,9 +324,9 @@ fn google_storage_is_spoken_to_in_its_own_dialect() {
 }
 
 #[test]
-fn a_busy_server_is_waited_for_and_what_cannot_be_sent_is_kept_and_sent_later() {
+fn requests_to_a_busy_server_are_retried_and_failed_uploads_are_sent_later() {
     let site = Site::new();
-    // Nine repetitions outlast seven refusals in a row, and the seconds that these take.
+    // Nine retries outlast seven rejected requests in a row.
     site.server.refuse_writes(7);
     site.prepared("one", "s3://pod/wiki", &[]);
     assert_eq!(site.server.writes_to_refuse(), 0);
@@ -355,7 +355,7 @@ fn a_busy_server_is_waited_for_and_what_cannot_be_sent_is_kept_and_sent_later() 
 }
 
 #[test]
-fn every_way_to_miss_a_bucket_is_answered_with_the_next_move() {
+fn errors_of_a_bucket_say_what_to_do_next() {
     let site = Site::new();
     site.workshop.run_file("run.toml", "runs", |text| text);
     let expect = |arguments: &[&str], parts: &[&str]| {
@@ -375,19 +375,19 @@ fn every_way_to_miss_a_bucket_is_answered_with_the_next_move() {
     );
     expect(&pretrain("checkpoint.directory=s3://absent/run"), &["[checkpoint] directory", "the bucket does not exist"]);
     expect(&pretrain("data.path=hdfs://pod/wiki"), &["hdfs://pod/wiki", "s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"]);
-    expect(&pretrain("data.cache=x"), &["[data] cache", "data is on this machine"]);
-    // A directory that is something else does not become a copy.
+    expect(&pretrain("data.cache=x"), &["[data] cache", "data is a local directory"]);
+    // A directory with other files does not become a copy.
     site.prepared("one", "s3://pod/wiki", &[]);
     let mine =
         ["pretrain", "run.toml", "--platform", "cpu", "--set", "data.path=s3://pod/wiki", "--set", "data.cache=data"];
-    expect(&mine, &["data is there and is not a copy of s3://pod/wiki", "name another directory"]);
+    expect(&mine, &["data is not a copy of s3://pod/wiki", "choose another cache directory"]);
 
     let endpoints = [
-        ("http://10.255.255.1:9", ["its endpoint is at http:// on another machine", "AWS_ALLOW_HTTP=true"]),
+        ("http://10.255.255.1:9", ["the endpoint is unencrypted (http://) and on another machine", "AWS_ALLOW_HTTP=true"]),
         ("http://127.0.0.1:9", ["Connection refused", "correct AWS_REGION and AWS_ENDPOINT_URL, or try again later"]),
         (&answering("HTTP/1.1 301 Moved Permanently"), ["redirect", "correct AWS_REGION and AWS_ENDPOINT_URL"]),
         (&answering("HTTP/1.1 400 Bad Request"), ["400 Bad Request", "correct AWS_REGION and AWS_ENDPOINT_URL"]),
-        (&answering("HTTP/1.1 403 Forbidden"), ["access is refused", "ask for the right to it"]),
+        (&answering("HTTP/1.1 403 Forbidden"), ["access is denied", "request access to it"]),
         (&answering("HTTP/1.1 503 Slow Down"), ["503", "try again later"]),
     ];
     std::thread::scope(|scope| {
@@ -409,7 +409,7 @@ fn every_way_to_miss_a_bucket_is_answered_with_the_next_move() {
     let said = text(&command.output().unwrap());
     assert!(said.contains("gs://pod/wiki") && said.contains("GOOGLE_APPLICATION_CREDENTIALS"), "{said}");
     let mut command = site.command("one", &["inspect", "s3://pod/wiki"]);
-    // A metadata server that does not answer, as on every machine that is not rented.
+    // A metadata server that does not answer, as outside a cloud.
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     command.env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9");
     let said = text(&command.output().unwrap());

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::manifest::{Manifest, ShardEntry};
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
-use crate::storage::{Address, Bucket, LocalCopy, Location, Wanted};
+use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Location};
 
 /// A planned download of the files that a local copy lacks. Holds the lock of the copy.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct DataFetch {
     copy: LocalCopy,
     /// The manifest in the bucket.
     manifest: Vec<u8>,
-    missing: Vec<Wanted>,
+    missing: Vec<ExpectedObject>,
 }
 
 impl DataFetch {
@@ -30,7 +30,7 @@ impl DataFetch {
         let bucket = Bucket::open(address).map_err(DataError::storage)?;
         let manifest = bucket.read(MANIFEST).map_err(DataError::storage)?.ok_or_else(|| no_data(address))?;
         let listed = Manifest::parse(Path::new(&address.join(MANIFEST).to_string()), &manifest)?;
-        let copy = LocalCopy::take(address, directory).map_err(DataError::storage)?;
+        let copy = LocalCopy::lock(address, directory).map_err(DataError::storage)?;
         let marker = directory.join(MANIFEST);
         let current = fs::read(&marker).is_ok_and(|here| here == manifest);
         if !current && marker.exists() {
@@ -43,14 +43,14 @@ impl DataFetch {
         for object in objects.filter(|object| tokenizer_file(&object.name).is_some()) {
             if !current || !has_size(&directory.join(&object.name), object.bytes) {
                 let sha256 = tokenizer_file(&object.name).and_then(|file| listed.tokenizer.get(file)).cloned();
-                missing.push(Wanted { name: object.name, bytes: object.bytes, sha256 });
+                missing.push(ExpectedObject { name: object.name, bytes: object.bytes, sha256 });
             }
         }
         for ShardEntry { file, bytes, sha256, .. } in listed.shards {
             let here = directory.join(&file);
             let same = || Ok::<_, DataError>(current || sha256_of_file(&here, &|_| ())? == sha256);
             if !has_size(&here, bytes) || !same()? {
-                missing.push(Wanted { name: file, bytes, sha256: Some(sha256) });
+                missing.push(ExpectedObject { name: file, bytes, sha256: Some(sha256) });
             }
         }
         Ok(DataFetch { bucket, copy, manifest, missing })
@@ -91,7 +91,7 @@ pub fn remote_manifest(address: &Address) -> Result<Manifest> {
 /// # Errors
 /// If other prepared data is there and `force` is not set, or if a file cannot be uploaded.
 pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-    let copy = LocalCopy::take(address, directory).map_err(DataError::storage)?;
+    let copy = LocalCopy::lock(address, directory).map_err(DataError::storage)?;
     let path = copy.directory().join(MANIFEST);
     let manifest = fs::read(&path).map_err(DataError::io("read", &path))?;
     let bucket = Bucket::open(address).map_err(DataError::storage)?;
