@@ -1,9 +1,9 @@
-//! Where what was fetched is kept: `lambert/` in the user's cache directory.
+//! The directory for downloaded files: `lambert/` in the user's cache directory.
 
 use std::path::PathBuf;
 
-/// `$XDG_CACHE_HOME/lambert`, or `~/.cache/lambert`; none if neither is known by an absolute path (the XDG Base Directory
-/// Specification has relative ones ignored).
+/// Returns `$XDG_CACHE_HOME/lambert`, or `~/.cache/lambert`; none if neither is an absolute path (the XDG Base Directory
+/// Specification ignores relative paths).
 pub fn directory() -> Option<PathBuf> {
     directory_of(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from), std::env::home_dir())
 }
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_is_xdg_or_under_home() {
+    fn the_cache_directory_is_from_xdg_or_home() {
         let of = |cache: &str, home: &str| directory_of(Some(cache.into()), Some(home.into()));
         assert_eq!(of("/cache", "/home/a"), Some("/cache/lambert".into()));
         assert_eq!(of("not/absolute", "/home/a"), Some("/home/a/.cache/lambert".into()));

@@ -1,12 +1,12 @@
-//! Who enciphers. The crates that speak HTTP leave the choice to the process and refuse to start without one, even to
-//! speak plain text; each room that opens a connection calls [`use_ring`] before it.
+//! The cryptographic provider of the process. The HTTP crates need one even for unencrypted connections, so each module that
+//! opens a connection calls [`use_ring`] first.
 
 use rustls::crypto::{CryptoProvider, ring};
 
-/// Makes ring the process's cryptographic provider; any number of calls do what one does.
+/// Makes ring the process's cryptographic provider. Further calls have no effect.
 pub fn use_ring() {
     if CryptoProvider::get_default().is_none() {
-        // An error says that another thread has just done it.
+        // An error means that another thread has just installed it.
         let _ = ring::default_provider().install_default();
     }
 }

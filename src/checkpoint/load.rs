@@ -1,27 +1,28 @@
-//! Loading: nothing is believed before its checksum holds.
+//! Loading checkpoints. Every file is checked against its recorded size and sha256.
 
 use std::path::{Path, PathBuf};
 
+use super::tensor_file::SHA256_MISMATCH;
 use super::{Checkpoint, CheckpointError, FileRecord, MODEL, Manifest, OPTIMIZER, STATE, TensorFile};
 use super::{step_name, steps_in};
 use crate::digest::sha256_hex;
 use crate::shape::{HostTensor, Shape};
 
-/// How much of a checkpoint is wanted.
+/// The files of a checkpoint to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// To go on training.
+    /// All files, to resume training.
     All,
-    /// To evaluate or export: the optimizer's two thirds are not read, [`Checkpoint::optimizer`] is empty.
+    /// All files but the optimizer state, to evaluate or export; [`Checkpoint::optimizer`] is empty.
     ModelOnly,
 }
 
-/// A checkpoint and where it was found.
+/// A checkpoint and the directory that it was loaded from.
 #[derive(Debug)]
 pub struct Loaded {
     pub path: PathBuf,
     pub checkpoint: Checkpoint,
-    /// Sentences that a user should see: newer checkpoints that were damaged and passed over.
+    /// Messages for the user about newer checkpoints that are damaged and were skipped.
     pub notes: Vec<String>,
 }
 
@@ -48,7 +49,7 @@ fn read_manifest(step: &Path) -> Result<Manifest, CheckpointError> {
     let manifest = Manifest::read(step)?;
     for required in [MODEL, OPTIMIZER] {
         if !manifest.files.contains_key(required) {
-            return Err(CheckpointError::damaged(&step.join(STATE), format!("it does not list {required}")));
+            return Err(CheckpointError::damaged(&step.join(STATE), format!("no entry for {required}")));
         }
     }
     manifest.check_sizes(step)?;
@@ -57,42 +58,52 @@ fn read_manifest(step: &Path) -> Result<Manifest, CheckpointError> {
 
 fn read_file(path: &Path, record: &FileRecord) -> Result<Vec<u8>, CheckpointError> {
     let content = std::fs::read(path).map_err(CheckpointError::io("read", path))?;
-    let found = sha256_hex(&content);
-    if found != record.sha256 {
-        let what = format!("its content requires sha256 {}, found {found}", record.sha256);
-        return Err(CheckpointError::damaged(path, what));
+    if sha256_hex(&content) != record.sha256 {
+        return Err(CheckpointError::damaged(path, SHA256_MISMATCH));
     }
     Ok(content)
 }
 
-/// Loads the newest checkpoint of a run that is whole; none if the run has none at all.
+/// Loads the newest undamaged checkpoint of a run; returns none if the run has no checkpoints.
 ///
 /// # Errors
-/// If there are checkpoints but every one is damaged (the newest one's error), or any other than damage is in the way:
-/// an earlier checkpoint stands in only for a damaged one.
+/// If all checkpoints are damaged (the error of the newest), or one cannot be loaded for another reason than damage: an
+/// earlier checkpoint replaces a damaged one only.
 pub fn load_latest(run: &Path, contents: Contents) -> Result<Option<Loaded>, CheckpointError> {
-    let mut notes = Vec::new();
-    let mut newest_error = None;
+    let mut damaged: Vec<(PathBuf, CheckpointError)> = Vec::new();
     for step in steps_in(run)?.into_iter().rev() {
         let path = run.join(step_name(step));
         match load(&path, contents) {
-            Ok(checkpoint) => return Ok(Some(Loaded { path, checkpoint, notes })),
-            Err(error) if error.is_damage() => {
-                notes.push(format!("passed over: {error}"));
-                newest_error.get_or_insert(error);
+            Ok(checkpoint) => {
+                let notes = damaged.iter().map(|(damaged, error)| damage_note(damaged, error, step)).collect();
+                return Ok(Some(Loaded { path, checkpoint, notes }));
             }
+            Err(error) if error.is_damage() => damaged.push((path, error)),
             Err(error) => return Err(error),
         }
     }
-    newest_error.map_or(Ok(None), Err)
+    damaged.into_iter().next().map_or(Ok(None), |(_, error)| Err(error))
 }
 
-/// Loads what a user named: a checkpoint directory as it is (damage is then an error), or a run's newest.
+/// Returns the message that the checkpoint in `path` is damaged, and that the one of `step` is used.
+fn damage_note(path: &Path, error: &CheckpointError, step: u64) -> String {
+    let fault = match error {
+        CheckpointError::Damaged { path: file, fault } => {
+            format!("{} is damaged ({fault})", file.strip_prefix(path).unwrap_or(file).display())
+        }
+        CheckpointError::NotACheckpoint { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    };
+    format!("checkpoint {}: {fault}; using {}", path.display(), step_name(step))
+}
+
+/// Loads the checkpoint at `path`: a checkpoint directory (damage is then an error), or the newest one of a run directory.
 ///
 /// # Errors
 /// As [`load`] and [`load_latest`]; [`CheckpointError::NotACheckpoint`] if `path` is neither.
 pub fn open(path: &Path, contents: Contents) -> Result<Loaded, CheckpointError> {
-    let not_one = |what: &str| CheckpointError::NotACheckpoint { path: path.to_path_buf(), what: what.to_owned() };
+    let not_one =
+        |reason: &str| CheckpointError::NotACheckpoint { path: path.to_path_buf(), reason: reason.to_owned() };
     if !path.is_dir() {
         return Err(not_one(if path.exists() { "it is not a directory" } else { "it does not exist" }));
     }
@@ -103,7 +114,7 @@ pub fn open(path: &Path, contents: Contents) -> Result<Loaded, CheckpointError> 
     load_latest(path, contents)?.ok_or_else(|| not_one("it holds no step-… directory"))
 }
 
-/// Puts loaded tensors into the order of `required`, each with exactly the shape required; `file` is for the message.
+/// Returns loaded tensors in the order of `required`, each checked for its shape; `file` is for the error.
 ///
 /// # Errors
 /// [`CheckpointError::TensorMissing`], [`CheckpointError::TensorShape`] or [`CheckpointError::TensorUnexpected`].

@@ -1,26 +1,26 @@
-//! One run at a time saves into a directory. The lock is the operating system's: it ends with the process, however that
-//! ends, so that a lock file left behind means nothing. Readers (evaluate, export) take none.
+//! The lock of a run directory: one run at a time writes into it. It is a lock of the operating system, which ends with the
+//! process, so a remaining lock file has no effect. Readers (evaluate, export) need no lock.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use super::CheckpointError;
 
-/// The file that is locked; it stays, for removing it would let two runs lock two files of one name.
+/// The locked file. It is never removed, because two runs could then lock two files of this name.
 const LOCK: &str = ".lock";
 
-/// The right to save into a run directory, as long as it lives.
+/// The lock of a run directory, held while this value lives.
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,
 }
 
 impl RunLock {
-    /// Takes the lock of the run directory `run`, which is created if need be. On a file system that has no locks, every
-    /// caller gets one.
+    /// Locks the run directory `run`, which is created if it does not exist. On a file system without locks, every call
+    /// succeeds.
     ///
     /// # Errors
-    /// [`CheckpointError::InUse`] if another process holds it; what the file system says.
+    /// [`CheckpointError::InUse`] if another process holds the lock; or if the file system reports an error.
     pub fn take(run: &Path) -> Result<RunLock, CheckpointError> {
         fs::create_dir_all(run).map_err(CheckpointError::io("create", run))?;
         let path = run.join(LOCK);

@@ -1,18 +1,18 @@
-//! What a run leaves on disk. A checkpoint holds everything that the next step depends on, bit for bit; a Hugging Face
-//! directory holds only what a user of the model needs.
+//! Checkpoints. A checkpoint holds all values that the next step depends on, bit for bit; an exported Hugging Face directory
+//! holds the model only.
 //!
 //! ```text
 //! RUN/step-00004200/        one checkpoint: the state after 4200 weight updates
 //!     model.safetensors     weights, by Hugging Face's names, as the device holds them (vocabulary rows padded)
-//!     optimizer.safetensors one tensor a slot: m/<tensor name>, v/<tensor name>, momentum/<tensor name>
-//!     state.json            step, phase, data position …, and size and sha256 of every other file; written last
-//!     run.toml config.json tokenizer.json …   copied, so that the directory can be read without the run
-//! RUN/.step-00004300.partial    a save under way, or one that was interrupted: never read
+//!     optimizer.safetensors optimizer state: m/<tensor name>, v/<tensor name>, or momentum/<tensor name>
+//!     state.json            step, phase, data position …; size and sha256 of every other file; written last
+//!     run.toml config.json tokenizer.json …   copies, so that the directory can be read without the run
+//! RUN/.step-00004300.partial    a save in progress, or one that was interrupted; never read
 //! ```
 //!
-//! A save writes beside and renames, so a directory named `step-…` was complete when it appeared. Only directories of
-//! exactly this layout are ever removed. A run holds a [`RunLock`] while it saves, so
-//! that two never save into one directory at the same time.
+//! A save writes to a temporary directory, syncs it and renames it, so a directory `step-…` was complete when it appeared. Only
+//! directories with exactly this layout are ever removed. A run holds a [`RunLock`], so two runs never save into one directory
+//! at the same time.
 
 mod error;
 pub mod hugging_face;
@@ -37,42 +37,42 @@ pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 use crate::digest::sha256_hex;
 use crate::shape::HostTensor;
 
-/// Version of the layout above. A reader refuses any other.
+/// The version of the layout above; other versions cannot be loaded.
 pub const FORMAT_VERSION: u64 = 1;
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
-/// The name of the file in a run directory.
+/// The file of a run directory with the metrics of every step.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// The small files that may be copied into a checkpoint.
+/// The files that may be copied into a checkpoint.
 pub const COPIED_FILES: [&str; 6] =
     ["run.toml", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
 
-/// Everything that is not a tensor and that the next step depends on.
+/// All values besides tensors that the next step depends on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Weight updates done; the name of the directory.
+    /// The number of completed weight updates, which is in the directory's name.
     pub step: u64,
     /// Index of the phase that the next step belongs to, from 0.
     pub phase: usize,
-    /// Weight updates done in that phase.
+    /// The number of completed weight updates in that phase.
     pub step_in_phase: u64,
-    /// The next training example to be read: the data order is a function of it and the seed.
+    /// The next training example; the data order is a function of it and the seed.
     pub next_example: u64,
-    /// The optimizer's own count, which bias correction uses; a phase may have reset it.
+    /// The optimizer's step count for bias correction, which a phase may have reset.
     pub optimizer_steps: u64,
     pub seed: u64,
-    /// Of the settings that a resumed run must share; empty after an import, which fits any run.
+    /// The fingerprint of the settings that a resumed run must share; empty after an import, which fits any run.
     pub run_fingerprint: String,
-    /// sha256 of the vocabulary that the embedding's rows belong to; empty if unknown.
+    /// The sha256 of the vocabulary of the embedding's rows; empty if unknown.
     pub vocabulary_sha256: String,
-    /// The last metrics, for people to read; nothing depends on them.
+    /// The metrics of the last step, for information only.
     pub metrics: serde_json::Map<String, serde_json::Value>,
-    /// Tensors of the model that an import did not find: the run that starts here initialises them from its seed.
+    /// Tensors that an import did not find; a run that starts here initialises them from its seed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
@@ -81,33 +81,33 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
     pub state: State,
-    /// Weights by Hugging Face's names, in the model's order.
+    /// Weights with Hugging Face's names, in the model's order.
     pub model: Vec<(String, HostTensor)>,
-    /// Optimizer slots, named `m/<tensor name>` and so on. Empty after an import.
+    /// Optimizer state, with names such as `m/<tensor name>`; empty after an import.
     pub optimizer: Vec<(String, HostTensor)>,
-    /// Files copied beside the tensors: a name of [`COPIED_FILES`] and the content.
+    /// Copied files: names of [`COPIED_FILES`] with their content.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
 impl Checkpoint {
-    /// The content of a copied file.
+    /// Returns the content of a copied file.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         self.files.iter().find(|(n, _)| n == name).map(|(_, content)| content.as_slice())
     }
 }
 
-/// `state.json`: the state, and what the other files must be.
+/// `state.json`: the state, and the records of the other files.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     format_version: u64,
-    /// sha256 of this file with these digits left out; a manifest that vouches for others needs a voucher itself.
+    /// The sha256 of this file without these digits.
     sha256: String,
     state: State,
     files: BTreeMap<String, FileRecord>,
 }
 
 impl Manifest {
-    /// The text of `state.json`.
+    /// Returns the text of `state.json`.
     fn to_text(&self) -> serde_json::Result<String> {
         let unsealed = serde_json::to_string_pretty(&Manifest {
             format_version: self.format_version,
@@ -128,28 +128,28 @@ impl Manifest {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let what = format!("it holds no {STATE}");
-                return Err(CheckpointError::NotACheckpoint { path: directory.to_path_buf(), what });
+                let reason = format!("it holds no {STATE}");
+                return Err(CheckpointError::NotACheckpoint { path: directory.to_path_buf(), reason });
             }
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-                return Err(CheckpointError::damaged(&path, "it is not text"));
+                return Err(CheckpointError::damaged(&path, "not a text file"));
             }
             Err(e) => return Err(CheckpointError::io("read", &path)(e)),
         };
         Manifest::parse(&path, &text)
     }
 
-    /// The manifest that is the text of the file `path`.
+    /// Parses the text of the file `path`.
     ///
     /// # Errors
-    /// [`CheckpointError::Version`] before anything else is looked at, [`CheckpointError::Damaged`] if the text is not the
-    /// one that was written.
+    /// [`CheckpointError::Version`], which is checked first; [`CheckpointError::Damaged`] if the text is not the one that was
+    /// written.
     fn parse(path: &Path, text: &str) -> Result<Manifest, CheckpointError> {
         #[derive(Deserialize)]
         struct Versioned {
             format_version: u64,
         }
-        let not_json = |e: serde_json::Error| CheckpointError::damaged(path, format!("it is not a state ({e})"));
+        let not_json = |e: serde_json::Error| CheckpointError::damaged(path, format!("invalid JSON: {e}"));
         let found = serde_json::from_str::<Versioned>(text).map_err(not_json)?.format_version;
         if found != FORMAT_VERSION {
             let path = path.to_path_buf();
@@ -158,48 +158,42 @@ impl Manifest {
         let manifest: Manifest = serde_json::from_str(text).map_err(not_json)?;
         let unsealed = text.replacen(&manifest.sha256, "", 1);
         if manifest.sha256.is_empty() || sha256_hex(unsealed.as_bytes()) != manifest.sha256 {
-            return Err(CheckpointError::damaged(
-                path,
-                "its text is not the one that was written (its sha256 differs)",
-            ));
+            return Err(CheckpointError::damaged(path, tensor_file::SHA256_MISMATCH));
         }
         Ok(manifest)
     }
 
-    /// Checks that every file listed is there with the size it was written with. Cheap: reads no content.
+    /// Checks that every listed file exists with its recorded size, without reading its content.
     fn check_sizes(&self, directory: &Path) -> Result<(), CheckpointError> {
         for (name, record) in &self.files {
             let path = directory.join(name);
             let found = match std::fs::metadata(&path) {
                 Ok(metadata) => metadata.len(),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(CheckpointError::damaged(&path, format!("{STATE} lists it and it is not there")));
+                    return Err(CheckpointError::damaged(&path, format!("missing, although {STATE} lists it")));
                 }
                 Err(e) => return Err(CheckpointError::io("read", &path)(e)),
             };
             if found != record.bytes {
-                return Err(CheckpointError::damaged(
-                    &path,
-                    format!("it requires {} bytes, found {found}", record.bytes),
-                ));
+                return Err(CheckpointError::damaged(&path, format!("requires {} bytes, found {found}", record.bytes)));
             }
         }
         Ok(())
     }
 }
 
-/// Name of the directory of the checkpoint after `step` updates.
+/// Returns the directory name of the checkpoint after `step` updates.
 fn step_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// The step that a directory's name says; none if the name is not one that [`step_name`] gives.
+/// Returns the step in a directory's name; none if [`step_name`] does not give this name.
 fn step_of(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (step_name(step) == name).then_some(step)
 }
 
-/// The checkpoints in a run directory, by name only, in ascending order of steps. A missing directory has none.
+/// Returns the steps of the checkpoint names in a run directory, in ascending order; none if the directory does not exist.
 fn steps_in(run: &Path) -> Result<Vec<u64>, CheckpointError> {
     let entries = match std::fs::read_dir(run) {
         Ok(entries) => entries,

@@ -1,4 +1,4 @@
-//! Saving: everything is written to a hidden sibling, synced, and renamed; what was there before stays until then.
+//! Saving checkpoints: all files are written to a hidden directory, synced, and renamed; earlier files stay until then.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,24 +9,24 @@ use super::{COPIED_FILES, Checkpoint, CheckpointError, FORMAT_VERSION, MODEL, Ma
 use super::{step_name, step_of, steps_in};
 use crate::shape::HostTensor;
 
-/// Room for headers, `state.json` and the file system's own records, beside the tensors' bytes.
-const MARGIN: u64 = 1 << 20;
+/// Space for headers, `state.json` and the file system's own records, beside the tensors' bytes.
+const SPACE_MARGIN: u64 = 1 << 20;
 
-/// What a save did.
+/// The result of a save.
 #[derive(Debug)]
 pub struct Saved {
     /// The new checkpoint's directory.
     pub path: PathBuf,
-    /// Sentences that a user should see: an earlier directory set aside, an old one that could not be removed.
+    /// Messages for the user: an earlier directory that was renamed, an old one that was kept.
     pub notes: Vec<String>,
 }
 
-/// Saves `checkpoint` into the run directory `run`, then removes the oldest checkpoints beyond the newest `keep` (0 keeps
-/// all of them). If a different checkpoint of the same step is there, it is renamed, not replaced.
+/// Saves `checkpoint` into the run directory `run`, then removes all but the newest `keep` checkpoints (0 keeps all). A
+/// different checkpoint of the same step is renamed, not replaced.
 ///
 /// # Errors
-/// [`CheckpointError::NoSpace`] before anything is written; otherwise what the file system says. After an error the
-/// earlier checkpoints are as they were.
+/// [`CheckpointError::NoSpace`] before anything is written; or if the file system reports an error. Earlier checkpoints are
+/// then unchanged.
 pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, CheckpointError> {
     if let Some((name, _)) = checkpoint.files.iter().find(|(name, _)| !COPIED_FILES.contains(&name.as_str())) {
         return Err(CheckpointError::UnknownFile { name: name.clone() });
@@ -43,14 +43,14 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
     let files = match write_partial(&partial, checkpoint) {
         Ok(files) => files,
         Err(error) => {
-            // The error that matters is the first one; what cannot be removed now is removed by the next save.
-            let _ = remove_ours(&partial);
+            // The first error is reported; the next save removes files that cannot be removed now.
+            let _ = remove_checkpoint(&partial);
             return Err(error);
         }
     };
 
     if Manifest::read(&path).is_ok_and(|earlier| holds_same_tensors(&earlier.files, &files) && complete(&path)) {
-        remove_ours(&partial)?;
+        remove_checkpoint(&partial)?;
         return Ok(Saved { path, notes });
     }
     notes.extend(put_in_place(&partial, run, &name)?);
@@ -61,25 +61,25 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
     Ok(Saved { path, notes })
 }
 
-/// Gives the directory `partial` its `name` in the run directory. What has that name is renamed, not replaced: the
-/// sentence says to what.
+/// Renames the directory `partial` to `name` in the run directory. An existing directory of that name is renamed too, with a
+/// message.
 pub(super) fn put_in_place(partial: &Path, run: &Path, name: &str) -> Result<Option<String>, CheckpointError> {
     let path = run.join(name);
     let mut note = None;
     if path.exists() {
         let aside = unused_name(run, name);
         fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
-        note = Some(format!("{} held another checkpoint of this step; it is now {}", path.display(), aside.display()));
+        note = Some(format!("{}, another checkpoint of this step, was renamed to {}", path.display(), aside.display()));
     }
     fs::rename(partial, &path).map_err(CheckpointError::io("rename", partial))?;
     sync_directory(run)?;
     Ok(note)
 }
 
-/// Asks whether `bytes` fit before the first of them is written.
+/// Checks that the disk has space for `bytes`.
 pub(super) fn check_space(directory: &Path, bytes: u64) -> Result<(), CheckpointError> {
-    let ask = CheckpointError::io("ask for the free space of", directory);
-    let (needed, free) = (bytes + MARGIN, fs4::available_space(directory).map_err(ask)?);
+    let ask = CheckpointError::io("read the free space of", directory);
+    let (needed, free) = (bytes + SPACE_MARGIN, fs4::available_space(directory).map_err(ask)?);
     if needed > free {
         return Err(CheckpointError::NoSpace { directory: directory.to_path_buf(), needed, free });
     }
@@ -111,9 +111,9 @@ fn write_partial(partial: &Path, checkpoint: &Checkpoint) -> Result<BTreeMap<Str
     Ok(files)
 }
 
-/// A rename is on disk only when the directory that holds the name is.
+/// Syncs a directory to the disk: only then is a rename within it durable.
 fn sync_directory(directory: &Path) -> Result<(), CheckpointError> {
-    // Windows opens no directory as a file, and needs no such call.
+    // Windows cannot open a directory as a file and does not need this.
     if cfg!(unix) {
         let sync = || File::open(directory)?.sync_all();
         sync().map_err(CheckpointError::io("sync", directory))?;
@@ -125,32 +125,35 @@ fn holds_same_tensors(a: &BTreeMap<String, FileRecord>, b: &BTreeMap<String, Fil
     [MODEL, OPTIMIZER].iter().all(|name| a.contains_key(*name) && a.get(*name) == b.get(*name))
 }
 
-/// True if `directory` has its manifest and every file listed there, each of the recorded size.
+/// Returns whether `directory` has its manifest and every listed file with its recorded size.
 pub(super) fn complete(directory: &Path) -> bool {
     Manifest::read(directory).is_ok_and(|manifest| manifest.check_sizes(directory).is_ok())
 }
 
-/// `step-00004200.replaced-1`, or the first number that is free.
+/// Returns `step-00004200.replaced-1`, or the name with the first unused number.
 fn unused_name(run: &Path, name: &str) -> PathBuf {
     let candidate = |n: u32| run.join(format!("{name}.replaced-{n}"));
     (1..).map(candidate).find(|path| !path.exists()).unwrap_or_else(|| candidate(0))
 }
 
-/// Removes what interrupted saves left. A directory that holds anything but a checkpoint's files is not ours: it stays.
+/// Removes the directories of interrupted saves. One with other files than a checkpoint's stays, with a message.
 fn remove_partial(run: &Path) -> Result<Vec<String>, CheckpointError> {
     let mut notes = Vec::new();
     for entry in fs::read_dir(run).map_err(CheckpointError::io("list", run))? {
         let entry = entry.map_err(CheckpointError::io("list", run))?;
         let name = entry.file_name();
         let step = name.to_str().and_then(|n| n.strip_prefix('.')?.strip_suffix(".partial")).and_then(step_of);
-        if step.is_some() && !remove_ours(&entry.path())? {
-            notes.push(format!("{} holds files that no save wrote; it was left as it is", entry.path().display()));
+        if step.is_some() && !remove_checkpoint(&entry.path())? {
+            notes.push(format!(
+                "{} was not removed: it holds files that are not part of a checkpoint",
+                entry.path().display()
+            ));
         }
     }
     Ok(notes)
 }
 
-/// Removes the oldest complete checkpoints until `keep` are left; never the one just `saved`.
+/// Removes the oldest complete checkpoints until `keep` are left, but not the one just `saved`.
 fn remove_oldest(run: &Path, keep: usize, saved: u64) -> Result<Vec<String>, CheckpointError> {
     let mut notes = Vec::new();
     let steps: Vec<u64> = steps_in(run)?.into_iter().filter(|&step| complete(&run.join(step_name(step)))).collect();
@@ -159,25 +162,25 @@ fn remove_oldest(run: &Path, keep: usize, saved: u64) -> Result<Vec<String>, Che
         if step == saved {
             continue;
         }
-        if !holds_only_ours(&path)? {
-            notes.push(format!("{} holds files that no save wrote; it was kept", path.display()));
+        if !holds_only_checkpoint_files(&path)? {
+            notes.push(format!("{} was not removed: it holds files that are not part of a checkpoint", path.display()));
             continue;
         }
-        // Renamed first: an interruption between two removals must not leave half a checkpoint under a whole one's name.
+        // It is renamed first, so that an interruption between two removals leaves no incomplete checkpoint under its name.
         let partial = run.join(format!(".{}.partial", step_name(step)));
         fs::rename(&path, &partial).map_err(CheckpointError::io("rename", &path))?;
-        remove_ours(&partial)?;
+        remove_checkpoint(&partial)?;
     }
     Ok(notes)
 }
 
-/// True for the name of a file that a save writes.
-pub(super) fn is_ours(name: &str) -> bool {
+/// Returns whether a save writes files of this name.
+pub(super) fn is_checkpoint_file(name: &str) -> bool {
     [MODEL, OPTIMIZER, STATE].contains(&name) || COPIED_FILES.contains(&name)
 }
 
-/// True if `path` is a directory (not a link to one) that holds nothing but files a save writes.
-fn holds_only_ours(path: &Path) -> Result<bool, CheckpointError> {
+/// Returns whether `path` is a directory (not a link to one) with only files that a save writes.
+fn holds_only_checkpoint_files(path: &Path) -> Result<bool, CheckpointError> {
     let list = CheckpointError::io("list", path);
     let look = || -> std::io::Result<bool> {
         if !fs::symlink_metadata(path)?.is_dir() {
@@ -186,7 +189,7 @@ fn holds_only_ours(path: &Path) -> Result<bool, CheckpointError> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
-            if !entry.file_type()?.is_file() || !name.to_str().is_some_and(is_ours) {
+            if !entry.file_type()?.is_file() || !name.to_str().is_some_and(is_checkpoint_file) {
                 return Ok(false);
             }
         }
@@ -195,9 +198,9 @@ fn holds_only_ours(path: &Path) -> Result<bool, CheckpointError> {
     look().map_err(list)
 }
 
-/// Removes a checkpoint's files one by one, then the directory, if it holds nothing else; says whether it did.
-pub(super) fn remove_ours(path: &Path) -> Result<bool, CheckpointError> {
-    if !path.exists() || !holds_only_ours(path)? {
+/// Removes a checkpoint directory if it holds no other files; returns whether it is gone.
+pub(super) fn remove_checkpoint(path: &Path) -> Result<bool, CheckpointError> {
+    if !path.exists() || !holds_only_checkpoint_files(path)? {
         return Ok(!path.exists());
     }
     let remove = || -> std::io::Result<()> {

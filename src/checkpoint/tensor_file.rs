@@ -1,8 +1,8 @@
-//! One safetensors file, streamed: tensors go to disk and come back one by one, and the file's sha256 is taken on the
-//! way, so that a BERT-Large checkpoint (4 GB) is neither doubled in memory nor read twice.
+//! Streaming of safetensors files: tensors are written and read one by one, and the sha256 of the file is computed in the same
+//! pass, so a BERT-Large checkpoint (4 GB) is neither doubled in memory nor read twice.
 //!
-//! The header is the `safetensors` crate's own; the bytes are moved here because its writer syncs nothing, makes files
-//! that only their owner can read, and would leave the checksum to a second pass.
+//! The `safetensors` crate makes the header. Its writer is not used because it does not sync, makes files that only their owner
+//! can read, and needs a second pass for the sha256.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -16,6 +16,9 @@ use super::CheckpointError;
 use crate::digest::{Sha256Hasher, Sha256Writer};
 use crate::shape::{DType, HostTensor, Shape};
 
+/// The fault of a file whose content has another sha256 than the recorded one.
+pub(super) const SHA256_MISMATCH: &str = "sha256 mismatch";
+
 /// Size and sha256 of a file, as recorded when it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -24,7 +27,10 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// The record of a file as it is now.
+    /// Returns the record of a file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
     pub fn of(path: &Path) -> Result<FileRecord, CheckpointError> {
         let hash = || {
             let mut writer = Sha256Writer::new(std::io::sink());
@@ -35,7 +41,7 @@ impl FileRecord {
     }
 }
 
-/// Creates a file, lets `fill` write its `bytes`, syncs it to the disk.
+/// Creates a file of `bytes` bytes that `fill` writes, and syncs it to the disk.
 fn create_synced(
     path: &Path,
     bytes: u64,
@@ -52,22 +58,22 @@ fn create_synced(
     attempt().map_err(CheckpointError::write(path, bytes))
 }
 
-/// Writes a small file; it must not exist yet.
+/// Writes a small file, which must not exist.
 pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<FileRecord, CheckpointError> {
     create_synced(path, bytes.len() as u64, |file| file.write_all(bytes))
 }
 
-/// Writes tensors in the order given; the file must not exist yet. The metadata `{"format": "pt"}` is what transformers
-/// before version 5 insists on, so every file of ours has it.
+/// Writes tensors in the given order; the file must not exist. Transformers before version 5 requires the metadata
+/// `{"format": "pt"}`, so all files have it.
 ///
 /// # Errors
-/// [`CheckpointError::TensorTwice`], or what the file system says.
+/// [`CheckpointError::TensorTwice`], or if the file system reports an error.
 pub fn write_tensors(path: &Path, tensors: &[(&str, &HostTensor)]) -> Result<FileRecord, CheckpointError> {
     let mut names = HashSet::new();
     if let Some((twice, _)) = tensors.iter().find(|(name, _)| !names.insert(*name)) {
         return Err(CheckpointError::TensorTwice { file: path.to_path_buf(), tensor: twice.to_string() });
     }
-    // Wide elements first, so that every tensor is aligned to its element size; the sort keeps the order otherwise.
+    // Tensors with wider elements come first, so that every tensor is aligned to its element size. The sort is stable.
     let mut tensors = tensors.to_vec();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.shape().dtype.size()));
 
@@ -93,11 +99,11 @@ pub fn write_tensors(path: &Path, tensors: &[(&str, &HostTensor)]) -> Result<Fil
     })
 }
 
-/// A safetensors file open for reading, its header checked against its length.
+/// A safetensors file open for reading, with its header checked against its length.
 pub struct TensorFile {
     path: PathBuf,
     file: File,
-    /// The length field and the header as they stand in the file: part of what is hashed.
+    /// The length field and the header as they are in the file, for the sha256.
     head: Vec<u8>,
     tensors: Vec<(String, TensorInfo)>,
 }
@@ -106,7 +112,7 @@ impl TensorFile {
     /// Reads and checks the header.
     ///
     /// # Errors
-    /// [`CheckpointError::Damaged`] if the header is not one, or the file is shorter or longer than it says.
+    /// [`CheckpointError::Damaged`] if the header is invalid, or the file does not have the length that it gives.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |source| CheckpointError::io("read", path)(source);
         let damaged = |what: String| CheckpointError::damaged(path, what);
@@ -115,22 +121,22 @@ impl TensorFile {
 
         let mut head = vec![0; 8];
         if length < 8 {
-            return Err(damaged(format!("a safetensors file requires at least 8 bytes, found {length}")));
+            return Err(damaged(format!("requires at least 8 bytes, found {length}")));
         }
         file.read_exact(&mut head).map_err(io)?;
         let header_length = u64::from_le_bytes(std::array::from_fn(|i| head[i]));
         if header_length > length - 8 {
-            return Err(damaged(format!("its header requires {header_length} bytes, found {}", length - 8)));
+            return Err(damaged(format!("the header requires {header_length} bytes, found {}", length - 8)));
         }
         head.resize(8 + header_length as usize, 0);
         file.read_exact(&mut head[8..]).map_err(io)?;
 
-        let metadata: Metadata = serde_json::from_slice(&head[8..])
-            .map_err(|e| damaged(format!("its header is not that of a safetensors file ({e})")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&head[8..]).map_err(|e| damaged(format!("not a safetensors header: {e}")))?;
         let required = head.len() as u64 + metadata.data_len() as u64;
         if length != required {
             let last = metadata.offset_keys().pop().unwrap_or_default();
-            return Err(damaged(format!("its tensors (the last is {last}) require {required} bytes, found {length}")));
+            return Err(damaged(format!("the tensors up to {last} require {required} bytes, found {length}")));
         }
         let mut infos = metadata.tensors();
         let tensors = metadata.offset_keys().into_iter();
@@ -138,16 +144,17 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_path_buf(), file, head, tensors })
     }
 
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Names of the tensors, in the file's order.
+    /// Returns the names of the tensors, in the file's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|(name, _)| name.as_str())
     }
 
-    /// What a tensor is, as text for a message: `F32[2,3]`.
+    /// Describes a tensor for a message: `F32[2,3]`.
     pub fn describe(&self, name: &str) -> Option<String> {
         let (_, info) = self.tensors.iter().find(|(n, _)| n == name)?;
         Some(format!("{:?}{:?}", info.dtype, info.shape).replace(' ', ""))
@@ -156,10 +163,10 @@ impl TensorFile {
     /// Reads one tensor.
     ///
     /// # Errors
-    /// [`CheckpointError::Damaged`] if there is none of this name or its element type is not one of [`DType`]'s.
+    /// [`CheckpointError::Damaged`] if there is no such tensor, or its element type is not one of [`DType`]'s.
     pub fn read(&mut self, name: &str) -> Result<HostTensor, CheckpointError> {
         let Some((_, info)) = self.tensors.iter().find(|(n, _)| n == name) else {
-            return Err(CheckpointError::damaged(&self.path, format!("it lacks the tensor {name}")));
+            return Err(CheckpointError::damaged(&self.path, format!("no tensor {name}")));
         };
         let start = self.head.len() as u64 + info.data_offsets.0 as u64;
         let shape = host_shape(&self.path, name, info)?;
@@ -167,7 +174,10 @@ impl TensorFile {
         read_next(&mut self.file, &self.path, shape)
     }
 
-    /// Reads every tensor once, in the file's order, and compares the sha256 of the whole file with the recorded one.
+    /// Reads every tensor once, in the file's order, and checks the sha256 of the file.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`] if the sha256 differs from the recorded one.
     pub fn read_all(mut self, record: &FileRecord) -> Result<Vec<(String, HostTensor)>, CheckpointError> {
         let mut hasher = Sha256Hasher::default();
         hasher.update(&self.head);
@@ -179,12 +189,8 @@ impl TensorFile {
             hasher.update(tensor.bytes());
             tensors.push((name.clone(), tensor));
         }
-        let found = hasher.finish();
-        if found != record.sha256 {
-            return Err(CheckpointError::damaged(
-                &self.path,
-                format!("its content requires sha256 {}, found {found}", record.sha256),
-            ));
+        if hasher.finish() != record.sha256 {
+            return Err(CheckpointError::damaged(&self.path, SHA256_MISMATCH));
         }
         Ok(tensors)
     }
@@ -199,12 +205,12 @@ fn read_next(file: &mut File, path: &Path, shape: Shape) -> Result<HostTensor, C
 fn host_shape(path: &Path, name: &str, info: &TensorInfo) -> Result<Shape, CheckpointError> {
     let dtype = DType::ALL.into_iter().find(|&dtype| stored_dtype(dtype) == info.dtype);
     let dtype = dtype.ok_or_else(|| {
-        CheckpointError::damaged(path, format!("tensor {name} has the element type {:?}, not one of ours", info.dtype))
+        CheckpointError::damaged(path, format!("tensor {name} has the unsupported element type {:?}", info.dtype))
     })?;
     Ok(Shape::new(dtype, info.shape.clone()))
 }
 
-/// The element type in the file format's words.
+/// Returns the file format's name of an element type.
 fn stored_dtype(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,
@@ -254,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_at_any_length_is_refused() {
+    fn a_truncated_file_is_detected_at_any_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cut.safetensors");
         let tensor = HostTensor::new([5], &[1.0f32, 2.0, 3.0, 4.0, 5.0]);
@@ -268,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn one_name_twice_is_refused() {
+    fn duplicate_names_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let tensor = HostTensor::scalar(1.0f32);
         let error = write_tensors(&folder.path().join("x"), &[("a", &tensor), ("a", &tensor)]).unwrap_err();

@@ -1,4 +1,4 @@
-//! Save, damage, load: what comes back is bit for bit what was saved, or an error that names the file.
+//! Saving, damaging and loading checkpoints: the result is bit-identical, or an error that names the file.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::checkpoint::*;
 use crate::shape::Shape;
 
-/// A checkpoint whose every number depends on `step`; NaN and negative zero are among them, because resume is of bits.
+/// Returns a checkpoint whose values depend on `step`; they include NaN and negative zero, to compare bits.
 fn checkpoint(step: u64) -> Checkpoint {
     let tensor = |name: &str, dims: &[usize]| {
         let n: usize = dims.iter().product();
@@ -47,7 +47,7 @@ fn latest_step(run: &Path) -> u64 {
 }
 
 #[test]
-fn what_is_saved_comes_back_bit_for_bit() {
+fn a_loaded_checkpoint_is_bit_identical_to_the_saved_one() {
     let run = tempfile::tempdir().unwrap();
     for step in [0, 7, 4200, 123_456_789] {
         let saved = save(run.path(), &checkpoint(step), 0).unwrap();
@@ -70,10 +70,10 @@ fn an_empty_or_missing_run_has_no_checkpoint() {
 }
 
 #[test]
-fn the_newest_are_kept_and_nothing_of_the_users_is_removed() {
+fn the_newest_checkpoints_are_kept_and_user_files_never_removed() {
     let run = tempfile::tempdir().unwrap();
     fs::create_dir(run.path().join("step-best")).unwrap();
-    fs::create_dir(run.path().join("step-00000000")).unwrap(); // incomplete: not ours to judge
+    fs::create_dir(run.path().join("step-00000000")).unwrap(); // incomplete: not removed
     save(run.path(), &checkpoint(1), 2).unwrap();
     fs::write(run.path().join("step-00000001/notes.txt"), "mine").unwrap();
     for step in [2, 3, 4] {
@@ -82,13 +82,13 @@ fn the_newest_are_kept_and_nothing_of_the_users_is_removed() {
     }
     let left = ["step-00000000", "step-00000001", "step-00000003", "step-00000004", "step-best"];
     assert_eq!(listing(run.path()), left);
-    // A save of an earlier step (after going back by hand) is never the one that is removed.
+    // A save of an earlier step is not removed by itself.
     let saved = save(run.path(), &checkpoint(2), 1).unwrap();
     assert_eq!(load(&saved.path, Contents::All).unwrap(), checkpoint(2));
 }
 
 #[test]
-fn what_an_interrupted_save_left_is_ignored_then_removed_unless_a_user_put_something_there() {
+fn files_of_an_interrupted_save_are_ignored_then_removed_unless_a_user_added_files() {
     let run = tempfile::tempdir().unwrap();
     save(run.path(), &checkpoint(5), 0).unwrap();
     for (partial, file) in [(".step-00000006.partial", MODEL), (".step-00000007.partial", "thesis.tex")] {
@@ -102,7 +102,7 @@ fn what_an_interrupted_save_left_is_ignored_then_removed_unless_a_user_put_somet
 }
 
 #[test]
-fn saving_a_step_again_changes_nothing_and_a_different_one_replaces_nothing() {
+fn saving_a_step_again_changes_nothing_and_a_different_checkpoint_is_renamed() {
     let run = tempfile::tempdir().unwrap();
     save(run.path(), &checkpoint(9), 0).unwrap();
     assert!(save(run.path(), &checkpoint(9), 0).unwrap().notes.is_empty());
@@ -117,7 +117,7 @@ fn saving_a_step_again_changes_nothing_and_a_different_one_replaces_nothing() {
 }
 
 #[test]
-fn any_flipped_or_missing_byte_is_found_and_the_checkpoint_before_stands_in() {
+fn any_flipped_or_missing_byte_is_detected_and_the_previous_checkpoint_is_loaded() {
     let run = tempfile::tempdir().unwrap();
     save(run.path(), &checkpoint(1), 0).unwrap();
     let newest = save(run.path(), &checkpoint(2), 0).unwrap().path;
@@ -136,12 +136,13 @@ fn any_flipped_or_missing_byte_is_found_and_the_checkpoint_before_stands_in() {
             let version = matches!(error, CheckpointError::Version { .. });
             assert!(error.is_damage() || version && name == STATE, "{name}: {error}");
             assert!(error.to_string().contains(name), "{name}: {error}");
-            // What the user named is not replaced by another; what the user left open is, with a sentence.
+            // A named checkpoint is not replaced by another one; the newest of a run is, with a message.
             assert!(open(&newest, Contents::All).is_err());
             if !version {
                 let loaded = load_latest(run.path(), Contents::All).unwrap().unwrap();
                 assert_eq!(loaded.checkpoint, checkpoint(1));
                 assert!(loaded.notes[0].contains(name), "{:?}", loaded.notes);
+                assert!(loaded.notes[0].ends_with("; using step-00000001"), "{:?}", loaded.notes);
             }
         }
         fs::remove_file(&path).unwrap();
@@ -152,7 +153,7 @@ fn any_flipped_or_missing_byte_is_found_and_the_checkpoint_before_stands_in() {
 }
 
 #[test]
-fn if_every_checkpoint_is_damaged_the_newest_ones_error_is_given() {
+fn if_all_checkpoints_are_damaged_the_error_of_the_newest_is_returned() {
     let run = tempfile::tempdir().unwrap();
     for step in [1, 2] {
         let saved = save(run.path(), &checkpoint(step), 0).unwrap();
@@ -163,7 +164,7 @@ fn if_every_checkpoint_is_damaged_the_newest_ones_error_is_given() {
 }
 
 #[test]
-fn another_format_version_is_refused_and_nothing_stands_in_for_it() {
+fn another_format_version_is_an_error_and_no_earlier_checkpoint_is_loaded() {
     let run = tempfile::tempdir().unwrap();
     save(run.path(), &checkpoint(1), 0).unwrap();
     let state = save(run.path(), &checkpoint(2), 0).unwrap().path.join(STATE);
@@ -174,7 +175,7 @@ fn another_format_version_is_refused_and_nothing_stands_in_for_it() {
 }
 
 #[test]
-fn a_failed_save_leaves_the_earlier_checkpoints_and_nothing_else() {
+fn a_failed_save_leaves_earlier_checkpoints_unchanged() {
     let run = tempfile::tempdir().unwrap();
     save(run.path(), &checkpoint(1), 1).unwrap();
     let mut twice = checkpoint(2);
@@ -188,7 +189,7 @@ fn a_failed_save_leaves_the_earlier_checkpoints_and_nothing_else() {
 }
 
 #[test]
-fn tensors_of_another_model_are_refused_by_name_with_both_shapes() {
+fn tensors_of_another_model_are_rejected_with_name_and_shapes() {
     let f32s = |dims: &[usize]| Shape::new(crate::shape::DType::F32, dims);
     let file = Path::new("run/step-00000001/model.safetensors");
     let arranged = |required: &[(&str, Shape)]| {
@@ -201,7 +202,7 @@ fn tensors_of_another_model_are_refused_by_name_with_both_shapes() {
     let shape = arranged(&[("a.bias", f32s(&[4])), ("z.weight", f32s(&[5, 3]))]).unwrap_err().to_string();
     assert!(shape.contains("z.weight requires f32[5,3], found f32[3,5]"), "{shape}");
     let missing = arranged(&[("b.bias", f32s(&[4]))]).unwrap_err().to_string();
-    assert!(missing.contains("model.safetensors lacks the tensor b.bias, required f32[4]"), "{missing}");
+    assert!(missing.contains("model.safetensors has no tensor b.bias, requires f32[4]"), "{missing}");
     let unexpected = arranged(&[("a.bias", f32s(&[4]))]).unwrap_err().to_string();
-    assert!(unexpected.contains("z.weight is not one of this model's"), "{unexpected}");
+    assert!(unexpected.contains("the model has no tensor z.weight"), "{unexpected}");
 }

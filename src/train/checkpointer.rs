@@ -1,4 +1,4 @@
-//! Where a run is, written down: a checkpoint in the run directory, and from there on its way to the bucket.
+//! Saves the checkpoints of a run into its run directory, and starts their upload to its bucket.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,16 @@ use crate::checkpoint::{Checkpoint, State, save};
 use crate::runtime::state::TrainState;
 use crate::shape::HostTensor;
 
-/// Writes the checkpoints of one run, on its leading host.
+/// Writes the checkpoints of one run, on host 0.
 pub struct Checkpointer {
     job: Arc<Job>,
-    /// Of a run in a bucket.
+    /// For a run in a bucket.
     uploader: Option<Uploader>,
 }
 
 impl Checkpointer {
+    /// Returns the checkpointer of a run.
+    ///
     /// # Errors
     /// If the run directory is not the copy of the run in its bucket.
     pub fn new(job: Arc<Job>) -> anyhow::Result<Checkpointer> {
@@ -27,8 +29,8 @@ impl Checkpointer {
         Ok(Checkpointer { job, uploader })
     }
 
-    /// Writes a checkpoint of `state`, which `done` updates have led to; `metrics` are those of the last one. Whatever
-    /// happens beside is given to `say`.
+    /// Writes a checkpoint of `state` after `done` updates, with the `metrics` of the last one. `say` receives messages for the
+    /// user.
     ///
     /// # Errors
     /// If a value is not finite, or the disk fails.
@@ -43,13 +45,13 @@ impl Checkpointer {
         let (model, optimizer) = state.to_host()?;
         if let Some((name, _)) = model.iter().chain(&optimizer).find(|(_, tensor)| !is_finite(tensor)) {
             bail!(
-                "step {done}: {name} holds a value that is not finite, so nothing was saved; the checkpoints in {directory} \
-                 are from before. Try a lower learning_rate (with --resume --accept-changes)"
+                "step {done}: {name} holds a value that is not finite, so no checkpoint was saved; the checkpoints in {directory} \
+                 are older. Resume from them with a lower learning_rate, and accept the changed setting"
             );
         }
         let position = State { metrics: metrics.clone(), ..self.position(done)? };
         let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };
-        // Saving removes old checkpoints: not while one of them is being sent.
+        // Saving removes old checkpoints, which must not be in an upload.
         self.wait_for_upload(&say);
         let saved = save(self.job.checkpoint.directory.local(), &checkpoint, self.job.checkpoint.keep)?;
         saved.notes.iter().for_each(|note| say(note));
@@ -59,15 +61,15 @@ impl Checkpointer {
         Ok(saved.path)
     }
 
-    /// Waits until everything that was saved is in the bucket; sentences on what was sent.
+    /// Waits until all checkpoints are in the bucket; returns messages about the uploads.
     ///
     /// # Errors
-    /// If the newest checkpoint could not be sent.
+    /// If the newest checkpoint could not be uploaded.
     pub fn finish(&mut self) -> anyhow::Result<Vec<String>> {
         self.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait)
     }
 
-    /// That an upload failed stops no training: the next one sends what it could not.
+    /// Waits for the upload. Its failure does not stop training, because the next upload includes the same files.
     fn wait_for_upload(&mut self, say: impl Fn(&str)) {
         match self.finish() {
             Ok(notes) => notes.iter().for_each(|note| say(note)),
@@ -75,7 +77,7 @@ impl Checkpointer {
         }
     }
 
-    /// Everything that the step after `done` updates depends on and that is no tensor.
+    /// Returns all values besides tensors that the step after `done` updates depends on.
     fn position(&self, done: u64) -> anyhow::Result<State> {
         let schedule = &self.job.schedule;
         let state = State {
@@ -106,7 +108,7 @@ impl Checkpointer {
     }
 }
 
-/// Whether every value of an f32 tensor is.
+/// Returns whether all values of an f32 tensor are finite.
 fn is_finite(tensor: &HostTensor) -> bool {
     tensor.bytes().chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
 }

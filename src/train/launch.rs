@@ -156,7 +156,7 @@ fn train(
         return Ok(Outcome::Finished);
     }
     hosts.all_ok(if hosts.is_leader() { preflight::check_directory(run) } else { Ok(()) })?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::install()?;
 
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
     let job = pretraining_job(run, &prepared, devices.len())?;

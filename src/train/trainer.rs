@@ -202,7 +202,7 @@ impl Trainer {
         self.last_end = Instant::now();
         while let Some((inputs, waited)) = prefetch.next()? {
             let plan = inputs.plan.clone();
-            let launched = self.launch(inputs, waited, interrupt.asked())?;
+            let launched = self.launch(inputs, waited, interrupt.is_requested())?;
             if let Some(before) = running.replace(launched) {
                 self.read(before)?;
             }
@@ -212,7 +212,7 @@ impl Trainer {
             let due = |every: u64| ends_phase || (every > 0 && after.is_multiple_of(every));
             let (evaluate, save) = (due(self.job.evaluate_every), due(self.job.checkpoint.every));
             // All hosts must stop at the same step: what they have told each other counts, and lags one step behind.
-            let stop = self.stop || self.hosts.len() == 1 && interrupt.asked();
+            let stop = self.stop || self.hosts.len() == 1 && interrupt.is_requested();
             if !(evaluate || save || stop) {
                 continue;
             }

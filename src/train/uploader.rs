@@ -1,5 +1,5 @@
-//! Checkpoints on their way to a bucket while training goes on: one at a time, on a thread of their own. What cannot be
-//! sent stays here, and is sent with the next one or by the next `--resume`.
+//! Uploads checkpoints to a bucket during training, one at a time, on a thread of its own. A checkpoint that cannot be uploaded
+//! stays in the run directory, and is uploaded with the next one or when the run is resumed.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,31 +12,31 @@ use crate::checkpoint::{CheckpointError, Mirrored, RemoteRun};
 use crate::run::CheckpointSettings;
 use crate::units::duration;
 
-/// The way from a run directory to its bucket.
+/// The upload of a run directory to its bucket.
 pub struct Uploader {
     run: Arc<RemoteRun>,
     keep: usize,
-    under_way: Option<JoinHandle<Sent>>,
+    upload: Option<JoinHandle<Upload>>,
 }
 
-/// How an upload ended, and how long it took.
-type Sent = (Result<Mirrored, CheckpointError>, Duration);
+/// The result of an upload, and its duration.
+type Upload = (Result<Mirrored, CheckpointError>, Duration);
 
 impl Uploader {
-    /// Of a run that is saved in a bucket; none if it is saved in a directory.
+    /// Returns the uploader of a run in a bucket; none for a run in a directory.
     ///
     /// # Errors
-    /// If the directory here is not the copy of that bucket's run.
+    /// If the local directory is not the copy of the run in the bucket.
     pub fn new(settings: &CheckpointSettings) -> anyhow::Result<Option<Uploader>> {
         let Some(address) = settings.directory.address() else { return Ok(None) };
         let run = RemoteRun::open(address, settings.directory.local()).context("[checkpoint] directory")?;
-        Ok(Some(Uploader { run: Arc::new(run), keep: settings.keep, under_way: None }))
+        Ok(Some(Uploader { run: Arc::new(run), keep: settings.keep, upload: None }))
     }
 
-    /// Begins to send what the bucket lacks; the upload before must have been waited for.
+    /// Starts to upload the checkpoints that the bucket lacks; [`Uploader::wait`] must have been called for an earlier upload.
     ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// If the system cannot start a thread.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let (run, keep) = (self.run.clone(), self.keep);
         let send = move || {
@@ -44,30 +44,29 @@ impl Uploader {
             (run.mirror(keep, METRICS_FILE, &|_| ()), begin.elapsed())
         };
         let thread = std::thread::Builder::new().name("upload".to_owned()).spawn(send);
-        self.under_way = Some(thread.context("the system gives no thread to send checkpoints from")?);
+        self.upload = Some(thread.context("cannot start the thread that uploads checkpoints")?);
         Ok(())
     }
 
-    /// Waits for the upload under way, which must have ended before a checkpoint here may be removed; sentences on what
-    /// it did.
+    /// Waits for the upload, which must end before local checkpoints are removed; returns messages about it.
     ///
     /// # Errors
-    /// If it failed, and where the checkpoint is nevertheless.
+    /// If it failed; the checkpoint is then in the run directory only.
     pub fn wait(&mut self) -> anyhow::Result<Vec<String>> {
-        let Some(thread) = self.under_way.take() else { return Ok(Vec::new()) };
-        let (sent, took) = thread.join().map_err(|_| anyhow!("the thread that sends checkpoints panicked"))?;
+        let Some(thread) = self.upload.take() else { return Ok(Vec::new()) };
+        let (sent, took) = thread.join().map_err(|_| anyhow!("the thread that uploads checkpoints panicked"))?;
         let Mirrored { sent, mut notes } = sent.with_context(|| {
-            format!("the newest checkpoint is not in {} yet; it is whole on this machine", self.run.address())
+            format!("the newest checkpoint was not uploaded to {}; it is complete on this machine", self.run.address())
         })?;
-        notes.extend(sent.iter().map(|address| format!("sent {address} in {}", duration(took))));
+        notes.extend(sent.iter().map(|address| format!("uploaded {address} in {}", duration(took))));
         Ok(notes)
     }
 }
 
 impl Drop for Uploader {
     fn drop(&mut self) {
-        // However the run ends, what is being sent arrives.
-        if let Some(thread) = self.under_way.take() {
+        // An upload in progress completes however the run ends.
+        if let Some(thread) = self.upload.take() {
             let _ = thread.join();
         }
     }

@@ -167,7 +167,7 @@ fn text_that_is_too_little_is_refused() {
 }
 
 #[test]
-fn damaged_checkpoints_and_those_of_another_vocabulary_are_refused() {
+fn damaged_checkpoints_and_those_of_another_vocabulary_are_rejected() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     workshop.succeed(&TRAIN);
@@ -179,19 +179,20 @@ fn damaged_checkpoints_and_those_of_another_vocabulary_are_refused() {
         copy(&workshop.path("run"), &directory);
         directory
     };
-    // The newest is damaged: named, it is refused; of the run, the one before is taken and that is said.
+    // The newest checkpoint is damaged: loading it by name fails; loading the run uses the previous one, with a message.
     let run = fresh();
     cut(&run.join("step-00000010/model.safetensors"), 10);
     fails(
         &workshop,
         &["export", "copy/step-00000010", "--out", "exported"],
-        &["copy/step-00000010/model.safetensors is damaged: it requires", "use another checkpoint"],
+        &["copy/step-00000010/model.safetensors is damaged (requires ", "use another checkpoint"],
     );
     let output = workshop.succeed(&["export", "copy", "--out", "exported"]);
     let words = text(&output);
-    assert!(words.contains("passed over: copy/step-00000010/model.safetensors is damaged"), "{words}");
+    assert!(words.contains("checkpoint copy/step-00000010: model.safetensors is damaged (requires "), "{words}");
     assert!(words.contains("exported copy/step-00000006 (step 6"), "{words}");
-    // Every one is damaged.
+    assert!(words.contains("); using step-00000006"), "{words}");
+    // All checkpoints are damaged.
     flip(&run.join("step-00000006/optimizer.safetensors"), 9);
     fails(&workshop, &resume, &["copy/step-00000010/model.safetensors is damaged"]);
     assert!(run.join("step-00000010").exists() && run.join("step-00000006").exists(), "nothing is removed");
@@ -199,13 +200,13 @@ fn damaged_checkpoints_and_those_of_another_vocabulary_are_refused() {
     let run = fresh();
     std::fs::write(run.join("step-00000010/state.json"), "{").expect("writable");
     let evaluate = |model: &'static str| ["evaluate", model, "--data", "data", "--platform", "cpu"];
-    fails(&workshop, &evaluate("copy/step-00000010"), &["copy/step-00000010/state.json is damaged: it is not a state"]);
+    fails(&workshop, &evaluate("copy/step-00000010"), &["copy/step-00000010/state.json is damaged (invalid JSON: "]);
     let run = fresh();
     let state = run.join("step-00000010/state.json");
     let newer =
         std::fs::read_to_string(&state).expect("readable").replace("\"format_version\": 1", "\"format_version\": 7");
     std::fs::write(&state, newer).expect("writable");
-    fails(&workshop, &resume, &["has checkpoint format version 7, this build reads version 1"]);
+    fails(&workshop, &resume, &["has checkpoint format version 7, and this build reads version 1"]);
     fails(&workshop, &evaluate("nowhere"), &["nowhere", "does not exist"]);
 
     // Another vocabulary, for each way of using the model.

@@ -1,14 +1,14 @@
-//! A disk that takes no more in the middle of a write. The limit on the size of a file stands in for it: writing beyond it
-//! fails like writing to a full disk, and needs no disk of its own.
+//! A disk that becomes full during a write, simulated by a limit on the size of a file: writing beyond the limit fails in the
+//! same way.
 #![cfg(unix)]
 
 use std::process::{Command, Output};
 
 use crate::common::{Workshop, metrics, text};
 
-/// `lambert` with `arguments`, when no file may be larger than about `kilobytes` (shells count in halves or wholes).
+/// Runs `lambert` with a limit of about `kilobytes` on file sizes (shells count in units of 512 or 1,024 bytes).
 fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
-    // The signal that tells of the limit would end the process; ignored, it leaves the error that a full disk gives.
+    // The signal of the limit would end the process; if it is ignored, the write fails as on a full disk.
     let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_lambert")).args(arguments).current_dir(workshop.path("."));
@@ -31,10 +31,11 @@ fn names(workshop: &Workshop, directory: &str) -> Vec<String> {
     names
 }
 
-const NEXT: &str = "bytes, and the disk takes no more";
+const DISK_FULL: &str = "and the disk is full";
+const DATA_DISK_FULL: &str = "bytes, and the disk takes no more";
 
 #[test]
-fn preparing_keeps_what_is_done_apart_and_what_was_there() {
+fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
     let workshop = Workshop::new();
     let before = names(&workshop, ".");
     let output = limited(
@@ -42,13 +43,13 @@ fn preparing_keeps_what_is_done_apart_and_what_was_there() {
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"],
     );
-    refused(&output, &["train-00000.spool: requires", NEXT, "make room"]);
+    refused(&output, &["train-00000.spool: requires", DATA_DISK_FULL, "make room"]);
     let output = limited(
         &workshop,
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "data", "--force", "--seed", "5"],
     );
-    refused(&output, &["train-00000.spool: requires", NEXT]);
+    refused(&output, &["train-00000.spool: requires", DATA_DISK_FULL]);
     let with_partial = |more: &[&str]| {
         let mut names = [before.clone(), more.iter().map(|name| name.to_string()).collect()].concat();
         names.sort();
@@ -56,28 +57,28 @@ fn preparing_keeps_what_is_done_apart_and_what_was_there() {
     };
     assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", ".more.partial"]));
     workshop.succeed(&["inspect", "data", "--check"]);
-    // With room again, the work goes on.
+    // With free space, the preparation is resumed.
     workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"]);
     assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", "more"]));
     workshop.succeed(&["prepare", "--check", "more"]);
     let output = limited(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
-    refused(&output, &["words", NEXT]);
+    refused(&output, &["words", DATA_DISK_FULL]);
     assert_eq!(names(&workshop, "words"), Vec::<String>::new());
 }
 
 #[test]
-fn a_save_and_an_export_that_fail_leave_what_was_there() {
+fn a_failed_save_or_export_changes_nothing() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replace("hidden_size = 16", "hidden_size = 128"));
     workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
     let run = workshop.path("run");
-    let (before, told) = (names(&workshop, "run"), metrics(&run));
+    let (before, logged) = (names(&workshop, "run"), metrics(&run));
 
     let resume = ["pretrain", "run.toml", "--platform", "cpu", "--resume", "--accept-changes", "--set"];
     let output = limited(&workshop, 150, &[&resume[..], &["phase.2.steps=6"]].concat());
-    refused(&output, &[".step-00000012.partial/", "model.safetensors: it requires", NEXT, "to resume: lambert"]);
-    // The steps were taken and told, but the checkpoint is the one from before, alone and whole.
-    assert!(metrics(&run).len() > told.len());
+    refused(&output, &[".step-00000012.partial/", "model.safetensors: it requires", DISK_FULL, "to resume: lambert"]);
+    // The metrics of the steps are written, but the only checkpoint is the earlier one.
+    assert!(metrics(&run).len() > logged.len());
     let checkpoints =
         |names: &[String]| -> Vec<String> { names.iter().filter(|name| name.contains("step-")).cloned().collect() };
     assert_eq!(checkpoints(&names(&workshop, "run")), checkpoints(&before));
@@ -97,12 +98,12 @@ fn a_save_and_an_export_that_fail_leave_what_was_there() {
     let top = names(&workshop, ".");
     refused(
         &limited(&workshop, 150, &["export", "run", "--out", "exported"]),
-        &["model.safetensors: it requires", NEXT],
+        &["model.safetensors: it requires", DISK_FULL],
     );
     let logits = ["evaluate", "run", "--data", "data", "--platform", "cpu", "--logits", "logits.safetensors"];
-    refused(&limited(&workshop, 8, &logits), &["logits.safetensors", NEXT]);
-    assert_eq!(names(&workshop, "."), top, "nothing half-written under any name");
-    // With room again, both end as if nothing had happened.
+    refused(&limited(&workshop, 8, &logits), &["logits.safetensors", DISK_FULL]);
+    assert_eq!(names(&workshop, "."), top, "no partial file is left");
+    // With free space, both succeed.
     workshop.succeed(&["export", "run", "--out", "exported"]);
     workshop.succeed(&[&resume[..], &["phase.2.steps=6"]].concat());
     assert!(names(&workshop, "run").contains(&"step-00000012".to_owned()));

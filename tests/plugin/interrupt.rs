@@ -1,4 +1,4 @@
-//! What a run survives: Ctrl-C once and twice, being killed, a second run in its directory, a disk that takes no more.
+//! Interruptions of a run: one and two signals, a killed process, and a second run in the same directory.
 #![cfg(unix)]
 
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Workshop, metrics, text};
 
-/// A run that would go on for hours, with both streams piped.
+/// Starts a run that would take hours, with both streams piped.
 fn start(workshop: &Workshop) -> Child {
     spawn(workshop, &["pretrain", "run.toml", "--platform", "cpu"])
 }
@@ -25,14 +25,14 @@ fn endless(text: String) -> String {
     text.replace("steps = 4\n", "steps = 1_000_000\n")
 }
 
-/// Waits until `holds`, or fails after minutes with what the process said.
+/// Waits until `holds`, or fails after minutes with the output of the process.
 fn wait_until(child: &mut Child, what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         let ended = child.try_wait().expect("a child can be asked").is_some();
         if ended || begin.elapsed() > Duration::from_secs(240) {
             child.kill().expect("a child can be killed");
-            panic!("{what} did not come: {}", said(child).1);
+            panic!("timed out waiting for {what}: {}", output_of(child).1);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -43,8 +43,8 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// How the process ended, and all it said.
-fn said(child: &mut Child) -> (ExitStatus, String) {
+/// Returns the exit status of the process and its output.
+fn output_of(child: &mut Child) -> (ExitStatus, String) {
     let status = child.wait().expect("a child ends");
     let mut words = String::new();
     child.stdout.as_mut().expect("piped").read_to_string(&mut words).expect("text");
@@ -52,7 +52,7 @@ fn said(child: &mut Child) -> (ExitStatus, String) {
     (status, words)
 }
 
-/// The steps of the checkpoints under their final names.
+/// Returns the steps of the saved checkpoints.
 fn checkpoints(run: &Path) -> Vec<u64> {
     let mut steps: Vec<u64> = std::fs::read_dir(run)
         .into_iter()
@@ -80,19 +80,19 @@ fn one_signal_finishes_the_step_and_saves() {
             run.join("metrics.jsonl").exists() && metrics(&run).keys().any(|(_, step)| *step > before + 1)
         });
         signal(&child, name);
-        let (status, words) = said(&mut child);
+        let (status, words) = output_of(&mut child);
         assert_eq!(status.code(), Some(130), "{words}");
         assert!(words.contains("lambert pretrain run.toml --resume --platform cpu"), "{words}");
-        let told = metrics(&run).into_keys().map(|(_, step)| step).max();
-        assert_eq!(checkpoints(&run).last().copied(), told, "every step that was told is saved");
+        let logged = metrics(&run).into_keys().map(|(_, step)| step).max();
+        assert_eq!(checkpoints(&run).last().copied(), logged, "every logged step is saved");
         assert!(!is_saving(&run));
     }
 }
 
 #[test]
-fn a_second_signal_stops_at_once_and_keeps_what_was_saved() {
+fn a_second_signal_stops_at_once_and_keeps_earlier_checkpoints() {
     let workshop = Workshop::new();
-    // A hundred megabytes a checkpoint: long enough to be met while it is written.
+    // A checkpoint of a hundred megabytes takes long enough to be interrupted.
     workshop.run_file("run.toml", "run", |text| {
         let large = endless(text).replace("hidden_size = 16", "hidden_size = 256");
         let large = large.replace("intermediate_size = 32", "intermediate_size = 16384");
@@ -102,29 +102,29 @@ fn a_second_signal_stops_at_once_and_keeps_what_was_saved() {
     let mut child = start(&workshop);
     wait_until(&mut child, "a checkpoint", || checkpoints(&run) == [2]);
     signal(&child, "INT");
-    // The save that the first one asks for, or the next that was due anyway.
+    // Either the save after the first signal, or the next scheduled save.
     wait_until(&mut child, "a save", || is_saving(&run));
     signal(&child, "INT");
-    let (status, words) = said(&mut child);
+    let (status, words) = output_of(&mut child);
     assert_eq!(status.code(), Some(130), "{words}");
     assert!(words.contains("stopped at once"), "{words}");
     let kept = *checkpoints(&run).last().expect("the first checkpoint stays");
 
-    // The same steps again, from the last whole checkpoint; what the interrupted save left is gone afterwards.
-    let told = metrics(&run);
+    // Resuming from the last complete checkpoint takes the same steps, and removes the files of the interrupted save.
+    let logged = metrics(&run);
     let mut child = resume(&workshop);
     wait_until(&mut child, "a new checkpoint", || checkpoints(&run).last().is_some_and(|step| *step > kept));
     signal(&child, "INT");
-    let (status, words) = said(&mut child);
+    let (status, words) = output_of(&mut child);
     assert_eq!(status.code(), Some(130), "{words}");
     assert!(words.contains(&format!("step-{kept:08}")), "{words}");
     let again = metrics(&run);
-    told.iter().for_each(|(key, value)| assert_eq!(again.get(key), Some(value), "{key:?}"));
+    logged.iter().for_each(|(key, value)| assert_eq!(again.get(key), Some(value), "{key:?}"));
     assert!(!is_saving(&run));
 }
 
 #[test]
-fn a_directory_belongs_to_one_run_at_a_time_but_may_be_read() {
+fn a_run_directory_is_locked_for_writing_but_can_be_read() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| endless(text).replace("every = 0\nkeep = 0", "every = 2\nkeep = 3"));
     let run = workshop.path("run");
@@ -134,7 +134,7 @@ fn a_directory_belongs_to_one_run_at_a_time_but_may_be_read() {
         let second = workshop.lambert(&[&["pretrain", "run.toml", "--platform", "cpu"], more].concat());
         assert_eq!(second.status.code(), Some(1), "{}", text(&second));
         let said = text(&second);
-        assert!(said.contains("another run is saving into run; wait for it to end"), "{said}");
+        assert!(said.contains("another run is using run; wait until it ends"), "{said}");
     }
     workshop.succeed(&["export", "run", "--out", "exported"]);
     workshop.succeed(&[
@@ -149,12 +149,12 @@ fn a_directory_belongs_to_one_run_at_a_time_but_may_be_read() {
         "--micro-batch-size",
         "4",
     ]);
-    // Even when nothing could be tidied up, the lock goes with the process.
+    // The lock ends with a killed process.
     child.kill().expect("a child can be killed");
     child.wait().expect("a child ends");
     let kept = *checkpoints(&run).last().expect("a checkpoint");
     let mut child = resume(&workshop);
     wait_until(&mut child, "a new step", || checkpoints(&run).last().is_some_and(|step| *step > kept));
     signal(&child, "INT");
-    assert_eq!(said(&mut child).0.code(), Some(130));
+    assert_eq!(output_of(&mut child).0.code(), Some(130));
 }

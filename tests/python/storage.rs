@@ -338,7 +338,7 @@ fn requests_to_a_busy_server_are_retried_and_failed_uploads_are_sent_later() {
     site.server.refuse_writes(usize::MAX);
     let said = site.fail("one", &["pretrain", "run.toml", "--platform", "cpu"]);
     assert!(
-        said.contains("the newest checkpoint is not in s3://pod/runs/small yet; it is whole on this machine"),
+        said.contains("the newest checkpoint was not uploaded to s3://pod/runs/small; it is complete on this machine"),
         "{said}"
     );
     assert!(said.contains("cannot write s3://pod/runs/small/") && said.contains("503"), "{said}");
@@ -383,7 +383,10 @@ fn errors_of_a_bucket_say_what_to_do_next() {
     expect(&mine, &["data is not a copy of s3://pod/wiki", "choose another cache directory"]);
 
     let endpoints = [
-        ("http://10.255.255.1:9", ["the endpoint is unencrypted (http://) and on another machine", "AWS_ALLOW_HTTP=true"]),
+        (
+            "http://10.255.255.1:9",
+            ["the endpoint is unencrypted (http://) and on another machine", "AWS_ALLOW_HTTP=true"],
+        ),
         ("http://127.0.0.1:9", ["Connection refused", "correct AWS_REGION and AWS_ENDPOINT_URL, or try again later"]),
         (&answering("HTTP/1.1 301 Moved Permanently"), ["redirect", "correct AWS_REGION and AWS_ENDPOINT_URL"]),
         (&answering("HTTP/1.1 400 Bad Request"), ["400 Bad Request", "correct AWS_REGION and AWS_ENDPOINT_URL"]),

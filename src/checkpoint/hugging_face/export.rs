@@ -1,4 +1,4 @@
-//! From a checkpoint to a directory that `from_pretrained` loads without a missing, unexpected or mismatched tensor.
+//! Export of a checkpoint to a directory that `from_pretrained` loads without missing, unexpected or mismatched tensors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
 use crate::files::partial_path;
 use crate::shape::{HostTensor, Shape};
 
-/// The file by which an export knows a directory as its own: what it wrote, so that nothing else is ever replaced.
+/// The file that records the content of an export, so that only an unchanged export is ever replaced.
 const RECEIPT: &str = "lambert_export.json";
 
 #[derive(Serialize, Deserialize)]
@@ -23,13 +23,13 @@ struct Receipt {
     files: BTreeMap<String, FileRecord>,
 }
 
-/// Writes the weights, configuration and tokenizer of `checkpoint` (found at `source`, for the message), which is one of
-/// `model`, to `out`, as `architecture` loads them. An earlier export that nobody has changed since is replaced; any other directory must be empty or
-/// not there. Returns sentences that a user should see.
+/// Writes the weights, configuration and tokenizer of `checkpoint` to `out`, as `architecture` loads them. `source` is the
+/// checkpoint's directory for messages, and `model` describes its model. An unchanged earlier export is replaced; any other
+/// directory must be empty or not exist. Returns messages for the user.
 ///
 /// # Errors
-/// [`CheckpointError::WouldOverwrite`]; a tensor error if the checkpoint is of another model; [`CheckpointError::Config`]
-/// if its tokenizer is; [`CheckpointError::NoSpace`]; what the file system says.
+/// [`CheckpointError::WouldOverwrite`]; a tensor error if the checkpoint has another model; [`CheckpointError::Config`] if its
+/// tokenizer does not fit; [`CheckpointError::NoSpace`]; or if the file system reports an error.
 pub fn export(
     source: &Path,
     checkpoint: Checkpoint,
@@ -37,28 +37,28 @@ pub fn export(
     architecture: Architecture,
     out: &Path,
 ) -> Result<Vec<String>, CheckpointError> {
-    // `.` and `..` have no name of their own, and the directory that is renamed must have one.
+    // The directory is created by a rename, so `.` and `..` must be replaced by a name.
     let absolute = if out.exists() { fs::canonicalize(out) } else { std::path::absolute(out) };
     let out = &absolute.map_err(CheckpointError::io("find", out))?;
-    refuse_unless_ours(out)?;
+    check_replaceable(out)?;
 
     let mut notes = Vec::new();
     let mut files = vec![("config.json", pretty(&config_json(model, architecture))?)];
     files.extend(tokenizer_files(source, &checkpoint, model)?);
     if files.len() == 1 {
-        notes.push(format!("{} holds no tokenizer, so the export has none; copy it there yourself", source.display()));
+        notes.push(format!("{} holds no tokenizer, so the export has none; copy one into it", source.display()));
     }
     let tensors = without_padding(&source.join(MODEL), checkpoint.model, &model.tensors)?;
     let names = model.tensors.iter().map(|(name, _)| name.as_str());
     let named: Vec<(&str, &HostTensor)> = names.zip(&tensors).filter(|(name, _)| architecture.has(name)).collect();
 
     let partial = partial_path(out);
-    // What an interrupted export left: the name is hidden, and ours.
+    // The directory of an interrupted export.
     if partial.exists() {
         remove_export(&partial)?;
     }
     if let Err(error) = write_export(&partial, checkpoint.state.step, &named, &files) {
-        // The error that matters is the first one; what cannot be removed now is removed by the next export.
+        // The first error is reported; the next export removes files that cannot be removed now.
         let _ = remove_export(&partial);
         return Err(error);
     }
@@ -86,7 +86,7 @@ fn write_export(
     Ok(())
 }
 
-/// The tensors in the order of `required`, the two vocabulary tensors cut to the rows required.
+/// Returns the tensors in the order of `required`, with the padding rows of the two vocabulary tensors removed.
 fn without_padding(
     file: &Path,
     mut model: Vec<(String, HostTensor)>,
@@ -104,7 +104,7 @@ fn without_padding(
     arrange(file, model, required)
 }
 
-/// `config.json` as transformers 5 writes it; version 4 takes what it does not know as it is.
+/// Returns `config.json` as transformers 5 writes it; version 4 ignores keys that it does not know.
 fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
     let mut json = json!({
         "architectures": [architecture.name()],
@@ -125,9 +125,9 @@ fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
     json
 }
 
-/// `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, from what the checkpoint has of them; none if it has neither
-/// of the first two. (Version 5 writes no special_tokens_map.json: the special tokens stand in tokenizer_config.json,
-/// where version 4 looks too.)
+/// Returns `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, made of those that the checkpoint has; none if it has
+/// neither of the first two. (Version 5 writes no special_tokens_map.json: the special tokens are in tokenizer_config.json,
+/// which version 4 reads too.)
 fn tokenizer_files(
     source: &Path,
     checkpoint: &Checkpoint,
@@ -136,7 +136,7 @@ fn tokenizer_files(
     let parse = |name: &str| -> Result<Value, CheckpointError> {
         let Some(text) = checkpoint.file(name) else { return Ok(Value::Null) };
         let path = source.join(name);
-        serde_json::from_slice(text).map_err(|e| CheckpointError::damaged(&path, format!("it is not JSON ({e})")))
+        serde_json::from_slice(text).map_err(|e| CheckpointError::damaged(&path, format!("invalid JSON: {e}")))
     };
     let (tokenizer, tokenizer_config) = (parse("tokenizer.json")?, parse("tokenizer_config.json")?);
     let vocabulary = match (checkpoint.file("vocab.txt"), checkpoint.file("tokenizer.json")) {
@@ -149,7 +149,7 @@ fn tokenizer_files(
         return Err(CheckpointError::Config {
             path: source.join("config.json"),
             key: "vocab_size".into(),
-            required: format!("at least {found}, the tokens of the tokenizer beside it"),
+            required: format!("at least {found}, the number of tokens of its tokenizer"),
             found: most.unwrap_or(0).to_string(),
         });
     }
@@ -173,26 +173,27 @@ fn tokenizer_files(
     Ok(files)
 }
 
-/// The tokens of a `tokenizer.json` in the order of their ids, one a line.
+/// Returns the tokens of a `tokenizer.json` in order of their ids, one per line.
 fn vocabulary_of(path: &Path, tokenizer: &Value) -> Result<Vec<u8>, CheckpointError> {
     let damaged = |what: String| CheckpointError::damaged(path, what);
     let Some(vocabulary) = tokenizer["model"]["vocab"].as_object() else {
-        return Err(damaged("its model.vocab requires a table of tokens".to_owned()));
+        return Err(damaged("model.vocab must be a table of tokens".to_owned()));
     };
     let mut tokens: Vec<(u64, &str)> = Vec::with_capacity(vocabulary.len());
     for (token, id) in vocabulary {
-        let id = id.as_u64().ok_or_else(|| damaged(format!("its token {token:?} requires a number, found {id}")))?;
+        let id =
+            id.as_u64().ok_or_else(|| damaged(format!("the id of token {token:?} must be a number, found {id}")))?;
         tokens.push((id, token));
     }
     tokens.sort_unstable();
     if let Some((n, (id, token))) = tokens.iter().enumerate().find(|(n, (id, _))| *n as u64 != *id) {
-        return Err(damaged(format!("its ids require no gap, found {id} for {token:?} in place of {n}")));
+        return Err(damaged(format!("the token ids must have no gap, found {id} for {token:?} instead of {n}")));
     }
     Ok(tokens.into_iter().flat_map(|(_, token)| [token.as_bytes(), b"\n"].concat()).collect())
 }
 
-/// A directory is ours if it holds exactly the files of its receipt with exactly their content.
-fn refuse_unless_ours(out: &Path) -> Result<(), CheckpointError> {
+/// Checks that a directory does not exist, is empty, or holds exactly the recorded files of an export.
+fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
     let refused = || CheckpointError::WouldOverwrite { path: out.to_path_buf() };
     if !out.exists() {
         return Ok(());
@@ -223,7 +224,7 @@ fn refuse_unless_ours(out: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Removes the files that an export writes, then the directory, which fails if a user put anything else there.
+/// Removes the files that an export writes, then the directory, which fails if it holds other files.
 fn remove_export(directory: &Path) -> Result<(), CheckpointError> {
     let names = [MODEL, "config.json", "tokenizer.json", "vocab.txt", "tokenizer_config.json", RECEIPT];
     for path in names.map(|name| directory.join(name)) {

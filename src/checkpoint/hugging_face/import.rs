@@ -1,8 +1,8 @@
-//! From a Hugging Face directory to a checkpoint of step 0, from which a run starts.
+//! Import of a Hugging Face directory as a checkpoint of step 0, from which a run starts.
 //!
-//! Directories differ: names from TensorFlow's time (`gamma`, `beta`), a `BertModel` without the prefix `bert.`, half
-//! precision, several shards, copies of tied tensors, heads that are not there. All of it is accepted and reported; a
-//! tensor of the wrong shape or an encoder with a hole is not.
+//! Directories differ: names of TensorFlow checkpoints (`gamma`, `beta`), a `BertModel` without the prefix `bert.`, half
+//! precision, several files, copies of tied tensors, missing heads. All of these are accepted and reported; a tensor of the
+//! wrong shape or a missing encoder tensor is an error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,18 +15,18 @@ use crate::shape::{DType, HostTensor};
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A checkpoint of step 0 and what a user should know of its making.
+/// A checkpoint of step 0, with the tensors that the import left out or converted.
 #[derive(Debug)]
 pub struct Imported {
     /// Weights in `BertForPreTraining`'s order, unpadded, f32; [`State::missing`] lists those that the directory lacks.
     pub checkpoint: Checkpoint,
-    /// Tensors that were not taken, by the directory's names.
+    /// Tensors that were not imported, by the directory's names.
     pub ignored: Vec<String>,
-    /// Tensors that were widened or narrowed to f32, by our names.
+    /// Tensors that were converted to f32, by the checkpoint's names.
     pub converted: Vec<String>,
 }
 
-/// Reads a directory that `save_pretrained` wrote, of this or an older time, whose `config.json` says that it is `model`.
+/// Reads a directory that `save_pretrained` of any version wrote and whose `config.json` describes `model`.
 ///
 /// # Errors
 /// [`CheckpointError::NotSafetensors`] for pickled weights, [`CheckpointError::TensorShape`], [`CheckpointError::Config`]
@@ -38,7 +38,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     let mut taken: Vec<Option<HostTensor>> = vec![None; required.len()];
     let (mut ignored, mut converted) = (Vec::new(), Vec::new());
     let names = sources.names();
-    // Some writers kept only the decoder's name of the one bias.
+    // Some directories have the shared bias under the decoder's name only.
     let bias_is_decoders = !names.iter().any(|name| name == PREDICTIONS_BIAS);
     for source in names {
         let name = match source.as_str() {
@@ -64,7 +64,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
         taken[i] = Some(to_f32(tensor));
     }
 
-    // Tied tensors may be stored twice; they must then be the same, or the model is another than its copy here.
+    // Tied tensors may be stored twice; the copies must then be equal, or the model is not tied.
     for (copy, original) in [(DECODER_WEIGHT, WORD_EMBEDDINGS), (DECODER_BIAS, PREDICTIONS_BIAS)] {
         if !ignored.iter().any(|name| name == copy) {
             continue;
@@ -84,7 +84,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     for ((name, shape), tensor) in required.iter().cloned().zip(taken) {
         match tensor {
             Some(tensor) => weights.push((name, tensor)),
-            // A base model has no heads, and one without next-sentence prediction no pooler: training makes them.
+            // A base model has no heads, and one without next-sentence prediction no pooler: the run initialises them.
             None if name.starts_with("cls.") || name.starts_with("bert.pooler.") => missing.push(name),
             None => {
                 return Err(CheckpointError::TensorMissing {
@@ -110,7 +110,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     Ok(Imported { checkpoint, ignored, converted })
 }
 
-/// The name that transformers gives the tensor today: `gamma` and `beta` of a LayerNorm became `weight` and `bias`, and
+/// Returns the current name of a tensor in transformers: `gamma` and `beta` of a LayerNorm became `weight` and `bias`, and
 /// a base model's names lack `bert.`.
 fn modern_name(source: &str, is_ours: impl Fn(&str) -> bool) -> String {
     let name = match source.rsplit_once('.') {
@@ -122,7 +122,7 @@ fn modern_name(source: &str, is_ours: impl Fn(&str) -> bool) -> String {
     if !is_ours(&name) && is_ours(&prefixed) { prefixed } else { name }
 }
 
-/// f32 from the other floating-point types; exact from the two half precisions.
+/// Converts a floating-point tensor to f32; the conversion from half precision is exact.
 fn to_f32(tensor: HostTensor) -> HostTensor {
     match tensor.shape().dtype {
         DType::F32 => tensor,
@@ -130,7 +130,7 @@ fn to_f32(tensor: HostTensor) -> HostTensor {
     }
 }
 
-/// The safetensors files of a directory, one or several, and which of them holds a tensor.
+/// The safetensors files of a directory, one or several, and the file of each tensor.
 struct Sources {
     files: Vec<TensorFile>,
     holder: BTreeMap<String, usize>,
@@ -162,7 +162,7 @@ impl Sources {
         self.holder.keys().cloned().collect()
     }
 
-    /// The file of a tensor and what it is there.
+    /// Returns the file of a tensor, and its type and shape there.
     fn describe(&self, name: &str) -> (PathBuf, String) {
         let file = self.holder.get(name).map(|&i| &self.files[i]);
         let path = file.map(|file| file.path().to_path_buf()).unwrap_or_default();
@@ -172,22 +172,22 @@ impl Sources {
     fn read(&mut self, name: &str) -> Result<HostTensor, CheckpointError> {
         match self.holder.get(name) {
             Some(&i) => self.files[i].read(name),
-            None => Err(CheckpointError::damaged(Path::new(MODEL), format!("it lacks the tensor {name}"))),
+            None => Err(CheckpointError::damaged(Path::new(MODEL), format!("no tensor {name}"))),
         }
     }
 }
 
-/// The files that an index names: `{"weight_map": {tensor: file}}`.
+/// Returns the files that an index names: `{"weight_map": {tensor: file}}`.
 fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let text = std::fs::read(index).map_err(CheckpointError::io("read", index))?;
     let not_an_index = |what: String| CheckpointError::damaged(index, what);
-    let json: Value = serde_json::from_slice(&text).map_err(|e| not_an_index(format!("it is not JSON ({e})")))?;
-    let map = json["weight_map"].as_object().ok_or_else(|| not_an_index("it lacks the table weight_map".into()))?;
+    let json: Value = serde_json::from_slice(&text).map_err(|e| not_an_index(format!("invalid JSON: {e}")))?;
+    let map = json["weight_map"].as_object().ok_or_else(|| not_an_index("no table weight_map".into()))?;
     let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
     names.sort_unstable();
     names.dedup();
     if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        return Err(not_an_index(format!("it names {name}, which is not a file beside it")));
+        return Err(not_an_index(format!("it names {name}, which is not in the same directory")));
     }
     Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
 }
@@ -196,15 +196,15 @@ fn not_safetensors(directory: &Path) -> CheckpointError {
     let other =
         ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.onnx"];
     let found = other.into_iter().find(|name| directory.join(name).exists());
-    let next_move = match found {
+    let next = match found {
         Some("pytorch_model.bin" | "pytorch_model.bin.index.json") => {
             "load and save it once with transformers (AutoModelForPreTraining.from_pretrained(DIR).save_pretrained(NEW))"
         }
-        _ => "name a directory with config.json and model.safetensors",
+        _ => "choose a directory with config.json and model.safetensors",
     };
     CheckpointError::NotSafetensors {
         path: directory.to_path_buf(),
         found: found.map_or("no weights".to_owned(), str::to_owned),
-        next_move: next_move.to_owned(),
+        next: next.to_owned(),
     }
 }

@@ -1,10 +1,10 @@
-//! The other party's format: a directory with `config.json`, `model.safetensors` and a tokenizer, as transformers'
-//! `save_pretrained` writes and `from_pretrained` reads it. Tensor names are theirs from birth in this house, so export
-//! renames nothing; only import does, because directories older than the names exist.
+//! Hugging Face directories: `config.json`, `model.safetensors` and a tokenizer, as `save_pretrained` of transformers writes
+//! and `from_pretrained` reads them. All tensors of this crate have Hugging Face's names, so export renames nothing; import
+//! renames tensors of older directories.
 //!
-//! Two things differ from a checkpoint: the vocabulary rows are exactly `vocab_size` (ours may be padded), and the
-//! decoder of the masked-language-model head is not stored (it is the word embedding). What the model is, this room does
-//! not know: whoever calls it describes it as a [`PublishedModel`].
+//! Two things differ from a checkpoint: there are exactly `vocab_size` vocabulary rows (a checkpoint's may be padded), and the
+//! decoder of the masked-language-model head is not stored (it is the word embedding). The model is described by the caller as
+//! a [`PublishedModel`].
 
 mod export;
 mod import;
@@ -23,16 +23,16 @@ const PREDICTIONS_BIAS: &str = "cls.predictions.bias";
 const DECODER_WEIGHT: &str = "cls.predictions.decoder.weight";
 const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
 
-/// The class of transformers that a directory is written for: it loads everything in it, so it has nothing to warn of. The
-/// other classes load it too, and name the heads that they have no place for.
+/// The class of transformers that a directory is written for, which loads all its tensors without a warning. The other classes
+/// load it too, and warn about heads that they do not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Architecture {
-    /// Everything that was trained.
+    /// The encoder and both heads.
     #[default]
     BertForPreTraining,
-    /// Without pooler and next-sentence head.
+    /// No pooler and no next-sentence head.
     BertForMaskedLM,
-    /// Without both heads.
+    /// No heads.
     BertModel,
 }
 
@@ -40,7 +40,7 @@ impl Architecture {
     pub const ALL: [Architecture; 3] =
         [Architecture::BertForPreTraining, Architecture::BertForMaskedLM, Architecture::BertModel];
 
-    /// The name of the class.
+    /// Returns the name of the class.
     pub const fn name(self) -> &'static str {
         match self {
             Architecture::BertForPreTraining => "BertForPreTraining",
@@ -49,7 +49,7 @@ impl Architecture {
         }
     }
 
-    /// Whether the class has a place for this tensor of `BertForPreTraining`.
+    /// Returns whether the class has this tensor of `BertForPreTraining`.
     pub fn has(self, tensor: &str) -> bool {
         let lacks: &[&str] = match self {
             Architecture::BertForPreTraining => &[],
@@ -60,7 +60,7 @@ impl Architecture {
     }
 }
 
-/// A model as its directory shows it.
+/// The description of a model in its directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedModel {
     /// The keys of `config.json` that describe the model: sizes, activation, dropout, constants.
@@ -71,7 +71,7 @@ pub struct PublishedModel {
 }
 
 impl PublishedModel {
-    /// An integer of the configuration.
+    /// Returns an integer of the configuration.
     fn size(&self, key: &str) -> Option<u64> {
         self.config.get(key).and_then(Value::as_u64)
     }

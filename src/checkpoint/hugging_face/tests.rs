@@ -1,4 +1,4 @@
-//! Directories of both kinds, made here by hand. (Against transformers itself: `scripts/check/hugging_face.py`.)
+//! Export and import of small directories. (`scripts/check/hugging_face.py` tests against transformers itself.)
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::checkpoint::hugging_face::*;
 use crate::checkpoint::{Checkpoint, State, TensorFile, write_tensors};
 use crate::shape::{DType, HostTensor};
 
-/// A model with the parts that the exchange treats differently: vocabulary rows, a LayerNorm, a layer, a head.
+/// Returns a model with all kinds of tensors: vocabulary rows, a LayerNorm, a layer, heads.
 fn published(vocab_size: usize, layers: usize) -> PublishedModel {
     let config = json!({"vocab_size": vocab_size, "max_position_embeddings": 12, "hidden_act": "gelu_new"});
     let mut tensors = vec![
@@ -32,7 +32,7 @@ fn published(vocab_size: usize, layers: usize) -> PublishedModel {
     PublishedModel { config: config.as_object().cloned().unwrap(), tensors }
 }
 
-/// Values that differ from tensor to tensor and are exact in both half precisions.
+/// Returns values that differ between tensors and are exact in both half precisions.
 fn weights(model: &PublishedModel) -> Vec<(String, HostTensor)> {
     let tensors = model.tensors.clone().into_iter().enumerate();
     tensors
@@ -55,7 +55,7 @@ fn checkpoint(vocabulary: usize, model: Vec<(String, HostTensor)>) -> Checkpoint
     Checkpoint { state: State { step: 5, ..State::default() }, model, optimizer: Vec::new(), files }
 }
 
-/// Writes a directory as another program would: its own names, one or two files.
+/// Writes a directory as another program does: with its own names, in one or several files.
 fn write_directory(directory: &Path, shards: &[Vec<(String, HostTensor)>]) {
     let mut weight_map = serde_json::Map::new();
     for (i, tensors) in shards.iter().enumerate() {
@@ -81,7 +81,7 @@ fn words<T: crate::shape::Element>(tensor: &HostTensor, narrow: impl Fn(f64) -> 
 const ALL_HEADS: Architecture = Architecture::BertForPreTraining;
 
 #[test]
-fn an_export_holds_what_its_architecture_loads() {
+fn an_export_holds_the_tensors_of_its_architecture() {
     let folder = tempfile::tempdir().unwrap();
     let model = published(9, 1);
     for (architecture, absent) in [
@@ -103,7 +103,7 @@ fn an_export_holds_what_its_architecture_loads() {
 }
 
 #[test]
-fn padding_is_cut_on_export_and_everything_comes_back_on_import() {
+fn export_removes_padding_and_import_restores_all_tensors() {
     for (vocab_size, padded, layers) in [(21, 24, 1), (24, 24, 2), (1, 128, 3)] {
         let folder = tempfile::tempdir().unwrap();
         let model = published(vocab_size, layers);
@@ -176,7 +176,7 @@ fn old_names_half_precision_copies_and_shards_are_accepted_and_reported() {
 }
 
 #[test]
-fn a_base_model_without_prefix_or_heads_is_taken_and_what_is_missing_is_listed() {
+fn a_base_model_is_imported_and_its_missing_tensors_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let model = published(9, 1);
     let expected = weights(&model);
@@ -192,7 +192,7 @@ fn a_base_model_without_prefix_or_heads_is_taken_and_what_is_missing_is_listed()
 }
 
 #[test]
-fn the_bias_may_be_stored_under_the_decoders_name_only() {
+fn a_bias_under_the_decoders_name_is_imported() {
     let folder = tempfile::tempdir().unwrap();
     let model = published(9, 1);
     let expected = weights(&model);
@@ -203,7 +203,7 @@ fn the_bias_may_be_stored_under_the_decoders_name_only() {
 }
 
 #[test]
-fn what_cannot_be_this_model_is_refused_with_the_tensor_named() {
+fn tensors_of_another_model_are_rejected_by_name() {
     let model = published(9, 1);
     let refused = |change: fn(&mut Vec<(String, HostTensor)>)| {
         let folder = tempfile::tempdir().unwrap();
@@ -217,18 +217,18 @@ fn what_cannot_be_this_model_is_refused_with_the_tensor_named() {
     let error = refused(|tensors| tensors[4].1 = HostTensor::new([10], &[0i32; 10]));
     assert!(error.contains("layer.0.intermediate.dense.bias requires f32[10], found I32[10]"), "{error}");
     let error = refused(|tensors| tensors.retain(|(name, _)| name != "bert.embeddings.LayerNorm.bias"));
-    assert!(error.contains("lacks the tensor bert.embeddings.LayerNorm.bias, required f32[6]"), "{error}");
+    assert!(error.contains("has no tensor bert.embeddings.LayerNorm.bias, requires f32[6]"), "{error}");
     let error = refused(|tensors| {
         let untied = HostTensor::zeros(tensors[0].1.shape().clone());
         tensors.push((DECODER_WEIGHT.into(), untied));
     });
     assert!(error.contains("cls.predictions.decoder.weight requires a copy of"), "{error}");
     let error = refused(|tensors| tensors.push(("bert.embeddings.LayerNorm.beta".into(), tensors[2].1.clone())));
-    assert!(error.contains("bert.embeddings.LayerNorm.bias was given twice"), "{error}");
+    assert!(error.contains("there are two tensors bert.embeddings.LayerNorm.bias"), "{error}");
 }
 
 #[test]
-fn pickled_weights_are_refused_with_the_next_move() {
+fn pickled_weights_are_rejected_with_instructions() {
     let folder = tempfile::tempdir().unwrap();
     let error = import(folder.path(), &published(9, 1)).unwrap_err().to_string();
     assert!(error.contains("no weights"), "{error}");
@@ -238,7 +238,7 @@ fn pickled_weights_are_refused_with_the_next_move() {
 }
 
 #[test]
-fn an_export_replaces_only_an_export_that_nobody_changed() {
+fn an_export_replaces_only_an_unchanged_export() {
     let folder = tempfile::tempdir().unwrap();
     let model = published(9, 1);
     let again =
@@ -260,13 +260,13 @@ fn an_export_replaces_only_an_export_that_nobody_changed() {
     again(&out).unwrap();
     let theirs = folder.path().join("theirs");
     fs::create_dir(&theirs).unwrap();
-    again(&theirs).unwrap(); // empty: nothing to lose
+    again(&theirs).unwrap(); // empty
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
 #[test]
-fn a_checkpoint_of_another_model_or_tokenizer_is_not_exported_and_nothing_is_left() {
+fn a_checkpoint_of_another_model_or_tokenizer_is_not_exported() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("exported");
     let refused = |checkpoint: Checkpoint| {
