@@ -1,6 +1,7 @@
-//! How fast tokens become batches: the rate of the feed, by length, kind of example and kind of mask; and how fast the table
-//! of an epoch is made. The text is random words in documents of the lengths of an encyclopedia, or the files of
-//! `LAMBERT_BENCH_TEXT`. For a rate per core, set RAYON_NUM_THREADS=1. How fast text becomes tokens, `tokens.rs` measures.
+//! Measures how fast tokens become batches, by sequence length, kind of example and masking; and how fast the table of
+//! an epoch is built. The text is random words in documents of encyclopedic lengths, or the files of
+//! `LAMBERT_BENCH_TEXT`. For a rate per core, set RAYON_NUM_THREADS=1. `tokens.rs` measures how fast text becomes
+//! tokens.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,8 @@ use lambert::rng::Key;
 
 const ROWS: usize = 4096;
 
-/// Documents of 3 to 40 sentences of 6 to 47 words. A sentence begins with a capital, or it would go on with the one before.
+/// Documents of 3 to 40 sentences of 6 to 47 words. Each sentence begins with a capital letter, or it would continue
+/// the previous one.
 fn random_text(path: &Path) {
     let mut stream = Key::new(1).stream();
     let words: Vec<String> = (0..20_000)
@@ -31,10 +33,10 @@ fn random_text(path: &Path) {
         }
         text += "\n\n";
     }
-    std::fs::write(path, text).expect("a temporary directory takes files");
+    std::fs::write(path, text).expect("a temporary directory is writable");
 }
 
-/// Runs the program as a user does.
+/// Runs the command-line program.
 fn lambert(verb: &[&str], options: &[(&str, &Path)], text: &Path) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
     command.args(verb).arg(text);
@@ -93,7 +95,7 @@ fn batches(criterion: &mut Criterion) {
     group.bench_function("table of an epoch", |bench| {
         bench.iter(|| Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents"))
     });
-    // All cuts are counted, and the table of one is made.
+    // Counts all chunkings and builds the table of one.
     group.bench_function("start at step 10⁹ of batches of 65,536", |bench| {
         bench.iter(|| {
             let examples = Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");

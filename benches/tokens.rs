@@ -1,12 +1,13 @@
-//! How fast text becomes prepared data, reading, splitting and writing included, beside what the `tokenizers` crate does in
-//! the same run with the same text, already in memory, and the same threads: `encode_batch_fast`, nothing else.
+//! Measures how fast text becomes prepared data, including reading, splitting and writing. Compares it with
+//! `encode_batch_fast` of the `tokenizers` crate in the same run: the same text, already in memory, and the same
+//! threads.
 //!
 //! ```text
 //! LAMBERT_BENCH_TEXT=corpus.txt LAMBERT_BENCH_VOCABULARY=vocab.txt cargo bench --bench tokens
 //! ```
 //!
-//! Prints a line of JSON for every measurement, the best of `LAMBERT_BENCH_ROUNDS` (3); `scripts/bench/data.py` makes a table of
-//! them and adds what Python does.
+//! Prints a line of JSON per measurement, the best of `LAMBERT_BENCH_ROUNDS` (3). `scripts/bench/data.py` formats a
+//! table of them and adds Python measurements.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use lambert::data::{
 };
 
 fn setting(name: &str) -> PathBuf {
-    let required = || panic!("{name} requires a file; see the head of benches/tokens.rs");
+    let required = || panic!("{name} requires a file; see the documentation at the start of benches/tokens.rs");
     std::env::var_os(name).map(PathBuf::from).unwrap_or_else(required)
 }
 
@@ -57,7 +58,7 @@ fn main() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
         let (mut documents, mut tokens) = (0, 0);
-        // In turns, so that a busy machine is busy for both.
+        // Alternating, so that a busy machine affects both.
         for _ in 0..rounds {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let started = Instant::now();
@@ -76,7 +77,7 @@ fn main() {
                 }
             });
             theirs = theirs.min(started.elapsed());
-            assert_eq!(found, tokens, "both find the same tokens");
+            assert_eq!(found, tokens, "both produce the same tokens");
         }
         for (name, time) in [("tokenizers crate, encode_batch_fast", theirs), ("lambert prepare", ours)] {
             let seconds = time.as_secs_f64();

@@ -1,5 +1,5 @@
-//! Making a batch allocates for the batch, never for an example: the number of allocations is the same for few rows and for
-//! many. Alone in its binary, for all allocations of the process are counted.
+//! Building a batch allocates per batch, never per example: the number of allocations is the same for few rows and for
+//! many. A test binary of its own, because it counts all allocations of the process.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -13,11 +13,11 @@ use lambert::data::{Batch, Dataset, ExampleConfig, ExampleMode, PreparedData, Sp
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 const ROWS: usize = 32;
-/// The tensors of a batch, the lists of its packing, and what threads need to share the work.
+/// The tensors of a batch, the lists of its packing, and the allocations of sharing work between threads.
 const MOST: u64 = 24;
 
-/// Allocations of `make`, the fewest of some times: now and then a queue of the threads gets a new block, and the table of the
-/// next epoch is made meanwhile.
+/// Returns the smallest number of allocations of `make` over several calls: a thread queue may grow, and the table of
+/// the next epoch is built in the background.
 fn allocations(make: impl Fn() -> Batch) -> u64 {
     let count = || {
         let before = dhat::HeapStats::get().total_blocks;
@@ -26,13 +26,13 @@ fn allocations(make: impl Fn() -> Batch) -> u64 {
         assert!(batch.real_tokens() > 0);
         after - before
     };
-    // By then every thread has made the longest of these examples.
+    // Warm-up: afterwards every thread has built the longest of these examples.
     (0..20).for_each(|_| drop(make()));
     (0..20).map(|_| count()).min().expect("it is made")
 }
 
 #[test]
-fn a_batch_of_many_rows_takes_as_few_allocations_as_one_of_few() {
+fn allocations_per_batch_are_independent_of_its_rows() {
     let workshop = Workshop::new();
     let prepared = Arc::new(PreparedData::open(&workshop.path("data")).expect("it was just prepared"));
     let _counting = dhat::Profiler::builder().testing().build();

@@ -25,7 +25,7 @@ pub enum DataError {
     Corpus { subject: String, required: String, found: String, next: String },
     /// The disk became full, although there was enough free space at the start: other programs write to it, too.
     #[error(
-        "cannot write {}: requires {required} bytes, but the disk is full; free some space, or choose another directory",
+        "cannot write {}: requires {required} bytes, and the disk is full; free some space, or choose another directory",
         path.display()
     )]
     Full { path: PathBuf, required: u64, source: io::Error },

@@ -1,16 +1,52 @@
-//! Text to batches, in two stages of different time.
+//! Data, from text to batches, in two stages.
 //!
-//! *Once*, [`prepare`] reads documents, splits sentences, looks up WordPieces and writes token ids as shards: nothing
-//! that is random, nothing that depends on a sequence length. *For every step*, [`Dataset::batch`] cuts the documents
-//! into sentence pairs, masks them and pads them: a pure function of (seed, phase, epoch, example), so that resuming is
-//! arithmetic and every host makes exactly its own rows.
+//! *Once per corpus*, [`prepare()`] reads documents, splits them into sentences, tokenizes them and writes the token ids as
+//! shards. Nothing in them is random or depends on a sequence length. *For every step*, [`Dataset::batch`] splits documents
+//! into sentence pairs, masks and pads them. A batch is a pure function of (seed, phase, example number): resuming needs no
+//! state, and every host builds exactly its own rows.
 //!
 //! ```text
-//! corpus ─ sentences ─ wordpiece ─ shard │ prepared ─ pairs ─ epochs ─ order ─ mask ─ examples ─ batch
-//!             once, `prepare`            │            for every step
+//! corpus ─ sentences ─ tokenizer ─ shards │ store ─ pairs ─ epochs ─ permutation ─ mask ─ packing ─ batch
+//!          once, `prepare`                │          for every step, `examples`
 //! ```
 //!
-//! Nothing here knows of devices, models or optimizers.
+//! The sub-modules import in one direction: [`corpus`] ← [`tokenizer`] ← [`store`] ← [`prepare`](mod@prepare) ←
+//! [`examples`] ← [`survey`]. `docs/data.md` specifies the files byte by byte. The formulas are in
+//! [`epochs`](examples::epochs), [`permutation`](examples::permutation), [`pairs`](examples::pairs),
+//! [`mask`](examples::mask) and [`packing`](examples::packing).
+//!
+//! # Example
+//!
+//! Trains a tokenizer, prepares a text and builds a batch:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use lambert::data::{
+//!     Dataset, ExampleConfig, Preparation, PrepareOptions, PreparedData, Split, Tokenizer, VocabularyOptions,
+//!     find_inputs, prepare, train_tokenizer,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! let [text, tokenizer, out] = ["text.txt", "tokenizer", "prepared"].map(|name| directory.path().join(name));
+//! std::fs::write(&text, "It rains. The river rises.\n\nThe sun shines. The river falls.\n\n".repeat(20))?;
+//!
+//! let inputs = find_inputs(&[text])?.inputs;
+//! train_tokenizer(&inputs, &VocabularyOptions::new(100, true), &tokenizer, false, &|_| ())?;
+//! let tokenizer = Tokenizer::open(&tokenizer, false)?;
+//! let options = PrepareOptions { held_out: 0.0, ..PrepareOptions::default() };
+//! let preparation = Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: &out, force: false };
+//! prepare(&preparation, &|_, _| ())?;
+//!
+//! let prepared = Arc::new(PreparedData::open(&out)?);
+//! let dataset = Dataset::new(prepared, Split::Train, ExampleConfig::bert(32, 5))?;
+//! let batch = dataset.batch(0, 8)?; // examples 0 to 7: sequence length 32, at most 5 masked positions each
+//! assert_eq!(batch.input_ids.len(), 8 * 32);
+//! assert_eq!(dataset.batch(7, 1)?.input_ids, batch.input_ids[7 * 32..]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod corpus;
 mod error;

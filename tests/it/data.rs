@@ -1,5 +1,5 @@
-//! Examples from prepared data: what create_pretraining_data promises, measured over many examples, and the same rows
-//! however a batch is divided.
+//! Examples from prepared data: the promises of create_pretraining_data, measured over many examples, and rows that are
+//! independent of how a batch is divided.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -21,7 +21,7 @@ fn vocabulary() -> Vocabulary {
 }
 
 /// Writes prepared data of random text: documents of 1 to 30 sentences of 1 to 60 tokens, uniform over the vocabulary
-/// without its special tokens. Every tenth document is held out.
+/// without special tokens. Every tenth document is held out.
 fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
     let vocabulary = vocabulary();
     std::fs::create_dir_all(directory.join(TOKENIZER_DIRECTORY)).unwrap();
@@ -99,16 +99,16 @@ fn concatenate(parts: &[Batch]) -> Batch {
     whole
 }
 
-/// True if `count` of `n` lies within five standard deviations of probability `p`.
+/// Returns `true` if `count` of `n` is within five standard deviations of probability `p`.
 fn near(count: usize, n: usize, p: f64) -> bool {
     (count as f64 - n as f64 * p).abs() < 5.0 * (n as f64 * p * (1.0 - p)).sqrt()
 }
 
-/// As mosaicml/streaming's `test_partition_relaxed_resumption` and grain's elastic iterators: one global batch of 960,
-/// every number of hosts of eight devices that divides it, any micro-batch, any number of threads, begun at any step by
-/// a process that knows nothing of the steps before.
+/// As in mosaicml/streaming's `test_partition_relaxed_resumption` and grain's elastic iterators: a global batch of 960,
+/// every number of hosts with eight devices that divides it, any micro-batch and number of threads, started at any step
+/// by a process that has not built the steps before.
 #[test]
-fn the_rows_in_order_are_the_same_for_any_hosts_devices_micro_batches_threads_and_restarts() {
+fn rows_are_independent_of_hosts_devices_micro_batches_threads_and_restarts() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), 250, 3, 7);
     let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());
@@ -120,7 +120,7 @@ fn the_rows_in_order_are_the_same_for_any_hosts_devices_micro_batches_threads_an
         (0..steps).map(|step| examples.batch(step * global_batch, global_batch as usize).unwrap()).collect()
     };
     let covered = start().epochs_covered(steps * global_batch);
-    assert!(covered > 1.5, "the steps reach over the end of an epoch: {covered}");
+    assert!(covered > 1.5, "the steps cross the end of an epoch: {covered}");
     let hosts = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 40, 60, 120];
     for (i, &hosts) in hosts.iter().enumerate() {
         let step = i as u64 % steps;
@@ -141,7 +141,7 @@ fn the_rows_in_order_are_the_same_for_any_hosts_devices_micro_batches_threads_an
 }
 
 #[test]
-fn a_far_step_is_found_at_once() {
+fn a_distant_step_is_found_quickly() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), 600, 2, 7);
     let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());
@@ -154,14 +154,14 @@ fn a_far_step_is_found_at_once() {
     };
     let (near, _) = started_at(0);
     let (far, epochs) = started_at(1_000_000_000);
-    // Some ten billion epochs lie before it. Sixteen cuts are counted instead of one: the rest of the bound is for a busy
-    // machine.
+    // About ten billion epochs precede it. Sixteen chunkings are counted instead of one; the rest of the bound allows
+    // for a busy machine.
     assert!(epochs > 1e9, "{epochs}");
     assert!(far < 100 * near + std::time::Duration::from_secs(1), "step 0: {near:?}, step 10⁹: {far:?}");
 }
 
 #[test]
-fn batches_depend_neither_on_what_was_asked_before_nor_on_shards_of_the_same_text() {
+fn batches_are_independent_of_earlier_batches_and_of_sharding() {
     let config = ExampleConfig { seed: 11, ..ExampleConfig::bert(48, 7) };
     let one = examples(100, 1, Split::Train, config.clone());
     let two = examples(100, 4, Split::Train, config);
@@ -177,20 +177,20 @@ fn batches_depend_neither_on_what_was_asked_before_nor_on_shards_of_the_same_tex
 }
 
 #[test]
-fn an_epoch_holds_every_chunk_once_and_the_next_is_cut_anew() {
+fn an_epoch_holds_every_chunk_once_and_the_next_has_other_chunks() {
     let examples = examples(60, 2, Split::Train, ExampleConfig { seed: 1, ..ExampleConfig::bert(64, 9) });
     let lengths = [examples.epoch_len(0), examples.epoch_len(1)];
     let all: Vec<_> = (0..lengths[0] + lengths[1]).map(|n| examples.example(n).unwrap()).collect();
     let (first, second) = all.split_at(lengths[0] as usize);
     assert!(first.iter().all(|e| e.epoch == 0) && second.iter().all(|e| e.epoch == 1));
 
-    // Every document is there, and no two pairs have the same `a`.
+    // Every document occurs, and no two pairs have the same `a`.
     let documents: HashSet<usize> = first.iter().map(|e| e.layout.segments[0].document).collect();
     assert_eq!(documents.len(), examples.prepared().documents(Split::Train).len());
     let places: HashSet<_> =
         first.iter().map(|e| (e.layout.segments[0].document, e.layout.segments[0].tokens.clone())).collect();
     assert_eq!(places.len(), first.len());
-    // Another cut, another order, other masks.
+    // Other chunks, another order, other masks.
     let same = second.iter().filter(|e| first.iter().any(|f| f.tokens == e.tokens)).count();
     assert!(same * 50 < second.len(), "{same} of {} examples come again", second.len());
 
@@ -200,7 +200,7 @@ fn an_epoch_holds_every_chunk_once_and_the_next_is_cut_anew() {
 }
 
 #[test]
-fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
+fn rows_have_the_layout_and_rates_of_create_pretraining_data() {
     let (s, p) = (128, 20);
     let examples = examples(3000, 2, Split::Train, ExampleConfig { seed: 5, ..ExampleConfig::bert(s, p) });
     let rows = examples.epoch_len(0) as usize;
@@ -215,7 +215,7 @@ fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
         let wanted = ((length as f64 * 0.15).round_ties_even() as usize).clamp(1, p);
         let weights = &batch.masked_lm_weights[row * p..][..p];
         assert!(weights[..wanted].iter().all(|&w| w == 1.0) && weights[wanted..].iter().all(|&w| w == 0.0));
-        // round(128 · 0.15) = 19: the last of BERT's 20 slots is never used at this length.
+        // round(128 · 0.15) = 19: the last of BERT's 20 masked positions is never used at this length.
         assert_eq!((wanted < p, batch.masked_lm_ids[row * p + p - 1]), (true, 0));
         assert_eq!(batch.masked_lm_positions[row * p + p - 1], 0);
         let positions: Vec<usize> =
@@ -223,14 +223,14 @@ fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
         let targets = &batch.masked_lm_ids[row * p..][..wanted];
         assert!(positions.is_sorted_by(|a, b| a < b), "{positions:?}");
 
-        // [CLS] a [SEP] b [SEP] and padding, once the targets are put back.
+        // [CLS] a [SEP] b [SEP] and padding, once the targets are restored.
         let mut original = ids.to_vec();
         for (&position, &id) in positions.iter().zip(targets) {
             original[position] = id;
         }
         let b = types.iter().position(|&t| t == 1).unwrap();
         assert_eq!((original[0], original[b - 1], original[length - 1]), (cls, sep, sep));
-        assert_eq!(original[..length].iter().filter(|&&id| id < 5).count(), 3, "specials are never predicted");
+        assert_eq!(original[..length].iter().filter(|&&id| id < 5).count(), 3, "special tokens are never masked");
         assert!(types[..b].iter().all(|&t| t == 0) && types[b..length].iter().all(|&t| t == 1));
         assert!(types[length..].iter().all(|&t| t == 0) && ids[length..].iter().all(|&id| id == 0));
         assert!(b > 2 && length - b >= 2, "neither segment is empty");
@@ -244,7 +244,7 @@ fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
             }
         }
     }
-    // A random entry is [MASK], or the token itself, once in VOCABULARY_SIZE each.
+    // A random token is [MASK], or the original token, with probability 1 / VOCABULARY_SIZE each.
     let v = VOCABULARY_SIZE as f64;
     assert!(near(masked, predictions, 0.8 + 0.1 / v), "{masked} of {predictions} masked");
     assert!(near(kept, predictions, 0.1 + 0.1 / v), "{kept} of {predictions} kept");
@@ -252,7 +252,7 @@ fn rows_have_the_form_and_the_rates_of_create_pretraining_data() {
 }
 
 #[test]
-fn the_rate_of_masking_decides_how_many_tokens_are_predicted_and_nothing_else() {
+fn masked_lm_prob_changes_only_the_number_of_masked_tokens() {
     let with = |masked_lm_prob| {
         let config = ExampleConfig { masked_lm_prob, ..ExampleConfig::bert(64, 30) };
         examples(200, 2, Split::Train, config).batch(0, 500).unwrap()
@@ -270,8 +270,8 @@ fn the_rate_of_masking_decides_how_many_tokens_are_predicted_and_nothing_else() 
 }
 
 #[test]
-fn a_coin_decides_the_next_sentence() {
-    // A target of 125 tokens in sentences of at most 60 takes three sentences or more, except near a document's end.
+fn half_of_the_next_sentences_are_random() {
+    // A target of 125 tokens in sentences of at most 60 needs three sentences or more, except near a document's end.
     let config = ExampleConfig { seed: 6, short_seq_prob: 0.0, ..ExampleConfig::bert(128, 20) };
     let examples = examples(3000, 2, Split::Train, config);
     let documents = examples.prepared().documents(Split::Train);
@@ -289,7 +289,7 @@ fn a_coin_decides_the_next_sentence() {
             assert!(text.label == 1, "one sentence alone has no next one");
         }
     }
-    // (`a` reaches into a document's last sentence only if that is all there is.)
+    // (`a` contains a document's last sentence only if it is the only one left.)
     assert!(coins > 5000 && last_sentences > 500);
     assert!(near(heads, coins, 0.5), "{heads} of {coins} are random");
 }
@@ -298,7 +298,7 @@ fn a_coin_decides_the_next_sentence() {
 fn a_tenth_of_the_documents_gives_short_sequences() {
     let examples = examples(3000, 1, Split::Train, ExampleConfig { seed: 8, ..ExampleConfig::bert(128, 20) });
     let documents = examples.prepared().documents(Split::Train);
-    // The first pair of each document that has text for a whole one behind it, if its next sentence is the real one.
+    // The first pair of each document that has enough text after it, if its next sentence is the real one.
     let mut lengths = BTreeMap::new();
     for n in 0..examples.epoch_len(0) {
         let text = examples.window(n, 1).layout(0);
@@ -310,20 +310,20 @@ fn a_tenth_of_the_documents_gives_short_sequences() {
         }
     }
     let short = lengths.values().filter(|&&length| length < 125).count();
-    // A target t, uniform from 2 to 125, ends at the first sentence that reaches it: the length is below 125 for a t
+    // A target t, uniform from 2 to 125, ends at the first sentence that reaches it: the length is below 125 for t
     // below about 105, if the chunk has two sentences.
     let share = short as f64 / lengths.len() as f64;
     assert!((0.04..0.11).contains(&share), "{short} of {}", lengths.len());
 }
 
-/// The texts of the first epoch, in order.
+/// The layouts of the first epoch, in order.
 fn first_epoch(examples: &Dataset) -> Vec<ExampleLayout> {
     let window = examples.window(0, examples.epoch_len(0) as usize);
     (0..window.len()).map(|i| window.layout(i)).collect()
 }
 
 #[test]
-fn every_mode_shows_every_example_once_an_epoch_and_knows_its_length() {
+fn every_mode_uses_each_token_at_most_once_per_epoch_and_knows_lengths() {
     for mode in
         [ExampleMode::NextSentence, ExampleMode::SentenceOrder, ExampleMode::FullSentences, ExampleMode::DocSentences]
     {
@@ -333,7 +333,7 @@ fn every_mode_shows_every_example_once_an_epoch_and_knows_its_length() {
         let texts = first_epoch(&examples);
         let batch = examples.batch(0, texts.len()).unwrap();
         let window = examples.window(0, texts.len());
-        // How often each token of the text is in an example, random segments apart.
+        // How many examples contain each token of the text, without random segments.
         let mut seen: Vec<Vec<u32>> = (0..documents.len())
             .map(|document| vec![0; *documents.get(document).starts.last().unwrap() as usize])
             .collect();
@@ -356,21 +356,21 @@ fn every_mode_shows_every_example_once_an_epoch_and_knows_its_length() {
             seen[document][starts[0] as usize..].iter().copied()
         });
         let counts: Vec<u32> = own_tokens.collect();
-        assert!(counts.iter().all(|&count| count <= 1), "{mode:?}: no token is there twice");
+        assert!(counts.iter().all(|&count| count <= 1), "{mode:?}: a token occurs twice");
         let share = counts.iter().filter(|&&count| count == 1).count() as f64 / counts.len() as f64;
-        // Pairs lose what is truncated; single segments take whole sentences, none of which is longer than a row here.
+        // Pairs lose truncated tokens; single segments take whole sentences, none of which is longer than a row here.
         assert!(if mode.is_pair() { share > 0.6 } else { share == 1.0 }, "{mode:?}: {share} of the tokens");
     }
 }
 
 #[test]
-fn swapped_segments_are_neighbours_and_half_of_the_pairs() {
+fn half_of_the_sop_pairs_are_swapped_neighbours() {
     let config = ExampleConfig { mode: ExampleMode::SentenceOrder, seed: 4, ..ExampleConfig::bert(128, 20) };
     let examples = examples(3000, 2, Split::Train, config);
     let (mut pairs, mut swapped, mut random) = (0, 0, 0);
     for text in first_epoch(&examples) {
         let [a, b] = text.segments.as_slice() else { panic!("a pair") };
-        // A chunk of one sentence has no order: as in ALBERT, it gets another document's text.
+        // A chunk of one sentence has no order; as in ALBERT, it gets text of another document.
         if a.document != b.document {
             assert_eq!(text.label, 1);
             random += 1;
@@ -386,7 +386,7 @@ fn swapped_segments_are_neighbours_and_half_of_the_pairs() {
 }
 
 #[test]
-fn full_sentences_fill_the_length_and_only_they_cross_documents() {
+fn full_sentences_fill_the_length_and_cross_documents() {
     let texts = |mode| {
         let config = ExampleConfig { mode, seed: 4, ..ExampleConfig::bert(128, 20) };
         first_epoch(&examples(1000, 2, Split::Train, config))
@@ -398,14 +398,14 @@ fn full_sentences_fill_the_length_and_only_they_cross_documents() {
     for text in crossing {
         assert!(text.segments.windows(2).all(|pair| pair[1].document == pair[0].document + 1));
     }
-    // The next sentence did not fit, and it has 60 tokens at most; groups of documents end early four times here.
+    // The next sentence did not fit, and it has at most 60 tokens; groups of documents end early four times here.
     let short = full.iter().filter(|text| text.length() + 1 + 60 < 128).count();
     assert!(short <= 4, "{short}");
     assert!(full.len() < doc.len());
 }
 
 #[test]
-fn static_draws_come_again_in_another_order_and_dynamic_ones_never() {
+fn static_masks_repeat_in_another_order_and_dynamic_masks_never() {
     let rows = |masking, epoch: u64| {
         let config = ExampleConfig { masking, seed: 9, ..ExampleConfig::bert(64, 9) };
         let examples = examples(60, 1, Split::Train, config);
@@ -423,7 +423,7 @@ fn static_draws_come_again_in_another_order_and_dynamic_ones_never() {
     assert_eq!(sorted(zero.clone()), sorted(two));
     let common = |a: &[Vec<i32>], b: &[Vec<i32>]| a.iter().filter(|row| b.contains(row)).count();
     assert!(common(&zero, &one) * 20 < zero.len());
-    // Epoch 16 takes the cut of epoch 0 again, with other masks.
+    // Epoch 16 uses the chunking of epoch 0 again, with other masks.
     let (zero, sixteen) = (rows(Masking::Dynamic, 0), rows(Masking::Dynamic, 16));
     assert_eq!(zero.len(), sixteen.len());
     assert!(common(&zero, &sixteen) * 20 < zero.len());
@@ -447,7 +447,7 @@ fn seeds_and_phases_draw_different_examples() {
 }
 
 #[test]
-fn damaged_shards_and_other_vocabularies_are_refused_when_opened() {
+fn damaged_shards_and_other_vocabularies_are_rejected_on_open() {
     let shard = "train-00000.safetensors";
     let opened_after = |damage: &dyn Fn(&Path)| -> String {
         let directory = tempfile::tempdir().unwrap();
@@ -469,7 +469,7 @@ fn damaged_shards_and_other_vocabularies_are_refused_when_opened() {
         edited(&|bytes| bytes[20] = b'#'),
         edited(&|bytes| bytes[7] = 1),
     ] {
-        assert!(message.contains(shard) && message.contains("lambert prepare"), "{message}");
+        assert!(message.contains(shard) && message.contains("prepare the data again"), "{message}");
     }
     let message = opened_after(&|directory| std::fs::remove_file(directory.join(shard)).unwrap());
     assert!(message.contains(shard), "{message}");
@@ -495,7 +495,7 @@ fn verify_finds_a_changed_token() {
 }
 
 #[test]
-fn one_document_and_impossible_settings_are_refused() {
+fn one_document_and_invalid_settings_are_rejected() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), 1, 1, 1);
     let prepared = Arc::new(PreparedData::open(directory.path()).unwrap());

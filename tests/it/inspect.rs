@@ -1,10 +1,10 @@
-//! `lambert inspect` as a person and as a program meets it: examples read back in colour, and the page about the data.
+//! `lambert inspect`: examples in colour, JSON, and the HTML page about the data.
 
 use std::fs;
 
 use crate::common::{Workshop, text};
 
-/// Prepares `corpus` as `seen` with every tenth document held out.
+/// Prepares `corpus` as `seen`, with every tenth document held out.
 fn prepared(corpus: &str) -> Workshop {
     let workshop = Workshop::new();
     fs::write(workshop.path("seen.txt"), corpus).unwrap();
@@ -12,16 +12,16 @@ fn prepared(corpus: &str) -> Workshop {
     workshop
 }
 
-/// Forty documents of their own, and one that comes three times.
+/// Forty distinct documents, and one that occurs three times.
 fn corpus_with_repeats() -> String {
-    // The vocabulary knows no digits: documents differ in their lengths.
+    // The vocabulary has no digits, so documents differ in their lengths.
     let own =
         (1..=40).map(|i| format!("the cat sees{}. a bird finds{}.\n\n", " the river".repeat(i), " bread".repeat(i)));
     let repeated = "the same river. the same stone.\n\n".repeat(3);
     own.collect::<String>() + &repeated
 }
 
-/// The number that stands beside `name` in the page's first table, in the column of the training split.
+/// Returns the number next to `name` in the page's first table, in the column of the training split.
 fn in_overview(page: &str, name: &str) -> String {
     let row =
         page.split("<tr>").find(|row| row.contains(&format!("<td>{name}</td>"))).unwrap_or_else(|| panic!("{name}"));
@@ -29,7 +29,7 @@ fn in_overview(page: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_page_needs_nothing_but_itself_and_counts_what_is_there() {
+fn the_page_is_self_contained_and_its_counts_are_right() {
     let workshop = prepared(&corpus_with_repeats());
     let output =
         workshop.succeed(&["inspect", "seen", "--sequence-length", "32", "--examples", "0", "--report", "page.html"]);
@@ -39,20 +39,20 @@ fn the_page_needs_nothing_but_itself_and_counts_what_is_there() {
         assert!(!page.contains(outside), "{outside}");
     }
     assert_eq!(page.matches("<svg").count(), 12, "six plots for each split");
-    assert!(page.matches("<title>").count() > 50, "every mark has a tooltip");
+    assert!(page.matches("<title>").count() > 50, "every bar has a tooltip");
 
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(workshop.path("seen/prepared.json")).unwrap()).unwrap();
     let documents = manifest["train"]["documents"].to_string();
     assert_eq!(in_overview(&page, "documents"), documents);
     assert_eq!(in_overview(&page, "tokens").replace(',', ""), manifest["train"]["tokens"].to_string());
-    // With this seed all three copies are in the training split: two of them repeat the first.
+    // With this seed all three copies are in the training split: two of them are repeats.
     assert_eq!(in_overview(&page, "duplicate documents").split(' ').next(), Some("2"));
     assert!(page.contains(manifest["inputs"][0]["sha256"].as_str().unwrap()));
 }
 
 #[test]
-fn a_page_is_written_whole_or_not_at_all() {
+fn a_page_is_written_atomically() {
     let workshop = prepared(&corpus_with_repeats());
     let output = workshop.lambert(&["inspect", "seen", "--report", "nowhere/page.html"]);
     assert_eq!(output.status.code(), Some(1));
@@ -60,7 +60,7 @@ fn a_page_is_written_whole_or_not_at_all() {
 }
 
 #[test]
-fn segments_and_masks_have_their_colours_on_a_terminal_and_none_in_a_pipe() {
+fn examples_are_coloured_on_a_terminal_and_plain_in_a_pipe() {
     let workshop = prepared(&corpus_with_repeats());
     let arguments = ["inspect", "seen", "--sequence-length", "32", "--examples", "20"];
     let plain = text(&workshop.succeed(&arguments));
@@ -74,14 +74,14 @@ fn segments_and_masks_have_their_colours_on_a_terminal_and_none_in_a_pipe() {
     }
 }
 
-/// The plot of `page` with this caption, from its split on.
+/// Returns the plot of `page` with this caption, in the section of `split`.
 fn plot<'a>(page: &'a str, split: &str, caption: &str) -> &'a str {
     let section = page.split(&format!("<h2>{split}</h2>")).nth(1).unwrap_or_else(|| panic!("{split}"));
     let plot = section.split("<figure>").find(|figure| figure.starts_with(&format!("<figcaption>{caption}")));
     plot.unwrap_or_else(|| panic!("{split}: {caption}"))
 }
 
-/// What the bars of a plot say of themselves: from, to, and the words behind.
+/// Returns the tooltips of a plot's bars: from, to, and the text after them.
 fn tooltips(plot: &str) -> Vec<(u64, u64, String)> {
     let titles = plot.split("<title>").skip(1).map(|rest| rest.split("</title>").next().unwrap());
     let bar = |title: &str| {
@@ -96,7 +96,7 @@ fn tooltips(plot: &str) -> Vec<(u64, u64, String)> {
 }
 
 #[test]
-fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
+fn bars_cover_whole_positions_at_any_sequence_length() {
     let workshop = prepared(&corpus_with_repeats());
     for seq in [5, 7, 8, 11, 16, 20, 30, 32, 33, 100] {
         let length = seq.to_string();
@@ -122,7 +122,7 @@ fn the_bars_of_a_page_are_whole_however_short_sequences_are() {
 }
 
 #[test]
-fn the_page_of_packed_rows_says_what_packing_does() {
+fn the_page_shows_packing_statistics() {
     let workshop = prepared(&corpus_with_repeats());
     let arguments = [
         "inspect",
@@ -151,14 +151,14 @@ fn the_page_of_packed_rows_says_what_packing_does() {
     assert_eq!(tokens.iter().map(|(.., words)| number(words)).sum::<u64>(), rows);
     let shown: f64 = in_overview(&page, "rows per sequence (packed)").parse().unwrap();
     assert!((shown - rows as f64 / packed as f64).abs() < 1e-3, "{shown}");
-    // One batch is packed alike here and there.
+    // One batch, packed in the same way in both outputs.
     let padding: f64 = in_overview(&page, "padding with packing").trim_end_matches(" %").parse().unwrap();
     let unpacked: f64 = in_overview(&page, "padding without packing").trim_end_matches(" %").parse().unwrap();
     assert!(padding < unpacked, "{padding} % of {unpacked} %");
     if packed == 32 {
         assert!((100.0 - padding - 100.0 * json["fill"].as_f64().unwrap()).abs() < 0.01, "{padding}");
     }
-    // Without --sequences-per-row, nothing is said of rows.
+    // Without --sequences-per-row, the page has no packing statistics.
     workshop.succeed(&["inspect", "seen", "--sequence-length", "64", "--examples", "0", "--report", "page.html"]);
     assert!(!fs::read_to_string(workshop.path("page.html")).unwrap().contains("padding of packed"));
 }

@@ -1,5 +1,5 @@
-//! Packing loses no example, fills rows, leaves loss and gradients as those of plain rows with dropout on, and gives the same
-//! rows on every host.
+//! Packing keeps every example, fills rows, preserves loss and gradients of plain rows with dropout on, and gives the
+//! same rows on every host.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn every_example_lies_in_one_row_beside_the_others(
+    fn every_example_is_in_one_row_without_overlap(
         lengths in proptest::collection::vec(1usize..=64, 0..300),
         per_row in 1usize..6,
     ) {
@@ -35,7 +35,7 @@ proptest! {
     }
 
     #[test]
-    fn a_row_has_a_slot_for_each_prediction(
+    fn a_row_has_room_for_every_masked_position(
         lengths in proptest::collection::vec(5usize..=128, 1..200),
         per_row in 1usize..6,
         share in 0.01f64..0.5,
@@ -46,13 +46,13 @@ proptest! {
         let slots = max_predictions_per_row(&config, per_row);
         for row in Packing::new(&lengths, 128, per_row).rows() {
             let needed: usize = row.iter().map(|placed| predicted(placed.length)).sum();
-            prop_assert!(needed <= slots, "{needed} predictions, {slots} slots");
+            prop_assert!(needed <= slots, "{needed} masked positions, room for {slots}");
         }
     }
 }
 
-/// Lengths like those of English Wikipedia at 512: 23.4 % are 512, 36.9 % at most 128, 56.6 % at most 256 (the histogram of
-/// graphcore/examples, tutorials/blogs_code/packedBERT/histograms.py).
+/// Returns a length distributed as in English Wikipedia at 512: 23.4 % are 512, 36.9 % at most 128, 56.6 % at most 256
+/// (the histogram of graphcore/examples, tutorials/blogs_code/packedBERT/histograms.py).
 fn length_as_in_wikipedia(stream: &mut Stream) -> usize {
     let within = |stream: &mut Stream, range: Range<u64>| stream.between(range.start, range.end - 1) as usize;
     match stream.uniform() {
@@ -64,7 +64,7 @@ fn length_as_in_wikipedia(stream: &mut Stream) -> usize {
 }
 
 #[test]
-fn at_512_rows_are_full_to_98_percent() {
+fn rows_of_512_are_98_percent_full() {
     let mut stream = Key::new(3).stream();
     for sequences in [1024, 4096, 32768] {
         let lengths: Vec<usize> = (0..sequences).map(|_| length_as_in_wikipedia(&mut stream)).collect();
@@ -114,7 +114,7 @@ fn an_example_without_a_label_counts_for_its_words_only() {
 }
 
 #[test]
-fn rows_are_the_same_whoever_fills_them_and_hold_what_plain_rows_hold() {
+fn packed_rows_are_host_independent_and_hold_the_examples_of_plain_rows() {
     let workshop = Workshop::new();
     let prepared = std::sync::Arc::new(PreparedData::open(&workshop.path("data")).unwrap());
     let config = ExampleConfig { short_seq_prob: 0.7, ..ExampleConfig::bert(48, 8) };
@@ -126,7 +126,7 @@ fn rows_are_the_same_whoever_fills_them_and_hold_what_plain_rows_hold() {
     let whole = of(0..1, 1);
     assert_eq!(whole, of(0..1, 1));
 
-    // Each host makes the rows of its replicas: side by side they are those of one host.
+    // Each host builds the rows of its replicas: concatenated, they are those of one host.
     let together = of(0..4, 4);
     for (name, tensor) in &together.clone().into_host(4).tensors {
         let parts = [of(0..1, 4), of(1..3, 4), of(3..4, 4)];
@@ -135,13 +135,13 @@ fn rows_are_the_same_whoever_fills_them_and_hold_what_plain_rows_hold() {
         assert_eq!(bytes, tensor.bytes(), "{name}");
     }
 
-    // Dealt in turn, so that no replica has more rows to compute than the others.
+    // Dealt in turn, so that no replica has more rows than the others.
     for row in 0..count {
         let dealt = row % 4 * (count / 4) + row / 4;
         assert_eq!(together.input_ids[dealt * 48..][..48], whole.input_ids[row * 48..][..48], "row {row}");
     }
 
-    // Row for row: tokens, types and targets of the plain batch, each example once.
+    // Row by row, the tokens, types and targets of the plain batch, each example once.
     let packed = whole.packed.as_ref().unwrap();
     let mut seen = vec![0; count];
     let filled = (0..count).filter(|row| whole.attention_mask[row * 48] > 0).count();

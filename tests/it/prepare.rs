@@ -1,4 +1,4 @@
-//! Text to prepared data and trained vocabularies: what is written, what is refused, and that nothing a user has is lost.
+//! Preparing data and training vocabularies: the output, the rejected inputs, and the safety of existing files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,7 +61,7 @@ impl Place {
         prepare(&Preparation { inputs: &inputs, tokenizer: &self.tokenizer, options, out: &out, force }, &|_, _| ())
     }
 
-    /// The message of a preparation that must fail, and must leave nothing behind.
+    /// Returns the error of a preparation that must fail and leave no files behind.
     fn refused(&self, out: &str, options: &PrepareOptions) -> String {
         let before = files(self.directory.path());
         let message = self.prepare(out, options, false).unwrap_err().to_string();
@@ -86,7 +86,7 @@ impl Place {
     }
 }
 
-/// Every file below a directory, with its content.
+/// All files below a directory, with their content.
 fn files(directory: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
     let mut all = BTreeSet::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -108,7 +108,7 @@ fn options() -> PrepareOptions {
 }
 
 #[test]
-fn an_input_that_is_not_what_its_name_says_is_told_before_any_other_is_read() {
+fn a_wrong_file_kind_is_reported_before_any_input_is_read() {
     let place = Place::new(&corpus(40, 1));
     for (name, content) in [
         ("last.txt", &b"PK\x03\x04\x14\0"[..]),
@@ -134,7 +134,7 @@ fn an_input_that_is_not_what_its_name_says_is_told_before_any_other_is_read() {
 }
 
 #[test]
-fn data_and_tokenizers_among_the_inputs_are_no_inputs() {
+fn prepared_data_and_tokenizers_among_the_inputs_are_skipped() {
     let place = Place::new(&corpus(40, 1));
     let inputs = || find_inputs(&[place.directory.path().to_owned()]).unwrap().inputs;
     let names = |inputs: &[lambert::data::Input]| inputs.iter().map(|input| input.name()).collect::<Vec<_>>();
@@ -147,7 +147,7 @@ fn data_and_tokenizers_among_the_inputs_are_no_inputs() {
         prepare(&Preparation { inputs, tokenizer: &place.tokenizer, options, out: &out, force: false }, &|_, _| ())
     };
     assert!(matches!(prepare_all(&inputs()).unwrap(), PrepareOutcome::Prepared(_)));
-    // What an interrupted preparation leaves.
+    // The files of an interrupted preparation.
     fs::create_dir(place.at(".prepared.partial")).unwrap();
     fs::write(place.at(".prepared.partial/journal.jsonl"), "{}\n").unwrap();
     assert_eq!(names(&inputs()), first);
@@ -155,7 +155,7 @@ fn data_and_tokenizers_among_the_inputs_are_no_inputs() {
 }
 
 #[test]
-fn sentences_and_documents_are_those_of_the_text() {
+fn sentences_and_documents_match_the_text() {
     let place = Place::new("The river. A stone!\nThe light.\n\n\n\u{7}\n\nHouses under the Mountain\r\n");
     place.prepare("split", &options(), false).unwrap();
     let expected = vec![vec!["the river .", "a stone [UNK]", "the light ."], vec!["houses under the mountain"]];
@@ -175,7 +175,7 @@ fn sentences_and_documents_are_those_of_the_text() {
 }
 
 #[test]
-fn the_same_text_gives_the_same_files_and_splits_part_the_documents() {
+fn equal_text_gives_equal_files_and_splits_are_disjoint() {
     let place = Place::new(&corpus(400, 2));
     let options = PrepareOptions { held_out: 0.1, shard_tokens: 4096, seed: 9, ..options() };
     let PrepareOutcome::Prepared(manifest) = place.prepare("one", &options, false).unwrap() else { panic!("not new") };
@@ -194,7 +194,7 @@ fn the_same_text_gives_the_same_files_and_splits_part_the_documents() {
     };
     let (train, held_out) = (names(Split::Train), names(Split::HeldOut));
     let all: BTreeSet<&String> = train.iter().chain(&held_out).collect();
-    assert_eq!((train.len() + held_out.len(), all.len()), (400, 400), "every document once, in one split");
+    assert_eq!((train.len() + held_out.len(), all.len()), (400, 400), "each document is in one split, once");
     // Five standard deviations of a binomial(400, 0.1) are 30.
     assert!(held_out.len().abs_diff(40) < 30, "{} held out", held_out.len());
 
@@ -219,7 +219,7 @@ fn a_document_longer_than_a_shard_is_cut_and_keeps_its_split() {
 }
 
 #[test]
-fn what_is_there_is_kept_unless_told() {
+fn existing_data_is_kept_unless_forced() {
     let place = Place::new(&corpus(40, 4));
     place.prepare("out", &options(), false).unwrap();
     let before = files(&place.at("out"));
@@ -236,7 +236,7 @@ fn what_is_there_is_kept_unless_told() {
     assert!(matches!(place.prepare("out", &options(), true).unwrap(), PrepareOutcome::Prepared(_)));
     assert_ne!(files(&place.at("out")), before);
 
-    // Other files are never replaced, not even when told.
+    // Other files are never replaced, even with force.
     fs::create_dir(place.at("mine")).unwrap();
     fs::write(place.at("mine").join("thesis.txt"), "years of work").unwrap();
     let message = place.prepare("mine", &options(), true).unwrap_err().to_string();
@@ -245,7 +245,7 @@ fn what_is_there_is_kept_unless_told() {
 }
 
 #[test]
-fn what_lacks_a_file_is_not_up_to_date() {
+fn data_with_missing_files_is_not_up_to_date() {
     let place = Place::new(&corpus(40, 6));
     let PrepareOutcome::Prepared(manifest) = place.prepare("out", &options(), false).unwrap() else {
         panic!("not new")
@@ -267,11 +267,11 @@ fn what_lacks_a_file_is_not_up_to_date() {
 }
 
 #[test]
-fn too_little_text_is_said() {
+fn too_little_text_is_reported() {
     assert!(Place::new(" \n\n\r\n").refused("out", &options()).contains("there is no text in it"));
     assert!(Place::new("One. Two.\nThree.").refused("out", &options()).contains("at least 2 documents to train on"));
     let held_out = PrepareOptions { held_out: 0.02, ..options() };
-    assert!(Place::new(&corpus(10, 7)).refused("out", &held_out).contains("--held-out"));
+    assert!(Place::new(&corpus(10, 7)).refused("out", &held_out).contains("increase held_out"));
     for bad in [-0.1, 0.9, f64::NAN] {
         let message = Place::new("One.").refused("out", &PrepareOptions { held_out: bad, ..options() });
         assert!(message.contains("held_out"), "{message}");
@@ -292,7 +292,7 @@ fn a_vocabulary_depends_on_the_text_alone() {
     }
     assert_eq!(first.len(), 180);
     assert_eq!(first.tokens()[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
-    assert!(first.tokens().iter().any(|t| t == "Mountain"), "frequent words are whole, with their case");
+    assert!(first.tokens().iter().any(|t| t == "Mountain"), "frequent words are whole and keep their case");
 
     for size in [20, usize::MAX] {
         let message = train_vocabulary(&inputs, &VocabularyOptions::new(size, false), &|_| ()).unwrap_err().to_string();
@@ -321,7 +321,7 @@ fn a_tokenizer_is_trained_once_and_never_silently_replaced() {
 }
 
 #[test]
-fn the_verbs_do_it_from_the_command_line() {
+fn commands_train_prepare_and_inspect() {
     let place = Place::new(&corpus(200, 10));
     let lambert = |arguments: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_lambert"))
@@ -359,7 +359,7 @@ fn the_verbs_do_it_from_the_command_line() {
 }
 
 #[test]
-fn shards_are_even_and_copies_apart_whatever_the_weights() {
+fn shards_are_even_and_copies_far_apart_for_any_weights() {
     let place = Place::new(&corpus(60, 11));
     fs::write(place.at("few.txt"), corpus(9, 12)).unwrap();
     fs::write(place.at("long.txt"), corpus(14, 13).replace("\n\n", "\n") + "\n\n" + &corpus(3, 14)).unwrap();
@@ -380,7 +380,7 @@ fn shards_are_even_and_copies_apart_whatever_the_weights() {
 
         let documents = place.documents(out, Split::Train);
         let beside = documents.windows(2).filter(|pair| pair[0] == pair[1]).count();
-        assert_eq!(beside, 0, "{weights:?}: copies side by side");
+        assert_eq!(beside, 0, "{weights:?}: adjacent copies");
         let mut times: BTreeMap<&Vec<String>, u64> = BTreeMap::new();
         documents.iter().for_each(|document| *times.entry(document).or_default() += 1);
         let allowed = [1.0, weights[0], weights[1]].map(|weight: f64| weight.floor() as u64..=weight.ceil() as u64);
@@ -403,7 +403,7 @@ fn mixed(place: &Place, out: &str, options: &PrepareOptions, [few, long]: [f64; 
     manifest
 }
 
-/// Tokens of the longest document to train on.
+/// Returns the tokens of the longest training document.
 fn longest_document(place: &Place, out: &str) -> u32 {
     let prepared = PreparedData::open(&place.at(out)).unwrap();
     let documents = prepared.documents(Split::Train);

@@ -1,5 +1,5 @@
-//! Preparations that end before their time, by a kill, a full disk, a source that changed or is out of reach, and what the
-//! next one makes of them; what is in the way of one; how much memory it needs; and what `prepare --check` finds.
+//! Preparations that are interrupted by a kill, a full disk, or a changed or unreachable input, and how the next run
+//! resumes them; files in the way of a preparation; its memory use; and `prepare --check`.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::text;
 use lambert::rng::Key;
 
-/// A directory with a trained tokenizer and `inputs/`, many files of text.
+/// A directory with a trained tokenizer and `inputs/`, many text files.
 struct Place(tempfile::TempDir);
 
 const WORDS: [&str; 10] = [
@@ -27,7 +27,7 @@ const WORDS: [&str; 10] = [
     "that have been",
 ];
 
-/// Documents of five sentences, no two alike.
+/// Documents of five sentences, all different.
 fn documents(count: usize, seed: u64) -> String {
     let mut stream = Key::new(seed).stream();
     let mut text = String::new();
@@ -82,14 +82,14 @@ impl Place {
         assert!(!words.contains("panicked"), "{words}");
     }
 
-    /// How many steps the journal of the preparation of `out` tells of.
-    fn steps(&self, out: &str) -> usize {
+    /// Returns the number of records in the journal of the preparation of `out`.
+    fn records(&self, out: &str) -> usize {
         let journal = fs::read(self.at(&format!(".{out}.partial/journal.jsonl"))).unwrap_or_default();
         journal.iter().filter(|&&byte| byte == b'\n').count()
     }
 }
 
-/// Every file below a directory by its name there.
+/// All files below a directory, by relative path.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(directory: &Path, top: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
         for entry in fs::read_dir(directory).expect("a directory") {
@@ -113,7 +113,7 @@ fn prepare(out: &str) -> [&str; 10] {
 }
 
 #[test]
-fn killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes() {
+fn a_killed_preparation_resumes_and_ends_with_the_same_bytes() {
     let place = Place::new(40, 200);
     place.succeed(&prepare("whole"));
     let whole = contents(&place.at("whole"));
@@ -122,27 +122,27 @@ fn killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes() {
     let steps = 1 + 3 * 40 + shards;
 
     let (mut kills, mut said) = (0, String::new());
-    // While inputs are read, near the end of that, and while shards are written.
+    // While inputs are read, near the end of reading, and while shards are written.
     for at in [2, 30, 70, 122, 128, 140] {
         let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
-        while place.steps("killed") < at && child.try_wait().expect("a child").is_none() {
+        while place.records("killed") < at && child.try_wait().expect("a child").is_none() {
             std::thread::sleep(Duration::from_micros(200));
         }
         child.kill().expect("a child can be killed");
         kills += !child.wait().expect("a child").success() as u32;
-        assert!(place.steps("killed") <= steps);
-        said += &format!("{} ", place.steps("killed"));
+        assert!(place.records("killed") <= steps);
+        said += &format!("{} ", place.records("killed"));
     }
-    assert!(kills >= 3, "killed {kills} times, at the steps {said}");
+    assert!(kills >= 3, "killed {kills} times, after records {said}");
     place.succeed(&prepare("killed"));
-    assert!(contents(&place.at("killed")) == whole, "killed at the steps {said}of {steps}");
+    assert!(contents(&place.at("killed")) == whole, "killed after records {said}of {steps}");
     assert!(!place.at(".killed.partial").exists());
     place.succeed(&["inspect", "killed", "--check", "--examples", "1"]);
 
-    // Nor do threads make a difference.
+    // The number of threads makes no difference.
     let one = place.command(&prepare("one")).env("RAYON_NUM_THREADS", "1").output().expect("lambert starts");
     assert!(one.status.success() && contents(&place.at("one")) == whole);
-    // Shards are of one size, the last as well.
+    // All shards are of one size, including the last.
     let manifest: serde_json::Value = serde_json::from_slice(&whole[Path::new("prepared.json")]).expect("JSON");
     let entries = manifest["shards"].as_array().expect("a list");
     let tokens: Vec<u64> = entries
@@ -155,16 +155,16 @@ fn killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn tokens_that_were_lost_are_made_again() {
+fn lost_tokens_are_encoded_again() {
     let place = Place::new(30, 200);
     place.succeed(&prepare("whole"));
     let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
-    while place.steps("killed") < 40 && child.try_wait().expect("a child").is_none() {
+    while place.records("killed") < 40 && child.try_wait().expect("a child").is_none() {
         std::thread::sleep(Duration::from_micros(200));
     }
     child.kill().expect("a child can be killed");
     assert!(!child.wait().expect("a child").success(), "it ended before it was killed");
-    // What a machine that lost its power may have lost, and a line that was cut short.
+    // Data that a power failure may lose, and an incomplete journal line.
     let spool = place.at(".killed.partial/train-00000.spool");
     let bytes = fs::read(&spool).expect("a spool");
     fs::write(&spool, &bytes[..bytes.len() / 2]).expect("writable");
@@ -176,26 +176,26 @@ fn tokens_that_were_lost_are_made_again() {
 }
 
 #[test]
-fn a_preparation_stopped_by_a_full_disk_goes_on_when_there_is_room() {
+fn a_preparation_stopped_by_a_full_disk_resumes() {
     let place = Place::new(4, 400);
     place.succeed(&prepare("whole"));
-    // A limit on the size of files fails like a full disk; ignored, its signal does not end the process.
+    // A limit on the file size fails like a full disk; with its signal ignored, the process continues.
     let mut limited = Command::new("sh");
     limited.arg("-c").arg("trap '' XFSZ; ulimit -f 40; exec \"$0\" \"$@\"").arg(env!("CARGO_BIN_EXE_lambert"));
     let output = limited.args(prepare("stopped")).current_dir(place.0.path()).output().expect("a shell starts");
     let words = text(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
-    assert!(words.contains("the disk takes no more; make room") && !words.contains("panicked"), "{words}");
-    assert!(!place.at("stopped").exists() && place.steps("stopped") > 0);
+    assert!(words.contains("and the disk is full; free some space") && !words.contains("panicked"), "{words}");
+    assert!(!place.at("stopped").exists() && place.records("stopped") > 0);
     place.succeed(&prepare("stopped"));
     assert!(contents(&place.at("stopped")) == contents(&place.at("whole")));
 }
 
 #[test]
-fn a_source_or_a_setting_that_changed_meanwhile_is_refused_until_forced() {
+fn a_changed_input_or_option_is_rejected_until_forced() {
     let place = Place::new(30, 200);
     let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
-    // A preparation that has hashed inputs but tokenized nothing has nothing to lose and starts anew.
+    // A preparation that has hashed inputs but tokenized nothing starts again.
     let journal = place.at(".killed.partial/journal.jsonl");
     let tokenized = || fs::read_to_string(&journal).is_ok_and(|text| text.contains("{\"tokenized\""));
     while !tokenized() && child.try_wait().expect("a child").is_none() {
@@ -205,22 +205,22 @@ fn a_source_or_a_setting_that_changed_meanwhile_is_refused_until_forced() {
     assert!(!child.wait().expect("a child").success(), "it ended before it was killed");
     let left = contents(&place.at(".killed.partial"));
     fs::write(place.at("inputs/000.txt"), documents(200, 99)).expect("writable");
-    let said = ["inputs/000.txt as it is now", "an interrupted preparation from an earlier content", "--force"];
+    let said = ["inputs/000.txt as it is now", "an interrupted preparation from its earlier content", "set force"];
     place.fails(&prepare("killed"), 1, &said);
-    place.fails(&[&prepare("killed")[..], &["--seed", "4"]].concat(), 1, &["seed: 4", "--force"]);
-    assert!(contents(&place.at(".killed.partial")) == left, "what was done is still there");
+    place.fails(&[&prepare("killed")[..], &["--seed", "4"]].concat(), 1, &["seed: 4", "set force"]);
+    assert!(contents(&place.at(".killed.partial")) == left, "finished work is kept");
     place.succeed(&[&prepare("killed")[..], &["--force"]].concat());
     place.succeed(&prepare("whole"));
     assert!(contents(&place.at("killed")) == contents(&place.at("whole")));
 }
 
 #[test]
-fn a_check_says_what_changed() {
+fn check_reports_changes() {
     let place = Place::new(3, 100);
     place.succeed(&prepare("data"));
     let check = ["prepare", "--check", "data"];
     assert!(place.succeed(&check).contains("data: whole") && place.succeed(&check).contains("3 of 3 inputs unchanged"));
-    // The same bytes at another time are the same.
+    // Equal content with another modification time is unchanged.
     fs::write(place.at("inputs/000.txt"), documents(100, 0)).expect("writable");
     place.succeed(&check);
     fs::remove_file(place.at("inputs/001.txt")).expect("removed");
@@ -263,7 +263,7 @@ fn filters_and_duplicates_are_counted() {
     let kept = ["train", "held_out"].map(|split| manifest[split]["documents"].as_u64().expect("a number"));
     assert_eq!(kept.iter().sum::<u64>(), 60);
     place.fails(&[&prepare("other")[..], &["--filter", "min_letters=3"]].concat(), 2, &["min_words", "min_letters"]);
-    place.fails(&[&prepare("other")[..], &["--filter", "min_words=5000"]].concat(), 1, &["were left out"]);
+    place.fails(&[&prepare("other")[..], &["--filter", "min_words=5000"]].concat(), 1, &["were removed"]);
     let words = place.succeed(&[&prepare("other")[..], &["--filter", "min_words=10"]].concat());
     assert!(words.contains("left out by") && words.contains("min_words"), "{words}");
 }
@@ -284,8 +284,8 @@ fn sources_are_mixed_by_their_weights() {
     let [once, held_out] = prepare("once", "1.0");
     assert_eq!(once + held_out, 600);
     let [thrice, same] = prepare("thrice", "3.0");
-    assert_eq!(same, held_out, "what is measured on is there once");
-    // Some 270 of the 300 documents of the second source are to train on.
+    assert_eq!(same, held_out, "held-out documents are used once");
+    // About 270 of the 300 documents of the second source are training documents.
     let of_second = (thrice - once) / 2;
     assert!((thrice - once) % 2 == 0 && (240..=300).contains(&of_second), "{once} and {thrice}");
     let [half, _] = prepare("half", "0.5");
@@ -303,7 +303,7 @@ fn memory_does_not_grow_with_the_corpus() {
     while large.len() < megabytes << 19 {
         large.extend_from_slice(&block);
     }
-    // Half of it as one file, and half in several.
+    // Half of the text in one file, and half in several.
     fs::write(place.at("inputs/large.txt"), &large).expect("writable");
     for (number, part) in large.chunks(large.len() / 4 + 1).enumerate() {
         fs::write(place.at(&format!("inputs/part{number}.txt")), part).expect("writable");
@@ -315,7 +315,7 @@ fn memory_does_not_grow_with_the_corpus() {
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
     let mut peak = 0;
     let ended = loop {
-        // The kernel keeps the greatest resident memory of a process.
+        // The kernel records the peak resident memory of a process.
         let text = fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -326,45 +326,45 @@ fn memory_does_not_grow_with_the_corpus() {
         std::thread::sleep(Duration::from_millis(5));
     };
     assert!(ended.success());
-    // Two threads hold a few blocks of 4 MiB each; nothing holds the text.
+    // Two threads hold a few blocks of 4 MiB each; nothing holds the whole text.
     assert!(peak > 0 && peak < 140 << 10, "{megabytes} MB in {:?}: {peak} kB", started.elapsed());
 }
 
 #[test]
-fn what_is_done_stays_while_an_input_is_out_of_reach() {
+fn finished_work_is_kept_while_an_input_is_unreachable() {
     let place = Place::new(40, 200);
     place.succeed(&prepare("whole"));
     let (here, away) = (place.at("inputs"), place.at("unmounted"));
     let last = ("inputs/039.txt", "039.elsewhere");
-    // An input goes in the middle of the work.
+    // An input disappears while the preparation runs.
     let child = place.command(&prepare("stopped")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.expect("lambert starts");
-    while place.steps("stopped") < 4 {
+    while place.records("stopped") < 4 {
         std::thread::sleep(Duration::from_micros(200));
     }
     fs::rename(place.at(last.0), place.at(last.1)).expect("renamed");
     let output = child.wait_with_output().expect("a child");
     let words = text(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
-    for said in [last.0, "what is done is kept, and the same command goes on with it"] {
+    for said in [last.0, "finished work is kept, and the same command resumes it"] {
         assert!(words.contains(said), "requires {said:?}, got\n{words}");
     }
     let left = contents(&place.at(".stopped.partial"));
-    assert!(place.steps("stopped") >= 4 && left.len() >= 3, "{:?}", left.keys());
-    // All of them are gone when it is started again; --force does not forget either what nobody has replaced.
+    assert!(place.records("stopped") >= 4 && left.len() >= 3, "{:?}", left.keys());
+    // All inputs are missing on the next start; --force does not discard the work of an unchanged request.
     let forced = [&prepare("stopped")[..], &["--force"]].concat();
     place.fails(&prepare("stopped"), 1, &["an interrupted preparation from 40, with inputs/039.txt"]);
     fs::rename(&here, &away).expect("renamed");
     place.fails(&prepare("stopped"), 1, &["inputs"]);
     place.fails(&forced, 1, &["inputs"]);
-    fs::create_dir(&here).expect("a place to mount at");
+    fs::create_dir(&here).expect("a mount point");
     place.fails(&forced, 1, &["inputs", "none"]);
-    assert!(contents(&place.at(".stopped.partial")) == left, "what was done is still there");
+    assert!(contents(&place.at(".stopped.partial")) == left, "finished work is kept");
 
     fs::remove_dir(&here).expect("removed");
     fs::rename(&away, &here).expect("renamed");
     fs::rename(place.at(last.1), place.at(last.0)).expect("renamed");
-    // The same bytes at another time are the same text.
+    // Equal content with another modification time is the same text.
     fs::write(place.at("inputs/000.txt"), documents(200, 0)).expect("writable");
     let words = place.succeed(&prepare("stopped"));
     assert!(words.contains("going on with an interrupted preparation"), "{words}");
@@ -377,7 +377,7 @@ fn what_is_done_stays_while_an_input_is_out_of_reach() {
 }
 
 #[test]
-fn one_that_only_lacked_its_name_gets_it() {
+fn a_complete_preparation_is_only_renamed() {
     let place = Place::new(2, 100);
     place.succeed(&prepare("whole"));
     let whole = contents(&place.at("whole"));
@@ -385,13 +385,13 @@ fn one_that_only_lacked_its_name_gets_it() {
     fs::rename(place.at("whole"), &partial).expect("renamed");
     fs::write(partial.join("lock"), "").expect("writable");
     fs::write(partial.join("train-00000.spool"), "used up").expect("writable");
-    place.fails(&[&prepare("late")[..], &["--seed", "3"]].concat(), 1, &["seed: 3", "with seed: 0", "--force"]);
+    place.fails(&[&prepare("late")[..], &["--seed", "3"]].concat(), 1, &["seed: 3", "with seed: 0", "set force"]);
     let words = place.succeed(&prepare("late"));
     assert!(contents(&place.at("late")) == whole && !partial.exists(), "{words}");
 }
 
 #[test]
-fn two_at_once_leave_one_whole_directory_and_nothing_else() {
+fn two_concurrent_preparations_leave_one_complete_directory() {
     let place = Place::new(3, 30);
     for round in 0..12 {
         let out = format!("data{round}");
@@ -413,7 +413,7 @@ fn two_at_once_leave_one_whole_directory_and_nothing_else() {
 }
 
 #[test]
-fn what_a_user_put_there_stays() {
+fn files_of_the_user_are_kept() {
     let place = Place::new(2, 60);
     let mine = |directory: &str| {
         fs::create_dir_all(place.at(directory)).expect("writable");
@@ -427,7 +427,7 @@ fn what_a_user_put_there_stays() {
             assert!(kept(holds));
         }
     }
-    // A link leads to the disk on which there is room: the data goes there.
+    // A link to a disk with more space: the data is written there.
     fs::create_dir_all(place.at("large/disk")).expect("writable");
     std::os::unix::fs::symlink("large/disk", place.at("link")).expect("a link");
     for out in ["link", "link/"] {
@@ -438,14 +438,14 @@ fn what_a_user_put_there_stays() {
         }
     }
     std::os::unix::fs::symlink("nowhere/at/all", place.at("dangling")).expect("a link");
-    place.fails(&prepare("dangling"), 1, &["dangling", "a symbolic link that leads nowhere"]);
+    place.fails(&prepare("dangling"), 1, &["dangling", "a broken symbolic link"]);
     place.fails(&prepare("inputs/000.txt"), 1, &["inputs/000.txt"]);
-    place.fails(&prepare("."), 1, &["the name of a directory to make"]);
+    place.fails(&prepare("."), 1, &["the name of a new directory"]);
     place.fails(&prepare("/proc/here"), 1, &["/proc/.here.partial"]);
 }
 
 #[test]
-fn a_check_proves_every_file_and_every_sum() {
+fn check_verifies_every_file_and_every_total() {
     let place = Place::new(2, 300);
     place.succeed(&prepare("whole"));
     let (whole, data) = (contents(&place.at("whole")), place.at("data"));
@@ -479,7 +479,7 @@ fn a_check_proves_every_file_and_every_sum() {
         restore();
         fs::remove_file(data.join(name)).expect("removed");
         place.fails(&check, 1, &[&said]);
-        // Another file of its kind in its place.
+        // Another file of the same kind in its place.
         restore();
         if let Some(other) = names.iter().find(|other| ***other != *name && other.extension() == name.extension()) {
             fs::write(data.join(name), &whole[*other]).expect("writable");
@@ -490,7 +490,7 @@ fn a_check_proves_every_file_and_every_sum() {
     fs::write(data.join("tokenizer/special_tokens_map.json"), "{}").expect("writable");
     place.fails(&check, 1, &["tokenizer/special_tokens_map.json", "move it away"]);
 
-    // Every number and every sha256 that the shards, the tokenizer or other numbers can prove.
+    // Every number and every sha256 that shards, tokenizer or other numbers can verify.
     let manifest: serde_json::Value = serde_json::from_slice(&whole[Path::new("prepared.json")]).expect("JSON");
     let counts = ["documents", "sentences", "tokens", "unknown_tokens"];
     let of = |place: &str| counts.map(|count| format!("{place}/{count}"));
@@ -530,7 +530,7 @@ fn a_check_proves_every_file_and_every_sum() {
 }
 
 #[test]
-fn inputs_that_are_gone_or_cannot_be_read_are_no_fault_of_the_data() {
+fn missing_or_unreadable_inputs_do_not_fail_the_check() {
     let place = Place::new(3, 60);
     place.succeed(&prepare("data"));
     let check = ["prepare", "--check", "data"];

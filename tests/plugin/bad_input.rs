@@ -129,7 +129,7 @@ fn text_that_is_too_little_is_refused() {
     };
     prepare("empty.txt", b"", &[], &["empty.txt: requires documents, got none", "name inputs with text"]);
     prepare("blank.txt", b" \n\n \t\n", &[], &["blank.txt: requires documents, got none"]);
-    let next = ["requires at least 2 documents to train on, for a random next sentence", "empty lines"];
+    let next = ["requires at least 2 documents to train on, because a random next sentence", "empty lines"];
     prepare("one.txt", b"The cat sees.\nIt finds.\n", &["--held-out", "0"], &next);
     let wrapped = ["--held-out", "0", "--sentences", "wrapped"];
     prepare("two.txt", b"The cat sees.\n\nIt finds.\n", &wrapped, &[next[0], "by two empty lines"]);
@@ -137,7 +137,7 @@ fn text_that_is_too_little_is_refused() {
         "three.txt",
         b"One.\n\nTwo.\n\nThree.\n",
         &["--held-out", "0.01"],
-        &["at least 2 documents held out", "--held-out"],
+        &["at least 2 documents held out", "held_out"],
     );
     prepare("a.jsonl", b"{\"text\": \"One.\"}\n{\"body\": \"Two.\"}\n", &[], &["a.jsonl", "on line 2", "text_field"]);
     let rare = ["prepare", "--source", "rare:0.000001=text.txt", "--tokenizer", "tokenizer", "--out", "more"];

@@ -32,7 +32,6 @@ fn names(workshop: &Workshop, directory: &str) -> Vec<String> {
 }
 
 const DISK_FULL: &str = "and the disk is full";
-const DATA_DISK_FULL: &str = "bytes, and the disk takes no more";
 
 #[test]
 fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
@@ -43,13 +42,13 @@ fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"],
     );
-    refused(&output, &["train-00000.spool: requires", DATA_DISK_FULL, "make room"]);
+    refused(&output, &["train-00000.spool: requires", DISK_FULL, "free some space"]);
     let output = limited(
         &workshop,
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "data", "--force", "--seed", "5"],
     );
-    refused(&output, &["train-00000.spool: requires", DATA_DISK_FULL]);
+    refused(&output, &["train-00000.spool: requires", DISK_FULL]);
     let with_partial = |more: &[&str]| {
         let mut names = [before.clone(), more.iter().map(|name| name.to_string()).collect()].concat();
         names.sort();
@@ -62,7 +61,7 @@ fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
     assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", "more"]));
     workshop.succeed(&["prepare", "--check", "more"]);
     let output = limited(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
-    refused(&output, &["words", DATA_DISK_FULL]);
+    refused(&output, &["words", DISK_FULL]);
     assert_eq!(names(&workshop, "words"), Vec::<String>::new());
 }
 

@@ -1,4 +1,4 @@
-//! A batch in host memory, in the names and types that the training step takes.
+//! A batch of examples in host memory, and its conversion to the tensors that programs take.
 
 use std::sync::Arc;
 
@@ -8,52 +8,52 @@ use crate::batch::HostBatch;
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::shape::HostTensor;
 
-/// `rows` rows, row-major. B = rows, S = sequence length, P = slots for predictions of a row. A plain row holds one example, a
-/// packed one up to K, one behind the other.
+/// `rows` rows in row-major order. B = rows, S = sequence length, P = masked positions per row. A plain row holds one
+/// example, a packed row up to K consecutive ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     pub rows: usize,
     pub sequence_length: usize,
     pub max_predictions: usize,
-    /// s32[B,S]: `[CLS] a [SEP] b [SEP]`, masked, then zeros (BERT's `[PAD]`; another `[PAD]` id is used as it is).
+    /// s32[B,S]: `[CLS] a [SEP] b [SEP]` with masks, then `[PAD]`.
     pub input_ids: Vec<i32>,
     /// s32[B,S]: 0 for `[CLS] a [SEP]` and for padding, 1 for `b [SEP]`.
     pub token_type_ids: Vec<i32>,
-    /// s32[B,S]: 1 for tokens, 0 for padding; in packed rows the number of the row's example that a token belongs to, from 1.
+    /// s32[B,S]: 1 for tokens, 0 for padding; in packed rows the number of the token's example in the row, from 1.
     pub attention_mask: Vec<i32>,
-    /// s32[B,P]: ascending positions; 0 where there is no prediction.
+    /// s32[B,P]: ascending positions; 0 where unused.
     pub masked_lm_positions: Vec<i32>,
-    /// s32[B,P]: the tokens that stood there; 0 where there is no prediction.
+    /// s32[B,P]: the original tokens; 0 where unused.
     pub masked_lm_ids: Vec<i32>,
-    /// f32[B,P]: 1 for a prediction, 0 for none.
+    /// f32[B,P]: 1 for a masked position, 0 where unused.
     pub masked_lm_weights: Vec<f32>,
-    /// s32[B]: 1 if `b` is random (or swapped with `a`), −100 if there is no `b`.
+    /// s32[B], or s32[B,K] in packed rows: 1 if `b` is random (or swapped with `a`), −100 if there is no `b`.
     pub next_sentence_labels: Vec<i32>,
-    /// What only packed rows have.
+    /// Present in packed rows only.
     pub packed: Option<PackedRows>,
 }
 
-/// What a [`Batch`] of packed rows has beside the rest.
+/// The additional tensors of packed rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackedRows {
-    /// K: examples of a row, at most.
+    /// K: maximum number of examples per row.
     pub sequences_per_row: usize,
-    /// s32[B,S]: each token's place in its example; 0 for padding.
+    /// s32[B,S]: each token's position in its example; 0 for padding.
     pub position_ids: Vec<i32>,
-    /// s32[B,K]: where in the row each example begins; 0 where there is none.
+    /// s32[B,K]: start of each example in the row; 0 where unused.
     pub cls_positions: Vec<i32>,
-    /// s32[B,K]: each example's number in the global batch; 0 where there is none.
+    /// s32[B,K]: each example's number in the global batch; 0 where unused.
     pub example_ids: Vec<i32>,
 }
 
-/// One row of [`PackedRows`], to be filled.
+/// One row of [`PackedRows`], to be written.
 pub(super) struct PackedRow<'a> {
     pub position_ids: &'a mut [i32],
     pub cls_positions: &'a mut [i32],
     pub example_ids: &'a mut [i32],
 }
 
-/// One row of a [`Batch`], to be filled.
+/// One row of a [`Batch`], to be written.
 pub(super) struct Row<'a> {
     pub input_ids: &'a mut [i32],
     pub token_type_ids: &'a mut [i32],
@@ -65,7 +65,7 @@ pub(super) struct Row<'a> {
 }
 
 impl Batch {
-    /// Rows of padding only.
+    /// Creates rows of padding.
     pub(super) fn blank(rows: usize, sequence_length: usize, max_predictions: usize, pad: u32) -> Self {
         Batch {
             rows,
@@ -82,7 +82,7 @@ impl Batch {
         }
     }
 
-    /// The rows, each with its index, for threads to fill side by side.
+    /// Iterates over the rows, which threads write in parallel.
     pub(super) fn rows_mut(&mut self) -> impl IndexedParallelIterator<Item = Row<'_>> {
         let (s, p) = (self.sequence_length, self.max_predictions);
         let k = self.next_sentence_labels.len() / self.rows;
@@ -161,14 +161,14 @@ impl Batch {
         blocks.map(occupied).max().unwrap_or(0)
     }
 
-    /// Tokens that are not padding.
+    /// Returns the number of tokens that are not padding.
     pub fn real_tokens(&self) -> usize {
         self.attention_mask.iter().filter(|&&x| x > 0).count()
     }
 }
 
 impl PackedRows {
-    /// Rows without an example.
+    /// Creates rows without examples.
     pub(super) fn blank(rows: usize, sequence_length: usize, sequences_per_row: usize) -> Self {
         PackedRows {
             sequences_per_row,
@@ -178,7 +178,7 @@ impl PackedRows {
         }
     }
 
-    /// The rows, for threads to fill side by side.
+    /// Iterates over the rows, which threads write in parallel.
     pub(super) fn rows_mut(&mut self, sequence_length: usize) -> impl IndexedParallelIterator<Item = PackedRow<'_>> {
         let k = self.sequences_per_row;
         let sequences = self.cls_positions.par_chunks_exact_mut(k).zip(self.example_ids.par_chunks_exact_mut(k));

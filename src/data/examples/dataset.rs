@@ -74,7 +74,7 @@ impl Dataset {
         };
         if documents < least {
             let next = match split {
-                Split::Train => "prepare more layout, or separate the documents by empty lines",
+                Split::Train => "prepare more text, or separate the documents by empty lines",
                 Split::HeldOut => "prepare with a larger held_out",
             };
             return Err(DataError::Corpus {

@@ -1,15 +1,15 @@
-//! The batches of a training phase or of an evaluation: a dataset, and how its sequences are laid into rows.
+//! The batches of a training phase or of an evaluation: a dataset, in plain or packed rows.
 
 use std::sync::Arc;
 
 use super::dataset::Dataset;
 use crate::batch::{BatchSource, HostBatch, ReplicaRange};
 
-/// The batches of a dataset, in plain rows or in packed ones.
+/// The batches of a dataset, in plain or packed rows.
 #[derive(Clone, Debug)]
 pub struct Batches {
     pub dataset: Arc<Dataset>,
-    /// Sequences that a row holds at most: 1 for plain rows.
+    /// Maximum number of sequences per row: 1 for plain rows.
     pub sequences_per_row: usize,
 }
 
