@@ -160,7 +160,7 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
     let mut line = site.prepare("other", "s3://pod/corpora/wiki", &other);
     line.pop();
     let said = site.fail("other", &line.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(said.contains("s3://pod/corpora/wiki/prepared.json: requires this data, or none"), "{said}");
+    assert!(said.contains("s3://pod/corpora/wiki/prepared.json: requires the same data, or none"), "{said}");
     site.prepared("other", "s3://pod/corpora/wiki", &["--seed", "5", "--force"]);
     // An old copy is updated.
     site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
