@@ -13,6 +13,7 @@ use crate::runtime::devices::Devices;
 /// A plugin that compiles for a [`Target`].
 pub struct Compiler {
     target: Target,
+    /// The loaded plugin.
     pub plugin: Plugin,
     /// The version string of the plugin.
     pub platform_version: String,
@@ -27,7 +28,9 @@ enum Backend {
 
 /// A program compiled for absent or for present devices.
 pub enum Compiled {
+    /// Compiled for a topology.
     Absent(Executable),
+    /// Compiled and loaded on devices.
     Present(LoadedExecutable),
 }
 

@@ -22,6 +22,7 @@ use crate::task::Precision;
 pub struct Accelerator {
     /// The name in a topology: `v5e`, `h200`.
     pub name: &'static str,
+    /// The platform whose plugin compiles for it.
     pub platform: Platform,
     /// The prefix of the device kind that the plugin reports.
     pub kind: &'static str,
@@ -41,23 +42,32 @@ pub struct Accelerator {
     pub network_bandwidth: Option<f64>,
     /// The slice shapes that the vendor lists, smallest first; empty for GPUs, which have any number of hosts.
     pub slices: &'static [&'static str],
+    /// Further properties of a GPU; none for TPUs.
     pub gpu: Option<Gpu>,
 }
 
 /// The properties of an absent GPU that XLA's compiler needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpu {
+    /// The device description that the driver reports.
     pub description: &'static str,
-    /// Major, minor.
+    /// The compute capability: major, minor.
     pub compute_capability: (u32, u32),
     /// Whether instructions specific to this capability (`sm_90a`) may be used.
     pub accelerated_features: bool,
+    /// Streaming multiprocessors.
     pub cores: u32,
+    /// FP32 units per multiprocessor.
     pub fpus_per_core: u32,
+    /// Boost clock in GHz.
     pub clock_ghz: f64,
+    /// Bytes of L2 cache.
     pub l2_cache: u64,
+    /// Bytes of shared memory per block, by default.
     pub shared_memory_per_block: u32,
+    /// Bytes of shared memory per block that a kernel can opt in to.
     pub shared_memory_per_block_optin: u32,
+    /// Bytes of shared memory per multiprocessor.
     pub shared_memory_per_core: u32,
     /// Bytes that the driver reports, which is more than the nominal size.
     pub memory: u64,

@@ -42,12 +42,17 @@ pub const PAPER_MINUTES: f64 = 76.19;
 /// The settings of a plan.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
+    /// The hardware to plan for.
     pub target: Target,
+    /// The plugin that compiles.
     pub platform: PlatformChoice,
+    /// How to choose the micro-batch size of each phase.
     pub micro_batch_size: MicroBatchChoice,
     /// Indices of the phases to compile, from 0.
     pub phases: Vec<usize>,
+    /// The rows that packed sequences take.
     pub rows_per_sequence: RowsPerSequence,
+    /// The assumed shares of the published rates.
     pub efficiency: Efficiency,
     /// The directory for the compiled steps, if they are to be saved.
     pub save: Option<PathBuf>,
@@ -56,15 +61,21 @@ pub struct PlanOptions {
 /// A run planned for absent hardware.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The planned run.
     pub run: Run,
+    /// The hardware that the run is planned for.
     pub target: Target,
     /// The version string of the plugin.
     pub platform_version: String,
+    /// The assumed shares of the published rates.
     pub efficiency: Efficiency,
+    /// The rows that packed sequences take.
     pub rows_per_sequence: RowsPerSequence,
     /// Bytes that a program may use on one device, if known.
     pub memory_limit: Option<f64>,
+    /// The planned phases, in order.
     pub phases: Vec<PhasePlan>,
+    /// The manifest of the saved steps, if they were to be saved and all phases fit.
     pub saved: Option<Manifest>,
 }
 
@@ -73,6 +84,7 @@ pub struct Plan {
 pub struct PhasePlan {
     /// The index of the phase, from 0.
     pub index: usize,
+    /// The phase of the run.
     pub shape: Phase,
     /// Rows of one device in a step: its share of the global batch, at one sequence per row.
     pub rows: usize,
@@ -85,14 +97,18 @@ pub struct PhasePlan {
 /// One compilation of a step.
 #[derive(Clone, Debug)]
 pub struct Attempt {
+    /// The compiled micro-batch size.
     pub micro_batch_size: usize,
+    /// The compile time.
     pub took: Duration,
+    /// The result.
     pub verdict: Verdict,
 }
 
 /// The result of one compilation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The step compiles and fits into a device's memory.
     Fits,
     /// The step needs more memory than a device has, with the reason.
     TooLarge(String),
@@ -103,12 +119,15 @@ pub enum Verdict {
 /// A compiled step that fits into a device's memory.
 #[derive(Clone, Debug)]
 pub struct Fit {
+    /// Rows per device and micro-batch.
     pub micro_batch_size: usize,
+    /// Micro-batches per step on each device.
     pub accumulation_steps: usize,
     /// Maximum number of sequences in a row.
     pub sequences_per_row: usize,
     /// Rows that one device computes in a step. Micro-batches that packing leaves empty are skipped.
     pub rows_computed: usize,
+    /// The compiler's memory statistics of one device.
     pub memory: CompiledMemoryStats,
     /// Floating-point operations of a step on one device by the compiler's own count, if the plugin reports it.
     pub compiler_flops: Option<f64>,
@@ -123,7 +142,14 @@ pub struct Fit {
 /// An event of a plan in progress.
 #[derive(Clone, Debug)]
 pub enum Progress<'a> {
-    Compiling { phase: &'a str, micro_batch_size: usize },
+    /// A compilation starts.
+    Compiling {
+        /// The name of the phase.
+        phase: &'a str,
+        /// The micro-batch size to compile.
+        micro_batch_size: usize,
+    },
+    /// A compilation has ended.
     Compiled(&'a Attempt),
 }
 

@@ -11,8 +11,11 @@ use crate::task::Precision;
 /// Shares of the published rates that a program is assumed to reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Efficiency {
+    /// Share of the peak FLOP/s.
     pub compute: f64,
+    /// Share of the memory bandwidth.
     pub memory: f64,
+    /// Share of the link and network bandwidth.
     pub network: f64,
 }
 
@@ -41,9 +44,11 @@ pub struct Demand {
 /// Seconds that one step occupies each resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Times {
+    /// Seconds of arithmetic.
     pub compute: f64,
-    /// None if the plugin does not report the bytes moved; the step time then ignores memory.
+    /// Seconds of memory traffic; none if the plugin does not report the bytes moved. The step time then ignores memory.
     pub memory: Option<f64>,
+    /// Seconds of communication.
     pub network: f64,
 }
 

@@ -30,13 +30,17 @@ const FORMAT: u32 = 1;
 /// The file `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// The version of the file format.
     pub format: u32,
+    /// The platform that the steps were compiled for.
     pub platform: String,
     /// The plugin by its API version and the sha256 of its file. (Its version string differs with and without devices.)
     pub plugin: String,
     /// The topology as [`Target`] parses it.
     pub topology: String,
+    /// The number of devices.
     pub devices: usize,
+    /// The saved steps.
     pub phases: Vec<SavedPhase>,
 }
 
@@ -45,11 +49,15 @@ pub struct Manifest {
 pub struct SavedPhase {
     /// The number of the phase, from 1 as in run files.
     pub phase: usize,
+    /// Rows per device and micro-batch.
     pub micro_batch_size: usize,
     /// The sha256 of the HloModuleProto that was compiled.
     pub program_sha256: String,
+    /// The name of the file in the directory.
     pub file: String,
+    /// The size of the file.
     pub bytes: u64,
+    /// The sha256 of the file.
     pub sha256: String,
 }
 

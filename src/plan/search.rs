@@ -22,6 +22,7 @@ pub enum MicroBatchChoice {
 /// The result of compiling one candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial<T> {
+    /// The candidate fits.
     Fits(T),
     /// The candidate needs too much memory; a smaller one may fit.
     TooLarge,

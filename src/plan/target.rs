@@ -26,10 +26,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// Returns the platform of the target.
     pub fn platform(&self) -> Platform {
         self.accelerator.map_or(Platform::Cpu, |accelerator| accelerator.platform)
     }
 
+    /// Returns the number of chips.
     pub fn chips(&self) -> usize {
         self.shape.iter().product()
     }

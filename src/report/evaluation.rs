@@ -5,6 +5,7 @@ use crate::task::Ratio;
 /// The ratios of a task over held-out examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
+    /// The number of held-out examples.
     pub examples: u64,
     ratios: Vec<(Ratio, f64)>,
 }

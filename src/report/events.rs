@@ -9,6 +9,7 @@ use crate::schedule::StepPlan;
 pub struct StepEvent {
     /// Weight updates done, including this one.
     pub done: u64,
+    /// The step in the schedule: phase, learning rate, batch.
     pub plan: StepPlan,
     /// Names (from [`crate::task::metric_names`]) and values.
     pub metrics: Vec<(&'static str, f64)>,

@@ -89,6 +89,7 @@ impl Reporter {
         &self.last_step
     }
 
+    /// Returns the summary so far.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }

@@ -14,7 +14,9 @@ const MAX_LABELS: usize = 12;
 
 /// One bar of a bar chart.
 pub struct Column {
+    /// The label below the bar.
     pub label: String,
+    /// The height of the bar in the unit of the axis.
     pub value: f64,
     /// The text shown when the pointer is over the bar.
     pub tooltip: String,
