@@ -7,7 +7,7 @@
 //!    row.
 //! 3. [`step::TrainStep`] is the computation: [`bert::Bert`] builds the forward pass in a [`graph::Graph`],
 //!    [`autodiff::gradients`] appends the backward pass, and [`optim::Optimizer`] the update.
-//! 4. [`hlo::lower`] lowers the finished [`graph::Computation`] to the bytes of an HloModuleProto.
+//! 4. [`hlo::lower()`] lowers the finished [`graph::Computation`] to the bytes of an HloModuleProto.
 //! 5. [`pjrt::Client`] compiles the bytes and runs them, with weights that stay on the device.
 //! 6. [`train::trainer::Trainer`] is the training loop. [`checkpoint`] saves its state, with Hugging Face's tensor names.
 //!

@@ -59,7 +59,7 @@ pub fn evaluate(computation: &Computation, arguments: &[HostTensor]) -> Result<V
     evaluate_values(computation, &arguments.iter().map(Value::from).collect::<Vec<_>>())
 }
 
-/// Is [`evaluate`] with arguments that need not be representable in the parameters' float types.
+/// Evaluates like [`evaluate`], with arguments that need not be representable in the parameters' float types.
 ///
 /// # Errors
 /// As [`evaluate`].

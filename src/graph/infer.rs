@@ -67,6 +67,8 @@ struct Rule {
 
 impl Rule {
     fn array(&self, op: &Op, inputs: &[&Shape]) -> Result<Shape> {
+        use BinaryOp::*;
+        use UnaryOp::*;
         match op {
             // ---- leaves ----
             Op::Parameter { shape, .. } => self.operands::<0>(inputs).map(|_| shape.clone()),
@@ -81,21 +83,12 @@ impl Rule {
             }
 
             // ---- elementwise, one operand ----
-            Op::Unary(UnaryOp::Abs | UnaryOp::Negate | UnaryOp::Sign) => {
-                self.unary(inputs, "a numeric operand", |d| d != DType::Pred)
+            Op::Unary(Abs | Negate | Sign) => self.unary(inputs, "a numeric operand", |d| d != DType::Pred),
+            Op::Unary(Floor | Exp | Log | Log1p | Tanh | Sqrt | Rsqrt | Erf) => {
+                self.unary(inputs, "a floating-point operand", DType::is_float)
             }
-            Op::Unary(
-                UnaryOp::Floor
-                | UnaryOp::Exp
-                | UnaryOp::Log
-                | UnaryOp::Log1p
-                | UnaryOp::Tanh
-                | UnaryOp::Sqrt
-                | UnaryOp::Rsqrt
-                | UnaryOp::Erf,
-            ) => self.unary(inputs, "a floating-point operand", DType::is_float),
-            Op::Unary(UnaryOp::Not) => self.unary(inputs, "a pred or integer operand", |d| !d.is_float()),
-            Op::Unary(UnaryOp::IsFinite) => {
+            Op::Unary(Not) => self.unary(inputs, "a pred or integer operand", |d| !d.is_float()),
+            Op::Unary(IsFinite) => {
                 Ok(self.unary(inputs, "a floating-point operand", DType::is_float)?.with_dtype(DType::Pred))
             }
             Op::Convert { dtype } => Ok(self.unary(inputs, "an array", |_| true)?.with_dtype(*dtype)),
@@ -105,22 +98,12 @@ impl Rule {
             }
 
             // ---- elementwise, two operands ----
-            Op::Binary(
-                BinaryOp::Add
-                | BinaryOp::Subtract
-                | BinaryOp::Multiply
-                | BinaryOp::Divide
-                | BinaryOp::Remainder
-                | BinaryOp::Maximum
-                | BinaryOp::Minimum,
-            ) => self.binary(inputs, "numeric operands", |d| d != DType::Pred),
-            Op::Binary(BinaryOp::Power) => self.binary(inputs, "floating-point operands", DType::is_float),
-            Op::Binary(BinaryOp::And | BinaryOp::Or | BinaryOp::Xor) => {
-                self.binary(inputs, "pred or integer operands", |d| !d.is_float())
+            Op::Binary(Add | Subtract | Multiply | Divide | Remainder | Maximum | Minimum) => {
+                self.binary(inputs, "numeric operands", |d| d != DType::Pred)
             }
-            Op::Binary(BinaryOp::ShiftLeft | BinaryOp::ShiftRightLogical) => {
-                self.binary(inputs, "integer operands", DType::is_integer)
-            }
+            Op::Binary(Power) => self.binary(inputs, "floating-point operands", DType::is_float),
+            Op::Binary(And | Or | Xor) => self.binary(inputs, "pred or integer operands", |d| !d.is_float()),
+            Op::Binary(ShiftLeft | ShiftRightLogical) => self.binary(inputs, "integer operands", DType::is_integer),
 
             // ---- compare and select ----
             Op::Compare { .. } => Ok(self.binary(inputs, "operands", |_| true)?.with_dtype(DType::Pred)),

@@ -1,12 +1,12 @@
 //! The intermediate representation: a computation as data.
 //!
 //! A computation has three stages. While a [`Graph`] **is built**, [`Tensor`] handles stand for values that do not exist
-//! yet; a shape error panics at the caller's line, because it is a bug of this crate. [`Graph::finish`] turns the graph
-//! into an immutable [`Computation`], a list of nodes in topological order, which can be printed, evaluated
+//! yet; a shape error panics at the caller's line, because it is a bug in the code that builds the graph.
+//! [`Graph::finish`] turns the graph into an immutable [`Computation`], a list of nodes in topological order, which can be printed, evaluated
 //! ([`eval`](crate::eval)) and lowered ([`hlo`](crate::hlo)). Only a device or the evaluator **runs** it.
 //!
 //! Nodes are append-only and a node's id is its position, so the order of ids is a topological order. A node with the
-//! same operation and operands as an earlier node is that node: there are no common subexpressions. [`Graph::finish`]
+//! same operation and operands as an earlier node is that node, so there are no common subexpressions. [`Graph::finish`]
 //! drops the nodes that no output needs.
 //!
 //! * [`op`]: the operations
@@ -178,7 +178,7 @@ impl Graph {
         self.add_ids(op, ids)
     }
 
-    /// Is [`Graph::add`] by node id, for passes that walk a graph's nodes.
+    /// Appends a node like [`Graph::add`], by node ids, for passes that walk a graph's nodes.
     #[track_caller]
     pub fn add_ids(&self, op: Op, inputs: Vec<NodeId>) -> Tensor<'_> {
         let mut state = self.state.borrow_mut();

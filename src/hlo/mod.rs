@@ -2,12 +2,12 @@
 //!
 //! The operations of a graph have HLO's names and semantics, so the lowering only adds what the file format requires:
 //! layouts, module-wide names and ids, reducer computations, the tuple of a loop's state, and the input-output aliases
-//! of donated parameters. [`lower`] is a pure function: the same graph gives the same bytes on every machine, so bytes
+//! of donated parameters. [`lower()`] is a pure function: the same graph gives the same bytes on every machine, so bytes
 //! can be compared, cached and reviewed.
 //!
 //! * [`proto`]: the protobuf messages, restricted to the fields that are used
-//! * [`lower`]: one exhaustive match over [`Op`](crate::graph::Op)
-//! * [`text`]: the inverse direction, from bytes to HLO text, for readers and for the golden files under `graphs/`
+//! * [`lower()`]: one exhaustive match over [`Op`](crate::graph::Op)
+//! * [`text()`]: the inverse direction, from bytes to HLO text, for readers and for the golden files under `graphs/`
 //!
 //! The bytes are an ordinary `.hlo.pb` file. PJRT plugins accept them as program format `"hlo"`, and XLA's own tools read
 //! them too (`examples/xla-rs` runs one with the `xla` crate).
@@ -23,7 +23,7 @@ pub use text::text;
 
 use crate::shape::Shape;
 
-/// Options of [`lower`].
+/// Options of [`lower()`].
 #[derive(Clone, Copy, Debug)]
 pub struct LowerOptions<'a> {
     /// The module's name in profiles.

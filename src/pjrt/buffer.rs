@@ -174,7 +174,7 @@ impl Buffer {
             return Err(PjrtError::Argument {
                 what: sys::PJRT_Buffer_CopyToDevice::FUNCTION,
                 required: "a device of the same client".to_owned(),
-                found: format!("{device:?} of another client"),
+                found: format!("{} of another client", device.description().text),
             });
         }
         let mut args =

@@ -149,7 +149,7 @@ impl Client {
         Ok(buffer)
     }
 
-    /// Is [`Client::buffer_from_host_async`] of a tensor.
+    /// Copies a tensor to a device like [`Client::buffer_from_host_async`].
     ///
     /// # Errors
     /// As [`Client::buffer_from_host`].
@@ -175,7 +175,7 @@ impl Client {
             return Err(PjrtError::Argument {
                 what: "PJRT_Client_BufferFromHostBuffer",
                 required: "a device of the same client".to_owned(),
-                found: format!("{device:?} of another client"),
+                found: format!("{} of another client", device.description().text),
             });
         }
         let dims: Vec<i64> = shape.dims.iter().map(|&d| d as i64).collect();

@@ -159,7 +159,7 @@ impl Environment {
         self.open_with_store(choice, options, None)
     }
 
-    /// Is [`Environment::open`] for one of several processes, which exchange their topology through `store`.
+    /// Creates a client like [`Environment::open`], in one of several processes that exchange their topology through `store`.
     ///
     /// # Errors
     /// As [`Environment::open`].

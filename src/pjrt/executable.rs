@@ -341,7 +341,7 @@ impl LoadedExecutable {
         Ok(self.execute_with(arguments, &ExecuteOptions::default())?.outputs)
     }
 
-    /// Is [`LoadedExecutable::execute`] with options, and with a completion event for each device.
+    /// Starts the program like [`LoadedExecutable::execute`], with options, and returns a completion event for each device.
     ///
     /// # Errors
     /// As [`LoadedExecutable::execute`].

@@ -82,7 +82,7 @@ cases! {
     Op::Binary(BinaryOp::Multiply) => "multiply": [Derivative(|t| { let (x, y) = t.pair(); x * y }), Derivative(|t| t.any().square())],
     Op::Binary(BinaryOp::Divide) => "divide": [Derivative(|t| { let (x, y) = t.pair(); x / (y.abs() + 0.5) })],
     Op::Binary(BinaryOp::Remainder) => "remainder": [Derivative(|t| {
-        // x/y lies near the middle between integers of either sign, and moves little.
+        // x/y stays near the middle between two integers of either sign.
         let (x, y) = t.pair();
         let y = y.abs() + 1.0;
         let halves = t.constant(&y.dims()).floor() + 0.5;
