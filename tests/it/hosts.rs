@@ -1,5 +1,5 @@
-//! The rendezvous of several hosts, before devices exist: attendance, agreement on the run, heartbeats, and the rows of each
-//! host. The hosts are threads, or processes that fail before they open a device.
+//! The rendezvous of several hosts before devices exist: missing hosts, checks for equal values, heartbeats, and the rows of
+//! each host. The hosts are threads, or processes that fail before they open a device.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The launch scripts, run with stand-ins for gcloud, srun and lambert that record how they were called.
+//! The launch scripts, run with fake gcloud, srun and lambert programs that record their calls.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A directory with stand-ins for programs, which is looked through first.
+/// A directory with fake programs, which is first on the PATH.
 struct Stage {
     directory: tempfile::TempDir,
 }
@@ -23,8 +23,8 @@ impl Stage {
         self.directory.path().join(name)
     }
 
-    /// Puts the script `body` in the place of the program `name`.
-    fn stand_in(&self, path: &str, body: &str) {
+    /// Writes the fake program `path` with the script `body`.
+    fn fake_program(&self, path: &str, body: &str) {
         let path = self.path(path);
         fs::write(&path, format!("#!/usr/bin/env bash\n{body}")).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -52,7 +52,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Writes every call down as a shell takes it, and lets `ssh` happen on two hosts, each with a home of its own.
+/// Records every call, quoted for a shell, and runs `ssh` commands on two hosts, each with its own home directory.
 const GCLOUD: &str = r#"
 printf '%q ' gcloud "$@" >>"$STAGE/calls" && echo >>"$STAGE/calls"
 for i in 0 1; do mkdir -p "$STAGE/host-$i"; done
@@ -76,7 +76,7 @@ done
 exit $status
 "#;
 
-/// Says how it was called; `pretrain` goes on until it is told to stop.
+/// Prints its arguments; `pretrain` runs until it is interrupted.
 const LAMBERT: &str = r#"
 echo "lambert $*"
 if [ "$1" = pretrain ]; then
@@ -85,7 +85,7 @@ if [ "$1" = pretrain ]; then
 fi
 "#;
 
-/// Waits for a file to say something.
+/// Waits until a file contains `words`.
 fn wait_for(path: &Path, words: &str) {
     for _ in 0..600 {
         if fs::read_to_string(path).is_ok_and(|text| text.contains(words)) {
@@ -93,15 +93,15 @@ fn wait_for(path: &Path, words: &str) {
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    panic!("{} does not say {words:?}: {:?}", path.display(), fs::read_to_string(path));
+    panic!("{} does not contain {words:?}: {:?}", path.display(), fs::read_to_string(path));
 }
 
 #[test]
-fn a_dry_run_prints_exactly_what_a_run_does() {
+fn a_dry_run_prints_the_commands_of_a_real_run() {
     let stage = Stage::new();
-    stage.stand_in("bin/gcloud", GCLOUD);
+    stage.fake_program("bin/gcloud", GCLOUD);
     fs::create_dir(stage.path("release")).unwrap();
-    stage.stand_in("release/lambert", LAMBERT);
+    stage.fake_program("release/lambert", LAMBERT);
     fs::write(stage.path("run.toml"), "name = \"x\"\n").unwrap();
     fs::create_dir(stage.path("logs")).unwrap();
     let slice = ["--name", "pod", "--zone", "us-east1-d", "--project", "p"];
@@ -129,7 +129,7 @@ fn a_dry_run_prints_exactly_what_a_run_does() {
     let (_, done) = pod(&["copy", "run.toml"]);
     assert!(done.status.success() && second.join("run.toml").exists(), "{}", stderr(&done));
 
-    // Every host gets the words as they were typed.
+    // Every host gets the arguments unchanged.
     let (_, done) = pod(&["start", "run.toml", "--set", "name=it's my run"]);
     assert!(done.status.success(), "{}", stderr(&done));
     for host in [&first, &second] {
@@ -161,9 +161,9 @@ fn a_dry_run_prints_exactly_what_a_run_does() {
 }
 
 #[test]
-fn a_wrong_call_is_answered_before_anything_is_called() {
+fn invalid_arguments_are_reported_before_any_command_runs() {
     let stage = Stage::new();
-    stage.stand_in("bin/gcloud", GCLOUD);
+    stage.fake_program("bin/gcloud", GCLOUD);
     fs::create_dir(stage.path("directory")).unwrap();
     fs::write(stage.path("run.toml"), "").unwrap();
     let call = |words: &str, lambert: &str| {
@@ -205,7 +205,7 @@ fn a_wrong_call_is_answered_before_anything_is_called() {
     }
     let other = call("--name pod --zone z install", &stage.path("run.toml").display().to_string());
     assert!(stderr(&other).contains("must be called lambert"), "{}", stderr(&other));
-    assert!(!stage.path("calls").exists(), "nothing was called");
+    assert!(!stage.path("calls").exists(), "no command ran");
 
     let help = call("--help", "nowhere");
     assert!(
@@ -218,23 +218,23 @@ fn a_wrong_call_is_answered_before_anything_is_called() {
 }
 
 #[test]
-fn a_process_that_has_the_number_of_one_that_ended_is_left_alone() {
+fn a_process_with_a_reused_process_id_is_not_stopped() {
     let stage = Stage::new();
-    stage.stand_in("bin/gcloud", GCLOUD);
+    stage.fake_program("bin/gcloud", GCLOUD);
     fs::write(stage.path("run.toml"), "").unwrap();
     let pod =
         |words: &[&str]| stage.run("scripts/launch/tpu-pod", &[&["--name", "pod", "--zone", "z"], words].concat(), &[]);
     let mut other = Command::new("sleep").arg("600").spawn().unwrap();
     for host in ["host-0/lambert", "host-1/lambert"] {
         fs::create_dir_all(stage.path(host)).unwrap();
-        stage.stand_in(&format!("{host}/lambert"), LAMBERT);
+        stage.fake_program(&format!("{host}/lambert"), LAMBERT);
         fs::write(stage.path(host).join("pid"), other.id().to_string()).unwrap();
         fs::write(stage.path(host).join("pretrain.log"), "").unwrap();
     }
     assert_eq!(stdout(&pod(&["status"])), "ended\nended\n");
     let stopped = pod(&["stop"]);
     assert!(stopped.status.success() && stderr(&stopped).contains("it is not running"), "{}", stderr(&stopped));
-    assert!(other.try_wait().unwrap().is_none(), "another's process was stopped");
+    assert!(other.try_wait().unwrap().is_none(), "an unrelated process was stopped");
     let started = pod(&["start", "run.toml"]);
     assert!(started.status.success(), "{}", stderr(&started));
     wait_for(&stage.path("host-1/lambert/pretrain.log"), "lambert pretrain run.toml");
@@ -244,16 +244,16 @@ fn a_process_that_has_the_number_of_one_that_ended_is_left_alone() {
 }
 
 #[test]
-fn under_slurm_every_process_learns_its_number() {
+fn slurm_processes_get_their_host_numbers() {
     let stage = Stage::new();
-    stage.stand_in("bin/lambert", r#"echo "$SLURM_PROCID: $*" >>"$STAGE/calls""#);
-    // Options first, as srun reads them, then one process a task.
+    stage.fake_program("bin/lambert", r#"echo "$SLURM_PROCID: $*" >>"$STAGE/calls""#);
+    // Options come first, as for srun, then one process per task runs.
     let srun = r#"
 while [ "${1#--}" != "$1" ]; do shift; done
 export SLURM_NTASKS=3
 for SLURM_PROCID in 0 1 2; do export SLURM_PROCID; "$@"; done
 "#;
-    stage.stand_in("bin/srun", srun);
+    stage.fake_program("bin/srun", srun);
     let job = [("SLURM_JOB_ID", "77"), ("SLURM_SUBMIT_DIR", "/shared")];
     let run = |environment: &[(&str, &str)]| {
         let _ = fs::remove_file(stage.path("calls"));
@@ -281,9 +281,9 @@ for SLURM_PROCID in 0 1 2; do export SLURM_PROCID; "$@"; done
 }
 
 #[test]
-fn the_ten_commands_of_the_readme_are_ones_that_work() {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let (_, section) = readme.split_once("## From one machine to a pod").unwrap();
+fn the_ten_commands_of_the_documentation_are_valid() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/pods.md")).unwrap();
+    let (_, section) = page.split_once("## From the laptop to a TPU slice").unwrap();
     let block = section.split("```").nth(1).unwrap().strip_prefix("sh\n").unwrap();
     let commands: Vec<Vec<&str>> = block.lines().map(|line| line.split(' ').collect()).collect();
     assert_eq!(commands.len(), 10);

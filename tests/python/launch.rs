@@ -8,7 +8,7 @@ use serde_json::Value;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
-fn scripts_are_without_lint() {
+fn scripts_pass_shellcheck() {
     let shellcheck = python::programs().join("shellcheck");
     let files = ["scripts/launch/tpu-pod", "scripts/launch/slurm.sbatch"];
     let linted = Command::new(shellcheck).args(files).current_dir(ROOT).output().unwrap();
@@ -19,7 +19,7 @@ fn scripts_are_without_lint() {
 }
 
 #[test]
-fn the_jobset_asks_for_every_host_of_one_slice() {
+fn the_jobset_requests_every_host_of_one_slice() {
     let read = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
     let python = python::programs().join("python");
     let output = Command::new(python).args(["-c", read, "scripts/launch/gke-jobset.yaml"]).current_dir(ROOT).output();
@@ -29,7 +29,7 @@ fn the_jobset_asks_for_every_host_of_one_slice() {
     let [jobset] = documents.as_slice() else { panic!("one document") };
     assert_eq!((&jobset["apiVersion"], &jobset["kind"]), (&"jobset.x-k8s.io/v1alpha2".into(), &"JobSet".into()));
 
-    // Of each object, the fields that the API has and that are used here; the API server refuses a misspelt one.
+    // The allowed fields of each object; the API server rejects a misspelt one.
     let only = |at: &Value, fields: &[&str]| {
         let mut found: Vec<&str> = at.as_object().unwrap().keys().map(String::as_str).collect();
         let mut fields = fields.to_vec();
@@ -61,7 +61,7 @@ fn the_jobset_asks_for_every_host_of_one_slice() {
     let container = &pod["containers"][0];
     only(container, &["name", "image", "command", "resources", "volumeMounts"]);
 
-    // Chips of the topology = hosts × chips of a host.
+    // Chips of the topology = hosts × chips per host.
     let topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].as_str().unwrap();
     let chips: u64 = topology.split('x').map(|side| side.parse::<u64>().unwrap()).product();
     let resources = &container["resources"];
@@ -71,7 +71,7 @@ fn the_jobset_asks_for_every_host_of_one_slice() {
     assert_eq!(job["parallelism"], job["completions"]);
     assert_eq!((&jobs[0]["replicas"], &job["backoffLimit"]), (&1.into(), &0.into()));
 
-    // Every mount has its volume, and the command is one that this program has.
+    // Every mount has its volume, and the command line is valid.
     let names = |list: &Value| -> Vec<String> {
         let mut names: Vec<String> =
             list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect();
