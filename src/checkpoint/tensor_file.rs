@@ -244,11 +244,11 @@ mod tests {
 
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(record, FileRecord { bytes: bytes.len() as u64, sha256: sha256_hex(&bytes) });
-        let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(theirs.len(), DType::ALL.len());
+        let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(parsed.len(), DType::ALL.len());
         let mut read = TensorFile::open(&path).unwrap();
         for (name, tensor) in &tensors {
-            assert_eq!(theirs.tensor(name).unwrap().data(), tensor.bytes(), "{name}");
+            assert_eq!(parsed.tensor(name).unwrap().data(), tensor.bytes(), "{name}");
             assert_eq!(&read.read(name).unwrap(), tensor);
         }
         let mut all = read.read_all(&record).unwrap();

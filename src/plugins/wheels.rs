@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn cuda_has_every_library_that_jax_installs_with_its_plugin() {
         let cuda = PACKAGES.iter().find(|package| package.platform == Platform::Cuda).expect("CUDA is pinned");
-        // As jax-cuda13-plugin 0.12.0.1 declares its extra "with-cuda"; the last is asked for by nvidia-cuda-nvcc.
+        // As jax-cuda13-plugin 0.12.0.1 declares its extra "with-cuda"; nvidia-cuda-nvcc requires the last one.
         for (name, least) in [
             ("jax-cuda13-pjrt", "0.12.0.1"),
             ("nvidia-cublas", "13.0.0.19"),

@@ -65,11 +65,11 @@ impl StorageError {
 fn explain(error: &ServerError, object: &Address) -> (String, String) {
     let reason = chain(error);
     let text = format!("{error} {reason}");
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let mentions = |words: &[&str]| words.iter().any(|word| text.contains(word));
     // Without credentials, object_store asks the metadata server of a cloud machine, which other machines do not have.
-    let no_credentials = says(&["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "token request"]);
+    let no_credentials = mentions(&["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "token request"]);
     let denied = matches!(error, ServerError::Unauthenticated { .. } | ServerError::PermissionDenied { .. });
-    if says(&["NoSuchBucket", "specified bucket does not exist"]) {
+    if mentions(&["NoSuchBucket", "specified bucket does not exist"]) {
         let next = format!("create it, or correct the name {:?}", object.bucket);
         return ("the bucket does not exist".to_owned(), next);
     }
@@ -86,15 +86,15 @@ fn explain(error: &ServerError, object: &Address) -> (String, String) {
     if no_credentials {
         return (format!("no credentials were found ({reason})"), credentials(object).to_owned());
     }
-    if says(&["scheme is not allowed"]) {
+    if mentions(&["scheme is not allowed"]) {
         let next = "use an https:// endpoint, or set AWS_ALLOW_HTTP=true on a trusted network";
         return ("the endpoint is unencrypted (http://) and on another machine".to_owned(), next.to_owned());
     }
     // A region answers only for its own buckets.
-    if says(&["redirect", "301 Moved", "400 Bad Request"]) {
+    if mentions(&["redirect", "301 Moved", "400 Bad Request"]) {
         return (reason, format!("correct {}", endpoint(object)));
     }
-    if says(&["client error (Connect)"]) {
+    if mentions(&["client error (Connect)"]) {
         return (reason, format!("correct {}, or try again later; local files are kept", endpoint(object)));
     }
     (reason, "try again later; local files are kept".to_owned())

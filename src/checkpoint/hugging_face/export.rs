@@ -155,7 +155,9 @@ fn tokenizer_files(
     }
 
     let normalizer = &tokenizer["normalizer"];
-    let flag = |ours: &str, theirs: &str| normalizer[ours].as_bool().or(tokenizer_config[theirs].as_bool());
+    let flag = |normalizer_key: &str, config_key: &str| {
+        normalizer[normalizer_key].as_bool().or(tokenizer_config[config_key].as_bool())
+    };
     let tokenizer_config = json!({
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": flag("lowercase", "do_lower_case").unwrap_or(true),

@@ -34,7 +34,7 @@ pub struct Imported {
 pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, CheckpointError> {
     let required = &model.tensors;
     let mut sources = Sources::open(directory)?;
-    let ours: HashMap<&str, usize> = required.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
+    let index_of: HashMap<&str, usize> = required.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
     let mut taken: Vec<Option<HostTensor>> = vec![None; required.len()];
     let (mut ignored, mut converted) = (Vec::new(), Vec::new());
     let names = sources.names();
@@ -43,9 +43,9 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     for source in names {
         let name = match source.as_str() {
             DECODER_BIAS if bias_is_decoders => PREDICTIONS_BIAS.to_owned(),
-            _ => modern_name(&source, |name| ours.contains_key(name)),
+            _ => modern_name(&source, |name| index_of.contains_key(name)),
         };
-        let Some(&i) = ours.get(name.as_str()) else {
+        let Some(&i) = index_of.get(name.as_str()) else {
             ignored.push(source);
             continue;
         };
@@ -69,7 +69,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
         if !ignored.iter().any(|name| name == copy) {
             continue;
         }
-        let tied = ours.get(original).and_then(|&i| taken[i].as_ref());
+        let tied = index_of.get(original).and_then(|&i| taken[i].as_ref());
         if tied.is_some_and(|tied| sources.read(copy).is_ok_and(|copy| to_f32(copy).bytes() != tied.bytes())) {
             return Err(CheckpointError::Config {
                 path: sources.describe(copy).0,
@@ -112,14 +112,14 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
 
 /// Returns the current name of a tensor in transformers: `gamma` and `beta` of a LayerNorm became `weight` and `bias`, and
 /// a base model's names lack `bert.`.
-fn modern_name(source: &str, is_ours: impl Fn(&str) -> bool) -> String {
+fn modern_name(source: &str, is_known: impl Fn(&str) -> bool) -> String {
     let name = match source.rsplit_once('.') {
         Some((layer_norm, "gamma")) => format!("{layer_norm}.weight"),
         Some((layer_norm, "beta")) => format!("{layer_norm}.bias"),
         _ => source.to_owned(),
     };
     let prefixed = format!("bert.{name}");
-    if !is_ours(&name) && is_ours(&prefixed) { prefixed } else { name }
+    if !is_known(&name) && is_known(&prefixed) { prefixed } else { name }
 }
 
 /// Converts a floating-point tensor to f32; the conversion from half precision is exact.

@@ -258,9 +258,9 @@ fn an_export_replaces_only_an_unchanged_export() {
         }
     }
     again(&out).unwrap();
-    let theirs = folder.path().join("theirs");
-    fs::create_dir(&theirs).unwrap();
-    again(&theirs).unwrap(); // empty
+    let empty = folder.path().join("theirs");
+    fs::create_dir(&empty).unwrap();
+    again(&empty).unwrap();
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 }

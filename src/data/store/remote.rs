@@ -8,6 +8,7 @@ use std::path::Path;
 use super::manifest::{Manifest, ShardEntry};
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
+use crate::files::{partial_path, replace_file};
 use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Location};
 
 /// A planned download of the files that a local copy lacks. Holds the lock of the copy.
@@ -68,9 +69,9 @@ impl DataFetch {
     pub fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let directory = self.copy.directory();
         self.bucket.download(&self.missing, directory, progress).map_err(DataError::storage)?;
-        let (marker, partial) = (directory.join(MANIFEST), directory.join(format!(".{MANIFEST}.partial")));
-        fs::write(&partial, &self.manifest).map_err(DataError::write(&partial, self.manifest.len()))?;
-        fs::rename(&partial, &marker).map_err(DataError::io("rename", &partial))
+        let marker = directory.join(MANIFEST);
+        let written = replace_file(&marker, &partial_path(&marker), &self.manifest);
+        written.map_err(DataError::write(&marker, self.manifest.len()))
     }
 }
 

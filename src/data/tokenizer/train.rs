@@ -11,6 +11,7 @@ use super::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
 use super::wordpiece::Tokenizer;
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
+use crate::files::{partial_path, replace_file};
 
 const RECORD: &str = "trained_from.json";
 
@@ -73,13 +74,9 @@ pub fn train_tokenizer(
         fs::remove_file(&record_path).map_err(DataError::io("remove", &record_path))?;
     }
     for (name, content) in tokenizer.files().into_iter().chain([(RECORD, record + "\n")]) {
-        let (path, partial) = (out.join(name), out.join(format!(".{name}.partial")));
-        if let Err(error) = fs::write(&partial, &content) {
-            // Report the first error; a file that cannot be removed is overwritten next time.
-            let _ = fs::remove_file(&partial);
-            return Err(DataError::write(&path, content.len())(error));
-        }
-        fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
+        let path = out.join(name);
+        let written = replace_file(&path, &partial_path(&path), content.as_bytes());
+        written.map_err(DataError::write(&path, content.len()))?;
     }
     Ok(TrainedTokenizer::New(tokenizer))
 }
