@@ -1,4 +1,4 @@
-//! Recognises files that are not text by their first bytes, whatever their name.
+//! Recognises files that are not text by their first bytes, under any name.
 
 use std::io::{self, Read};
 

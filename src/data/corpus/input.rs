@@ -228,7 +228,12 @@ impl Input {
             (InputFormat::WikiExtractor, _) => wiki_extractor::read(&mut source, &mut batches)?,
             (_, start) if range.start == 0 && start.starts_with(wiki_extractor::START) => {
                 let next = "name it wiki_00, wiki_01 …, as WikiExtractor does";
-                return Err(DataError::file(&self.path, "plain text, by its name", "WikiExtractor's <doc id=…>", next));
+                return Err(DataError::file(
+                    &self.path,
+                    "plain text, as its name says",
+                    "WikiExtractor's <doc id=…>",
+                    next,
+                ));
             }
             _ => text::read(&mut source, &mut batches)?,
         }

@@ -3,7 +3,7 @@
 //!
 //! An epoch contains every chunk of its documents once, in an order of its own. Chunk boundaries are random, so two
 //! chunkings have different numbers of chunks; finding the start of the millionth epoch would need a million chunkings.
-//! Therefore there are only [`CHUNKINGS`] of them: epoch `e` uses chunking `e mod CHUNKINGS`, and all other draws
+//! Therefore there are only `CHUNKINGS` = 16 of them: epoch `e` uses chunking `e mod CHUNKINGS`, and all other draws
 //! depend on the epoch itself:
 //!
 //! ```text

@@ -365,7 +365,7 @@ mod tests {
             .files()
             .iter()
             .for_each(|(name, text)| std::fs::write(directory.path().join(name), text).unwrap());
-        assert!(Tokenizer::open(directory.path(), true).unwrap_err().to_string().contains("--cased"));
+        assert!(Tokenizer::open(directory.path(), true).unwrap_err().to_string().contains("a cased tokenizer"));
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
         for token in SPECIAL_TOKENS {
             assert!(list(files[1].1.replace(token, "x")).contains(&format!("the token {token}")));
         }
-        assert!(list(files[1].1.clone() + "cat\n").contains("\"cat\" on the lines 9 and 13"));
+        assert!(list(files[1].1.clone() + "cat\n").contains("\"cat\" on lines 9 and 13"));
         assert!(list(files[1].1.replace("cat\n", "\n")).contains("\"\" on line 9"));
         assert!(list(files[1].1.clone() + "\n").contains("\"\" on line 13"));
         assert!(list(String::new()).contains("the token [PAD]"));

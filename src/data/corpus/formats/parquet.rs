@@ -115,7 +115,11 @@ fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize
             let shown = all.map(|index| {
                 let column = schema.column(index);
                 let kind = match column.logical_type_ref() {
-                    Some(logical) => format!("{logical:?}"),
+                    // The name of the type alone, without its parameters.
+                    Some(logical) => {
+                        let shown = format!("{logical:?}");
+                        shown.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+                    }
                     None => column.physical_type().to_string(),
                 };
                 format!("{} ({}{kind})", column.path().string(), if is_list(index) { "list of " } else { "" })

@@ -96,7 +96,9 @@ fn paragraphs_of_wiki_extractor_output_are_read() {
     let (shown, counts) = read(&[("wiki_00", file)]).unwrap();
     assert_eq!(shown, ["One <two.", "Three.", "¶", "No title.", "¶"]);
     assert_eq!((counts.documents, counts.empty_documents), (2, 1));
-    assert!(message(&[("all.txt", file)]).contains("all.txt: requires plain text, by its name, got WikiExtractor's"));
+    assert!(
+        message(&[("all.txt", file)]).contains("all.txt: requires plain text, as its name says, got WikiExtractor's")
+    );
     let (shown, _) = read(&[("wiki_00", b"{\"id\": \"1\", \"text\": \"One.\"}\n")]).unwrap();
     assert_eq!(shown, ["One.", "¶"], "as --json writes it");
 
