@@ -29,7 +29,7 @@ const ACCEPTED_NAMES: &str =
     "a file .txt, .text, .jsonl, .ndjson, .parquet, .xml or wiki_00 (also .gz, .zst, .bz2, .xz)";
 const VOCABULARY: &str = "vocab.txt";
 
-/// Finds the files that `paths` name. A file is taken as plain text unless its name hints otherwise. A directory gives
+/// Finds the files that `paths` name. A file is taken as plain text unless its name says otherwise. A directory gives
 /// all files below it with a known extension, ordered by name. A path that does not exist but contains `*`, `?`, `[` or
 /// `**` gives the files that match the pattern. In directories and patterns, hidden files, prepared data and
 /// vocabularies of tokenizers are skipped.

@@ -184,7 +184,7 @@ impl Input {
     /// Checks the beginning of the file, before any long work.
     ///
     /// # Errors
-    /// If the content is not what the name hints. [`Input::read`] finds the same error, but later.
+    /// If the content is not what the name says. [`Input::read`] finds the same error, but later.
     pub fn check_beginning(&self, options: &ReadOptions) -> Result<()> {
         match self.format {
             InputFormat::Parquet => parquet::open(&self.path, &options.text_field).map(drop),
