@@ -13,22 +13,61 @@ use crate::storage::StorageError;
 pub enum DataError {
     /// An operation of the operating system failed.
     #[error("cannot {action} {}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        /// The failed action, as a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A file has unexpected content.
     #[error("{}: requires {required}, got {found}; {next}", path.display())]
-    File { path: PathBuf, required: String, found: String, next: String },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The requirement.
+        required: String,
+        /// The content found.
+        found: String,
+        /// The next step for the user.
+        next: String,
+    },
     /// A setting has an invalid value.
     #[error("{setting}: requires {required}, got {found}")]
-    Setting { setting: &'static str, required: String, found: String },
+    Setting {
+        /// The name of the setting.
+        setting: &'static str,
+        /// The requirement.
+        required: String,
+        /// The value.
+        found: String,
+    },
     /// The text as a whole cannot be used.
     #[error("{subject}: requires {required}, got {found}; {next}")]
-    Corpus { subject: String, required: String, found: String, next: String },
+    Corpus {
+        /// The inputs or data.
+        subject: String,
+        /// The requirement.
+        required: String,
+        /// The content found.
+        found: String,
+        /// The next step for the user.
+        next: String,
+    },
     /// The disk became full, although there was enough free space at the start: other programs write to it, too.
     #[error(
         "cannot write {}: requires {required} bytes, and the disk is full; free some space, or choose another directory",
         path.display()
     )]
-    Full { path: PathBuf, required: u64, source: io::Error },
+    Full {
+        /// The file that was being written.
+        path: PathBuf,
+        /// Its size in bytes.
+        required: u64,
+        /// The cause.
+        source: io::Error,
+    },
     /// A preparation stopped before its end.
     #[error("the preparation stopped; finished work is kept, and the same command resumes it")]
     Stopped(#[source] Box<DataError>),
@@ -40,7 +79,14 @@ pub enum DataError {
         "{}: requires about {required} bytes of free space, got {found}; free some space, or choose another directory",
         path.display()
     )]
-    Space { path: PathBuf, required: u64, found: u64 },
+    Space {
+        /// The output directory.
+        path: PathBuf,
+        /// Required bytes.
+        required: u64,
+        /// Free bytes.
+        found: u64,
+    },
 }
 
 /// The result type of the data module.

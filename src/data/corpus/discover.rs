@@ -12,6 +12,7 @@ use crate::data::files::MANIFEST;
 /// The input files that were found, and the files that were skipped.
 #[derive(Debug, Default)]
 pub struct FoundInputs {
+    /// The input files, in order.
     pub inputs: Vec<Input>,
     /// Files and directories in the named directories or patterns that are never training text.
     pub skipped: Vec<SkippedPath>,
@@ -20,7 +21,9 @@ pub struct FoundInputs {
 /// A file or directory that was skipped, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedPath {
+    /// The skipped file or directory.
     pub path: PathBuf,
+    /// The kind of file, such as "prepared data".
     pub reason: &'static str,
 }
 

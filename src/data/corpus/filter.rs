@@ -21,6 +21,7 @@ pub enum Filter {
 /// A named measure of a document.
 #[derive(Debug)]
 pub struct FilterRule {
+    /// The name in options and in the manifest.
     pub name: &'static str,
     /// Description of the measure, for the help text.
     pub about: &'static str,

@@ -27,6 +27,7 @@ pub(super) enum InputFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
+    /// The name, unique among the sources of a preparation.
     pub name: String,
     /// How often each training document is used: 2 is twice, 0.25 is one document in four, 2.5 is twice and half of the
     /// documents once more.
@@ -46,6 +47,7 @@ pub struct Input {
     path: PathBuf,
     pub(super) format: InputFormat,
     compression: Compression,
+    /// The source that it belongs to.
     pub source: Source,
     /// Size on disk.
     pub bytes: u64,
@@ -118,6 +120,7 @@ impl Input {
         Ok((metadata.len(), since.as_nanos() as u64))
     }
 
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -9,10 +9,13 @@ use super::options::ReadCounts;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputEntry {
+    /// The path of the file, as given to the preparation.
     pub name: String,
+    /// Size of the file in bytes.
     pub bytes: u64,
     /// Time of last modification, in nanoseconds since 1970.
     pub modified: u64,
+    /// sha256 of the file; empty before it is hashed.
     pub sha256: String,
     /// The source of the input, with its weight.
     #[serde(default, skip_serializing_if = "is_default")]

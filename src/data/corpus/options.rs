@@ -36,6 +36,7 @@ pub enum Tolerance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadOptions {
+    /// Meaning of a line.
     pub sentences: SentenceMode,
     /// Key of the text in JSONL records, and name of its column in Parquet files.
     pub text_field: String,

@@ -13,6 +13,7 @@ const LARGEST_WEIGHT: f64 = 100.0;
 /// A source and one of its paths, written `NAME=PATH` or `NAME:WEIGHT=PATH`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourcePath {
+    /// The source, with its weight.
     pub source: Source,
     /// A file, directory or pattern.
     pub path: PathBuf,

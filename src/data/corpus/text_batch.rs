@@ -24,7 +24,9 @@ pub enum TextEvent {
 /// About 1 MiB of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextBatch {
+    /// The text of all lines.
     pub text: String,
+    /// Lines and document ends, in order.
     pub events: Vec<TextEvent>,
     /// The counters of reading these events.
     pub counts: ReadCounts,

@@ -12,22 +12,25 @@ use crate::shape::HostTensor;
 /// example, a packed row up to K consecutive ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
+    /// B: number of rows.
     pub rows: usize,
+    /// S: positions per row.
     pub sequence_length: usize,
+    /// P: maximum number of masked positions per row.
     pub max_predictions: usize,
-    /// s32[B,S]: `[CLS] a [SEP] b [SEP]` with masks, then `[PAD]`.
+    /// `s32[B,S]`: `[CLS] a [SEP] b [SEP]` with masks, then `[PAD]`.
     pub input_ids: Vec<i32>,
-    /// s32[B,S]: 0 for `[CLS] a [SEP]` and for padding, 1 for `b [SEP]`.
+    /// `s32[B,S]`: 0 for `[CLS] a [SEP]` and for padding, 1 for `b [SEP]`.
     pub token_type_ids: Vec<i32>,
-    /// s32[B,S]: 1 for tokens, 0 for padding; in packed rows the number of the token's example in the row, from 1.
+    /// `s32[B,S]`: 1 for tokens, 0 for padding; in packed rows the number of the token's example in the row, from 1.
     pub attention_mask: Vec<i32>,
-    /// s32[B,P]: ascending positions; 0 where unused.
+    /// `s32[B,P]`: ascending positions; 0 where unused.
     pub masked_lm_positions: Vec<i32>,
-    /// s32[B,P]: the original tokens; 0 where unused.
+    /// `s32[B,P]`: the original tokens; 0 where unused.
     pub masked_lm_ids: Vec<i32>,
-    /// f32[B,P]: 1 for a masked position, 0 where unused.
+    /// `f32[B,P]`: 1 for a masked position, 0 where unused.
     pub masked_lm_weights: Vec<f32>,
-    /// s32[B], or s32[B,K] in packed rows: 1 if `b` is random (or swapped with `a`), −100 if there is no `b`.
+    /// `s32[B]`, or `s32[B,K]` in packed rows: 1 if `b` is random (or swapped with `a`), −100 if there is no `b`.
     pub next_sentence_labels: Vec<i32>,
     /// Present in packed rows only.
     pub packed: Option<PackedRows>,
@@ -38,11 +41,11 @@ pub struct Batch {
 pub struct PackedRows {
     /// K: maximum number of examples per row.
     pub sequences_per_row: usize,
-    /// s32[B,S]: each token's position in its example; 0 for padding.
+    /// `s32[B,S]`: each token's position in its example; 0 for padding.
     pub position_ids: Vec<i32>,
-    /// s32[B,K]: start of each example in the row; 0 where unused.
+    /// `s32[B,K]`: start of each example in the row; 0 where unused.
     pub cls_positions: Vec<i32>,
-    /// s32[B,K]: each example's number in the global batch; 0 where unused.
+    /// `s32[B,K]`: each example's number in the global batch; 0 where unused.
     pub example_ids: Vec<i32>,
 }
 

@@ -43,13 +43,18 @@ pub enum Masking {
     Dynamic,
     /// They are drawn `duplicates` times (`dupe_factor` of create_pretraining_data: 10) and then repeated, in another
     /// order.
-    Static { duplicates: u32 },
+    Static {
+        /// Number of different draws.
+        duplicates: u32,
+    },
 }
 
 /// The settings that determine the examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExampleConfig {
+    /// The kind of example.
     pub mode: ExampleMode,
+    /// Positions per example.
     pub sequence_length: usize,
     /// Maximum number of masked positions per sequence: 20 at length 128 and 80 at 512 in BERT.
     pub max_predictions_per_seq: usize,
@@ -61,7 +66,9 @@ pub struct ExampleConfig {
     pub whole_word_mask: bool,
     /// Mask spans of whole words.
     pub span_mask: Option<SpanMask>,
+    /// Dynamic or static masking.
     pub masking: Masking,
+    /// The seed of all draws.
     pub seed: u64,
     /// Index of the training phase. Each phase draws other examples.
     pub phase: u32,

@@ -24,10 +24,13 @@ use crate::data::store::shard::Split;
 /// One example: the content of a row of a [`Batch`], without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
+    /// Epoch of the example.
     pub epoch: u64,
+    /// The token ranges and the label.
     pub layout: ExampleLayout,
     /// `[CLS]` and the segments, each followed by `[SEP]`, masked.
     pub tokens: Vec<u32>,
+    /// The masked positions with their original tokens.
     pub targets: Targets,
 }
 
@@ -89,14 +92,17 @@ impl Dataset {
         Ok(examples)
     }
 
+    /// Returns the prepared data.
     pub fn prepared(&self) -> &Arc<PreparedData> {
         self.epochs.prepared()
     }
 
+    /// Returns the split.
     pub fn split(&self) -> Split {
         self.epochs.split()
     }
 
+    /// Returns the configuration.
     pub fn config(&self) -> &ExampleConfig {
         self.epochs.config()
     }
@@ -222,6 +228,7 @@ impl Window<'_> {
         self.parts.last().map_or(0, |(range, ..)| range.end)
     }
 
+    /// Returns `true` for a window of no examples.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }

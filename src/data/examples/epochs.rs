@@ -53,6 +53,7 @@ struct ChunkTable {
 /// One epoch: its chunks and their order.
 #[derive(Clone, Debug)]
 pub struct Epoch {
+    /// Number of the epoch, from 0.
     pub number: u64,
     table: Arc<ChunkTable>,
     order: Permutation,
@@ -93,23 +94,28 @@ struct Cache {
 }
 
 impl Epochs {
+    /// Creates the epochs of a split. `config` must be valid.
     pub fn new(prepared: Arc<PreparedData>, split: Split, config: ExampleConfig) -> Self {
         let key = Key::new(config.seed).fold_in(config.phase as u64);
         Epochs { chunkings: Arc::new(Chunkings { prepared, split, config, key, cache: Mutex::default() }) }
     }
 
+    /// Returns the prepared data.
     pub fn prepared(&self) -> &Arc<PreparedData> {
         &self.chunkings.prepared
     }
 
+    /// Returns the split.
     pub fn split(&self) -> Split {
         self.chunkings.split
     }
 
+    /// Returns the configuration.
     pub fn config(&self) -> &ExampleConfig {
         &self.chunkings.config
     }
 
+    /// Returns the documents of the split.
     pub fn documents(&self) -> &Documents {
         self.chunkings.prepared.documents(self.chunkings.split)
     }

@@ -19,7 +19,9 @@ const GROUP_SIZE: usize = 256;
 /// A sentence, by its document (index in the split) and its number in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentenceIndex {
+    /// Index of the document in the split.
     pub document: usize,
+    /// Index of the sentence in the document.
     pub sentence: usize,
 }
 

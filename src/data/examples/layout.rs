@@ -10,6 +10,7 @@ pub const IGNORED_LABEL: i32 = -100;
 pub struct Segment {
     /// Index of the document in the split.
     pub document: usize,
+    /// The range among the tokens of the document's shard.
     pub tokens: Range<u32>,
 }
 
@@ -29,6 +30,7 @@ impl Default for ExampleLayout {
 }
 
 impl ExampleLayout {
+    /// Returns `true` if the example has two segments with a label.
     pub fn is_pair(&self) -> bool {
         self.label != IGNORED_LABEL
     }

@@ -27,6 +27,7 @@ pub struct MaskConfig {
     pub max_predictions_per_seq: usize,
     /// Share of masked tokens, 0.15 for BERT.
     pub masked_lm_prob: f64,
+    /// Mask all pieces of a word together.
     pub whole_word_mask: bool,
     /// Mask spans of whole words instead.
     pub span_mask: Option<SpanMask>,
@@ -61,6 +62,7 @@ impl SpanMask {
 /// The masked positions of one sequence in ascending order, with the original tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
+    /// Masked positions, ascending.
     pub positions: Vec<usize>,
     /// The original tokens.
     pub ids: Vec<u32>,

@@ -31,10 +31,12 @@ impl Permutation {
         Permutation { len, side, key }
     }
 
+    /// Returns the number of indices.
     pub fn len(&self) -> u64 {
         self.len
     }
 
+    /// Returns `true` for a permutation of no indices.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

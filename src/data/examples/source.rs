@@ -8,6 +8,7 @@ use crate::batch::{BatchSource, HostBatch, ReplicaRange};
 /// The batches of a dataset, in plain or packed rows.
 #[derive(Clone, Debug)]
 pub struct Batches {
+    /// The dataset.
     pub dataset: Arc<Dataset>,
     /// Maximum number of sequences per row: 1 for plain rows.
     pub sequences_per_row: usize,

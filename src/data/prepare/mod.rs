@@ -49,7 +49,10 @@ pub enum PrepareStage {
     /// Reading, splitting and tokenizing: bytes of input.
     Tokenizing,
     /// Writing shards: bytes of tokens, with the total.
-    Writing { bytes: u64 },
+    Writing {
+        /// Total bytes of tokens.
+        bytes: u64,
+    },
 }
 
 /// A callback with the stage and the work done in it.
@@ -58,9 +61,13 @@ pub type PrepareProgress<'a> = &'a (dyn Fn(PrepareStage, u64) + Sync);
 /// The inputs, tokenizer, options and output directory of a preparation.
 #[derive(Debug)]
 pub struct Preparation<'a> {
+    /// The input files, in order.
     pub inputs: &'a [Input],
+    /// The tokenizer that encodes the text.
     pub tokenizer: &'a Tokenizer,
+    /// The options that determine the data.
     pub options: &'a PrepareOptions,
+    /// The output directory.
     pub out: &'a Path,
     /// Replace other prepared data, and discard an interrupted preparation of other data.
     pub force: bool,
@@ -69,6 +76,7 @@ pub struct Preparation<'a> {
 /// The result of [`prepare`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum PrepareOutcome {
+    /// The data was prepared now.
     Prepared(Manifest),
     /// The directory already held the requested data.
     UpToDate(Manifest),

@@ -36,6 +36,7 @@ pub enum InputState {
 /// The result of [`check`].
 #[derive(Debug)]
 pub struct CheckReport {
+    /// The manifest of the directory.
     pub manifest: Manifest,
     /// All errors in the manifest, the shards and the tokenizer.
     pub faults: Vec<DataError>,

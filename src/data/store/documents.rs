@@ -34,6 +34,7 @@ impl Documents {
         self.first_document[self.shards.len()]
     }
 
+    /// Returns `true` for a split without documents.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -84,5 +85,6 @@ pub struct Document<'a> {
     pub first_sentence: usize,
     /// Start of each sentence among the shard's tokens, and the end of the last one.
     pub starts: &'a [u32],
+    /// The shard that holds the document.
     pub shard: &'a Shard,
 }

@@ -34,7 +34,9 @@ pub enum Deduplication {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removed {
+    /// Number of documents.
     pub documents: u64,
+    /// Bytes of their text.
     pub bytes: u64,
 }
 
@@ -49,6 +51,7 @@ impl std::ops::AddAssign for Removed {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareOptions {
+    /// Options of reading the inputs.
     pub reading: ReadOptions,
     /// Share of the documents to hold out for evaluation.
     pub held_out: f64,
@@ -59,6 +62,7 @@ pub struct PrepareOptions {
     pub shard_tokens: usize,
     /// Rules that a document must meet, in the order in which they are applied.
     pub filters: Vec<Filter>,
+    /// The removal of repeated documents.
     pub duplicates: Deduplication,
 }
 
@@ -83,10 +87,15 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardEntry {
+    /// File name of the shard.
     pub file: String,
+    /// The split of its documents.
     pub split: Split,
+    /// Size of the file in bytes.
     pub bytes: u64,
+    /// sha256 of the file.
     pub sha256: String,
+    /// Counts of the shard.
     pub counts: Counts,
 }
 
@@ -94,16 +103,22 @@ pub struct ShardEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
+    /// [`MANIFEST_FORMAT`].
     pub format: u32,
+    /// sha256 of the vocabulary.
     pub vocabulary_sha256: String,
+    /// Number of tokens in the vocabulary.
     pub vocabulary_size: usize,
     /// sha256 of each file of the tokenizer's copy. Data of earlier versions does not record it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tokenizer: BTreeMap<String, String>,
     /// Whether the tokenizer lower-cases.
     pub lowercase: bool,
+    /// The options of the preparation.
     pub options: PrepareOptions,
+    /// Counts of the training split.
     pub train: Counts,
+    /// Counts of the held-out split.
     pub held_out: Counts,
     /// The counters of reading all inputs.
     pub reading: ReadCounts,
@@ -111,7 +126,9 @@ pub struct Manifest {
     pub cut_documents: u64,
     /// Removed documents, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
     pub removed: BTreeMap<String, Removed>,
+    /// The input files, in order.
     pub inputs: Vec<InputEntry>,
+    /// The shards of both splits, in order.
     pub shards: Vec<ShardEntry>,
 }
 
@@ -152,6 +169,7 @@ impl Manifest {
         serde_json::from_slice(text).map_err(unreadable)
     }
 
+    /// Returns the counts of a split.
     pub fn counts(&self, split: Split) -> Counts {
         match split {
             Split::Train => self.train,

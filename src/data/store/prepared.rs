@@ -74,6 +74,7 @@ impl PreparedData {
         Ok(PreparedData { directory: directory.to_owned(), manifest, vocabulary, train, held_out })
     }
 
+    /// Returns the directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -83,14 +84,17 @@ impl PreparedData {
         self.directory.join(TOKENIZER_DIRECTORY)
     }
 
+    /// Returns the manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
+    /// Returns the vocabulary.
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
     }
 
+    /// Returns the documents of a split.
     pub fn documents(&self, split: Split) -> &Documents {
         match split {
             Split::Train => &self.train,

@@ -30,7 +30,9 @@ pub(super) const TOKEN_COUNTS: &str = "token_counts";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
+    /// Documents for training.
     Train,
+    /// Documents for evaluation.
     HeldOut,
 }
 
@@ -54,8 +56,11 @@ impl fmt::Display for Split {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
+    /// Number of documents.
     pub documents: u64,
+    /// Number of sentences.
     pub sentences: u64,
+    /// Number of tokens.
     pub tokens: u64,
     /// Tokens that are `[UNK]`.
     pub unknown_tokens: u64,
@@ -81,10 +86,15 @@ impl std::ops::AddAssign for Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardHeader {
+    /// [`SHARD_FORMAT`].
     pub format: u32,
+    /// The split of the documents.
     pub split: Split,
+    /// sha256 of the vocabulary.
     pub vocabulary_sha256: String,
+    /// Number of tokens in the vocabulary.
     pub vocabulary_size: usize,
+    /// Counts of the shard.
     pub counts: Counts,
     /// Name and sha256 of each input file of the whole preparation.
     pub sources: BTreeMap<String, String>,
@@ -114,6 +124,7 @@ pub(crate) fn append_ids(bytes: &mut Vec<u8>, ids: &[u32], wide: bool) {
 }
 
 impl ShardBuilder {
+    /// Creates an empty shard.
     pub fn new(vocabulary: &Vocabulary) -> Self {
         ShardBuilder {
             tokens: Vec::new(),
@@ -153,6 +164,7 @@ impl ShardBuilder {
         }
     }
 
+    /// Returns the counts of the documents collected so far.
     pub fn counts(&self) -> Counts {
         Counts {
             documents: self.document_starts.len() as u64 - 1,

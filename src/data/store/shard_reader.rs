@@ -146,14 +146,17 @@ impl Shard {
         Ok(shard)
     }
 
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Returns the metadata of the file.
     pub fn header(&self) -> &ShardHeader {
         &self.header
     }
 
+    /// Returns the counts of the shard.
     pub fn counts(&self) -> Counts {
         self.header.counts
     }

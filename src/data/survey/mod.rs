@@ -31,6 +31,7 @@ const NAMED: usize = 24;
 /// Use of the vocabulary in the split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VocabularyCoverage {
+    /// Number of tokens in the vocabulary.
     pub vocabulary_size: usize,
     /// Tokens of the vocabulary that occur in the split. Special tokens other than `[UNK]` never do.
     pub used: usize,
@@ -49,19 +50,26 @@ pub struct VocabularyCoverage {
 /// The positions from `from` to `to` (inclusive), and the share of their tokens that is masked.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PositionSlice {
+    /// First position.
     pub from: usize,
+    /// Last position.
     pub to: usize,
+    /// Masked positions per token.
     pub predicted: f64,
 }
 
 /// Statistics of masking over a number of examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MaskStatistics {
+    /// Number of examples.
     pub examples: u64,
+    /// Number of masked positions.
     pub predictions: u64,
-    /// Shares of the masked positions with `[MASK]`, the original token or another one.
+    /// Share of the masked positions with `[MASK]`.
     pub masked: f64,
+    /// Share with the original token.
     pub kept: f64,
+    /// Share with another token.
     pub random: f64,
     /// Masked positions per token in slices of the sequence length, including `[CLS]` and `[SEP]`.
     pub by_position: Vec<PositionSlice>,
@@ -85,24 +93,34 @@ pub struct DuplicateCounts {
 /// All statistics of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Survey {
+    /// The split.
     pub split: Split,
+    /// Counts of the split.
     pub counts: Counts,
+    /// Lengths of the documents.
     pub documents: DocumentLengths,
-    /// Histograms of documents and sentences by their number of tokens.
+    /// Histogram of documents by their number of tokens.
     pub tokens_of_documents: Vec<HistogramBin>,
+    /// Histogram of sentences by their number of tokens.
     pub tokens_of_sentences: Vec<HistogramBin>,
+    /// Use of the vocabulary.
     pub coverage: VocabularyCoverage,
+    /// Repeated documents.
     pub duplicates: DuplicateCounts,
+    /// Lengths of the examples.
     pub examples: ExampleLengths,
     /// Present if rows are packed.
     pub packed: Option<PackedLengths>,
+    /// Statistics of masking.
     pub masks: MaskStatistics,
 }
 
 /// Settings of packing: the maximum number of examples per row, and the number of examples packed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackingOptions {
+    /// Maximum number of examples per row.
     pub sequences_per_row: usize,
+    /// Number of examples packed together.
     pub batch: usize,
 }
 

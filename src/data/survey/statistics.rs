@@ -13,8 +13,11 @@ const BINS: usize = 8;
 /// The number of items with a size from `from` to `to` (inclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct HistogramBin {
+    /// Smallest size of the bin.
     pub from: u64,
+    /// Largest size of the bin.
     pub to: u64,
+    /// Number of items.
     pub count: u64,
 }
 
@@ -53,10 +56,13 @@ pub fn exact_histogram(sizes: &[u64]) -> Vec<HistogramBin> {
 /// Mean and order statistics of lengths; all zero if there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LengthSummary {
+    /// Arithmetic mean.
     pub mean: f64,
+    /// Median.
     pub median: u64,
     /// 90th percentile.
     pub percentile_90: u64,
+    /// Maximum.
     pub longest: u64,
 }
 
@@ -73,7 +79,9 @@ impl LengthSummary {
 /// Lengths of the documents of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DocumentLengths {
+    /// Sentences per document.
     pub sentences: LengthSummary,
+    /// Tokens per document.
     pub tokens: LengthSummary,
 }
 
@@ -90,6 +98,7 @@ pub fn document_lengths(documents: &Documents) -> DocumentLengths {
 /// Lengths and labels of a number of examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExampleLengths {
+    /// Number of examples.
     pub examples: u64,
     /// Length to which examples are padded.
     pub sequence_length: usize,
@@ -99,6 +108,7 @@ pub struct ExampleLengths {
     pub padding: f64,
     /// Masked positions per token.
     pub predicted: f64,
+    /// Share of examples with label 1: a random or swapped second segment.
     pub random_next: f64,
     /// Histogram of examples by their number of tokens.
     pub histogram: Vec<HistogramBin>,
@@ -134,13 +144,17 @@ pub struct PackedLengths {
     pub sequences_per_row: usize,
     /// Number of examples packed together.
     pub batch: usize,
+    /// Number of batches.
     pub batches: u64,
+    /// Number of rows.
     pub rows: u64,
+    /// Average number of rows per example.
     pub rows_per_sequence: f64,
     /// Share of the rows' positions that hold a token.
     pub fill: f64,
-    /// Histograms of rows by their number of examples, and of tokens.
+    /// Histogram of rows by their number of examples.
     pub examples_of_rows: Vec<HistogramBin>,
+    /// Histogram of rows by their number of tokens.
     pub tokens_of_rows: Vec<HistogramBin>,
 }
 

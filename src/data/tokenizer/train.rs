@@ -27,6 +27,7 @@ struct Record {
 /// The result of [`train_tokenizer`].
 #[derive(Debug)]
 pub enum TrainedTokenizer {
+    /// The tokenizer was trained now.
     New(Tokenizer),
     /// The directory already held the requested tokenizer.
     UpToDate(Tokenizer),

@@ -15,10 +15,15 @@ pub const CONTINUATION_PREFIX: &str = "##";
 /// Ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialIds {
+    /// Id of `[PAD]`.
     pub pad: u32,
+    /// Id of `[UNK]`.
     pub unk: u32,
+    /// Id of `[CLS]`.
     pub cls: u32,
+    /// Id of `[SEP]`.
     pub sep: u32,
+    /// Id of `[MASK]`.
     pub mask: u32,
 }
 
@@ -86,6 +91,7 @@ impl Vocabulary {
         text
     }
 
+    /// Returns the vocabulary size.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
@@ -100,6 +106,7 @@ impl Vocabulary {
         self.tokens.get(id as usize).map(String::as_str)
     }
 
+    /// Returns all tokens, by id.
     pub fn tokens(&self) -> &[String] {
         &self.tokens
     }
@@ -109,6 +116,7 @@ impl Vocabulary {
         self.continuation.get(id as usize).copied().unwrap_or(false)
     }
 
+    /// Returns the ids of the special tokens.
     pub fn special(&self) -> SpecialIds {
         self.special
     }

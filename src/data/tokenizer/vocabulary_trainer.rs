@@ -26,6 +26,7 @@ pub struct VocabularyOptions {
     pub min_frequency: u64,
     /// Number of characters to keep, the most frequent ones. Words with other characters become `[UNK]`.
     pub alphabet: usize,
+    /// The rules that split text into words.
     pub rules: WordRules,
     /// Words end at line ends, so lines need not be sentences.
     pub reading: ReadOptions,

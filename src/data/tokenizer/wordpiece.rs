@@ -5,7 +5,7 @@
 //! of English, take a faster path to the same words: split at white space, drop control characters, separate
 //! punctuation. A test compares the result with the crate's `encode_fast`, id by id.
 //!
-//! "[MASK]" in a text is plain text, as in google-research/bert: never the special token.
+//! `[MASK]` in a text is plain text, as in google-research/bert: never the special token.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -126,6 +126,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
+    /// Creates a tokenizer.
     pub fn new(vocabulary: Vocabulary, rules: WordRules) -> Self {
         let mut first = (Pieces::default(), 0);
         let mut continuing = (Pieces::default(), 0);
@@ -141,10 +142,12 @@ impl Tokenizer {
         Tokenizer { vocabulary, rules, first, continuing }
     }
 
+    /// Returns the vocabulary.
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
     }
 
+    /// Returns the rules of words.
     pub fn rules(&self) -> WordRules {
         self.rules
     }
