@@ -8,6 +8,7 @@ use crate::shape::HostTensor;
 /// The rows of a batch in host memory, all tensors of a [`BatchSpec`], and the numbers that rates are computed from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostBatch {
+    /// Number of rows.
     pub rows: usize,
     /// Names and values, in the order of the specification.
     pub tensors: Vec<(&'static str, Arc<HostTensor>)>,

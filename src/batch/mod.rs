@@ -18,6 +18,7 @@ use crate::shape::{DType, Shape};
 pub struct TensorSpec {
     /// The name in graphs and files, such as `input_ids`.
     pub name: &'static str,
+    /// The element type.
     pub dtype: DType,
     /// The dimensions behind the first; empty for a tensor with one element a row.
     pub row_dims: Vec<usize>,
@@ -38,6 +39,7 @@ impl TensorSpec {
 /// The tensors of a batch, in the order in which programs take them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchSpec {
+    /// The specification of every tensor.
     pub tensors: Vec<TensorSpec>,
 }
 

@@ -9,6 +9,7 @@ use crate::units::byte_size;
 
 /// An error of writing, reading, exporting or importing a checkpoint.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum CheckpointError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },

@@ -20,7 +20,9 @@ pub enum Contents {
 /// A checkpoint and the directory that it was loaded from.
 #[derive(Debug)]
 pub struct Loaded {
+    /// The directory of the checkpoint.
     pub path: PathBuf,
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// Messages for the user about newer checkpoints that are damaged and were skipped.
     pub notes: Vec<String>,

@@ -65,6 +65,7 @@ pub struct State {
     pub next_example: u64,
     /// The optimizer's step count for bias correction, which a phase may have reset.
     pub optimizer_steps: u64,
+    /// The seed of the run.
     pub seed: u64,
     /// The fingerprint of the settings that a resumed run must share; empty after an import, which fits any run.
     pub run_fingerprint: String,
@@ -80,6 +81,7 @@ pub struct State {
 /// One checkpoint in host memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
+    /// The content of `state.json`.
     pub state: State,
     /// Weights with Hugging Face's names, in the model's order.
     pub model: Vec<(String, HostTensor)>,

@@ -22,7 +22,9 @@ pub(super) const SHA256_MISMATCH: &str = "sha256 mismatch";
 /// Size and sha256 of a file, as recorded when it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
+    /// The size in bytes.
     pub bytes: u64,
+    /// The sha256 of the file, in hexadecimal.
     pub sha256: String,
 }
 

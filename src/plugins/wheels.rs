@@ -20,7 +20,12 @@ pub enum InstallEvent<'a> {
     /// pip starts to download a wheel; it shows its own progress on standard error.
     Download(&'a Wheel),
     /// A stage over `bytes` bytes starts, such as "checking".
-    Stage { label: &'static str, bytes: u64 },
+    Stage {
+        /// The name of the stage.
+        label: &'static str,
+        /// The bytes to process.
+        bytes: u64,
+    },
     /// The stage has processed that many more bytes.
     Processed(u64),
 }
@@ -28,18 +33,24 @@ pub enum InstallEvent<'a> {
 /// The content of an install directory: its file `installed.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallRecord {
+    /// The name of the package.
     pub name: String,
+    /// The version of the package.
     pub version: String,
     /// Path of the plugin, relative to the directory.
     pub plugin: String,
+    /// The unpacked wheels.
     pub wheels: Vec<WheelRecord>,
 }
 
 /// A wheel that was unpacked into an install directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WheelRecord {
+    /// The name of the distribution on PyPI.
     pub name: String,
+    /// The version of the wheel.
     pub version: String,
+    /// The sha256 of the wheel file, in hexadecimal.
     pub sha256: String,
 }
 

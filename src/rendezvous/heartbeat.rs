@@ -21,7 +21,9 @@ use crate::key_value::Folder;
 /// The interval between two heartbeats of a host, and the time without one after which the host counts as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatConfig {
+    /// The time between two heartbeats of a host.
     pub interval: Duration,
+    /// The time without a heartbeat after which a host counts as lost.
     pub timeout: Duration,
 }
 

@@ -42,7 +42,9 @@ use session::{Member, Session, id_of, put, read, session_folder};
 pub struct RendezvousConfig {
     /// From 0.
     pub host: usize,
+    /// The number of hosts of the run.
     pub hosts: usize,
+    /// The store that all hosts share.
     pub store: Arc<dyn KeyValueStore>,
     /// The time limit of the rendezvous, and of each barrier of the session.
     pub timeout: Duration,

@@ -18,10 +18,13 @@ const SHUTDOWN_PASSED: &str = "shutdown-passed";
 /// The identity of a host as the others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// The number of the host, from 0.
     pub host: usize,
     /// The number of hosts that this one was started with.
     pub hosts: usize,
+    /// The name of the machine.
     pub hostname: String,
+    /// The process ID.
     pub process: u32,
     /// Drawn by this process alone.
     pub(super) token: String,

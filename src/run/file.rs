@@ -12,6 +12,7 @@ use crate::settings::{self, WrongSetting};
 /// The text of a run file with overrides applied.
 #[derive(Clone, Debug)]
 pub struct RunFile {
+    /// The path of the file.
     pub path: PathBuf,
     /// The file as it is on disk or, with overrides, the same tables as generated TOML.
     pub text: String,

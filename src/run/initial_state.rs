@@ -19,7 +19,12 @@ pub enum InitialState {
     /// Weights of a Hugging Face model or of another run's checkpoint.
     Imported(Box<FoundModel>),
     /// The newest checkpoint of this run.
-    Resumed { checkpoint: Box<Checkpoint>, path: PathBuf },
+    Resumed {
+        /// The checkpoint.
+        checkpoint: Box<Checkpoint>,
+        /// The directory of the checkpoint.
+        path: PathBuf,
+    },
 }
 
 /// Whether a run may resume.
@@ -33,6 +38,7 @@ pub struct ResumeOptions {
 
 /// The reason why a run does not start in its directory as asked; the options of [`ResumeOptions`] are the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum ResumeError {
     #[error("{run} already holds a run; resume it, or choose another [checkpoint] directory")]
     RunExists { run: String },

@@ -40,21 +40,31 @@ const FIRST_NAMES_IN_PHASE: [(&str, &str); 2] =
 /// A training run: the checked settings of a run file.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// The name of the run.
     pub name: String,
+    /// The seed of weights, data order, masking and dropout.
     pub seed: u64,
+    /// The precision of the matrix products.
     pub precision: Precision,
     /// The activations that the backward pass recomputes instead of storing.
     pub recompute: Recompute,
     /// Steps with a gradient that is not finite that are skipped before the run stops.
     pub skip_non_finite: u64,
+    /// The configuration of the model.
     pub model: BertConfig,
     /// The directory of the first weights: a Hugging Face model or a checkpoint. Without it they are drawn with the seed.
     pub import: Option<PathBuf>,
+    /// The optimizer and its settings.
     pub optimizer: OptimizerConfig,
+    /// The phases, with batch sizes and learning rates.
     pub schedule: Schedule,
+    /// The `[data]` table.
     pub data: DataSettings,
+    /// The `[parallel]` table.
     pub parallel: ParallelSettings,
+    /// The `[evaluate]` table.
     pub evaluate: EvaluateSettings,
+    /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
     /// The run file as text with overrides applied. Every checkpoint contains a copy.
     pub text: String,
@@ -232,6 +242,7 @@ impl Run {
 /// The sequences, tokens and FLOP of one phase.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arithmetic {
+    /// Sequences of all steps of the phase.
     pub sequences: u64,
     /// Token positions of rows that are not packed, padding included. Packed rows have fewer.
     pub tokens: u64,

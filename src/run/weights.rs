@@ -16,7 +16,9 @@ use crate::task::ParamSpec;
 /// A model and its weights.
 #[derive(Debug)]
 pub struct FoundModel {
+    /// The configuration of the model.
     pub config: BertConfig,
+    /// The checkpoint that holds the weights.
     pub checkpoint: Checkpoint,
     /// The directory of the tensors.
     pub path: PathBuf,
@@ -94,6 +96,7 @@ pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, Publish
 pub struct Exported {
     /// The checkpoint that was exported.
     pub checkpoint: PathBuf,
+    /// The step of the checkpoint.
     pub step: u64,
     /// The number of tensors.
     pub tensors: usize,
@@ -129,7 +132,9 @@ pub fn export_model(path: &Path, architecture: Architecture, out: &Path) -> anyh
 /// A checkpoint of step 0 that was made from a Hugging Face directory.
 #[derive(Debug)]
 pub struct ImportedCheckpoint {
+    /// The directory of the checkpoint.
     pub path: PathBuf,
+    /// The source of the weights and the tensors that it lacks.
     pub imported: Imported,
     /// The number of tensors of the model.
     pub tensors: usize,

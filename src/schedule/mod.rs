@@ -30,8 +30,10 @@ const MOST_TOKENS: f64 = (1_u64 << 53) as f64;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
+    /// The name in messages; the number of the phase if it is not set.
     #[serde(default)]
     pub name: String,
+    /// Positions of a row.
     pub sequence_length: usize,
     /// Slots for predicted tokens in each sequence.
     pub max_predictions_per_seq: usize,
@@ -43,6 +45,7 @@ pub struct Phase {
     /// [`Phase::sequences_per_row`] chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences_per_row: Option<usize>,
+    /// The number of weight updates.
     pub steps: u64,
     /// Share of the tokens that is predicted in this phase, if it is not that of `[data]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,14 +56,17 @@ pub struct Phase {
     /// The peak rate from one known to be good at another batch; see [`sqrt_batch_scaling`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqrt_scaled: Option<SqrtScaled>,
+    /// The length of the warm-up.
     #[serde(default)]
     pub warmup: Warmup,
     /// The step of the phase at which the warm-up is taken to have begun, 0 or before: a negative one enters the ramp
     /// part-way up, as MLPerf's `start_warmup_step` does. The decay is not moved.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warmup_start: i64,
+    /// The learning rate after the peak.
     #[serde(default)]
     pub decay: Decay,
+    /// The formula that combines warm-up and decay.
     #[serde(default)]
     pub curve: Curve,
     /// Whether the optimizer's moments continue from the phase before (true) or start again from zero.
@@ -84,7 +90,9 @@ fn is_zero(step: &i64) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqrtScaled {
+    /// The peak learning rate at `base_batch`.
     pub base_rate: f64,
+    /// The global batch of `base_rate`, in sequences.
     pub base_batch: usize,
 }
 
@@ -92,12 +100,15 @@ pub struct SqrtScaled {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Warmup {
+    /// A number of steps.
     Steps(u64),
     /// A share of the phase's steps, from 0 to 1.
     Proportion(f64),
     /// A share that grows with the batch; see [`linear_epoch_warmup`].
     LinearEpoch {
+        /// The share of the steps at `base_batch`.
         base_proportion: f64,
+        /// The global batch of `base_proportion`, in sequences.
         base_batch: usize,
     },
 }
@@ -112,10 +123,13 @@ impl Default for Warmup {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
+    /// The rate stays at its peak.
     Constant,
     /// (1 − progress)^power, down to the rate `end`.
     Polynomial {
+        /// The exponent; 1 decays linearly.
         power: f64,
+        /// The final learning rate.
         #[serde(default)]
         end: f64,
     },
@@ -143,14 +157,18 @@ impl Default for Decay {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Curve {
+    /// Continuous at the end of the warm-up.
     #[default]
     Continuous,
+    /// The curve of google-research/bert.
     Google,
+    /// The curve of NVIDIA's PolyWarmUpScheduler.
     Nvidia,
 }
 
 /// A phase, or a question about the schedule, makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum ScheduleError {
     #[error("a schedule requires at least one [[phase]], got none")]
     Empty,
@@ -167,7 +185,9 @@ pub struct StepPlan {
     pub phase: usize,
     /// Steps of this phase before this one; 0 where a phase begins.
     pub step_in_phase: u64,
+    /// Sequences of the step, over all replicas and hosts.
     pub global_batch: usize,
+    /// The learning rate of the step.
     pub learning_rate: f64,
     /// Number of the step's first sequence among the phase's sequences.
     pub first_example: u64,
@@ -206,6 +226,7 @@ impl Schedule {
         Ok(Schedule { phases, starts })
     }
 
+    /// Returns the phases in order.
     pub fn phases(&self) -> &[Phase] {
         &self.phases
     }
@@ -425,7 +446,9 @@ impl Phase {
 /// A number that a rule of thumb chose, and the sentence that says how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaled {
+    /// The scaled value.
     pub value: f64,
+    /// A sentence that states the rule and its inputs.
     pub explanation: String,
 }
 
@@ -467,6 +490,7 @@ mod tests;
 /// The work of one phase, for the estimate of the time left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseWork {
+    /// The number of steps.
     pub steps: u64,
     /// Floating-point operations of one step. Only ratios between phases matter.
     pub flops_a_step: f64,

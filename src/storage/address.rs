@@ -24,7 +24,9 @@ impl Provider {
 /// `s3://BUCKET/PREFIX`: the objects whose names begin with `PREFIX/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
+    /// The provider, given by the scheme.
     pub provider: Provider,
+    /// The name of the bucket.
     pub bucket: String,
     /// Without a slash at either end; empty for the whole bucket.
     pub prefix: String,

@@ -51,14 +51,18 @@ const SPACE_MARGIN: u64 = 1 << 20;
 /// An object: its name below the bucket's address, and its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
+    /// The name below the address of the bucket.
     pub name: String,
+    /// The size in bytes.
     pub bytes: u64,
 }
 
 /// An object to download, with the size and sha256 that it must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedObject {
+    /// The name below the address of the bucket.
     pub name: String,
+    /// The expected size in bytes.
     pub bytes: u64,
     /// None for a file whose sha256 is not recorded.
     pub sha256: Option<String>,

@@ -11,6 +11,7 @@ use crate::units::byte_size;
 
 /// An error of a download, an upload or a local copy.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum StorageError {
     #[error(transparent)]
     Address(#[from] InvalidAddress),

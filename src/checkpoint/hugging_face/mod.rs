@@ -37,6 +37,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    /// All classes, in the order of the help text.
     pub const ALL: [Architecture; 3] =
         [Architecture::BertForPreTraining, Architecture::BertForMaskedLM, Architecture::BertModel];
 
