@@ -8,10 +8,12 @@ pub mod hosts;
 pub mod machine;
 pub mod packing;
 pub mod parity;
+pub mod perceptron;
 pub mod python;
 pub mod s3;
 pub mod sharding;
 pub mod steps;
+pub mod task_steps;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

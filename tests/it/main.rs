@@ -19,4 +19,5 @@ mod prepare;
 mod prepare_resume;
 mod recomputation;
 mod sharding;
+mod task;
 mod tidy;

@@ -19,4 +19,5 @@ mod plugins;
 mod proto;
 mod resume;
 mod sharding;
+mod task;
 mod train_tiny;
