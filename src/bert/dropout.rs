@@ -1,46 +1,46 @@
-//! Dropout from counters: whether an element survives is a pure function of (seed, step, example, site, element).
+//! Counter-based dropout: whether an element is kept is a pure function of (seed, step, example, site, element).
 //!
-//! An *example* is a row's number in the global batch and a *site* is a place in the model, so the mask depends neither on
-//! how the batch is cut into micro-batches, replicas and hosts, nor on the device, nor on a restart. It is made of integer
-//! operations that every backend computes alike.
+//! The *example* is the number of a row in the global batch and the *site* a place in the model, so that the mask depends
+//! neither on how the batch is split into micro-batches, replicas and hosts, nor on the device, nor on a restart. It consists
+//! of integer operations, which every backend computes alike.
 //!
-//! Two generators share the work. Threefry-2x32-20 turns (seed, step) and then (site, example) into a pair of words
+//! There are two generators. Threefry-2x32-20 turns (seed, step) and then (site, example) into a pair of words
 //! (k₀, k₁): 64 well-mixed bits for each site and example, a table of sites × rows words made once a micro-batch. Then each
 //! element is eight integer operations, the 32-bit finaliser of "lowbias32" (Wellons, "Prospecting for Hash Functions",
-//! 2018) with k₁ put between its rounds, so that two keys never yield shifted or permuted copies of one stream:
+//! 2018) with k₁ put between its rounds, so that two keys never give shifted or permuted copies of one stream:
 //!
 //! ```text
 //! h = element + k₀;  h ^= h >> 16;  h *= 0x7feb352d;  h ^= (h >> 15) ^ k₁;  h *= 0x846ca68b;  keep if h ≥ p·2³²
 //! ```
 //! The finaliser's last xor-shift is left out: it changes low bits only, and the comparison is decided by high ones.
 //!
-//! In packed rows every position has the words of *its* example and counts elements from that example's first position,
-//! so an example loses the same elements wherever it lies.
+//! In packed rows every position has the words of its example and counts elements from the first position of that example,
+//! so that the mask of an example does not depend on its place in the row.
 
 use crate::batch::pretraining::PackedTensors;
 use crate::graph::{Graph, Tensor};
 use crate::shape::{DType, HostTensor, Shape};
 use crate::task::DropoutKey;
 
-/// A place where elements are dropped.
+/// A place in the model where dropout is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
     Embeddings,
     /// The attention probabilities of a layer.
     AttentionProbs(usize),
-    /// What attention adds to a layer's residual.
+    /// The output of attention, before it is added to the residual.
     AttentionOutput(usize),
-    /// What the feed-forward part adds.
+    /// The output of the feed-forward layer, before it is added to the residual.
     Output(usize),
 }
 
 impl Site {
-    /// Sites of a model of `layers` layers.
+    /// Returns the number of sites of a model of `layers` layers.
     pub const fn count(layers: usize) -> usize {
         1 + 3 * layers
     }
 
-    /// Elements of the site `index` from one position to the next.
+    /// Returns the number of elements between two positions at site `index`.
     const fn stride(index: usize, sequence_length: usize, hidden_size: usize) -> usize {
         if index % 3 == 1 { sequence_length } else { hidden_size }
     }
@@ -58,18 +58,17 @@ impl Site {
 /// The random words of one micro-batch.
 #[derive(Clone, Copy)]
 pub struct Dropout<'g> {
-    /// u32`[sites, B]`, to which an element's number in its row is added; for packed rows u32`[sites, B, S]`, the number of
-    /// the first element of each position included.
+    /// u32`[sites, B]`, to which the number of an element in its row is added; for packed rows u32`[sites, B, S]`, with the
+    /// number of the first element of each position added.
     k0: Tensor<'g>,
     /// u32`[sites, B]`; for packed rows u32`[sites, B, S]`.
     k1: Tensor<'g>,
-    /// s32`[B, S]`: for packed rows, each position's place in its example.
+    /// s32`[B, S]`: for packed rows, the place of each position in its example.
     position_ids: Option<Tensor<'g>>,
 }
 
 impl<'g> Dropout<'g> {
-    /// Words for `rows` consecutive examples from `first_example` (u32[]) of step `step` (u32[]), at the sites of `layers`
-    /// layers. `seed` is u32[2].
+    /// Appends the words of `rows` consecutive examples from [`DropoutKey::first_row`] on, at the sites of `layers` layers.
     pub fn new(key: DropoutKey<'g>, rows: usize, layers: usize) -> Self {
         let graph = key.seed.graph();
         let first_example = key.first_row;
@@ -78,12 +77,12 @@ impl<'g> Dropout<'g> {
         let site = graph.iota(shape.clone(), 0);
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
         let (k0, k1) = words_of(key, site, example);
-        // Cheap operations a word, so a compiler would repeat them for each element of each mask that reads the word.
+        // The words are cheap, so that XLA would recompute them for each element of each mask.
         Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), position_ids: None }
     }
 
-    /// Words for packed rows, whose activations are `hidden_size` wide: `sequence_numbers` s32`[B, S]` says which of its
-    /// row's sequences a position belongs to, from 1, and 0 for padding.
+    /// Appends the words of packed rows with activations of `hidden_size`: `sequence_numbers` s32`[B, S]` is the number of the
+    /// sequence in its row that a position belongs to, from 1, and 0 for padding.
     pub fn packed(
         key: DropoutKey<'g>,
         sequence_numbers: Tensor<'g>,
@@ -100,7 +99,7 @@ impl<'g> Dropout<'g> {
         let example = packed.example_ids.convert(DType::U32).broadcast_like(site, &[1, 2]);
         let (k0, k1) = words_of(key, site, example);
 
-        // From the words of each sequence to those of each position: all but one addend are zero.
+        // Select the words of each position from those of the sequences: all but one addend are zero.
         let place = graph.iota(Shape::new(DType::S32, [sites, rows, length, per_row]), 3) + 1.0;
         let owns = place.eq(sequence_numbers.broadcast_like(place, &[1, 2]));
         let of_position = |word: Tensor<'g>| {
@@ -119,9 +118,8 @@ impl<'g> Dropout<'g> {
         }
     }
 
-    /// Drops elements of `x` with probability `probability` and scales the others by 1 / (1 − probability). `x` holds the
-    /// rows one after the other; if they are packed, it is `[B, A, S, S]` at [`Site::AttentionProbs`] and `[B, S, …]` at
-    /// others.
+    /// Appends dropout of `x` with `probability`; kept elements are scaled by 1 / (1 − probability). The first dimension of
+    /// `x` counts the rows; for packed rows `x` is `[B, A, S, S]` at [`Site::AttentionProbs`] and `[B, S, …]` elsewhere.
     pub fn apply(&self, x: Tensor<'g>, site: Site, probability: f64) -> Tensor<'g> {
         if probability == 0.0 {
             return x;
@@ -130,11 +128,11 @@ impl<'g> Dropout<'g> {
         kept.select(x * (1.0 / (1.0 - probability)), x.filled(0.0))
     }
 
-    /// pred of dimensions `dims`: the elements that survive.
+    /// Appends the mask of kept elements: pred of dimensions `dims`.
     pub fn kept(&self, dims: &[usize], site: Site, probability: f64) -> Tensor<'g> {
         let graph = self.k0.graph();
         let rows = self.k0.dims()[1];
-        // Plain rows count through all their elements; packed ones keep the dimensions, to find each element's position.
+        // Plain rows number all of their elements; packed rows keep the dimensions, to find the position of each element.
         let counted = match self.position_ids {
             None => vec![rows, dims.iter().product::<usize>() / rows],
             Some(_) => dims.to_vec(),
@@ -144,7 +142,7 @@ impl<'g> Dropout<'g> {
             let word = k.slice_in(0, site.index(), site.index() + 1).reshape(&k.dims()[1..]);
             match self.position_ids {
                 None => word.broadcast(&counted, &[0]),
-                // A probability belongs to the query's position.
+                // An attention probability belongs to the position of the query.
                 Some(_) if attention => word.broadcast(&counted, &[0, 2]),
                 Some(_) => word.broadcast(&counted, &[0, 1]),
             }
@@ -162,25 +160,25 @@ impl<'g> Dropout<'g> {
         let mut h = element + words(self.k0);
         h = h.xor(shifted(h, 16.0)) * f64::from(0x7feb_352du32);
         h = h.xor(shifted(h, 15.0).xor(words(self.k1))) * f64::from(0x846c_a68bu32);
-        // The share of words below the threshold is the probability, to 2⁻³².
+        // A word is below the threshold with the given probability, up to 2⁻³².
         let threshold = (probability * 2f64.powi(32)).round().min(f64::from(u32::MAX));
         h.ge(h.filled(threshold)).reshape(dims)
     }
 }
 
-/// The pair of words that (seed, step) are turned into.
+/// Appends the pair of words of (seed, step).
 fn step_key<'g>(seed: Tensor<'g>, step: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
     let word = |i| seed.slice(&[i], &[i + 1], &[1]).reshape(&[]);
-    // The constant tells this use of the seed from others: initial values, data order.
+    // The constant separates this use of the seed from others: initialisation, data order.
     threefry2x32((word(0), word(1)), (step, step.filled(f64::from(0xd209_0117u32))))
 }
 
-/// The pair of words for each (site, example).
+/// Appends the pair of words of each (site, example).
 fn words_of<'g>(key: (Tensor<'g>, Tensor<'g>), site: Tensor<'g>, example: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
     threefry2x32((key.0.broadcast_like(site, &[]), key.1.broadcast_like(site, &[])), (site, example))
 }
 
-/// One Threefry-2x32-20 block on every element: the graph's twin of [`crate::rng::threefry2x32`].
+/// Appends one Threefry-2x32-20 block for every element, as [`crate::rng::threefry2x32`] computes it on the host.
 fn threefry2x32<'g>(key: (Tensor<'g>, Tensor<'g>), counter: (Tensor<'g>, Tensor<'g>)) -> (Tensor<'g>, Tensor<'g>) {
     const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
     const PARITY: u32 = 0x1bd1_1bda;
@@ -201,8 +199,8 @@ fn threefry2x32<'g>(key: (Tensor<'g>, Tensor<'g>), counter: (Tensor<'g>, Tensor<
     (x, y)
 }
 
-/// The graph that yields the mask `pred[rows, width]` of one site from (seed, step, first example): for tests and for
-/// comparing devices.
+/// Builds the graph of the mask `pred[rows, width]` of one site as a function of (seed, step, first example), for tests and
+/// for comparing devices.
 pub fn mask_graph(rows: usize, width: usize, layers: usize, site: Site, probability: f64) -> crate::graph::Computation {
     let graph = Graph::new("dropout_mask");
     let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
@@ -225,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_are_threefrys() {
+    fn words_equal_threefry_on_the_host() {
         let graph = Graph::new("words");
         let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
         let step = graph.parameter("step", Shape::scalar(DType::U32));
@@ -241,15 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn an_examples_mask_does_not_depend_on_the_rows_around_it() {
+    fn mask_of_an_example_is_independent_of_other_rows() {
         let whole = mask(5, 0, 8, 96, Site::Output(1));
         let part = mask(5, 6, 2, 96, Site::Output(1));
         assert_eq!(whole[6 * 96..], part);
     }
 
-    /// Counts of dropped elements, alone and together with another mask, against the binomial within five deviations.
+    /// Counts of dropped elements, in one mask and in two at once, within five deviations of the binomial.
     #[test]
-    fn masks_have_their_rate_and_are_independent() {
+    fn masks_have_their_rate_and_are_uncorrelated() {
         let (rows, width, p) = (16, 8192, 0.1);
         let n = (rows * width) as f64;
         let agree = |a: &[f64], b: &[f64], what: &str| {

@@ -1,4 +1,4 @@
-//! From token ids to the first activations.
+//! The embeddings of BERT: from token ids to the inputs of the encoder.
 
 use super::dropout::Site;
 use super::layers::Bert;
@@ -7,7 +7,7 @@ use crate::graph::Tensor;
 use crate::shape::Shape;
 
 impl<'g> Bert<'_, 'g> {
-    /// LayerNorm(word + position + type), then dropout: `[B, S, H]`.
+    /// Appends LayerNorm(word + position + type), then dropout: `[B, S, H]`.
     ///
     /// Source: google-research/bert `modeling.py`, embedding_lookup and embedding_postprocessor.
     pub(super) fn embeddings(&self, batch: &BatchTensors<'g>) -> Tensor<'g> {
@@ -23,8 +23,8 @@ impl<'g> Bert<'_, 'g> {
             Some(packed) => by_row(positions.take_rows(packed.position_ids.reshape(&[tokens]))),
         };
 
-        // A product with one-hot rows: the table is tiny, and the gradient is a product too instead of a scatter in which
-        // all tokens queue for two rows.
+        // A product with one-hot rows: the table is tiny, and the gradient is a product too, instead of a scatter in which
+        // all tokens update the same two rows.
         let types = token_type_ids.reshape(&[tokens]);
         let class = types.graph().iota(Shape::new(types.dtype(), [tokens, self.config.type_vocab_size]), 1);
         let one_hot = class.eq(types.broadcast_like(class, &[0])).convert(self.precision.master());

@@ -8,11 +8,11 @@ use super::layers::{Bert, softmax};
 use super::pretraining::BatchTensors;
 use crate::graph::{DotDimensions, Tensor};
 
-/// What is added to the scores of padding: far below any score, and small enough that scores keep their digits beside it.
+/// Added to the attention scores of padding: far below any score, and small enough for scores to keep their digits.
 const MASKED: f64 = -10000.0;
 
 impl<'g> Bert<'_, 'g> {
-    /// All layers: x `[B, S, H]` → `[B, S, H]`.
+    /// Appends all layers: x `[B, S, H]` → `[B, S, H]`.
     pub(super) fn encoder(&self, x: Tensor<'g>, batch: &BatchTensors<'g>) -> Tensor<'g> {
         let mask = self.attention_bias(batch);
         (0..self.config.num_hidden_layers).fold(x, |x, layer| {
@@ -22,8 +22,8 @@ impl<'g> Bert<'_, 'g> {
         })
     }
 
-    /// What is added to scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and key,
-    /// for keys of other sequences, so that no sequence knows of its neighbours.
+    /// Appends the bias of the scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and
+    /// key, for keys of other sequences, so that sequences of one row do not attend to each other.
     fn attention_bias(&self, batch: &BatchTensors<'g>) -> Tensor<'g> {
         let numbers = batch.attention_mask;
         if batch.packed.is_none() {
@@ -50,12 +50,12 @@ impl<'g> Bert<'_, 'g> {
         })
     }
 
-    /// LayerNorm(x + dropout(y)), the sum in the master type.
+    /// Appends LayerNorm(x + dropout(y)), the sum in the master type.
     fn add_and_norm(&self, x: Tensor<'g>, y: Tensor<'g>, site: Site, name: &str) -> Tensor<'g> {
         self.layer_norm(self.master(x) + self.master(self.dropped(y, site)), name)
     }
 
-    /// softmax(q·kᵀ/√D + mask)·v for each head: x `[B, S, H]`, mask `[B, S]` or `[B, S, S]` → `[B, S, H]`.
+    /// Appends softmax(q·kᵀ/√D + mask)·v for each head: x `[B, S, H]`, mask `[B, S]` or `[B, S, S]` → `[B, S, H]`.
     fn self_attention(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         let (rows, length) = (mask.dims()[0], mask.dims()[1]);
         let (heads, size) = (self.config.num_attention_heads, self.config.head_size());

@@ -1,12 +1,12 @@
-//! The arithmetic of a step: what the model needs, not what a compiler happens to execute. So recomputation, lookups,
-//! softmax, LayerNorm, GELU, dropout and the optimizer earn no credit, and the share of a chip's peak can be compared
-//! between programs. What recomputation costs is counted apart.
+//! Model FLOPs: the operations that the model needs, not those that a program executes. Recomputation, lookups, softmax,
+//! LayerNorm, GELU, dropout and the optimizer do not count, so that model FLOPs utilization can be compared between programs.
+//! The cost of recomputation is counted separately.
 
 use super::{BertConfig, Recompute};
 
-/// Floating-point operations of the forward pass of one sequence, a multiply-add counting two.
+/// Returns the floating-point operations of the forward pass of one sequence; a multiply-add counts as two.
 ///
-/// The MLM head runs on the `predictions` predicted positions only, pooler and NSP head on one.
+/// The MLM head runs on the `predictions` masked positions only, pooler and NSP head on one position.
 pub fn forward_flops(model: &BertConfig, sequence_length: usize, predictions: usize) -> f64 {
     let [h, vocabulary, p] = [model.hidden_size, model.vocab_size, predictions].map(|n| n as f64);
     let mlm_head = p * (2.0 * h * h + 2.0 * h * vocabulary);
@@ -14,7 +14,7 @@ pub fn forward_flops(model: &BertConfig, sequence_length: usize, predictions: us
     layers_flops(model, sequence_length) + mlm_head + pooler_and_nsp
 }
 
-/// [`forward_flops`] of the encoder's layers.
+/// Returns the part of [`forward_flops`] in the layers of the encoder.
 fn layers_flops(model: &BertConfig, sequence_length: usize) -> f64 {
     let [layers, h, i, s] =
         [model.num_hidden_layers, model.hidden_size, model.intermediate_size, sequence_length].map(|n| n as f64);
@@ -22,14 +22,13 @@ fn layers_flops(model: &BertConfig, sequence_length: usize) -> f64 {
     linear + 2.0 * products_of_positions(model, sequence_length) // QKᵀ and PV
 }
 
-/// Floating-point operations of QKᵀ (or of PV, which has as many) in all layers, of one sequence.
+/// Returns the floating-point operations of QKᵀ (or of PV, which has as many) in all layers, for one sequence.
 fn products_of_positions(model: &BertConfig, sequence_length: usize) -> f64 {
     let [layers, h, s] = [model.num_hidden_layers, model.hidden_size, sequence_length].map(|n| n as f64);
     layers * 2.0 * h * s * s
 }
 
-/// Floating-point operations that a backward pass adds to [`training_flops`] of one sequence by computing again what
-/// `recompute` says.
+/// Returns the floating-point operations that `recompute` adds to [`training_flops`] of one sequence.
 pub fn recomputed_flops(model: &BertConfig, sequence_length: usize, recompute: Recompute) -> f64 {
     match recompute {
         Recompute::None => 0.0,
@@ -38,7 +37,7 @@ pub fn recomputed_flops(model: &BertConfig, sequence_length: usize, recompute: R
     }
 }
 
-/// Floating-point operations of training on one sequence: the backward pass costs two forward passes.
+/// Returns the floating-point operations of training on one sequence: the backward pass costs two forward passes.
 pub fn training_flops(model: &BertConfig, sequence_length: usize, predictions: usize) -> f64 {
     3.0 * forward_flops(model, sequence_length, predictions)
 }

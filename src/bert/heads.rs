@@ -1,30 +1,30 @@
-//! The two pretraining heads and their losses: masked words on the predicted positions, and whether the second sentence
-//! follows the first.
+//! The two pretraining heads and their losses: masked language modelling on the masked positions, and next-sentence
+//! prediction.
 //!
-//! Losses leave here as *sums* over the micro-batch, never as means: the denominators belong to the global batch.
+//! Losses are *sums* over the micro-batch, never means: the denominators are those of the global batch.
 
 use super::layers::{Bert, cross_entropy, logit_of};
 use super::pretraining::BatchTensors;
 use crate::graph::Tensor;
 use crate::shape::DType;
 
-/// What is added to the logits of vocabulary rows that exist for alignment only: their probability is exactly zero.
+/// Added to the logits of padded vocabulary rows, which gives them a probability of exactly zero.
 const ABSENT: f64 = -1e9;
 
 /// Sums over a micro-batch, scalars of the master type.
 #[derive(Clone, Copy)]
 pub struct Sums<'g> {
-    /// Σ w·nll over predictions.
+    /// Σ w·nll over masked positions.
     pub mlm_nll: Tensor<'g>,
-    /// Σ w over predictions whose true token has the highest logit (a tie counts).
+    /// Σ w over masked positions whose label has the highest logit (a tie counts).
     pub mlm_correct: Tensor<'g>,
     /// Σ nll over sequences.
     pub nsp_nll: Tensor<'g>,
-    /// Sequences whose label has the higher logit.
+    /// The number of sequences whose label has the higher logit.
     pub nsp_correct: Tensor<'g>,
 }
 
-/// What the model says about a micro-batch.
+/// The outputs of the model for a micro-batch.
 #[derive(Clone, Copy)]
 pub struct Outputs<'g> {
     /// `[B, S, H]`
@@ -36,7 +36,7 @@ pub struct Outputs<'g> {
 }
 
 impl<'g> Bert<'_, 'g> {
-    /// The forward pass, in the master type.
+    /// Appends the forward pass; outputs have the master type.
     pub fn forward(&self, batch: &BatchTensors<'g>) -> Outputs<'g> {
         let graph = batch.input_ids.graph();
         let (rows, hidden) = (batch.input_ids.dims()[0], self.config.hidden_size);
@@ -55,7 +55,7 @@ impl<'g> Bert<'_, 'g> {
         Outputs { sequence_output: self.master(x), masked_lm_logits, seq_relationship_logits }
     }
 
-    /// Both losses and both counts of right answers, summed over the micro-batch.
+    /// Appends both losses and both counts of correct predictions, summed over the micro-batch.
     pub fn sums(&self, batch: &BatchTensors<'g>) -> Sums<'g> {
         let outputs = self.forward(batch);
         let graph = batch.input_ids.graph();
@@ -71,7 +71,7 @@ impl<'g> Bert<'_, 'g> {
         })
     }
 
-    /// (Σ w·nll, Σ w·\[the label's logit is the highest\]) for logits `[…, C]`, labels and weights `[…]`.
+    /// Returns (Σ w·nll, Σ w·\[the label has the highest logit\]) for logits `[…, C]`, labels and weights `[…]`.
     fn weighted_sums(&self, logits: Tensor<'g>, labels: Tensor<'g>, weights: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
         let classes = logits.dims()[logits.dims().len() - 1];
         let n = labels.shape().elements();
@@ -81,7 +81,7 @@ impl<'g> Bert<'_, 'g> {
         ((weights * nll).sum(), (weights * right).sum())
     }
 
-    /// decoder(LayerNorm(gelu(dense(x at positions)))): x `[B, S, H]`, positions s32`[B, P]` → `[B, P, V]`.
+    /// Appends decoder(LayerNorm(gelu(dense(x at positions)))): x `[B, S, H]`, positions s32`[B, P]` → `[B, P, V]`.
     ///
     /// Source: google-research/bert `run_pretraining.py`, get_masked_lm_output.
     fn mlm_head(&self, x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
@@ -93,24 +93,24 @@ impl<'g> Bert<'_, 'g> {
         logits.reshape(&[dims[0], dims[1], self.config.padded_vocab_size()])
     }
 
-    /// The decoder's bias, with [`ABSENT`] in the rows beyond the vocabulary.
+    /// Appends the bias of the decoder, with [`ABSENT`] in the padded rows.
     fn decoder_bias(&self) -> Tensor<'g> {
         let bias = self.weight("cls.predictions.bias");
         if self.config.padded_vocab_size() == self.config.vocab_size {
             return bias;
         }
-        let entry = bias.graph().iota(bias.shape().with_dtype(DType::S32), 0);
-        entry.lt(entry.filled(self.config.vocab_size as f64)).select(bias, bias.filled(ABSENT))
+        let row = bias.graph().iota(bias.shape().with_dtype(DType::S32), 0);
+        row.lt(row.filled(self.config.vocab_size as f64)).select(bias, bias.filled(ABSENT))
     }
 
-    /// dense(tanh(pooler(first))): the first token's activations `[…, H]` → `[…, 2]`.
+    /// Appends dense(tanh(pooler(first))): the activations of the first token `[…, H]` → `[…, 2]`.
     fn nsp_head(&self, first: Tensor<'g>) -> Tensor<'g> {
         let pooled = self.compute(self.linear_wide(first, "bert.pooler.dense").tanh());
         self.linear_wide(pooled, "cls.seq_relationship")
     }
 }
 
-/// The activations at `positions` s32`[B, N]` of their rows: x `[B, S, H]` → `[B·N, H]`.
+/// Appends the activations at `positions` s32`[B, N]` of their rows: x `[B, S, H]` → `[B·N, H]`.
 fn at_positions<'g>(x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
     let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
     let row_starts = x.graph().iota(positions.shape(), 0) * length as f64;

@@ -1,8 +1,8 @@
-//! The layers that BERT is made of, and the one place where number formats are chosen.
+//! The layers of BERT, and the one place where number formats are chosen.
 //!
-//! Legend for this room: B rows of the micro-batch, S sequence length, P predictions, H hidden size, A attention heads,
-//! D = H/A head size, V padded vocabulary. Activations are `[B, S, H]`, those of predicted positions `[B·P, H]`: a layer here
-//! takes any dimensions before the last, which it maps.
+//! Letters in this module: B rows of the micro-batch, S sequence length, P masked positions of a row, H hidden size, A attention heads,
+//! D = H/A head size, V padded vocabulary. Activations are `[B, S, H]`, those of masked positions `[B·P, H]`: a layer maps
+//! the last dimension and accepts any dimensions before it.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::graph::{DotDimensions, Tensor};
 use crate::task::ParamSpec;
 use crate::task::Precision;
 
-/// A BERT in a graph under construction: its weights by name, and how to compute.
+/// A BERT in a graph under construction: its weights by name and its configuration.
 pub struct Bert<'c, 'g> {
     pub(super) config: &'c BertConfig,
     weights: HashMap<&'c str, Tensor<'g>>,
@@ -22,8 +22,8 @@ pub struct Bert<'c, 'g> {
 }
 
 impl<'c, 'g> Bert<'c, 'g> {
-    /// `weights` are the tensors of `specs`, in the same order, of type [`Precision::master`]. Without `dropout` nothing is
-    /// dropped, whatever the configuration says: that is evaluation.
+    /// Names `weights`, which are the tensors of `specs` in the same order, of type [`Precision::master`]. Without `dropout`
+    /// nothing is dropped, whatever the probabilities of the configuration.
     pub fn new(
         config: &'c BertConfig,
         specs: &'c [ParamSpec],
@@ -36,6 +36,8 @@ impl<'c, 'g> Bert<'c, 'g> {
         Bert { config, weights, precision, dropout, recompute }
     }
 
+    /// Returns the weight `name`.
+    ///
     /// # Panics
     /// If the model has no such tensor.
     #[track_caller]
@@ -43,22 +45,22 @@ impl<'c, 'g> Bert<'c, 'g> {
         *self.weights.get(name).unwrap_or_else(|| panic!("BERT has no tensor {name}"))
     }
 
-    /// To the type of activations.
+    /// Converts to the type of activations.
     pub(super) fn compute(&self, x: Tensor<'g>) -> Tensor<'g> {
         x.convert(self.precision.compute())
     }
 
-    /// To the type of sums and norms.
+    /// Converts to the type of sums and norms.
     pub(super) fn master(&self, x: Tensor<'g>) -> Tensor<'g> {
         x.convert(self.precision.master())
     }
 
-    /// Every matrix product of the model: operands in the compute type, result in the product type.
+    /// Appends a matrix product, as every one of the model: operands in the compute type, result in the product type.
     pub(super) fn dot(&self, x: Tensor<'g>, y: Tensor<'g>, dimensions: DotDimensions) -> Tensor<'g> {
         self.compute(x).dot_general(self.compute(y), dimensions, self.precision.product())
     }
 
-    /// x·Wᵀ + b in the product type: `[…, in]` → `[…, out]`, W being `name.weight` `[out, in]`.
+    /// Appends x·Wᵀ + b in the product type: `[…, in]` → `[…, out]`, W being `name.weight` `[out, in]`.
     pub(super) fn linear_wide(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
         let weight = self.weight(&format!("{name}.weight"));
         let bias = self.weight(&format!("{name}.bias"));
@@ -66,19 +68,19 @@ impl<'c, 'g> Bert<'c, 'g> {
         y + bias.broadcast_like(y, &[last(y)])
     }
 
-    /// [`Bert::linear_wide`], rounded to the type of activations.
+    /// Appends [`Bert::linear_wide`], rounded to the type of activations.
     pub(super) fn linear(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
         self.compute(self.linear_wide(x, name))
     }
 
-    /// x·Wᵀ in the product type: `[…, in]` with W `[out, in]` → `[…, out]`.
+    /// Appends x·Wᵀ in the product type: `[…, in]` with W `[out, in]` → `[…, out]`.
     pub(super) fn times_transposed(&self, x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
         let by_rows = DotDimensions { lhs_contracting: vec![last(x)], rhs_contracting: vec![1], ..Default::default() };
         self.dot(x, weight, by_rows)
     }
 
-    /// (x − mean) / √(variance + ε) · γ + β over the last dimension of `[…, H]`, in the master type; the result is an
-    /// activation. The variance is that of all H values, not of H − 1.
+    /// Appends (x − mean) / √(variance + ε) · γ + β over the last dimension of `[…, H]`, in the master type; the result is an
+    /// activation. The variance divides by H, not by H − 1.
     pub(super) fn layer_norm(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
         let (gamma, beta) = (self.weight(&format!("{name}.weight")), self.weight(&format!("{name}.bias")));
         let x = self.master(x);
@@ -91,13 +93,13 @@ impl<'c, 'g> Bert<'c, 'g> {
         self.compute(normed * gamma.broadcast_like(x, &[last]) + beta.broadcast_like(x, &[last]))
     }
 
-    /// The configured GELU, computed in the master type.
+    /// Appends the configured GELU, computed in the master type.
     pub(super) fn gelu(&self, x: Tensor<'g>) -> Tensor<'g> {
         let x = self.master(x);
         self.compute(match self.config.hidden_act {
             // x·Φ(x)
             Activation::Gelu => 0.5 * x * (1.0 + (x * std::f64::consts::FRAC_1_SQRT_2).erf()),
-            // The form, constant by constant, that XLA:GPU recognises and fuses into the product before it.
+            // XLA:GPU recognises this form, with these constants, and fuses it into the preceding product.
             Activation::GeluTanh => {
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * (x * x * x));
                 x * (0.5 * (1.0 + inner.tanh()))
@@ -105,7 +107,7 @@ impl<'c, 'g> Bert<'c, 'g> {
         })
     }
 
-    /// Drops elements of `x`, which holds the micro-batch's examples one after the other.
+    /// Appends dropout at `site` to `x`, whose first dimension counts the rows of the micro-batch.
     pub(super) fn dropped(&self, x: Tensor<'g>, site: Site) -> Tensor<'g> {
         let probability = match site {
             Site::AttentionProbs(_) => self.config.attention_probs_dropout_prob,
@@ -120,12 +122,12 @@ impl<'c, 'g> Bert<'c, 'g> {
     }
 }
 
-/// The number of the last dimension.
+/// Returns the number of the last dimension.
 fn last(x: Tensor<'_>) -> usize {
     x.dims().len() - 1
 }
 
-/// softmax over the last dimension. The maximum only keeps the exponentials in range: no gradient goes through it.
+/// Appends softmax over the last dimension. The maximum keeps the exponentials in range; no gradient flows through it.
 pub(super) fn softmax(x: Tensor<'_>) -> Tensor<'_> {
     let last = last(x);
     let kept: Vec<usize> = (0..last).collect();
@@ -133,14 +135,14 @@ pub(super) fn softmax(x: Tensor<'_>) -> Tensor<'_> {
     e / e.reduce_sum(&[last]).broadcast_like(x, &kept)
 }
 
-/// −log softmax(x)[label] for each row of x `[N, C]` and labels s32`[N]`, without forming the softmax: `[N]`.
+/// Appends −log softmax(x)[label] for each row of x `[N, C]` and labels s32`[N]`, without materialising the softmax: `[N]`.
 pub(super) fn cross_entropy<'g>(x: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
     let max = x.reduce_max(&[1]).stop_gradient();
     let log_sum = (x - max.broadcast_like(x, &[0])).exp().reduce_sum(&[1]).log() + max;
     log_sum - logit_of(x, labels)
 }
 
-/// x`[i, labels[i]]`: `[N]`. By comparison rather than by gather, whose derivative would be a scatter.
+/// Appends x`[i, labels[i]]`: `[N]`, by comparison rather than by gather, whose derivative would be a scatter.
 pub(super) fn logit_of<'g>(x: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
     let class = x.graph().iota(x.shape().with_dtype(labels.dtype()), 1);
     class.eq(labels.broadcast_like(class, &[0])).select(x, x.filled(0.0)).reduce_sum(&[1])

@@ -1,5 +1,5 @@
-//! BERT for pretraining, in Hugging Face's words: embeddings, a post-LayerNorm encoder, a pooler, the MLM head on the
-//! predicted positions, and the next-sentence head.
+//! BERT for pretraining, in Hugging Face's names: embeddings, a post-LayerNorm encoder, a pooler, the MLM head on the masked
+//! positions, and the next-sentence head.
 //!
 //! Source: google-research/bert `modeling.py` and `run_pretraining.py`; names and weight layouts are those of
 //! transformers' `BertForPreTraining`.

@@ -3,7 +3,7 @@
 use super::BertConfig;
 use crate::task::{Init, ParamSpec};
 
-/// Every learned tensor of `BertForPreTraining`, in declaration order. The MLM decoder is the word embedding itself and
+/// Returns every learned tensor of `BertForPreTraining`, in declaration order. The MLM decoder is tied to the word embedding and
 /// is not listed twice.
 pub fn param_specs(config: &BertConfig) -> Vec<ParamSpec> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
@@ -67,7 +67,7 @@ impl Specs<'_> {
     }
 }
 
-/// The tensors with a row for each entry of the vocabulary.
+/// The tensors with a row for each token of the vocabulary, which are padded.
 const VOCABULARY_SIZED: [&str; 2] = ["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"];
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn first_values_are_truncated_normal_and_depend_on_seed_and_name_only() {
+    fn initial_values_are_truncated_normal_and_depend_on_seed_and_name_only() {
         let specs = param_specs(&Preset::Tiny.config(1000));
         let word = &specs[0];
         let values = word.initial(3).to_vec::<f32>().unwrap();

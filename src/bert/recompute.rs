@@ -1,4 +1,4 @@
-//! Activation checkpointing by named policy.
+//! Activation recomputation (activation checkpointing) by named policy.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::config::ConfigError;
 
-/// Which activations the backward pass computes again instead of keeping them; see [`crate::graph::Graph::recomputed`].
-/// Losses and gradients do not depend on it. Dropout masks are computed again under every policy.
+/// The activations that the backward pass recomputes instead of storing them; see [`crate::graph::Graph::recomputed`].
+/// Losses and gradients do not depend on it. Dropout masks are recomputed under every policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
-    /// None: all are kept.
+    /// No activation: all are stored.
     #[default]
     None,
-    /// The attention probabilities, at the cost of one matrix product a layer: nothing of size S² is kept.
+    /// The attention probabilities, at the cost of one matrix product a layer: nothing of size S² is stored.
     Attention,
-    /// All inside an encoder layer, at the cost of a second forward pass: only the layers' inputs are kept.
+    /// All activations inside an encoder layer, at the cost of a second forward pass: only the inputs of layers are stored.
     Layer,
 }
 

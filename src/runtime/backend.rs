@@ -1,5 +1,5 @@
-//! Two ways to run a [`Program`], behind one trait, so that what is verified on a device and what is verified in the
-//! evaluator is the same code: [`Devices`] runs it for real, [`Evaluator`] runs it in f64 in plain Rust.
+//! Two ways to run a [`Program`] behind one trait, so that the same code verifies a device and the evaluator: [`Devices`]
+//! runs it through PJRT, [`Evaluator`] in the f64 interpreter.
 
 use anyhow::{Context, Result};
 
@@ -12,21 +12,37 @@ use crate::step::program::Program;
 
 /// Runs programs on a number of replicas.
 pub trait Backend {
-    /// A program made ready.
+    /// A compiled program.
     type Executable;
-    /// An array where programs can read it.
+    /// An array that programs can read.
     type Array;
 
+    /// Returns the number of replicas.
     fn replicas(&self) -> usize;
 
+    /// Compiles a program.
+    ///
+    /// # Errors
+    /// If the compiler refuses it.
     fn load(&self, program: &Program) -> Result<Self::Executable>;
 
+    /// Transfers a tensor to a replica.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
     fn put(&self, tensor: &HostTensor, replica: usize) -> Result<Self::Array>;
 
-    /// The elements, widened.
+    /// Reads the elements, widened to f64.
+    ///
+    /// # Errors
+    /// If the program that computes the array failed.
     fn get(&self, array: &Self::Array) -> Result<Vec<f64>>;
 
-    /// The results of every replica, from one list of arguments for each. Donated arguments are used up.
+    /// Runs a program with one list of arguments for each replica and returns the results of each. Donated arguments are
+    /// consumed.
+    ///
+    /// # Errors
+    /// If the program fails.
     fn run(&self, executable: &Self::Executable, arguments: &[Vec<&Self::Array>]) -> Result<Vec<Vec<Self::Array>>>;
 }
 
@@ -45,7 +61,7 @@ impl Backend for Devices {
     fn put(&self, tensor: &HostTensor, replica: usize) -> Result<Buffer> {
         self.client
             .buffer_from_host(tensor.bytes(), tensor.shape(), &self.devices[replica])
-            .with_context(|| format!("cannot put a tensor {} on device {replica}", tensor.shape()))
+            .with_context(|| format!("cannot transfer a tensor {} to device {replica}", tensor.shape()))
     }
 
     fn get(&self, array: &Buffer) -> Result<Vec<f64>> {

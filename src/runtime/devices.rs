@@ -1,5 +1,5 @@
-//! The devices a run works on: one replica of the step on each. Replicas are numbered through all hosts of the run, host
-//! after host, so that a host's are consecutive; it feeds those, and the others it only knows by number.
+//! The devices of a run, with one replica of the step on each. Replicas are numbered host after host, so that the replicas
+//! of one host are consecutive. A host transfers inputs to its own devices and knows the others by number only.
 
 use anyhow::{Context, bail, ensure};
 
@@ -10,46 +10,46 @@ use crate::pjrt::{
 };
 use crate::rendezvous::session::Session;
 
-/// Devices that one host may be asked for. A plugin makes as many virtual ones as it is told, or dies of the attempt.
+/// The largest number of devices of one host. A plugin creates as many virtual devices as it is asked for, or crashes.
 pub const MOST_OF_A_HOST: usize = 1024;
 
-/// A client and the devices chosen of it.
+/// A client and the devices in use.
 #[derive(Clone, Debug)]
 pub struct Devices {
     pub client: Client,
-    /// Those of this host, in the order of the replicas.
+    /// The devices of this host, in the order of the replicas.
     pub devices: Vec<Device>,
-    /// The device of every replica of the run, by its id.
+    /// The device id of every replica of the run.
     replicas: Vec<i64>,
     /// The first replica of each host.
     first_replicas: Vec<usize>,
-    /// Which of the hosts this one is.
+    /// The number of this host.
     host: usize,
-    /// Why each better platform was not used, a sentence each.
+    /// For each better platform that was not used, a sentence with the reason.
     pub passed_over: Vec<String>,
 }
 
 impl Devices {
-    /// Opens the platform that `choice` means and takes `count` of its devices: all that it shows if none is given, and on
-    /// the CPU one. The CPU shows as many as are asked for; they share its cores.
+    /// Opens the platform `choice` with `count` of its devices. Without a count all devices are used, and one on the CPU. The
+    /// CPU has as many devices as requested; they share its cores.
     ///
     /// # Errors
-    /// If no plugin can be used, or it shows fewer devices.
+    /// If no plugin can be used, or it has fewer devices.
     pub fn open(choice: &PlatformChoice, count: Option<usize>) -> anyhow::Result<Devices> {
         Devices::open_among(choice, count, None)
     }
 
-    /// As [`Devices::open`], with the devices of every host that has met in `session`; `count` is of this host's alone.
+    /// Opens devices as [`Devices::open`] does, together with those of every host of `session`; `count` is for this host.
     ///
     /// # Errors
-    /// Also if the runtime knows other hosts than those.
+    /// Also if the runtime spans other hosts than the session.
     pub fn open_among(
         choice: &PlatformChoice,
         count: Option<usize>,
         session: Option<&Session>,
     ) -> anyhow::Result<Devices> {
         if let Some(count) = count.filter(|count| !(1..=MOST_OF_A_HOST).contains(count)) {
-            bail!("--devices requires 1 to {MOST_OF_A_HOST}, got {count}");
+            bail!("the number of devices requires 1 to {MOST_OF_A_HOST}, got {count}");
         }
         let options = |platform| {
             let mut options = client_options(platform, count);
@@ -61,7 +61,7 @@ impl Devices {
         let devices = client.addressable_devices();
         let shown = devices.len();
         if let Some(count) = count.filter(|count| *count > shown) {
-            bail!("--devices {count} requires {count} devices, {} shows {shown}", client.platform_name());
+            bail!("{count} devices were requested, and {} has {shown}", client.platform_name());
         }
         let passed_over = found.rejected.iter().map(ToString::to_string).collect();
         let mut devices = Devices::of_client(client, devices, passed_over)?;
@@ -71,7 +71,7 @@ impl Devices {
         if let Some(count) = count.filter(|count| *count < shown) {
             ensure!(
                 devices.first_replicas.len() == 1,
-                "--devices {count} cannot leave out devices of a run on {} hosts, where this one has {shown}",
+                "{count} devices were requested, but a run on {} hosts uses all {shown} devices of this one",
                 devices.first_replicas.len()
             );
             devices.devices.truncate(count);
@@ -80,7 +80,7 @@ impl Devices {
         Ok(devices)
     }
 
-    /// Numbers the replicas of `client`: on a single host in the plugin's order, on several by host and id.
+    /// Numbers the replicas of `client`: in the order of the plugin on a single host, by host and id on several.
     fn of_client(client: Client, mut local: Vec<Device>, passed_over: Vec<String>) -> anyhow::Result<Devices> {
         let mut all = client.devices();
         let process = |device: &Device| device.description().process_index;
@@ -92,49 +92,51 @@ impl Devices {
         let first_replicas: Vec<usize> = (0..all.len()).filter(starts_host).collect();
         let own = client.process_index();
         let host = first_replicas.iter().position(|&first| process(&all[first]) == own);
-        let host =
-            host.with_context(|| format!("the plugin shows no device of this process, which it numbers {own}"))?;
+        let host = host.with_context(|| format!("the plugin has no device of this process, process {own}"))?;
         let replicas = all.iter().map(|device| i64::from(device.id())).collect();
         Ok(Devices { client, devices: local, replicas, first_replicas, host, passed_over })
     }
 
-    /// The runtime must span the hosts that have met, and number them as they do.
+    /// Checks that the runtime spans the hosts of the session and numbers them alike.
     fn check_hosts(&self, session: &Session) -> anyhow::Result<()> {
         let (platform, known) = (self.client.platform_name(), self.first_replicas.len());
         ensure!(
             known == session.hosts(),
-            "--hosts {} requires a runtime that spans them, and the plugin for {platform} ({}) knows {known}: it takes \
-             --platform cuda or a TPU slice for several hosts; leave --hosts out for one",
+            "a run on {} hosts requires a runtime that spans them, and the plugin for {platform} ({}) spans {known}; use the \
+             platform cuda or a TPU slice for several hosts, or start the run on one host",
             session.hosts(),
             self.client.plugin().path().display()
         );
         ensure!(
             self.host == session.host(),
-            "--host {} requires the number that the runtime gives this process, {}; start it with that, or leave --hosts and \
-             --host out on a TPU slice",
+            "this process was started as host {}, and the runtime numbers it {}; start it as that host, or give no host \
+             numbers on a TPU slice",
             session.host(),
             self.host
         );
         Ok(())
     }
 
-    /// The first `count` of these, which must be that many, on one host.
+    /// Returns the first `count` devices.
+    ///
+    /// # Panics
+    /// If there are fewer.
     pub fn first(&self, count: usize) -> Devices {
         let (devices, replicas) = (self.devices[..count].to_vec(), self.replicas[..count].to_vec());
         Devices { devices, replicas, ..self.clone() }
     }
 
-    /// Number of replicas of the run, one on each device of every host.
+    /// Returns the number of replicas of the run: one on each device of every host.
     pub fn len(&self) -> usize {
         self.replicas.len()
     }
 
-    /// Which of the run's hosts this one is, from 0.
+    /// Returns the number of this host, from 0.
     pub fn host(&self) -> usize {
         self.host
     }
 
-    /// The first replica of each host.
+    /// Returns the first replica of each host.
     pub fn first_replicas(&self) -> &[usize] {
         &self.first_replicas
     }
@@ -144,12 +146,12 @@ impl Devices {
         ReplicaRange { first: self.first_replicas[self.host], count: self.devices.len(), of: self.len() }
     }
 
-    /// Never: there is at least one device.
+    /// Returns false: there is at least one device.
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()
     }
 
-    /// As a person wants to read it: `2 × NVIDIA H200 (cuda)`.
+    /// Describes the devices: `2 × NVIDIA H200 (cuda)`.
     pub fn describe(&self) -> String {
         let kind = self.devices.first().map_or("", |device| device.kind());
         let hosts = match self.first_replicas.len() {
@@ -159,10 +161,10 @@ impl Devices {
         format!("{} × {kind} ({}){hosts}", self.len(), self.client.platform_name())
     }
 
-    /// Compiles a serialized HloModuleProto into one replica on each device, with the flags that are fastest there.
+    /// Compiles a serialized HloModuleProto for one replica on each device, with the compiler flags that are fastest there.
     ///
     /// # Errors
-    /// What the compiler says.
+    /// If the compiler refuses it.
     pub fn compile(&self, hlo: &[u8]) -> anyhow::Result<LoadedExecutable> {
         let options = CompileOptions {
             device_assignment: Some(vec![self.replicas.clone()]),

@@ -1,7 +1,7 @@
-//! Sharded tensors put together again, for those who want whole ones: evaluation, checkpoints, export.
+//! All-gather of a sharded state, for evaluation and checkpoints.
 //!
-//! It is done by programs of their own, a group of tensors each, so that no device has to hold more than a group beside
-//! what it trains with; and by collectives, so that it does not matter whether all parts are within this process's reach.
+//! Programs of their own gather a group of tensors each, so that a device holds at most one group beside the training
+//! state. They are collectives, so that the shards may belong to other hosts.
 
 use super::devices::Devices;
 use crate::graph::Graph;
@@ -11,13 +11,13 @@ use crate::step::program::{Arguments, Program, Results, Role};
 use crate::step::sharding::Shards;
 use crate::task::ParamSpec;
 
-/// Bytes of whole tensors in a group; a larger tensor is a group by itself.
+/// The most bytes of unsharded tensors in a group; a larger tensor is a group of its own.
 const GROUP_BYTES: usize = 256 << 20;
 
-/// Programs that make whole tensors of the parts of weights, or of the slots of one kind.
+/// Programs that gather weights, or the optimizer state of one kind.
 #[derive(Debug)]
 pub struct Gather {
-    /// Each for as many tensors as its number says, following those of the group before.
+    /// For each group in order, its number of tensors and its program.
     groups: Vec<(usize, LoadedExecutable)>,
 }
 
@@ -25,7 +25,7 @@ impl Gather {
     /// Compiles the programs for tensors of the shapes of `params`, in f32.
     ///
     /// # Errors
-    /// What the compiler says.
+    /// If the compiler refuses one.
     pub fn new(params: &[ParamSpec], shards: Shards, devices: &Devices) -> anyhow::Result<Gather> {
         let compile = |group: &[ParamSpec]| {
             let executable = devices.compile(&program(group, shards).lower().bytes)?;
@@ -34,20 +34,20 @@ impl Gather {
         Ok(Gather { groups: groups(params).into_iter().map(compile).collect::<anyhow::Result<_>>()? })
     }
 
-    /// Hands the whole tensors to `take`, `[device][tensor]`, group after group in the order of the parameters. `parts` is
-    /// `[device][tensor]`. All processes of a run must ask for it at the same point.
+    /// Calls `take` with the unsharded tensors, `[device][tensor]`, group after group in the order of the parameters. `shards`
+    /// is `[device][tensor]`. All hosts of a run must call this at the same point.
     ///
     /// # Errors
-    /// What the plugin says, or `take`.
+    /// If the plugin fails, and those of `take`.
     pub fn run(
         &self,
-        parts: &[&[Buffer]],
+        shards: &[&[Buffer]],
         mut take: impl FnMut(Vec<Vec<Buffer>>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut first = 0;
         for (length, executable) in &self.groups {
             let arguments: Vec<Vec<&Buffer>> =
-                parts.iter().map(|parts| parts[first..first + length].iter().collect()).collect();
+                shards.iter().map(|shards| shards[first..first + length].iter().collect()).collect();
             take(executable.execute(&arguments)?)?;
             first += length;
         }
@@ -55,7 +55,7 @@ impl Gather {
     }
 }
 
-/// `params` cut where [`GROUP_BYTES`] are full.
+/// Splits `params` into groups of at most [`GROUP_BYTES`].
 fn groups(params: &[ParamSpec]) -> Vec<&[ParamSpec]> {
     let mut groups = Vec::new();
     let (mut first, mut bytes) = (0, 0);
@@ -71,15 +71,15 @@ fn groups(params: &[ParamSpec]) -> Vec<&[ParamSpec]> {
     groups
 }
 
-/// Arguments: the parts of `params`. Results: the whole tensors.
+/// Builds the program with the shards of `params` as arguments and the unsharded tensors as results.
 fn program(params: &[ParamSpec], shards: Shards) -> Program {
     let graph = Graph::new("gather");
     let mut arguments = Arguments::new(&graph);
-    let parts = arguments.weights(params, |param| shards.shard_shape(&param.shape(DType::F32)));
+    let inputs = arguments.weights(params, |param| shards.shard_shape(&param.shape(DType::F32)));
     let shapes: Vec<_> = params.iter().map(|param| param.shape(DType::F32)).collect();
     let mut results = Results::default();
-    for (param, whole) in params.iter().zip(shards.all_gather(&parts, &shapes)) {
-        results.add(&param.name, Role::Weight, whole);
+    for (param, tensor) in params.iter().zip(shards.all_gather(&inputs, &shapes)) {
+        results.add(&param.name, Role::Weight, tensor);
     }
     Program::new(arguments, results, Vec::new(), shards.count)
 }
@@ -90,12 +90,15 @@ mod tests {
     use crate::bert::{Preset, param_specs};
 
     #[test]
-    fn groups_are_small_and_leave_no_tensor_out() {
+    fn groups_are_bounded_and_complete() {
         let params = param_specs(&Preset::Large.config(30_522));
         let groups = groups(&params);
         assert_eq!(groups.concat(), params);
         let bytes = |group: &[ParamSpec]| group.iter().map(|param| param.shape(DType::F32).bytes()).sum::<usize>();
         assert!(groups.iter().all(|group| bytes(group) <= GROUP_BYTES));
-        assert!(groups.windows(2).all(|pair| bytes(pair[0]) + bytes(&pair[1][..1]) > GROUP_BYTES), "not one too many");
+        assert!(
+            groups.windows(2).all(|pair| bytes(pair[0]) + bytes(&pair[1][..1]) > GROUP_BYTES),
+            "no group could take the next tensor"
+        );
     }
 }

@@ -1,42 +1,42 @@
-//! How one tensor is held in equal parts by all replicas: laid out as one row, filled up with zeros until the number of
-//! parts divides it, and cut.
+//! Sharding of one tensor over all replicas: its elements in row-major order, padded with zeros to a multiple of the number
+//! of replicas, are split into equal shards.
 //!
 //! ```text
-//! f32[3,2] in 4 parts      a b c d e f 0 0   →   [a b] [c d] [e f] [0 0]
+//! f32[3,2] in 4 shards     a b c d e f 0 0   →   [a b] [c d] [e f] [0 0]
 //! ```
-//! A row and not a dimension of its own is cut, because 2,048 replicas divide no dimension of BERT. Zeros stay zeros: a
-//! gradient that is zero moves neither a weight nor a moment that is. (Cutting optimizer and weights this way is
-//! *weight-update sharding*, arXiv 2004.13336; ZeRO calls its stage 1 so, arXiv 1910.02054.)
+//! The flat elements are split and not a dimension, because 2,048 replicas divide no dimension of BERT. The padding stays
+//! zero: a zero gradient changes neither a zero weight nor a zero moment. (This is weight-update sharding, arXiv 2004.13336;
+//! stage 1 of ZeRO, arXiv 1910.02054.)
 
 use crate::graph::Tensor;
 use crate::shape::{HostTensor, Shape};
 
-/// Into how many parts tensors are cut: one for each replica.
+/// The number of shards of a tensor: one for each replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shards {
     pub count: usize,
 }
 
 impl Shards {
-    /// The shape of a part of a tensor of shape `whole`.
-    pub fn shard_shape(self, whole: &Shape) -> Shape {
-        Shape::new(whole.dtype, [whole.elements().div_ceil(self.count)])
+    /// Returns the shape of a shard of a tensor of shape `unsharded`.
+    pub fn shard_shape(self, unsharded: &Shape) -> Shape {
+        Shape::new(unsharded.dtype, [unsharded.elements().div_ceil(self.count)])
     }
 
-    /// Part number `index` of `whole`.
-    pub fn shard(self, whole: &HostTensor, index: usize) -> HostTensor {
-        let shape = self.shard_shape(whole.shape());
+    /// Returns shard number `index` of `unsharded`.
+    pub fn shard(self, unsharded: &HostTensor, index: usize) -> HostTensor {
+        let shape = self.shard_shape(unsharded.shape());
         let (start, end) = (index * shape.bytes(), (index + 1) * shape.bytes());
-        let bytes = whole.bytes();
-        let mut part = bytes[start.min(bytes.len())..end.min(bytes.len())].to_vec();
-        part.resize(shape.bytes(), 0);
-        HostTensor::from_bytes(shape, part).expect("resized to the shape's bytes")
+        let bytes = unsharded.bytes();
+        let mut shard = bytes[start.min(bytes.len())..end.min(bytes.len())].to_vec();
+        shard.resize(shape.bytes(), 0);
+        HostTensor::from_bytes(shape, shard).expect("resized to the shape's bytes")
     }
 
-    /// Sums each of `tensors` over the replicas and leaves every replica its part of the sum, in one exchange.
+    /// Appends one reduce-scatter: the sum of each of `tensors` over the replicas, of which every replica gets its shard.
     pub fn reduce_scatter<'g>(self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let Some(first) = tensors.first() else { return Vec::new() };
-        // A part a row, all tensors side by side.
+        // One shard a row, all tensors side by side.
         let parts = |&tensor: &Tensor<'g>| {
             let row = self.row(tensor);
             row.reshape(&[self.count, row.dims()[0] / self.count])
@@ -53,15 +53,14 @@ impl Shards {
         parts.iter().map(part).collect()
     }
 
-    /// Puts tensors of `shapes` (of which only the dimensions count) together from the replicas' `parts`, in one
-    /// exchange.
-    pub fn all_gather<'g>(self, parts: &[Tensor<'g>], shapes: &[Shape]) -> Vec<Tensor<'g>> {
-        let Some(first) = parts.first() else { return Vec::new() };
-        let rows = first.graph().all_gather(parts, 0, self.count);
-        rows.into_iter().zip(shapes).map(|(row, shape)| self.whole(row, shape)).collect()
+    /// Appends one all-gather: tensors with the dimensions of `shapes` from the `shards` of the replicas.
+    pub fn all_gather<'g>(self, shards: &[Tensor<'g>], shapes: &[Shape]) -> Vec<Tensor<'g>> {
+        let Some(first) = shards.first() else { return Vec::new() };
+        let rows = first.graph().all_gather(shards, 0, self.count);
+        rows.into_iter().zip(shapes).map(|(row, shape)| self.unsharded(row, shape)).collect()
     }
 
-    /// All parts of `tensor`, one after the other.
+    /// Appends the elements of `tensor` with their padding, in one dimension.
     fn row(self, tensor: Tensor<'_>) -> Tensor<'_> {
         let shape = tensor.shape();
         let row = tensor.reshape(&[shape.elements()]);
@@ -71,8 +70,8 @@ impl Shards {
         }
     }
 
-    /// The tensor of shape `shape` whose parts are in `row`.
-    fn whole<'g>(self, row: Tensor<'g>, shape: &Shape) -> Tensor<'g> {
+    /// Appends the tensor of shape `shape` whose padded elements are `row`.
+    fn unsharded<'g>(self, row: Tensor<'g>, shape: &Shape) -> Tensor<'g> {
         let row = match self.padding(shape) {
             0 => row,
             _ => row.slice_in(0, 0, shape.elements()),
@@ -80,9 +79,9 @@ impl Shards {
         row.reshape(&shape.dims)
     }
 
-    /// Elements of all parts that the tensor of shape `whole` does not have.
-    fn padding(self, whole: &Shape) -> usize {
-        self.shard_shape(whole).elements() * self.count - whole.elements()
+    /// Returns the number of padding elements of a tensor of shape `unsharded`.
+    fn padding(self, unsharded: &Shape) -> usize {
+        self.shard_shape(unsharded).elements() * self.count - unsharded.elements()
     }
 }
 
@@ -94,7 +93,7 @@ mod tests {
     use crate::shape::DType;
 
     #[test]
-    fn parts_of_the_host_are_those_of_the_graph_and_make_up_the_whole() {
+    fn host_and_graph_split_a_tensor_alike_and_gather_restores_it() {
         for (dims, count) in [(vec![3, 2], 4), (vec![3, 2], 3), (vec![5], 8), (vec![2, 2, 2], 1)] {
             let shards = Shards { count };
             let shape = Shape::new(DType::F32, dims);

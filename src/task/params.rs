@@ -11,11 +11,11 @@ use super::Precision;
 use crate::rng::Key;
 use crate::shape::{DType, HostTensor, Shape};
 
-/// What a tensor holds before the first step.
+/// The initialisation of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
-    /// Normal with mean 0 and this standard deviation, drawn again while beyond two of them: what
-    /// `tf.truncated_normal_initializer` does in google-research/bert `modeling.py`.
+    /// Normal with mean 0 and this standard deviation, redrawn while beyond two deviations, as `tf.truncated_normal_initializer`
+    /// in google-research/bert `modeling.py`.
     TruncatedNormal {
         std: f64,
     },
@@ -23,33 +23,33 @@ pub enum Init {
     Ones,
 }
 
-/// One learned tensor.
+/// A learned tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSpec {
-    /// Hugging Face's name, as `bert.encoder.layer.3.attention.self.query.weight`.
+    /// Hugging Face's name, such as `bert.encoder.layer.3.attention.self.query.weight`.
     pub name: String,
     /// The published shape. Weights of linear layers are `[out, in]`.
     pub published_dims: Vec<usize>,
-    /// The device shape: the published one with the rows of vocabulary-sized tensors padded.
+    /// The device shape: the published one, possibly with rows of padding.
     pub dims: Vec<usize>,
     pub init: Init,
-    /// The model reads it as an operand of matrix products and in no other way.
+    /// The model reads the tensor as an operand of matrix products only.
     pub matmul_only: bool,
 }
 
 impl ParamSpec {
-    /// The device shape.
+    /// Returns the device shape.
     pub fn shape(&self, dtype: DType) -> Shape {
         Shape::new(dtype, self.dims.clone())
     }
 
-    /// The type that the model reads it in: what is only multiplied is rounded first, everything else is not.
+    /// Returns the type that the model reads the tensor in: operands of matrix products are rounded, others are not.
     pub fn read_dtype(&self, precision: Precision) -> DType {
         if self.matmul_only { precision.compute() } else { precision.master() }
     }
 
-    /// The first values, f32 in the device shape: a function of `seed` and the name, so that neither the order of tensors
-    /// nor the size of the vocabulary changes the values of a row.
+    /// Returns the initial values, f32 in the device shape: a function of `seed` and the name, so that neither the order of
+    /// tensors nor the vocabulary size changes the values of a row.
     pub fn initial(&self, seed: u64) -> HostTensor {
         let elements = self.published_dims.iter().product();
         let published = match self.init {
@@ -67,10 +67,10 @@ impl ParamSpec {
         self.pad(&HostTensor::new(self.published_dims.clone(), &published))
     }
 
-    /// From the published shape to the device shape: rows beyond the vocabulary are zero.
+    /// Pads from the published shape to the device shape with rows of zeros.
     ///
     /// # Panics
-    /// If `published` does not have the published dimensions: readers check shapes before they come here.
+    /// If `published` does not have the published dimensions; readers check shapes before.
     pub fn pad(&self, published: &HostTensor) -> HostTensor {
         assert_eq!(published.shape().dims, self.published_dims, "{}", self.name);
         let shape = Shape::new(published.shape().dtype, self.dims.clone());
@@ -79,7 +79,7 @@ impl ParamSpec {
         HostTensor::from_bytes(shape, bytes).expect("resized to the shape's bytes")
     }
 
-    /// From the device shape to the published shape: rows beyond the vocabulary are dropped.
+    /// Removes the rows of padding: from the device shape to the published shape.
     ///
     /// # Panics
     /// If `padded` does not have the device dimensions.
@@ -91,12 +91,12 @@ impl ParamSpec {
     }
 }
 
-/// Fills `values` with draws of `key`: Box and Muller's pairs, each member kept if it lies within two deviations.
+/// Fills `values` with normal draws of `key` by Box and Muller's method, of which those within two deviations are kept.
 fn truncated_normal(key: Key, std: f64, values: &mut [f32]) {
     const UNIT: f64 = 1.0 / (1u64 << 32) as f64;
     let pairs = (0u64..).flat_map(|counter| {
         let bits = key.bits(counter);
-        // The radius takes the half-open side that excludes zero, where the logarithm has none.
+        // The radius uses (0, 1], which excludes the pole of the logarithm.
         let radius = (-2.0 * (((bits >> 32) + 1) as f64 * UNIT).ln()).sqrt();
         let (sin, cos) = (std::f64::consts::TAU * (bits as u32 as f64 * UNIT)).sin_cos();
         [radius * cos, radius * sin]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shape::DType;
 
-/// The number formats of a step. Weights, moments, softmax, LayerNorm and loss are in [`Precision::master`]; operands of
+/// The number formats of a step: weights, moments, softmax, LayerNorm and loss are in [`Precision::master`]; operands of
 /// matrix products and the activations between layers are in [`Precision::compute`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -13,7 +13,7 @@ pub enum Precision {
     Bf16,
     #[default]
     F32,
-    /// Everything in f64: for comparison with reference values.
+    /// Everything in f64, for comparison with reference values.
     F64,
 }
 
@@ -33,8 +33,8 @@ impl Precision {
         }
     }
 
-    /// The type that a matrix product accumulates in and returns. bf16 products return f32: CPU plugins take no other
-    /// kind, and whatever follows (bias, softmax, GELU) reads f32 before it rounds to [`Precision::compute`].
+    /// Returns the type that a matrix product accumulates in and returns. bf16 products return f32: CPU plugins accept no other
+    /// type, and the next operation (bias, softmax, GELU) reads f32 before it rounds to [`Precision::compute`].
     pub const fn product(self) -> DType {
         self.master()
     }

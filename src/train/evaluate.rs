@@ -74,7 +74,7 @@ impl ModelOnHeldOut {
         let spec = evaluation_spec(&self.model.config, self.precision, self.dataset.clone(), settings);
         let evaluator = Evaluator::new(&spec, devices)?;
         let state = restore(self.model, devices)?;
-        let evaluation = evaluator.evaluate(&state.whole_weights()?, devices)?;
+        let evaluation = evaluator.evaluate(&state.unsharded_weights()?, devices)?;
         Ok((evaluation, unigram_baseline(&self.dataset, evaluator.count())?))
     }
 

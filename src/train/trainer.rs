@@ -240,7 +240,7 @@ impl Trainer {
         let Prefetched { step, plan, buffers, padding, positions } = inputs;
         let phase = &self.job.schedule.phases()[plan.phase];
         if plan.step_in_phase == 0 && plan.phase > 0 && !phase.carry_moments {
-            self.state.reset_slots(&self.devices)?;
+            self.state.reset_optimizer_state(&self.devices)?;
         }
         let compiled = &self.steps[plan.phase];
         let mut launched =
@@ -316,7 +316,7 @@ impl Trainer {
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<()> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
-        let sums = self.hosts.all_reduce_sum(evaluator.sums(&self.state.whole_weights()?, &self.devices)?)?;
+        let sums = self.hosts.all_reduce_sum(evaluator.sums(&self.state.unsharded_weights()?, &self.devices)?)?;
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;
         self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(&sums), begin.elapsed())
     }
@@ -329,7 +329,7 @@ impl Trainer {
             Some(checkpointer) => {
                 checkpointer.save(state, self.done, reporter.last_step(), |line| reporter.say(line)).map(Some)
             }
-            None => state.lend_to_host().map(|()| None),
+            None => state.participate_in_to_host().map(|()| None),
         };
         if let Some(path) = self.hosts.all_ok(written)? {
             self.reporter.saved(path, begin.elapsed());

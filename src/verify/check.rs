@@ -1,4 +1,4 @@
-//! What is compared, how an error is measured, and which error a correct build stays below.
+//! One comparison: its quantity, its error, and the tolerance of a correct build.
 
 use serde::Serialize;
 
@@ -16,20 +16,20 @@ pub struct Check {
     pub ok: bool,
 }
 
-/// The kind of number that a check looks at.
+/// The kind of number that a check compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantity {
     /// A result of the forward pass.
     Forward,
     Gradient,
-    /// A loss along an optimizer's trajectory.
+    /// A loss along the trajectory of an optimizer.
     Loss,
     Accuracy,
     GradientNorm,
     /// A weight at the end of a trajectory.
     Weight,
-    /// A loss along a trajectory with dropout on, against that of the uncut batch.
+    /// A loss along a trajectory with dropout, against that of the unsplit batch.
     Dropout,
 }
 
@@ -59,12 +59,12 @@ impl Quantity {
 
 impl Check {
     pub(super) fn new(quantity: Quantity, group: &str, name: impl Into<String>, error: f64, tolerance: f64) -> Check {
-        // Not a number is a miss.
+        // NaN is a miss.
         Check { group: group.to_owned(), name: name.into(), quantity, error, tolerance, ok: error <= tolerance }
     }
 }
 
-/// What a correct build reaches.
+/// The largest errors of a correct build.
 pub(super) struct Tolerances {
     pub forward: f64,
     pub loss: f64,
@@ -76,7 +76,7 @@ pub(super) struct Tolerances {
 impl Tolerances {
     pub fn of(precision: Precision) -> Tolerances {
         match precision {
-            // Reference tensors are stored in f32, the first weights too: rounding them moves a loss by some 10⁻⁹.
+            // Reference tensors and initial weights are stored in f32: their rounding changes a loss by about 10⁻⁹.
             Precision::F64 => {
                 Tolerances { forward: 1e-6, loss: 1e-8, gradient: 1e-6, gradient_norm: 1e-8, weights: 1e-6 }
             }
@@ -90,12 +90,12 @@ impl Tolerances {
     }
 }
 
-/// The larger of two errors, and NaN if one is: `f64::max` would forget it.
+/// Returns the larger of two errors, or NaN if one is NaN, which `f64::max` would drop.
 pub(super) fn worse(a: f64, b: f64) -> f64 {
     if b.is_nan() || b > a { b } else { a }
 }
 
-/// ‖found − expected‖. `found` may have padded vocabulary rows behind the expected elements, which must be zero.
+/// Returns ‖found − expected‖. `found` may have padded vocabulary rows behind the expected elements, which must be zero.
 pub(super) fn distance(found: &[f64], expected: &[f64]) -> f64 {
     let differences = found.iter().zip(expected).map(|(f, e)| f - e);
     differences.chain(found.iter().skip(expected.len()).copied()).map(|d| d * d).sum::<f64>().sqrt()

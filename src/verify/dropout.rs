@@ -1,5 +1,5 @@
-//! Dropout under different splits. No reference values exist for it, since every program draws its own masks; but ours are
-//! a function of seed, step, example and site, so that a batch, however it is cut, must take the same steps.
+//! Dropout under different splits. It has no reference values, because every program draws its own masks. Ours are a function
+//! of (seed, step, example, site), so that the losses must not depend on how a batch is split.
 
 use anyhow::Result;
 
@@ -11,14 +11,14 @@ use crate::runtime::backend::Backend;
 use crate::step::train_step::StepSpec;
 use crate::task::Precision;
 
-/// BERT's own, everywhere.
+/// The dropout probability of BERT, at every site.
 const PROBABILITY: f64 = 0.1;
-/// Steps taken, each on a batch of the case.
+/// Steps of the comparison, each on a batch of the case.
 const STEPS: usize = 4;
-/// High enough for the weights to move visibly: a step changes a tensor by this share of its norm.
+/// A rate at which a step changes a tensor by a visible share of its norm.
 const LEARNING_RATE: f64 = 0.01;
 
-/// Losses of the first LAMB steps of the case's model with dropout on.
+/// Returns the losses of the first LAMB steps of the model of the case with dropout.
 ///
 /// # Errors
 /// If the backend fails.
@@ -34,9 +34,9 @@ pub fn losses<E: Backend>(case: &ReferenceCase, backend: &E, options: &VerifyOpt
     Ok(losses)
 }
 
-/// Whether `found` are the losses of the uncut batch.
-pub fn same_losses(found: &[f64], uncut: &[f64], precision: Precision) -> Check {
-    let error = found.iter().zip(uncut).map(|(a, b)| (a - b).abs()).fold(0.0, worse);
+/// Compares the losses `found` with those of the unsplit batch.
+pub fn same_losses(found: &[f64], unsplit: &[f64], precision: Precision) -> Check {
+    let error = found.iter().zip(unsplit).map(|(a, b)| (a - b).abs()).fold(0.0, worse);
     let tolerance = Tolerances::of(precision).loss;
-    Check::new(Quantity::Dropout, "dropout", "loss, against the uncut batch", error, tolerance)
+    Check::new(Quantity::Dropout, "dropout", "loss, against the unsplit batch", error, tolerance)
 }

@@ -1,13 +1,13 @@
-//! Compares what this build computes with a [`ReferenceCase`]: forward pass, every gradient by name, every optimizer's
-//! trajectory and its final weights.
+//! Comparison of this build with a [`ReferenceCase`]: forward pass, every gradient by name, the trajectory of every optimizer
+//! and its final weights.
 //!
-//! An error of a tensor is ‖found − expected‖ / ‖expected‖, with two floors for tensors whose true values are next to
-//! nothing (softmax does not see a key's bias, so its gradient is zero but for rounding): a gradient's norm counts as at
-//! least 10⁻³ of the norm of all gradients together, a weight's as at least 10⁻² of the root of its number of elements.
-//! An error of a loss is |found − expected|, the largest over the steps.
+//! The error of a tensor is ‖found − expected‖ / ‖expected‖, with two floors for tensors whose true values are almost zero
+//! (softmax is invariant to the bias of the keys, so its gradient is rounding error): the norm of a gradient counts as at
+//! least 10⁻³ of the global norm, the norm of a weight as at least 10⁻² of the square root of its number of elements. The
+//! error of a loss is |found − expected|, the largest over the steps.
 //!
-//! Where devices × micro-batches do not divide a batch, rows of padding fill it up behind its last row. They count nowhere,
-//! by the step's own definition, and the rows before them keep their numbers, which dropout goes by.
+//! A batch that devices × micro-batches do not divide is padded with rows behind its last row. By the definition of the step
+//! they have no effect, and the rows before them keep their numbers, which key dropout.
 
 mod check;
 mod dropout;
@@ -37,25 +37,25 @@ use crate::step::{Scalars, StepInputs};
 use crate::task::{Precision, Task, metric_names};
 use crate::verify::reference::{ReferenceCase, Row, Trajectory};
 
-/// What dropout masks are drawn from, where there is dropout.
+/// The seed of dropout.
 const SEED: u64 = 12_439;
 
-/// How to compute.
+/// The configuration of the computation.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
     pub precision: Precision,
-    /// Into how many micro-batches each replica cuts its rows.
+    /// Micro-batches that each replica splits its rows into.
     pub micro_batches: usize,
     pub recompute: Recompute,
-    /// Each replica keeps its part of weights and slots only.
+    /// Shard weights and optimizer state over the replicas.
     pub shard_optimizer: bool,
-    /// Stop every trajectory after so many steps, without looking at its final weights.
+    /// End every trajectory after so many steps, without comparing final weights.
     pub steps: Option<usize>,
-    /// Look at this optimizer's trajectory only.
+    /// Compare the trajectory of this optimizer only.
     pub optimizer: Option<String>,
 }
 
-/// All comparisons; `report` hears of each as it is made.
+/// Makes all comparisons, and calls `report` with each.
 ///
 /// # Errors
 /// If the backend fails. A miss is not an error.
@@ -92,7 +92,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         Verification { case, backend, options, tolerances: Tolerances::of(options.precision) }
     }
 
-    /// Rows that each replica takes, those of padding included.
+    /// Returns the rows of each replica, padding included.
     fn rows(&self) -> usize {
         let split = Split { devices: self.backend.replicas(), micro_batches: self.options.micro_batches };
         let (rows, ..) = self.case.batch_form();
@@ -111,13 +111,13 @@ impl<'a, E: Backend> Verification<'a, E> {
         let expected = [&self.case.sequence_output, &self.case.masked_lm_logits, &self.case.seq_relationship_logits];
         let mut checks = Vec::new();
         for (i, (value, expected)) in program.outputs.iter().zip(expected).enumerate() {
-            // Replicas hold consecutive rows.
+            // Replicas have consecutive rows.
             let mut found = Vec::new();
             for replica in &outputs {
                 found.extend(self.backend.get(&replica[i])?);
             }
             let expected = expected.to_f64();
-            // What the model makes of padding behind them is nobody's business.
+            // The outputs for rows of padding are ignored.
             found.truncate(expected.len());
             let error = distance(&found, &expected) / length(&expected);
             checks.push(Check::new(Quantity::Forward, "forward", &value.name, error, self.tolerances.forward));
@@ -148,7 +148,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         let names = metric_names(&self.task());
         let spec = self.spec(self.task(), &trajectory.optimizer);
         let state = self.steps(&spec, &rates, |t, metrics| worst.see(&rows[t], &names, metrics, &case.batches[t]))?;
-        // A whole weight is that of any replica, or the parts of all.
+        // A weight is that of any replica, or the shards of all.
         let holders = spec.shards().map_or(1, |shards| shards.count);
         let mut checks = worst.checks(&trajectory.name, &self.tolerances);
         if let (Some(expected), None) = (&trajectory.final_weights, self.options.steps) {
@@ -167,8 +167,8 @@ impl<'a, E: Backend> Verification<'a, E> {
         Ok(checks)
     }
 
-    /// Takes the step of `spec` on batch after batch, one for each of `rates`, from the case's first weights. `see` hears of
-    /// each step's number, from 0, and metrics. Returns every replica's state after the last.
+    /// Runs the step of `spec` on consecutive batches, one for each of `rates`, from the initial weights of the case. Calls
+    /// `see` with the number (from 0) and the metrics of each step. Returns the state of every replica after the last.
     fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<Vec<E::Array>>> {
         let backend = self.backend;
         let step = TrainStep::build(spec)?.program;
@@ -211,7 +211,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         }
     }
 
-    /// Runs a program without state on batch 0.
+    /// Runs a program without optimizer state on batch 0.
     fn run_once(&self, program: &Program) -> Result<Vec<Vec<E::Array>>> {
         let executable = self.backend.load(program)?;
         let arguments = self.on_every_replica(|replica| {
@@ -227,7 +227,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         (0..self.backend.replicas()).map(make).collect()
     }
 
-    /// First weights, and slots of zeros.
+    /// Returns the initial weights, and optimizer state of zeros.
     fn initial_state(&self, program: &Program, replica: usize) -> Result<Vec<E::Array>> {
         let mut arrays = Vec::new();
         let taken = program.inputs.iter().map(|value| &value.shape);
@@ -247,7 +247,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         Ok(arrays)
     }
 
-    /// Scalars and the replica's part of batch `t`, in the program's order.
+    /// Returns the step's inputs of one replica for batch `t`, in the order of the program.
     fn other_arguments(
         &self,
         program: &Program,
@@ -275,7 +275,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         values.map(|value| self.backend.put(&*inputs.tensor(value, 0)?, replica)).collect()
     }
 
-    /// `rows` rows of batch `t` from row `start` on; behind its last one, rows of zeros: no token, no prediction.
+    /// Returns `rows` rows of batch `t` from row `start` on, padded with rows of zeros: no token, no masked position.
     fn batch_rows(&self, t: usize, start: usize, rows: usize) -> Vec<(&'static str, Arc<HostTensor>)> {
         let names = self.task().batch().tensors.into_iter().map(|tensor| tensor.name);
         names.zip(self.case.batches[t].iter().map(|tensor| Arc::new(tensor.rows(start, rows)))).collect()
@@ -290,7 +290,7 @@ struct Worst {
     nsp_loss: f64,
     mlm_accuracy: f64,
     grad_norm: f64,
-    /// What one prediction weighs in the accuracy, at most.
+    /// The largest weight of one masked position in the accuracy.
     one_prediction: f64,
 }
 
@@ -311,7 +311,7 @@ impl Worst {
             Check::new(Quantity::Loss, group, "loss", self.loss, tolerances.loss),
             Check::new(Quantity::Loss, group, "mlm_loss", self.mlm_loss, tolerances.loss),
             Check::new(Quantity::Loss, group, "nsp_loss", self.nsp_loss, tolerances.loss),
-            // Two logits may be equal but for rounding: one prediction may tip over.
+            // Two logits may be equal up to rounding, so that one prediction may differ.
             Check::new(Quantity::Accuracy, group, "mlm_accuracy", self.mlm_accuracy, self.one_prediction * 1.001),
             Check::new(Quantity::GradientNorm, group, "grad_norm", self.grad_norm, tolerances.gradient_norm),
         ]
@@ -324,7 +324,7 @@ mod tests {
     use crate::shape::{DType, Shape};
 
     #[test]
-    fn a_step_without_a_number_is_not_forgotten() {
+    fn nan_of_one_step_is_kept() {
         let row = Row { lr: 0.1, loss: 1.0, mlm_loss: 1.0, nsp_loss: 0.0, mlm_accuracy: 0.0, grad_norm: 1.0 };
         let batch: [HostTensor; 7] = std::array::from_fn(|_| HostTensor::zeros(Shape::new(DType::F32, [1, 1])));
         let mut worst = Worst::default();

@@ -34,7 +34,7 @@ pub struct ReferenceCase {
     pub params: Vec<ParamSpec>,
     /// First weights in the published shapes, in the order of `params`.
     pub weights: Vec<HostTensor>,
-    /// Each in the order of [`Examples::NAMES`].
+    /// The tensors of each batch, in the order of [`crate::batch::pretraining::PretrainingTensors`].
     pub batches: Vec<[HostTensor; 7]>,
     pub sequence_output: HostTensor,
     pub masked_lm_logits: HostTensor,

@@ -1,4 +1,4 @@
-//! The same case however its batch is cut: among devices, and on each into micro-batches.
+//! The same case with its batch split over devices and into micro-batches.
 
 use anyhow::Result;
 
@@ -7,30 +7,30 @@ use super::reference::ReferenceCase;
 use super::{VerifyOptions, dropout, verify};
 use crate::runtime::backend::Backend;
 
-/// One way of cutting the batch.
+/// One way of splitting the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
     pub devices: usize,
-    /// Into how many slices, taken one after the other, each device cuts its rows.
+    /// Micro-batches that each device splits its rows into.
     pub micro_batches: usize,
 }
 
 impl Split {
-    const UNCUT: Split = Split { devices: 1, micro_batches: 1 };
+    const UNSPLIT: Split = Split { devices: 1, micro_batches: 1 };
 
-    /// Every number of devices with every number of micro-batches.
+    /// Returns every number of devices with every number of micro-batches.
     pub fn all(devices: &[usize], micro_batches: &[usize]) -> Vec<Split> {
         let of_devices = |&devices| micro_batches.iter().map(move |&micro_batches| Split { devices, micro_batches });
         devices.iter().flat_map(of_devices).collect()
     }
 
-    /// Rows of padding that make `rows` divide among devices and micro-batches.
+    /// Returns the rows of padding after which devices × micro-batches divide `rows`.
     pub fn padding(self, rows: usize) -> usize {
         rows.next_multiple_of(self.devices * self.micro_batches) - rows
     }
 }
 
-/// What came of one split.
+/// The comparisons of one split.
 #[derive(Clone, Debug)]
 pub struct SplitChecks {
     pub split: Split,
@@ -56,12 +56,12 @@ pub fn verify_splits<E: Backend>(
     mut report: impl FnMut(Split, &Check),
 ) -> Result<Vec<SplitChecks>> {
     let of = |split: Split| VerifyOptions { micro_batches: split.micro_batches, ..options.clone() };
-    let uncut = dropout::losses(case, &backend(Split::UNCUT.devices), &of(Split::UNCUT))?;
+    let unsplit = dropout::losses(case, &backend(Split::UNSPLIT.devices), &of(Split::UNSPLIT))?;
     let mut all = Vec::new();
     for &split in splits {
         let (backend, options) = (backend(split.devices), of(split));
         let mut checks = verify(case, &backend, &options, |check| report(split, check))?;
-        let check = dropout::same_losses(&dropout::losses(case, &backend, &options)?, &uncut, options.precision);
+        let check = dropout::same_losses(&dropout::losses(case, &backend, &options)?, &unsplit, options.precision);
         report(split, &check);
         checks.push(check);
         all.push(SplitChecks { split, checks });
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn splits_are_all_pairs_and_padding_fills_the_last_one() {
+    fn splits_are_all_pairs_with_their_padding() {
         let splits = Split::all(&[1, 3], &[1, 4]);
         let numbers: Vec<_> = splits.iter().map(|s| (s.devices, s.micro_batches, s.padding(8))).collect();
         assert_eq!(numbers, [(1, 1, 0), (1, 4, 0), (3, 1, 1), (3, 4, 4)]);

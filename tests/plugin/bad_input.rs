@@ -257,7 +257,7 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
         |option: &'static str, value: &'static str| ["bench", "--model", "tiny", "--platform", "cpu", option, value];
     fails(&workshop, &bench("--steps", "0"), &["--steps requires 1 to 1000000, got 0"]);
     fails(&workshop, &bench("--steps", "18446744073709551615"), &["--steps requires 1 to 1000000"]);
-    fails(&workshop, &bench("--devices", "2147483648"), &["--devices requires 1 to 1024, got 2147483648"]);
+    fails(&workshop, &bench("--devices", "2147483648"), &["the number of devices requires 1 to 1024, got 2147483648"]);
     fails(
         &workshop,
         &bench("--max-predictions-per-seq", "200"),

@@ -59,7 +59,7 @@ fn processes_rendezvous_and_report_errors() {
         for said in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
             assert!(said.contains("all 3 hosts joined"), "{said}");
             assert!(
-                said.contains("--hosts 3 requires a runtime that spans them") && said.contains("knows 1"),
+                said.contains("a run on 3 hosts requires a runtime that spans them") && said.contains("spans 1"),
                 "{said}"
             );
         }

@@ -189,13 +189,13 @@ fn a_state_goes_to_the_devices_in_parts_and_comes_back_whole() {
         state.buffers().iter().map(|device| device.iter().map(|b| b.shape().bytes()).sum()).collect();
     let whole = 3 * spec.task.parameters().iter().map(|p| p.shape(DType::F32).bytes()).sum::<usize>();
     assert!(held.iter().all(|&bytes| bytes < whole / 3), "{held:?} of {whole}");
-    state.reset_slots(&devices).unwrap();
+    state.reset_optimizer_state(&devices).unwrap();
     let (weights, slots) = state.to_host().unwrap();
     for (param, (name, weight)) in spec.task.parameters().iter().zip(&weights) {
         assert_eq!((&param.name, &param.initial(7)), (name, weight));
     }
     assert!(slots.iter().all(|(_, slot)| slot.to_f64().iter().all(|&x| x == 0.0)));
-    for device in state.whole_weights().unwrap() {
+    for device in state.unsharded_weights().unwrap() {
         let found: Vec<HostTensor> = device.iter().map(|buffer| buffer.to_host().unwrap()).collect();
         assert!(found.iter().eq(weights.iter().map(|(_, weight)| weight)));
     }
