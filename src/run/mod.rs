@@ -28,7 +28,7 @@ use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{PhaseWork, Schedule};
-use crate::step::parallel::{GradientExchange, ParallelSettings};
+use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
 use crate::step::train_step::StepSpec;
 use crate::task::{Precision, Task};
 use crate::units::thousands;
@@ -171,9 +171,9 @@ impl Run {
             "data": self.data,
             "phase": phases,
         });
-        let exchange = self.parallel.gradient_exchange;
-        if exchange != GradientExchange::default() {
-            settings["parallel"] = json!({ "gradient_exchange": exchange });
+        let reduce_dtype = self.parallel.gradient_reduce_dtype;
+        if reduce_dtype != GradientReduceDtype::default() {
+            settings["parallel"] = json!({ "gradient_reduce_dtype": reduce_dtype });
         }
         settings
     }
@@ -189,6 +189,11 @@ impl Run {
                     phase.insert(first_name.to_owned(), value);
                 }
             }
+        }
+        if let Some(parallel) = settings.get_mut("parallel").and_then(Value::as_object_mut)
+            && let Some(value) = parallel.remove("gradient_reduce_dtype")
+        {
+            parallel.insert("gradient_exchange".to_owned(), value);
         }
         sha256_hex(format!("{settings}\n{data_fingerprint}").as_bytes())
     }

@@ -11,6 +11,6 @@ pub mod train_step;
 
 pub use eval_step::{EvalSpec, EvalStep, ForwardStep};
 pub use inputs::{Scalars, StepInputs};
-pub use parallel::{GradientExchange, OptimizerSharding, Parallel, ParallelSettings};
+pub use parallel::{GradientReduceDtype, OptimizerSharding, Parallel, ParallelSettings};
 pub use program::{Program, Role, Value};
 pub use train_step::{GradientStep, StepSpec, TrainStep};

@@ -207,7 +207,7 @@ impl StepSpec {
             return gradients.to_vec();
         }
         let accumulated = self.precision.master();
-        let sent_as = self.parallel.gradient_exchange.dtype(accumulated);
+        let sent_as = self.parallel.gradient_reduce_dtype.dtype(accumulated);
         let sent: Vec<Tensor<'g>> = gradients.iter().map(|gradient| gradient.convert(sent_as)).collect();
         let sums = match shards {
             None => gradients[0].graph().all_reduce(&sent, Reduction::Sum),

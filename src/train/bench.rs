@@ -1,4 +1,4 @@
-//! How fast a step is: built and run as training does it, on a batch that costs no time to make.
+//! The benchmark of one training step: built and run as in training, on a synthetic batch.
 
 use std::time::{Duration, Instant};
 
@@ -12,34 +12,34 @@ use crate::runtime::state::{StateLayout, TrainState};
 use crate::step::{Scalars, StepInputs, StepSpec, TrainStep};
 use crate::task::Precision;
 
-/// Steps that are taken and not counted: the first ones allocate.
+/// The first steps, which allocate memory and are not counted.
 const WARM_UP: usize = 2;
-/// The durations of all are kept.
+/// The most steps of a benchmark; the durations of all are stored.
 const MOST_STEPS: usize = 1_000_000;
 
-/// What was measured.
+/// The measurements of a benchmark.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Time of each counted step, in the order taken.
+    /// The duration of each counted step, in order.
     pub steps: Vec<Duration>,
     pub times: CompileTimes,
-    /// Sequences of one step, over all devices.
+    /// The sequences of one step, over all devices.
     pub sequences: usize,
     /// Floating-point operations of one step by [`crate::task::Task::training_flops`].
     pub flops: f64,
-    /// What all devices could do in a second, if their kind is known and the precision is the one it is known for.
+    /// The peak FLOP/s of all devices, if it is known for their kind and the precision.
     pub peak_flops: Option<f64>,
-    /// The loss of the last step, to see that it was a step.
+    /// The loss of the last step.
     pub loss: f64,
     pub memory: Option<CompiledMemoryStats>,
-    /// Most bytes in use on the first device, if the plugin counts.
+    /// The most bytes in use on the first device, if the plugin reports it.
     pub device_peak: Option<i64>,
-    /// Most bytes this process had in memory (`VmHWM`), where the system tells.
+    /// The peak resident set of this process in bytes (`VmHWM`), on Linux.
     pub host_peak: Option<u64>,
 }
 
 impl Measured {
-    /// Median, shortest and longest step in seconds.
+    /// Returns the median, shortest and longest step in seconds.
     pub fn seconds(&self) -> [f64; 3] {
         let mut seconds: Vec<f64> = self.steps.iter().map(Duration::as_secs_f64).collect();
         seconds.sort_by(f64::total_cmp);
@@ -49,10 +49,10 @@ impl Measured {
     }
 }
 
-/// Compiles the step of `spec` and takes it `steps` times; `compiled` sees the program before it runs.
+/// Compiles the step of `spec` and runs it `steps` times; calls `compiled` with the program before.
 ///
 /// # Errors
-/// If the specification contradicts itself, or the devices have no room.
+/// If the specification contradicts itself, the devices are out of memory, or `compiled` fails.
 pub fn measure(
     spec: &StepSpec,
     devices: &Devices,
@@ -70,7 +70,7 @@ pub fn measure(
     let mut running: Option<HostTransfer> = None;
     let mut loss = f64::NAN;
     for number in 0..=(WARM_UP + steps) {
-        // As in training, a step is launched before the one before it is read. The last round only reads.
+        // As in training, a step is launched before the metrics of the previous one are read. The last round only reads.
         let launched = match number < WARM_UP + steps {
             true => {
                 let scalars = Scalars {
@@ -111,7 +111,7 @@ pub fn measure(
     })
 }
 
-/// The most bytes this process had in memory, on Linux.
+/// Returns the peak resident set of this process in bytes, on Linux.
 fn peak_host_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

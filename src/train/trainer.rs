@@ -1,5 +1,5 @@
-//! The training loop. A step is launched before the one before it has been read, so that the device never waits for the
-//! host; everything else (evaluation, saving, stopping) happens between two steps, when none is under way.
+//! The training loop. A step is launched before the metrics of the previous step are read, so that the device never waits
+//! for the host. Evaluation, checkpoints and stopping happen between steps, when none is running.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,59 +29,59 @@ use crate::schedule::{PhaseWork, StepPlan};
 use crate::step::{StepSpec, TrainStep};
 use crate::task::metric_names;
 
-/// A run on its devices, compiled and ready.
+/// A run on its devices, with compiled programs.
 pub struct Trainer {
     job: Arc<Job>,
     devices: Devices,
     hosts: Hosts,
-    /// One step and one evaluation for each phase; phases of one shape share them.
+    /// The step and the evaluation of each phase; phases of one shape share them.
     steps: Vec<Arc<Compiled>>,
     evaluators: Vec<Arc<Evaluator>>,
     inputs: RunInputs,
-    /// Of each phase, by its first sequences.
+    /// The rows that an example takes in each phase, by its first batch.
     rows_per_example: Vec<f64>,
     state: TrainState,
-    /// Weight updates done and read.
+    /// Weight updates whose metrics have been read.
     done: u64,
-    /// Updates left out because a gradient was not finite.
+    /// Updates that were skipped because a gradient was not finite.
     skipped: u64,
     last_end: Instant,
-    /// Someone has interrupted the run, on whichever host.
+    /// Whether the run was interrupted on any host.
     stop: bool,
     reporter: Reporter,
-    /// The leading host's alone.
+    /// None on hosts other than the leader.
     checkpointer: Option<Checkpointer>,
 }
 
-/// How much of the prepared text a phase sees.
+/// The part of the data that a phase reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coverage {
-    /// Examples of the whole phase.
+    /// The examples of the phase.
     pub sequences: u64,
-    /// Examples that the first epoch has.
+    /// The examples of the first epoch.
     pub an_epoch: u64,
     pub epochs: f64,
-    /// How many of them share a row at most, and how many rows one takes.
+    /// The most examples that share a row, and the rows that one example takes.
     pub sequences_per_row: usize,
     pub rows_per_sequence: f64,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Finished,
-    /// By Ctrl-C or SIGTERM, with everything saved.
+    /// Interrupted by Ctrl-C or SIGTERM, with everything saved.
     Interrupted,
 }
 
-/// A step that was launched and not yet read.
+/// A step that was launched and whose metrics have not been read.
 struct Running {
     step: u64,
     plan: StepPlan,
     waited: Duration,
     padding: f64,
     positions: usize,
-    /// Whether any host is to stop.
+    /// The vote of the hosts on stopping.
     stop: Option<Vote>,
     metrics: HostTransfer,
     trust_ratios: HostTransfer,
@@ -89,12 +89,12 @@ struct Running {
 }
 
 impl Trainer {
-    /// Compiles every phase (its step is taken from `saved` instead, if there is one), and puts the first weights on the
+    /// Compiles the programs of every phase (or loads the steps from `saved`) and transfers the initial weights to the
     /// devices.
     ///
     /// # Errors
-    /// If a program cannot be compiled or `saved` is for others, the weights do not fit the model, or the devices have no
-    /// room.
+    /// If a program cannot be compiled, `saved` holds other programs, the weights do not fit the model, or the devices are
+    /// out of memory.
     pub fn new(
         job: Job,
         devices: Devices,
@@ -158,7 +158,7 @@ impl Trainer {
         })
     }
 
-    /// The compiled steps, one a phase.
+    /// Returns the compiled step of each phase.
     pub fn steps(&self) -> &[Arc<Compiled>] {
         &self.steps
     }
@@ -167,7 +167,7 @@ impl Trainer {
         &self.hosts
     }
 
-    /// How much of the data each phase will see, and in how many rows.
+    /// Returns the part of the data that each phase reads.
     pub fn coverage(&self) -> Vec<Coverage> {
         let phases = self.job.schedule.phases().iter().enumerate();
         let coverage = phases.map(|(index, phase)| {
@@ -187,11 +187,10 @@ impl Trainer {
         self.reporter.summary()
     }
 
-    /// Takes the steps that are left.
+    /// Takes the remaining steps.
     ///
     /// # Errors
-    /// If more updates had to be left out than the run tolerates, or data, device or disk fail. What was saved before
-    /// stays.
+    /// If more updates were skipped than the run allows, or data, device or disk fail. Earlier checkpoints remain.
     pub fn train(&mut self, interrupt: Interrupt) -> anyhow::Result<Outcome> {
         let total = self.job.schedule.steps();
         if self.done == 0 {
@@ -211,7 +210,7 @@ impl Trainer {
             let ends_phase = plan.step_in_phase + 1 == phase.steps;
             let due = |every: u64| ends_phase || (every > 0 && after.is_multiple_of(every));
             let (evaluate, save) = (due(self.job.evaluate_every), due(self.job.checkpoint.every));
-            // All hosts must stop at the same step: what they have told each other counts, and lags one step behind.
+            // All hosts must stop at the same step, so the vote decides; it is known one step later.
             let stop = self.stop || self.hosts.len() == 1 && interrupt.is_requested();
             if !(evaluate || save || stop) {
                 continue;
@@ -235,7 +234,7 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// Starts a step and returns while it runs; `stop` is whether this host was asked to stop.
+    /// Launches a step and returns while it runs; `stop` is the vote of this host on stopping.
     fn launch(&mut self, inputs: Prefetched, waited: Duration, stop: bool) -> anyhow::Result<Running> {
         let Prefetched { step, plan, buffers, padding, positions } = inputs;
         let phase = &self.job.schedule.phases()[plan.phase];
@@ -259,7 +258,7 @@ impl Trainer {
         })
     }
 
-    /// Waits for a step and tells what it reports.
+    /// Waits for the metrics of a step and reports them.
     fn read(&mut self, running: Running) -> anyhow::Result<()> {
         let Running { step, plan, waited, padding, positions, .. } = running;
         let failed = || format!("step {} failed on the device", step + 1);
@@ -284,7 +283,10 @@ impl Trainer {
         Ok(())
     }
 
-    /// A step whose gradient was not finite: weights and slots are as before it.
+    /// Counts a step whose gradient was not finite and which changed neither weights nor optimizer state.
+    ///
+    /// # Errors
+    /// If the run allows no more of them.
     fn skip(&mut self, plan: &StepPlan, loss: f64, finite: &[f64]) -> anyhow::Result<()> {
         self.skipped += 1;
         let specs = self.state.layout().specs();
@@ -297,22 +299,24 @@ impl Trainer {
         };
         let (step, tolerated) = (self.done, self.job.skip_non_finite);
         if self.skipped <= tolerated {
-            self.reporter
-                .say(&format!("step {step}: {what} (loss {loss}); no update ({} of {tolerated})", self.skipped));
+            self.reporter.say(&format!(
+                "step {step}: {what} (loss {loss}); update skipped ({} of at most {tolerated})",
+                self.skipped
+            ));
             return Ok(());
         }
         self.reporter.finish();
         bail!(
-            "step {step}: {what} (loss {loss}, learning rate {:.3e}); nothing was updated or saved since. Checkpoints in {} \
-             are from before. Try a lower learning_rate or a longer warmup (with --resume --accept-changes), or tolerate \
-             some such steps with skip_non_finite = {}",
+            "step {step}: {what} (loss {loss}, learning rate {:.3e}), so the run stopped; the checkpoints in {} are from \
+             earlier steps. Resume with a lower learning_rate or a longer warmup (and accept the changed settings), or allow \
+             such steps to be skipped with skip_non_finite = {}",
             plan.learning_rate,
             self.job.checkpoint.directory,
             (2 * tolerated).max(10),
         );
     }
 
-    /// Measures the model on the held-out examples in the shape of phase `phase`.
+    /// Evaluates the model with the evaluation of phase `phase`.
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<()> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
@@ -321,7 +325,7 @@ impl Trainer {
         self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(&sums), begin.elapsed())
     }
 
-    /// Writes a checkpoint of the steps done: the leading host does, and the others wait to hear that it could.
+    /// Writes a checkpoint on the leader; the other hosts wait until it is written.
     fn save(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         let (state, reporter) = (&self.state, &self.reporter);
@@ -337,7 +341,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Waits until everything that was saved is where it belongs.
+    /// Waits until every checkpoint is uploaded.
     fn finish_upload(&mut self) -> anyhow::Result<()> {
         self.reporter.finish();
         let sent = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
@@ -346,7 +350,7 @@ impl Trainer {
     }
 }
 
-/// What `make` makes of each of `wanted` and its index, equal ones once.
+/// Calls `make` with each of `wanted` and its index; equal elements share one result.
 fn once_each<W: PartialEq, M>(
     wanted: &[W],
     mut make: impl FnMut(usize, &W) -> anyhow::Result<M>,

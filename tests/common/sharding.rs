@@ -2,9 +2,9 @@
 
 use crate::common::steps::small;
 use lambert::bert::BertConfig;
-use lambert::step::{GradientExchange, Parallel, Program, StepSpec};
+use lambert::step::{GradientReduceDtype, Parallel, Program, StepSpec};
 
-pub const SHARDED: Parallel = Parallel { gradient_exchange: GradientExchange::F32, shard_optimizer: true };
+pub const SHARDED: Parallel = Parallel { gradient_reduce_dtype: GradientReduceDtype::F32, shard_optimizer: true };
 
 pub fn model() -> BertConfig {
     BertConfig { num_hidden_layers: 1, ..small() }

@@ -96,10 +96,11 @@ fn bench_takes_what_devices_share_as_a_run_file_does() {
         let output = workshop.succeed(&[&line[..], &devices, more].concat());
         serde_json::from_slice(&output.stdout).expect("one JSON object")
     };
-    let (exact, rounded) = (bench(&[]), bench(&["--gradient-exchange", "bf16"]));
+    let (exact, rounded) = (bench(&[]), bench(&["--gradient-reduce-dtype", "bf16"]));
     let elements: usize = param_specs(&Preset::Tiny.config(64)).iter().map(|p| p.dims.iter().product::<usize>()).sum();
     for (bench, exchange) in [(&exact, "f32"), (&rounded, "bf16")] {
-        let said = ["gradient_exchange", "optimizer_sharding", "optimizer_in_parts"].map(|name| bench[name].clone());
+        let said =
+            ["gradient_reduce_dtype", "optimizer_sharding", "optimizer_in_parts"].map(|name| bench[name].clone());
         assert_eq!(serde_json::json!(said), serde_json::json!([exchange, "sharded", true]));
         let state = bench["program_state_bytes"].as_f64().unwrap() / (3 * 4 * elements) as f64;
         assert!((0.5..0.51).contains(&state), "a device holds half of weights and slots, got {state}");
@@ -109,7 +110,7 @@ fn bench_takes_what_devices_share_as_a_run_file_does() {
         exact != rounded && (exact - rounded).abs() < 0.01,
         "gradients are rounded, nothing else: {exact}, {rounded}"
     );
-    fails(&workshop, &["bench", "--gradient-exchange", "fp8"], 2, &["fp8", "f32, bf16"]);
+    fails(&workshop, &["bench", "--gradient-reduce-dtype", "fp8"], 2, &["fp8", "f32, bf16"]);
     fails(&workshop, &["bench", "--optimizer-sharding", "half"], 2, &["half", "none, sharded, auto"]);
 }
 

@@ -13,7 +13,7 @@ use lambert::runtime::backend::Backend;
 use lambert::runtime::compile::Compiled;
 use lambert::runtime::state::{StateLayout, TrainState};
 use lambert::shape::{DType, HostTensor};
-use lambert::step::{GradientExchange, GradientStep, Parallel, StepSpec, TrainStep};
+use lambert::step::{GradientReduceDtype, GradientStep, Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
 use prost::Message;
 
@@ -70,9 +70,9 @@ fn on_the_plugin_steps_in_parts_are_the_steps_however_many_parts_there_are() {
 #[test]
 fn gradients_told_in_bf16_take_half_the_bytes_and_are_rounded_to_8_bits() {
     let (model, rows) = (model(), 8);
-    let step = |gradient_exchange, shard_optimizer| StepSpec {
+    let step = |gradient_reduce_dtype, shard_optimizer| StepSpec {
         precision: Precision::F32,
-        parallel: Parallel { gradient_exchange, shard_optimizer },
+        parallel: Parallel { gradient_reduce_dtype, shard_optimizer },
         ..spec(&model, rows, 1, 4)
     };
     for shard_optimizer in [false, true] {
@@ -83,7 +83,7 @@ fn gradients_told_in_bf16_take_half_the_bytes_and_are_rounded_to_8_bits() {
         };
         // The sums that metrics are made of, 6 scalars, are told in f32 always.
         let scalars = if shard_optimizer { 0.0 } else { 24.0 };
-        let [full, half] = [GradientExchange::F32, GradientExchange::Bf16].map(|e| gradient_bytes(e) - scalars);
+        let [full, half] = [GradientReduceDtype::F32, GradientReduceDtype::Bf16].map(|e| gradient_bytes(e) - scalars);
         assert_eq!(half, 0.5 * full);
     }
 
@@ -91,7 +91,7 @@ fn gradients_told_in_bf16_take_half_the_bytes_and_are_rounded_to_8_bits() {
         let program = GradientStep::build(&step(exchange, false)).unwrap().program;
         run(&cpu(4), &program, &arguments(&program, &model, rows))
     };
-    let (full, half) = (gradients(GradientExchange::F32), gradients(GradientExchange::Bf16));
+    let (full, half) = (gradients(GradientReduceDtype::F32), gradients(GradientReduceDtype::Bf16));
     let all = full[..full.len() - 1].iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
     let mut largest: f64 = 0.0;
     for (i, (half, full)) in half.iter().zip(&full).enumerate().take(full.len() - 1) {
@@ -226,7 +226,7 @@ fn a_run_goes_on_with_any_number_of_parts() {
     let loss = || metrics(&workshop.path("moved"))[&("train".to_owned(), 6)]["loss"].as_f64().unwrap();
 
     let said = pretrain("4");
-    assert!(said.contains("weights and slots in 4 parts"), "{said}");
+    assert!(said.contains("weights and optimizer state in 4 shards"), "{said}");
     let (bits, expected) = (tensors(), loss());
     forget_after(3);
     pretrain("4");

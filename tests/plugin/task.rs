@@ -74,7 +74,7 @@ fn train(directory: &Path, replicas: usize, initial: InitialState) {
     let devices = cpu(replicas);
     let hosts = Hosts::new(&devices, None).unwrap();
     let mut trainer = Trainer::new(job(directory, replicas), devices, hosts, initial, None).unwrap();
-    assert!(matches!(trainer.train(Interrupt::listen().unwrap()).unwrap(), Outcome::Finished));
+    assert!(matches!(trainer.train(Interrupt::install().unwrap()).unwrap(), Outcome::Finished));
 }
 
 fn values(directory: &Path, kind: &str, name: &str) -> Vec<f64> {

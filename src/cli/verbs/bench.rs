@@ -15,7 +15,7 @@ use crate::cli::render::run::compile_times;
 use crate::files::write_atomically;
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
-use crate::step::{GradientExchange, OptimizerSharding, ParallelSettings, StepSpec};
+use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Precision, Task};
 use crate::train::bench::{Measured, measure};
 use crate::units::quantity;
@@ -30,7 +30,7 @@ Examples:
   lambert bench
   lambert bench --model large --sequence-length 512 --micro-batch-size 16 --precision bf16 --platform cuda
   lambert bench --sequence-length 512 --recompute layer
-  lambert bench --devices 2 --platform cpu --gradient-exchange bf16 --optimizer-sharding none
+  lambert bench --devices 2 --platform cpu --gradient-reduce-dtype bf16 --optimizer-sharding none
   lambert bench --json | jq .sequences_per_second
 
 scripts/bench/ times the same step in PyTorch and JAX.")]
@@ -55,7 +55,7 @@ pub struct Bench {
     sequences_per_row: usize,
     /// The number format in which devices sum their gradients
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    gradient_exchange: GradientExchange,
+    gradient_reduce_dtype: GradientReduceDtype,
     /// Whether each device keeps its part of weights and slots only; auto where that frees enough memory
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     optimizer_sharding: OptimizerSharding,
@@ -91,9 +91,9 @@ enum BenchPrecision {
     Bf16,
 }
 
-impl ValueEnum for GradientExchange {
+impl ValueEnum for GradientReduceDtype {
     fn value_variants<'a>() -> &'a [Self] {
-        &GradientExchange::ALL
+        &GradientReduceDtype::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -118,8 +118,10 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     model.max_position_embeddings = model.max_position_embeddings.max(args.sequence_length);
     let devices = args.devices.open()?;
     let optimizer = OptimizerConfig::default();
-    let parallel =
-        ParallelSettings { gradient_exchange: args.gradient_exchange, optimizer_sharding: args.optimizer_sharding };
+    let parallel = ParallelSettings {
+        gradient_reduce_dtype: args.gradient_reduce_dtype,
+        optimizer_sharding: args.optimizer_sharding,
+    };
     let task = BertPretraining {
         model,
         rows: RowForm {
@@ -181,7 +183,7 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
         format!("compile: {}; loss {:.4}", compile_times(&measured.times), measured.loss),
     ];
     if let Some(shared) = shared {
-        lines.push(format!("gradients exchanged in {}; {shared}", args.gradient_exchange.name()));
+        lines.push(format!("gradients reduced in {}; {shared}", args.gradient_reduce_dtype.name()));
     }
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
     if let Some(memory) = &measured.memory {
@@ -215,7 +217,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "global_batch": measured.sequences,
         "micro_batch_size": args.micro_batch_size,
         "accumulation_steps": args.accumulation_steps,
-        "gradient_exchange": args.gradient_exchange,
+        "gradient_reduce_dtype": args.gradient_reduce_dtype,
         "optimizer_sharding": args.optimizer_sharding,
         "optimizer_in_parts": spec.shards().is_some(),
         "devices": devices,
