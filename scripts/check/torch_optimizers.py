@@ -9,6 +9,7 @@ spells them and the weights after each step, in f64. tests/it/optimizers.rs hold
 torch, of any version; the file names the one that wrote it.
 """
 
+import argparse
 import json
 import math
 import pathlib
@@ -116,6 +117,9 @@ def laid_out(value, depth=0):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the file")
+    write = parser.parse_args().write
     found = {
         "torch": torch.__version__,
         "names": list(TENSORS),
@@ -124,11 +128,9 @@ def main():
         "gradients": [gradients(step) for step in range(STEPS)],
         "cases": [{"settings": settings, "weights": trajectory(*rest)} for settings, *rest in CASES],
     }
-    if sys.argv[1:] == ["--write"]:
+    if write:
         FILE.write_text(laid_out(found) + "\n")
         return 0
-    if sys.argv[1:]:
-        sys.exit(__doc__)
     stored = json.loads(FILE.read_text())
     worst = 0.0
     for ours, theirs in zip(stored["cases"], found["cases"], strict=True):
