@@ -125,7 +125,7 @@ impl Dataset {
         while begin < count {
             let (number, index) = self.epochs.position(first + begin as u64);
             let epoch = self.epochs.epoch(number);
-            let end = (begin as u64 + epoch.len() - index).min(count as u64) as usize;
+            let end = (begin as u64 + epoch.examples() - index).min(count as u64) as usize;
             parts.push((begin..end, epoch, index));
             begin = end;
         }

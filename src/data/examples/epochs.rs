@@ -62,7 +62,7 @@ pub struct Epoch {
 
 impl Epoch {
     /// Returns the number of examples.
-    pub fn len(&self) -> u64 {
+    pub fn examples(&self) -> u64 {
         self.order.len()
     }
 }
