@@ -232,6 +232,42 @@ fn only_the_output_module_prints() {
 }
 
 #[test]
+fn library_strings_contain_no_command_line_flags() {
+    // Errors name the setting; the command line knows its flags. These files contain options of other programs, or CSS.
+    const FLAGS_OF_OTHERS: [(&str, &str); 4] = [
+        ("src/plugins/", "options of pip"),
+        ("src/data/corpus/decompress/", "options of zstd"),
+        ("src/report/summary.rs", "options of TensorBoard"),
+        ("src/report/pages/", "variables of CSS"),
+    ];
+    let is_allowed = |path: &str| FLAGS_OF_OTHERS.iter().any(|(allowed, _)| path.starts_with(allowed));
+    let mut complaints = Vec::new();
+    for source in sources(&["src"]).into_iter().filter(|source| source.module() != Some("cli")) {
+        if is_allowed(&source.path) {
+            continue;
+        }
+        for (number, line) in source.code_without_tests().into_iter().filter(|(_, line)| has_flag(line)) {
+            complaints.push(format!("{}:{number}: name the setting, not the flag: {}", source.path, line.trim()));
+        }
+    }
+    assert_none(complaints);
+}
+
+/// Returns whether `line` contains `--word`, as no Rust code outside of string literals does.
+fn has_flag(line: &str) -> bool {
+    line.match_indices("--").any(|(at, _)| {
+        !line[..at].ends_with(|c: char| c == '-' || c.is_alphanumeric())
+            && line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase())
+    })
+}
+
+#[test]
+fn flags_are_found_in_strings() {
+    assert!(has_flag("bail!(\"--steps requires\")") && has_flag("(with --resume)"));
+    assert!(!has_flag("let x = a - -b;") && !has_flag("a table | --- |") && !has_flag("year 1990--91"));
+}
+
+#[test]
 fn library_code_has_no_unwrap() {
     // `expect` states why the case is impossible; reviewers check that no user input can cause it.
     let mut complaints = Vec::new();
