@@ -1,7 +1,6 @@
-//! The program: parse, run, say what went wrong, exit.
+//! The program `lambert`: parses the command line, runs the verb and prints its error.
 //!
-//! Exit codes: 0 done; 1 the work failed or a check did not hold; 2 the command line was wrong; 130 interrupted, with
-//! everything saved.
+//! Exit codes: 0 success; 1 failure of the verb or of a check; 2 invalid command line; 130 interrupted and saved.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The command line: one file a verb. A verb parses, calls the rooms below, prints, and chooses the exit code; it
-//! computes nothing itself.
+//! The command line, with one file per verb. A verb parses its arguments, calls the library, prints the result and returns
+//! the exit code; it computes nothing itself.
 
 pub mod args;
 pub mod errors;
@@ -18,20 +18,20 @@ use self::verbs::{
 #[derive(Debug, Parser)]
 #[command(name = "lambert", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "\
-From text to a model (`scripts/quickstart` does all of it):
+From text to a model (`scripts/quickstart` runs all of these):
   lambert plugin install cpu
   lambert tokenizer train text/ --out data/my/tokenizer
   lambert prepare text/ --tokenizer data/my/tokenizer --out data/my/prepared
   lambert pretrain scripts/runs/bert-base.toml --set data.path=data/my/prepared
   lambert export checkpoints/bert-base --out my-bert
 
-Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted with everything saved.")]
+Exit codes: 0 success, 1 failure, 2 invalid command line, 130 interrupted and saved.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// In the order of the road; then what helps to plan and to check it.
+/// The verbs in the order of use, then those for planning and checking.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Devices(devices::Devices),
@@ -51,7 +51,10 @@ pub enum Command {
     Graph(graph::Graph),
 }
 
-/// Runs the chosen verb; the exit code is success unless the verb has a reason of its own.
+/// Runs the chosen verb and returns its exit code.
+///
+/// # Errors
+/// As the verb.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Devices(args) => devices::run(args),

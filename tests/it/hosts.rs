@@ -253,7 +253,7 @@ fn host_options_are_checked_and_default_to_slurm() {
         assert!(text(&output).contains(said), "{said:?} is not in {}", text(&output));
         assert_eq!(output.status.code(), Some(1));
     };
-    fails(&["--hosts", "2"], &[], "--hosts 2 requires --host, this process's number from 0 to 1");
+    fails(&["--hosts", "2"], &[], "--hosts 2 requires --host, the number of this process from 0 to 1");
     fails(&["--hosts", "0"], &[], "--hosts requires 1 to 65536, got 0");
     fails(&["--hosts", "9223372036854775807", "--host", "0"], &[], "--hosts requires 1 to 65536");
     fails(
@@ -261,8 +261,8 @@ fn host_options_are_checked_and_default_to_slurm() {
         &[],
         "host 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 and 3 more did not join",
     );
-    fails(&["--hosts", "2", "--host", "2"], &[], "--host 2 requires --hosts to be more than that, got 2");
-    fails(&["--host", "1"], &[], "--host 1 requires --hosts to be more than that, got 1");
+    fails(&["--hosts", "2", "--host", "2"], &[], "--host 2 requires --hosts of at least 3, got 2");
+    fails(&["--host", "1"], &[], "--host 1 requires --hosts of at least 2, got 1");
     fails(&["--coordinator", "here"], &[], "--coordinator here requires --hosts and --host");
     fails(&["--hosts", "2", "--host", "0", "--coordinator", "etcd://x"], &[], "requires a directory, etcd://host:port");
     fails(&[], &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "3")], "host 1 of 3");

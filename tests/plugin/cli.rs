@@ -100,7 +100,7 @@ fn bench_takes_what_devices_share_as_a_run_file_does() {
     let elements: usize = param_specs(&Preset::Tiny.config(64)).iter().map(|p| p.dims.iter().product::<usize>()).sum();
     for (bench, exchange) in [(&exact, "f32"), (&rounded, "bf16")] {
         let said =
-            ["gradient_reduce_dtype", "optimizer_sharding", "optimizer_in_parts"].map(|name| bench[name].clone());
+            ["gradient_reduce_dtype", "optimizer_sharding", "optimizer_is_sharded"].map(|name| bench[name].clone());
         assert_eq!(serde_json::json!(said), serde_json::json!([exchange, "sharded", true]));
         let state = bench["program_state_bytes"].as_f64().unwrap() / (3 * 4 * elements) as f64;
         assert!((0.5..0.51).contains(&state), "a device holds half of weights and slots, got {state}");

@@ -1,4 +1,4 @@
-//! The two options of every verb that works on devices.
+//! The device options, shared by every verb that runs programs.
 
 use std::num::NonZeroUsize;
 
@@ -10,16 +10,19 @@ use crate::runtime::devices::Devices;
 
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// auto, cpu, cuda, tpu, or the path of a PJRT plugin (a shared library)
+    /// Platform to use: auto, cpu, cuda, tpu, or the path of a PJRT plugin
+    ///
+    /// auto uses the fastest platform of this machine and prints why faster ones cannot be used. A path names the shared
+    /// library of a PJRT plugin.
     #[arg(long, default_value = "auto", value_name = "PLATFORM", help_heading = "Devices")]
     pub platform: PlatformChoice,
-    /// Devices to work on, one replica on each [default: all, and one on the CPU]
+    /// Number of devices, with one replica on each [default: all; 1 on the CPU]
     #[arg(long, value_name = "N", help_heading = "Devices")]
     pub devices: Option<NonZeroUsize>,
 }
 
 impl DeviceArgs {
-    /// Opens the devices; says on standard error why each better platform was not used, if that was left to choose.
+    /// Opens the devices; prints on standard error why each better platform was not used.
     ///
     /// # Errors
     /// As [`Devices::open`].

@@ -2,4 +2,5 @@
 
 pub mod device;
 pub mod host;
+pub mod precision;
 pub mod read;

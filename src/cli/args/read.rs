@@ -1,56 +1,56 @@
-//! How corpora are read: the options that every verb over text shares.
+//! The options for reading corpora, shared by `prepare` and `tokenizer train`.
 
 use clap::{Args, ValueEnum};
 
 use crate::data::{ReadOptions, SkippedPath, Tolerance};
 use crate::output::note;
 
-/// The forms of input, for the help of a verb.
+/// The help text about input formats.
 pub const FORMS: &str = "\
-Forms of input, by name:
-  .txt, .text, any other     plain text: an empty line ends a document
-  .jsonl, .ndjson            a record is a document; its text is under --text-field
-  .parquet                   a row is a document; its text is in the column --text-field
-  wiki_00, wiki_01 …         what WikiExtractor writes, <doc …> or --json
-  .xml, .xml-p1p2 …          a Wikimedia dump (pages-articles): the articles, as plain text
-  .json                      records, as .jsonl, if it is named itself or by a pattern
-All but Parquet also compressed: .gz, .zst, .bz2, .xz.
-A directory gives its files of these names, at any depth. What is hidden,
-prepared data and vocab.txt are passed over.";
+Input formats, by file name:
+  .txt, .text, any other     plain text; an empty line ends a document
+  .jsonl, .ndjson            one document per record, in the field --text-field
+  .parquet                   one document per row, in the column --text-field
+  wiki_00, wiki_01 …         output of WikiExtractor, <doc …> or --json
+  .xml, .xml-p1p2 …          a Wikimedia dump (pages-articles); articles become plain text
+  .json                      records as in .jsonl; only if named directly or by a pattern
+All formats except Parquet may be compressed: .gz, .zst, .bz2, .xz.
+A directory stands for its files with these names, at any depth; hidden files,
+prepared data and vocab.txt are skipped.";
 
-/// Says what was passed over among the inputs: the first thing of each kind, and how many more there are.
-pub fn note_passed_over(skipped: &[SkippedPath]) {
-    let mut told: Vec<&str> = Vec::new();
+/// Prints which inputs were skipped: for each reason the first path, and the number of others.
+pub fn note_skipped(skipped: &[SkippedPath]) {
+    let mut noted: Vec<&str> = Vec::new();
     for SkippedPath { path, reason } in skipped {
-        if !told.contains(reason) {
-            told.push(reason);
+        if !noted.contains(reason) {
+            noted.push(reason);
             let more = match skipped.iter().filter(|other| other.reason == *reason).count() {
                 1 => String::new(),
                 all => format!(" (and {} more)", all - 1),
             };
-            note(format_args!("note: {} is {reason} and was passed over{more}", path.display()));
+            note(format_args!("note: skipped {}{more}: it is {reason}", path.display()));
         }
     }
 }
 
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Key of the text in each record of JSONL, name of its column in Parquet.
+    /// Field of a JSONL record, or column of a Parquet file, that contains the text
     #[arg(long, default_value = "text", value_name = "NAME")]
     text_field: String,
-    /// Bytes that are not UTF-8.
-    #[arg(long, value_enum, default_value_t = OnFault::Count, value_name = "WHAT")]
+    /// Action for bytes that are not UTF-8
+    #[arg(long, value_enum, default_value_t = OnFault::Count, value_name = "ACTION")]
     invalid_utf8: OnFault,
-    /// Records of JSONL and rows of Parquet without a text.
-    #[arg(long, value_enum, default_value_t = OnFault::Refuse, value_name = "WHAT")]
+    /// Action for JSONL records and Parquet rows without a text
+    #[arg(long, value_enum, default_value_t = OnFault::Refuse, value_name = "ACTION")]
     missing_text: OnFault,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnFault {
-    /// Count it and go on without it.
+    /// Skip them and report their number
     Count,
-    /// End with an error that names the place.
+    /// Fail with an error that names the location
     Refuse,
 }
 

@@ -1,4 +1,4 @@
-//! `lambert bench`: how fast one step is on the devices at hand.
+//! `lambert bench`: measures the speed of a training step on the devices of this machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,10 +20,11 @@ use crate::task::{Precision, Task};
 use crate::train::bench::{Measured, measure};
 use crate::units::quantity;
 
-/// Time one training step: forward, backward and LAMB, compiled and run as training does it.
+/// Measure the speed of a training step
 ///
-/// The batch is synthetic: full rows of random tokens. TFLOP/s count what the model needs (a multiply-add is two, the
-/// backward pass costs two forward passes, the MLM head runs on predicted positions only), not what is recomputed.
+/// Compiles and runs the forward pass, the backward pass and the LAMB update as training does. The batch is synthetic: full
+/// rows of random tokens. FLOP/s count the operations of the model (a multiply-add is two, the backward pass twice the
+/// forward pass, the MLM head on masked positions only) without recomputation.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,7 +36,7 @@ Examples:
 
 scripts/bench/ times the same step in PyTorch and JAX.")]
 pub struct Bench {
-    /// tiny, mini, small, medium, base or large
+    /// Model: tiny, mini, small, medium, base or large
     #[arg(long, default_value = "base")]
     model: Preset,
     /// Tokens of a row
@@ -53,42 +54,39 @@ pub struct Bench {
     /// Sequences of equal length packed into each row
     #[arg(long, default_value_t = 1, value_name = "N")]
     sequences_per_row: usize,
-    /// The number format in which devices sum their gradients
+    /// Number format in which gradients are summed over the devices
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     gradient_reduce_dtype: GradientReduceDtype,
-    /// Whether each device keeps its part of weights and slots only; auto where that frees enough memory
+    /// Sharding of weights and optimizer state over the devices; auto shards if that frees enough memory
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     optimizer_sharding: OptimizerSharding,
-    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
-    precision: BenchPrecision,
+    /// Precision of the step
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Tokens in the vocabulary
     #[arg(long, default_value_t = 30_522, value_name = "N")]
     vocab_size: usize,
-    /// What the backward pass computes again instead of keeping: none; attention, the probabilities (one more product a
-    /// layer, and nothing that grows with the square of the length is kept); layer, all of a layer (one more forward pass,
-    /// and only the layers' inputs are kept)
+    /// Activations to recompute in the backward pass: none, attention or layer
+    ///
+    /// attention recomputes the attention probabilities: one more matmul per layer, and no stored activation grows with the
+    /// square of the sequence length. layer recomputes each layer: one more forward pass, and only the inputs of the layers
+    /// are stored.
     #[arg(long, default_value_t, value_name = "POLICY")]
     recompute: Recompute,
-    /// Dropout probability, everywhere
+    /// Dropout probability of hidden states and attention
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
-    /// Steps that are timed, after two that are not
+    /// Measured steps, after two warm-up steps
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Print one JSON object
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Write the program as the compiler left it into this file
+    /// Write the optimized program of the compiler to this file
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
     #[command(flatten)]
     devices: DeviceArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum BenchPrecision {
-    F32,
-    Bf16,
 }
 
 impl ValueEnum for GradientReduceDtype {
@@ -132,15 +130,12 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         sentence_pairs: true,
         recompute: args.recompute,
     };
-    let shared = parallel.describe(&task.parameters(), &optimizer, devices.len());
+    let sharding = parallel.describe(&task.parameters(), &optimizer, devices.len());
     let spec = StepSpec {
         parallel: parallel.resolve(&task.parameters(), &optimizer, devices.len()),
         task: Arc::new(task),
         optimizer,
-        precision: match args.precision {
-            BenchPrecision::F32 => Precision::F32,
-            BenchPrecision::Bf16 => Precision::Bf16,
-        },
+        precision: args.precision,
         rows: args.micro_batch_size.saturating_mul(args.accumulation_steps),
         accumulation_steps: args.accumulation_steps,
         replicas: devices.len(),
@@ -156,12 +151,12 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     if args.json {
         print(to_json(&args, &spec, &measured, &devices.describe()))?;
     } else {
-        print_text(to_text(&args, shared, &measured, &devices.describe()))?;
+        print_text(to_text(&args, sharding, &measured, &devices.describe()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &str) -> String {
+fn to_text(args: &Bench, sharding: Option<String>, measured: &Measured, devices: &str) -> String {
     let [median, shortest, longest] = measured.seconds();
     let rate = |seconds: f64| quantity(measured.sequences as f64 / seconds);
     let flops = measured.flops / median;
@@ -171,9 +166,9 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
     };
     let share = measured.peak_flops.map(|peak| format!(", {:.1} % of peak", 100.0 * flops / peak)).unwrap_or_default();
     let mut lines = vec![
-        format!("BERT-{} {:?}, {rows} × {} on {devices}", args.model, args.precision, args.sequence_length),
+        format!("BERT-{} {}, {rows} × {} on {devices}", args.model, args.precision.compute(), args.sequence_length),
         format!(
-            "{} sequences/s, median of {} steps (from {} to {}; {median:.4} s a step), {}FLOP/s{share}",
+            "{} sequences/s, median of {} steps (range {} to {}; {median:.4} s per step), {}FLOP/s{share}",
             rate(median),
             measured.steps.len(),
             rate(longest),
@@ -182,13 +177,13 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
         ),
         format!("compile: {}; loss {:.4}", compile_times(&measured.times), measured.loss),
     ];
-    if let Some(shared) = shared {
-        lines.push(format!("gradients reduced in {}; {shared}", args.gradient_reduce_dtype.name()));
+    if let Some(sharding) = sharding {
+        lines.push(format!("gradients all-reduced in {}; {sharding}", args.gradient_reduce_dtype.name()));
     }
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
     if let Some(memory) = &measured.memory {
         lines.push(format!(
-            "program on each device: arguments {} ({} of them weights and slots), temporaries {}, peak {} (recompute {})",
+            "program per device: arguments {} ({} of them weights and optimizer state), temporaries {}, peak {} (recompute {})",
             bytes(memory.argument),
             bytes(memory.alias),
             bytes(memory.temp),
@@ -197,10 +192,10 @@ fn to_text(args: &Bench, shared: Option<String>, measured: &Measured, devices: &
         ));
     }
     if let Some(peak) = measured.device_peak {
-        lines.push(format!("device memory at most {}", bytes(peak)));
+        lines.push(format!("peak device memory: {}", bytes(peak)));
     }
     if let Some(peak) = measured.host_peak {
-        lines.push(format!("host memory at most {}", bytes(peak as i64)));
+        lines.push(format!("peak host memory: {}", bytes(peak as i64)));
     }
     lines.join("\n") + "\n"
 }
@@ -211,7 +206,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
     json!({
         "model": args.model,
         "recompute": args.recompute,
-        "precision": format!("{:?}", args.precision).to_lowercase(),
+        "precision": args.precision,
         "sequence_length": args.sequence_length,
         "sequences_per_row": args.sequences_per_row,
         "global_batch": measured.sequences,
@@ -219,7 +214,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "accumulation_steps": args.accumulation_steps,
         "gradient_reduce_dtype": args.gradient_reduce_dtype,
         "optimizer_sharding": args.optimizer_sharding,
-        "optimizer_in_parts": spec.shards().is_some(),
+        "optimizer_is_sharded": spec.shards().is_some(),
         "devices": devices,
         "sequences_per_second": rate(median),
         "sequences_per_second_min": rate(longest),

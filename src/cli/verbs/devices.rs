@@ -1,4 +1,4 @@
-//! `lambert devices`: which platforms can be used here, what they consist of, and why others cannot.
+//! `lambert devices`: lists the platforms of this machine with their devices, and why others cannot be used.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::output::print_text;
 use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
 use crate::units::byte_size;
 
-/// List the platforms and devices of this machine.
+/// List the platforms and devices of this machine
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,7 +23,7 @@ Examples:
 pub struct Devices {
     #[command(flatten)]
     devices: DeviceArgs,
-    /// Print one JSON object.
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +33,7 @@ struct Report {
     platforms: Vec<PlatformReport>,
 }
 
-/// One platform: usable with a plugin, or not for a reason.
+/// One platform: its plugin and devices, or the reason why it cannot be used.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum PlatformReport {
@@ -56,7 +56,7 @@ struct DeviceReport {
     kind: String,
     process_index: i32,
     addressable: bool,
-    /// What the allocator may take, if the plugin counts memory.
+    /// The memory of the allocator, if the plugin reports it.
     memory_bytes: Option<i64>,
     memory_in_use_bytes: Option<i64>,
     description: String,
@@ -67,7 +67,7 @@ pub fn run(args: Devices) -> anyhow::Result<ExitCode> {
     let count = args.devices.devices.map(NonZeroUsize::get);
     let open = |choice: &PlatformChoice| environment.open(choice, |platform| client_options(platform, count));
     let platforms: Vec<PlatformReport> = match &args.devices.platform {
-        // Every platform, not only the one that would be chosen.
+        // All platforms, not only the one that auto chooses.
         PlatformChoice::Auto => Platform::ALL
             .into_iter()
             .map(|platform| {
@@ -85,7 +85,7 @@ pub fn run(args: Devices) -> anyhow::Result<ExitCode> {
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
     print_text(text)?;
     if !usable {
-        bail!("no platform can be used; `lambert plugin install cpu` makes one that every machine has");
+        bail!("no platform can be used; install the CPU plugin with `lambert plugin install cpu`");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +119,7 @@ fn describe_device(device: &Device) -> DeviceReport {
     }
 }
 
-/// The report as a person reads it.
+/// Formats the report as text.
 fn table(report: &Report) -> String {
     let mut text = String::new();
     for platform in &report.platforms {
@@ -127,7 +127,7 @@ fn table(report: &Report) -> String {
             PlatformReport::Unusable { platform, reason } => text += &format!("{platform}: not usable: {reason}\n"),
             PlatformReport::Usable { platform, plugin, pjrt_c_api, platform_version, devices } => {
                 text += &format!("{platform}: {} (PJRT C API {pjrt_c_api})\n", plugin.display());
-                // Some platforms say no more than their name.
+                // The version of some platforms is only their name.
                 for line in platform_version.lines().map(str::trim).filter(|line| !line.is_empty() && line != platform)
                 {
                     text += &format!("  {line}\n");

@@ -1,4 +1,4 @@
-//! `lambert evaluate`: how well a model predicts held-out text.
+//! `lambert evaluate`: measures a model on held-out examples.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,10 +17,12 @@ use crate::run::weights::open_model;
 use crate::storage::Location;
 use crate::train::evaluate::ModelOnHeldOut;
 
-/// Measure a model on held-out text: MLM loss and accuracy, NSP accuracy, and the loss of guessing by frequency.
+/// Measure a model on held-out examples
 ///
-/// The held-out examples and their masks are the same for every model and run, so numbers can be compared. Sequence length,
-/// predictions and masking are those of the run's last phase, or 128 and 20 for a Hugging Face directory.
+/// Prints MLM loss and accuracy, NSP accuracy, and the MLM loss of predicting tokens by their frequency (the unigram
+/// baseline). Examples and masks are the same for every model and run, so that results can be compared. Sequence length and
+/// masking are those of the last phase of the run that trained the model; a Hugging Face model uses 128 tokens and 20
+/// masked positions.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,30 +30,30 @@ Examples:
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
   lambert evaluate exported/ --data data/quickstart --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
-    /// A step-… directory or a run directory (its newest checkpoint), also in a bucket, or a Hugging Face directory
+    /// Checkpoint (step-…), run directory (its newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
     model: Location,
-    /// What `lambert prepare` made with the model's tokenizer: a directory, or s3:// or gs://
+    /// Data prepared with the tokenizer of the model: a directory, s3:// or gs://
     #[arg(long, value_name = "DIR")]
     data: Location,
-    /// Held-out examples; fewer if there are not so many
-    #[arg(long, default_value_t = 1024)]
+    /// Held-out examples, at most
+    #[arg(long, default_value_t = 1024, value_name = "N")]
     examples: usize,
-    /// Examples that a device evaluates at a time
+    /// Examples per device and micro-batch
     #[arg(long, default_value_t = 32, value_name = "N")]
     micro_batch_size: usize,
-    /// Tokens of an example, at most [default: that of the run's last phase, or 128]
+    /// Tokens per example [default: as in the last phase of the run, else 128]
     #[arg(long, value_name = "TOKENS")]
     sequence_length: Option<usize>,
-    /// Masked positions of an example, at most [default: that of the run's last phase, or 15.6 % of the sequence length]
+    /// Masked positions per example, at most [default: as in the last phase of the run, else 15.6 % of the tokens]
     #[arg(long, value_name = "N")]
     max_predictions_per_seq: Option<usize>,
-    /// Print one JSON object
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Instead: write what the model says about every position of the first examples, as safetensors
+    /// Write the logits of the first examples to this safetensors file instead of measuring
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// With --logits: examples to write
+    /// With --logits: number of examples
     #[arg(long, default_value_t = 4, requires = "logits", value_name = "N")]
     logits_examples: usize,
     #[command(flatten)]

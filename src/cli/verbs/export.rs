@@ -1,4 +1,4 @@
-//! `lambert export`: a checkpoint becomes a directory that Hugging Face's `from_pretrained` loads.
+//! `lambert export`: writes a checkpoint as a Hugging Face directory.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,20 +11,24 @@ use crate::run::buckets::fetch_model;
 use crate::run::weights::{Exported, export_model};
 use crate::storage::Location;
 
-/// Write a checkpoint as a directory that transformers loads: config.json, model.safetensors, tokenizer.
+/// Export a checkpoint for Hugging Face transformers
+///
+/// Writes config.json, model.safetensors and the tokenizer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert export checkpoints/quickstart --out my-bert
   lambert export gs://my-bucket/large/step-00007037 --out my-bert --architecture BertForMaskedLM")]
 pub struct Export {
-    /// A step-… directory, or a run directory (then its newest checkpoint is taken).
+    /// Checkpoint (step-…) or run directory (its newest checkpoint); also s3:// or gs://
     checkpoint: Location,
-    /// The directory to write: not there yet, empty, or an earlier export that nobody has changed.
-    #[arg(long)]
+    /// Output directory: new, empty, or an unchanged earlier export
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The class of transformers to write for, which then loads without a warning: BertForPreTraining, BertForMaskedLM or
-    /// BertModel. The others load what is written for the first too, but name the heads they have no place for.
+    /// Class of transformers to export for: BertForPreTraining, BertForMaskedLM or BertModel
+    ///
+    /// The class loads the export without a warning. The other classes load it too, but warn about heads that are missing or
+    /// not used.
     #[arg(long, value_name = "CLASS", default_value = Architecture::default().name(), value_parser = architecture)]
     architecture: Architecture,
 }
@@ -33,7 +37,7 @@ fn architecture(name: &str) -> Result<Architecture, String> {
     Architecture::ALL
         .into_iter()
         .find(|architecture| architecture.name() == name)
-        .ok_or_else(|| format!("the classes are {}", Architecture::ALL.map(Architecture::name).join(", ")))
+        .ok_or_else(|| format!("requires one of {}", Architecture::ALL.map(Architecture::name).join(", ")))
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,4 @@
-//! `lambert graph`: what the compiler would receive, as files that people and other programs can read. Nothing is
-//! compiled, and neither data nor a device is needed.
+//! `lambert graph`: writes the training steps of a run as HLO. It compiles nothing and needs neither data nor a device.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,23 +15,23 @@ use crate::run::Run;
 use crate::step::TrainStep;
 use crate::units::{byte_size, duration};
 
-/// Write the training step of every phase as HLO: .hlo.pb for compilers and tools, text for people.
+/// Write the training step of each phase as HLO, binary (.hlo.pb) and text
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert graph scripts/runs/bert-base.toml
   lambert graph scripts/runs/bert-large-64k-paper.toml --devices 1024 --out /tmp/paper")]
 pub struct Graph {
-    /// The run file.
+    /// Run file
     #[arg(value_name = "RUN.toml")]
     run: PathBuf,
-    /// The directory to write into; files of the same names are replaced.
+    /// Output directory; files with the same names are overwritten
     #[arg(long, value_name = "DIR", default_value = "graphs/dump")]
     out: PathBuf,
-    /// Devices that share the global batch.
+    /// Number of devices that share the global batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     devices: u32,
-    /// Another value for a key of the run file, as model.vocab_size=30522 or phase.1.micro_batch_size=8.
+    /// Override a key of the run file, for example phase.1.micro_batch_size=8; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -40,7 +39,7 @@ pub struct Graph {
 pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
     let run = Run::open(&args.run, &args.set)?;
     let write = |path: &Path, content: &[u8]| write_atomically(path, |partial| fs::write(partial, content));
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot create the directory {}", args.out.display()))?;
     for (i, phase) in run.schedule.phases().iter().enumerate() {
         let spec = run.step_spec(i, args.devices as usize)?;
         let begin = Instant::now();
@@ -69,12 +68,12 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
             duration(built),
             duration(lowered),
         ))?;
-        print(format_args!("  {} (and .hlo.txt and .graph.txt beside it)", path.display()))?;
+        print(format_args!("  {} (also .hlo.txt and .graph.txt)", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A run's name may hold anything; a file's name holds letters, digits, dots, dashes and underscores.
+/// Replaces the characters of `name` that are not safe in a file name by underscores.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }

@@ -1,4 +1,4 @@
-//! `lambert import`: a Hugging Face directory becomes the checkpoint of step 0 that a run starts from.
+//! `lambert import`: writes a Hugging Face model as the checkpoint of step 0, from which a run starts.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,17 +8,17 @@ use clap::Args;
 use crate::output::{note, print};
 use crate::run::weights::{ImportedCheckpoint, import_checkpoint};
 
-/// Start a run from a Hugging Face directory (config.json and model.safetensors).
+/// Import a Hugging Face model as the first checkpoint of a run
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert import bert-base-uncased/ --out checkpoints/further
   lambert pretrain RUN.toml --set checkpoint.directory=checkpoints/further --resume")]
 pub struct Import {
-    /// The directory, as save_pretrained wrote it: BertForPreTraining, BertForMaskedLM or BertModel, old names included.
+    /// Output directory of save_pretrained: BertForPreTraining, BertForMaskedLM or BertModel
     directory: PathBuf,
-    /// The run directory to begin: it gets the checkpoint step-00000000.
-    #[arg(long)]
+    /// New run directory; the checkpoint is step-00000000
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 

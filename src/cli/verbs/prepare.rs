@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
+use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::store::check::check;
 use crate::data::{
     CheckReport, Counts, DataError, Deduplication, Filter, FoundInputs, Input, InputEntry, InputState, Manifest,
@@ -132,7 +132,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     };
     claim_copy(out)?;
     let FoundInputs { inputs, skipped } = find_sources(&args.inputs, &args.sources)?;
-    note_passed_over(&skipped);
+    note_skipped(&skipped);
     let tokenizer = Tokenizer::open(tokenizer, args.cased)?;
     let options = PrepareOptions {
         reading: ReadOptions {

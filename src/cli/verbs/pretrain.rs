@@ -1,4 +1,4 @@
-//! `lambert pretrain`: a run file becomes weights.
+//! `lambert pretrain`: trains a run file.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use crate::train::interrupt::INTERRUPTED;
 use crate::train::{Outcome, PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::thousands;
 
-/// Train a BERT as a run file says.
+/// Pretrain a BERT model according to a run file
 ///
-/// Everything that can be wrong is checked first; then both phases are compiled, and the run starts. Ctrl-C (or SIGTERM)
-/// finishes the step, saves, prints the command that goes on, and exits with 130. A resumed run takes the same steps, bit
-/// for bit, as if it had never stopped.
+/// All settings and data are checked before anything is compiled, and all phases are compiled before the first step. Ctrl-C
+/// (or SIGTERM) finishes the step, saves a checkpoint, prints the command that resumes the run, and exits with code 130. A
+/// resumed run is bit-identical to an uninterrupted one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,25 +30,25 @@ Examples:
   srun lambert pretrain scripts/runs/bert-large-64k-paper.toml --platform cuda
   lambert pretrain RUN.toml --hosts 4 --host 2 --coordinator etcd://10.0.0.2:2379/my-run
 
-On several hosts every process gets the same run file, data and program, which is checked,
-and a run directory that all of them see; host 0 writes into it. Ctrl-C on any one stops them all.
+On several hosts, all processes need the same run file, data and program (this is checked) and
+a shared run directory; host 0 writes to it. Ctrl-C on one host stops all of them.
 
-A run directory gets step-… (checkpoints), metrics.jsonl (one JSON object a step) and the files
-of TensorBoard.")]
+The run directory contains checkpoints (step-…), metrics.jsonl (one JSON object per step) and
+TensorBoard files.")]
 pub struct Pretrain {
-    /// The run file; scripts/runs/ has examples that explain themselves
+    /// Run file; scripts/runs/ has examples with comments
     #[arg(value_name = "RUN.toml")]
     run: PathBuf,
-    /// Go on from the newest checkpoint in the run directory; start at the beginning if there is none
+    /// Resume from the newest checkpoint in the run directory; start a new run if there is none
     #[arg(long)]
     resume: bool,
-    /// With --resume: go on although settings that decide the steps have changed
+    /// With --resume: accept changed settings that affect the weights
     #[arg(long, requires = "resume")]
     accept_changes: bool,
-    /// Change a key of the run file for this run; phases count from 1
+    /// Override a key of the run file, for example phase.1.steps=100; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Load the steps that `lambert plan --save` compiled into this directory, instead of compiling them
+    /// Load the compiled steps of `lambert plan --save` from this directory instead of compiling them
     #[arg(long, value_name = "DIR")]
     compiled: Option<PathBuf>,
     #[command(flatten)]
@@ -112,7 +112,7 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
 }
 
 impl Pretrain {
-    /// The command that goes on where this one stops.
+    /// Returns the command that resumes this run.
     fn resume_command(&self) -> String {
         let mut command = format!("lambert pretrain {} --resume", quoted(&self.run.display().to_string()));
         self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
@@ -138,7 +138,7 @@ impl Pretrain {
     }
 }
 
-/// A word as a shell takes it.
+/// Quotes a word for the shell if necessary.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_resume_command_can_be_pasted() {
+    fn resume_command_is_quoted_for_the_shell() {
         #[derive(clap::Parser)]
         struct Line {
             #[command(flatten)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::cli::args::read::{FORMS, ReadArgs, note_passed_over};
+use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::{
     self, FoundInputs, Input, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions, find_inputs,
     train_tokenizer,
@@ -123,7 +123,7 @@ fn each_line(
 
 fn train(args: Train) -> anyhow::Result<ExitCode> {
     let FoundInputs { inputs, skipped } = find_inputs(&args.inputs)?;
-    note_passed_over(&skipped);
+    note_skipped(&skipped);
     let options = VocabularyOptions {
         min_frequency: args.min_frequency,
         alphabet: args.limit_alphabet,

@@ -1,4 +1,4 @@
-//! `lambert verify`: does this build, on this device, compute what it should?
+//! `lambert verify`: compares this build on this device with reference values.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,12 +15,12 @@ use crate::task::Precision;
 use crate::verify::reference::ReferenceCase;
 use crate::verify::{Check, Quantity, Split, SplitChecks, VerifyOptions, verify_splits};
 
-/// Check this build on this device against a directory of reference values: forward pass, gradients, optimizers, dropout.
+/// Compare this build on this device with a directory of reference values
 ///
-/// Exits with 1 if a number is off by more than its tolerance. Errors of tensors are relative to the tensor's norm, those
-/// of losses are absolute; tolerances are those that a correct build reaches in the chosen precision. Dropout is checked by
-/// steps with it on, whose losses must be those of the uncut batch. Several numbers of devices or micro-batches are checked
-/// in all pairs; where they do not divide the batch, rows of padding fill it up.
+/// Checks the forward pass, every gradient, the trajectory of every optimizer, and dropout. The exit code is 1 if an error
+/// exceeds its tolerance. Errors of tensors are relative to the norm of the tensor, errors of losses are absolute. Each
+/// precision has its own tolerances. With dropout, the losses must equal those of the undivided batch. If --devices or
+/// --micro-batches has several values, all pairs are checked; padding rows fill up a batch that does not divide.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,59 +28,40 @@ Examples:
   lambert verify tests/fixtures/bert_small --platform cpu --devices 1,2,4,8 --micro-batches 1,2,4
   lambert verify tests/fixtures/bert_small --precision bf16 --recompute layer --json")]
 pub struct Verify {
-    /// The directory: config.json, model.safetensors, batches.safetensors, expected_*.safetensors and two .json files.
+    /// Reference directory: config.json, model.safetensors, batches.safetensors, expected_*.safetensors and two .json files
     directory: PathBuf,
-    /// auto, cpu, cuda, tpu, or the path of a PJRT plugin.
-    #[arg(long, default_value = "auto")]
+    /// Platform to use: auto, cpu, cuda, tpu, or the path of a PJRT plugin
+    #[arg(long, default_value = "auto", value_name = "PLATFORM")]
     platform: PlatformChoice,
-    /// On how many devices to run, each with an equal share of the batch; several numbers with commas between.
+    /// Number of devices, each with an equal share of the batch; several values separated by commas
     #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,…", value_parser = from_one)]
     devices: Vec<usize>,
-    /// Micro-batches per step on each device (accumulation steps); several numbers with commas between
+    /// Number of micro-batches per step on each device (accumulation steps); several values separated by commas
     #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,…", value_parser = from_one)]
     micro_batches: Vec<usize>,
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    precision: PrecisionName,
-    /// What the backward pass computes again instead of keeping: none; attention, the probabilities (one more product a
-    /// layer, and nothing that grows with the square of the length is kept); layer, all of a layer (one more forward pass,
-    /// and only the layers' inputs are kept)
+    /// Precision of the step
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
+    /// Activations to recompute in the backward pass: none, attention or layer
     #[arg(long, default_value_t, value_name = "POLICY")]
     recompute: Recompute,
-    /// Shard weights and optimizer state over the devices
+    /// Sharding of weights and optimizer state over the devices
     #[arg(long, value_enum, default_value_t = Sharding::None, value_name = "HOW")]
     optimizer_sharding: Sharding,
-    /// Print one JSON object instead of a table.
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 fn from_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("requires numbers from 1, got {text:?}"))
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("requires whole numbers from 1, got {text:?}"))
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PrecisionName {
-    F32,
-    Bf16,
-    /// Where the device has it: the tightest tolerances.
-    F64,
-}
-
-/// The states of `[parallel] optimizer_sharding` that are the same on every number of devices.
+/// The values of `[parallel] optimizer_sharding` that do not depend on the number of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Sharding {
     None,
     Sharded,
-}
-
-impl From<PrecisionName> for Precision {
-    fn from(name: PrecisionName) -> Precision {
-        match name {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::Bf16 => Precision::Bf16,
-            PrecisionName::F64 => Precision::F64,
-        }
-    }
 }
 
 pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
@@ -88,7 +69,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
     let devices = Devices::open(&args.platform, args.devices.iter().copied().max())?;
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
     let options = VerifyOptions {
-        precision: args.precision.into(),
+        precision: args.precision,
         micro_batches: 1,
         recompute: args.recompute,
         shard_optimizer: args.optimizer_sharding == Sharding::Sharded,
@@ -128,12 +109,12 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
         }
         let verdict = if misses == 0 { "all ok".to_string() } else { format!("{misses} MISS") };
         let count: usize = checked.iter().map(|split| split.checks.len()).sum();
-        print(format_args!("{count} checks on {}, {:?}: {verdict}", devices.describe(), options.precision))?;
+        print(format_args!("{count} checks on {}, {}: {verdict}", devices.describe(), options.precision.compute()))?;
     }
     Ok(if misses == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// How many of the splits are done, and what the one under way is at.
+/// A progress bar over the splits, with the current check.
 struct Progress {
     bar: ProgressBar,
     splits: Vec<Split>,
@@ -164,7 +145,7 @@ fn json(checked: &SplitChecks, rows: usize) -> serde_json::Value {
     })
 }
 
-/// A line for each split: the largest error of each kind of number.
+/// Returns a table with a line for each split: the largest error of each quantity.
 fn matrix(all: &[SplitChecks], rows: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -187,7 +168,7 @@ fn matrix(all: &[SplitChecks], rows: usize) -> Table {
     table
 }
 
-/// The largest error of `quantity`; one that is no number is the largest.
+/// Returns the largest error of `quantity`; NaN counts as the largest.
 fn worst(split: &SplitChecks, quantity: Quantity) -> String {
     let errors = split.checks.iter().filter(|check| check.quantity == quantity).map(|check| check.error);
     errors.max_by(f64::total_cmp).map_or("–".to_owned(), |error| format!("{error:.2e}"))
