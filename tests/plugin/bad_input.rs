@@ -149,7 +149,7 @@ fn text_that_is_too_little_is_refused() {
     let thin = ["prepare", "text.txt", "--source", "rare:0.000001=three.txt", "--tokenizer", "tokenizer"];
     let output = workshop.succeed(&[&thin[..], &["--held-out", "0", "--out", "thin"]].concat());
     let said = text(&output);
-    let note = "note: the source \"rare\" gives no document to train on: 3 were read, at a weight of 0.000001";
+    let note = "note: the source \"rare\" has no document to train on: 3 were read, with weight 0.000001";
     assert!(said.contains(note) && !said.contains("the source \"text\""), "{said}");
     prepare("a.txt.gz", b"not gzip", &[], &["a.txt.gz: requires a whole gzip file, got"]);
     fails(
@@ -287,7 +287,7 @@ fn a_line_of_a_gigabyte_is_cut_or_refused_in_a_gigabyte_and_a_half() {
         (output.status.code(), text(&output))
     };
     let (code, said) = prepare("line.txt.zst", "", "");
-    assert!(code == Some(0) && said.contains("1 lines are longer than a mebibyte and were cut"), "{said}");
+    assert!(code == Some(0) && said.contains("1 lines are longer than 1 MiB and were cut"), "{said}");
     let record = prepare("record.jsonl.zst", "{\"text\": \"", "\"}\n");
     let page =
         prepare("page.xml.zst", "<mediawiki><page><title>Huge</title><ns>0</ns><text>", "</text></page></mediawiki>");

@@ -57,7 +57,7 @@ fn user_errors_name_the_setting_and_the_accepted_values() {
     );
     fails("cpu:2", &["--micro-batch-size", "9223372036854775808"], 1, &["got 8", "a device has 4 rows"]);
     fails("cpu:1", &["--phase", "3"], 1, &["--phase requires 1 to 2 (the phases of run.toml), got 3"]);
-    fails("cpu:1", &["--efficiency", "1.5"], 1, &["--efficiency requires a share above 0 and up to 1, got 1.5"]);
+    fails("cpu:1", &["--efficiency", "1.5"], 1, &["--efficiency requires a fraction above 0 and up to 1, got 1.5"]);
     for rows in ["0", "1.01", "-0.5", "NaN", "inf"] {
         let said = format!("--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
         fails("cpu:1", &[&format!("--rows-per-sequence={rows}")], 1, &[&said]);
@@ -69,8 +69,8 @@ fn user_errors_name_the_setting_and_the_accepted_values() {
         &["--rows-per-sequence requires at least 1/4, because at most 4 sequences share a row; got 0.2"],
     );
     fails("cpu:1", &["--rows-per-sequence", "half"], 2, &["--rows-per-sequence", "half"]);
-    fails("cpu:1", &["--micro-batch-size", "0"], 2, &["requires auto or a number from 1"]);
-    fails("cpu:1", &["--target-time", "60"], 2, &["as 90s, 60m, 1.5h or 2d"]);
+    fails("cpu:1", &["--micro-batch-size", "0"], 2, &["requires auto or a whole number from 1"]);
+    fails("cpu:1", &["--target-time", "60"], 2, &["for example 90s, 60m, 1.5h or 2d"]);
     fails(
         "cpu:1",
         &["--save", "."],
@@ -170,7 +170,7 @@ fn plan_inspect_and_pretrain_report_the_same_rows_per_sequence() {
     let (rows, rows_per_sequence) = (seen["rows"].as_u64().unwrap(), seen["rows_per_sequence"].as_f64().unwrap());
     assert_eq!(rows_per_sequence, rows as f64 / 64.0);
     assert!((0.25..0.95).contains(&rows_per_sequence), "{rows_per_sequence}");
-    let words = format!("{rows_per_sequence:.3} rows a sequence");
+    let words = format!("{rows_per_sequence:.3} rows per sequence");
     assert!(text(&workshop.succeed(&inspect)).contains(&words));
 
     // Each of two devices computes half of the rows, in micro-batches of two.
@@ -182,7 +182,7 @@ fn plan_inspect_and_pretrain_report_the_same_rows_per_sequence() {
     let mut pretrain = vec!["pretrain", "run.toml", "--platform", "cpu", "--set", "phase.1.sequences_per_row=4"];
     pretrain.extend(["--set", "phase.1.steps=2", "--set", "phase.2.steps=1"]);
     let trained = text(&workshop.succeed(&pretrain));
-    assert!(trained.contains(&format!("up to 4 share a row, {words}")), "{trained}");
+    assert!(trained.contains(&format!("up to 4 sequences per row, {words}")), "{trained}");
 }
 
 #[test]

@@ -1,12 +1,11 @@
-//! Examples read back as text: words in the colours of their segments, and what masking did to those that are to be
-//! predicted.
+//! Formats examples as text, with a colour for each segment and for each kind of masked token.
 
 use console::style;
 use serde_json::json;
 
 use crate::data::{Example, ExampleMode, IGNORED_LABEL, Vocabulary};
 
-/// The word that stood at a position, and what stands there now.
+/// Returns the original token of a masked position, and the token that replaces it.
 fn target<'v>(example: &Example, vocabulary: &'v Vocabulary, position: usize) -> Option<(&'v str, &'v str)> {
     let at = example.targets.positions.binary_search(&position).ok()?;
     Some((shown(vocabulary, example.targets.ids[at]), shown(vocabulary, example.tokens[position])))
@@ -16,11 +15,11 @@ fn shown(vocabulary: &Vocabulary, id: u32) -> &str {
     vocabulary.token(id).unwrap_or("?")
 }
 
-/// What a reader must know to read [`as_text`], in the colours that it uses.
+/// Returns the legend of [`as_text`], in its colours.
 pub fn legend() -> String {
     let [masked, random, kept] = [Fate::Masked, Fate::Random, Fate::Kept].map(Fate::paint);
     format!(
-        "{} first segment, {} second; to predict: {} hidden, {} another token shown, {} left as it is\n",
+        "{} first segment, {} second segment; to predict: {} masked, {} replaced, {} kept\n",
         style("text").cyan(),
         style("text").blue(),
         masked("[MASK→word]"),
@@ -29,7 +28,7 @@ pub fn legend() -> String {
     )
 }
 
-/// What masking did to a token that is to be predicted.
+/// The replacement of a token that is to be predicted.
 #[derive(Clone, Copy)]
 enum Fate {
     Masked,
@@ -59,7 +58,7 @@ impl Fate {
     }
 }
 
-/// Pieces joined to words, a line for each segment; tokens to be predicted as [`legend`] shows them.
+/// Formats an example: pieces joined to words, a line per segment, tokens to predict as in [`legend`].
 pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
     let mut text = String::new();
     for (position, &id) in example.tokens.iter().enumerate() {
@@ -90,19 +89,19 @@ pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
     text
 }
 
-/// What an example is, in a few words.
+/// Returns the headline of an example.
 pub fn headline(number: u64, example: &Example, mode: ExampleMode) -> String {
     let label = match (mode, example.layout.label) {
-        (_, IGNORED_LABEL) => "a single segment",
-        (ExampleMode::SentenceOrder, 0) => "the segments are in their order",
-        (ExampleMode::SentenceOrder, _) => "the segments are swapped",
-        (_, 0) => "the next one follows",
-        _ => "a random one follows",
+        (_, IGNORED_LABEL) => "one segment",
+        (ExampleMode::SentenceOrder, 0) => "segments in order",
+        (ExampleMode::SentenceOrder, _) => "segments swapped",
+        (_, 0) => "the second segment follows the first",
+        _ => "the second segment is random",
     };
     format!("example {number}, {} tokens, {label}", example.tokens.len())
 }
 
-/// An example for programs.
+/// Returns an example as JSON.
 pub fn as_json(number: u64, example: &Example, vocabulary: &Vocabulary) -> serde_json::Value {
     let tokens: Vec<&str> = example.tokens.iter().map(|&id| shown(vocabulary, id)).collect();
     let targets = example.targets.positions.iter().filter_map(|&position| {

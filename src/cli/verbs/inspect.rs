@@ -1,4 +1,4 @@
-//! `lambert inspect`: examples as training sees them, read back as text, and how long they are.
+//! `lambert inspect`: prints training examples as text with their masks, and length statistics.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use crate::report::pages::data::page;
 use crate::run::buckets::{check_copy, fetch_data};
 use crate::storage::Location;
 
-/// Examples that length statistics are taken over, at most.
+/// The number of examples for length statistics, at most.
 const MEASURED: u64 = 20_000;
 
-/// Show examples with their masks, and length statistics.
+/// Show examples with their masks, and length statistics
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,12 +32,12 @@ Examples:
   lambert inspect data/quickstart --sequence-length 512 --sequences-per-row 8
   lambert inspect data/quickstart --sequence-length 512 --report data.html")]
 pub struct Inspect {
-    /// Prepared data: a directory that `lambert prepare` made, or its address in a bucket.
+    /// Prepared data: an output directory of `lambert prepare`, s3:// or gs://
     directory: Location,
-    /// Tokens of an example, at most
+    /// Tokens per example, at most
     #[arg(long, default_value_t = 128, value_name = "TOKENS")]
     sequence_length: usize,
-    /// Masked positions of an example, at most [default: 15 % of the sequence length]
+    /// Masked positions per example, at most [default: 15 % of the sequence length]
     #[arg(long, value_name = "N")]
     max_predictions_per_seq: Option<usize>,
     /// Examples to show; rows with --sequences-per-row
@@ -46,53 +46,59 @@ pub struct Inspect {
     /// Number of the first example, from 0
     #[arg(long, default_value_t = 0, value_name = "I")]
     first: u64,
-    #[arg(long, default_value_t = 0)]
+    /// Seed of the examples and masks
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
+    /// Documents to show examples of
     #[arg(long, value_enum, default_value_t = SplitName::Train)]
     split: SplitName,
-    /// Mask the pieces of a word together.
+    /// Mask all pieces of a word together
     #[arg(long)]
     whole_word_mask: bool,
-    /// Mask runs of whole words, as SpanBERT does.
+    /// Mask spans of whole words, as SpanBERT does
     #[arg(long)]
     span_mask: bool,
-    /// What an example is made of.
+    /// Kind of example, `mode` in the run file
     #[arg(long, value_enum, default_value_t = ModeName::Nsp)]
     mode: ModeName,
-    /// Pack up to N examples into a row, and show rows instead of single examples
+    /// Pack up to N examples into each row, and show rows instead of examples
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     sequences_per_row: Option<u32>,
-    /// With --sequences-per-row: examples of the global batch that is packed
+    /// With --sequences-per-row: number of examples that are packed together
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     global_batch: u32,
-    /// Also read every shard and compare its sha256
+    /// Also compare the sha256 of every shard
     #[arg(long)]
     check: bool,
-    /// Also write a page with plots about both splits: lengths, vocabulary, masks, duplicates; rows with --sequences-per-row
+    /// Also write an HTML report with plots of both splits to this file
+    ///
+    /// The report shows lengths, vocabulary, masks and duplicates; with --sequences-per-row also packed rows.
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Print one JSON object instead.
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SplitName {
+    /// Training documents
     Train,
+    /// Held-out documents
     HeldOut,
 }
 
-/// `mode` of the run file's `[data]`.
+/// The values of `[data] mode` in a run file.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeName {
-    /// A second segment follows the first, or is random.
+    /// Two segments; the second follows the first or is random (next sentence prediction)
     Nsp,
-    /// Two segments in their order, or swapped.
+    /// Two consecutive segments, in order or swapped (sentence order prediction)
     Sop,
-    /// One segment, across documents.
+    /// One segment, which may continue in the next document
     #[value(name = "full_sentences")]
     FullSentences,
-    /// One segment of one document.
+    /// One segment of one document
     #[value(name = "doc_sentences")]
     DocSentences,
 }
@@ -139,7 +145,7 @@ pub fn run(args: Inspect) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows examples, and what all of them are like.
+/// Prints examples and the statistics of the split.
 fn show_examples(args: &Inspect, examples: &Dataset) -> anyhow::Result<()> {
     let (prepared, split) = (examples.prepared(), examples.split());
     let shown = (args.first..args.first.saturating_add(args.examples))
@@ -172,15 +178,15 @@ fn show_examples(args: &Inspect, examples: &Dataset) -> anyhow::Result<()> {
             counts.unknown_tokens,
             examples.epoch_len(0)
         )?;
-        writeln!(text, "sentences of a document  {}", in_words(&documents.sentences))?;
-        writeln!(text, "tokens of a document     {}", in_words(&documents.tokens))?;
+        writeln!(text, "sentences per document  {}", in_words(&documents.sentences))?;
+        writeln!(text, "tokens per document     {}", in_words(&documents.tokens))?;
         text + &of_examples(&lengths)
     };
     print_text(text)?;
     Ok(())
 }
 
-/// Shows the first rows of the batch that begins with `--first`, each example at its place in the row.
+/// Prints the first rows of the batch that starts at `--first`, with the position of each example.
 fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyhow::Result<()> {
     let packing = examples.window(args.first, packed.batch).packing(packed.sequences_per_row);
     let vocabulary = examples.prepared().vocabulary();
@@ -217,7 +223,7 @@ fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyh
     }
     writeln!(
         text,
-        "{} examples in {} rows of {}: {:.3} rows a sequence, {:.1} % of the positions hold a token",
+        "{} examples in {} rows of {} tokens: {:.3} rows per sequence, {:.1} % of positions have a token",
         args.global_batch,
         packing.rows().len(),
         packing.sequence_length,
@@ -228,7 +234,7 @@ fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyh
     Ok(())
 }
 
-/// Surveys the splits that have examples, under the configuration of `examples`, and writes the page.
+/// Writes the report about the splits that have examples, in the configuration of `examples`.
 fn write_report(
     path: &Path,
     directory: &Location,
@@ -255,13 +261,13 @@ fn write_report(
 
 fn in_words(spread: &LengthSummary) -> String {
     let LengthSummary { mean, median, percentile_90, longest } = spread;
-    format!("mean {mean:.1}, median {median}, nine of ten at most {percentile_90}, longest {longest}")
+    format!("mean {mean:.1}, median {median}, 90th percentile {percentile_90}, maximum {longest}")
 }
 
 fn of_examples(lengths: &ExampleLengths) -> String {
-    let mut text = format!("tokens of an example     {}\n", in_words(&lengths.lengths));
+    let mut text = format!("tokens per example      {}\n", in_words(&lengths.lengths));
     text += &format!(
-        "padding {:.1} %, predicted {:.1} %, random next {:.1} % (of {} examples)\n",
+        "padding {:.1} %, masked {:.1} %, random next {:.1} % ({} examples)\n",
         100.0 * lengths.padding,
         100.0 * lengths.predicted,
         100.0 * lengths.random_next,

@@ -1,4 +1,4 @@
-//! `lambert plan`: whether a run fits on hardware that is not here, and about how long it would take there.
+//! `lambert plan`: predicts memory, network traffic and time of a run on hardware that is not present.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,12 +21,12 @@ use crate::plan::{Attempt, PlanOptions, Progress, Verdict, plan};
 use crate::run::Run;
 use crate::units::duration;
 
-/// Compile a run's steps for hardware that is not here, and tell memory, traffic and time.
+/// Plan a run for hardware that is not present: memory, network traffic and time
 ///
-/// The step of every phase is the one that `pretrain` takes, compiled for all devices of the topology by the platform's own
-/// compiler; no such device is needed, only the plugin (`lambert plugin install tpu` or `cuda`). Bytes are the compiler's.
-/// Times are estimates: the slowest of arithmetic, memory and network at the stated share of the stated rate. Where short
-/// sequences share rows, the prepared data tell how many rows they take, if they are where the run file says. Exit code 1 if
+/// Compiles the training step of each phase for all devices of the topology, with the compiler of the platform. This needs
+/// the plugin (`lambert plugin install tpu` or `cuda`), but none of the devices. Memory and traffic are the compiler's
+/// figures. Times are estimates: the slowest of compute, memory and network, each at the stated efficiency of its peak rate.
+/// For packed rows, the number of rows is measured on the prepared data of the run file, if it exists. The exit code is 1 if
 /// a phase does not compile or does not fit.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -40,20 +40,20 @@ Examples:
   lambert pretrain RUN.toml --compiled compiled/
 
 Topologies:
-  tpu:CHIP:SLICE          v3, v4, v5e, v5p, v6e; the chips along each dimension, as 16x16
-  cuda:CHIP:1xHOSTSxGPUS  a100, h100, h200; as 1x8x8
-  cpu:DEVICES             as 8")]
+  tpu:CHIP:SLICE          CHIP is v3, v4, v5e, v5p or v6e; SLICE is, for example, 16x16
+  cuda:CHIP:1xHOSTSxGPUS  CHIP is a100, h100 or h200; for example cuda:h200:1x8x8
+  cpu:DEVICES             for example cpu:8")]
 pub struct Plan {
-    /// The run file
+    /// Run file
     #[arg(value_name = "RUN.toml")]
     run: PathBuf,
-    /// The hardware, as tpu:v3:32x32 or cuda:h200:1x8x8
+    /// Hardware to plan for, for example tpu:v3:32x32 or cuda:h200:1x8x8
     #[arg(long, value_name = "TOPOLOGY")]
     topology: String,
-    /// The path of a PJRT plugin, in the place of the one that is installed for the topology's platform
+    /// Path of a PJRT plugin [auto: the installed plugin of the topology's platform]
     #[arg(long, default_value = "auto", value_name = "PLUGIN")]
     platform: PlatformChoice,
-    /// Only this phase, from 1; may be given several times
+    /// Plan only this phase, from 1; repeatable [default: all]
     #[arg(long, value_name = "N")]
     phase: Vec<usize>,
     /// Rows per device and micro-batch: a number, or auto for the largest power of two that is expected to fit (with packed
@@ -63,29 +63,31 @@ pub struct Plan {
     /// Compile until the largest micro-batch size that fits is found
     #[arg(long, conflicts_with = "micro_batch_size")]
     find_micro_batch_size: bool,
-    /// Rows that a sequence takes where sequences share rows, above 0 and up to 1, as `lambert inspect DATA --sequences-per-row 8` tells it
-    /// [default: by the prepared data, or without them 1, an upper bound]
+    /// Rows per sequence with packed rows, above 0 and up to 1 [default: measured on the prepared data, else 1]
+    ///
+    /// `lambert inspect DATA --sequences-per-row 8` prints this number. Without prepared data the default, 1, gives an upper
+    /// bound.
     #[arg(long, value_name = "ROWS")]
     rows_per_sequence: Option<f64>,
-    /// The share of the chips' peak that arithmetic is assumed to reach
-    #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().compute)]
+    /// Assumed fraction of peak FLOP/s
+    #[arg(long, value_name = "FRACTION", default_value_t = Efficiency::default().compute)]
     efficiency: f64,
-    /// The share of the memory's bandwidth that is assumed to be reached
-    #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().memory)]
+    /// Assumed fraction of peak memory bandwidth
+    #[arg(long, value_name = "FRACTION", default_value_t = Efficiency::default().memory)]
     memory_efficiency: f64,
-    /// The share of the links' and the network's bandwidth that is assumed to be reached
-    #[arg(long, value_name = "SHARE", default_value_t = Efficiency::default().network)]
+    /// Assumed fraction of peak link and network bandwidth
+    #[arg(long, value_name = "FRACTION", default_value_t = Efficiency::default().network)]
     network_efficiency: f64,
-    /// Say how many chips take the run in this time, as 90s, 60m, 1.5h, 2d
+    /// Also print the number of chips that finish the run in this time, for example 90s, 60m, 1.5h or 2d
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     target_time: Option<Duration>,
-    /// Write the compiled steps into this directory, for `lambert pretrain --compiled`
+    /// Save the compiled steps in this directory, for `lambert pretrain --compiled`
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Another value for a key of the run file; phases count from 1
+    /// Override a key of the run file, for example phase.1.steps=100; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Print one JSON object
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -102,7 +104,7 @@ pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
         print_text(to_text(&planned, target_time))?;
         if let (Some(directory), Some(_)) = (&args.save, &planned.saved) {
             let directory = directory.display();
-            print(format_args!("compiled steps: {directory}; `lambert pretrain … --compiled {directory}` uses them"))?;
+            print(format_args!("saved the compiled steps; use them with `lambert pretrain … --compiled {directory}`"))?;
         }
     }
     Ok(if planned.phases.iter().all(|phase| phase.fit.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -120,7 +122,7 @@ impl Plan {
             ("--network-efficiency", self.network_efficiency),
         ];
         for (name, share) in shares {
-            ensure!(share > 0.0 && share <= 1.0, "{name} requires a share above 0 and up to 1, got {share}");
+            ensure!(share > 0.0 && share <= 1.0, "{name} requires a fraction above 0 and up to 1, got {share}");
         }
         let rows_per_sequence = match self.rows_per_sequence {
             Some(rows) => RowsPerSequence::Stated(stated_rows(rows, run)?),
@@ -147,7 +149,7 @@ impl Plan {
     }
 }
 
-/// `rows`, if a sequence of `run` can take so many.
+/// Returns `rows` if the packing of `run` can reach it.
 fn stated_rows(rows: f64, run: &Run) -> anyhow::Result<f64> {
     let most = run.schedule.phases().iter().map(most_sequences_per_row).max().unwrap_or(1);
     ensure!(rows > 0.0 && rows <= 1.0, "--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
@@ -158,15 +160,15 @@ fn stated_rows(rows: f64, run: &Run) -> anyhow::Result<f64> {
     Ok(rows)
 }
 
-/// What is being compiled, on standard error: a spinner with the time it has taken on a terminal; elsewhere a line for each
-/// compilation and one a minute while it lasts.
+/// The progress of compilation on standard error: a spinner with the elapsed time on a terminal, else a line per compilation
+/// and one per minute.
 #[derive(Default)]
 struct Spinner {
     bar: Option<ProgressBar>,
     reminder: Option<Reminder>,
 }
 
-/// Says once a minute, as long as it lives, what is still under way.
+/// Prints once per minute that a compilation is running, until it is dropped.
 struct Reminder {
     _alive: Sender<()>,
 }
@@ -195,7 +197,7 @@ impl Spinner {
                     return;
                 }
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                // The template is a constant of this file; a fault in it would show in the style alone.
+                // The template is constant; the fallback is never used.
                 let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
                 bar.set_message(message);
@@ -222,11 +224,11 @@ fn parse_micro_batch_size(text: &str) -> Result<MicroBatchChoice, String> {
     match text.parse() {
         _ if text == "auto" => Ok(MicroBatchChoice::Auto),
         Ok(rows) if rows > 0 => Ok(MicroBatchChoice::Size(rows)),
-        _ => Err(format!("requires auto or a number from 1, got {text:?}")),
+        _ => Err(format!("requires auto or a whole number from 1, got {text:?}")),
     }
 }
 
-/// `90s`, `60m`, `1.5h`, `2d`.
+/// Parses `90s`, `60m`, `1.5h`, `2d`.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let seconds_of = |unit| match unit {
         's' => Some(1.0),
@@ -241,7 +243,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         .map(|(unit, number)| unit * number)
         .filter(|&seconds| seconds > 0.0)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| format!("requires a time above 0 with its unit, as 90s, 60m, 1.5h or 2d; got {text:?}"))
+        .ok_or_else(|| format!("requires a positive time with a unit, for example 90s, 60m, 1.5h or 2d; got {text:?}"))
 }
 
 #[cfg(test)]
@@ -249,20 +251,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_a_unit() {
+    fn times_require_a_unit() {
         assert_eq!(parse_time("60m"), Ok(Duration::from_secs(3600)));
         assert_eq!(parse_time("1.5h"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_time("2d"), Ok(Duration::from_secs(172_800)));
         for wrong in ["60", "m", "", "-1s", "0h", "1 y", "infs", "é"] {
-            assert!(parse_time(wrong).unwrap_err().contains("as 90s, 60m"), "{wrong}");
+            assert!(parse_time(wrong).unwrap_err().contains("for example 90s, 60m"), "{wrong}");
         }
     }
 
     #[test]
-    fn a_micro_batch_is_auto_or_a_number() {
+    fn micro_batch_size_is_auto_or_a_number() {
         assert_eq!(parse_micro_batch_size("auto"), Ok(MicroBatchChoice::Auto));
         assert_eq!(parse_micro_batch_size("32"), Ok(MicroBatchChoice::Size(32)));
-        assert!(parse_micro_batch_size("0").unwrap_err().contains("from 1"));
+        assert!(parse_micro_batch_size("0").unwrap_err().contains("whole number from 1"));
         assert!(parse_micro_batch_size("most").unwrap_err().contains("got \"most\""));
     }
 }

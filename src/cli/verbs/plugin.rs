@@ -1,4 +1,4 @@
-//! `lambert plugin`: PJRT plugins on this machine, and fetching them.
+//! `lambert plugin`: lists and installs PJRT plugins.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,29 +15,31 @@ use crate::plugins::catalog::{
 };
 use crate::plugins::wheels::InstallEvent;
 
-/// Fetch the plugins that programs are compiled and run with, or list them.
+/// List and install PJRT plugins, which compile and run programs
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     Install(Install),
-    /// List the plugins found here and those that can be installed.
+    /// List the plugins of this machine and those that can be installed
     #[command(after_help = "Examples:\n  lambert plugin list")]
     List,
 }
 
-/// Put a plugin into the user's cache directory, where every verb finds it. Needs Python 3 with pip, once.
+/// Install a plugin into the cache directory of the user, where every verb finds it
+///
+/// Installing requires Python 3 with pip; running does not.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert plugin install cpu
   lambert plugin install tpu")]
 pub struct Install {
-    /// cpu, cuda (about 2.5 GB with NVIDIA's libraries) or tpu.
+    /// Platform: cpu, cuda (about 2.5 GB with the NVIDIA libraries) or tpu
     #[arg(value_parser = platform)]
     platform: Platform,
-    /// Another package than the platform's default; `lambert plugin list` shows them.
+    /// Package to install, from `lambert plugin list` [default: the first of the platform]
     #[arg(long, value_name = "NAME")]
     package: Option<String>,
-    /// Take this wheel from the disk instead of fetching it. May be given several times.
+    /// Install from this wheel file instead of fetching it; repeatable
     #[arg(long, value_name = "FILE")]
     wheel: Vec<PathBuf>,
 }
@@ -97,6 +99,6 @@ fn list() -> anyhow::Result<ExitCode> {
         let (name, version) = package.unwrap_or_default();
         table.add_row([platform.name(), name, version, &status]);
     }
-    print(format_args!("{table}\ninstall one with  lambert plugin install cpu|cuda|tpu [--package NAME]"))?;
+    print(format_args!("{table}\nto install one: lambert plugin install cpu|cuda|tpu [--package NAME]"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,4 @@
-//! `lambert prepare`: text to token ids in shards, once for every corpus and vocabulary; and `--check`, whether they are
-//! still what they were.
+//! `lambert prepare`: tokenizes text into shards; `--check` compares prepared data and its inputs with their hashes.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +22,7 @@ use crate::run::buckets::{claim_copy, send_data};
 use crate::storage::Location;
 use crate::units::{byte_size, duration};
 
-/// Exit code of `--check` if the data is whole and an input is not what it was made from.
+/// The exit code of `--check` if the data is intact but an input has changed.
 const INPUTS_CHANGED: u8 = 3;
 
 const EXAMPLES: &str = "
@@ -32,7 +31,7 @@ Filters (--filter NAME=VALUE):
   language=en (ISO 639), min_words, max_words, min_mean_word_length, max_mean_word_length,
   max_symbol_share, min_alphabetic_share, min_stop_words, max_bullet_line_share,
   max_ellipsis_line_share, max_repeated_line_share, max_repeated_text_share;
-  gopher is all of these but the language, with the limits of Gopher
+  gopher stands for all of these except language, with the limits of Gopher
 
 Examples:
   lambert prepare books/ wiki.jsonl.gz --tokenizer data/my/tokenizer --out data/my/prepared
@@ -42,63 +41,65 @@ Examples:
       --tokenizer data/my/tokenizer --out data/mixed
   lambert prepare --check data/my/prepared
 
-Exit codes of --check: 0 all is as it was; 1 the data is damaged; 3 an input changed since.";
+Exit codes of --check: 0 unchanged; 1 the data is damaged; 3 an input has changed.";
 
-/// Turn text into shards of token ids that training reads.
+/// Prepare text for training: tokenize it into shards
 ///
-/// Memory does not grow with the corpus. A preparation that was interrupted (Ctrl-C, a kill, a full disk) goes on where it was
-/// when the same command is given again, and ends with the same bytes.
+/// Memory use does not depend on the size of the corpus. After an interruption (Ctrl-C, a kill, a full disk), the same
+/// command resumes the preparation; the result is byte-identical to an uninterrupted one.
 #[derive(Debug, Args)]
 #[command(after_help = [FORMS, EXAMPLES].concat())]
 pub struct Prepare {
-    /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
+    /// Files, directories or patterns ("dumps/*.bz2"); see the formats below
     #[arg(required_unless_present_any = ["check", "sources"], value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// More inputs, under a name and with a weight: how often the data has each of their documents to train on (2 is twice,
-    /// 0.25 is one in four); may be given several times.
+    /// Named input with a weight; repeatable
+    ///
+    /// The weight is the number of times that each of its documents is in the training data: 2 repeats each document, 0.25
+    /// keeps one in four. The default is 1.
     #[arg(long = "source", value_name = "NAME[:WEIGHT]=PATH")]
     sources: Vec<SourcePath>,
-    /// A directory with tokenizer.json or vocab.txt, or such a file.
+    /// Tokenizer: a directory with tokenizer.json or vocab.txt, or one of these files
     #[arg(long, required_unless_present = "check", value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// The directory to make; at s3:// or gs://, the data is made in a copy here and sent there.
+    /// Output directory; data for s3:// or gs:// is prepared in a local directory and then sent
     #[arg(long, required_unless_present = "check", value_name = "DIR")]
     out: Option<Location>,
-    /// Share of the documents that is kept apart to evaluate on.
-    #[arg(long, default_value_t = PrepareOptions::default().held_out, value_name = "SHARE")]
+    /// Fraction of documents to hold out for evaluation
+    #[arg(long, default_value_t = PrepareOptions::default().held_out, value_name = "FRACTION")]
     held_out: f64,
-    /// Whether a line is a paragraph to split, a sentence, or a part of a paragraph.
+    /// Meaning of a line of text
     #[arg(long, value_enum, default_value_t = LineForm::Split)]
     sentences: LineForm,
     #[command(flatten)]
     reading: ReadArgs,
-    /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
+    /// Keep upper case and accents; only for a vocab.txt without tokenizer_config.json
     #[arg(long)]
     cased: bool,
-    /// Chooses which documents are held out.
-    #[arg(long, default_value_t = 0)]
+    /// Seed of the choice of held-out documents
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
-    /// Leave documents out that do not meet this rule; may be given several times.
+    /// Remove documents that do not satisfy this rule; repeatable
     #[arg(long = "filter", value_name = "RULE", value_parser = filters)]
     filters: Vec<FilterList>,
-    /// Leave documents out that stood earlier in the text.
+    /// Remove documents that duplicate an earlier one [default: keep all]
     #[arg(long, value_enum, value_name = "WHICH")]
     remove_duplicates: Option<RemoveDuplicates>,
-    /// Tokens that a shard has at most; shards are of one size.
-    #[arg(long, default_value_t = PrepareOptions::default().shard_tokens)]
+    /// Tokens per shard, at most; all shards have about the same size
+    #[arg(long, default_value_t = PrepareOptions::default().shard_tokens, value_name = "TOKENS")]
     shard_tokens: usize,
-    /// Replace prepared data that was made otherwise, and forget an interrupted preparation of something else.
+    /// Overwrite existing output, even if it was made with other options
     #[arg(long)]
     force: bool,
-    /// Print the manifest as JSON (of --check, what was found).
+    /// Print the manifest as JSON; with --check, the result
     #[arg(long)]
     json: bool,
-    /// Read all of a prepared directory, and its inputs where they are still there, and say what changed.
+    /// Check prepared data, and its inputs if they still exist, for changes
     #[arg(long, value_name = "DIR", conflicts_with_all = ["inputs", "sources", "tokenizer", "out", "force"])]
     check: Option<PathBuf>,
 }
 
-/// What one `--filter` means.
+/// The filters of one `--filter`.
 type FilterList = Vec<Filter>;
 
 fn filters(text: &str) -> Result<FilterList, String> {
@@ -107,19 +108,19 @@ fn filters(text: &str) -> Result<FilterList, String> {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RemoveDuplicates {
-    /// Equal documents.
+    /// Identical documents
     Exact,
-    /// Nearly equal ones too: MinHash of shingles of five words, 14 bands of 8, which finds 92 % of the pairs of similarity 0.8.
+    /// Near duplicates too: MinHash of 5-word shingles, 14 bands of 8 (finds 92 % of pairs of similarity 0.8)
     Near,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LineForm {
-    /// A line is a paragraph, to be split into sentences.
+    /// A paragraph, which is split into sentences
     Split,
-    /// A line is a sentence.
+    /// A sentence
     Lines,
-    /// Books wrapped at 80 columns: lines are joined up to an empty one; two empty lines end a document.
+    /// A part of a wrapped paragraph, as in books; an empty line ends a paragraph, two end a document
     Wrapped,
 }
 
@@ -157,13 +158,13 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: out.local(), force: args.force };
     let started = Instant::now();
     let total = inputs.iter().map(|input: &Input| input.bytes).sum::<u64>();
-    // A stage shows itself when it is first heard of.
+    // The progress bar of a stage appears with the first progress of the stage.
     let (comparing, tokenizing, writing) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
     let outcome = prepare(&preparation, &|stage, bytes| match stage {
         PrepareStage::Comparing => comparing.get_or_init(|| ByteProgress::new("comparing", total)).add(bytes),
         PrepareStage::Resuming => {
             note(format_args!(
-                "going on with an interrupted preparation: {} of its inputs are done",
+                "resuming an interrupted preparation: {} of its inputs are done",
                 byte_size(bytes as f64)
             ));
             tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total - bytes));
@@ -201,7 +202,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a source gave.
+/// The documents of one source.
 struct SourceSummary<'a> {
     source: &'a Source,
     files: u64,
@@ -209,7 +210,7 @@ struct SourceSummary<'a> {
     to_train_on: u64,
 }
 
-/// The sources, in the order in which they were named.
+/// Returns the sources in the order of the command line.
 fn sources_of(manifest: &Manifest) -> Vec<SourceSummary<'_>> {
     let mut sources: Vec<SourceSummary> = Vec::new();
     for InputEntry { source, reading, train_documents, .. } in &manifest.inputs {
@@ -224,7 +225,7 @@ fn sources_of(manifest: &Manifest) -> Vec<SourceSummary<'_>> {
     sources
 }
 
-/// What was read of each source, and taken.
+/// Returns a table of the documents that were read of each source, and those to train on.
 fn table_of_sources(manifest: &Manifest) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -239,11 +240,11 @@ fn table_of_sources(manifest: &Manifest) -> Table {
     table
 }
 
-/// What each filter left out, and what stayed.
+/// Returns a table of the documents that each filter removed, and those that remain.
 fn table_of_removals(manifest: &Manifest) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["left out by", "documents", "text"]);
+    table.set_header(["removed by", "documents", "text"]);
     for (name, removed) in &manifest.removed {
         table.add_row([name.clone(), removed.documents.to_string(), byte_size(removed.bytes as f64)]);
     }
@@ -257,7 +258,7 @@ fn table_of_removals(manifest: &Manifest) -> Table {
     table
 }
 
-/// `lambert prepare --check DIR`.
+/// Runs `lambert prepare --check DIR`.
 fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     let manifest = Manifest::read(directory)?;
     let sizes = manifest.shards.iter().map(|shard| shard.bytes).chain(manifest.inputs.iter().map(|input| input.bytes));
@@ -285,7 +286,7 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
                 InputState::Unchanged => {}
                 InputState::Changed => print(format_args!("{name}: changed since it was prepared"))?,
                 InputState::Absent => print(format_args!(
-                    "{name}: not there any more, or named from another directory; the data does not need it"
+                    "{name}: not found (removed, or relative to another directory); the data does not need it"
                 ))?,
                 InputState::Unreadable(error) => {
                     print(format_args!("{}; the data does not need it", in_full(error)))?;
@@ -309,7 +310,7 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// An error with its cause.
+/// Formats an error with its cause.
 fn in_full(error: &DataError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
@@ -325,7 +326,7 @@ fn summary(manifest: &Manifest) -> String {
     )
 }
 
-/// What a person should know of the text.
+/// Prints notes about the text.
 fn notes(manifest: &Manifest) {
     let unknown = manifest.train.unknown_tokens + manifest.held_out.unknown_tokens;
     let tokens = manifest.train.tokens + manifest.held_out.tokens;
@@ -334,21 +335,21 @@ fn notes(manifest: &Manifest) {
     }
     for SourceSummary { source, read, .. } in sources_of(manifest).iter().filter(|source| source.to_train_on == 0) {
         note(format_args!(
-            "note: the source {:?} gives no document to train on: {read} were read, at a weight of {}",
+            "note: the source {:?} has no document to train on: {read} were read, with weight {}",
             source.name, source.weight
         ));
     }
     let reading = &manifest.reading;
     for (count, what) in [
-        (reading.empty_documents, "records have an empty text and were passed over"),
-        (reading.without_text, "records have no text field and were passed over"),
-        (reading.redirects, "pages are redirects and were passed over"),
-        (reading.disambiguations, "pages are disambiguations and were passed over"),
-        (reading.other_pages, "pages are no articles and were passed over"),
-        (reading.replaced_bytes, "bytes are not UTF-8 and were dropped"),
-        (reading.nul_bytes, "NUL characters were dropped"),
-        (reading.cut_lines, "lines are longer than a mebibyte and were cut"),
-        (manifest.cut_documents, "times a document was longer than a shard or 16 MiB and was cut"),
+        (reading.empty_documents, "records have an empty text and were skipped"),
+        (reading.without_text, "records have no text field and were skipped"),
+        (reading.redirects, "pages are redirects and were skipped"),
+        (reading.disambiguations, "pages are disambiguations and were skipped"),
+        (reading.other_pages, "pages are not articles and were skipped"),
+        (reading.replaced_bytes, "bytes are not UTF-8 and were removed"),
+        (reading.nul_bytes, "NUL characters were removed"),
+        (reading.cut_lines, "lines are longer than 1 MiB and were cut"),
+        (manifest.cut_documents, "documents were longer than a shard or 16 MiB and were cut"),
     ] {
         if count > 0 {
             note(format_args!("note: {count} {what}"));

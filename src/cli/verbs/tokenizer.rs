@@ -1,4 +1,4 @@
-//! `lambert tokenizer`: a WordPiece vocabulary from text, and what it makes of text.
+//! `lambert tokenizer`: trains a WordPiece vocabulary, and encodes text with it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -25,57 +25,61 @@ Examples:
   lambert tokenizer train books/ wiki.jsonl.gz --out data/my/tokenizer
   lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer";
 
-/// Make tokenizers, and see what they make of text.
+/// Train a tokenizer, and encode text with it
 #[derive(Debug, Subcommand)]
 pub enum Tokenizer {
     Encode(Encode),
     Train(Train),
 }
 
-/// Write the token ids of every line of a text: one JSON object a line, {"text": …, "ids": […]}, no special tokens.
+/// Encode each line of a text file
+///
+/// Prints one JSON object per line, {"text": …, "ids": […]}, without special tokens.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert tokenizer encode data/quickstart/tokenizer text.txt
   lambert tokenizer encode vocab.txt text.txt --cased --out ids.jsonl")]
 pub struct Encode {
-    /// A directory with tokenizer.json or vocab.txt, or such a file.
+    /// Tokenizer: a directory with tokenizer.json or vocab.txt, or one of these files
     tokenizer: PathBuf,
-    /// The text, in UTF-8.
+    /// Text file in UTF-8
     file: PathBuf,
-    /// Write into this file instead of standard output.
+    /// Output file [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// A vocab.txt without tokenizer_config.json keeps upper case and accents.
+    /// Keep upper case and accents; only for a vocab.txt without tokenizer_config.json
     #[arg(long)]
     cased: bool,
 }
 
-/// Train a WordPiece vocabulary; write tokenizer.json, vocab.txt and tokenizer_config.json.
+/// Train a WordPiece tokenizer on text
+///
+/// Writes tokenizer.json, vocab.txt and tokenizer_config.json.
 #[derive(Debug, Args)]
 #[command(after_help = [FORMS, TRAIN_EXAMPLES].concat())]
 pub struct Train {
-    /// Files, directories or patterns ("dumps/*.bz2"); see the forms below.
+    /// Files, directories or patterns ("dumps/*.bz2"); see the formats below
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// Entries of the vocabulary, the five special tokens included.
-    #[arg(long, default_value_t = 30_522)]
+    /// Tokens in the vocabulary, including the five special tokens
+    #[arg(long, default_value_t = 30_522, value_name = "N")]
     vocab_size: usize,
-    /// The directory to write.
+    /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Keep upper case and accents.
+    /// Keep upper case and accents
     #[arg(long)]
     cased: bool,
-    /// Pairs of pieces that occur less often are not joined.
-    #[arg(long, default_value_t = 2)]
+    /// Occurrences that a pair of pieces needs to be merged
+    #[arg(long, default_value_t = 2, value_name = "N")]
     min_frequency: u64,
-    /// Characters in the alphabet, at most; the most frequent are kept
+    /// Characters in the alphabet, at most; the most frequent ones are kept
     #[arg(long, default_value_t = 1000, value_name = "N")]
     limit_alphabet: usize,
     #[command(flatten)]
     reading: ReadArgs,
-    /// Replace a tokenizer that is there.
+    /// Overwrite an existing tokenizer
     #[arg(long)]
     force: bool,
 }
@@ -100,7 +104,7 @@ fn encode(args: &Encode) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Calls `each` with the JSON of every line of `file`. Only the line feed is no part of a line.
+/// Calls `each` with the JSON of each line of `file`, without its line feed.
 fn each_line(
     tokenizer: &data::Tokenizer,
     file: &Path,
@@ -131,7 +135,7 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
         ..VocabularyOptions::new(args.vocab_size, !args.cased)
     };
     let started = Instant::now();
-    // Every input is read for its sha256 and again for its words; the merges that follow show no progress of their own.
+    // Each input is read twice, for its sha256 and for its words. The merges that follow have no progress bar.
     let progress = ByteProgress::new("words", 2 * inputs.iter().map(|input: &Input| input.bytes).sum::<u64>());
     let trained = train_tokenizer(&inputs, &options, &args.out, args.force, &|bytes| progress.add(bytes));
     progress.finish();
@@ -144,10 +148,7 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
             let found = tokenizer.vocabulary().len();
             print(format_args!("{out}: {found} tokens in {}", duration(started.elapsed())))?;
             if found < args.vocab_size {
-                note(format_args!(
-                    "note: the text gives no more than {found} of the {} tokens asked for",
-                    args.vocab_size
-                ));
+                note(format_args!("note: the text yields only {found} of the {} tokens requested", args.vocab_size));
             }
         }
     }
