@@ -25,24 +25,36 @@ const MOST_LAYERS: usize = 1000;
 pub struct BertConfig {
     /// Entries of the vocabulary as the tokenizer counts them; see [`BertConfig::padded_vocab_size`].
     pub vocab_size: usize,
+    /// Width of the hidden states.
     pub hidden_size: usize,
+    /// Number of encoder layers.
     pub num_hidden_layers: usize,
+    /// Attention heads of a layer.
     pub num_attention_heads: usize,
+    /// Width of the feed-forward layer.
     pub intermediate_size: usize,
+    /// The activation of the feed-forward layer.
     #[serde(default)]
     pub hidden_act: Activation,
+    /// Dropout of embeddings and layer outputs.
     #[serde(default = "defaults::dropout")]
     pub hidden_dropout_prob: f64,
+    /// Dropout of attention probabilities.
     #[serde(default = "defaults::dropout")]
     pub attention_probs_dropout_prob: f64,
+    /// Largest sequence length.
     #[serde(default = "defaults::max_position_embeddings")]
     pub max_position_embeddings: usize,
+    /// Number of token types.
     #[serde(default = "defaults::type_vocab_size")]
     pub type_vocab_size: usize,
+    /// Standard deviation of the initial weights.
     #[serde(default = "defaults::initializer_range")]
     pub initializer_range: f64,
+    /// The epsilon of LayerNorm.
     #[serde(default = "defaults::layer_norm_eps")]
     pub layer_norm_eps: f64,
+    /// The id of the padding token.
     #[serde(default)]
     pub pad_token_id: usize,
 }
@@ -81,18 +93,26 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
+    /// 2 layers of width 128.
     Tiny,
+    /// 4 layers of width 256.
     Mini,
+    /// 4 layers of width 512.
     Small,
+    /// 8 layers of width 512.
     Medium,
+    /// 12 layers of width 768.
     Base,
+    /// 24 layers of width 1,024.
     Large,
 }
 
 impl Preset {
+    /// All presets, smallest first.
     pub const ALL: [Preset; 6] =
         [Preset::Tiny, Preset::Mini, Preset::Small, Preset::Medium, Preset::Base, Preset::Large];
 
+    /// Returns the name in run files.
     pub const fn name(self) -> &'static str {
         match self {
             Preset::Tiny => "tiny",
@@ -154,8 +174,11 @@ impl FromStr for Preset {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} requires {requires}, got {got}")]
 pub struct ConfigError {
+    /// The key.
     pub key: &'static str,
+    /// The requirement.
     pub requires: String,
+    /// The value found.
     pub got: String,
 }
 
@@ -258,33 +281,46 @@ impl BertConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BertSettings {
+    /// The preset that gives the values that are not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// Left out, it is the tokenizer's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
+    /// Width of the hidden states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden_size: Option<usize>,
+    /// Number of encoder layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_hidden_layers: Option<usize>,
+    /// Attention heads of a layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_attention_heads: Option<usize>,
+    /// Width of the feed-forward layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
+    /// The activation of the feed-forward layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden_act: Option<Activation>,
+    /// Dropout of embeddings and layer outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden_dropout_prob: Option<f64>,
+    /// Dropout of attention probabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_probs_dropout_prob: Option<f64>,
+    /// Largest sequence length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_position_embeddings: Option<usize>,
+    /// Number of token types.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub type_vocab_size: Option<usize>,
+    /// Standard deviation of the initial weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initializer_range: Option<f64>,
+    /// The epsilon of LayerNorm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_norm_eps: Option<f64>,
+    /// The id of the padding token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pad_token_id: Option<usize>,
 }

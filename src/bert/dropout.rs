@@ -25,6 +25,7 @@ use crate::task::DropoutKey;
 /// A place in the model where dropout is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
+    /// The output of the embeddings.
     Embeddings,
     /// The attention probabilities of a layer.
     AttentionProbs(usize),

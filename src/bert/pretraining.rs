@@ -20,10 +20,13 @@ pub type BatchTensors<'g> = PretrainingTensors<Tensor<'g>>;
 /// Pretraining of `BertForPreTraining` on rows of one form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertPretraining {
+    /// The configuration of the model.
     pub model: BertConfig,
+    /// The form of the rows.
     pub rows: RowForm,
     /// Whether examples are pairs of segments with a label; single segments have none.
     pub sentence_pairs: bool,
+    /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
 }
 

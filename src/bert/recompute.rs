@@ -22,8 +22,10 @@ pub enum Recompute {
 }
 
 impl Recompute {
+    /// All policies.
     pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Attention, Recompute::Layer];
 
+    /// Returns the name in run files.
     pub const fn name(self) -> &'static str {
         match self {
             Recompute::None => "none",

@@ -1,6 +1,8 @@
 //! The command line, with one file per verb. A verb parses its arguments, calls the library, prints the result and returns
 //! the exit code; it computes nothing itself.
 
+#![allow(missing_docs, reason = "doc comments of arguments are help texts, and a verb is documented by its help")]
+
 pub mod args;
 pub mod errors;
 pub mod render;

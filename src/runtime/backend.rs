@@ -76,6 +76,7 @@ impl Backend for Devices {
 /// The f64 interpreter with a number of replicas.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluator {
+    /// The number of replicas.
     pub replicas: usize,
 }
 

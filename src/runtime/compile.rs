@@ -17,7 +17,9 @@ pub struct Compiled {
     pub inputs: Vec<Value>,
     /// The results, in order.
     pub outputs: Vec<Value>,
+    /// The loaded program.
     pub executable: LoadedExecutable,
+    /// The time of each stage of the compilation.
     pub times: CompileTimes,
 }
 

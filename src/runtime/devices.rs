@@ -16,6 +16,7 @@ pub const MOST_OF_A_HOST: usize = 1024;
 /// A client and the devices in use.
 #[derive(Clone, Debug)]
 pub struct Devices {
+    /// The PJRT client.
     pub client: Client,
     /// The devices of this host, in the order of the replicas.
     pub devices: Vec<Device>,

@@ -24,7 +24,9 @@ const AHEAD: usize = 1;
 /// The inputs of all steps of a run.
 #[derive(Clone, Debug)]
 pub struct RunInputs {
+    /// The schedule of the run.
     pub schedule: Schedule,
+    /// The seed of the run.
     pub seed: u64,
     /// The batches of each phase.
     pub sources: Vec<Arc<dyn BatchSource>>,
@@ -37,6 +39,7 @@ pub struct RunInputs {
 pub struct Prefetched {
     /// The number of the step in the run, from 0.
     pub step: u64,
+    /// The settings of the step.
     pub plan: StepPlan,
     /// `[device][input]`, in the order of the step's arguments behind weights and optimizer state.
     pub buffers: Vec<Vec<Buffer>>,

@@ -13,7 +13,9 @@ use crate::task::{ParamSpec, Precision, Task};
 /// A forward pass over `rows` rows, without dropout.
 #[derive(Clone, Debug)]
 pub struct EvalSpec {
+    /// The task.
     pub task: Arc<dyn Task>,
+    /// The precision of the matrix products.
     pub precision: Precision,
     /// Rows of one replica.
     pub rows: usize,
@@ -36,14 +38,18 @@ impl PartialEq for EvalSpec {
 /// denominators. They are sums and not means so that batches and replicas add up; rows of padding count in none of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvalStep {
+    /// The program.
     pub program: Program,
+    /// The parameters, in the order of the arguments.
     pub params: Vec<ParamSpec>,
 }
 
 /// The outputs of the model on one batch. Arguments: weights, batch. Results: [`Task::outputs`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwardStep {
+    /// The program.
     pub program: Program,
+    /// The parameters, in the order of the arguments.
     pub params: Vec<ParamSpec>,
 }
 

@@ -13,11 +13,13 @@ use crate::shape::HostTensor;
 /// The inputs of a step that are not tensors of the batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scalars {
+    /// The learning rate of the step.
     pub learning_rate: f64,
     /// For bias correction, from 1.
     pub optimizer_step: u64,
     /// For dropout: the number of the step in the run, from 0.
     pub step: u64,
+    /// The seed of the run.
     pub seed: u64,
     /// The number in the global batch of the first row of the batch at hand.
     pub first_row: usize,
@@ -37,7 +39,9 @@ impl Scalars {
 /// The inputs of one step on the replicas of a host, which divide the rows of the batch among themselves in order.
 #[derive(Clone, Copy, Debug)]
 pub struct StepInputs<'a> {
+    /// The batch.
     pub batch: &'a HostBatch,
+    /// The scalar arguments.
     pub scalars: Scalars,
     /// Replicas of this host.
     pub replicas: usize,

@@ -22,7 +22,9 @@ use crate::units::byte_size;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParallelSettings {
+    /// The format in which gradients are summed over replicas.
     pub gradient_reduce_dtype: GradientReduceDtype,
+    /// Whether weights and optimizer state are sharded.
     pub optimizer_sharding: OptimizerSharding,
 }
 
@@ -33,10 +35,12 @@ pub enum GradientReduceDtype {
     /// The format that gradients were accumulated in.
     #[default]
     F32,
+    /// Rounded to bf16.
     Bf16,
 }
 
 impl GradientReduceDtype {
+    /// All formats.
     pub const ALL: [GradientReduceDtype; 2] = [GradientReduceDtype::F32, GradientReduceDtype::Bf16];
 
     /// Returns the name in run files.
@@ -60,7 +64,9 @@ impl GradientReduceDtype {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerSharding {
+    /// Replicated on every device.
     None,
+    /// Sharded over the devices.
     Sharded,
     /// Sharded if that frees at least [`WORTH_SHARDING`] bytes on every device.
     #[default]
@@ -68,6 +74,7 @@ pub enum OptimizerSharding {
 }
 
 impl OptimizerSharding {
+    /// All choices.
     pub const ALL: [OptimizerSharding; 3] =
         [OptimizerSharding::None, OptimizerSharding::Sharded, OptimizerSharding::Auto];
 
@@ -89,6 +96,7 @@ pub const WORTH_SHARDING: u64 = 64_000_000;
 /// Data parallelism as a step applies it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parallel {
+    /// The format in which gradients are summed over replicas.
     pub gradient_reduce_dtype: GradientReduceDtype,
     /// Every replica keeps and updates its shard of weights and optimizer state only.
     pub shard_optimizer: bool,

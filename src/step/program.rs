@@ -14,9 +14,11 @@ pub enum Role {
     Weight,
     /// A tensor of the optimizer state, named `m/<parameter>` and so on.
     OptimizerState,
+    /// A scalar argument, such as the learning rate.
     Scalar,
     /// A tensor of the batch, or an output of the model for its rows.
     Batch,
+    /// The gradient of a parameter.
     Gradient,
     /// Numbers that the host reads back: metrics.
     Report,
@@ -25,23 +27,31 @@ pub enum Role {
 /// An argument or a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
+    /// The name.
     pub name: String,
+    /// The shape on one replica.
     pub shape: Shape,
+    /// The role in the step.
     pub role: Role,
 }
 
 /// A computation, and its arguments and results in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
+    /// The computation.
     pub computation: Computation,
+    /// The arguments, in order.
     pub inputs: Vec<Value>,
+    /// The results, in order.
     pub outputs: Vec<Value>,
     /// (input, output) pairs: the output may reuse the memory of the input.
     pub donated: Vec<(usize, usize)>,
+    /// The number of replicas.
     pub replicas: usize,
 }
 
 impl Program {
+    /// Finishes the graph of the arguments with `results` as outputs.
     pub fn new(arguments: Arguments<'_>, results: Results<'_>, donated: Vec<(usize, usize)>, replicas: usize) -> Self {
         let computation = arguments.graph.finish(&results.tensors);
         Program { computation, inputs: arguments.values, outputs: results.values, donated, replicas }
@@ -130,6 +140,7 @@ impl<'g> Results<'g> {
         self.tensors.push(tensor);
     }
 
+    /// Returns the number of results.
     pub fn len(&self) -> usize {
         self.values.len()
     }

@@ -14,6 +14,7 @@ use crate::shape::{HostTensor, Shape};
 /// The number of shards of a tensor: one for each replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shards {
+    /// The number of shards.
     pub count: usize,
 }
 

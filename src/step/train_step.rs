@@ -32,14 +32,19 @@ use crate::task::{ParamSpec, Precision, Task};
 /// Everything that the computation of a step depends on. Equal specifications build equal computations.
 #[derive(Clone, Debug)]
 pub struct StepSpec {
+    /// The task.
     pub task: Arc<dyn Task>,
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
+    /// The precision of the matrix products.
     pub precision: Precision,
     /// Rows of one replica in one step: accumulation steps × micro-batch size.
     pub rows: usize,
     /// Micro-batches that a replica processes one after the other in one step.
     pub accumulation_steps: usize,
+    /// The number of replicas.
     pub replicas: usize,
+    /// The distribution over replicas.
     pub parallel: Parallel,
     /// Whether dropout is applied; false turns it off whatever the model's probabilities are.
     pub dropout: bool,
@@ -67,7 +72,9 @@ impl PartialEq for StepSpec {
 /// tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainStep {
+    /// The program.
     pub program: Program,
+    /// The parameters, in the order of the arguments.
     pub params: Vec<ParamSpec>,
 }
 
@@ -130,7 +137,9 @@ impl TrainStep {
 /// Results: a gradient `grad/<parameter>` for each weight, then `metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradientStep {
+    /// The program.
     pub program: Program,
+    /// The parameters, in the order of the arguments.
     pub params: Vec<ParamSpec>,
 }
 

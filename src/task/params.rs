@@ -17,9 +17,12 @@ pub enum Init {
     /// Normal with mean 0 and this standard deviation, redrawn while beyond two deviations, as `tf.truncated_normal_initializer`
     /// in google-research/bert `modeling.py`.
     TruncatedNormal {
+        /// The standard deviation.
         std: f64,
     },
+    /// All zeros.
     Zeros,
+    /// All ones.
     Ones,
 }
 
@@ -32,6 +35,7 @@ pub struct ParamSpec {
     pub published_dims: Vec<usize>,
     /// The device shape: the published one, possibly with rows of padding.
     pub dims: Vec<usize>,
+    /// The initial values.
     pub init: Init,
     /// The model reads the tensor as an operand of matrix products only.
     pub matmul_only: bool,

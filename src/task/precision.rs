@@ -11,6 +11,7 @@ use crate::shape::DType;
 pub enum Precision {
     /// bf16 operands, f32 accumulation.
     Bf16,
+    /// f32 operands and f32 accumulation.
     #[default]
     F32,
     /// Everything in f64, for comparison with reference values.
@@ -18,6 +19,7 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Returns the type of weights and optimizer state.
     pub const fn master(self) -> DType {
         match self {
             Precision::Bf16 | Precision::F32 => DType::F32,
@@ -25,6 +27,7 @@ impl Precision {
         }
     }
 
+    /// Returns the type of the operands of matrix products.
     pub const fn compute(self) -> DType {
         match self {
             Precision::Bf16 => DType::BF16,

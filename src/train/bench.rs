@@ -22,6 +22,7 @@ const MOST_STEPS: usize = 1_000_000;
 pub struct Measured {
     /// The duration of each counted step, in order.
     pub steps: Vec<Duration>,
+    /// The time of each stage of the compilation.
     pub times: CompileTimes,
     /// The sequences of one step, over all devices.
     pub sequences: usize,
@@ -31,6 +32,7 @@ pub struct Measured {
     pub peak_flops: Option<f64>,
     /// The loss of the last step.
     pub loss: f64,
+    /// The memory of the step by the compiler's own count.
     pub memory: Option<CompiledMemoryStats>,
     /// The most bytes in use on the first device, if the plugin reports it.
     pub device_peak: Option<i64>,

@@ -25,8 +25,11 @@ use crate::task::Precision;
 /// A saved model, and the held-out examples that it is evaluated on.
 #[derive(Debug)]
 pub struct ModelOnHeldOut {
+    /// The model and its weights.
     pub model: FoundModel,
+    /// The held-out examples.
     pub dataset: Arc<Dataset>,
+    /// The precision of the matrix products.
     pub precision: Precision,
 }
 

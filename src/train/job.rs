@@ -10,8 +10,11 @@ use crate::step::{EvalSpec, StepSpec};
 /// Everything that the trainer needs of a run.
 #[derive(Clone, Debug)]
 pub struct Job {
+    /// The name of the run.
     pub name: String,
+    /// The seed of the run.
     pub seed: u64,
+    /// The schedule.
     pub schedule: Schedule,
     /// Updates with a gradient that is not finite that may be skipped before the run stops.
     pub skip_non_finite: u64,
@@ -23,6 +26,7 @@ pub struct Job {
     pub evaluations: Vec<EvaluationSpec>,
     /// Steps between evaluations; 0 for the last step of each phase only.
     pub evaluate_every: u64,
+    /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
     /// The work of one step of each phase if every example has a row of its own, for the time left.
     pub work: Vec<PhaseWork>,
@@ -39,6 +43,7 @@ pub struct Job {
 pub struct EvaluationSpec {
     /// The program, with at most so many rows on each device at once; fewer if its share of the examples is smaller.
     pub step: EvalSpec,
+    /// The source of the held-out batches.
     pub source: Arc<dyn BatchSource>,
     /// Held-out examples; fewer if there are not so many.
     pub examples: usize,

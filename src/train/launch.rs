@@ -30,9 +30,11 @@ use crate::runtime::hosts::Hosts;
 /// The settings of a run that are not in its run file, because they do not change the weights.
 #[derive(Clone, Debug)]
 pub struct PretrainOptions {
+    /// The plugin to use.
     pub platform: PlatformChoice,
     /// Devices of this host; all of them if none is given, and one on the CPU.
     pub devices: Option<usize>,
+    /// Whether the run may resume.
     pub resume: ResumeOptions,
     /// The directory of compiled steps, as `lambert plan` saves them; without it the steps are compiled.
     pub compiled: Option<PathBuf>,
@@ -58,13 +60,39 @@ impl Default for PretrainOptions {
 /// A stage that a run has reached.
 pub enum PretrainEvent<'a> {
     /// All steps were done before, so nothing is trained.
-    AlreadyComplete { run: &'a Run, hosts: &'a Hosts },
+    AlreadyComplete {
+        /// The run.
+        run: &'a Run,
+        /// The hosts.
+        hosts: &'a Hosts,
+    },
     /// Every check has passed, and compilation starts.
-    Starting { run: &'a Run, devices: &'a Devices, hosts: &'a Hosts, initial_state: &'a InitialState },
+    Starting {
+        /// The run.
+        run: &'a Run,
+        /// The devices.
+        devices: &'a Devices,
+        /// The hosts.
+        hosts: &'a Hosts,
+        /// The state before the first step.
+        initial_state: &'a InitialState,
+    },
     /// The programs are compiled (or loaded), and training starts.
-    Ready { trainer: &'a Trainer, loaded: bool },
+    Ready {
+        /// The trainer.
+        trainer: &'a Trainer,
+        /// Whether saved programs were loaded instead of compiled.
+        loaded: bool,
+    },
     /// Training has ended, and everything is saved.
-    Ended { outcome: Outcome, summary: &'a Summary, hosts: &'a Hosts },
+    Ended {
+        /// The reason for the end.
+        outcome: Outcome,
+        /// The summary of the run.
+        summary: &'a Summary,
+        /// The hosts.
+        hosts: &'a Hosts,
+    },
 }
 
 /// Trains `run` to its end or to an interruption (Ctrl-C, SIGTERM), and saves it in its run directory.

@@ -60,15 +60,18 @@ pub struct Coverage {
     pub sequences: u64,
     /// The examples of the first epoch.
     pub an_epoch: u64,
+    /// Epochs of the data.
     pub epochs: f64,
     /// The most examples that share a row, and the rows that one example takes.
     pub sequences_per_row: usize,
+    /// Rows per sequence.
     pub rows_per_sequence: f64,
 }
 
 /// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// All steps are done.
     Finished,
     /// Interrupted by Ctrl-C or SIGTERM, with everything saved.
     Interrupted,
@@ -163,6 +166,7 @@ impl Trainer {
         &self.steps
     }
 
+    /// Returns the hosts of the run.
     pub fn hosts(&self) -> &Hosts {
         &self.hosts
     }
@@ -183,6 +187,7 @@ impl Trainer {
         coverage.collect()
     }
 
+    /// Returns the summary of the run so far.
     pub fn summary(&self) -> &Summary {
         self.reporter.summary()
     }

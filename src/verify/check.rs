@@ -9,10 +9,15 @@ use crate::task::Precision;
 pub struct Check {
     /// `forward`, `gradient`, the name of an optimizer, or `dropout`.
     pub group: String,
+    /// The name of the tensor or number.
     pub name: String,
+    /// The kind of number.
     pub quantity: Quantity,
+    /// The error found.
     pub error: f64,
+    /// The largest error allowed.
     pub tolerance: f64,
+    /// Whether the error is within the tolerance.
     pub ok: bool,
 }
 
@@ -22,10 +27,13 @@ pub struct Check {
 pub enum Quantity {
     /// A result of the forward pass.
     Forward,
+    /// The gradient of a parameter.
     Gradient,
     /// A loss along the trajectory of an optimizer.
     Loss,
+    /// An accuracy along an optimizer's trajectory.
     Accuracy,
+    /// The global gradient norm along an optimizer's trajectory.
     GradientNorm,
     /// A weight at the end of a trajectory.
     Weight,
@@ -34,6 +42,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
+    /// All quantities.
     pub const ALL: [Quantity; 7] = [
         Quantity::Forward,
         Quantity::Gradient,
@@ -44,6 +53,7 @@ impl Quantity {
         Quantity::Dropout,
     ];
 
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Quantity::Forward => "forward",

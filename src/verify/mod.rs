@@ -43,9 +43,11 @@ const SEED: u64 = 12_439;
 /// The configuration of the computation.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
+    /// The precision of the matrix products.
     pub precision: Precision,
     /// Micro-batches that each replica splits its rows into.
     pub micro_batches: usize,
+    /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
     /// Shard weights and optimizer state over the replicas.
     pub shard_optimizer: bool,

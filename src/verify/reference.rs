@@ -30,24 +30,33 @@ use crate::task::ParamSpec;
 
 /// One directory, read and checked for completeness.
 pub struct ReferenceCase {
+    /// The configuration of the model.
     pub config: BertConfig,
+    /// The parameters of the model.
     pub params: Vec<ParamSpec>,
     /// First weights in the published shapes, in the order of `params`.
     pub weights: Vec<HostTensor>,
     /// The tensors of each batch, in the order of [`crate::batch::pretraining::PretrainingTensors`].
     pub batches: Vec<[HostTensor; 7]>,
+    /// The final hidden states of the first batch.
     pub sequence_output: HostTensor,
+    /// The MLM logits of the first batch.
     pub masked_lm_logits: HostTensor,
+    /// The next-sentence logits of the first batch.
     pub seq_relationship_logits: HostTensor,
     /// In the order of `params`.
     pub gradients: Vec<HostTensor>,
+    /// The trajectory of every optimizer.
     pub trajectories: Vec<Trajectory>,
 }
 
 /// The trajectory of one optimizer.
 pub struct Trajectory {
+    /// The name of the optimizer.
     pub name: String,
+    /// The settings of the optimizer.
     pub optimizer: OptimizerConfig,
+    /// The steps, in order.
     pub rows: Vec<Row>,
     /// Weights after the last row, in the order of the parameters; none if the case has none.
     pub final_weights: Option<Vec<HostTensor>>,
@@ -56,11 +65,17 @@ pub struct Trajectory {
 /// One step of a trajectory, measured before its update.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Row {
+    /// The learning rate.
     pub lr: f64,
+    /// The loss.
     pub loss: f64,
+    /// The MLM loss.
     pub mlm_loss: f64,
+    /// The next-sentence loss.
     pub nsp_loss: f64,
+    /// The MLM accuracy.
     pub mlm_accuracy: f64,
+    /// The global gradient norm.
     pub grad_norm: f64,
 }
 

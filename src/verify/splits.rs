@@ -10,6 +10,7 @@ use crate::runtime::backend::Backend;
 /// One way of splitting the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
+    /// The number of devices.
     pub devices: usize,
     /// Micro-batches that each device splits its rows into.
     pub micro_batches: usize,
@@ -33,11 +34,14 @@ impl Split {
 /// The comparisons of one split.
 #[derive(Clone, Debug)]
 pub struct SplitChecks {
+    /// The split.
     pub split: Split,
+    /// The checks.
     pub checks: Vec<Check>,
 }
 
 impl SplitChecks {
+    /// Returns the number of failed checks.
     pub fn misses(&self) -> usize {
         self.checks.iter().filter(|check| !check.ok).count()
     }
