@@ -1,4 +1,4 @@
-//! Settings that people write, read into typed tables: what serde says of a wrong one, as a sentence about its key.
+//! Reads settings into typed tables, and turns the errors of serde into messages about a key.
 
 use std::fmt::Display;
 
@@ -6,26 +6,26 @@ use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-/// A value that a table does not take.
+/// An error about one value of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongSetting<E> {
-    /// Its dotted name, items of lists counted from 1: `phase.2.steps`. Empty for the whole.
+    /// The dotted key, with list items counted from 1: `phase.2.steps`. Empty for the whole file.
     pub key: String,
-    /// What the format says of it.
+    /// The error of the format.
     pub error: E,
 }
 
 /// Reads a typed table.
 ///
 /// # Errors
-/// The first value that it does not take.
+/// With the key of the first value that the table does not accept.
 pub fn read<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, WrongSetting<D::Error>> {
     serde_path_to_error::deserialize(deserializer)
         .map_err(|error| WrongSetting { key: dotted(error.path()), error: error.into_inner() })
 }
 
 impl<E: Display> WrongSetting<E> {
-    /// What is wrong, with the key where the message is of a form that is known.
+    /// Returns the message, which names the key if the message of the format has a known form.
     pub fn sentence(&self) -> String {
         let message = self.error.to_string();
         requirement(&self.key, &message).unwrap_or(message)
@@ -42,10 +42,10 @@ fn dotted(path: &Path) -> String {
     names.collect::<Vec<_>>().join(".")
 }
 
-/// What `key` requires and what it has, from serde's message: "invalid type: string \"x\", expected f64",
+/// Returns what `key` requires and what was found, from serde's message: "invalid type: string \"x\", expected f64",
 /// "unknown variant `x`, expected `a` or `b`". None for other messages.
 pub fn requirement(key: &str, message: &str) -> Option<String> {
-    // What TOML says where one of several kinds is to be named, by a text or by the one key of a table.
+    // The messages of TOML about an enum, which is a string or a table with one key.
     match message.trim() {
         "wanted string or table" => return Some(format!("{key} requires a name in quotes or a table")),
         "wanted exactly 1 element, more than 1 element" => {
@@ -58,7 +58,7 @@ pub fn requirement(key: &str, message: &str) -> Option<String> {
     Some(format!("{key} requires {}, got {}", kind(expected), value(found)))
 }
 
-/// A type of Rust's as people call it.
+/// Returns the common name of a Rust type.
 fn kind(expected: &str) -> &str {
     match expected {
         "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
@@ -71,7 +71,7 @@ fn kind(expected: &str) -> &str {
     }
 }
 
-/// "integer `5`" as 5; JSON, which has no infinity and no NaN, says null.
+/// Returns the value of "integer `5`": 5. JSON writes null for infinity and NaN.
 fn value(found: &str) -> &str {
     match found {
         "null" => "no finite number",
@@ -82,7 +82,7 @@ fn value(found: &str) -> &str {
     }
 }
 
-/// The dotted names of the settings in which two tables differ, in order.
+/// Returns the dotted keys of the settings that differ between two tables, in order.
 pub fn differing_settings(a: &Value, b: &Value) -> Vec<String> {
     fn walk(path: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
         let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_by_its_key_with_what_it_requires() {
+    fn errors_name_the_key_and_the_requirement() {
         assert_eq!(refusal("steps", "-1"), "phase.2.steps requires a whole number from 0, got -1");
         assert_eq!(refusal("steps", "1.5"), "phase.2.steps requires a whole number from 0, got 1.5");
         assert_eq!(refusal("rate", "\"x\""), "phase.2.rate requires a number, got string \"x\"");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn differing_settings_are_named_as_set_names_them() {
+    fn differing_settings_have_the_keys_of_overrides() {
         let a = json!({"seed": 1, "phase": [{"steps": 3, "rate": 0.1}, {"steps": 4}], "model": {"hidden_size": 8}});
         let b = json!({"seed": 1, "phase": [{"steps": 3, "rate": 0.2}, {"steps": 5}], "model": {"hidden_size": 8}});
         assert_eq!(differing_settings(&a, &b), ["phase.1.rate", "phase.2.steps"]);

@@ -199,8 +199,10 @@ mod tests {
             let run = Run::from_checkpoint(Path::new("run.toml"), text, 8192).unwrap();
             assert_eq!(run.fingerprint("d"), fingerprint);
             // A checkpoint holds the run file as it was written.
-            let renamed =
-                text.replace("max_predictions_per_seq", "predictions").replace("micro_batch_size", "micro_batch");
+            let renamed = text
+                .replace("max_predictions_per_seq", "predictions")
+                .replace("micro_batch_size", "micro_batch")
+                .replace("gradient_reduce_dtype", "gradient_exchange");
             let earlier = renamed.replace("[evaluate]", "[evaluate]\nbatch = 8");
             let earlier = Run::from_checkpoint(Path::new("run.toml"), &earlier, 8192).unwrap();
             assert_eq!(earlier.settings(), run.settings());

@@ -112,6 +112,9 @@ fn with_current_names(text: &str) -> Option<String> {
     if let Some(evaluate) = table.get_mut("evaluate").and_then(toml::Value::as_table_mut) {
         rename(evaluate, ("micro_batch_size", "batch"));
     }
+    if let Some(parallel) = table.get_mut("parallel").and_then(toml::Value::as_table_mut) {
+        rename(parallel, ("gradient_reduce_dtype", "gradient_exchange"));
+    }
     renamed.then(|| toml::to_string(&table).ok())?
 }
 

@@ -1,32 +1,32 @@
-//! Everything that depends on the number of the step, as one pure function: [`Schedule::at`].
+//! The schedule of a run: everything that depends on the step number, as one pure function, [`Schedule::at`].
 //!
-//! A **step** is one weight update; steps are counted from 0 over the whole run. A [`Phase`] is a stretch of steps with one
-//! batch shape and one learning-rate curve; the rate warms up again at the start of every phase. Nothing here remembers
-//! anything, so a resumed run asks the same question and gets the same answer.
+//! A **step** is one weight update; steps count from 0 over the whole run. A [`Phase`] is a range of steps with one batch
+//! shape and one learning-rate curve; each phase has its own warm-up. The schedule has no state, so a resumed run computes
+//! the same values.
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::thousands;
 
-/// Sequences that a packed row holds at most, unless a phase says otherwise. With eight, 99 of 100 positions of 512 hold a
-/// token even where most documents are short.
+/// The default maximum of sequences in a packed row. With eight, 99 % of 512 positions have a token even if most documents
+/// are short.
 pub const SEQUENCES_PER_ROW: usize = 8;
 
-/// Length from which on rows are packed unless a phase says otherwise. Of mixed prose, 51 % of the positions hold a token at
-/// 512 and 84 % at 128, where a packed row holds 1.16 sequences and asks for 27 masked positions in place of 20.
+/// The sequence length from which rows are packed by default. In mixed prose, 51 % of positions have a token at 512 and 84 %
+/// at 128, where a packed row has 1.16 sequences and needs 27 masked positions instead of 20.
 const MIN_LENGTH_TO_PACK: usize = 256;
 
-/// Slices of a step from which on rows are packed unless a phase says otherwise. What packing saves is whole micro-batches
-/// at the end of a step, so of few there is little to save.
+/// The accumulation steps from which rows are packed by default. Packing saves whole micro-batches at the end of a step, so
+/// with few of them it saves little.
 const MIN_ACCUMULATION_STEPS_TO_PACK: usize = 4;
 
-/// An optimizer counts its steps in s32.
+/// Optimizers count steps in s32.
 const MOST_STEPS: u64 = i32::MAX as u64;
 
-/// Whole numbers up to here are exact in the JSON of metrics and checkpoints.
+/// Integers up to here are exact in the JSON of metrics and checkpoints.
 const MOST_TOKENS: f64 = (1_u64 << 53) as f64;
 
-/// A stretch of steps with one batch shape: a `[[phase]]` table of a run file.
+/// A range of steps with one batch shape: a `[[phase]]` table of a run file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
@@ -35,32 +35,31 @@ pub struct Phase {
     pub name: String,
     /// Positions of a row.
     pub sequence_length: usize,
-    /// Slots for predicted tokens in each sequence.
+    /// Masked positions per sequence, at most.
     pub max_predictions_per_seq: usize,
-    /// Sequences in one step, over all replicas and hosts.
+    /// Sequences per step, over all replicas and hosts.
     pub global_batch: usize,
-    /// Rows that one replica takes at a time: sequences, or what several short ones are packed into.
+    /// Rows per device and micro-batch. A row is a sequence, or several packed ones.
     pub micro_batch_size: usize,
-    /// Sequences that are packed into one row at most; 1 gives each a row of its own. Left out,
-    /// [`Phase::sequences_per_row`] chooses.
+    /// Sequences per row, at most; 1 does not pack. The default is that of [`Phase::sequences_per_row`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences_per_row: Option<usize>,
     /// The number of weight updates.
     pub steps: u64,
-    /// Share of the tokens that is predicted in this phase, if it is not that of `[data]`.
+    /// The fraction of tokens that is masked, if it differs from that of `[data]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked_lm_prob: Option<f64>,
-    /// The peak rate. Exactly one of this and `sqrt_scaled` is given.
+    /// The peak learning rate. Exactly one of this and `sqrt_scaled` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
-    /// The peak rate from one known to be good at another batch; see [`sqrt_batch_scaling`].
+    /// The peak learning rate, scaled from that of another batch size; see [`sqrt_batch_scaling`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqrt_scaled: Option<SqrtScaled>,
     /// The length of the warm-up.
     #[serde(default)]
     pub warmup: Warmup,
-    /// The step of the phase at which the warm-up is taken to have begun, 0 or before: a negative one enters the ramp
-    /// part-way up, as MLPerf's `start_warmup_step` does. The decay is not moved.
+    /// The step of the phase at which the warm-up starts, 0 or negative. A negative one skips the first part of the warm-up,
+    /// as `start_warmup_step` of MLPerf does. It does not move the decay.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warmup_start: i64,
     /// The learning rate after the peak.
@@ -69,11 +68,11 @@ pub struct Phase {
     /// The formula that combines warm-up and decay.
     #[serde(default)]
     pub curve: Curve,
-    /// Whether the optimizer's moments continue from the phase before (true) or start again from zero.
+    /// Whether the moments of the optimizer continue from the previous phase (true) or restart at zero.
     #[serde(default = "yes")]
     pub carry_moments: bool,
-    /// Whether the step count of the bias correction continues from the phase before (true) or starts again from one, as
-    /// NVIDIA's second phase does.
+    /// Whether the step count of the bias correction continues from the previous phase (true) or restarts at one, as in the
+    /// second phase of NVIDIA.
     #[serde(default = "yes")]
     pub carry_step: bool,
 }
@@ -86,7 +85,7 @@ fn is_zero(step: &i64) -> bool {
     *step == 0
 }
 
-/// A rate known to be good at some batch.
+/// A learning rate and its batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqrtScaled {
@@ -96,15 +95,15 @@ pub struct SqrtScaled {
     pub base_batch: usize,
 }
 
-/// How long the rate rises.
+/// The length of the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Warmup {
     /// A number of steps.
     Steps(u64),
-    /// A share of the phase's steps, from 0 to 1.
+    /// A fraction of the steps of the phase, from 0 to 1.
     Proportion(f64),
-    /// A share that grows with the batch; see [`linear_epoch_warmup`].
+    /// A fraction proportional to the batch size; see [`linear_epoch_warmup`].
     LinearEpoch {
         /// The share of the steps at `base_batch`.
         base_proportion: f64,
@@ -119,13 +118,13 @@ impl Default for Warmup {
     }
 }
 
-/// What the rate does after its peak.
+/// The decay of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
     /// The rate stays at its peak.
     Constant,
-    /// (1 − progress)^power, down to the rate `end`.
+    /// Proportional to (1 − progress)^power, from the peak to the rate `end`.
     Polynomial {
         /// The exponent; 1 decays linearly.
         power: f64,
@@ -141,7 +140,8 @@ impl Default for Decay {
     }
 }
 
-/// How warm-up and decay are joined. With t the step in the phase from 0, T the phase's steps, W the warm-up steps:
+/// The formula that joins warm-up and decay. t is the step in the phase from 0, T the steps and W the warm-up steps of the
+/// phase:
 ///
 /// | curve | t < W | afterwards, d(progress) |
 /// |---|---|---|
@@ -149,8 +149,8 @@ impl Default for Decay {
 /// | `google` | peak·t/W | d(t/T): the first step has rate 0, and the rate jumps down when the warm-up ends |
 /// | `nvidia` | peak·(t+1)/W | d((t+1)/T): jumps down likewise, and the last step has rate 0 (or `end`) |
 ///
-/// With `warmup_start` s ≤ 0, the warm-up reads t − s in place of t, so it ends at the step W + s; `continuous` then decays
-/// from there. (mlcommons/training, BERT, `optimization.py`: curve `google`, `start_warmup_step` = s.)
+/// With `warmup_start` s ≤ 0, the warm-up uses t − s instead of t, so it ends at step W + s; `continuous` decays from
+/// there. (mlcommons/training, BERT, `optimization.py`: curve `google`, `start_warmup_step` = s.)
 ///
 /// Sources: google-research/bert `optimization.py`; NVIDIA/DeepLearningExamples, PyTorch BERT, `schedulers.py`
 /// (PolyWarmUpScheduler, which does not round W to whole steps; neither do we for this curve).
@@ -166,7 +166,7 @@ pub enum Curve {
     Nvidia,
 }
 
-/// A phase, or a question about the schedule, makes no sense.
+/// An error about a phase or a step.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum ScheduleError {
@@ -178,20 +178,20 @@ pub enum ScheduleError {
     PastTheEnd { step: u64, steps: u64 },
 }
 
-/// All that step n is: one answer to one question.
+/// The values of one step, apart from those of its [`Phase`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     /// Index into the schedule's phases.
     pub phase: usize,
-    /// Steps of this phase before this one; 0 where a phase begins.
+    /// The step in the phase, from 0.
     pub step_in_phase: u64,
     /// Sequences of the step, over all replicas and hosts.
     pub global_batch: usize,
     /// The learning rate of the step.
     pub learning_rate: f64,
-    /// Number of the step's first sequence among the phase's sequences.
+    /// The index of the first sequence of the step in the sequences of the phase.
     pub first_example: u64,
-    /// The update's number for bias correction, from 1.
+    /// The step count of the bias correction, from 1.
     pub optimizer_step: u64,
 }
 
@@ -199,7 +199,7 @@ pub struct StepPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     phases: Vec<Phase>,
-    /// First step of each phase, and behind them the number of all steps.
+    /// The first step of each phase, then the number of all steps.
     starts: Vec<u64>,
 }
 
@@ -231,17 +231,17 @@ impl Schedule {
         &self.phases
     }
 
-    /// Steps of the whole run.
+    /// Returns the number of steps of the run.
     pub fn steps(&self) -> u64 {
         self.starts[self.phases.len()]
     }
 
-    /// The step at which phase `phase` begins.
+    /// Returns the first step of phase `phase`.
     pub fn start_of(&self, phase: usize) -> u64 {
         self.starts[phase]
     }
 
-    /// What step `n` (from 0) is.
+    /// Returns the values of step `n`, from 0.
     ///
     /// # Errors
     /// If the schedule has no step `n`.
@@ -334,7 +334,7 @@ impl Phase {
         Ok(())
     }
 
-    /// How many micro-batches each of `replicas` (over all hosts) takes in one step.
+    /// Returns the number of micro-batches per step on each of `replicas` devices (over all hosts).
     ///
     /// # Errors
     /// If the global batch does not divide evenly.
@@ -351,14 +351,14 @@ impl Phase {
         Ok(self.global_batch / at_once)
     }
 
-    /// Sequences that a row holds at most where a replica takes its rows in `micro_batches` slices: as the phase says, or
-    /// [`SEQUENCES_PER_ROW`] if rows are long enough to have much padding, and slices enough for packing to save some.
-    pub fn sequences_per_row(&self, micro_batches: usize) -> usize {
-        let packs = self.sequence_length >= MIN_LENGTH_TO_PACK && micro_batches >= MIN_ACCUMULATION_STEPS_TO_PACK;
+    /// Returns the maximum of sequences per row: that of the phase or, by default, [`SEQUENCES_PER_ROW`] if rows are long
+    /// enough to have much padding and there are enough micro-batches for packing to save some.
+    pub fn sequences_per_row(&self, accumulation_steps: usize) -> usize {
+        let packs = self.sequence_length >= MIN_LENGTH_TO_PACK && accumulation_steps >= MIN_ACCUMULATION_STEPS_TO_PACK;
         self.sequences_per_row.unwrap_or(if packs { SEQUENCES_PER_ROW } else { 1 })
     }
 
-    /// The highest rate of the phase.
+    /// Returns the peak learning rate.
     pub fn peak(&self) -> f64 {
         match (self.learning_rate, self.sqrt_scaled) {
             (Some(rate), _) => rate,
@@ -367,7 +367,7 @@ impl Phase {
         }
     }
 
-    /// Steps over which the rate rises; whole but for the curve `nvidia`.
+    /// Returns the number of warm-up steps. It is an integer except for the curve `nvidia`.
     pub fn warmup_steps(&self) -> f64 {
         let proportion = match self.warmup {
             Warmup::Steps(steps) => return steps as f64,
@@ -380,7 +380,7 @@ impl Phase {
         if self.curve == Curve::Nvidia { steps } else { steps.round() }
     }
 
-    /// What the scaling helpers chose for this phase, a sentence each; nothing where none was asked.
+    /// Returns a sentence for each value that a scaling rule determined.
     pub fn choices(&self) -> Vec<String> {
         let rate =
             self.sqrt_scaled.map(|s| sqrt_batch_scaling(s.base_rate, s.base_batch, self.global_batch).explanation);
@@ -421,7 +421,7 @@ impl Phase {
         }
     }
 
-    /// The rate of the phase's step `t`, from 0.
+    /// Returns the learning rate of step `t` of the phase, from 0.
     pub fn learning_rate_at(&self, t: u64) -> f64 {
         let (t, steps, warmup, peak) = (t as f64, self.steps as f64, self.warmup_steps(), self.peak());
         let (warmed, end) = (t - self.warmup_start as f64, (warmup + self.warmup_start as f64).max(0.0));
@@ -443,7 +443,7 @@ impl Phase {
     }
 }
 
-/// A number that a rule of thumb chose, and the sentence that says how.
+/// A value determined by a scaling rule, with an explanation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaled {
     /// The scaled value.
@@ -462,8 +462,8 @@ pub fn sqrt_batch_scaling(base_rate: f64, base_batch: usize, batch: usize) -> Sc
     Scaled { value, explanation }
 }
 
-/// Linear-epoch warm-up: the warm-up, counted in epochs, grows in proportion to the batch; for a fixed number of epochs so
-/// does its share of the steps. Source: arXiv 1904.00962, section 4 (1/320 at 512 becomes 1/5 at 32,768).
+/// Linear-epoch warm-up: the number of warm-up epochs is proportional to the batch size, so with a fixed number of epochs
+/// the fraction of warm-up steps is too. Source: arXiv 1904.00962, section 4 (1/320 at 512 becomes 1/5 at 32,768).
 pub fn linear_epoch_warmup(base_proportion: f64, base_batch: usize, batch: usize) -> Scaled {
     let value = base_proportion * (batch as f64 / base_batch as f64);
     let explanation = format!(
@@ -487,7 +487,7 @@ fn scientific(rate: f64) -> String {
 #[cfg(test)]
 mod tests;
 
-/// The work of one phase, for the estimate of the time left.
+/// The work of one phase, for the estimate of the remaining time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseWork {
     /// The number of steps.
