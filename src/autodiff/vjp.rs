@@ -1,6 +1,6 @@
 //! The vector-Jacobian product (VJP) of every operation: from the cotangents of the results to those of the operands.
 //!
-//! The rules are one match, in the order and under the headings of [`Op`](crate::graph::Op). In the formulas `x`, `y`,
+//! The rules are one match, in the order and under the headings of [`Op`]. In the formulas `x`, `y`,
 //! `z` are the operands in order, `out` is the result, `ct` its cotangent, and – marks an operand without a cotangent.
 //!
 //! | operation | cotangents of the operands |
