@@ -13,6 +13,7 @@ use zip::ZipArchive;
 use super::pins::{Package, Wheel};
 use crate::digest::sha256_of_reader;
 use crate::pjrt::Platform;
+use crate::units::byte_size;
 
 /// A stage of an installation, or progress within the stage.
 #[derive(Clone, Copy, Debug)]
@@ -180,9 +181,10 @@ fn require_space(directory: &Path, megabytes: u64) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read the free space of {}", directory.display()))?;
     ensure!(
         free / 1_000_000 >= megabytes,
-        "{} requires {megabytes} MB of free space, found {} MB: free some space, or set XDG_CACHE_HOME to a larger disk",
+        "{} requires {} of free space, found {}: free some space, or set XDG_CACHE_HOME to a larger disk",
         directory.display(),
-        free / 1_000_000
+        byte_size(megabytes as f64 * 1e6),
+        byte_size(free as f64)
     );
     Ok(())
 }
@@ -465,6 +467,6 @@ mod tests {
     fn a_full_disk_is_reported_before_the_download() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let error = require_space(dir.path(), u64::MAX / 1_000_000).expect_err("no such disk").to_string();
-        assert!(error.contains("MB of free space, found") && error.contains("XDG_CACHE_HOME"), "{error}");
+        assert!(error.contains("TB of free space, found") && error.contains("XDG_CACHE_HOME"), "{error}");
     }
 }
