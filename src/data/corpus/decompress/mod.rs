@@ -1,12 +1,12 @@
 //! Opens files as streams of decompressed bytes. The compression follows from the file name; any number of members,
 //! frames or streams may follow each other.
 
+mod bzip2_blocks;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take};
 use std::ops::Range;
 use std::path::Path;
-
-mod bzip2_blocks;
 
 use super::file_kind::{HEAD, Kind, file_kind, read_head};
 use crate::data::error::{DataError, Result};
