@@ -4,6 +4,7 @@
 mod common;
 
 mod data;
+mod documents;
 mod goldens;
 mod gradients;
 mod hosts;
