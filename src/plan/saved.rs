@@ -82,8 +82,9 @@ impl Saver {
             let name = entry.with_context(|| format!("cannot read {}", directory.display()))?.file_name();
             ensure!(
                 ours(&name.to_string_lossy()),
-                "cannot save compiled steps in {}: found {name:?} there; use an empty directory or one of compiled steps",
-                directory.display()
+                "cannot save compiled steps in {}: found {} there; use an empty directory or one of compiled steps",
+                directory.display(),
+                name.display()
             );
         }
         // The old steps stay valid until `add` removes their manifest before it writes the first file.

@@ -139,7 +139,7 @@ pub fn largest_fit<T>(
             Trial::TooLarge => high = probe,
             Trial::Failed => break,
         }
-        probe = (low + high) / 2;
+        probe = usize::midpoint(low, high);
     }
     Ok(best)
 }

@@ -140,6 +140,11 @@ impl<'g> Results<'g> {
         self.tensors.push(tensor);
     }
 
+    /// Returns whether there are no results.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
     /// Returns the number of results.
     pub fn len(&self) -> usize {
         self.values.len()

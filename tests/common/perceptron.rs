@@ -163,9 +163,9 @@ impl BatchSource for Examples {
             let inputs: Vec<f32> = (0..INPUTS).map(|_| stream.normal() as f32).collect();
             let sum: f32 = inputs.iter().sum();
             class.push(if sum < -1.0 { 0i32 } else { 1 + i32::from(sum > 1.0) });
-            class_weight.push(f32::from(number % 5 != 0));
+            class_weight.push(f32::from(!number.is_multiple_of(5)));
             value.push(inputs[0] - inputs[1]);
-            value_weight.push(f32::from(number % 7 != 0));
+            value_weight.push(f32::from(!number.is_multiple_of(7)));
             x.extend(inputs);
         }
         let tensors = [

@@ -171,7 +171,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         }
         PrepareStage::Tokenizing => tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total)).add(bytes),
         PrepareStage::Writing { bytes: total } => {
-            writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes)
+            writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes);
         }
     });
     [comparing, tokenizing, writing].iter().filter_map(OnceLock::get).for_each(ByteProgress::finish);

@@ -43,8 +43,8 @@ impl Input {
             return self.read(options, progress, sink);
         }
         let Some(start) = self.document_at(part, options)? else { return Ok(true) };
-        let ends = (part + 1..self.parts()).map(|next| self.document_at(next, options));
-        let end = ends.filter_map(Result::transpose).next().unwrap_or(Ok(self.bytes))?;
+        let mut ends = (part + 1..self.parts()).map(|next| self.document_at(next, options));
+        let end = ends.find_map(Result::transpose).unwrap_or(Ok(self.bytes))?;
         self.read_range(start..end, options, progress, sink).map_err(|error| {
             // The range counts lines from its own beginning; read the whole file for the line number in the file.
             self.read_range(0..end, options, &|_| (), &mut |_| true).err().unwrap_or(error)
