@@ -368,10 +368,13 @@ fn errors_of_a_bucket_say_what_to_do_next() {
         &["s3://absent/wiki/prepared.json", "the bucket does not exist", "create it"],
     );
     expect(&["inspect", "s3://pod/nothing"], &["s3://pod/nothing: requires an object prepared.json, got none"]);
-    expect(&["evaluate", "s3://pod/nothing", "--data", "data"], &["s3://pod/nothing requires a checkpoint", "step-…"]);
+    expect(
+        &["evaluate", "s3://pod/nothing", "--data", "data"],
+        &["s3://pod/nothing requires a complete checkpoint", "step-…"],
+    );
     expect(
         &["export", "s3://pod/step-00000007", "--out", "x"],
-        &["s3://pod/step-00000007/state.json is damaged", "not there"],
+        &["s3://pod/step-00000007/state.json is damaged", "does not exist"],
     );
     expect(&pretrain("checkpoint.directory=s3://absent/run"), &["[checkpoint] directory", "the bucket does not exist"]);
     expect(&pretrain("data.path=hdfs://pod/wiki"), &["hdfs://pod/wiki", "s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"]);
