@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_sizes() {
+    fn presets_have_the_published_sizes() {
         let large = Preset::Large.config(30522);
         assert_eq!((large.num_hidden_layers, large.hidden_size, large.num_attention_heads), (24, 1024, 16));
         assert_eq!((large.intermediate_size, large.head_size(), large.padded_vocab_size()), (4096, 64, 30592));
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn any_hugging_face_config_is_read_and_other_models_are_refused() {
+    fn hugging_face_configs_are_read_and_other_models_are_rejected() {
         let text = r#"{"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 500, "hidden_size": 24,
             "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40, "hidden_act": "gelu_pytorch_tanh",
             "transformers_version": "5.0", "position_embedding_type": "absolute", "classifier_dropout": null}"#;
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_values_are_refused_by_name() {
+    fn invalid_values_are_rejected_by_name() {
         let base = Preset::Base.config(1000);
         let refusal = |change: fn(&mut BertConfig)| {
             let mut config = base.clone();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_file_overrides_a_preset_and_an_unknown_key_is_an_error() {
+    fn run_files_override_presets_and_unknown_keys_are_errors() {
         let settings: BertSettings = toml::from_str("preset = \"tiny\"\nnum_hidden_layers = 3").unwrap();
         let config = settings.resolve(8192).unwrap();
         assert_eq!((config.vocab_size, config.num_hidden_layers, config.hidden_size), (8192, 3, 128));

@@ -323,7 +323,7 @@ fn first_epoch(examples: &Dataset) -> Vec<ExampleLayout> {
 }
 
 #[test]
-fn every_mode_uses_each_token_at_most_once_per_epoch_and_knows_lengths() {
+fn every_mode_uses_each_token_at_most_once_per_epoch_and_reports_lengths() {
     for mode in
         [ExampleMode::NextSentence, ExampleMode::SentenceOrder, ExampleMode::FullSentences, ExampleMode::DocSentences]
     {

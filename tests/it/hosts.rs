@@ -127,7 +127,7 @@ fn hosts_with_different_host_counts_fail() {
 }
 
 #[test]
-fn a_late_host_is_told_of_a_run_in_progress() {
+fn a_late_host_reports_the_run_in_progress() {
     for coordinator in coordinators() {
         let sessions = coordinator.each(&[0, 1], |host| Arc::new(coordinator.join(host, 2, LONG_TIMEOUT).unwrap()));
         // They have joined and ended: their values are not a run in progress.

@@ -35,7 +35,7 @@ proptest! {
     }
 
     #[test]
-    fn a_row_has_room_for_every_masked_position(
+    fn every_masked_position_fits_in_its_row(
         lengths in proptest::collection::vec(5usize..=128, 1..200),
         per_row in 1usize..6,
         share in 0.01f64..0.5,
@@ -75,7 +75,7 @@ fn rows_of_512_are_98_percent_full() {
 }
 
 #[test]
-fn loss_and_gradients_are_those_of_plain_rows_with_dropout_on() {
+fn packed_loss_and_gradients_equal_plain_rows_with_dropout() {
     let samples = samples(8, small().vocab_size);
     let plain = batch(&plain_rows(&samples), false);
     let expected = gradients(&Evaluator { replicas: 1 }, Precision::F64, [8, 1], false, &plain);
@@ -90,7 +90,7 @@ fn loss_and_gradients_are_those_of_plain_rows_with_dropout_on() {
 
 /// Words are predicted in an example of one segment too; there is no next sentence, and its mean is over the others.
 #[test]
-fn an_example_without_a_label_counts_for_its_words_only() {
+fn example_without_nsp_label_counts_in_the_mlm_loss_only() {
     let (all, unlabelled) = (samples(8, small().vocab_size), 4);
     assert_eq!(all[unlabelled].label, -100.0);
     let backend = Evaluator { replicas: 1 };
@@ -114,7 +114,7 @@ fn an_example_without_a_label_counts_for_its_words_only() {
 }
 
 #[test]
-fn packed_rows_are_host_independent_and_hold_the_examples_of_plain_rows() {
+fn packed_rows_are_host_independent_and_contain_the_examples_of_plain_rows() {
     let workshop = Workshop::new();
     let prepared = std::sync::Arc::new(PreparedData::open(&workshop.path("data")).unwrap());
     let config = ExampleConfig { short_seq_prob: 0.7, ..ExampleConfig::bert(48, 8) };

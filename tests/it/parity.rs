@@ -13,7 +13,7 @@ use lambert::task::Precision;
 use lambert::verify::VerifyOptions;
 
 #[test]
-fn the_formulas_agree_with_the_reference_in_f64() {
+fn evaluator_matches_the_reference_in_f64() {
     let checks =
         assert_parity(&Evaluator { replicas: 1 }, &VerifyOptions { steps: Some(4), ..options(Precision::F64) });
     // 3 forward, 39 gradients, 5 numbers for each of 5 optimizers.
@@ -21,7 +21,7 @@ fn the_formulas_agree_with_the_reference_in_f64() {
 }
 
 #[test]
-fn with_dropout_on_a_step_does_not_depend_on_how_the_batch_is_cut() {
+fn step_with_dropout_is_independent_of_micro_batches_replicas_and_recomputation() {
     let (model, rows) = (small(), 8);
     let step = |micro_batches, replicas, recompute| {
         let program =
@@ -105,7 +105,7 @@ fn padded_vocabulary_rows_change_neither_loss_nor_gradients() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_changes_nothing_and_is_named() {
+fn non_finite_gradients_change_no_state_and_are_named() {
     let (model, rows) = (small(), 4);
     let program = TrainStep::build(&spec(&model, rows, 2, 1)).unwrap().program;
     let mut arguments = arguments(&program, &model, rows);
@@ -124,7 +124,7 @@ fn a_gradient_that_is_not_finite_changes_nothing_and_is_named() {
 }
 
 #[test]
-fn donated_pairs_have_equal_shapes_and_the_layout_is_weights_slots_scalars_batch() {
+fn donated_pairs_have_equal_shapes_and_inputs_are_weights_state_scalars_batch() {
     let program = TrainStep::build(&spec(&small(), 4, 2, 1)).unwrap().program;
     for &(input, output) in &program.donated {
         assert_eq!(program.inputs[input].shape, program.outputs[output].shape);

@@ -207,7 +207,7 @@ fn equal_text_gives_equal_files_and_splits_are_disjoint() {
 }
 
 #[test]
-fn a_document_longer_than_a_shard_is_cut_and_keeps_its_split() {
+fn a_document_longer_than_a_shard_is_divided_and_keeps_its_split() {
     let long = corpus(60, 3).replace("\n\n", "\n");
     let place = Place::new(&format!("{long}\n\nThe end.\n"));
     let options = PrepareOptions { shard_tokens: 1024, ..options() };

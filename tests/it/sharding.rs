@@ -88,7 +88,7 @@ fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Ve
 }
 
 #[test]
-fn every_optimizer_updates_parts_as_it_updates_wholes() {
+fn sharded_updates_equal_replicated_updates_for_every_optimizer() {
     let settings = [
         "preset = 'paper'",
         "preset = 'albert'",
@@ -121,7 +121,7 @@ fn every_optimizer_updates_parts_as_it_updates_wholes() {
 }
 
 #[test]
-fn a_step_in_parts_is_the_step_in_f64() {
+fn sharded_step_equals_replicated_step_in_f64() {
     let model = model();
     let lans: OptimizerConfig = toml::from_str("preset = 'lans'").unwrap();
     let step = |parallel| {
@@ -143,7 +143,7 @@ fn collectives(spec: &StepSpec) -> Vec<(&'static str, usize)> {
 }
 
 #[test]
-fn all_gradients_go_through_one_exchange_however_many_micro_batches_there_are() {
+fn gradients_are_reduced_by_one_collective_for_any_number_of_micro_batches() {
     let model = model();
     let tensors = param_specs(&model).len();
     for micro_batches in [1, 4] {
@@ -161,7 +161,7 @@ fn all_gradients_go_through_one_exchange_however_many_micro_batches_there_are() 
 /// What the model says it only multiplies is rounded before it is gathered: nothing else may read it, and nothing that
 /// could be rounded is left out.
 #[test]
-fn what_is_gathered_rounded_is_read_rounded_and_in_no_other_way() {
+fn matmul_only_weights_are_read_in_bf16_only() {
     let spec = StepSpec { precision: Precision::Bf16, ..spec(&model(), 4, 1, 1) };
     let step = GradientStep::build(&spec).unwrap();
     let computation = &step.program.computation;

@@ -47,7 +47,7 @@ fn flip(path: &Path, from_end: usize) {
 const TRAIN: [&str; 4] = ["pretrain", "run.toml", "--platform", "cpu"];
 
 #[test]
-fn damaged_data_is_refused_before_a_step_is_compiled() {
+fn damaged_data_is_rejected_before_compilation() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replace("path = \"data\"", "path = \"copy\""));
     let again = "set force";
@@ -86,7 +86,7 @@ fn damaged_data_is_refused_before_a_step_is_compiled() {
 }
 
 #[test]
-fn damaged_or_foreign_tokenizers_are_refused() {
+fn damaged_or_incompatible_tokenizers_are_rejected() {
     let workshop = Workshop::new();
     let damaged = |content: &[u8], said: &[&str]| {
         std::fs::create_dir_all(workshop.path("words")).expect("writable");
@@ -121,7 +121,7 @@ fn damaged_or_foreign_tokenizers_are_refused() {
 }
 
 #[test]
-fn text_that_is_too_little_is_refused() {
+fn too_little_text_is_rejected() {
     let workshop = Workshop::new();
     let prepare = |name: &str, content: &[u8], more: &[&str], said: &[&str]| {
         std::fs::write(workshop.path(name), content).expect("writable");
@@ -167,7 +167,7 @@ fn text_that_is_too_little_is_refused() {
 }
 
 #[test]
-fn damaged_checkpoints_and_those_of_another_vocabulary_are_rejected() {
+fn damaged_checkpoints_and_other_vocabularies_are_rejected() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     workshop.succeed(&TRAIN);
@@ -225,7 +225,7 @@ fn damaged_checkpoints_and_those_of_another_vocabulary_are_rejected() {
 }
 
 #[test]
-fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
+fn invalid_settings_are_rejected_before_compilation() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let with = |set: &'static str| [&TRAIN[..], &["--set", set]].concat();
@@ -270,7 +270,7 @@ fn a_run_that_cannot_be_is_refused_before_anything_is_compiled() {
 
 #[cfg(unix)]
 #[test]
-fn a_line_of_a_gigabyte_is_cut_or_refused_in_a_gigabyte_and_a_half() {
+fn gigabyte_lines_are_split_or_rejected_within_1_5_gb_of_memory() {
     let workshop = Workshop::new();
     // On disk it is some kilobytes: frames of zstandard, one behind the other.
     let frame = |text: &str| zstd::encode_all(text.as_bytes(), 1).expect("it is compressed");

@@ -19,7 +19,7 @@ fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
 }
 
 #[test]
-fn mistakes_are_answered_with_one_sentence() {
+fn user_errors_print_one_line_and_the_documented_exit_code() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     workshop.run_file("typo.toml", "run", |text| {
@@ -76,7 +76,7 @@ fn mistakes_are_answered_with_one_sentence() {
 }
 
 #[test]
-fn bench_takes_what_devices_share_as_a_run_file_does() {
+fn bench_accepts_the_sharding_options_of_run_files() {
     let workshop = Workshop::new();
     let bench = |more: &[&str]| -> serde_json::Value {
         let line = [
@@ -115,7 +115,7 @@ fn bench_takes_what_devices_share_as_a_run_file_does() {
 }
 
 #[test]
-fn every_verb_teaches() {
+fn every_command_has_examples_in_its_help() {
     fn leaves(command: &clap::Command, road: &str, found: &mut Vec<(String, String)>) {
         let road = format!("{road} {}", command.get_name()).trim().to_owned();
         for verb in command.get_subcommands() {
@@ -139,7 +139,7 @@ fn every_verb_teaches() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_changes_nothing_but_what_is_shown() {
+fn closed_output_pipes_do_not_stop_a_command() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     for line in [

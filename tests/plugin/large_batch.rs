@@ -38,7 +38,7 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 }
 
 #[test]
-fn steps_of_65_536_and_32_768_rows_do_not_depend_on_how_they_are_cut() {
+fn steps_of_65_536_and_32_768_rows_are_independent_of_micro_batch_size_and_devices() {
     let workshop = Workshop::new();
     let (losses, weights) = run(&workshop, "coarse", "1", ["16384", "16384"]);
     let (cut_losses, cut_weights) = run(&workshop, "fine", "2", ["2048", "1024"]);

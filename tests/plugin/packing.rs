@@ -11,7 +11,7 @@ use lambert::shape::{DType, HostTensor};
 use lambert::task::Precision;
 
 #[test]
-fn on_the_plugin_too() {
+fn packed_gradients_match_plain_rows_on_the_plugin() {
     let samples = samples(8, small().vocab_size);
     let expected = gradients(&cpu(1), Precision::F32, [8, 2], false, &batch(&plain_rows(&samples), false));
     for (replicas, micro_batches) in [(1, 1), (1, 4), (2, 2)] {
@@ -32,7 +32,7 @@ fn forward(model: &BertConfig, rows: usize) -> Computation {
 }
 
 #[test]
-fn an_example_knows_nothing_of_its_neighbours() {
+fn packed_examples_do_not_attend_to_each_other() {
     let (model, count) = (small(), 8);
     let samples = samples(count, model.vocab_size);
     let rows = packed_rows(&samples, 1);
@@ -80,7 +80,7 @@ fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_packed_run_takes_the_steps_of_a_plain_one_and_is_resumed_exactly() {
+fn packed_run_matches_plain_run_and_resumes_bit_identically() {
     let workshop = Workshop::new();
     let short = |text: String| {
         let text = text.replace("path = \"data\"", "path = \"data\"\nshort_seq_prob = 0.8");

@@ -12,12 +12,12 @@ use lambert::task::Precision;
 use lambert::verify::{Check, Quantity, Split, VerifyOptions, dropout_losses, verify_splits};
 
 #[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_f32() {
+fn cpu_plugin_matches_the_reference_in_f32() {
     assert_parity(&cpu(1), &options(Precision::F32));
 }
 
 #[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_f32_however_the_batch_is_cut() {
+fn cpu_plugin_matches_the_reference_in_f32_with_micro_batches_and_recomputation() {
     for (devices, micro_batches, recompute) in [(2, 2, Recompute::Attention), (1, 8, Recompute::Layer)] {
         let optimizer = Some("nvlamb".to_string());
         assert_parity(&cpu(devices), &VerifyOptions { micro_batches, recompute, optimizer, ..options(Precision::F32) });
@@ -25,7 +25,7 @@ fn the_cpu_plugin_agrees_with_the_reference_in_f32_however_the_batch_is_cut() {
 }
 
 #[test]
-fn however_the_batch_is_cut_the_cpu_plugin_agrees_with_the_reference_and_drops_the_same_elements() {
+fn every_split_of_the_batch_matches_the_reference_and_has_the_same_dropout_masks() {
     let (case, devices) = (case(), cpu(8));
     // 32 is more than the 8 rows there are: the rest is padding.
     let splits = [(2, 4), (8, 4)].map(|(devices, micro_batches)| Split { devices, micro_batches });
@@ -45,18 +45,18 @@ fn however_the_batch_is_cut_the_cpu_plugin_agrees_with_the_reference_and_drops_t
 }
 
 #[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_f32_with_weights_and_slots_in_parts() {
+fn cpu_plugin_matches_the_reference_in_f32_with_sharded_optimizer_state() {
     assert_parity(&cpu(4), &VerifyOptions { shard_optimizer: true, ..options(Precision::F32) });
 }
 
 #[test]
-fn the_cpu_plugin_agrees_with_the_reference_in_bf16() {
+fn cpu_plugin_matches_the_reference_in_bf16() {
     let optimizer = Some("lamb".to_string());
     assert_parity(&cpu(1), &VerifyOptions { optimizer, ..options(Precision::Bf16) });
 }
 
 #[test]
-fn masks_are_the_same_bits_on_the_plugin_and_in_the_evaluator() {
+fn dropout_masks_are_bit_identical_on_the_plugin_and_in_the_evaluator() {
     let (backend, host) = (cpu(1), |t: &HostTensor| t.to_f64());
     for site in [Site::Embeddings, Site::AttentionProbs(2), Site::Output(1)] {
         let computation = mask_graph(5, 700, 3, site, 0.1);

@@ -80,7 +80,7 @@ fn user_errors_name_the_setting_and_the_accepted_values() {
 }
 
 #[test]
-fn plugin_of_another_platform_is_refused() {
+fn plugin_of_another_platform_is_rejected() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     let cpu = Environment::of_process().find(&PlatformChoice::Platform(Platform::Cpu)).expect("a CPU plugin").path;
@@ -186,7 +186,7 @@ fn plan_inspect_and_pretrain_report_the_same_rows_per_sequence() {
 }
 
 #[test]
-fn rows_are_stated_or_without_data_one_per_sequence() {
+fn rows_per_sequence_are_an_option_or_one_without_data() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
     let absent = ["--set", "data.path=nowhere", "--set", "model.vocab_size=160"];
@@ -215,7 +215,7 @@ fn rows_are_stated_or_without_data_one_per_sequence() {
 }
 
 #[test]
-fn run_with_saved_steps_is_bit_identical_and_mismatches_are_refused() {
+fn run_with_saved_steps_is_bit_identical_and_mismatches_are_rejected() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
     workshop.run_file("loaded.toml", "loaded", |text| text);

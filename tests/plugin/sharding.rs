@@ -42,7 +42,7 @@ fn distance(x: &[f64], y: &[f64]) -> f64 {
 }
 
 #[test]
-fn on_the_plugin_steps_in_parts_are_the_steps_however_many_parts_there_are() {
+fn sharded_steps_match_replicated_steps_for_any_number_of_shards() {
     let (model, rows) = (model(), 16);
     let step = |precision, micro_batches, replicas, parallel| {
         three_steps(&StepSpec { precision, parallel, ..spec(&model, rows, micro_batches, replicas) }, &model, rows)
@@ -68,7 +68,7 @@ fn on_the_plugin_steps_in_parts_are_the_steps_however_many_parts_there_are() {
 }
 
 #[test]
-fn gradients_told_in_bf16_take_half_the_bytes_and_are_rounded_to_8_bits() {
+fn bf16_gradient_reduction_halves_the_bytes_and_rounds_to_8_bits() {
     let (model, rows) = (model(), 8);
     let step = |gradient_reduce_dtype, shard_optimizer| StepSpec {
         precision: Precision::F32,
@@ -105,7 +105,7 @@ fn gradients_told_in_bf16_take_half_the_bytes_and_are_rounded_to_8_bits() {
 }
 
 #[test]
-fn the_executable_takes_its_share_of_the_state_and_no_more() {
+fn executable_arguments_hold_one_shard_of_the_state() {
     let model = model();
     for replicas in [1, 4] {
         let spec = StepSpec { precision: Precision::F32, parallel: SHARDED, ..spec(&model, 8, 1, replicas) };
@@ -165,7 +165,7 @@ fn bytes_of(shape: &ShapeProto) -> f64 {
 }
 
 #[test]
-fn what_the_graph_exchanges_is_what_the_compiled_program_does() {
+fn graph_collectives_match_the_compiled_program() {
     let devices = cpu(4);
     for (parallel, micro_batches) in [(Parallel::default(), 1), (Parallel::default(), 2), (SHARDED, 1), (SHARDED, 2)] {
         let spec = StepSpec { parallel, precision: Precision::F32, ..spec(&model(), 8, micro_batches, 4) };
@@ -181,7 +181,7 @@ fn what_the_graph_exchanges_is_what_the_compiled_program_does() {
 }
 
 #[test]
-fn a_state_goes_to_the_devices_in_parts_and_comes_back_whole() {
+fn state_round_trips_through_sharded_devices() {
     let spec = StepSpec { precision: Precision::F32, parallel: SHARDED, ..spec(&model(), 8, 1, 4) };
     let devices = cpu(4);
     let mut state = TrainState::initial(StateLayout::of(&spec), 7, &devices).unwrap();
@@ -204,7 +204,7 @@ fn a_state_goes_to_the_devices_in_parts_and_comes_back_whole() {
 /// Four devices with parts, then one device, then two with parts: a run can go on wherever it likes, and on the same
 /// devices to the same bits.
 #[test]
-fn a_run_goes_on_with_any_number_of_parts() {
+fn run_resumes_with_any_number_of_shards() {
     let workshop = Workshop::new();
     // The first phase, of six steps, is enough.
     let first_phase = |text: String| text.rsplit_once("[[phase]]").unwrap().0.replace("every = 0", "every = 1");

@@ -9,7 +9,7 @@ fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_small_model_beats_guessing_by_frequency() {
+fn small_model_beats_the_unigram_baseline() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| {
         let no_dropout = "hidden_size = 32\nhidden_dropout_prob = 0.0\nattention_probs_dropout_prob = 0.0";
@@ -40,7 +40,7 @@ fn a_small_model_beats_guessing_by_frequency() {
 }
 
 #[test]
-fn the_way_a_batch_is_cut_changes_nothing_but_rounding() {
+fn losses_are_independent_of_micro_batch_size_and_devices() {
     let workshop = Workshop::new();
     for (name, micro, devices) in [("whole", "8", "1"), ("cut", "2", "1"), ("spread", "4", "2")] {
         let edit = |text: String| {
@@ -61,7 +61,7 @@ fn the_way_a_batch_is_cut_changes_nothing_but_rounding() {
 }
 
 #[test]
-fn a_phase_is_masked_at_its_own_rate_and_the_others_are_not() {
+fn masked_lm_prob_of_a_phase_applies_to_that_phase_only() {
     let workshop = Workshop::new();
     workshop.run_file("same.toml", "same", |text| text);
     workshop.run_file("more.toml", "more", |text| {
@@ -76,7 +76,7 @@ fn a_phase_is_masked_at_its_own_rate_and_the_others_are_not() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_stops_the_run_and_is_named() {
+fn non_finite_gradients_stop_the_run_and_are_named() {
     let workshop = Workshop::new();
     // Weights of this size overflow in the first product.
     workshop.run_file("bad.toml", "bad", |text| {
