@@ -44,7 +44,7 @@
 //! | while | panics: take gradients inside the body |
 //! | all others | none: the operation is piecewise constant, not floating-point, or a leaf |
 //!
-//! Where a maximum or minimum is attained several times, the attaining operands share the cotangent evenly, in binary
+//! If several operands attain a maximum or minimum, they share the cotangent evenly, in binary
 //! operations, reductions and all-reduces. A collective of several operands has one result, and one optional cotangent,
 //! for each.
 

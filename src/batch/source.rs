@@ -1,4 +1,4 @@
-//! Where the batches of a run come from.
+//! The trait [`BatchSource`], which supplies the batches of a run, and the rows of one host in the global batch.
 
 use std::fmt::Debug;
 use std::ops::Range;

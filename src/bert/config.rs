@@ -1,51 +1,50 @@
-//! What a BERT is, in the words of Hugging Face's `config.json`; and what a run file may say about it.
+//! The BERT configuration, with the keys of Hugging Face's `config.json`, and the `[model]` table of run files.
 //!
-//! [`BertConfig`] is complete and lenient: a `config.json` of any origin is read, and keys that do not concern the
-//! pretraining model are passed over. [`BertSettings`] is partial and strict: a run file names a preset, overrides what it
-//! likes, and a key that does not exist is an error.
+//! [`BertConfig`] is complete. It is read from any `config.json`, and ignores keys that do not affect the pretraining model.
+//! [`BertSettings`] is partial: a run file names a preset and overrides some of its values; unknown keys are errors.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The vocabulary is padded to a multiple of this many rows: the width of a TPU's lanes, and a multiple of what the
-/// matrix units of GPUs and CPUs ask for.
+/// The number of embedding rows is padded to a multiple of this: the lane count of a TPU, and a multiple of the tile sizes
+/// of GPU and CPU matrix units.
 pub const VOCABULARY_MULTIPLE: usize = 128;
 
-/// Token ids travel as s32.
+/// The largest vocabulary size: token ids are s32, and the padded size must fit too.
 const MOST_TOKENS: usize = i32::MAX as usize / VOCABULARY_MULTIPLE * VOCABULARY_MULTIPLE;
-/// With sizes up to these, which no BERT comes near, nothing that is counted of a model overflows.
+/// The largest value of every other size. It is far above any BERT, and prevents overflow in parameter and FLOP counts.
 const MOST: usize = 1 << 20;
-/// Each layer stands in the program by itself.
+/// The largest number of layers. The program contains every layer separately.
 const MOST_LAYERS: usize = 1000;
 
-/// Sizes and constants of one BERT; the field names are Hugging Face's, and the defaults those of its `BertConfig`.
+/// The configuration of one BERT. Field names and defaults are those of Hugging Face's `BertConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BertConfig {
-    /// Entries of the vocabulary as the tokenizer counts them; see [`BertConfig::padded_vocab_size`].
+    /// The vocabulary size of the tokenizer; see also [`BertConfig::padded_vocab_size`].
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
     /// Number of encoder layers.
     pub num_hidden_layers: usize,
-    /// Attention heads of a layer.
+    /// Number of attention heads per layer.
     pub num_attention_heads: usize,
     /// Width of the feed-forward layer.
     pub intermediate_size: usize,
-    /// The activation of the feed-forward layer.
+    /// Activation of the feed-forward layer and the MLM transform.
     #[serde(default)]
     pub hidden_act: Activation,
-    /// Dropout of embeddings and layer outputs.
+    /// Dropout probability of embeddings and layer outputs.
     #[serde(default = "defaults::dropout")]
     pub hidden_dropout_prob: f64,
-    /// Dropout of attention probabilities.
+    /// Dropout probability of attention probabilities.
     #[serde(default = "defaults::dropout")]
     pub attention_probs_dropout_prob: f64,
-    /// Largest sequence length.
+    /// Maximum sequence length: rows of the position embeddings.
     #[serde(default = "defaults::max_position_embeddings")]
     pub max_position_embeddings: usize,
-    /// Number of token types.
+    /// Number of token types (segments).
     #[serde(default = "defaults::type_vocab_size")]
     pub type_vocab_size: usize,
     /// Standard deviation of the initial weights.
@@ -77,10 +76,10 @@ mod defaults {
     }
 }
 
-/// The nonlinearity of the feed-forward layer, the MLM transform and nothing else (the pooler is a tanh).
+/// The activation of the feed-forward layer and the MLM transform (the pooler always uses tanh).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
-    /// x·Φ(x) with the error function.
+    /// The exact GELU, x·Φ(x), with the error function.
     #[default]
     #[serde(rename = "gelu")]
     Gelu,
@@ -89,21 +88,21 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// The published sizes: BERT-Base and -Large (arXiv 1810.04805), and the smaller ones of google-research/bert.
+/// The published model sizes: BERT-Base and BERT-Large (arXiv 1810.04805), and the smaller models of google-research/bert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// 2 layers of width 128.
+    /// 2 layers, hidden size 128.
     Tiny,
-    /// 4 layers of width 256.
+    /// 4 layers, hidden size 256.
     Mini,
-    /// 4 layers of width 512.
+    /// 4 layers, hidden size 512.
     Small,
-    /// 8 layers of width 512.
+    /// 8 layers, hidden size 512.
     Medium,
-    /// 12 layers of width 768.
+    /// 12 layers, hidden size 768.
     Base,
-    /// 24 layers of width 1,024.
+    /// 24 layers, hidden size 1,024.
     Large,
 }
 
@@ -112,7 +111,7 @@ impl Preset {
     pub const ALL: [Preset; 6] =
         [Preset::Tiny, Preset::Mini, Preset::Small, Preset::Medium, Preset::Base, Preset::Large];
 
-    /// Returns the name in run files.
+    /// Returns the name that run files use.
     pub const fn name(self) -> &'static str {
         match self {
             Preset::Tiny => "tiny",
@@ -124,7 +123,7 @@ impl Preset {
         }
     }
 
-    /// The preset with a vocabulary of `vocab_size` entries.
+    /// Returns the configuration of the preset with vocabulary size `vocab_size`.
     pub fn config(self, vocab_size: usize) -> BertConfig {
         let (num_hidden_layers, hidden_size) = match self {
             Preset::Tiny => (2, 128),
@@ -170,7 +169,7 @@ impl FromStr for Preset {
     }
 }
 
-/// A key of the configuration holds a value that no BERT has.
+/// A missing or invalid value of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} requires {requires}, got {got}")]
 pub struct ConfigError {
@@ -192,11 +191,11 @@ impl BertConfig {
     /// Reads the text of a Hugging Face `config.json`.
     ///
     /// # Errors
-    /// If a size is missing or impossible, or the file describes another model than ours: not BERT, relative positions, a
-    /// decoder, or an MLM decoder of its own.
+    /// If a size is missing or invalid, or the file describes an unsupported model: not BERT, relative positions, a decoder,
+    /// or an MLM decoder that is not tied to the word embeddings.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let unreadable =
-            |e: serde_json::Error| ConfigError::new("config.json", "the configuration of a BERT", e.to_string());
+            |e: serde_json::Error| ConfigError::new("config.json", "the configuration of a BERT model", e.to_string());
         let json: serde_json::Value = serde_json::from_str(text).map_err(unreadable)?;
         let only = |key: &'static str, expected: serde_json::Value| match json.get(key) {
             Some(found) if !found.is_null() && *found != expected => {
@@ -213,19 +212,21 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// Rows of the embedding table on the device: [`BertConfig::vocab_size`] rounded up to [`VOCABULARY_MULTIPLE`]. The
-    /// rows beyond the vocabulary are zero, and no prediction falls on them.
+    /// Returns the rows of the embedding table on the device: [`BertConfig::vocab_size`] rounded up to
+    /// [`VOCABULARY_MULTIPLE`]. The padding rows are zero and have probability zero in the softmax.
     pub fn padded_vocab_size(&self) -> usize {
         self.vocab_size.next_multiple_of(VOCABULARY_MULTIPLE)
     }
 
-    /// Width of one attention head.
+    /// Returns the width of one attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
     }
 
+    /// Checks every value.
+    ///
     /// # Errors
-    /// The first key whose value is impossible, with what it requires.
+    /// Names the first invalid key and its requirement.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("vocab_size", self.vocab_size, MOST_TOKENS),
@@ -244,7 +245,7 @@ impl BertConfig {
             return Err(ConfigError::new("hidden_size", requires, self.hidden_size.to_string()));
         }
         if self.pad_token_id >= self.vocab_size {
-            let requires = format!("an entry of the vocabulary (0 to {})", self.vocab_size - 1);
+            let requires = format!("a token id of the vocabulary (0 to {})", self.vocab_size - 1);
             return Err(ConfigError::new("pad_token_id", requires, self.pad_token_id.to_string()));
         }
         let probabilities = [
@@ -261,9 +262,10 @@ impl BertConfig {
         Ok(())
     }
 
+    /// Checks that batches of this shape fit the model.
+    ///
     /// # Errors
-    /// If a batch of this form does not fit the model: the sequence is longer than the position table, or there are more
-    /// predictions than tokens.
+    /// If the sequence is longer than the position embeddings, or has more masked positions than tokens.
     pub fn validate_batch(&self, sequence_length: usize, predictions: usize) -> Result<(), ConfigError> {
         if sequence_length == 0 || sequence_length > self.max_position_embeddings {
             let requires = format!("1 to max_position_embeddings ({})", self.max_position_embeddings);
@@ -277,14 +279,14 @@ impl BertConfig {
     }
 }
 
-/// The `[model]` table of a run file: a preset, or every size, and whatever it overrides.
+/// The `[model]` table of a run file: a preset with overrides, or all sizes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BertSettings {
-    /// The preset that gives the values that are not set.
+    /// The preset that supplies unset sizes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// Left out, it is the tokenizer's.
+    /// Vocabulary size. The default is that of the tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// Width of the hidden states.
@@ -293,25 +295,25 @@ pub struct BertSettings {
     /// Number of encoder layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_hidden_layers: Option<usize>,
-    /// Attention heads of a layer.
+    /// Number of attention heads per layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_attention_heads: Option<usize>,
     /// Width of the feed-forward layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
-    /// The activation of the feed-forward layer.
+    /// Activation of the feed-forward layer and the MLM transform.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden_act: Option<Activation>,
-    /// Dropout of embeddings and layer outputs.
+    /// Dropout probability of embeddings and layer outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden_dropout_prob: Option<f64>,
-    /// Dropout of attention probabilities.
+    /// Dropout probability of attention probabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_probs_dropout_prob: Option<f64>,
-    /// Largest sequence length.
+    /// Maximum sequence length: rows of the position embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_position_embeddings: Option<usize>,
-    /// Number of token types.
+    /// Number of token types (segments).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub type_vocab_size: Option<usize>,
     /// Standard deviation of the initial weights.
@@ -326,14 +328,14 @@ pub struct BertSettings {
 }
 
 impl BertSettings {
-    /// The model that these settings mean, with the tokenizer's `vocabulary` entries unless they say otherwise.
+    /// Returns the complete configuration. `vocabulary`, the vocabulary size of the tokenizer, is the default of `vocab_size`.
     ///
     /// # Errors
-    /// If neither a preset nor every size is given, or the result is impossible.
+    /// If a size is missing and no preset is set, or the configuration is invalid.
     pub fn resolve(&self, vocabulary: usize) -> Result<BertConfig, ConfigError> {
         let size = |key: &'static str, own: Option<usize>, preset: fn(&BertConfig) -> usize| {
             own.or_else(|| self.preset.map(|p| preset(&p.config(vocabulary))))
-                .ok_or_else(|| ConfigError::new(key, "a value when no preset is named", "none"))
+                .ok_or_else(|| ConfigError::new(key, "a value if `preset` is not set", "none"))
         };
         let config = BertConfig {
             vocab_size: self.vocab_size.unwrap_or(vocabulary),
@@ -419,7 +421,7 @@ mod tests {
         let config = settings.resolve(8192).unwrap();
         assert_eq!((config.vocab_size, config.num_hidden_layers, config.hidden_size), (8192, 3, 128));
         let e = BertSettings::default().resolve(8192).unwrap_err();
-        assert_eq!(e.to_string(), "hidden_size requires a value when no preset is named, got none");
+        assert_eq!(e.to_string(), "hidden_size requires a value if `preset` is not set, got none");
         assert!(toml::from_str::<BertSettings>("num_heads = 3").is_err());
     }
 }

@@ -164,7 +164,7 @@ impl OptimizerConfig {
         self.rule().state_names()
     }
 
-    /// Returns every setting that is in force, as (name, value) for people.
+    /// Returns every resolved setting as (name, value), formatted for display.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("optimizer", self.name().to_string())];
         lines.extend(self.rule().describe());

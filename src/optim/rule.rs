@@ -41,7 +41,7 @@ pub trait UpdateRule: fmt::Debug {
         t: Tensor<'g>,
     ) -> PartialUpdate<'a, 'g>;
 
-    /// Returns every setting that is in force, as (name, value) for people.
+    /// Returns every resolved setting as (name, value), formatted for display.
     fn describe(&self) -> Vec<(&'static str, String)>;
 
     /// Returns the names of the presets; none by default.

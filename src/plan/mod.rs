@@ -46,7 +46,7 @@ pub struct PlanOptions {
     pub target: Target,
     /// The plugin that compiles.
     pub platform: PlatformChoice,
-    /// How to choose the micro-batch size of each phase.
+    /// The rule that chooses the micro-batch size of each phase.
     pub micro_batch_size: MicroBatchChoice,
     /// Indices of the phases to compile, from 0.
     pub phases: Vec<usize>,

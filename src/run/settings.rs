@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{ExampleConfig, ExampleMode, Masking, SpanMask};
 use crate::storage::Location;
 
-/// The location of the prepared data, and how examples are made of it. The defaults are those of google-research/bert,
+/// The location of the prepared data, and how examples are made from it. The defaults are those of google-research/bert,
 /// `create_pretraining_data.py`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,10 +30,10 @@ pub struct DataSettings {
     /// Mask spans of whole words, as SpanBERT does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_mask: Option<SpanMask>,
-    /// Whether masks are drawn anew in every epoch.
+    /// Whether masks change in every epoch (`dynamic`) or stay the same (`static`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub masking: Masking,
-    /// The fraction of documents that is cut into shorter sequences. It has no effect on single segments.
+    /// The fraction of documents that is split into shorter sequences. It has no effect on single segments.
     #[serde(default = "default::short_seq_prob")]
     pub short_seq_prob: f64,
 }
@@ -54,7 +54,7 @@ impl DataSettings {
     }
 }
 
-/// When a run is evaluated, and on how many held-out examples.
+/// The frequency of evaluations, and their number of held-out examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluateSettings {
@@ -72,7 +72,7 @@ impl Default for EvaluateSettings {
     }
 }
 
-/// Where and how often a run is saved.
+/// The location and frequency of checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSettings {

@@ -1,5 +1,5 @@
-//! What is trained, as a parameter of the step: a [`Task`] names its parameters, the tensors of its batches, its loss and
-//! its metrics. Steps, devices, checkpoints and the trainer are written against this trait and know no model.
+//! The training objective as a trait: a [`Task`] declares its parameters, the tensors of its batches, its loss and its
+//! metrics. Steps, devices, checkpoints and the trainer use this trait and contain no code for a specific model.
 
 mod params;
 mod precision;
@@ -20,13 +20,13 @@ pub struct Ratio {
     pub name: &'static str,
     /// The name in tables and messages, such as `MLM loss`.
     pub label: &'static str,
-    /// Which of [`Task::denominators`] it is divided by.
+    /// The index in [`Task::denominators`] of the divisor.
     pub denominator: usize,
     /// The ratio is a term of the loss; others are metrics only.
     pub in_loss: bool,
 }
 
-/// The keys of dropout masks: a mask is a function of these and of the place where it is applied, never of device state.
+/// The keys of dropout masks: a mask is a function of these keys and of the layer where it is applied, and never of device state.
 #[derive(Clone, Copy)]
 pub struct DropoutKey<'g> {
     /// u32\[2\]: the seed of the run.

@@ -1,5 +1,5 @@
-//! Packing keeps every example, fills rows, preserves loss and gradients of plain rows with dropout on, and gives the
-//! same rows on every host.
+//! Packing keeps every example, fills rows, preserves the loss and gradients of plain rows with dropout, and gives the same
+//! rows on every host.
 
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ proptest! {
         let slots = max_predictions_per_row(&config, per_row);
         for row in Packing::new(&lengths, 128, per_row).rows() {
             let needed: usize = row.iter().map(|placed| predicted(placed.length)).sum();
-            prop_assert!(needed <= slots, "{needed} masked positions, room for {slots}");
+            prop_assert!(needed <= slots, "{needed} masked positions, at most {slots} fit");
         }
     }
 }
@@ -88,7 +88,7 @@ fn packed_loss_and_gradients_equal_plain_rows_with_dropout() {
     }
 }
 
-/// Words are predicted in an example of one segment too; there is no next sentence, and its mean is over the others.
+/// An example of one segment has masked tokens but no next sentence; the mean NSP loss is over the other examples.
 #[test]
 fn example_without_nsp_label_counts_in_the_mlm_loss_only() {
     let (all, unlabelled) = (samples(8, small().vocab_size), 4);
@@ -107,7 +107,7 @@ fn example_without_nsp_label_counts_in_the_mlm_loss_only() {
         };
         let [[mlm, without], [mlm_follows, follows], [_, random]] = [-100.0, 0.0, 1.0].map(losses);
         assert_eq!(mlm, mlm_follows);
-        // −log p of each label, from the sums over eight sequences and over seven: the two labels' p add up to one.
+        // The NSP sums over eight and over seven sequences differ by −log p of the label. Both labels' p add up to one.
         let [p, q] = [follows, random].map(|mean| (7.0 * without - 8.0 * mean).exp());
         assert!((p + q - 1.0).abs() < 1e-9 && p > 0.1 && q > 0.1, "{p} and {q}");
     }
@@ -135,13 +135,13 @@ fn packed_rows_are_host_independent_and_contain_the_examples_of_plain_rows() {
         assert_eq!(bytes, tensor.bytes(), "{name}");
     }
 
-    // Dealt in turn, so that no replica has more rows than the others.
+    // Rows are dealt in turn, so that no replica has more rows than the others.
     for row in 0..count {
         let dealt = row % 4 * (count / 4) + row / 4;
         assert_eq!(together.input_ids[dealt * 48..][..48], whole.input_ids[row * 48..][..48], "row {row}");
     }
 
-    // Row by row, the tokens, types and targets of the plain batch, each example once.
+    // The rows contain the tokens, types and targets of the plain batch, each example once.
     let packed = whole.packed.as_ref().unwrap();
     let mut seen = vec![0; count];
     let filled = (0..count).filter(|row| whole.attention_mask[row * 48] > 0).count();

@@ -1,5 +1,5 @@
-//! The step in the f64 evaluator against the reference values of `fixtures/bert_small`, to nine digits and more; and its
-//! independence of micro-batches, replicas, recomputation and padded vocabulary rows.
+//! The step in the f64 evaluator against the reference values of `fixtures/bert_small`, to at least nine digits. The step
+//! does not depend on micro-batches, replicas, recomputation and padded vocabulary rows.
 
 use crate::common::parity::*;
 use std::sync::Arc;
@@ -39,8 +39,13 @@ fn step_with_dropout_is_independent_of_micro_batches_replicas_and_recomputation(
         (1, 1, Recompute::Attention),
         (2, 1, Recompute::Layer),
     ] {
-        let cut = step(micro_batches, replicas, recompute);
-        assert_close(&cut, &whole, 1e-9, &format!("{micro_batches} micro-batches, {replicas} replicas, {recompute:?}"));
+        let split = step(micro_batches, replicas, recompute);
+        assert_close(
+            &split,
+            &whole,
+            1e-9,
+            &format!("{micro_batches} micro-batches, {replicas} replicas, {recompute:?}"),
+        );
     }
     let other_masks = {
         let program = TrainStep::build(&spec(&model, rows, 1, 1)).unwrap().program;
@@ -49,10 +54,10 @@ fn step_with_dropout_is_independent_of_micro_batches_replicas_and_recomputation(
         run(&Evaluator { replicas: 1 }, &program, &arguments)
     };
     let metrics = whole.len() - 3;
-    assert!((other_masks[metrics][0] - whole[metrics][0]).abs() > 1e-4, "another step drops other elements");
+    assert!((other_masks[metrics][0] - whole[metrics][0]).abs() > 1e-4, "another step has other dropout masks");
 }
 
-/// The loss from the published logits alone, without dropout: what a model without padded rows computes.
+/// Returns the loss of a model without padded vocabulary rows, computed from the logits without dropout.
 fn loss_without_padding(model: &BertConfig, rows: usize, change: impl Fn(&mut [HostTensor], &Program)) -> f64 {
     let spec = EvalSpec { task: Arc::new(task(model)), precision: Precision::F64, rows, replicas: 1 };
     let program = ForwardStep::build(&spec).unwrap().program;
@@ -96,7 +101,7 @@ fn padded_vocabulary_rows_change_neither_loss_nor_gradients() {
         };
         let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
         let found = outputs[program.output(&format!("grad/{name}")).unwrap()][element];
-        assert!((found - expected).abs() < 1e-8, "{name}[{element}]: {found}, by differences {expected}");
+        assert!((found - expected).abs() < 1e-8, "{name}[{element}]: {found}, by finite differences {expected}");
     }
     for (name, published) in [("bert.embeddings.word_embeddings.weight", 1200), ("cls.predictions.bias", 100)] {
         let gradient = &outputs[program.output(&format!("grad/{name}")).unwrap()];
@@ -120,7 +125,7 @@ fn non_finite_gradients_change_no_state_and_are_named() {
     assert_eq!(outputs[program.output("metrics").unwrap()][6], 1.0);
     let finite = &outputs[program.output("finite").unwrap()];
     assert_eq!(finite[bad], 0.0);
-    assert_eq!(finite[program.input("cls.predictions.bias").unwrap()], 1.0, "the other head is not to blame");
+    assert_eq!(finite[program.input("cls.predictions.bias").unwrap()], 1.0, "the gradient of the other head is finite");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use lambert::step::sharding::Shards;
 use lambert::step::{GradientStep, Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
 
-/// Weights, a bias that starts at zero (no trust ratio), and a LayerNorm: names, dimensions, sizes of the first values.
+/// Weights, a bias that is initially zero (no trust ratio), and a LayerNorm: names, dimensions, scales of the initial values.
 const TENSORS: [(&str, &[usize], f64); 4] = [
     ("a.dense.weight", &[3, 5], 1.0),
     ("a.dense.bias", &[7], 0.5),
@@ -22,7 +22,7 @@ const TENSORS: [(&str, &[usize], f64); 4] = [
     ("LayerNorm.weight", &[4], 2.0),
 ];
 
-/// Weights and slots after three updates on `replicas` that hold them as `held`, each tensor whole.
+/// Returns weights and optimizer state, as full tensors, after three updates on `replicas` replicas with placement `held`.
 fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Vec<f64>> {
     let shards = Shards { count: replicas };
     let whole = |dims: &[usize]| Shape::new(DType::F64, dims);
@@ -114,7 +114,7 @@ fn sharded_updates_equal_replicated_updates_for_every_optimizer() {
                 &updated(&config, Placement::Sharded, replicas),
                 &whole,
                 1e-12,
-                &format!("{settings}, {replicas} parts"),
+                &format!("{settings}, {replicas} shards"),
             );
         }
     }
@@ -130,11 +130,11 @@ fn sharded_step_equals_replicated_step_in_f64() {
         let outputs = run_all(&Evaluator { replicas: 3 }, &program, &arguments(&program, &model, 6));
         whole_results(&spec, &program, &outputs)
     };
-    // 3 parts: almost no tensor divides.
-    assert_close(&step(SHARDED), &step(Parallel::default()), 1e-12, "3 parts");
+    // Almost no tensor is divisible by 3.
+    assert_close(&step(SHARDED), &step(Parallel::default()), 1e-12, "3 shards");
 }
 
-/// The operands of every collective of a step, in order.
+/// Returns the opcode and the number of operands of every collective of a step, in order.
 fn collectives(spec: &StepSpec) -> Vec<(&'static str, usize)> {
     let program = TrainStep::build(spec).unwrap().program;
     let nodes = program.computation.nodes.iter();
@@ -148,7 +148,7 @@ fn gradients_are_reduced_by_one_collective_for_any_number_of_micro_batches() {
     let tensors = param_specs(&model).len();
     for micro_batches in [1, 4] {
         let step = |parallel| collectives(&StepSpec { parallel, ..spec(&model, 8, micro_batches, 2) });
-        // Beside the gradients: denominators before, sums for the metrics after.
+        // In addition to the gradients: the denominators before them, the sums of the metrics after them.
         let scalars = ("all-reduce", 1);
         assert_eq!(step(Parallel::default()), [scalars, scalars, ("all-reduce", tensors)]);
         // The norms of the gradients, then those of weights and directions.
@@ -158,8 +158,8 @@ fn gradients_are_reduced_by_one_collective_for_any_number_of_micro_batches() {
     }
 }
 
-/// What the model says it only multiplies is rounded before it is gathered: nothing else may read it, and nothing that
-/// could be rounded is left out.
+/// The all-gather sends `matmul_only` weights in bf16, so only conversions to bf16 may read them. Every weight with no other
+/// reader must be marked `matmul_only`.
 #[test]
 fn matmul_only_weights_are_read_in_bf16_only() {
     let spec = StepSpec { precision: Precision::Bf16, ..spec(&model(), 4, 1, 1) };

@@ -233,7 +233,7 @@ fn only_the_output_module_prints() {
 
 #[test]
 fn library_strings_contain_no_command_line_flags() {
-    // Errors name the setting; the command line knows its flags. These files contain options of other programs, or CSS.
+    // Library errors name the setting; only the command line names flags. These files contain options of other programs, or CSS.
     const FLAGS_OF_OTHERS: [(&str, &str); 4] = [
         ("src/plugins/", "options of pip"),
         ("src/data/corpus/decompress/", "options of zstd"),

@@ -1,11 +1,11 @@
-//! Files that are not what they must be: cut, changed, empty, of another time or vocabulary. Each gets one sentence before
-//! any long work, and nothing that was there is lost.
+//! Invalid files: truncated, changed, empty, of another format version or vocabulary. Each gives a one-line error before any
+//! long work, and existing files are kept.
 
 use std::path::Path;
 
 use crate::common::{Workshop, text};
 
-/// Copies a directory and what is in it.
+/// Copies a directory and its contents.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("writable");
     for entry in std::fs::read_dir(from).expect("a directory") {
@@ -36,7 +36,7 @@ fn cut(path: &Path, bytes: u64) {
     file.set_len(length - bytes).expect("cut");
 }
 
-/// Changes one bit of the byte that stands `from_end` before the end.
+/// Flips one bit of the byte at offset `from_end` from the end.
 fn flip(path: &Path, from_end: usize) {
     let mut bytes = std::fs::read(path).expect("readable");
     let at = bytes.len() - from_end;
@@ -82,7 +82,7 @@ fn damaged_data_is_rejected_before_compilation() {
         &|d| std::fs::remove_dir_all(d.join("tokenizer")).expect("removed"),
         &["copy/tokenizer/vocab.txt: requires a vocabulary", "no such file"],
     );
-    assert!(!workshop.path("run").exists(), "nothing was begun");
+    assert!(!workshop.path("run").exists(), "no run was started");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn too_little_text_is_rejected() {
     );
     assert!(!workshop.path("more").exists());
 
-    // Data may have been prepared to train only; a run that evaluates needs held-out documents.
+    // Data without held-out documents cannot be used by a run that evaluates.
     workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--held-out", "0", "--out", "all"]);
     workshop.run_file("run.toml", "run", |text| text);
     fails(&workshop, &[&TRAIN[..], &["--set", "data.path=all"]].concat(), &["held", "at least 2 documents"]);
@@ -234,7 +234,7 @@ fn invalid_settings_are_rejected_before_compilation() {
     fails(&workshop, &with("phase.1.warmup_start=3"), &["warmup_start requires 0 or a negative step, got 3"]);
     fails(&workshop, &with("optimizer.wieght_decay=1"), &["unknown key `wieght_decay`", "`weight_decay`?"]);
     fails(&workshop, &with("import=nowhere"), &["import: nowhere"]);
-    // A model of a hundred terabytes: more than any disk here holds.
+    // A model of a hundred terabytes does not fit on the disk.
     let huge = [
         "--set",
         "model.hidden_size=262144",
@@ -245,7 +245,7 @@ fn invalid_settings_are_rejected_before_compilation() {
     ];
     fails(&workshop, &[&TRAIN[..], &huge].concat(), &["[checkpoint] directory: run requires", "free space"]);
     fails(&workshop, &["pretrain", "run.toml", "--platform", "./text.txt"], &["text.txt cannot be opened"]);
-    // An evaluation takes as many rows at once as there are, at most: the compiler dies of so many.
+    // The micro-batch size of an evaluation is limited to its number of rows; XLA would crash on so many.
     let sharing = ["--set", "evaluate.micro_batch_size=2147483648", "--set", "checkpoint.directory=sharing"];
     workshop.succeed(&[&TRAIN[..], &sharing].concat());
     std::fs::write(workshop.path("broken.toml"), "name = ").expect("writable");
@@ -272,7 +272,7 @@ fn invalid_settings_are_rejected_before_compilation() {
 #[test]
 fn gigabyte_lines_are_split_or_rejected_within_1_5_gb_of_memory() {
     let workshop = Workshop::new();
-    // On disk it is some kilobytes: frames of zstandard, one behind the other.
+    // The file on disk has a few kilobytes: concatenated zstandard frames.
     let frame = |text: &str| zstd::encode_all(text.as_bytes(), 1).expect("it is compressed");
     let gigabyte = frame(&"x".repeat(1 << 24)).repeat(64);
     let prepare = |file: &str, start: &str, end: &str| {

@@ -1,4 +1,4 @@
-//! The command line as a user meets it: exit codes, and one sentence for every mistake, before any long work.
+//! The command line: exit codes, and a one-line error for every user mistake before any long work.
 
 use std::process::Stdio;
 
@@ -72,7 +72,7 @@ fn user_errors_print_one_line_and_the_documented_exit_code() {
     );
     fails(&workshop, &["evaluate", "text.txt", "--data", "data"], 1, &["text.txt", "it is not a directory"]);
     fails(&workshop, &["pretrain", "run.toml", "--platform", "text.txt"], 1, &["text.txt"]);
-    assert!(!workshop.path("run/metrics.jsonl").exists(), "nothing was begun");
+    assert!(!workshop.path("run/metrics.jsonl").exists(), "no run was started");
 }
 
 #[test]
@@ -103,13 +103,10 @@ fn bench_accepts_the_sharding_options_of_run_files() {
             ["gradient_reduce_dtype", "optimizer_sharding", "optimizer_is_sharded"].map(|name| bench[name].clone());
         assert_eq!(serde_json::json!(said), serde_json::json!([exchange, "sharded", true]));
         let state = bench["program_state_bytes"].as_f64().unwrap() / (3 * 4 * elements) as f64;
-        assert!((0.5..0.51).contains(&state), "a device holds half of weights and slots, got {state}");
+        assert!((0.5..0.51).contains(&state), "a device holds half of weights and optimizer state, got {state}");
     }
     let [exact, rounded] = [exact, rounded].map(|bench| bench["loss"].as_f64().unwrap());
-    assert!(
-        exact != rounded && (exact - rounded).abs() < 0.01,
-        "gradients are rounded, nothing else: {exact}, {rounded}"
-    );
+    assert!(exact != rounded && (exact - rounded).abs() < 0.01, "only gradients are rounded: {exact}, {rounded}");
     fails(&workshop, &["bench", "--gradient-reduce-dtype", "fp8"], 2, &["fp8", "f32, bf16"]);
     fails(&workshop, &["bench", "--optimizer-sharding", "half"], 2, &["half", "none, sharded, auto"]);
 }
@@ -132,7 +129,7 @@ fn every_command_has_examples_in_its_help() {
         let examples = after.split_once("Examples:\n").map(|(_, examples)| examples.split("\n\n").next().unwrap());
         let example = format!("  {verb}");
         assert!(examples.is_some_and(|text| text.lines().any(|line| line.starts_with(&example))), "{verb}: {after}");
-        // Longer ones are wrapped, which tears lists and commands.
+        // Longer lines are wrapped, which breaks lists and commands.
         let long = after.lines().find(|line| line.chars().count() > 100);
         assert_eq!(long, None, "{verb}");
     }
@@ -155,17 +152,17 @@ fn closed_output_pipes_do_not_stop_a_command() {
         &["import", "exported", "--out", "imported"],
         &["bench", "--model", "tiny", "--vocab-size", "64", "--steps", "1", "--platform", "cpu"],
     ] {
-        // Nobody reads either stream, from the first word on.
+        // Both streams are closed before the command writes anything.
         let mut child =
             workshop.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts");
         drop((child.stdout.take(), child.stderr.take()));
         let status = child.wait().expect("lambert ends");
         assert_eq!(status.code(), Some(0), "lambert {line:?} | true");
     }
-    assert!(workshop.path("dump/small.phase-2.hlo.pb").exists(), "the work goes on");
+    assert!(workshop.path("dump/small.phase-2.hlo.pb").exists(), "the command completed its work");
     assert!(workshop.path("run/step-00000010").exists() && workshop.path("imported/step-00000000").exists());
 
-    // A full disk behind the stream is no choice of anybody's.
+    // A full disk behind the stream is an error, unlike a closed pipe.
     let full = std::fs::File::options().write(true).open("/dev/full");
     let Ok(full) = full else { return };
     let mut child = workshop.command(&["inspect", "data"]).stdout(full).stderr(Stdio::piped()).spawn().expect("starts");

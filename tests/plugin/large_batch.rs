@@ -1,14 +1,14 @@
-//! Steps of 65,536 and of 32,768 sequences, as `scripts/runs/tiny-64k-32k.toml` takes them, on a real plugin: the same
-//! update however the batch is cut.
+//! Steps of `scripts/runs/tiny-64k-32k.toml`, with 65,536 and 32,768 sequences, on a real plugin: the update does not
+//! depend on the micro-batch size and the number of devices.
 //!
-//! Needs a CPU plugin, found as a user's is: `lambert plugin install cpu`, or `LAMBERT_PLUGIN`.
+//! Needs a CPU plugin (`lambert plugin install cpu`, or `LAMBERT_PLUGIN`).
 
 use std::collections::BTreeMap;
 
 use crate::common::{Workshop, metrics};
 use lambert::checkpoint::TensorFile;
 
-/// What one step of each phase leaves, with the batches cut as told: the losses, and the weights by name.
+/// Runs one step of each phase with the given split of the batch. Returns the losses, and the weights by name.
 fn run(
     workshop: &Workshop,
     name: &str,

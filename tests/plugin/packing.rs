@@ -21,7 +21,7 @@ fn packed_gradients_match_plain_rows_on_the_plugin() {
     }
 }
 
-/// What the model says about packed rows, without dropout: `[sequence_output, MLM logits, NSP logits]`.
+/// Builds the forward pass on packed rows, without dropout: `[sequence_output, MLM logits, NSP logits]`.
 fn forward(model: &BertConfig, rows: usize) -> Computation {
     let (graph, params) = (Graph::new("packed_forward"), param_specs(model));
     let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F32))).collect();
@@ -60,7 +60,7 @@ fn packed_examples_do_not_attend_to_each_other() {
     let differs = |output: usize, width: usize, at: usize| {
         before[output][at * width..][..width] != after[output][at * width..][..width]
     };
-    // Padding behind the examples is of no one.
+    // The padding after the last example belongs to no example, so it is not compared.
     for (r, row_of) in rows.iter().enumerate() {
         let used: usize = row_of.iter().map(|(_, sample)| sample.tokens.len()).sum();
         for position in 0..used {
@@ -73,7 +73,7 @@ fn packed_examples_do_not_attend_to_each_other() {
     }
 }
 
-/// The losses of the training steps of a run.
+/// Returns the losses of the training steps of a run.
 fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
     let metrics = metrics(&workshop.path(run));
     metrics.iter().filter(|((kind, _), _)| kind == "train").map(|(_, line)| line["loss"].as_f64().unwrap()).collect()
@@ -102,10 +102,16 @@ fn packed_run_matches_plain_run_and_resumes_bit_identically() {
     }
     let padding =
         |run: &str, step| metrics(&workshop.path(run))[&("train".to_owned(), step)]["padding"].as_f64().unwrap();
-    assert!((1..=10).all(|step| padding("packed", step) <= padding("plain", step)), "packed rows hold less padding");
-    assert!((1..=10).any(|step| padding("packed", step) < 0.7 * padding("plain", step)), "and now and then much less");
+    assert!(
+        (1..=10).all(|step| padding("packed", step) <= padding("plain", step)),
+        "packed rows never have more padding"
+    );
+    assert!(
+        (1..=10).any(|step| padding("packed", step) < 0.7 * padding("plain", step)),
+        "in some steps packed rows have much less padding"
+    );
 
-    // A run is the same one however its rows are packed: a plain run goes on packed, and a packed one bit for bit.
+    // A packed run resumes bit-identically, and can also resume without packing.
     let tensors = |run: &str| std::fs::read(workshop.path(run).join("step-00000010/model.safetensors")).unwrap();
     let straight = tensors("packed");
     workshop.run_file("stopped.toml", "stopped", |text| rows_of(4)(text).replace("every = 0", "every = 1"));

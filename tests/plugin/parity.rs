@@ -27,7 +27,7 @@ fn cpu_plugin_matches_the_reference_in_f32_with_micro_batches_and_recomputation(
 #[test]
 fn every_split_of_the_batch_matches_the_reference_and_has_the_same_dropout_masks() {
     let (case, devices) = (case(), cpu(8));
-    // 32 is more than the 8 rows there are: the rest is padding.
+    // The second split needs 32 rows, but the batch has 8; the rest is padding.
     let splits = [(2, 4), (8, 4)].map(|(devices, micro_batches)| Split { devices, micro_batches });
     assert_eq!(splits.map(|split| split.padding(8)), [0, 24]);
     let options = VerifyOptions { steps: Some(2), optimizer: Some("lamb".to_string()), ..options(Precision::F32) };
@@ -37,7 +37,7 @@ fn every_split_of_the_batch_matches_the_reference_and_has_the_same_dropout_masks
         assert!(misses.is_empty(), "{:?}: {misses:#?}", split.split);
         assert_eq!(split.checks.iter().filter(|check| check.quantity == Quantity::Dropout).count(), 1);
     }
-    // What was compared is a curve with dropout on, which moves the first loss by hundreds of tolerances.
+    // The compared losses include dropout, which changes the first loss by hundreds of tolerances.
     let with = dropout_losses(&case, &devices.first(1), &options).unwrap();
     let without: Vec<f64> = case.trajectories[0].rows.iter().map(|row| row.loss).collect();
     assert_eq!(with.len(), 4);

@@ -17,7 +17,7 @@ use lambert::step::{GradientReduceDtype, GradientStep, Parallel, StepSpec, Train
 use lambert::task::Precision;
 use prost::Message;
 
-/// Weights, slots and reports after three steps from the same weights on the same batch.
+/// Returns weights, optimizer state and metrics after three steps from the same weights on the same batch.
 fn three_steps(spec: &StepSpec, model: &BertConfig, rows: usize) -> Vec<Vec<f64>> {
     let devices = cpu(spec.replicas);
     let program = TrainStep::build(spec).unwrap().program;
@@ -35,7 +35,7 @@ fn three_steps(spec: &StepSpec, model: &BertConfig, rows: usize) -> Vec<Vec<f64>
     whole_results(spec, &program, &outputs)
 }
 
-/// ‖x − y‖ / ‖y‖, of a norm of at least one hundredth for each element.
+/// Returns ‖x − y‖ / ‖y‖, where ‖y‖ is at least 0.01 · √(number of elements).
 fn distance(x: &[f64], y: &[f64]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut x.iter().zip(y).map(|(x, y)| x - y)) / norm(&mut y.iter().copied()).max(0.01 * (y.len() as f64).sqrt())
@@ -50,7 +50,7 @@ fn sharded_steps_match_replicated_steps_for_any_number_of_shards() {
     let names: Vec<String> = param_specs(&model).into_iter().map(|param| param.name).collect();
     let check = |parts: Vec<Vec<f64>>, whole: &[Vec<f64>], tolerance: f64, what: &str| {
         for (i, (parts, whole)) in parts.iter().zip(whole).enumerate() {
-            // Softmax does not see a key's bias: its gradient is zero but for rounding, which Adam makes a step of.
+            // Softmax is invariant to the key bias, so its gradient is only rounding error, which Adam scales to a full step.
             if names.get(i).is_some_and(|name| name.ends_with("key.bias")) {
                 continue;
             }
@@ -61,10 +61,10 @@ fn sharded_steps_match_replicated_steps_for_any_number_of_shards() {
     let whole = step(Precision::F32, 1, 1, Parallel::default());
     for (micro_batches, replicas) in [(2, 2), (1, 4), (2, 8)] {
         let parts = step(Precision::F32, micro_batches, replicas, SHARDED);
-        check(parts, &whole, 1e-4, &format!("f32 in {replicas} parts"));
+        check(parts, &whole, 1e-4, &format!("f32 in {replicas} shards"));
     }
     let whole = step(Precision::Bf16, 2, 4, Parallel::default());
-    check(step(Precision::Bf16, 2, 4, SHARDED), &whole, 1e-4, "bf16 in 4 parts");
+    check(step(Precision::Bf16, 2, 4, SHARDED), &whole, 1e-4, "bf16 in 4 shards");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn bf16_gradient_reduction_halves_the_bytes_and_rounds_to_8_bits() {
                 Collectives::of(&TrainStep::build(&step(exchange, shard_optimizer)).unwrap().program.computation, 1);
             if shard_optimizer { exchanged.reduce_scatter } else { exchanged.all_reduce }
         };
-        // The sums that metrics are made of, 6 scalars, are told in f32 always.
+        // The 6 scalar sums of the metrics are always reduced in f32.
         let scalars = if shard_optimizer { 0.0 } else { 24.0 };
         let [full, half] = [GradientReduceDtype::F32, GradientReduceDtype::Bf16].map(|e| gradient_bytes(e) - scalars);
         assert_eq!(half, 0.5 * full);
@@ -112,7 +112,7 @@ fn executable_arguments_hold_one_shard_of_the_state() {
         let program = TrainStep::build(&spec).unwrap().program;
         let stats = cpu(replicas).load(&program).unwrap().memory_stats().unwrap();
         let elements = param_specs(&model).into_iter().map(|param| param.dims.iter().product::<usize>());
-        // Weights and two slots; a tensor's last part may be padded.
+        // Weights, m and v; the last shard of a tensor may be padded.
         let state: usize = elements.map(|elements| 3 * 4 * elements.div_ceil(replicas)).sum();
         let donated = program.donated.iter().map(|&(input, _)| program.inputs[input].shape.bytes()).sum::<usize>();
         let others: usize = program.inputs.iter().map(|value| value.shape.bytes()).sum::<usize>() - donated;
@@ -124,9 +124,10 @@ fn executable_arguments_hold_one_shard_of_the_state() {
     }
 }
 
-/// Bytes by opcode that a compiled program gives to collectives (of an all-gather: takes), as `Collectives` counts them.
+/// Returns the operand bytes of the collectives of a compiled program by opcode (for an all-gather: the result bytes), as
+/// `Collectives` counts them.
 fn compiled_collectives(executable: &Executable) -> Collectives {
-    let program = executable.optimized_program().expect("the plugin shows what it compiled");
+    let program = executable.optimized_program().expect("the plugin returns the optimized program");
     let module = match program.format.as_str() {
         "hlo" => HloModuleProto::decode(&*program.code),
         _ => HloWithConfig::decode(&*program.code).map(|with_config| with_config.module.unwrap_or_default()),
@@ -159,7 +160,7 @@ fn bytes_of(shape: &ShapeProto) -> f64 {
         Ok(PrimitiveType::Tuple) => return parts,
         Ok(PrimitiveType::Bf16) => 2.0,
         Ok(PrimitiveType::F32 | PrimitiveType::S32 | PrimitiveType::U32) => 4.0,
-        other => panic!("no collective of this step is of {other:?}"),
+        other => panic!("unexpected element type {other:?} of a collective"),
     };
     element * shape.dimensions.iter().map(|&n| n as f64).product::<f64>()
 }
@@ -173,7 +174,7 @@ fn graph_collectives_match_the_compiled_program() {
         let counted = Collectives::of(&step.program.computation, micro_batches);
         let compiled = Compiled::new(&devices, || Ok(step.program)).unwrap();
         assert_eq!(compiled_collectives(&compiled.executable), counted, "{parallel:?}, {micro_batches} micro-batches");
-        // A sharded step sends its gradients once and its weights once, as many bytes as the gradients twice.
+        // A sharded step reduce-scatters the gradients and all-gathers the weights: twice the bytes of the gradients.
         let weights: usize = spec.task.parameters().iter().map(|param| param.dims.iter().product::<usize>()).sum();
         let least = 2.0 * 0.75 * 4.0 * weights as f64;
         assert!((least..1.1 * least).contains(&counted.sent_in_ring(4)), "{} of {least}", counted.sent_in_ring(4));
@@ -201,12 +202,12 @@ fn state_round_trips_through_sharded_devices() {
     }
 }
 
-/// Four devices with parts, then one device, then two with parts: a run can go on wherever it likes, and on the same
-/// devices to the same bits.
+/// A run resumes on four devices (sharded), one device, and two devices (sharded). On the same devices the result is
+/// bit-identical.
 #[test]
 fn run_resumes_with_any_number_of_shards() {
     let workshop = Workshop::new();
-    // The first phase, of six steps, is enough.
+    // Only the first phase, which has six steps.
     let first_phase = |text: String| text.rsplit_once("[[phase]]").unwrap().0.replace("every = 0", "every = 1");
     workshop.run_file("moved.toml", "moved", first_phase);
     let pretrain = |devices: &str| {
@@ -230,12 +231,12 @@ fn run_resumes_with_any_number_of_shards() {
     let (bits, expected) = (tensors(), loss());
     forget_after(3);
     pretrain("4");
-    assert!(tensors() == bits, "on the same devices weights or slots differ");
+    assert!(tensors() == bits, "weights or optimizer state differ on the same devices");
 
     forget_after(2);
     pretrain("1");
     forget_after(4);
     pretrain("2");
     let moved = loss();
-    assert!((moved - expected).abs() <= 1e-4, "the last loss is {moved}, without moving it is {expected}");
+    assert!((moved - expected).abs() <= 1e-4, "the last loss is {moved}, but {expected} on one set of devices");
 }

@@ -1,8 +1,9 @@
-//! Training learns, in every way of cutting a batch the same, and stops where there is nothing to learn from.
+//! Training runs of a small model: the loss falls below a baseline, does not depend on how the batch is split, and a
+//! non-finite gradient stops the run.
 
 use crate::common::{Workshop, metrics, text};
 
-/// Losses of the training steps, in order.
+/// Returns the losses of the training steps, in order.
 fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
     let metrics = metrics(&workshop.path(run));
     metrics.iter().filter(|((kind, _), _)| kind == "train").map(|(_, line)| line["loss"].as_f64().unwrap()).collect()
@@ -22,15 +23,15 @@ fn small_model_beats_the_unigram_baseline() {
     let output = workshop.succeed(&evaluate);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let (loss, baseline) = (found["mlm_loss"].as_f64().unwrap(), found["unigram_loss"].as_f64().unwrap());
-    assert!(loss < baseline - 0.4, "MLM loss {loss}, guessing by frequency {baseline}");
+    assert!(loss < baseline - 0.4, "MLM loss {loss}, unigram baseline {baseline}");
     assert_eq!(found["step"], 1004);
 
-    // What the run measured last is what the verb measures on as many examples.
+    // `lambert evaluate` on the same number of examples gives the last evaluation of the run.
     let again = workshop.succeed(&[&evaluate[..], &["--examples", "12", "--micro-batch-size", "8"]].concat());
     let again: serde_json::Value = serde_json::from_slice(&again.stdout).expect("one JSON object");
     assert_eq!(metrics(&workshop.path("run"))[&("evaluation".to_owned(), 1004)]["mlm_loss"], again["mlm_loss"]);
 
-    // Logits of every position, in the model's own vocabulary.
+    // The logits of every position have the size of the model's vocabulary, without padding.
     workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--logits", "logits.safetensors"]);
     let bytes = std::fs::read(workshop.path("logits.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -42,7 +43,7 @@ fn small_model_beats_the_unigram_baseline() {
 #[test]
 fn losses_are_independent_of_micro_batch_size_and_devices() {
     let workshop = Workshop::new();
-    for (name, micro, devices) in [("whole", "8", "1"), ("cut", "2", "1"), ("spread", "4", "2")] {
+    for (name, micro, devices) in [("one_batch", "8", "1"), ("accumulated", "2", "1"), ("two_devices", "4", "2")] {
         let edit = |text: String| {
             text.replace("micro_batch_size = 4\nsteps = 6", &format!("micro_batch_size = {micro}\nsteps = 6"))
         };
@@ -51,9 +52,9 @@ fn losses_are_independent_of_micro_batch_size_and_devices() {
         });
         workshop.succeed(&["pretrain", &format!("{name}.toml"), "--platform", "cpu", "--devices", devices]);
     }
-    let whole = losses(&workshop, "whole");
+    let whole = losses(&workshop, "one_batch");
     assert_eq!(whole.len(), 10);
-    for other in ["cut", "spread"] {
+    for other in ["accumulated", "two_devices"] {
         for (step, (a, b)) in whole.iter().zip(losses(&workshop, other)).enumerate() {
             assert!((a - b).abs() < 1e-4, "{other}, step {}: {a} and {b}", step + 1);
         }
@@ -71,14 +72,14 @@ fn masked_lm_prob_of_a_phase_applies_to_that_phase_only() {
         workshop.succeed(&["pretrain", run, "--platform", "cpu"]);
     }
     let (same, more) = (losses(&workshop, "same"), losses(&workshop, "more"));
-    assert_eq!(same[..6], more[..6], "the first phase takes the same steps");
-    assert_ne!(same[6], more[6], "the first step of the second starts from the same weights, with other masks");
+    assert_eq!(same[..6], more[..6], "the first phase has the same losses");
+    assert_ne!(same[6], more[6], "the second phase starts from the same weights but has other masks");
 }
 
 #[test]
 fn non_finite_gradients_stop_the_run_and_are_named() {
     let workshop = Workshop::new();
-    // Weights of this size overflow in the first product.
+    // Weights of this size overflow in the first matrix product.
     workshop.run_file("bad.toml", "bad", |text| {
         text.replace("num_hidden_layers = 1", "num_hidden_layers = 1\ninitializer_range = 1e30")
     });

@@ -9,7 +9,7 @@ use super::options::Tolerance;
 pub(super) struct Utf8<R> {
     inner: R,
     tolerance: Tolerance,
-    /// How many of the next bytes of `inner` are complete characters.
+    /// The number of next bytes of `inner` that are complete characters.
     valid: usize,
     /// Output that precedes them: a character that spanned two buffers, or U+FFFD for invalid bytes.
     pending: Vec<u8>,
