@@ -27,7 +27,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True)
     parser.add_argument("--vocabulary", required=True, help="vocab.txt of a lower-case BERT")
-    parser.add_argument("--python", help="an interpreter with the libraries of the Python pipelines")
+    parser.add_argument("--python", help="an interpreter with the packages of the Python pipelines")
     parser.add_argument("--peer-megabytes", type=float, default=4)
     return parser.parse_args()
 

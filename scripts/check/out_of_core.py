@@ -33,7 +33,7 @@ def arguments():
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--gigabytes", type=float, default=20)
     parser.add_argument("--limit-megabytes", type=int, default=1500)
-    parser.add_argument("--threads", type=int, default=min(8, os.cpu_count()), help="each thread needs memory of its own")
+    parser.add_argument("--threads", type=int, default=min(8, os.cpu_count()), help="memory grows with the number of threads")
     parser.add_argument("--directory", default=tempfile.gettempdir())
     parser.add_argument("--lambert", default=str(LAMBERT))
     parser.add_argument("options", nargs="*", help="more options of `lambert prepare`, after --")

