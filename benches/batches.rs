@@ -1,7 +1,7 @@
-//! Measures how fast tokens become batches, by sequence length, kind of example and masking; and how fast the table of
-//! an epoch is built. The text is random words in documents of encyclopedic lengths, or the files of
-//! `LAMBERT_BENCH_TEXT`. For a rate per core, set RAYON_NUM_THREADS=1. `tokens.rs` measures how fast text becomes
-//! tokens.
+//! Measures the rate of building batches from tokens, by sequence length, kind of example and masking; and the time to build
+//! the table of an epoch. The text is random words in documents of encyclopedic lengths, or the files of
+//! `LAMBERT_BENCH_TEXT`. For a rate per core, set RAYON_NUM_THREADS=1. `tokens.rs` measures
+//! tokenization.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! The time before XLA starts to compile: building the graph of BERT-Large's train step and lowering it to HLO, for both
+//! Measures the time before XLA compilation: building the graph of BERT-Large's train step and lowering it to HLO, for both
 //! phases of `scripts/runs/bert-large-64k-paper.toml`, with the optimizer state replicated on 64 devices and sharded over
 //! 1,024. `cargo bench --bench step_build`
 

@@ -1,4 +1,4 @@
-//! Measures how fast text becomes prepared data, including reading, splitting and writing. Compares it with
+//! Measures the rate of `lambert prepare` from text to shards, including reading, splitting and writing. Compares it with
 //! `encode_batch_fast` of the `tokenizers` crate in the same run: the same text, already in memory, and the same
 //! threads.
 //!

@@ -1,4 +1,4 @@
-//! Numbers for people to read: a few digits and a unit. All output of bytes and durations goes through here.
+//! Human-readable numbers: a few digits and a unit. All output of bytes and durations uses these functions.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! The tensors of a batch: names, types and shapes in one list ([`BatchSpec`]), their values in host memory
-//! ([`HostBatch`]), and where batches come from ([`BatchSource`]).
+//! ([`HostBatch`]), and the source of batches ([`BatchSource`]).
 //!
 //! The graph, the host, prefetching, synthetic batches and verification all read the same [`BatchSpec`], so that a tensor
 //! is named in one place.

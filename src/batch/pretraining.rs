@@ -11,7 +11,7 @@ use crate::shape::DType;
 pub struct RowForm {
     /// S
     pub sequence_length: usize,
-    /// P: masked positions that a row has room for.
+    /// P: the maximum number of masked positions of a row.
     pub max_predictions: usize,
     /// K: 1 for plain rows, more for packed ones.
     pub sequences_per_row: usize,

@@ -1,4 +1,4 @@
-//! The layers of BERT, and the one place where number formats are chosen.
+//! The layers of BERT. Only this module chooses number formats.
 //!
 //! Letters in this module: B rows of the micro-batch, S sequence length, P masked positions of a row, H hidden size, A attention heads,
 //! D = H/A head size, V padded vocabulary. Activations are `[B, S, H]`, those of masked positions `[B·P, H]`: a layer maps

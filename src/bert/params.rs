@@ -1,4 +1,4 @@
-//! The learned tensors of `BertForPreTraining`.
+//! The parameters of `BertForPreTraining`.
 
 use super::BertConfig;
 use crate::task::{Init, ParamSpec};
@@ -103,7 +103,7 @@ mod tests {
         let real = &values[..1000 * 128];
         let std = (real.iter().map(|x| (x * x) as f64).sum::<f64>() / real.len() as f64).sqrt();
         let mean = real.iter().map(|x| *x as f64).sum::<f64>() / real.len() as f64;
-        // A normal cut at two deviations has 0.8796 of its standard deviation.
+        // A normal distribution truncated at two deviations has 0.8796 of its standard deviation.
         assert!((std / 0.02 - 0.8796).abs() < 0.01 && mean.abs() < 2e-4, "std {std}, mean {mean}");
         assert!(real.iter().all(|x| x.abs() <= 0.04));
         assert!(values[1000 * 128..].iter().all(|x| *x == 0.0), "padded rows are zero");

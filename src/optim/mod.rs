@@ -88,7 +88,7 @@ macro_rules! optimizer_kinds {
                 }
             }
 
-            /// Returns the preset of `kind`, or its defaults, with the settings of `table` in place of its own.
+            /// Returns the preset of `kind`, or its defaults, overridden by the settings of `table`.
             fn of_kind(kind: &str, preset: Option<&str>, table: Table) -> Result<Self, OptimizerError> {
                 match kind {
                     $($kind => Ok(configured::<$rule>(kind, preset, table)?.into()),)+

@@ -49,7 +49,7 @@ pub fn scale<'g>(scalar: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
 /// The clipping of the gradients, the first stage of every optimizer.
 ///
 /// Implementations clip before or after the all-reduce. Here the loss has one denominator for the global batch, so the
-/// gradient of one replica is one term of a sum, whose norm means nothing: clipping comes after the all-reduce.
+/// gradient of one replica is one term of a sum, so gradients are clipped after the all-reduce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum GradientClip {

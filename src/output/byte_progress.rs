@@ -1,4 +1,4 @@
-//! Progress through a known amount of data: on a terminal a bar with rate and time left, elsewhere a line now and then.
+//! Progress through a known amount of data: on a terminal a bar with rate and time left, elsewhere a line at intervals.
 
 use std::fmt::Write;
 use std::sync::Mutex;

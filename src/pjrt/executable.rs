@@ -29,7 +29,7 @@ unsafe impl Send for Executable {}
 // SAFETY: as above.
 unsafe impl Sync for Executable {}
 
-/// The memory of a program on one device, in bytes (`xla::CompiledMemoryStats`). A field that the plugin does not know is 0.
+/// The memory of a program on one device, in bytes (`xla::CompiledMemoryStats`). A field that the plugin does not report is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CompiledMemoryStats {
     /// Machine code.

@@ -107,7 +107,7 @@ unsafe fn with_store<T>(
     key_size: usize,
     use_store: impl FnOnce(&dyn KeyValueStore, &str) -> Result<T, KeyValueError>,
 ) -> Result<T, Failure> {
-    // SAFETY: the caller's promise; whoever holds the client keeps the callbacks alive.
+    // SAFETY: guaranteed by the caller; the owner of the client keeps the callbacks alive.
     let (callbacks, key) = unsafe { (&*user_arg.cast::<KeyValueCallbacks>(), bytes(key, key_size)) };
     let work = || {
         let key = str::from_utf8(key).map_err(|_| (status::INVALID_ARGUMENT, "the key is not UTF-8".to_owned()))?;

@@ -28,7 +28,7 @@ impl Topology {
     /// CUDA.
     ///
     /// # Errors
-    /// If the plugin does not know the topology.
+    /// If the plugin does not support the topology.
     pub fn new(plugin: &Plugin, name: &str, options: &[CreateOption]) -> Result<Self, PjrtError> {
         let options: Vec<_> = options.iter().map(CreateOption::as_named_value).collect();
         let mut args = sys::PJRT_TopologyDescription_Create {

@@ -49,7 +49,7 @@ impl Compiler {
     /// Loads the plugin selected by `choice` (`auto` selects the target's platform) and describes the target to it.
     ///
     /// # Errors
-    /// If the plugin is not found, cannot compile for absent hardware, or does not know the target.
+    /// If the plugin is not found, cannot compile for absent hardware, or does not support the target.
     pub fn open(target: &Target, choice: &PlatformChoice) -> anyhow::Result<Compiler> {
         let platform = target.platform();
         let choice = match choice {
@@ -79,7 +79,7 @@ impl Compiler {
                 plugin.path().display()
             )),
             _ => anyhow::Error::from(error)
-                .context(format!("the plugin {} does not know {target}", plugin.path().display())),
+                .context(format!("the plugin {} does not support {target}", plugin.path().display())),
         })?;
         let described = topology.device_descriptions()?;
         ensure!(

@@ -1,4 +1,4 @@
-//! Compiles the step of one phase with one micro-batch size after another, and measures the one that fits.
+//! Compiles the step of one phase with different micro-batch sizes, and analyses the one that fits.
 
 use std::time::Instant;
 

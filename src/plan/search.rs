@@ -10,8 +10,8 @@ use crate::task::Precision;
 /// The rule by which a plan chooses the micro-batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MicroBatchChoice {
-    /// The largest power of two that divides a device's rows and is expected to fit; a smaller one if it does not fit, or if
-    /// packing then leaves whole micro-batches empty.
+    /// The largest power of two that divides a device's rows and is expected to fit, or a smaller one if it does not fit. With
+    /// packed rows, sizes at which at least one micro-batch stays empty are preferred.
     Auto,
     /// A fixed number of rows.
     Size(usize),

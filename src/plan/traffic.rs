@@ -8,9 +8,9 @@ use crate::graph::{Computation, Node, NodeId, Op, ValueShape};
 pub struct Collectives {
     /// Operands of all-reduces.
     pub all_reduce: f64,
-    /// Whole operands of reduce-scatters.
+    /// Operand bytes of reduce-scatters (unsharded).
     pub reduce_scatter: f64,
-    /// Whole results of all-gathers.
+    /// Result bytes of all-gathers (unsharded).
     pub all_gather: f64,
 }
 

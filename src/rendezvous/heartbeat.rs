@@ -107,7 +107,7 @@ fn key(host: usize) -> String {
     format!("heartbeat/{host}")
 }
 
-/// Returns the message about a lost host, if this host knows of one.
+/// Returns the message about a lost host, if this host has detected one.
 fn poll(session: &Session, peers: &mut [Peer], config: HeartbeatConfig) -> Option<String> {
     if session.host() != 0 {
         let reported = session.read::<String>("failure").ok().flatten();

@@ -287,7 +287,7 @@ impl Attempt {
             return anyhow!(self.in_progress());
         }
         let present = self.acknowledged_by().unwrap_or_default();
-        // A host that host 0 has not listed knows only that host 0 is missing.
+        // A host that host 0 has not listed can report only that host 0 is missing.
         let mut missing: Vec<usize> = (0..config.hosts).filter(|host| !present.contains(host)).collect();
         if !listed || missing.is_empty() {
             missing = vec![0];

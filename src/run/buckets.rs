@@ -1,5 +1,5 @@
 //! Transfers between a bucket and this machine. A location in a bucket has a local directory: data, models and runs are
-//! fetched into it before they are used, with a progress bar, and sent from it.
+//! downloaded into it before use, with a progress bar, and uploaded from it.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub fn fetch_data(data: &Location) -> anyhow::Result<&Path> {
 pub fn check_copy<T>(data: &Location, checked: data::Result<T>) -> anyhow::Result<T> {
     let Some(address) = data.address() else { return Ok(checked?) };
     let copy = data.local().display();
-    checked.with_context(|| format!("{copy} is a copy of {address}; remove it, and it is fetched again"))
+    checked.with_context(|| format!("{copy} is a copy of {address}; remove it to download it again"))
 }
 
 /// Marks the local directory of `data` as the copy of its address in the bucket.

@@ -1,5 +1,5 @@
 //! The typed tables of a run file, and their conversion into a [`Run`]. Every check that needs neither data nor devices
-//! happens here; `preflight.rs` has the others. A check that fails leaves no trace: nothing has been written or compiled.
+//! happens here; `preflight.rs` has the others. When they fail, no file has been written and no step compiled.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
 //! A training run: the run file, the checked settings that it resolves to, and everything about a run that needs no device
-//! (its data, its initial state, its first weights).
+//! (its data, its initial state, its initial weights).
 //!
 //! A [`Run`] holds no device, no buffer and no open file. Two runs with equal [`Run::settings`] on equal data take the same
 //! steps; the other fields (checkpoints, micro-batch size, evaluation) change no weight beyond rounding.

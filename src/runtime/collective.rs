@@ -1,5 +1,5 @@
 //! An all-gather of 32-bit words over all replicas, for the few values besides gradients that hosts share during a run. It
-//! runs on the devices, over the same links as a step's collectives, and so needs nothing that a step does not need.
+//! runs on the devices, over the same links as a step's collectives, so it needs no other connection between hosts.
 
 use anyhow::{Context, ensure};
 

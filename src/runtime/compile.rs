@@ -45,7 +45,7 @@ impl Compiled {
     /// Builds, lowers and compiles a program.
     ///
     /// # Errors
-    /// If the specification contradicts itself, or what the compiler says.
+    /// If the specification is invalid, or compilation fails.
     pub fn new(devices: &Devices, build: impl FnOnce() -> anyhow::Result<Program>) -> anyhow::Result<Compiled> {
         let begin = Instant::now();
         let program = build()?;

@@ -1,5 +1,5 @@
 //! The devices of a run, with one replica of the step on each. Replicas are numbered host after host, so that the replicas
-//! of one host are consecutive. A host transfers inputs to its own devices and knows the others by number only.
+//! of one host are consecutive. A host transfers inputs to its own devices only; it refers to all others by number.
 
 use anyhow::{Context, bail, ensure};
 
@@ -62,7 +62,7 @@ impl Devices {
         let devices = client.addressable_devices();
         let shown = devices.len();
         if let Some(count) = count.filter(|count| *count > shown) {
-            bail!("{count} devices were requested, and {} has {shown}", client.platform_name());
+            bail!("{count} devices were requested, but {} has {shown}", client.platform_name());
         }
         let passed_over = found.rejected.iter().map(ToString::to_string).collect();
         let mut devices = Devices::of_client(client, devices, passed_over)?;

@@ -1,7 +1,7 @@
 //! All-gather of a sharded state, for evaluation and checkpoints.
 //!
-//! Programs of their own gather a group of tensors each, so that a device holds at most one group beside the training
-//! state. They are collectives, so that the shards may belong to other hosts.
+//! Separate programs gather one group of tensors each, so a device holds at most one unsharded group in addition to the
+//! training state. The programs are collectives, so shards may be on other hosts.
 
 use super::devices::Devices;
 use crate::graph::Graph;
@@ -11,7 +11,7 @@ use crate::step::program::{Arguments, Program, Results, Role};
 use crate::step::sharding::Shards;
 use crate::task::ParamSpec;
 
-/// The most bytes of unsharded tensors in a group; a larger tensor is a group of its own.
+/// Maximum bytes of the unsharded tensors of a group. A larger tensor forms a separate group.
 const GROUP_BYTES: usize = 256 << 20;
 
 /// Programs that gather weights, or the optimizer state of one kind.

@@ -1,7 +1,7 @@
-//! The hosts of a run as one of them sees it: sums, votes and checks over all hosts, and the duties of host 0. On a single
-//! host each of these returns at once.
+//! Communication between the hosts of a run: sums, votes and equality checks over all hosts, and the role of host 0. On a
+//! single host, each of these returns immediately.
 //!
-//! The client knows this host's number and the number of hosts: its process index, and those of its devices. On CUDA the
+//! The process index of the client is this host's number; those of its devices give the number of hosts. On CUDA the
 //! processes first create a [`Session`], because the client needs one; a TPU slice needs none. Afterwards the hosts
 //! communicate through their devices, by an [`AllGather`].
 

@@ -1,6 +1,6 @@
-//! Prefetching: the batch of the next step is built and transferred to the devices while the current step runs. A thread
-//! of its own does both, a fixed number of steps ahead; a batch is a pure function of its step, so that stopping and
-//! restarting loses nothing.
+//! Prefetching: a separate thread builds the batch of the next step and transfers it to the devices while the current step
+//! runs. It works a fixed number of steps ahead. A batch is a pure function of its step, so stopping and restarting loses no
+//! data.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::schedule::{Schedule, StepPlan};
 use crate::step::program::Value;
 use crate::step::{Scalars, StepInputs};
 
-/// Batches that wait on the devices, beside the one in use and the one under construction.
+/// Number of prefetched batches on the devices, in addition to the one in use and the one being built.
 const AHEAD: usize = 1;
 
 /// The inputs of all steps of a run.
@@ -80,8 +80,8 @@ impl RunInputs {
     }
 }
 
-/// Returns the rows that a replica with room for `rows` rows is expected to compute if an example takes
-/// `rows_per_example` of them. Rows are dealt to the replicas in turn, so none has more than its share, rounded up.
+/// Returns the number of rows that a replica with at most `rows` rows is expected to compute if an example takes
+/// `rows_per_example` rows. Rows are dealt to the replicas in turn, so no replica has more than its share, rounded up.
 pub fn rows_expected(rows: usize, rows_per_example: f64, micro_batch: usize) -> usize {
     // Most shares are no binary fractions: 20 × 0.55 is a little more than 11.
     let occupied = (rows as f64 * rows_per_example - 1e-9).ceil() as usize;
@@ -156,6 +156,6 @@ mod tests {
         // 16 · 0.51 = 8.16: nine rows, in three micro-batches of four, in nine of one.
         assert_eq!([4, 1, 8].map(|micro_batch| rows_expected(16, 0.51, micro_batch)), [12, 9, 16]);
         assert_eq!([0.5, 0.55, 0.125, 1.0].map(|share| rows_expected(20, share, 1)), [10, 11, 3, 20]);
-        assert_eq!(rows_expected(20, 0.85, 16), 20, "no more rows than there is room for");
+        assert_eq!(rows_expected(20, 0.85, 16), 20, "at most `rows` rows");
     }
 }

@@ -1,5 +1,5 @@
 //! The training state: weights and optimizer state, which stay on the devices from the first step to the last. They are
-//! replicated or sharded; a step donates all of them and returns all of them. Checkpoints hold unsharded tensors, so that a
+//! replicated or sharded. A step donates its input state and returns the new state. Checkpoints hold unsharded tensors, so that a
 //! run resumes on any number of devices, sharded or not.
 
 use std::path::Path;

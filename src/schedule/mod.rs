@@ -153,7 +153,7 @@ impl Default for Decay {
 /// there. (mlcommons/training, BERT, `optimization.py`: curve `google`, `start_warmup_step` = s.)
 ///
 /// Sources: google-research/bert `optimization.py`; NVIDIA/DeepLearningExamples, PyTorch BERT, `schedulers.py`
-/// (PolyWarmUpScheduler, which does not round W to whole steps; neither do we for this curve).
+/// (PolyWarmUpScheduler, which does not round W to an integer; this curve does not either).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Curve {

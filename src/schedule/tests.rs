@@ -1,4 +1,4 @@
-//! The curves against published numbers, and what is refused.
+//! Compares the curves with published numbers, and tests the rejection of invalid phases.
 
 use crate::schedule::*;
 

@@ -64,7 +64,7 @@ impl StepInputs<'_> {
     }
 
     fn batch_tensor(&self, name: &str) -> anyhow::Result<&Arc<HostTensor>> {
-        self.batch.tensor(name).with_context(|| format!("the program takes an input {name:?}, which the batch lacks"))
+        self.batch.tensor(name).with_context(|| format!("the batch has no tensor {name:?}, which the program requires"))
     }
 
     fn scalar(&self, input: &Value, first_row: usize) -> anyhow::Result<HostTensor> {
@@ -75,7 +75,7 @@ impl StepInputs<'_> {
             "step" => HostTensor::scalar(u32::try_from(step)?),
             "first_row" => HostTensor::scalar(u32::try_from(first_row)?),
             "seed" => HostTensor::new([2], &[seed as u32, (seed >> 32) as u32]),
-            name => anyhow::bail!("the program takes an input {name:?}, which is no scalar of a step"),
+            name => anyhow::bail!("the program requires an unknown scalar {name:?}"),
         })
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct LossAndGrads<'g> {
     pub gradients: Vec<Tensor<'g>>,
     /// The numerators of the task's ratios over the global batch.
     sums: Vec<Tensor<'g>>,
-    /// The task's denominators over the global batch; 1 where there is nothing to divide.
+    /// The task's denominators over the global batch; 1 if the denominator is 0.
     denominators: Vec<Tensor<'g>>,
 }
 

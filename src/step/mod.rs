@@ -1,5 +1,5 @@
 //! The computations of a step as graphs: training, gradients alone, evaluation and forward pass, each with the meaning of
-//! its arguments and results. No device is known here.
+//! its arguments and results. This module does not use devices.
 
 pub mod eval_step;
 pub mod inputs;

@@ -1,5 +1,5 @@
-//! A computation together with the meaning of its arguments and results: their order is the contract between graphs and
-//! those who launch them.
+//! A computation together with the names and roles of its arguments and results. Their order is the interface between
+//! graphs and the code that launches them.
 
 use crate::batch::BatchSpec;
 use crate::graph::{Computation, Graph, Tensor};

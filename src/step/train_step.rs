@@ -133,7 +133,7 @@ impl TrainStep {
 
 /// The gradients of one step's loss, without an update.
 ///
-/// Arguments: weights (replicated, whatever the specification says of the optimizer), `step`, `first_row`, `seed`, batch.
+/// Arguments: weights (replicated, even if the specification shards the optimizer), `step`, `first_row`, `seed`, batch.
 /// Results: a gradient `grad/<parameter>` for each weight, then `metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradientStep {
@@ -226,7 +226,7 @@ impl StepSpec {
     }
 }
 
-/// Appends `new` where the pred scalar holds, else `old`.
+/// Appends `new` if the pred scalar is true, else `old`.
 fn where_all<'g>(predicate: Tensor<'g>, new: Tensor<'g>, old: Tensor<'g>) -> Tensor<'g> {
     predicate.broadcast_like(old, &[]).select(new, old)
 }

@@ -24,7 +24,7 @@ pub enum StorageError {
     )]
     NoCache { address: Address },
 
-    #[error("{} is not a copy of {address}; choose another cache directory, or move this one away", path.display())]
+    #[error("{} is not a copy of {address}; choose another cache directory, or move this one", path.display())]
     NotACopy { path: PathBuf, address: Address },
 
     #[error("cannot {action} {object}: {what}; {next}")]

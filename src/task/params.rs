@@ -1,4 +1,4 @@
-//! The tensors that are learned: names, shapes and initial values.
+//! The parameters of a model: names, shapes and initial values.
 //!
 //! A tensor has two shapes. Its **published** shape is the one in files, Hugging Face's; its **device** shape may have its
 //! first dimension padded with rows of zeros (a vocabulary that is padded for alignment). The name is the same from

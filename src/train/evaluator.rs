@@ -1,5 +1,5 @@
 //! Evaluation of a model on held-out examples. The examples and their masks are the same for every run, seed, phase and
-//! step, so that two numbers can always be compared.
+//! step, so that results are comparable.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::runtime::compile::{CompileTimes, Compiled};
 use crate::runtime::devices::Devices;
 use crate::step::{EvalSpec, EvalStep, Scalars, StepInputs};
 
-/// Batches under way at once: the next is built while one runs.
+/// Number of batches in progress: the next batch is built while one runs.
 const AHEAD: usize = 2;
 
 /// A compiled evaluation and the examples that it reads.

@@ -1,5 +1,5 @@
 //! Handles Ctrl-C and SIGTERM. After the first signal the training loop finishes its step, saves and ends. The second signal
-//! ends the process at once, without saving.
+//! ends the process immediately, without saving.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

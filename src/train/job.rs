@@ -1,4 +1,4 @@
-//! A run as the trainer sees it. Nothing here depends on what is trained; `pretraining.rs` builds the job of a run file.
+//! The inputs of the trainer, independent of the task; `pretraining.rs` builds the job of a run file.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Job {
     pub evaluate_every: u64,
     /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
-    /// The work of one step of each phase if every example has a row of its own, for the time left.
+    /// The work of one step of each phase with one example per row, for the estimate of the time left.
     pub work: Vec<PhaseWork>,
     /// The identity of the settings and the data, which a resumed run must share.
     pub fingerprint: String,
@@ -38,14 +38,14 @@ pub struct Job {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// An evaluation on held-out examples: always the same ones, so that two numbers can be compared.
+/// An evaluation on held-out examples. The examples are always the same, so that results are comparable.
 #[derive(Clone, Debug)]
 pub struct EvaluationSpec {
-    /// The program, with at most so many rows on each device at once; fewer if its share of the examples is smaller.
+    /// The evaluation program. Its rows are an upper bound: a device with fewer examples computes fewer rows.
     pub step: EvalSpec,
     /// The source of the held-out batches.
     pub source: Arc<dyn BatchSource>,
-    /// Held-out examples; fewer if there are not so many.
+    /// Maximum number of held-out examples.
     pub examples: usize,
 }
 

@@ -1,4 +1,4 @@
-//! A whole pretraining run: data, hosts, devices, initial state, then the trainer. [`pretrain`] is what `lambert pretrain`
+//! A complete pretraining run: data, hosts, devices, initial state, then the trainer. [`pretrain`] is what `lambert pretrain`
 //! calls.
 
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ impl Default for PretrainOptions {
 
 /// A stage that a run has reached.
 pub enum PretrainEvent<'a> {
-    /// All steps were done before, so nothing is trained.
+    /// All steps were completed by an earlier run, so no step is trained.
     AlreadyComplete {
         /// The run.
         run: &'a Run,
@@ -98,7 +98,7 @@ pub enum PretrainEvent<'a> {
 /// Trains `run` to its end or to an interruption (Ctrl-C, SIGTERM), and saves it in its run directory.
 ///
 /// # Errors
-/// If the data, the run directory or the devices cannot be used, the run directory holds a run that is not to be resumed, a
+/// If the data, the run directory or the devices cannot be used, the run directory holds a run but `resume` is not set, a
 /// program cannot be compiled, or training fails. Checkpoints that were saved before remain.
 pub fn pretrain(run: &Run, options: &PretrainOptions) -> anyhow::Result<Outcome> {
     pretrain_with_events(run, options, &mut |_| Ok(()))

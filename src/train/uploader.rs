@@ -1,4 +1,4 @@
-//! Uploads checkpoints to a bucket during training, one at a time, on a thread of its own. A checkpoint that cannot be uploaded
+//! Uploads checkpoints to a bucket during training, one at a time, on a separate thread. A checkpoint that cannot be uploaded
 //! stays in the run directory, and is uploaded with the next one or when the run is resumed.
 
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Uploader {
 
 impl Drop for Uploader {
     fn drop(&mut self) {
-        // An upload in progress completes however the run ends.
+        // An upload in progress completes even if the run fails.
         if let Some(thread) = self.upload.take() {
             let _ = thread.join();
         }

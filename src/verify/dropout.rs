@@ -1,5 +1,5 @@
-//! Dropout under different splits. It has no reference values, because every program draws its own masks. Ours are a function
-//! of (seed, step, example, site), so that the losses must not depend on how a batch is split.
+//! Checks that losses with dropout do not depend on how a batch is split. There are no reference values, because every
+//! implementation draws other masks. Here masks are a function of (seed, step, example, site).
 
 use anyhow::Result;
 

@@ -121,9 +121,11 @@ impl Settings {
 }
 
 impl ReferenceCase {
+    /// Reads a directory of reference values.
+    ///
     /// # Errors
-    /// If a file or tensor is missing, is not what the layout says, or two files contradict each other; the message names
-    /// the file and the tensor or key.
+    /// If a file or tensor is missing or does not have the documented layout, or if two files contradict each other. The
+    /// message names the file and the tensor or key.
     pub fn read(directory: &Path) -> Result<ReferenceCase> {
         ensure!(directory.is_dir(), "{} is not a directory of reference values", directory.display());
         let config_path = directory.join("config.json");
@@ -225,7 +227,7 @@ fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> 
     let mut trajectories = Vec::new();
     for (name, rows) in rows {
         let settings = settings.remove(&name).with_context(|| {
-            format!("optimizers.json requires an entry {name:?}, which trajectories.json has; got none")
+            format!("optimizers.json requires an entry {name:?}, because trajectories.json has one; got none")
         })?;
         let optimizer = serde_json::from_value(settings)
             .map_err(anyhow::Error::from)
@@ -248,7 +250,7 @@ fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> 
 fn read_json<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
     let path = directory.join(name);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not what its name says", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} does not have the documented layout", path.display()))
 }
 
 #[cfg(test)]

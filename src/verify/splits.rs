@@ -1,4 +1,4 @@
-//! The same case with its batch split over devices and into micro-batches.
+//! Verifies a case with its batch split over devices and into micro-batches.
 
 use anyhow::Result;
 

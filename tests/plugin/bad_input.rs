@@ -287,7 +287,7 @@ fn gigabyte_lines_are_split_or_rejected_within_1_5_gb_of_memory() {
         (output.status.code(), text(&output))
     };
     let (code, said) = prepare("line.txt.zst", "", "");
-    assert!(code == Some(0) && said.contains("1 lines are longer than 1 MiB and were cut"), "{said}");
+    assert!(code == Some(0) && said.contains("1 lines are longer than 1 MiB and were split"), "{said}");
     let record = prepare("record.jsonl.zst", "{\"text\": \"", "\"}\n");
     let page =
         prepare("page.xml.zst", "<mediawiki><page><title>Huge</title><ns>0</ns><text>", "</text></page></mediawiki>");

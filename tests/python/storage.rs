@@ -130,7 +130,7 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
     *changed.last_mut().unwrap() ^= 1;
     std::fs::write(&lost, changed).unwrap();
     let said = site.fail("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
-    assert!(said.contains("is a copy of s3://pod/corpora/wiki; remove it, and it is fetched again"), "{said}");
+    assert!(said.contains("is a copy of s3://pod/corpora/wiki; remove it to download it again"), "{said}");
 
     // A missing file is downloaded again, and no other.
     std::fs::remove_file(&lost).unwrap();

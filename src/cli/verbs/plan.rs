@@ -57,7 +57,7 @@ pub struct Plan {
     #[arg(long, value_name = "N")]
     phase: Vec<usize>,
     /// Rows per device and micro-batch: a number, or auto for the largest power of two that is expected to fit (with packed
-    /// rows: the largest that leaves empty micro-batches to skip)
+    /// rows: the largest at which at least one micro-batch is empty and skipped)
     #[arg(long, value_name = "ROWS", default_value = "auto", value_parser = parse_micro_batch_size)]
     micro_batch_size: MicroBatchChoice,
     /// Compile until the largest micro-batch size that fits is found

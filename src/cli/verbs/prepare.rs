@@ -348,8 +348,8 @@ fn notes(manifest: &Manifest) {
         (reading.other_pages, "pages are not articles and were skipped"),
         (reading.replaced_bytes, "bytes are not UTF-8 and were removed"),
         (reading.nul_bytes, "NUL characters were removed"),
-        (reading.cut_lines, "lines are longer than 1 MiB and were cut"),
-        (manifest.cut_documents, "documents were longer than a shard or 16 MiB and were cut"),
+        (reading.cut_lines, "lines are longer than 1 MiB and were split"),
+        (manifest.cut_documents, "documents were longer than a shard or 16 MiB and were split"),
     ] {
         if count > 0 {
             note(format_args!("note: {count} {what}"));

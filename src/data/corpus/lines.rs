@@ -10,7 +10,7 @@ use crate::data::error::Result;
 /// A line, or a piece of a line longer than [`LONGEST_LINE`].
 pub(super) struct Line<'a> {
     pub text: Cow<'a, str>,
-    /// This is the continuation of a line that was cut. It may be empty without being an empty line.
+    /// This is the continuation of a line that was split. It may be empty without being an empty line.
     pub is_rest: bool,
 }
 

@@ -58,7 +58,7 @@ impl Default for ReadOptions {
     }
 }
 
-/// Documents read, and the parts of the input that were replaced, cut or left out.
+/// Documents read, and the parts of the input that were replaced, split or left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadCounts {
@@ -72,7 +72,7 @@ pub struct ReadCounts {
     pub replaced_bytes: u64,
     /// NUL characters, which are removed.
     pub nul_bytes: u64,
-    /// Lines that were cut because they were longer than [`LONGEST_LINE`].
+    /// Lines that were split because they were longer than [`LONGEST_LINE`].
     pub cut_lines: u64,
     /// Redirect pages of a Wikimedia dump.
     pub redirects: u64,
@@ -91,7 +91,7 @@ impl fmt::Display for ReadCounts {
             (self.without_text, "records without text"),
             (self.replaced_bytes, "replaced bytes"),
             (self.nul_bytes, "NUL characters"),
-            (self.cut_lines, "cut lines"),
+            (self.cut_lines, "split lines"),
             (self.redirects, "redirects"),
             (self.disambiguations, "disambiguation pages"),
             (self.other_pages, "other pages"),

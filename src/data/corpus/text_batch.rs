@@ -7,7 +7,7 @@ use std::path::Path;
 use super::options::{ReadCounts, ReadOptions, SentenceMode, Tolerance};
 use crate::data::error::{DataError, Result};
 
-/// Bytes after which a line is cut.
+/// Bytes after which a line is split.
 pub const LONGEST_LINE: usize = 1 << 20;
 /// Bytes of text after which a batch is passed on: enough to share among all cores, and small enough to hold several.
 const BATCH: usize = 1 << 20;
@@ -95,7 +95,7 @@ impl<'a> BatchWriter<'a> {
         DataError::file(self.path, "text in UTF-8", found, next)
     }
 
-    /// Adds a line of the current document, which may be wrapped. A line that is too long is cut at white space.
+    /// Adds a line of the current document, which may be wrapped. A line that is too long is split at white space.
     pub fn line(&mut self, mut line: &str) {
         self.batch.counts.cut_lines += (line.len() > LONGEST_LINE) as u64;
         while line.len() > LONGEST_LINE {
@@ -192,7 +192,7 @@ impl<'a> BatchWriter<'a> {
     }
 }
 
-/// Returns the place at which to cut a line that is too long: after its last white space, or else between two
+/// Returns the position at which to split a line that is too long: after its last white space, or else between two
 /// characters.
 pub(super) fn cut_position(line: &[u8]) -> usize {
     if let Some(space) = line.iter().rposition(u8::is_ascii_whitespace) {

@@ -11,7 +11,7 @@ use crate::data::corpus::{ReadCounts, TextBatch, TextEvent};
 /// Bytes of text after which a block ends, at the end of a document: about a tenth of a second of tokenizing, and small
 /// enough for every thread to hold one and queue another.
 const BLOCK: usize = 4 << 20;
-/// Bytes of text after which a document is cut, because a block holds whole documents.
+/// Bytes of text after which a document is split, because a block holds whole documents.
 const LONGEST_DOCUMENT: usize = 16 << 20;
 
 /// The position of a block in the corpus. Blocks in order are the text in order.
@@ -31,7 +31,7 @@ pub(super) struct TextBlock {
     /// Fingerprint of the document that the first one continues.
     rest_of: Option<u128>,
     pub counts: ReadCounts,
-    /// Documents that were cut because they were longer than [`LONGEST_DOCUMENT`].
+    /// Documents that were split because they were longer than [`LONGEST_DOCUMENT`].
     pub cut_documents: u64,
 }
 
@@ -144,7 +144,7 @@ impl<'a> BlockBuilder<'a> {
         if block.lines.len() > block.document_ends.last().copied().unwrap_or(0) {
             block.document_ends.push(block.lines.len());
         } else if block.lines.is_empty() {
-            // The document was cut exactly at its end.
+            // The document was split exactly at its end.
             block.rest_of = None;
         }
         block.text.len() < BLOCK || self.pass_on(None)
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_hold_whole_documents_and_cut_documents_keep_their_fingerprint() {
+    fn blocks_hold_whole_documents_and_split_documents_keep_their_fingerprint() {
         let documents: Vec<usize> =
             blocks(&[3 << 20, 3 << 20, 90, 900]).iter().map(|b| b.document_ends.len()).collect();
         assert_eq!(documents, [2, 2]);

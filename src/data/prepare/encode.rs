@@ -19,7 +19,7 @@ use crate::data::tokenizer::wordpiece::Tokenizer;
 pub(super) struct Encoded {
     pub train: TokenBlock,
     pub held_out: TokenBlock,
-    /// Documents that were cut because they were longer than a shard.
+    /// Documents that were split because they were longer than a shard.
     pub cut_documents: u64,
     /// Documents removed by filters, by the filter's name.
     pub removed: BTreeMap<String, Removed>,

@@ -58,7 +58,7 @@ pub struct PrepareOptions {
     /// Selects, together with a document's text, its split.
     pub seed: u64,
     /// Maximum tokens of a shard, exceeded only by the rest of its last document. The text is spread evenly over the
-    /// shards. A longer document is cut.
+    /// shards. A longer document is split.
     pub shard_tokens: usize,
     /// Rules that a document must meet, in the order in which they are applied.
     pub filters: Vec<Filter>,
@@ -122,7 +122,7 @@ pub struct Manifest {
     pub held_out: Counts,
     /// The counters of reading all inputs.
     pub reading: ReadCounts,
-    /// Documents that were cut because they exceeded a shard, or 16 MiB of text.
+    /// Documents that were split because they exceeded a shard, or 16 MiB of text.
     pub cut_documents: u64,
     /// Removed documents, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
     pub removed: BTreeMap<String, Removed>,

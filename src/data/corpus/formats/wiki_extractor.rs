@@ -14,7 +14,12 @@ pub(in crate::data::corpus) const START: &[u8] = b"<doc id=";
 pub(in crate::data::corpus) fn read(source: &mut Decompressed, batches: &mut BatchWriter) -> Result<()> {
     let path = source.path;
     let wrong = |required: String, found: String| {
-        DataError::file(path, required, found, "if it is plain text, name it .txt; if it was cut, extract it again")
+        DataError::file(
+            path,
+            required,
+            found,
+            "if it is plain text, name it .txt; if it is truncated, extract it again",
+        )
     };
     let mut lines = Lines::new(source);
     // State of the current document: its first line, and its title until the line that repeats it.

@@ -1,4 +1,4 @@
-//! Compressed inputs: several members in one file, and files that were cut or damaged.
+//! Compressed inputs: several members in one file, and truncated or damaged files.
 
 use std::io::Write;
 
@@ -50,7 +50,7 @@ fn all_members_of_a_file_are_read() {
 }
 
 #[test]
-fn cut_or_damaged_files_report_the_bytes_decompressed() {
+fn truncated_or_damaged_files_report_the_bytes_decompressed() {
     for (extension, compress) in COMPRESSIONS {
         let name = format!("a.txt.{extension}");
         let whole = compress(some_text(400_000).as_bytes());

@@ -70,7 +70,7 @@ fn wrapped_lines_are_joined_and_two_empty_lines_end_a_document() {
 }
 
 #[test]
-fn a_paragraph_longer_than_two_batches_is_cut_without_loss() {
+fn a_paragraph_longer_than_two_batches_is_split_without_loss() {
     let text = "some words of it\n".repeat(300_000);
     let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.cut_lines, shown.len()), (2, 4), "three paragraphs and the end of the document");
@@ -90,7 +90,7 @@ fn invalid_utf8_is_counted_and_replaced() {
 }
 
 #[test]
-fn a_huge_line_is_cut_between_words_and_stays_one_document() {
+fn a_huge_line_is_split_between_words_and_stays_one_document() {
     let text = "wörd ".repeat(500_000);
     let (shown, counts) = read(&[("a.txt", text.as_bytes())]).unwrap();
     assert_eq!((counts.replaced_bytes, counts.cut_lines, shown.last().unwrap().as_str()), (0, 1, "¶"));
@@ -98,7 +98,7 @@ fn a_huge_line_is_cut_between_words_and_stays_one_document() {
     assert!(shown.iter().all(|line| line.len() <= LONGEST_LINE));
     let words: usize = shown.iter().map(|line| line.split(' ').filter(|w| *w == "wörd").count()).sum();
     assert_eq!(words, 500_000);
-    // Without white space, the line is cut between characters.
+    // Without white space, the line is split between characters.
     let (shown, counts) = read(&[("a.txt", "é".repeat(900_000).as_bytes())]).unwrap();
     assert_eq!((counts.replaced_bytes, shown.concat().chars().filter(|&c| c == 'é').count()), (0, 900_000));
 }

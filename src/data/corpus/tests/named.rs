@@ -159,7 +159,7 @@ fn links_non_utf8_names_and_special_files_are_handled() {
     assert!(message.contains("c/caf") && message.contains("got it twice, the first time as "), "{message}");
     std::fs::remove_file(path("c")).unwrap();
     let message = found_in(&directory, "b/*").unwrap();
-    assert_eq!(message.0, ["b/y.txt"], "a pattern knows no name that is not UTF-8");
+    assert_eq!(message.0, ["b/y.txt"], "a pattern skips names that are not UTF-8");
     symlink("gone", path("a/z.txt")).unwrap();
     assert!(found("").unwrap_err().contains("a/z.txt"));
 }

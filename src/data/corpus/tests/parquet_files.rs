@@ -109,7 +109,7 @@ fn the_text_column_may_be_nested_but_not_repeated_or_duplicate() {
 }
 
 #[test]
-fn cut_or_damaged_files_are_named() {
+fn truncated_or_damaged_files_are_named() {
     let texts: Vec<String> = (0..20_000).map(|row| format!("Row {row}.")).collect();
     let rows: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
     let file = file_of(Compression::ZSTD(ZstdLevel::default()), &rows, 2);
