@@ -11,7 +11,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// A point in time after which a loop gives up, with the pauses between its attempts.
 #[derive(Debug)]
 pub struct Deadline {
-    /// None if it is further away than the clock reaches.
+    /// None if it is beyond the range of the clock.
     end: Option<Instant>,
     pause: Duration,
 }

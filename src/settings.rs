@@ -18,7 +18,7 @@ pub struct WrongSetting<E> {
 /// Reads a typed table.
 ///
 /// # Errors
-/// With the key of the first value that the table does not accept.
+/// If the table does not accept a value. The error has the key of the first such value.
 pub fn read<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, WrongSetting<D::Error>> {
     serde_path_to_error::deserialize(deserializer)
         .map_err(|error| WrongSetting { key: dotted(error.path()), error: error.into_inner() })

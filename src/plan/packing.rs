@@ -57,7 +57,7 @@ pub fn most_sequences_per_row(shape: &Phase) -> usize {
     shape.sequences_per_row(usize::MAX)
 }
 
-/// Returns how many of a device's `rows` a step of `shape` computes in micro-batches of `micro_batch_size`, if a packed
+/// Returns the number of a device's `rows` that a step of `shape` computes in micro-batches of `micro_batch_size`, if a packed
 /// sequence takes `rows_per_sequence`.
 pub fn rows_computed(shape: &Phase, rows_per_sequence: f64, rows: usize, micro_batch_size: usize) -> usize {
     match shape.sequences_per_row(rows.div_ceil(micro_batch_size)) {

@@ -40,7 +40,7 @@ use session::{Member, Session, id_of, put, read, session_folder};
 /// The settings of a rendezvous: this process's number, the number of hosts, and the store that they share.
 #[derive(Clone, Debug)]
 pub struct RendezvousConfig {
-    /// From 0.
+    /// The number of this process, from 0.
     pub host: usize,
     /// The number of hosts of the run.
     pub hosts: usize,

@@ -32,7 +32,7 @@ pub fn fetch_data(data: &Location) -> anyhow::Result<&Path> {
     Ok(data.local())
 }
 
-/// Adds to an error about the local copy of `data` that the copy can be removed, because it can be fetched again.
+/// Adds to an error about the local copy of `data` that the copy can be removed, because it can be downloaded again.
 ///
 /// # Errors
 /// As `checked`.

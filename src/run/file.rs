@@ -50,10 +50,11 @@ impl RunFile {
         RunFile { path: origin.to_path_buf(), text, generated: false }
     }
 
-    /// Parses the file as `T`, whose tables must all deny unknown fields.
+    /// Parses the file as `T`. All tables of `T` must deny unknown fields.
     ///
     /// # Errors
-    /// With the location, the key and the requirement, and for an unknown key the most similar known one.
+    /// If a value or key is invalid. The error has the location, the key and the requirement, and for an unknown key the most
+    /// similar known key.
     pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         toml::Deserializer::parse(&self.text)
             .map_err(|error| WrongSetting { key: String::new(), error })

@@ -94,7 +94,7 @@ impl Run {
         file.parse::<RunConfig>()?.into_run(&file, Some(vocabulary_size))
     }
 
-    /// Returns how the training examples of phase `phase` are made.
+    /// Returns the configuration of the training examples of phase `phase`.
     pub fn training_examples(&self, phase: usize) -> ExampleConfig {
         let shape = &self.schedule.phases()[phase];
         ExampleConfig {
@@ -106,7 +106,7 @@ impl Run {
         }
     }
 
-    /// Returns how the held-out examples in the shape of phase `phase` are made.
+    /// Returns the configuration of the held-out examples in the shape of phase `phase`.
     pub fn held_out_examples(&self, phase: usize) -> ExampleConfig {
         let shape = &self.schedule.phases()[phase];
         self.data.examples(shape.sequence_length, shape.max_predictions_per_seq)

@@ -8,7 +8,7 @@ use crate::data::PreparedData;
 use crate::digest::sha256_hex;
 use crate::rendezvous::agreement::SharedValues;
 
-/// Returns the values that determine the steps of a host: the run file, the prepared data (wherever it is stored on this
+/// Returns the values that determine the training steps of a host: the run file, the prepared data (wherever it is stored on this
 /// host), the vocabulary and this program.
 ///
 /// # Errors

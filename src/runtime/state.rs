@@ -17,7 +17,7 @@ use crate::step::sharding::Shards;
 use crate::step::train_step::StepSpec;
 use crate::task::ParamSpec;
 
-/// The names and shapes of the tensors of a training state, in the order in which a step takes and returns them: all
+/// The names and shapes of the tensors of a training state, in the order of the arguments and results of a step: all
 /// weights, then the optimizer state of the first kind (such as m), then that of the second (such as v).
 #[derive(Clone, Debug)]
 pub struct StateLayout {
@@ -33,7 +33,7 @@ impl StateLayout {
         StateLayout { specs: params, state_names, shards: None }
     }
 
-    /// Returns the layout that the step of `spec` takes and returns.
+    /// Returns the layout of the state in the arguments and results of the step of `spec`.
     pub fn of(spec: &StepSpec) -> StateLayout {
         StateLayout {
             shards: spec.shards(),

@@ -13,7 +13,7 @@ use crate::task::{DropoutKey, ParamSpec};
 
 /// The sums over all micro-batches of a step.
 pub(super) struct LossAndGrads<'g> {
-    /// Of the replica's own rows.
+    /// The gradients over the replica's own rows, before the reduction over replicas.
     pub gradients: Vec<Tensor<'g>>,
     /// The numerators of the task's ratios over the global batch.
     sums: Vec<Tensor<'g>>,

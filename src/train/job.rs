@@ -7,7 +7,7 @@ use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::{EvalSpec, StepSpec};
 
-/// Everything that the trainer needs of a run.
+/// The inputs of the trainer for one run.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The name of the run.

@@ -164,7 +164,7 @@ impl ReferenceCase {
     }
 }
 
-/// A safetensors file whose complaints name it.
+/// A safetensors file. Errors about it contain its path.
 struct Tensors {
     path: PathBuf,
     file: TensorFile,

@@ -110,7 +110,7 @@ fn a_second_signal_stops_at_once_and_keeps_earlier_checkpoints() {
     assert!(words.contains("stopped at once"), "{words}");
     let kept = *checkpoints(&run).last().expect("the first checkpoint stays");
 
-    // Resuming from the last complete checkpoint takes the same steps, and removes the files of the interrupted save.
+    // Resuming from the last complete checkpoint gives the same losses, and removes the files of the interrupted save.
     let logged = metrics(&run);
     let mut child = resume(&workshop);
     wait_until(&mut child, "a new checkpoint", || checkpoints(&run).last().is_some_and(|step| *step > kept));

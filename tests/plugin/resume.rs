@@ -1,4 +1,4 @@
-//! A resumed run takes the same steps, bit for bit, as an uninterrupted one: at a checkpoint, across a phase change, after an
+//! A resumed run is bit-identical to an uninterrupted one: at a checkpoint, across a phase change, after an
 //! interrupt, and after a kill between two checkpoints.
 
 use std::path::Path;

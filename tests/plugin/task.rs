@@ -94,7 +94,7 @@ fn the_trainer_trains_saves_and_resumes_another_task() {
         assert!(class.len() == 3 && class[2] < 0.7 * class[0] && value[2] < 0.5 * value[0], "{class:?} {value:?}");
         assert_eq!(values(&whole, "train", "loss").len(), 60);
 
-        // The rest of the run from the checkpoint of step 40 takes the same steps, bit for bit.
+        // A run that resumes from the checkpoint of step 40 is bit-identical.
         let name = "step-00000040";
         std::fs::create_dir_all(resumed.join(name)).unwrap();
         for file in std::fs::read_dir(whole.join(name)).unwrap() {

@@ -269,7 +269,7 @@ fn a_run_resumes_on_another_machine_from_the_bucket() {
     child.kill().unwrap();
     child.wait().unwrap();
 
-    // Its run is not restarted by mistake; another machine resumes it and takes the same steps.
+    // Its run is not restarted by mistake; another machine resumes it with the same losses.
     let said = site.fail("two", &["pretrain", "run.toml", "--platform", "cpu"]);
     assert!(said.contains("s3://pod/runs/small already holds a run"), "{said}");
     let said = site.succeed("two", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
