@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_lasts_its_whole_timeout_and_then_is_over() {
+    fn deadline_expires_after_its_timeout() {
         let (begin, timeout) = (Instant::now(), Duration::from_millis(20));
         let mut deadline = Deadline::after(timeout);
         while deadline.sleep() {}

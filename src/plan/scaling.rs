@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_rows_scale_the_time_in_whole_micro_batches() {
+    fn time_of_packed_rows_scales_in_complete_micro_batches() {
         // 0.55 of a device's 64 rows are 35.2, rounded up to 36 in nine micro-batches of four: 36/64 of 100 seconds.
         let plan = plan(0.55, OptimizerSharding::None);
         assert!((plan.seconds().unwrap() - (56.25 + 19.6875)).abs() < 1e-9);

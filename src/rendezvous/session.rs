@@ -194,7 +194,7 @@ pub(super) fn read<T: for<'a> Deserialize<'a>>(store: &dyn KeyValueStore, key: &
     let Some(value) = store.try_get(key)? else { return Ok(None) };
     let value = serde_json::from_slice(&value);
     value.map(Some).with_context(|| {
-        format!("coordinator {store}: {key:?} was not written by this program; choose a coordinator that no other program uses")
+        format!("coordinator {store}: {key:?} was not written by this program; use a separate coordinator for each run")
     })
 }
 

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn computed_rows_are_whole_micro_batches() {
+    fn computed_rows_are_complete_micro_batches() {
         // 16 · 0.51 = 8.16: nine rows, in three micro-batches of four, in nine of one.
         assert_eq!([4, 1, 8].map(|micro_batch| rows_expected(16, 0.51, micro_batch)), [12, 9, 16]);
         assert_eq!([0.5, 0.55, 0.125, 1.0].map(|share| rows_expected(20, share, 1)), [10, 11, 3, 20]);

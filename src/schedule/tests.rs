@@ -126,7 +126,7 @@ fn a_warm_up_may_have_begun_before_the_phase() {
 }
 
 #[test]
-fn long_rows_of_many_micro_batches_are_packed_unless_the_phase_says_otherwise() {
+fn long_rows_with_many_micro_batches_are_packed_by_default() {
     let [short, long] = [0, 1].map(|i| nvidia().phases()[i].clone());
     assert_eq!([short.sequences_per_row(512), long.sequences_per_row(512), long.sequences_per_row(3)], [1, 8, 1]);
     let given = |most| Phase { sequences_per_row: Some(most), ..short.clone() };
@@ -136,7 +136,7 @@ fn long_rows_of_many_micro_batches_are_packed_unless_the_phase_says_otherwise() 
 }
 
 #[test]
-fn impossible_phases_are_refused_by_name_and_key() {
+fn invalid_phases_are_rejected_by_name_and_key() {
     let good = nvidia().phases()[0].clone();
     let refusal = |change: fn(&mut Phase)| {
         let mut phase = good.clone();

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_optimizers_json_mean_the_settings_of_a_run_file() {
+    fn optimizers_json_entries_equal_run_file_settings() {
         let exclude = "exclude_from_weight_decay = ['*bias', '*LayerNorm*']\n";
         let run_file = |text: &str| -> OptimizerConfig { toml::from_str(&format!("{exclude}{text}")).unwrap() };
         let moments = json!({"lr": 0.002, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-7, "weight_decay": 0.1});

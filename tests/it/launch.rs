@@ -196,10 +196,10 @@ fn invalid_arguments_are_reported_before_any_command_runs() {
         answered(words, 2, said);
     }
     for (words, said) in [
-        ("--name pod --zone z start absent.toml", "absent.toml does not exist"),
-        ("--name pod --zone z copy run.toml absent.toml", "absent.toml does not exist"),
-        ("--name pod --zone z copy directory", "directory does not exist"),
-        ("--name pod --zone z install", "nowhere does not exist; build it"),
+        ("--name pod --zone z start absent.toml", "absent.toml is not a file"),
+        ("--name pod --zone z copy run.toml absent.toml", "absent.toml is not a file"),
+        ("--name pod --zone z copy directory", "directory is not a file"),
+        ("--name pod --zone z install", "nowhere is not a file; build it"),
     ] {
         answered(words, 1, said);
     }

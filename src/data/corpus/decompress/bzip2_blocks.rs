@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_its_end_or_with_a_wrong_checksum_is_refused_after_what_is_good() {
+    fn truncated_or_corrupt_files_are_rejected_after_their_valid_blocks() {
         let text = b"some words of text ".repeat(20_000);
         let whole = compressed(&text, 1);
         let parts = read_parts(&whole[..whole.len() - 1]);
