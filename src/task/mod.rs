@@ -26,7 +26,7 @@ pub struct Ratio {
     pub in_loss: bool,
 }
 
-/// The keys of dropout masks: a mask is a function of these keys and of the layer where it is applied, and never of device state.
+/// The keys of dropout masks. A mask is a function of these keys and the layer where it is applied, not of device state.
 #[derive(Clone, Copy)]
 pub struct DropoutKey<'g> {
     /// u32\[2\]: the seed of the run.

@@ -136,7 +136,7 @@ fn a_dry_run_prints_the_commands_of_a_real_run() {
         wait_for(&host.join("pretrain.log"), "lambert pretrain run.toml --platform tpu --set name=it's my run\n");
     }
     let (_, again) = pod(&["start", "run.toml"]);
-    assert!(!again.status.success() && stderr(&again).contains("running already"), "{}", stderr(&again));
+    assert!(!again.status.success() && stderr(&again).contains("already active"), "{}", stderr(&again));
     let (_, status) = pod(&["status"]);
     assert_eq!(stdout(&status).matches("running\n").count(), 2, "{}", stdout(&status));
     let (_, done) = pod(&["stop"]);

@@ -29,8 +29,8 @@ pub(super) enum InputFormat {
 pub struct Source {
     /// The name, unique among the sources of a preparation.
     pub name: String,
-    /// The number of times that each training document is used: 2 is twice, 0.25 is one document in four, 2.5 is twice and half of the
-    /// documents once more.
+    /// The number of times that each training document is used: 2 is twice, 0.25 is one document in four, 2.5 is twice and
+    /// half of the documents a third time.
     pub weight: f64,
 }
 
