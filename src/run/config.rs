@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shipped_run_file_states_the_arithmetic_it_has_in_force() {
+    fn run_files_state_the_arithmetic_of_their_settings() {
         let shipped = shipped();
         assert_eq!(shipped.len(), 6);
         for (path, text, run) in &shipped {
