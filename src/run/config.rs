@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_settings_are_refused_with_table_and_key() {
+    fn invalid_settings_are_rejected_with_table_and_key() {
         assert_eq!(
             message(("preset = \"tiny\"", "preset = \"tiny\"\nnum_attention_heads = 3")),
             "q.toml: [model]: hidden_size requires a multiple of num_attention_heads (3), got 128"
