@@ -106,7 +106,7 @@ mod tests {
             ("hdfs://a/b", "the scheme hdfs:// is unknown"),
             ("s3:///wiki", "names no bucket"),
             ("s3:/bucket/wiki", "two slashes"),
-            ("gs://bucket//wiki", "an empty part"),
+            ("gs://bucket//wiki", "no empty part"),
             ("gs://bucket/../wiki", "`..`"),
             ("s3://bucket/wi\nki", "a control character"),
         ] {

@@ -15,7 +15,7 @@ use lambert::task::Precision;
 pub fn perceptron_spec(precision: Precision, rows: usize, accumulation_steps: usize, replicas: usize) -> StepSpec {
     StepSpec {
         task: Arc::new(Perceptron),
-        optimizer: OptimizerConfig::default(),
+        optimizer: optimizer(),
         precision,
         rows: rows / replicas,
         accumulation_steps,
@@ -23,6 +23,12 @@ pub fn perceptron_spec(precision: Precision, rows: usize, accumulation_steps: us
         parallel: Parallel::default(),
         dropout: true,
     }
+}
+
+/// The LAMB of the paper, with the biases of the perceptron excluded from decay and adaptation.
+fn optimizer() -> OptimizerConfig {
+    let settings = "preset = \"paper\"\nexclude_from_weight_decay = [\"*bias\"]";
+    toml::from_str(settings).expect("the settings of LAMB")
 }
 
 /// Runs `program` once, from initial weights and optimizer state of zeros, on the first rows of the examples. Returns the

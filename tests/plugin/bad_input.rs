@@ -255,8 +255,8 @@ fn invalid_settings_are_rejected_before_compilation() {
     fails(&workshop, &["import", "data", "--out", "imported"], &["cannot read data/config.json"]);
     let bench =
         |option: &'static str, value: &'static str| ["bench", "--model", "tiny", "--platform", "cpu", option, value];
-    fails(&workshop, &bench("--steps", "0"), &["--steps requires 1 to 1000000, got 0"]);
-    fails(&workshop, &bench("--steps", "18446744073709551615"), &["--steps requires 1 to 1000000"]);
+    fails(&workshop, &bench("--steps", "0"), &["steps requires 1 to 1000000, got 0"]);
+    fails(&workshop, &bench("--steps", "18446744073709551615"), &["steps requires 1 to 1000000"]);
     fails(&workshop, &bench("--devices", "2147483648"), &["the number of devices requires 1 to 1024, got 2147483648"]);
     fails(
         &workshop,

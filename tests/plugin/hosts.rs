@@ -136,7 +136,7 @@ fn steps_are_bit_identical_for_any_number_of_hosts() {
 fn a_failed_shutdown_is_a_warning() {
     for mut coordinator in coordinators() {
         let devices = cpu(1);
-        let session = Arc::new(coordinator.join(0, 1, 1.0).unwrap());
+        let session = Arc::new(coordinator.join(0, 1, 5.0).unwrap());
         let hosts = Hosts::new(&devices, Some(session)).unwrap();
         match coordinator.etcd.take() {
             Some(etcd) => drop(etcd),

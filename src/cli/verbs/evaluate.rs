@@ -28,7 +28,7 @@ use crate::train::evaluate::ModelOnHeldOut;
 Examples:
   lambert evaluate checkpoints/quickstart --data data/quickstart
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
-  lambert evaluate exported/ --data data/quickstart --sequence-length 128 --logits logits.safetensors")]
+  lambert evaluate exported/ --data data/mine --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
     /// Checkpoint (step-…), run directory (its newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
     model: Location,
