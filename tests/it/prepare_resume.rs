@@ -229,7 +229,7 @@ fn check_reports_changes() {
     let words = place.succeed(&check);
     assert!(words.contains("inputs/001.txt: not found") && words.contains("2 of 3 inputs"), "{words}");
     fs::write(place.at("inputs/000.txt"), documents(100, 7)).expect("writable");
-    place.fails(&check, 3, &["inputs/000.txt: changed since it was prepared", "data: whole", "1 of 3 inputs"]);
+    place.fails(&check, 3, &["inputs/000.txt: changed since it was prepared", "data: undamaged", "1 of 3 inputs"]);
     let json = place.lambert(&["prepare", "--check", "data", "--json"]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!(json["changed_inputs"], serde_json::json!(["inputs/000.txt"]));

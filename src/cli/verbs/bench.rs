@@ -29,7 +29,7 @@ use crate::units::quantity;
 #[command(after_help = "\
 Examples:
   lambert bench
-  lambert bench --model large --sequence-length 512 --micro-batch-size 16 --precision bf16 --platform cuda
+  lambert bench --model large --sequence-length 512 --precision bf16 --platform cuda
   lambert bench --sequence-length 512 --recompute layer
   lambert bench --devices 2 --platform cpu --gradient-reduce-dtype bf16 --optimizer-sharding none
   lambert bench --json | jq .sequences_per_second

@@ -32,7 +32,7 @@ use crate::units::duration;
 #[command(after_help = "\
 Examples:
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v3:32x32
-  lambert plan scripts/runs/bert-large-64k-paper.toml --topology cuda:h200:1x8x8 --find-micro-batch-size
+  lambert plan scripts/runs/bert-base.toml --topology cuda:h200:1x8x8 --find-micro-batch-size
   lambert plan RUN.toml --topology tpu:v6e:16x16 --target-time 60m --json
   lambert plan RUN.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
   lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch-size 4 --rows-per-sequence 0.52
