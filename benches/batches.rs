@@ -83,7 +83,7 @@ fn batches(criterion: &mut Criterion) {
                 bench.iter(|| {
                     first += ROWS as u64;
                     examples.batch(first, ROWS).expect("the shards are there")
-                })
+                });
             });
         }
     }
@@ -93,14 +93,14 @@ fn batches(criterion: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Elements(prepared.manifest().train.sentences));
     let config = ExampleConfig::bert(128, 20);
     group.bench_function("table of an epoch", |bench| {
-        bench.iter(|| Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents"))
+        bench.iter(|| Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents"));
     });
     // Counts all chunkings and builds the table of one.
     group.bench_function("start at step 10⁹ of batches of 65,536", |bench| {
         bench.iter(|| {
             let examples = Dataset::new(prepared.clone(), Split::Train, config.clone()).expect("there are documents");
             examples.window(1_000_000_000 * 65_536, 1).length(0)
-        })
+        });
     });
     group.finish();
 }
