@@ -20,7 +20,7 @@ pub fn print(line: impl Display) -> io::Result<()> {
 /// Writes text with its own line ends to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_text(text: impl Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
