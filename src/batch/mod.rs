@@ -4,6 +4,7 @@
 //! The graph, the host, prefetching, synthetic batches and verification all read the same [`BatchSpec`], so that a tensor
 //! is named in one place.
 
+pub mod fine_tuning;
 mod host;
 pub mod pretraining;
 mod source;
@@ -12,6 +13,9 @@ pub use host::HostBatch;
 pub use source::{BatchSource, ReplicaRange};
 
 use crate::shape::{DType, Shape};
+
+/// The label of an example or a position without one, as in Hugging Face and PyTorch: losses and metrics ignore it.
+pub const IGNORED_LABEL: i32 = -100;
 
 /// One tensor of a batch. Its first dimension counts the rows of the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

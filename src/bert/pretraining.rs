@@ -12,7 +12,7 @@ use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
 use crate::rng::Key;
 use crate::shape::{DType, HostTensor};
-use crate::task::{DropoutKey, ParamSpec, Precision, Ratio, Task};
+use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, Task};
 
 /// The tensors of a batch in a graph.
 pub type BatchTensors<'g> = PretrainingTensors<Tensor<'g>>;
@@ -35,7 +35,7 @@ const SEQUENCES: usize = 1;
 /// The first denominator: the weights of masked positions.
 const MASKED: usize = 0;
 
-impl Task for BertPretraining {
+impl Model for BertPretraining {
     fn validate(&self, rows: usize) -> anyhow::Result<()> {
         let RowForm { sequence_length, max_predictions, sequences_per_row } = self.rows;
         self.model.validate()?;
@@ -60,6 +60,26 @@ impl Task for BertPretraining {
         self.rows.spec()
     }
 
+    /// `sequence_output` \[B,S,H\], `masked_lm_logits` \[B,P,V\] without the padded vocabulary, `seq_relationship_logits`
+    /// \[B,2\], in packed rows \[B,K,2\].
+    fn outputs<'g>(
+        &self,
+        weights: &[Tensor<'g>],
+        batch: &[Tensor<'g>],
+        precision: Precision,
+    ) -> Vec<(&'static str, Tensor<'g>)> {
+        let params = self.parameters();
+        let bert = Bert::new(&self.model, &params, weights, precision, None, Recompute::default());
+        let outputs = bert.forward(&BatchTensors::from_vec(batch.to_vec()));
+        vec![
+            ("sequence_output", outputs.sequence_output),
+            ("masked_lm_logits", outputs.masked_lm_logits.slice_in(2, 0, self.model.vocab_size)),
+            ("seq_relationship_logits", outputs.seq_relationship_logits),
+        ]
+    }
+}
+
+impl Task for BertPretraining {
     fn denominators(&self) -> &'static [&'static str] {
         &["mlm_weight", "nsp_rows"]
     }
@@ -91,24 +111,6 @@ impl Task for BertPretraining {
         let bert = Bert::new(&self.model, &params, weights, precision, dropout, self.recompute);
         let sums = bert.sums(&batch);
         vec![sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct]
-    }
-
-    /// `sequence_output` \[B,S,H\], `masked_lm_logits` \[B,P,V\] without the padded vocabulary, `seq_relationship_logits`
-    /// \[B,2\], in packed rows \[B,K,2\].
-    fn outputs<'g>(
-        &self,
-        weights: &[Tensor<'g>],
-        batch: &[Tensor<'g>],
-        precision: Precision,
-    ) -> Vec<(&'static str, Tensor<'g>)> {
-        let params = self.parameters();
-        let bert = Bert::new(&self.model, &params, weights, precision, None, Recompute::default());
-        let outputs = bert.forward(&BatchTensors::from_vec(batch.to_vec()));
-        vec![
-            ("sequence_output", outputs.sequence_output),
-            ("masked_lm_logits", outputs.masked_lm_logits.slice_in(2, 0, self.model.vocab_size)),
-            ("seq_relationship_logits", outputs.seq_relationship_logits),
-        ]
     }
 
     /// Packed batches fill their first rows only; how many is known when the batch is there.

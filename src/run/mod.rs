@@ -30,7 +30,7 @@ use crate::optim::OptimizerConfig;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
 use crate::step::train_step::StepSpec;
-use crate::task::{Precision, Task};
+use crate::task::{Model, Precision};
 use crate::units::thousands;
 
 /// Keys of a `[[phase]]` that have been renamed, with the names that fingerprints and earlier checkpoints use.

@@ -122,8 +122,7 @@ impl Prefetch {
     ///
     /// # Errors
     /// The error that building or transferring them failed with.
-    #[allow(clippy::should_implement_trait, reason = "it returns a result of an option")]
-    pub fn next(&mut self) -> anyhow::Result<Option<(Prefetched, Duration)>> {
+    pub fn wait(&mut self) -> anyhow::Result<Option<(Prefetched, Duration)>> {
         let begin = Instant::now();
         let Some(batches) = &self.batches else { return Ok(None) };
         match batches.recv() {

@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use super::loss_and_grads::vector;
 use super::program::{Arguments, Program, Results, Role};
 use crate::graph::{Graph, Tensor};
-use crate::task::{ParamSpec, Precision, Task};
+use crate::task::{Model, ParamSpec, Precision, Task};
 
-/// A forward pass over `rows` rows, without dropout.
+/// The loss and metrics of a task over `rows` rows, without dropout.
 #[derive(Clone, Debug)]
 pub struct EvalSpec {
     /// The task.
@@ -34,6 +34,19 @@ impl PartialEq for EvalSpec {
     }
 }
 
+/// The outputs of a model for `rows` rows.
+#[derive(Clone, Debug)]
+pub struct ForwardSpec {
+    /// The model.
+    pub model: Arc<dyn Model>,
+    /// The precision of the matrix products.
+    pub precision: Precision,
+    /// Rows of one replica.
+    pub rows: usize,
+    /// Replicas run the same program on batches of their own and do not communicate.
+    pub replicas: usize,
+}
+
 /// The sums of one batch. Arguments: weights, batch. Result: `sums`, the numerators of the task's ratios and then its
 /// denominators. They are sums and not means so that batches and replicas add up; rows of padding count in none of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +57,7 @@ pub struct EvalStep {
     pub params: Vec<ParamSpec>,
 }
 
-/// The outputs of the model on one batch. Arguments: weights, batch. Results: [`Task::outputs`].
+/// The outputs of the model on one batch. Arguments: weights, batch. Results: [`Model::outputs`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwardStep {
     /// The program.
@@ -59,9 +72,11 @@ impl EvalStep {
     /// # Errors
     /// If the specification contradicts itself.
     pub fn build(spec: &EvalSpec) -> Result<EvalStep> {
-        let (program, params) = spec.build("eval_step", |weights, batch, results| {
-            let mut sums = spec.task.sums(weights, batch, spec.precision, None);
-            sums.extend(spec.task.denominator_sums(batch, spec.precision.master()));
+        let EvalSpec { task, precision, rows, replicas } = spec;
+        let forward = ForwardSpec { model: task.clone(), precision: *precision, rows: *rows, replicas: *replicas };
+        let (program, params) = forward.build("eval_step", |weights, batch, results| {
+            let mut sums = task.sums(weights, batch, *precision, None);
+            sums.extend(task.denominator_sums(batch, precision.master()));
             results.add("sums", Role::Report, vector(&sums));
         })?;
         Ok(EvalStep { program, params })
@@ -73,9 +88,9 @@ impl ForwardStep {
     ///
     /// # Errors
     /// If the specification contradicts itself.
-    pub fn build(spec: &EvalSpec) -> Result<ForwardStep> {
+    pub fn build(spec: &ForwardSpec) -> Result<ForwardStep> {
         let (program, params) = spec.build("forward_step", |weights, batch, results| {
-            for (name, output) in spec.task.outputs(weights, batch, spec.precision) {
+            for (name, output) in spec.model.outputs(weights, batch, spec.precision) {
                 results.add(name, Role::Batch, output);
             }
         })?;
@@ -83,19 +98,19 @@ impl ForwardStep {
     }
 }
 
-impl EvalSpec {
+impl ForwardSpec {
     fn build(
         &self,
         name: &str,
         body: impl for<'g> FnOnce(&[Tensor<'g>], &[Tensor<'g>], &mut Results<'g>),
     ) -> Result<(Program, Vec<ParamSpec>)> {
         ensure!(self.rows > 0 && self.replicas > 0, "rows and replicas require at least 1, got 0");
-        self.task.validate(self.rows)?;
-        let params = self.task.parameters();
+        self.model.validate(self.rows)?;
+        let params = self.model.parameters();
         let graph = Graph::new(name);
         let mut arguments = Arguments::new(&graph);
         let weights = arguments.weights(&params, |param| param.shape(self.precision.master()));
-        let batch = arguments.batch(&self.task.batch(), self.rows);
+        let batch = arguments.batch(&self.model.batch(), self.rows);
         let mut results = Results::default();
         body(&weights, &batch, &mut results);
         Ok((Program::new(arguments, results, Vec::new(), self.replicas), params))

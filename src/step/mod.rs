@@ -9,7 +9,7 @@ pub mod program;
 pub mod sharding;
 pub mod train_step;
 
-pub use eval_step::{EvalSpec, EvalStep, ForwardStep};
+pub use eval_step::{EvalSpec, EvalStep, ForwardSpec, ForwardStep};
 pub use inputs::{Scalars, StepInputs};
 pub use parallel::{GradientReduceDtype, OptimizerSharding, Parallel, ParallelSettings};
 pub use program::{Program, Role, Value};

@@ -1,5 +1,6 @@
-//! The training objective as a trait: a [`Task`] declares its parameters, the tensors of its batches, its loss and its
-//! metrics. Steps, devices, checkpoints and the trainer use this trait and contain no code for a specific model.
+//! Models and training objectives as traits. A [`Model`] declares its parameters, the tensors of its batches and its outputs;
+//! a [`Task`] adds a loss and metrics. Steps, devices, checkpoints and the trainer use these traits and contain no code for a
+//! specific model.
 
 mod params;
 mod precision;
@@ -37,18 +38,14 @@ pub struct DropoutKey<'g> {
     pub first_row: Tensor<'g>,
 }
 
-/// A model, the batches that it is trained on, and its loss, for batches of one form.
-///
-/// The loss is Σ over the terms of (sum over the global batch / denominator over the global batch). A task returns sums over
-/// the rows that it is given and never divides: denominators are summed over micro-batches, replicas and hosts before the
-/// first micro-batch, so that the update does not depend on how a batch is split.
-pub trait Task: Debug + Send + Sync {
-    /// Returns a text that differs between tasks whose graphs differ: steps are compiled once for each.
+/// A model on batches of one form: its parameters, its inputs, and what it computes for each row. Prediction needs no more.
+pub trait Model: Debug + Send + Sync {
+    /// Returns a text that differs between models whose graphs differ: programs are compiled once for each.
     fn identity(&self) -> String {
         format!("{self:?}")
     }
 
-    /// Checks that a step on `rows` rows is possible.
+    /// Checks that a program on `rows` rows is possible.
     ///
     /// # Errors
     /// The setting that is impossible, with what it requires.
@@ -60,6 +57,22 @@ pub trait Task: Debug + Send + Sync {
     /// Returns the tensors of a batch.
     fn batch(&self) -> BatchSpec;
 
+    /// Appends the forward pass without dropout and returns what the model computes for each row, by name. `weights` are the
+    /// parameters in their order and in the master type.
+    fn outputs<'g>(
+        &self,
+        weights: &[Tensor<'g>],
+        batch: &[Tensor<'g>],
+        precision: Precision,
+    ) -> Vec<(&'static str, Tensor<'g>)>;
+}
+
+/// A model and its loss on labelled batches: what a run trains.
+///
+/// The loss is Σ over the terms of (sum over the global batch / denominator over the global batch). A task returns sums over
+/// the rows that it is given and never divides: denominators are summed over micro-batches, replicas and hosts before the
+/// first micro-batch, so that the update does not depend on how a batch is split.
+pub trait Task: Model {
     /// Returns the names of the denominators.
     fn denominators(&self) -> &'static [&'static str];
 
@@ -70,8 +83,7 @@ pub trait Task: Debug + Send + Sync {
     fn denominator_sums<'g>(&self, batch: &[Tensor<'g>], dtype: DType) -> Vec<Tensor<'g>>;
 
     /// Appends the forward pass and the loss: the numerators over the rows of `batch`, scalars of the master type, one for
-    /// each of [`Task::ratios`]. `weights` are the parameters in their order and in the master type. Without `dropout`
-    /// nothing is dropped.
+    /// each of [`Task::ratios`]. Arguments are those of [`Model::outputs`]. Without `dropout` nothing is dropped.
     fn sums<'g>(
         &self,
         weights: &[Tensor<'g>],
@@ -79,14 +91,6 @@ pub trait Task: Debug + Send + Sync {
         precision: Precision,
         dropout: Option<DropoutKey<'g>>,
     ) -> Vec<Tensor<'g>>;
-
-    /// Appends the forward pass alone and returns what the model computes for each row, by name.
-    fn outputs<'g>(
-        &self,
-        weights: &[Tensor<'g>],
-        batch: &[Tensor<'g>],
-        precision: Precision,
-    ) -> Vec<(&'static str, Tensor<'g>)>;
 
     /// Appends, for tasks whose batches may end in unused rows, which rows hold an example: pred\[B\]. Micro-batches behind
     /// the last such row are skipped. None if every row always counts.

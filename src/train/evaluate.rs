@@ -19,7 +19,7 @@ use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
 use crate::runtime::state::{StateLayout, TrainState};
 use crate::shape::HostTensor;
-use crate::step::{EvalSpec, ForwardStep, Scalars, StepInputs};
+use crate::step::{ForwardSpec, ForwardStep, Scalars, StepInputs};
 use crate::task::Precision;
 
 /// A saved model, and the held-out examples that it is evaluated on.
@@ -107,7 +107,7 @@ impl ModelOnHeldOut {
             sentence_pairs: true,
             recompute: Recompute::default(),
         };
-        let spec = EvalSpec { task: Arc::new(task), precision: self.precision, rows, replicas: 1 };
+        let spec = ForwardSpec { model: Arc::new(task), precision: self.precision, rows, replicas: 1 };
         let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;
         let state = restore(self.model, devices)?;
         let inputs = StepInputs { batch: &batch, scalars: Scalars::FORWARD, replicas: 1 };

@@ -204,7 +204,7 @@ impl Trainer {
         let mut prefetch = Prefetch::start(self.inputs.clone(), &self.devices, self.done..total)?;
         let mut running: Option<Running> = None;
         self.last_end = Instant::now();
-        while let Some((inputs, waited)) = prefetch.next()? {
+        while let Some((inputs, waited)) = prefetch.wait()? {
             let plan = inputs.plan.clone();
             let launched = self.launch(inputs, waited, interrupt.is_requested())?;
             if let Some(before) = running.replace(launched) {

@@ -28,13 +28,13 @@ use crate::bert::{BertPretraining, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::runtime::backend::Backend;
 use crate::shape::HostTensor;
-use crate::step::eval_step::{EvalSpec, ForwardStep};
+use crate::step::eval_step::{ForwardSpec, ForwardStep};
 use crate::step::parallel::Parallel;
 use crate::step::program::{Program, Role};
 use crate::step::sharding::Shards;
 use crate::step::train_step::{GradientStep, StepSpec, TrainStep};
 use crate::step::{Scalars, StepInputs};
-use crate::task::{Precision, Task, metric_names};
+use crate::task::{Model, Precision, metric_names};
 use crate::verify::reference::{ReferenceCase, Row, Trajectory};
 
 /// The seed of dropout.
@@ -102,8 +102,8 @@ impl<'a, E: Backend> Verification<'a, E> {
     }
 
     fn forward(&self) -> Result<Vec<Check>> {
-        let spec = EvalSpec {
-            task: Arc::new(self.task()),
+        let spec = ForwardSpec {
+            model: Arc::new(self.task()),
             precision: self.options.precision,
             rows: self.rows(),
             replicas: self.backend.replicas(),

@@ -7,7 +7,7 @@ use lambert::batch::{BatchSource, BatchSpec, HostBatch, TensorSpec};
 use lambert::graph::Tensor;
 use lambert::rng::Key;
 use lambert::shape::{DType, HostTensor, Shape};
-use lambert::task::{DropoutKey, Init, ParamSpec, Precision, Ratio, Task};
+use lambert::task::{DropoutKey, Init, Model, ParamSpec, Precision, Ratio, Task};
 
 /// Inputs, hidden units and classes.
 pub const INPUTS: usize = 6;
@@ -28,7 +28,7 @@ fn parameter(name: &str, dims: &[usize], matmul_only: bool) -> ParamSpec {
     }
 }
 
-impl Task for Perceptron {
+impl Model for Perceptron {
     fn validate(&self, rows: usize) -> anyhow::Result<()> {
         anyhow::ensure!(rows > 0, "rows requires at least 1, got 0");
         Ok(())
@@ -57,6 +57,18 @@ impl Task for Perceptron {
         }
     }
 
+    fn outputs<'g>(
+        &self,
+        weights: &[Tensor<'g>],
+        batch: &[Tensor<'g>],
+        precision: Precision,
+    ) -> Vec<(&'static str, Tensor<'g>)> {
+        let (logits, value) = forward(weights, batch[0], precision, None);
+        vec![("logits", logits), ("value", value)]
+    }
+}
+
+impl Task for Perceptron {
     fn denominators(&self) -> &'static [&'static str] {
         &["classes", "values"]
     }
@@ -97,16 +109,6 @@ impl Task for Perceptron {
             (class_weight * is_right).sum(),
             (value_weight * 0.5 * error.square()).sum(),
         ]
-    }
-
-    fn outputs<'g>(
-        &self,
-        weights: &[Tensor<'g>],
-        batch: &[Tensor<'g>],
-        precision: Precision,
-    ) -> Vec<(&'static str, Tensor<'g>)> {
-        let (logits, value) = forward(weights, batch[0], precision, None);
-        vec![("logits", logits), ("value", value)]
     }
 
     fn training_flops(&self) -> f64 {

@@ -9,7 +9,7 @@ use lambert::runtime::backend::Backend;
 use lambert::shape::HostTensor;
 use lambert::step::sharding::Shards;
 use lambert::step::{Parallel, Program, Role, StepSpec};
-use lambert::task::{Precision, Task};
+use lambert::task::{Model, Precision, Task};
 
 /// Returns a model small enough for the evaluator, with dropout, a vocabulary that needs padding, and the tanh GELU.
 pub fn small() -> BertConfig {

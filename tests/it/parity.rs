@@ -8,7 +8,7 @@ use crate::common::steps::{arguments, assert_close, run, small, spec, spec_of, t
 use lambert::bert::{BertConfig, BertPretraining, Recompute};
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
-use lambert::step::{EvalSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
+use lambert::step::{ForwardSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
 use lambert::task::Precision;
 use lambert::verify::VerifyOptions;
 
@@ -59,7 +59,7 @@ fn step_with_dropout_is_independent_of_micro_batches_replicas_and_recomputation(
 
 /// Returns the loss of a model without padded vocabulary rows, computed from the logits without dropout.
 fn loss_without_padding(model: &BertConfig, rows: usize, change: impl Fn(&mut [HostTensor], &Program)) -> f64 {
-    let spec = EvalSpec { task: Arc::new(task(model)), precision: Precision::F64, rows, replicas: 1 };
+    let spec = ForwardSpec { model: Arc::new(task(model)), precision: Precision::F64, rows, replicas: 1 };
     let program = ForwardStep::build(&spec).unwrap().program;
     let mut arguments = arguments(&program, model, rows);
     change(&mut arguments[0], &program);

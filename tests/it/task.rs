@@ -8,9 +8,9 @@ use lambert::eval::evaluate;
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor};
 use lambert::step::{
-    EvalSpec, EvalStep, ForwardStep, GradientStep, Parallel, Scalars, StepInputs, StepSpec, TrainStep,
+    EvalSpec, EvalStep, ForwardSpec, ForwardStep, GradientStep, Parallel, Scalars, StepInputs, StepSpec, TrainStep,
 };
-use lambert::task::{Precision, Task, metric_names};
+use lambert::task::{Model, Precision, metric_names};
 
 const ROWS: usize = 12;
 
@@ -96,8 +96,8 @@ fn evaluation_sums_are_the_metrics_of_the_step() {
 
 #[test]
 fn outputs_have_a_row_for_each_example() {
-    let task = std::sync::Arc::new(Perceptron);
-    let spec = EvalSpec { task, precision: Precision::F64, rows: ROWS, replicas: 1 };
+    let model = std::sync::Arc::new(Perceptron);
+    let spec = ForwardSpec { model, precision: Precision::F64, rows: ROWS, replicas: 1 };
     let step = ForwardStep::build(&spec).unwrap();
     let outputs = run_once(&Evaluator { replicas: 1 }, &step.program, Precision::F64, ROWS);
     assert_eq!(outputs[0].iter().map(Vec::len).collect::<Vec<_>>(), [ROWS * CLASSES, ROWS]);

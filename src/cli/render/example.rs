@@ -3,7 +3,8 @@
 use console::style;
 use serde_json::json;
 
-use crate::data::{Example, ExampleMode, IGNORED_LABEL, Vocabulary};
+use crate::batch::IGNORED_LABEL;
+use crate::data::{Example, ExampleMode, Vocabulary};
 
 /// Returns the original token of a masked position, and the token that replaces it.
 fn target<'v>(example: &Example, vocabulary: &'v Vocabulary, position: usize) -> Option<(&'v str, &'v str)> {

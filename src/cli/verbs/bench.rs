@@ -16,7 +16,7 @@ use crate::files::write_atomically;
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
-use crate::task::{Precision, Task};
+use crate::task::{Model, Precision};
 use crate::train::bench::{Measured, measure};
 use crate::units::quantity;
 

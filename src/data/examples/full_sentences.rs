@@ -10,7 +10,8 @@ use std::ops::Range;
 use crate::rng::Stream;
 
 use super::config::ExampleMode;
-use super::layout::{ExampleLayout, IGNORED_LABEL, Segment};
+use super::layout::{ExampleLayout, Segment};
+use crate::batch::IGNORED_LABEL;
 use crate::data::store::documents::Documents;
 
 /// Documents per group in FULL-SENTENCES mode: enough that few examples end early with their group.

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-/// The label of an example without one, as in Hugging Face and PyTorch: the loss ignores it.
-pub const IGNORED_LABEL: i32 = -100;
+use crate::batch::IGNORED_LABEL;
 
 /// Consecutive tokens of one document, as a non-empty range of its shard's tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
