@@ -41,6 +41,9 @@ pub struct BertConfig {
     /// Dropout probability of attention probabilities.
     #[serde(default = "defaults::dropout")]
     pub attention_probs_dropout_prob: f64,
+    /// Dropout probability of the input of a classifier. The default is [`BertConfig::hidden_dropout_prob`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
     /// Maximum sequence length: rows of the position embeddings.
     #[serde(default = "defaults::max_position_embeddings")]
     pub max_position_embeddings: usize,
@@ -142,6 +145,7 @@ impl Preset {
             hidden_act: Activation::default(),
             hidden_dropout_prob: defaults::dropout(),
             attention_probs_dropout_prob: defaults::dropout(),
+            classifier_dropout: None,
             max_position_embeddings: defaults::max_position_embeddings(),
             type_vocab_size: defaults::type_vocab_size(),
             initializer_range: defaults::initializer_range(),
@@ -251,6 +255,7 @@ impl BertConfig {
         let probabilities = [
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.classifier_dropout.unwrap_or(0.0)),
         ];
         if let Some((key, p)) = probabilities.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
             return Err(ConfigError::new(key, "a probability from 0 to less than 1", p.to_string()));
@@ -310,6 +315,9 @@ pub struct BertSettings {
     /// Dropout probability of attention probabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_probs_dropout_prob: Option<f64>,
+    /// Dropout probability of the input of a classifier. The default is `hidden_dropout_prob`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
     /// Maximum sequence length: rows of the position embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_position_embeddings: Option<usize>,
@@ -346,6 +354,7 @@ impl BertSettings {
             hidden_act: self.hidden_act.unwrap_or_default(),
             hidden_dropout_prob: self.hidden_dropout_prob.unwrap_or_else(defaults::dropout),
             attention_probs_dropout_prob: self.attention_probs_dropout_prob.unwrap_or_else(defaults::dropout),
+            classifier_dropout: self.classifier_dropout,
             max_position_embeddings: self.max_position_embeddings.unwrap_or_else(defaults::max_position_embeddings),
             type_vocab_size: self.type_vocab_size.unwrap_or_else(defaults::type_vocab_size),
             initializer_range: self.initializer_range.unwrap_or_else(defaults::initializer_range),

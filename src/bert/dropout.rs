@@ -33,12 +33,19 @@ pub enum Site {
     AttentionOutput(usize),
     /// The output of the feed-forward layer, before it is added to the residual.
     Output(usize),
+    /// The input of a classifier behind so many layers: the site after those of the layers.
+    Classifier(usize),
 }
 
 impl Site {
-    /// Returns the number of sites of a model of `layers` layers.
+    /// Returns the number of sites of an encoder of `layers` layers.
     pub const fn count(layers: usize) -> usize {
         1 + 3 * layers
+    }
+
+    /// Returns the number of sites of an encoder of `layers` layers and a classifier.
+    pub const fn count_with_classifier(layers: usize) -> usize {
+        Site::count(layers) + 1
     }
 
     /// Returns the number of elements between two positions at site `index`.
@@ -52,6 +59,7 @@ impl Site {
             Site::AttentionProbs(layer) => 1 + 3 * layer,
             Site::AttentionOutput(layer) => 2 + 3 * layer,
             Site::Output(layer) => 3 + 3 * layer,
+            Site::Classifier(layers) => Site::count(layers),
         }
     }
 }
@@ -69,12 +77,12 @@ pub struct Dropout<'g> {
 }
 
 impl<'g> Dropout<'g> {
-    /// Appends the words of `rows` consecutive examples from [`DropoutKey::first_row`] on, at the sites of `layers` layers.
-    pub fn new(key: DropoutKey<'g>, rows: usize, layers: usize) -> Self {
+    /// Appends the words of `rows` consecutive examples from [`DropoutKey::first_row`] on, at the first `sites` sites.
+    pub fn new(key: DropoutKey<'g>, rows: usize, sites: usize) -> Self {
         let graph = key.seed.graph();
         let first_example = key.first_row;
         let key = step_key(key.seed, key.step);
-        let shape = Shape::new(DType::U32, [Site::count(layers), rows]);
+        let shape = Shape::new(DType::U32, [sites, rows]);
         let site = graph.iota(shape.clone(), 0);
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
         let (k0, k1) = words_of(key, site, example);
@@ -88,13 +96,13 @@ impl<'g> Dropout<'g> {
         key: DropoutKey<'g>,
         sequence_numbers: Tensor<'g>,
         packed: PackedTensors<Tensor<'g>>,
-        layers: usize,
+        sites: usize,
         hidden_size: usize,
     ) -> Self {
         let graph = key.seed.graph();
         let key = step_key(key.seed, key.step);
         let [rows, length] = <[usize; 2]>::try_from(sequence_numbers.dims()).expect("sequence numbers are [B, S]");
-        let (sites, per_row) = (Site::count(layers), packed.example_ids.dims()[1]);
+        let per_row = packed.example_ids.dims()[1];
         let shape = Shape::new(DType::U32, [sites, rows, per_row]);
         let site = graph.iota(shape, 0);
         let example = packed.example_ids.convert(DType::U32).broadcast_like(site, &[1, 2]);
@@ -207,7 +215,7 @@ pub fn mask_graph(rows: usize, width: usize, layers: usize, site: Site, probabil
     let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
     let step = graph.parameter("step", Shape::scalar(DType::U32));
     let first_example = graph.parameter("first_example", Shape::scalar(DType::U32));
-    let dropout = Dropout::new(DropoutKey { seed, step, first_row: first_example }, rows, layers);
+    let dropout = Dropout::new(DropoutKey { seed, step, first_row: first_example }, rows, Site::count(layers));
     graph.finish(&[dropout.kept(&[rows, width], site, probability)])
 }
 
@@ -228,7 +236,7 @@ mod tests {
         let graph = Graph::new("words");
         let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
         let step = graph.parameter("step", Shape::scalar(DType::U32));
-        let dropout = Dropout::new(DropoutKey { seed, step, first_row: step.filled(40.0) }, 3, 2);
+        let dropout = Dropout::new(DropoutKey { seed, step, first_row: step.filled(40.0) }, 3, Site::count(2));
         let computation = graph.finish(&[dropout.k0, dropout.k1]);
         let found = evaluate(&computation, &[HostTensor::new([2], &[17u32, !4]), HostTensor::scalar(9u32)]).unwrap();
         let key = rng::threefry2x32((17, !4), (9, 0xd209_0117));

@@ -1,8 +1,8 @@
 //! The embeddings of BERT: from token ids to the inputs of the encoder.
 
 use super::dropout::Site;
+use super::inputs::EncoderInputs;
 use super::layers::Bert;
-use super::pretraining::BatchTensors;
 use crate::graph::Tensor;
 use crate::shape::Shape;
 
@@ -10,16 +10,16 @@ impl<'g> Bert<'_, 'g> {
     /// Appends LayerNorm(word + position + type), then dropout: `[B, S, H]`.
     ///
     /// Source: google-research/bert `modeling.py`, embedding_lookup and embedding_postprocessor.
-    pub(super) fn embeddings(&self, batch: &BatchTensors<'g>) -> Tensor<'g> {
-        let BatchTensors { input_ids, token_type_ids, .. } = *batch;
-        let dims = input_ids.dims();
-        let (tokens, length, hidden) = (dims[0] * dims[1], dims[1], self.config.hidden_size);
-        let by_row = |x: Tensor<'g>| x.reshape(&[dims[0], length, hidden]);
+    pub(super) fn embeddings(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
+        let EncoderInputs { input_ids, token_type_ids, packed, .. } = *inputs;
+        let ((rows, length), hidden) = (inputs.dims(), self.config.hidden_size);
+        let tokens = rows * length;
+        let by_row = |x: Tensor<'g>| x.reshape(&[rows, length, hidden]);
         let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(input_ids.reshape(&[tokens]));
 
         let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
-        let positions = match batch.packed {
-            None => positions.broadcast(&[dims[0], length, hidden], &[1, 2]),
+        let positions = match packed {
+            None => positions.broadcast(&[rows, length, hidden], &[1, 2]),
             Some(packed) => by_row(positions.take_rows(packed.position_ids.reshape(&[tokens]))),
         };
 

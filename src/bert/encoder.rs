@@ -4,17 +4,24 @@
 
 use super::Recompute;
 use super::dropout::Site;
+use super::inputs::EncoderInputs;
 use super::layers::{Bert, softmax};
-use super::pretraining::BatchTensors;
 use crate::graph::{DotDimensions, Tensor};
 
 /// Added to the attention scores of padding: far below any score, and small enough for scores to keep their digits.
 const MASKED: f64 = -10000.0;
 
 impl<'g> Bert<'_, 'g> {
+    /// Appends embeddings and encoder: the hidden states `[B, S, H]` after the last layer.
+    pub(super) fn hidden_states(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
+        let graph = inputs.input_ids.graph();
+        let x = graph.scope("embeddings", || self.embeddings(inputs));
+        graph.scope("encoder", || self.encoder(x, inputs))
+    }
+
     /// Appends all layers: x `[B, S, H]` → `[B, S, H]`.
-    pub(super) fn encoder(&self, x: Tensor<'g>, batch: &BatchTensors<'g>) -> Tensor<'g> {
-        let mask = self.attention_bias(batch);
+    fn encoder(&self, x: Tensor<'g>, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
+        let mask = self.attention_bias(inputs);
         (0..self.config.num_hidden_layers).fold(x, |x, layer| {
             x.graph().scope(&format!("layer.{layer}"), || {
                 self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, mask, layer))
@@ -24,12 +31,12 @@ impl<'g> Bert<'_, 'g> {
 
     /// Appends the bias of the scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and
     /// key, for keys of other sequences, so that sequences of one row do not attend to each other.
-    fn attention_bias(&self, batch: &BatchTensors<'g>) -> Tensor<'g> {
-        let numbers = batch.attention_mask;
-        if batch.packed.is_none() {
+    fn attention_bias(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
+        let numbers = inputs.attention_mask;
+        if inputs.packed.is_none() {
             return (1.0 - self.master(numbers)) * MASKED;
         }
-        let [rows, length] = <[usize; 2]>::try_from(numbers.dims()).expect("an attention mask is [B, S]");
+        let (rows, length) = inputs.dims();
         let of = |dimension| numbers.broadcast(&[rows, length, length], &[0, dimension]);
         let other = of(1).ne(of(2));
         self.master(other) * MASKED

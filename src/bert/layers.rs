@@ -112,6 +112,7 @@ impl<'c, 'g> Bert<'c, 'g> {
         let probability = match site {
             Site::AttentionProbs(_) => self.config.attention_probs_dropout_prob,
             Site::Embeddings | Site::AttentionOutput(_) | Site::Output(_) => self.config.hidden_dropout_prob,
+            Site::Classifier(_) => self.config.classifier_dropout.unwrap_or(self.config.hidden_dropout_prob),
         };
         self.dropout.map_or(x, |dropout| dropout.apply(x, site, probability))
     }
@@ -133,17 +134,4 @@ pub(super) fn softmax(x: Tensor<'_>) -> Tensor<'_> {
     let kept: Vec<usize> = (0..last).collect();
     let e = (x - x.reduce_max(&[last]).stop_gradient().broadcast_like(x, &kept)).exp();
     e / e.reduce_sum(&[last]).broadcast_like(x, &kept)
-}
-
-/// Appends −log softmax(x)[label] for each row of x `[N, C]` and labels s32`[N]`, without materialising the softmax: `[N]`.
-pub(super) fn cross_entropy<'g>(x: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
-    let max = x.reduce_max(&[1]).stop_gradient();
-    let log_sum = (x - max.broadcast_like(x, &[0])).exp().reduce_sum(&[1]).log() + max;
-    log_sum - logit_of(x, labels)
-}
-
-/// Appends x`[i, labels[i]]`: `[N]`, by comparison rather than by gather, whose derivative would be a scatter.
-pub(super) fn logit_of<'g>(x: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
-    let class = x.graph().iota(x.shape().with_dtype(labels.dtype()), 1);
-    class.eq(labels.broadcast_like(class, &[0])).select(x, x.filled(0.0)).reduce_sum(&[1])
 }

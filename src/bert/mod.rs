@@ -1,24 +1,28 @@
-//! BERT for pretraining, in Hugging Face's names: embeddings, a post-LayerNorm encoder, a pooler, the MLM head on the masked
-//! positions, and the next-sentence head.
+//! BERT in Hugging Face's names: embeddings, a post-LayerNorm encoder, and the heads for pretraining and fine-tuning.
 //!
-//! Source: google-research/bert `modeling.py` and `run_pretraining.py`; names and weight layouts are those of
-//! transformers' `BertForPreTraining`.
+//! Source: google-research/bert `modeling.py`, `run_pretraining.py`, `run_classifier.py` and `run_squad.py`; names and weight
+//! layouts are those of transformers' `BertForPreTraining`, `BertForSequenceClassification`, `BertForTokenClassification` and
+//! `BertForQuestionAnswering`.
 
 mod config;
 mod dropout;
 mod embeddings;
 mod encoder;
 pub mod flops;
+mod head;
 mod heads;
+mod inputs;
 mod layers;
+mod loss;
 mod params;
 mod pretraining;
 mod recompute;
 
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
-pub use heads::{Outputs, Sums};
+pub use head::Head;
+pub use inputs::EncoderInputs;
 pub use layers::Bert;
-pub use params::param_specs;
-pub use pretraining::{BatchTensors, BertPretraining};
+pub use params::{param_specs, param_specs_of};
+pub use pretraining::{BatchTensors, BertPretraining, Outputs, Sums};
 pub use recompute::Recompute;

@@ -1,42 +1,90 @@
-//! The parameters of `BertForPreTraining`.
+//! The parameters of a model: those of the encoder and of its heads.
 
-use super::BertConfig;
+use super::{BertConfig, Head};
 use crate::task::{Init, ParamSpec};
 
 /// Returns every learned tensor of `BertForPreTraining`, in declaration order. The MLM decoder is tied to the word embedding and
 /// is not listed twice.
 pub fn param_specs(config: &BertConfig) -> Vec<ParamSpec> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let mut specs = Specs { config, list: Vec::new() };
-    specs.table("bert.embeddings.word_embeddings.weight", &[config.vocab_size, hidden]);
-    specs.table("bert.embeddings.position_embeddings.weight", &[config.max_position_embeddings, hidden]);
-    specs.table("bert.embeddings.token_type_embeddings.weight", &[config.type_vocab_size, hidden]);
-    specs.layer_norm("bert.embeddings.LayerNorm");
-    for layer in 0..config.num_hidden_layers {
-        let layer = format!("bert.encoder.layer.{layer}");
-        for projection in ["query", "key", "value"] {
-            specs.linear(&format!("{layer}.attention.self.{projection}"), hidden, hidden);
-        }
-        specs.linear(&format!("{layer}.attention.output.dense"), hidden, hidden);
-        specs.layer_norm(&format!("{layer}.attention.output.LayerNorm"));
-        specs.linear(&format!("{layer}.intermediate.dense"), inner, hidden);
-        specs.linear(&format!("{layer}.output.dense"), hidden, inner);
-        specs.layer_norm(&format!("{layer}.output.LayerNorm"));
-    }
-    specs.linear("bert.pooler.dense", hidden, hidden);
-    specs.add("cls.predictions.bias", &[config.vocab_size], Init::Zeros);
-    specs.linear("cls.predictions.transform.dense", hidden, hidden);
-    specs.layer_norm("cls.predictions.transform.LayerNorm");
-    specs.linear("cls.seq_relationship", 2, hidden);
+    param_specs_of(config, &Head::Pretraining)
+}
+
+/// Returns every learned tensor of the class of transformers with this head, in declaration order.
+pub fn param_specs_of(config: &BertConfig, head: &Head) -> Vec<ParamSpec> {
+    let encoder = Specs::encoder(config);
+    let specs = match head {
+        Head::Pretraining => encoder.pooler().mlm_head().nsp_head(),
+        Head::SequenceClassification { labels } => encoder.pooler().classifier(labels.len()),
+        Head::Regression => encoder.pooler().classifier(1),
+        Head::TokenClassification { labels } => encoder.classifier(labels.len()),
+        Head::QuestionAnswering => encoder.span_head(),
+    };
     specs.list
 }
 
-struct Specs<'c> {
+/// A list of parameters, to which the parts of a model are added in the order of their declaration.
+pub(super) struct Specs<'c> {
     config: &'c BertConfig,
-    list: Vec<ParamSpec>,
+    /// The parameters so far.
+    pub list: Vec<ParamSpec>,
 }
 
-impl Specs<'_> {
+impl<'c> Specs<'c> {
+    /// Lists embeddings and layers.
+    pub fn encoder(config: &'c BertConfig) -> Self {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let mut specs = Specs { config, list: Vec::new() };
+        specs.table("bert.embeddings.word_embeddings.weight", &[config.vocab_size, hidden]);
+        specs.table("bert.embeddings.position_embeddings.weight", &[config.max_position_embeddings, hidden]);
+        specs.table("bert.embeddings.token_type_embeddings.weight", &[config.type_vocab_size, hidden]);
+        specs.layer_norm("bert.embeddings.LayerNorm");
+        for layer in 0..config.num_hidden_layers {
+            let layer = format!("bert.encoder.layer.{layer}");
+            for projection in ["query", "key", "value"] {
+                specs.linear(&format!("{layer}.attention.self.{projection}"), hidden, hidden);
+            }
+            specs.linear(&format!("{layer}.attention.output.dense"), hidden, hidden);
+            specs.layer_norm(&format!("{layer}.attention.output.LayerNorm"));
+            specs.linear(&format!("{layer}.intermediate.dense"), inner, hidden);
+            specs.linear(&format!("{layer}.output.dense"), hidden, inner);
+            specs.layer_norm(&format!("{layer}.output.LayerNorm"));
+        }
+        specs
+    }
+
+    /// Adds the pooler.
+    pub fn pooler(mut self) -> Self {
+        self.linear("bert.pooler.dense", self.config.hidden_size, self.config.hidden_size);
+        self
+    }
+
+    /// Adds the head of masked language modelling.
+    pub fn mlm_head(mut self) -> Self {
+        let hidden = self.config.hidden_size;
+        self.add("cls.predictions.bias", &[self.config.vocab_size], Init::Zeros);
+        self.linear("cls.predictions.transform.dense", hidden, hidden);
+        self.layer_norm("cls.predictions.transform.LayerNorm");
+        self
+    }
+
+    /// Adds the head of next-sentence prediction.
+    pub fn nsp_head(mut self) -> Self {
+        self.linear("cls.seq_relationship", 2, self.config.hidden_size);
+        self
+    }
+
+    /// Adds the classifier of rows or tokens.
+    pub fn classifier(mut self, outputs: usize) -> Self {
+        self.linear("classifier", outputs, self.config.hidden_size);
+        self
+    }
+
+    /// Adds the head of answer spans.
+    pub fn span_head(mut self) -> Self {
+        self.linear("qa_outputs", 2, self.config.hidden_size);
+        self
+    }
+
     fn add(&mut self, name: &str, published_dims: &[usize], init: Init) {
         let mut dims = published_dims.to_vec();
         if VOCABULARY_SIZED.contains(&name) {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::flops::training_flops;
-use super::{Bert, BertConfig, Dropout, Recompute, param_specs};
+use super::loss::weighted_sums;
+use super::{Bert, BertConfig, EncoderInputs, Recompute, Site, param_specs};
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
@@ -16,6 +17,30 @@ use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, Task};
 
 /// The tensors of a batch in a graph.
 pub type BatchTensors<'g> = PretrainingTensors<Tensor<'g>>;
+
+/// Sums over a micro-batch, scalars of the master type.
+#[derive(Clone, Copy)]
+pub struct Sums<'g> {
+    /// Σ w·nll over masked positions.
+    pub mlm_nll: Tensor<'g>,
+    /// Σ w over masked positions whose label has the highest logit (a tie counts).
+    pub mlm_correct: Tensor<'g>,
+    /// Σ nll over sequences.
+    pub nsp_nll: Tensor<'g>,
+    /// The number of sequences whose label has the higher logit.
+    pub nsp_correct: Tensor<'g>,
+}
+
+/// The outputs of the model for a micro-batch.
+#[derive(Clone, Copy)]
+pub struct Outputs<'g> {
+    /// `[B, S, H]`
+    pub sequence_output: Tensor<'g>,
+    /// `[B, P, V]`, with the padded vocabulary.
+    pub masked_lm_logits: Tensor<'g>,
+    /// `[B, 2]`, in packed rows `[B, K, 2]`
+    pub seq_relationship_logits: Tensor<'g>,
+}
 
 /// Pretraining of `BertForPreTraining` on rows of one form.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +131,8 @@ impl Task for BertPretraining {
         dropout: Option<DropoutKey<'g>>,
     ) -> Vec<Tensor<'g>> {
         let batch = BatchTensors::from_vec(batch.to_vec());
-        let dropout = dropout.map(|key| self.dropout(&batch, key));
+        let (sites, width) = (Site::count(self.model.num_hidden_layers), self.model.hidden_size);
+        let dropout = dropout.map(|key| batch.encoder_inputs().dropout(key, sites, width));
         let params = self.parameters();
         let bert = Bert::new(&self.model, &params, weights, precision, dropout, self.recompute);
         let sums = bert.sums(&batch);
@@ -143,17 +169,45 @@ impl Task for BertPretraining {
     }
 }
 
-impl BertPretraining {
-    fn dropout<'g>(&self, batch: &BatchTensors<'g>, key: DropoutKey<'g>) -> Dropout<'g> {
-        let (layers, rows) = (self.model.num_hidden_layers, batch.input_ids.dims()[0]);
-        match batch.packed {
-            None => Dropout::new(key, rows, layers),
-            Some(packed) => Dropout::packed(key, batch.attention_mask, packed, layers, self.model.hidden_size),
-        }
+impl<'g> Bert<'_, 'g> {
+    /// Appends the forward pass; outputs have the master type.
+    pub fn forward(&self, batch: &BatchTensors<'g>) -> Outputs<'g> {
+        let (graph, inputs) = (batch.input_ids.graph(), batch.encoder_inputs());
+        let x = self.hidden_states(&inputs);
+        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, batch.masked_lm_positions));
+        let first = self.first_tokens(x, &inputs);
+        let logits = graph.scope("nsp", || self.nsp_head(first));
+        let seq_relationship_logits = match batch.packed {
+            None => logits,
+            Some(packed) => logits.reshape(&[&packed.cls_positions.dims()[..], &[2]].concat()),
+        };
+        Outputs { sequence_output: self.master(x), masked_lm_logits, seq_relationship_logits }
+    }
+
+    /// Appends both losses and both counts of correct predictions, summed over the micro-batch.
+    pub fn sums(&self, batch: &BatchTensors<'g>) -> Sums<'g> {
+        let outputs = self.forward(batch);
+        let graph = batch.input_ids.graph();
+        graph.scope("loss", || {
+            let (mlm_nll, mlm_correct) =
+                weighted_sums(outputs.masked_lm_logits, batch.masked_lm_ids, self.master(batch.masked_lm_weights));
+            let (nsp_nll, nsp_correct) = weighted_sums(
+                outputs.seq_relationship_logits,
+                batch.next_sentence_labels,
+                batch.sequence_weights(self.precision.master()),
+            );
+            Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct }
+        })
     }
 }
 
 impl<'g> BatchTensors<'g> {
+    /// Returns the tensors that the encoder reads.
+    pub fn encoder_inputs(&self) -> EncoderInputs<'g> {
+        let BatchTensors { input_ids, attention_mask, token_type_ids, packed, .. } = *self;
+        EncoderInputs { input_ids, attention_mask, token_type_ids, packed }
+    }
+
     /// Appends the weight of each sequence in the loss of its second label, of type `dtype`: `[B]`, in packed rows `[B, K]`.
     /// It is 1, or 0 where a row has no sequence (rows of padding fill up a last batch) and where a sequence has no label
     /// (Hugging Face's −100).
