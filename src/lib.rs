@@ -62,6 +62,7 @@ pub mod files;
 pub mod graph;
 pub mod hlo;
 pub mod key_value;
+pub mod metrics;
 pub mod optim;
 pub mod output;
 pub mod pjrt;

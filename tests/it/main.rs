@@ -11,6 +11,7 @@ mod hosts;
 mod inspect;
 mod key_value;
 mod launch;
+mod metrics;
 mod optimizers;
 mod packing;
 mod parity;

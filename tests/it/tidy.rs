@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may import from lower layers; modules of one layer do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["cache", "deadline", "digest", "files", "rng", "settings", "shape", "tls", "units"],
+    &["cache", "deadline", "digest", "files", "metrics", "rng", "settings", "shape", "tls", "units"],
     &["output"],
     &["batch", "graph", "key_value", "storage"],
     &["autodiff", "eval", "hlo", "pjrt", "task"],
