@@ -19,6 +19,7 @@ mod pjrt;
 mod plugins;
 mod prepare;
 mod prepare_resume;
+mod probe;
 mod recomputation;
 mod sharding;
 mod task;
