@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tensor_file::SHA256_MISMATCH;
-use super::{Checkpoint, CheckpointError, FileRecord, MODEL, Manifest, OPTIMIZER, STATE, TensorFile};
+use super::{Best, Checkpoint, CheckpointError, FileRecord, MODEL, Manifest, OPTIMIZER, STATE, TensorFile};
 use super::{step_name, steps_in};
 use crate::digest::sha256_hex;
 use crate::shape::{HostTensor, Shape};
@@ -99,7 +99,8 @@ fn damage_note(path: &Path, error: &CheckpointError, step: u64) -> String {
     format!("checkpoint {}: {fault}; using {}", path.display(), step_name(step))
 }
 
-/// Loads the checkpoint at `path`: a checkpoint directory (damage is then an error), or the newest one of a run directory.
+/// Loads the checkpoint at `path`: a checkpoint directory (damage is then an error), or that of a run directory: the newest one
+/// or, for [`Contents::ModelOnly`] of a run that selects checkpoints by a metric, the best one.
 ///
 /// # Errors
 /// As [`load`] and [`load_latest`]; [`CheckpointError::NotACheckpoint`] if `path` is neither.
@@ -113,7 +114,35 @@ pub fn open(path: &Path, contents: Contents) -> Result<Loaded, CheckpointError> 
     if path.join(STATE).exists() || name.and_then(super::step_of).is_some() {
         return Ok(Loaded { path: path.to_path_buf(), checkpoint: load(path, contents)?, notes: Vec::new() });
     }
-    load_latest(path, contents)?.ok_or_else(|| not_one("it holds no step-… directory"))
+    let newest = load_latest(path, contents)?.ok_or_else(|| not_one("it holds no step-… directory"))?;
+    match newest.checkpoint.state.best.clone() {
+        Some(best) if contents == Contents::ModelOnly => best_of(path, newest, &best),
+        _ => Ok(newest),
+    }
+}
+
+/// Returns the checkpoint of the evaluation `best`, or `newest` with a message if it does not exist any more.
+fn best_of(run: &Path, mut newest: Loaded, best: &Best) -> Result<Loaded, CheckpointError> {
+    let (step, name) = (best.step, step_name(best.step));
+    let chosen = format!("step {step} has the best {} ({:.4})", best.metric, best.value);
+    if step == newest.checkpoint.state.step {
+        newest.notes.push(format!("{}: {chosen}", run.display()));
+        return Ok(newest);
+    }
+    let directory = run.join(&name);
+    if !directory.exists() {
+        newest
+            .notes
+            .push(format!("{}: {chosen}, but {name} does not exist; using the newest checkpoint", run.display()));
+        return Ok(newest);
+    }
+    let checkpoint = load(&directory, Contents::ModelOnly)?;
+    newest.notes.push(format!(
+        "{}: {chosen}, so it is used; the newest step is {}",
+        run.display(),
+        newest.checkpoint.state.step
+    ));
+    Ok(Loaded { path: directory, checkpoint, notes: newest.notes })
 }
 
 /// Returns loaded tensors in the order of `required`, each checked for its shape; `file` is for the error.

@@ -76,6 +76,23 @@ pub struct State {
     /// Tensors that an import did not find; a run that starts here initialises them from its seed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// The best evaluation so far, for runs that select a checkpoint by a metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+}
+
+/// The best evaluation of a run so far. Its checkpoint is kept, whatever its age.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The name of the metric; higher values are better.
+    pub metric: String,
+    /// The value of the metric.
+    pub value: f64,
+    /// The step of the evaluation and of its checkpoint.
+    pub step: u64,
+    /// The number of evaluations since then.
+    pub evaluations_since: u64,
 }
 
 /// One checkpoint in host memory.

@@ -103,7 +103,7 @@ impl RemoteRun {
         Ok(CheckpointFetch { run: self, step, files, state })
     }
 
-    /// Makes the bucket hold the newest `keep` (0: all) of all local and remote checkpoints: uploads those that it lacks, oldest
+    /// Makes the bucket hold the newest `keep` (0: all) of all local and remote checkpoints, and the best one: uploads those that it lacks, oldest
     /// first, then removes the others. Checkpoints that an earlier call could not upload are included. A different checkpoint
     /// of the same step is renamed. The growing file `journal` of the run directory is uploaded too, if it exists.
     ///
@@ -122,7 +122,9 @@ impl RemoteRun {
         let all: BTreeSet<u64> = remote_steps.iter().chain(&local).copied().collect();
         let kept: BTreeSet<u64> = match keep {
             0 => all,
-            _ => all.iter().rev().take(keep).copied().collect(),
+            _ => {
+                all.iter().rev().take(keep).copied().chain(self.best_step(&local).filter(|s| all.contains(s))).collect()
+            }
         };
         for &step in local.iter().filter(|step| kept.contains(step)) {
             let objects = remote.get(&step).map_or(&[][..], Vec::as_slice);
@@ -139,6 +141,12 @@ impl RemoteRun {
             }
         }
         Ok(mirrored)
+    }
+
+    /// Returns the step of the best checkpoint, which the newest of the `local` ones names in a run that selects by a metric.
+    fn best_step(&self, local: &[u64]) -> Option<u64> {
+        let newest = Manifest::read(&self.directory.join(step_name(*local.last()?))).ok()?;
+        Some(newest.state.best?.step)
     }
 
     /// Uploads one checkpoint, unless the bucket has it.

@@ -21,8 +21,8 @@ pub struct Saved {
     pub notes: Vec<String>,
 }
 
-/// Saves `checkpoint` into the run directory `run`, then removes all but the newest `keep` checkpoints (0 keeps all). A
-/// different checkpoint of the same step is renamed, not replaced.
+/// Saves `checkpoint` into the run directory `run`, then removes all but the newest `keep` checkpoints (0 keeps all) and the
+/// best one. A different checkpoint of the same step is renamed, not replaced.
 ///
 /// # Errors
 /// [`CheckpointError::NoSpace`] before anything is written; or if the file system reports an error. Earlier checkpoints are
@@ -56,7 +56,8 @@ pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, C
     notes.extend(put_in_place(&partial, run, &name)?);
 
     if keep > 0 {
-        notes.extend(remove_oldest(run, keep, checkpoint.state.step)?);
+        let best = checkpoint.state.best.as_ref().map(|best| best.step);
+        notes.extend(remove_oldest(run, keep, &[Some(checkpoint.state.step), best])?);
     }
     Ok(Saved { path, notes })
 }
@@ -153,13 +154,13 @@ fn remove_partial(run: &Path) -> Result<Vec<String>, CheckpointError> {
     Ok(notes)
 }
 
-/// Removes the oldest complete checkpoints until `keep` are left, but not the one just `saved`.
-fn remove_oldest(run: &Path, keep: usize, saved: u64) -> Result<Vec<String>, CheckpointError> {
+/// Removes all complete checkpoints but the newest `keep` and those of the steps `required`.
+fn remove_oldest(run: &Path, keep: usize, required: &[Option<u64>]) -> Result<Vec<String>, CheckpointError> {
     let mut notes = Vec::new();
     let steps: Vec<u64> = steps_in(run)?.into_iter().filter(|&step| complete(&run.join(step_name(step)))).collect();
     for &step in &steps[..steps.len().saturating_sub(keep)] {
         let path = run.join(step_name(step));
-        if step == saved {
+        if required.contains(&Some(step)) {
             continue;
         }
         if !holds_only_checkpoint_files(&path)? {

@@ -28,6 +28,7 @@ fn checkpoint(step: u64) -> Checkpoint {
             vocabulary_sha256: sha256_hex(b"[PAD]\n"),
             metrics: metrics.as_object().cloned().unwrap_or_default(),
             missing: Vec::new(),
+            best: None,
         },
         model: vec![tensor("z.weight", &[3, 5]), tensor("a.bias", &[4])],
         optimizer: vec![tensor("m/z.weight", &[3, 5]), tensor("v/z.weight", &[3, 5])],
@@ -85,6 +86,22 @@ fn the_newest_checkpoints_are_kept_and_user_files_never_removed() {
     // A save of an earlier step is not removed by itself.
     let saved = save(run.path(), &checkpoint(2), 1).unwrap();
     assert_eq!(load(&saved.path, Contents::All).unwrap(), checkpoint(2));
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_and_opened_for_its_weights() {
+    let run = tempfile::tempdir().unwrap();
+    for step in 1..=5 {
+        let best = Best { metric: "f1".to_owned(), value: 0.75, step: 2.min(step), evaluations_since: 0 };
+        let mut checkpoint = checkpoint(step);
+        checkpoint.state.best = Some(best);
+        save(run.path(), &checkpoint, 1).unwrap();
+    }
+    assert_eq!(listing(run.path()), ["step-00000002", "step-00000005"]);
+    let opened = open(run.path(), Contents::ModelOnly).unwrap();
+    assert_eq!((opened.checkpoint.state.step, opened.path), (2, run.path().join("step-00000002")));
+    assert!(opened.notes[0].contains("step 2 has the best f1 (0.7500)"), "{:?}", opened.notes);
+    assert_eq!(open(run.path(), Contents::All).unwrap().checkpoint.state.step, 5, "a run resumes from the newest");
 }
 
 #[test]

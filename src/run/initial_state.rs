@@ -1,13 +1,14 @@
 //! The state that a run starts from: random weights, imported weights, or a checkpoint that it resumes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use super::Run;
 use super::weights::{FoundModel, open_model};
 use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{Checkpoint, Contents, Loaded, load_latest};
+use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, load_latest};
 use crate::data::{Manifest, Split};
 use crate::settings::differing_settings;
 
@@ -49,18 +50,77 @@ pub enum ResumeError {
     SettingsChanged { checkpoint: String, differing: String },
 }
 
+/// A run that can start and resume in a directory: what the initial state depends on.
+pub trait Resumable {
+    /// Returns the run directory.
+    fn directory(&self) -> &Path;
+
+    /// Returns the number of steps of the run.
+    fn steps(&self) -> u64;
+
+    /// Returns the identity of the settings and the data, which a resumed run must share with its checkpoint.
+    fn fingerprint(&self) -> String;
+
+    /// Returns the settings that determine the weights.
+    fn settings(&self) -> Value;
+
+    /// Returns the settings of `run_file`, the copy in a checkpoint, under the same names as [`Resumable::settings`].
+    ///
+    /// # Errors
+    /// If it is not a run file of this version.
+    fn settings_of(&self, run_file: &str) -> anyhow::Result<Value>;
+
+    /// Opens the model that the first weights are imported from; none if they are drawn with the seed.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is a model of another shape.
+    fn import(&self) -> anyhow::Result<Option<FoundModel>>;
+}
+
+/// A pretraining run and the fingerprint of its data.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOnData<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// The fingerprint of the prepared data ([`data_fingerprint`]).
+    pub data_fingerprint: &'a str,
+}
+
+impl Resumable for RunOnData<'_> {
+    fn directory(&self) -> &Path {
+        self.run.checkpoint.directory.local()
+    }
+
+    fn steps(&self) -> u64 {
+        self.run.schedule.steps()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.run.fingerprint(self.data_fingerprint)
+    }
+
+    fn settings(&self) -> Value {
+        self.run.settings()
+    }
+
+    fn settings_of(&self, run_file: &str) -> anyhow::Result<Value> {
+        Ok(Run::from_checkpoint("run.toml".as_ref(), run_file, self.run.model.vocab_size)?.settings())
+    }
+
+    fn import(&self) -> anyhow::Result<Option<FoundModel>> {
+        let open = |import: &PathBuf| open_model(import).with_context(|| format!("import: {}", import.display()));
+        self.run.import.as_ref().map(open).transpose()
+    }
+}
+
 impl InitialState {
     /// Finds the initial state of `run`, and returns it with messages for the user.
     ///
     /// # Errors
     /// If the run directory holds a run and `resume` is false; if the checkpoint belongs to another run, with the names of
     /// the settings that differ; if it is damaged.
-    pub fn find(
-        run: &Run,
-        data_fingerprint: &str,
-        options: ResumeOptions,
-    ) -> anyhow::Result<(InitialState, Vec<String>)> {
-        let directory = run.checkpoint.directory.local();
+    pub fn find(run: &dyn Resumable, options: ResumeOptions) -> anyhow::Result<(InitialState, Vec<String>)> {
+        let directory = run.directory();
         let has_metrics = directory.join(METRICS_FILE).exists();
         let latest = load_latest(directory, if options.resume { Contents::All } else { Contents::ModelOnly });
         if !options.resume {
@@ -70,13 +130,13 @@ impl InitialState {
                 return Err(ResumeError::RunExists { run: directory.display().to_string() }.into());
             }
         } else if let Some(Loaded { path, checkpoint, mut notes }) = latest? {
-            let differing = differing_from(run, data_fingerprint, &checkpoint);
+            let differing = differing_from(run, &checkpoint);
             if let Some(differing) = differing {
                 let shown = path.display().to_string();
                 if !options.accept_changes {
                     return Err(ResumeError::SettingsChanged { checkpoint: shown, differing }.into());
                 }
-                let (step, steps) = (checkpoint.state.step, run.schedule.steps());
+                let (step, steps) = (checkpoint.state.step, run.steps());
                 ensure!(
                     step <= steps,
                     "cannot resume from {shown}: it is at step {step}, but the schedule of the run file ends at step {steps}"
@@ -85,10 +145,17 @@ impl InitialState {
             }
             return Ok((InitialState::Resumed { checkpoint: Box::new(checkpoint), path }, notes));
         }
-        let Some(import) = &run.import else { return Ok((InitialState::Random, Vec::new())) };
-        let found = open_model(import).with_context(|| format!("import: {}", import.display()))?;
+        let Some(found) = run.import()? else { return Ok((InitialState::Random, Vec::new())) };
         let notes = found.notes.clone();
         Ok((InitialState::Imported(Box::new(found)), notes))
+    }
+
+    /// Returns the best evaluation so far of a resumed run that selects a checkpoint by a metric.
+    pub fn best(&self) -> Option<Best> {
+        match self {
+            InitialState::Random | InitialState::Imported(_) => None,
+            InitialState::Resumed { checkpoint, .. } => checkpoint.state.best.clone(),
+        }
     }
 
     /// Returns the number of weight updates that are done.
@@ -101,20 +168,19 @@ impl InitialState {
 }
 
 /// Lists the settings that differ between `run` and `checkpoint`; returns none if their fingerprints are equal.
-fn differing_from(run: &Run, data_fingerprint: &str, checkpoint: &Checkpoint) -> Option<String> {
+fn differing_from(run: &dyn Resumable, checkpoint: &Checkpoint) -> Option<String> {
     let state = &checkpoint.state;
     // A checkpoint of `lambert import` has no fingerprint, because it fits every run of its model.
-    if state.run_fingerprint.is_empty() || state.run_fingerprint == run.fingerprint(data_fingerprint) {
+    if state.run_fingerprint.is_empty() || state.run_fingerprint == run.fingerprint() {
         return None;
     }
     let text = checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
-    let earlier = text.map(|text| Run::from_checkpoint("run.toml".as_ref(), text, run.model.vocab_size));
-    let differing = match earlier {
-        Some(Ok(earlier)) => differing_settings(&earlier.settings(), &run.settings()),
+    let differing = match text.map(|text| run.settings_of(text)) {
+        Some(Ok(earlier)) => differing_settings(&earlier, &run.settings()),
         Some(Err(_)) => vec!["its run file cannot be read by this version".to_owned()],
         None => Vec::new(),
     };
-    Some(if differing.is_empty() { "the prepared data".to_owned() } else { differing.join(", ") })
+    Some(if differing.is_empty() { "the data".to_owned() } else { differing.join(", ") })
 }
 
 /// Returns the sha256 of the vocabulary and of the content of every training shard.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::job::Job;
 use super::uploader::Uploader;
-use crate::checkpoint::{Checkpoint, State, save};
+use crate::checkpoint::{Best, Checkpoint, State, save};
 use crate::runtime::state::TrainState;
 use crate::shape::HostTensor;
 
@@ -29,8 +29,8 @@ impl Checkpointer {
         Ok(Checkpointer { job, uploader })
     }
 
-    /// Writes a checkpoint of `state` after `done` updates, with the `metrics` of the last one. `say` receives messages for the
-    /// user.
+    /// Writes a checkpoint of `state` after `done` updates, with the `metrics` of the last one and the `best` evaluation. `say`
+    /// receives messages for the user.
     ///
     /// # Errors
     /// If a value is not finite, or the disk fails.
@@ -39,6 +39,7 @@ impl Checkpointer {
         state: &TrainState,
         done: u64,
         metrics: &Map<String, Value>,
+        best: Option<&Best>,
         say: impl Fn(&str),
     ) -> anyhow::Result<PathBuf> {
         let directory = &self.job.checkpoint.directory;
@@ -49,7 +50,7 @@ impl Checkpointer {
                  are older. Resume from them with a lower learning_rate, and accept the changed setting"
             );
         }
-        let position = State { metrics: metrics.clone(), ..self.position(done)? };
+        let position = State { metrics: metrics.clone(), best: best.cloned(), ..self.position(done)? };
         let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };
         // Saving removes old checkpoints, which must not be in an upload.
         self.wait_for_upload(&say);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::batch::BatchSource;
+use crate::checkpoint::Best;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::{EvalSpec, StepSpec};
@@ -26,6 +27,8 @@ pub struct Job {
     pub evaluations: Vec<EvaluationSpec>,
     /// Steps between evaluations; 0 for the last step of each phase only.
     pub evaluate_every: u64,
+    /// How the best checkpoint is chosen, for runs that choose one.
+    pub selection: Option<Selection>,
     /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
     /// The work of one step of each phase with one example per row, for the estimate of the time left.
@@ -36,6 +39,33 @@ pub struct Job {
     pub vocabulary_sha256: String,
     /// Names and contents of files that are copied into every checkpoint.
     pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// The choice of the best checkpoint: the evaluation with the highest value of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The name of the metric.
+    pub metric: &'static str,
+    /// Evaluations without a better value after which the run stops; 0 never stops early.
+    pub patience: u64,
+}
+
+impl Selection {
+    /// Returns the best evaluation after one with `value` at `step`. An equal value is not better, NaN never is.
+    pub fn updated(self, best: Option<Best>, value: f64, step: u64) -> Option<Best> {
+        match best {
+            Some(best) if value.is_nan() || value <= best.value => {
+                Some(Best { evaluations_since: best.evaluations_since + 1, ..best })
+            }
+            None if value.is_nan() => None,
+            _ => Some(Best { metric: self.metric.to_owned(), value, step, evaluations_since: 0 }),
+        }
+    }
+
+    /// Returns whether a run whose best evaluation is `best` stops before its last step.
+    pub fn stops(self, best: Option<&Best>) -> bool {
+        self.patience > 0 && best.is_some_and(|best| best.evaluations_since >= self.patience)
+    }
 }
 
 /// An evaluation on held-out examples. The examples are always the same, so that results are comparable.
@@ -52,5 +82,24 @@ pub struct EvaluationSpec {
 impl PartialEq for EvaluationSpec {
     fn eq(&self, other: &EvaluationSpec) -> bool {
         self.step == other.step && self.examples == other.examples && Arc::ptr_eq(&self.source, &other.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_stops_after_as_many_evaluations_without_a_better_value_as_its_patience() {
+        let selection = Selection { metric: "f1", patience: 2 };
+        let mut best = None;
+        let mut stops = Vec::new();
+        for (step, value) in [(1, f64::NAN), (2, 0.5), (3, 0.5), (4, 0.7), (5, 0.6), (6, f64::NAN)] {
+            best = selection.updated(best, value, step);
+            stops.push(selection.stops(best.as_ref()));
+        }
+        assert_eq!(stops, [false, false, false, false, false, true]);
+        assert_eq!(best.map(|best| (best.value, best.step)), Some((0.7, 4)));
+        assert!(!Selection { patience: 0, ..selection }.stops(None));
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::interrupt::Interrupt;
 use super::pretraining::pretraining_job;
-use super::trainer::{Outcome, Trainer};
+use super::trainer::{Outcome, Programs, Trainer};
 use crate::checkpoint::RunLock;
 use crate::data::PreparedData;
 use crate::output::byte_progress::ByteProgress;
@@ -21,7 +21,7 @@ use crate::rendezvous::session::Session;
 use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::report::summary::Summary;
 use crate::run::buckets::{check_copy, fetch_data, fetch_run};
-use crate::run::initial_state::{InitialState, ResumeOptions, data_fingerprint};
+use crate::run::initial_state::{InitialState, ResumeOptions, RunOnData, data_fingerprint};
 use crate::run::shared_values::shared_values;
 use crate::run::{Run, preflight};
 use crate::runtime::devices::Devices;
@@ -188,7 +188,8 @@ fn train(
 
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
     let job = pretraining_job(run, &prepared, devices.len())?;
-    let mut trainer = Trainer::new(job, devices, hosts, initial_state, saved)?;
+    let programs = Programs::new(&job, &devices, saved)?;
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state)?;
     on_event(PretrainEvent::Ready { trainer: &trainer, loaded: saved.is_some() })?;
     let outcome = trainer.train(interrupt);
     // The devices need the other hosts no longer.
@@ -209,6 +210,7 @@ fn find_initial_state(
     let directory = run.checkpoint.directory.local();
     let lock = is_leader.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?;
     let fingerprint = data_fingerprint(prepared.manifest());
-    let (initial_state, notes) = InitialState::find(run, &fingerprint, options.resume)?;
+    let on_data = RunOnData { run, data_fingerprint: &fingerprint };
+    let (initial_state, notes) = InitialState::find(&on_data, options.resume)?;
     Ok((lock, initial_state, notes))
 }

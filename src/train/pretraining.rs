@@ -75,6 +75,7 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         steps,
         evaluations: evaluations.into_iter().map(|(_, spec)| spec).collect(),
         evaluate_every: run.evaluate.every,
+        selection: None,
         checkpoint: run.checkpoint.clone(),
         work: run.work(),
         fingerprint: run.fingerprint(&data_fingerprint(prepared.manifest())),

@@ -11,6 +11,7 @@ use super::evaluator::Evaluator;
 use super::interrupt::Interrupt;
 use super::job::Job;
 use crate::batch::BatchSource;
+use crate::checkpoint::Best;
 use crate::output::note;
 use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
@@ -48,9 +49,41 @@ pub struct Trainer {
     last_end: Instant,
     /// Whether the run was interrupted on any host.
     stop: bool,
+    /// The best evaluation so far, if the run selects a checkpoint by a metric.
+    best: Option<Best>,
     reporter: Reporter,
     /// None on hosts other than the leader.
     checkpointer: Option<Checkpointer>,
+}
+
+/// The compiled programs of a job: the step and the evaluation of each phase. Phases of one shape share them.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The step of each phase.
+    pub steps: Vec<Arc<Compiled>>,
+    /// The evaluation of each phase.
+    pub evaluators: Vec<Arc<Evaluator>>,
+    /// The time that compilation took.
+    took: Duration,
+}
+
+impl Programs {
+    /// Compiles the programs of `job`, or loads its steps from `saved`.
+    ///
+    /// # Errors
+    /// If a program cannot be compiled, or `saved` holds other programs.
+    pub fn new(job: &Job, devices: &Devices, saved: Option<&SavedSteps>) -> anyhow::Result<Programs> {
+        let begin = Instant::now();
+        let steps = once_each(&job.steps, |phase, spec| {
+            let build = || Ok(TrainStep::build(spec)?.program);
+            match saved {
+                Some(saved) => saved.load(phase, devices, build),
+                None => Compiled::new(devices, build),
+            }
+        })?;
+        let evaluators = once_each(&job.evaluations, |_, spec| Evaluator::new(spec, devices))?;
+        Ok(Programs { steps, evaluators, took: begin.elapsed() })
+    }
 }
 
 /// The part of the data that a phase reads.
@@ -73,6 +106,8 @@ pub struct Coverage {
 pub enum Outcome {
     /// All steps are done.
     Finished,
+    /// Ended before the last step, because the metric of the best checkpoint has not improved.
+    StoppedEarly,
     /// Interrupted by Ctrl-C or SIGTERM, with everything saved.
     Interrupted,
 }
@@ -92,33 +127,22 @@ struct Running {
 }
 
 impl Trainer {
-    /// Compiles the programs of every phase (or loads the steps from `saved`) and transfers the initial weights to the
-    /// devices.
+    /// Transfers the initial weights to the devices and opens the logs. `programs` are those of `job` on `devices`.
     ///
     /// # Errors
-    /// If a program cannot be compiled, `saved` holds other programs, the weights do not fit the model, or the devices are
-    /// out of memory.
+    /// If the weights do not fit the model, the devices are out of memory, or a file cannot be opened.
     pub fn new(
         job: Job,
+        programs: Programs,
         devices: Devices,
         hosts: Hosts,
         start: InitialState,
-        saved: Option<&SavedSteps>,
     ) -> anyhow::Result<Trainer> {
-        let begin = Instant::now();
         let job = Arc::new(job);
-        let steps = once_each(&job.steps, |phase, spec| {
-            let build = || Ok(TrainStep::build(spec)?.program);
-            match saved {
-                Some(saved) => saved.load(phase, &devices, build),
-                None => Compiled::new(&devices, build),
-            }
-        })?;
-        let evaluators = once_each(&job.evaluations, |_, spec| Evaluator::new(spec, &devices))?;
-        let compiled = begin.elapsed();
-
+        let Programs { steps, evaluators, took: compiled } = programs;
         let layout = StateLayout::of(&job.steps[0]);
         let done = start.step();
+        let best = start.best();
         let state = match start {
             InitialState::Random => TrainState::initial(layout, job.seed, &devices)?,
             InitialState::Imported(found) => {
@@ -156,6 +180,7 @@ impl Trainer {
             skipped: 0,
             last_end: Instant::now(),
             stop: false,
+            best,
             reporter,
             checkpointer,
         })
@@ -223,11 +248,18 @@ impl Trainer {
             if let Some(last) = running.take() {
                 self.read(last)?;
             }
+            let mut improved = false;
             if evaluate {
                 self.evaluate(plan.phase)?;
+                improved = self.best.as_ref().is_some_and(|best| best.step == self.done);
             }
-            if save || stop {
+            let stops_early = evaluate && self.job.selection.is_some_and(|select| select.stops(self.best.as_ref()));
+            if save || stop || improved || stops_early {
                 self.save()?;
+            }
+            if stops_early && self.done < total {
+                self.finish_upload()?;
+                return Ok(Outcome::StoppedEarly);
             }
             if stop && self.done < total {
                 self.finish_upload()?;
@@ -336,7 +368,8 @@ impl Trainer {
         let (state, reporter) = (&self.state, &self.reporter);
         let written = match &mut self.checkpointer {
             Some(checkpointer) => {
-                checkpointer.save(state, self.done, reporter.last_step(), |line| reporter.say(line)).map(Some)
+                let (metrics, best) = (reporter.last_step(), self.best.as_ref());
+                checkpointer.save(state, self.done, metrics, best, |line| reporter.say(line)).map(Some)
             }
             None => state.participate_in_to_host().map(|()| None),
         };

@@ -17,7 +17,7 @@ use lambert::step::{EvalSpec, Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
 use lambert::train::interrupt::Interrupt;
 use lambert::train::job::{EvaluationSpec, Job};
-use lambert::train::trainer::{Outcome, Trainer};
+use lambert::train::trainer::{Outcome, Programs, Trainer};
 
 #[test]
 fn a_step_on_devices_equals_the_evaluator() {
@@ -58,6 +58,7 @@ fn job(directory: &Path, replicas: usize) -> Job {
             examples: 64,
         }],
         evaluate_every: 30,
+        selection: None,
         checkpoint: toml::from_str::<CheckpointSettings>(&format!(
             "directory = {:?}\nevery = 20\nkeep = 0",
             directory.display().to_string()
@@ -73,7 +74,9 @@ fn job(directory: &Path, replicas: usize) -> Job {
 fn train(directory: &Path, replicas: usize, initial: InitialState) {
     let devices = cpu(replicas);
     let hosts = Hosts::new(&devices, None).unwrap();
-    let mut trainer = Trainer::new(job(directory, replicas), devices, hosts, initial, None).unwrap();
+    let job = job(directory, replicas);
+    let programs = Programs::new(&job, &devices, None).unwrap();
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial).unwrap();
     assert!(matches!(trainer.train(Interrupt::install().unwrap()).unwrap(), Outcome::Finished));
 }
 

@@ -70,7 +70,7 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     };
     let outcome = pretrain_with_events(&run, &options, &mut |event| Ok(print_event(event, &resume_command)?))?;
     Ok(match outcome {
-        Outcome::Finished => ExitCode::SUCCESS,
+        Outcome::Finished | Outcome::StoppedEarly => ExitCode::SUCCESS,
         Outcome::Interrupted => ExitCode::from(INTERRUPTED),
     })
 }
@@ -102,7 +102,7 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
                 print(format_args!("\n{}", summary.to_text()))?;
             }
             match outcome {
-                Outcome::Finished => Ok(()),
+                Outcome::Finished | Outcome::StoppedEarly => Ok(()),
                 Outcome::Interrupted => {
                     print(format_args!("\ninterrupted; everything is saved. To resume:\n  {resume_command}"))
                 }
