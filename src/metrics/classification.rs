@@ -1,5 +1,5 @@
-//! Metrics of classes: accuracy, F1 and the Matthews correlation, all from one confusion matrix, and the baselines that need
-//! only the frequencies of the gold labels.
+//! Metrics of classes: accuracy, F1 and the Matthews correlation, all from one confusion matrix, and the baselines that
+//! need only the frequencies of the gold labels.
 
 use super::{mean, ratio_or_zero};
 
@@ -48,7 +48,8 @@ impl Confusion {
         self.correct() / self.examples()
     }
 
-    /// Returns F1 = 2·TP / (2·TP + FP + FN) of each class, and `None` for a class that is neither a gold label nor predicted.
+    /// Returns F1 = 2·TP / (2·TP + FP + FN) of each class, and `None` for a class that is neither a gold label nor
+    /// predicted.
     #[must_use]
     pub fn f1_per_class(&self) -> Vec<Option<f64>> {
         let f1 = |class| {
@@ -66,8 +67,8 @@ impl Confusion {
         mean(scores.into_iter())
     }
 
-    /// Returns the Matthews correlation of any number of classes, as scikit-learn's `matthews_corrcoef`; 0 if all gold labels or
-    /// all predictions are one class.
+    /// Returns the Matthews correlation of any number of classes, as scikit-learn's `matthews_corrcoef`; 0 if all gold
+    /// labels or all predictions are one class.
     ///
     /// With n examples, c correct, gₖ examples of class k and pₖ predictions of it:
     /// (c·n − Σ gₖ·pₖ) / √((n² − Σ pₖ²) · (n² − Σ gₖ²))
@@ -135,8 +136,8 @@ impl LabelFrequencies {
         self.rates().fold(f64::NAN, f64::max)
     }
 
-    /// Returns the entropy of the label rates in nats, −Σ r·ln r: the mean cross-entropy of predicting the rates for every
-    /// example; NaN without examples.
+    /// Returns the entropy of the label rates in nats, −Σ r·ln r: the mean cross-entropy of predicting the rates for
+    /// every example; NaN without examples.
     #[must_use]
     pub fn entropy(&self) -> f64 {
         let surprise = |rate: f64| if rate == 0.0 { 0.0 } else { -rate * rate.ln() };

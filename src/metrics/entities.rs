@@ -1,8 +1,8 @@
-//! Precision, recall and F1 of entities in sequences of labels such as `B-PER`, `I-PER` and `O`, as seqeval's default mode
-//! (micro average), whose rules are those of conlleval, the script of the CoNLL-2000 and CoNLL-2003 shared tasks.
+//! Precision, recall and F1 of entities in sequences of labels such as `B-PER`, `I-PER` and `O`, as seqeval's default
+//! mode (micro average), whose rules are those of conlleval, the script of the CoNLL-2000 and CoNLL-2003 shared tasks.
 //!
-//! The rules are lenient with invalid transitions: an `I-` after `O`, or after another type, starts an entity. The prefixes `E-`
-//! (last word) and `S-` (single word) of IOBES are understood too.
+//! The rules are lenient with invalid transitions: an `I-` after `O`, or after another type, starts an entity. The
+//! prefixes `E-` (last word) and `S-` (single word) of IOBES are understood too.
 
 use std::ops::{Add, AddAssign};
 
@@ -96,7 +96,7 @@ impl EntityCounts {
     pub fn of<S: AsRef<str>, T: AsRef<str>>(gold: &[S], predicted: &[T]) -> EntityCounts {
         assert_eq!(gold.len(), predicted.len(), "one predicted label for each gold label");
         let (gold, predicted) = (entities(gold), entities(predicted));
-        // Entities of a sequence are disjoint and in order.
+        // The entities of a sequence are in order.
         let correct = predicted.iter().filter(|entity| gold.binary_search(entity).is_ok()).count();
         EntityCounts { correct, predicted: predicted.len(), gold: gold.len() }
     }

@@ -1,9 +1,9 @@
-//! The metrics of fine-tuning and evaluation, as pure functions of labels, numbers and texts. Each equals the field's reference
-//! code on the same predictions: scikit-learn ([`classification`]), scipy ([`regression`]), seqeval ([`entities`]) and the
-//! official SQuAD scripts ([`squad`]).
+//! The metrics of fine-tuning and evaluation, as pure functions of labels, numbers and texts. Each equals the field's
+//! reference code on the same predictions: scikit-learn ([`classification`]), scipy ([`regression`]), seqeval
+//! ([`entities`]) and the official SQuAD scripts ([`squad`]).
 //!
-//! Metrics that are fractions are between 0 and 1; some references print them times 100. A metric that is not defined, such
-//! as the accuracy of no examples or the correlation with a constant, is NaN, which JSON writers turn into `null`.
+//! Metrics that are fractions are between 0 and 1; some references print them times 100. A metric that is not defined,
+//! such as the accuracy of no examples or the correlation with a constant, is NaN, which JSON writers turn into `null`.
 //!
 //! ```
 //! use lambert::metrics::{Confusion, LabelFrequencies};

@@ -21,8 +21,8 @@ pub fn pearson(x: &[f64], y: &[f64]) -> f64 {
     r.clamp(-1.0, 1.0)
 }
 
-/// Returns Spearman's rank correlation of `x` and `y`: Pearson's correlation of their ranks, where equal values share the
-/// mean of their ranks. It is NaN if one of them is constant, has fewer than two values, or contains a NaN.
+/// Returns Spearman's rank correlation of `x` and `y`: Pearson's correlation of their ranks, where equal values share
+/// the mean of their ranks. It is NaN if one of them is constant, has fewer than two values, or contains a NaN.
 ///
 /// # Panics
 ///

@@ -1,4 +1,5 @@
-//! The mean and standard deviation of one metric over several seeds, and the standard error of a difference of such means.
+//! The mean and standard deviation of one metric over several seeds, and the standard error of a difference of such
+//! means.
 
 use super::mean;
 
@@ -31,8 +32,8 @@ impl Spread {
     }
 }
 
-/// Returns the standard error of the difference of the means of two independent samples, √(s₁²/n₁ + s₂²/n₂). The variances need
-/// not be equal (Welch); NaN if a sample has fewer than two values.
+/// Returns the standard error of the difference of the means of two independent samples, √(s₁²/n₁ + s₂²/n₂). The
+/// variances need not be equal (Welch); NaN if a sample has fewer than two values.
 #[must_use]
 pub fn standard_error_of_difference(a: &Spread, b: &Spread) -> f64 {
     a.standard_error().hypot(b.standard_error())

@@ -1,8 +1,9 @@
 //! Exact match and F1 of extracted answers, equal to the official scripts of SQuAD v1.1 and v2.0 (`evaluate-v1.1.py`,
 //! `evaluate-v2.0.py`), which print them times 100.
 //!
-//! Both scripts compare normalised answers ([`normalize_answer`]) and take the best score over the gold answers of a question.
-//! They differ for answers that are empty after normalisation: v1.1 gives them an F1 of 0, v2.0 an F1 of 1 if both are empty.
+//! Both scripts compare normalised answers ([`normalize_answer`]) and take the best score over the gold answers of a
+//! question. They differ for answers that are empty after normalisation: v1.1 gives them an F1 of 0, v2.0 an F1 of 1 if
+//! both are empty.
 
 use std::collections::HashMap;
 
@@ -31,8 +32,8 @@ impl AnswerScore {
         })
     }
 
-    /// Scores a prediction as SQuAD v2.0. The empty prediction means no answer. It is the right one if no gold answer has a word
-    /// left after normalisation, as for a question without gold answers.
+    /// Scores a prediction as SQuAD v2.0. The empty prediction means no answer. It is the right one if no gold answer
+    /// has a word left after normalisation, as for a question without gold answers.
     #[must_use]
     pub fn v2<S: AsRef<str>>(prediction: &str, gold: &[S]) -> AnswerScore {
         let prediction = normalize_answer(prediction);
@@ -115,8 +116,8 @@ pub struct V2Scores {
 }
 
 impl V2Scores {
-    /// Computes the means, where questions with a no-answer probability above `threshold` get no answer, and the best thresholds.
-    /// The official script's default threshold is 1, which leaves probabilities without effect.
+    /// Computes the means, where questions with a no-answer probability above `threshold` get no answer, and the best
+    /// thresholds. The official script's default threshold is 1, which leaves probabilities without effect.
     #[must_use]
     pub fn of(outcomes: &[Outcome], threshold: f64) -> V2Scores {
         let mean_of = |select: &dyn Fn(&Outcome) -> bool| {
@@ -133,8 +134,8 @@ impl V2Scores {
     }
 }
 
-/// The threshold of no-answer probabilities with the best mean score on these questions: an upper bound, since it is chosen
-/// on the same questions.
+/// The threshold of no-answer probabilities with the best mean score on these questions: an upper bound, since it is
+/// chosen on the same questions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BestThreshold {
     /// The mean score; NaN without questions.
@@ -144,8 +145,8 @@ pub struct BestThreshold {
 }
 
 impl BestThreshold {
-    /// Finds the best threshold of one of the scores, as `find_best_thresh` of the official script: answers questions in
-    /// ascending order of their no-answer probability, those of equal probability in the given order.
+    /// Finds the best threshold of one of the scores, as `find_best_thresh` of the official script: answers questions
+    /// in ascending order of their no-answer probability, those of equal probability in the given order.
     #[must_use]
     pub fn of(outcomes: &[Outcome], score: impl Fn(&AnswerScore) -> f64) -> BestThreshold {
         let mut ascending: Vec<&Outcome> = outcomes.iter().collect();
@@ -167,11 +168,12 @@ impl BestThreshold {
     }
 }
 
-/// Normalises an answer as both official scripts: lower case, without ASCII punctuation, without the words `a`, `an` and `the`,
-/// and with single spaces.
+/// Normalises an answer as both official scripts: lower case, without ASCII punctuation, without the words `a`, `an`
+/// and `the`, and with single spaces.
 ///
-/// Letters and digits form words, as in Python. Python does not count the few characters of Unicode's class Other_Alphabetic
-/// (such as vowel signs of Indic scripts) among the letters; this matters only directly beside `a`, `an` or `the`.
+/// Letters and digits form words, as in Python. Python does not count the few characters of Unicode's class
+/// Other_Alphabetic (such as vowel signs of Indic scripts) among the letters; this matters only directly beside `a`,
+/// `an` or `the`.
 #[must_use]
 pub fn normalize_answer(text: &str) -> String {
     let lower = text.to_lowercase();
@@ -188,7 +190,8 @@ pub fn normalize_answer(text: &str) -> String {
     words.join(" ")
 }
 
-/// Returns whether Python's `str.split` separates at `c`: Unicode's white space and the four ASCII information separators.
+/// Returns whether Python's `str.split` separates at `c`: Unicode's white space and the four ASCII information
+/// separators.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }

@@ -2,8 +2,8 @@
 
 /// Returns the fold of each row, from 0 to `folds` − 1, as scikit-learn's `StratifiedKFold(folds, shuffle=False)`.
 ///
-/// Sort the rows by class, classes in the order of their first row, and deal the sorted rows out in turn. This gives the number of
-/// rows of each class in each fold. The rows of a class then fill its folds in order.
+/// Sort the rows by class, classes in the order of their first row, and deal the sorted rows out in turn. This gives
+/// the number of rows of each class in each fold. The rows of a class then fill its folds in order.
 pub(super) fn stratified_folds(labels: &[usize], folds: usize) -> Vec<usize> {
     let mut rows_of_class: Vec<(usize, Vec<usize>)> = Vec::new();
     for (row, &label) in labels.iter().enumerate() {

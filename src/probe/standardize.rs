@@ -10,8 +10,8 @@ pub(super) struct Standardizer {
 }
 
 impl Standardizer {
-    /// Computes the mean and the standard deviation (with n in its denominator) of each feature over `rows`. A constant feature
-    /// has scale 1.
+    /// Computes the mean and the standard deviation (with n in its denominator) of each feature over `rows`. A constant
+    /// feature has scale 1.
     pub(super) fn fit(features: &Features, rows: &[usize]) -> Standardizer {
         let n = rows.len() as f64;
         let mean_of = |of: &dyn Fn(usize, f64) -> f64| {

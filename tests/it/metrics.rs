@@ -1,5 +1,5 @@
-//! Metrics against the field's reference code on the same predictions, to twelve digits. scripts/check/metrics_reference.py
-//! computes the reference values and names their packages.
+//! Metrics against the field's reference code on the same predictions, to twelve digits.
+//! scripts/check/metrics_reference.py computes the reference values and names their packages.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The linear probe against scikit-learn on the same features. scripts/check/probe_reference.py computes the reference values.
+//! The linear probe against scikit-learn on the same features. scripts/check/probe_reference.py computes the reference
+//! values.
 
 use std::fs;
 use std::path::Path;
@@ -76,10 +77,10 @@ fn probe_reads_a_dev_set_with_the_standardisation_of_its_training_set() {
     let (training, dev) = values.split_at(200 * case.width);
     let probe = Probe::fit(&Features::new(200, case.width, training), &labels[..200], 2).unwrap();
     let dev = Features::new(40, case.width, dev);
-    let correct = probe.predict(&dev).iter().zip(&labels[200..]).filter(|(a, b)| a == b).count();
-    assert_eq!(probe.accuracy(&dev, &labels[200..]), correct as f64 / 40.0);
+    let correct = probe.predict(&dev).unwrap().iter().zip(&labels[200..]).filter(|(a, b)| a == b).count();
+    assert_eq!(probe.accuracy(&dev, &labels[200..]).unwrap(), correct as f64 / 40.0);
     // One row at a time gives the same predictions as all rows.
-    let alone = |row: &[f32]| probe.predict(&Features::new(1, case.width, row))[0];
+    let alone = |row: &[f32]| probe.predict(&Features::new(1, case.width, row)).unwrap()[0];
     let one_by_one: Vec<usize> = values[200 * case.width..].chunks(case.width).map(alone).collect();
-    assert_eq!(probe.predict(&dev), one_by_one);
+    assert_eq!(probe.predict(&dev).unwrap(), one_by_one);
 }
