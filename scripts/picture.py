@@ -2,10 +2,9 @@
 """Draws the metrics of a run as an SVG: the MLM loss and the learning rate over the steps, with the phases marked.
 
     scripts/picture.py RUN --out docs/images/quickstart.svg
-    scripts/picture.py RUN --evaluation RUN.evaluation.json --out FILE.svg    # with the unigram baseline
 
-RUN is a run directory with metrics.jsonl. --evaluation names the JSON output of `lambert evaluate`. The SVG needs no other
-file and adapts to light and dark mode.
+RUN is a run directory with metrics.jsonl, whose evaluations also hold the unigram baseline: the MLM loss of a model that knows
+only the frequencies of the masked tokens. The SVG needs no other file and adapts to light and dark mode.
 """
 
 import argparse
@@ -94,25 +93,27 @@ def legend(entries: list[tuple[str, str]], y: float) -> list[str]:
     return parts
 
 
-def draw(metrics: dict[str, list[dict]], unigram: float | None, title: str) -> str:
+def draw(metrics: dict[str, list[dict]], title: str) -> str:
     train = [line for line in metrics["train"] if line["mlm_loss"] is not None]
     evaluations = metrics.get("evaluation", [])
     steps = max(line["step"] for line in train)
     train_points = [(line["step"], line["mlm_loss"]) for line in train]
     held_out = [(line["step"], line["mlm_loss"]) for line in evaluations]
-    losses = [value for _, value in train_points + held_out] + ([unigram] if unigram else [])
+    # Phases of different shapes are evaluated on different examples, which have different baselines.
+    unigram = [(line["step"], line["mlm_loss_baseline"]) for line in evaluations if "mlm_loss_baseline" in line]
+    losses = [value for _, value in train_points + held_out + unigram]
     loss = Panel(LOSS, math.floor(min(losses)), math.ceil(max(losses)), steps)
     rates = [(line["step"], line["learning_rate"]) for line in train]
     rate = Panel(RATE, 0, max(value for _, value in rates), steps)
 
     parts = [f'<text class="title" x="{LEFT}" y="20">{title}</text>']
     entries = [("train", "training")] + ([("points", "held-out")] if held_out else [])
-    parts += legend(entries + ([("unigram", f"unigram baseline ({unigram:.2f})")] if unigram else []), 20)
+    parts += legend(entries + ([("unigram", "unigram baseline")] if unigram else []), 20)
     parts += [f'<text class="title" x="{LEFT}" y="{RATE[0] - 10}">Learning rate</text>']
     parts += loss.axis(ticks(loss.low, loss.high, 4)) + rate.axis(ticks(0, rate.high, 2))
     parts.append(loss.curve("train", train_points))
     if unigram:
-        parts.append(loss.curve("unigram", [(0, unigram), (steps, unigram)]))
+        parts.append(loss.curve("unigram", unigram))
     parts += [f'<circle cx="{loss.x(step):.1f}" cy="{loss.y(value):.1f}" r="4"/>' for step, value in held_out]
     parts.append(rate.curve("rate", rates))
 
@@ -144,12 +145,10 @@ def draw(metrics: dict[str, list[dict]], unigram: float | None, title: str) -> s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory with metrics.jsonl")
-    parser.add_argument("--evaluation", type=Path, metavar="JSON", help="output of `lambert evaluate --json`, for the baseline")
     parser.add_argument("--title", default="MLM loss", help="title of the loss panel (default: MLM loss)")
     parser.add_argument("--out", type=Path, required=True, metavar="SVG", help="file to write")
     arguments = parser.parse_args()
-    unigram = json.loads(arguments.evaluation.read_text())["unigram_loss"] if arguments.evaluation else None
-    svg = draw(read_metrics(arguments.run), unigram, arguments.title)
+    svg = draw(read_metrics(arguments.run), arguments.title)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(svg)
 

@@ -81,7 +81,6 @@ pub use store::prepared::PreparedData;
 pub use store::remote::{DataFetch, data_manifest, publish, remote_manifest};
 pub use store::shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
 pub use store::shard_reader::Shard;
-pub use survey::baseline::{unigram_baseline, unigram_loss};
 pub use survey::statistics::{
     DocumentLengths, ExampleLengths, HistogramBin, LengthSummary, PackedLengths, document_lengths, example_lengths,
     log2_histogram,

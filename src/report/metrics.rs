@@ -2,7 +2,7 @@
 //! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,19 +39,42 @@ impl MetricsLog {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn record(&mut self, kind: &str, step: u64, scalars: &[(&str, f64)]) -> anyhow::Result<()> {
+    pub fn record(&mut self, kind: &str, step: u64, scalars: &[(impl AsRef<str>, f64)]) -> anyhow::Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64());
         let mut object = Map::new();
         object.insert("kind".into(), kind.into());
         object.insert("step".into(), step.into());
         object.insert("time".into(), time.into());
-        object.extend(scalars.iter().map(|(name, value)| (name.to_string(), Value::from(*value))));
+        object.extend(scalars.iter().map(|(name, value)| (name.as_ref().to_owned(), Value::from(*value))));
         let line = Value::Object(object).to_string() + "\n";
         // One unbuffered write per line: a crash loses no finished line. (A concurrent reader may see only the beginning of a
         // line, because a write becomes visible page by page.)
         let written = self.lines.write_all(line.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{name}"), *value)))
+        self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{}", name.as_ref()), *value)))
+    }
+
+    /// Reads the scalars of `step` and `kind` from `metrics.jsonl`: those of the last such line, without values that were not
+    /// finite. None without such a line. Incomplete lines are skipped.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn recorded(&self, kind: &str, step: u64) -> anyhow::Result<Option<Vec<(String, f64)>>> {
+        let failed = || format!("cannot read {}", self.path.display());
+        let mut last = None;
+        for line in BufReader::new(File::open(&self.path).with_context(failed)?).split(b'\n') {
+            let Ok(object) = serde_json::from_slice::<Map<String, Value>>(&line.with_context(failed)?) else {
+                continue;
+            };
+            if object.get("kind") == Some(&kind.into()) && object.get("step") == Some(&step.into()) {
+                last = Some(object);
+            }
+        }
+        let scalars = |object: Map<String, Value>| {
+            let values = object.into_iter().filter(|(name, _)| !["kind", "step", "time"].contains(&name.as_str()));
+            values.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
+        };
+        Ok(last.map(scalars))
     }
 }
 
@@ -93,5 +116,19 @@ mod tests {
         assert_eq!((&second["kind"], &second["step"], &second["loss"]), (&"train".into(), &2.into(), &3.5.into()));
         assert_eq!(second["gradient_norm"], Value::Null);
         assert_eq!(lines[3].as_ref().unwrap()["mlm_accuracy"], 0.25);
+    }
+
+    #[test]
+    fn the_last_record_of_a_step_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = MetricsLog::open(folder.path(), 0).unwrap();
+        log.record("evaluation", 0, &[("mlm_loss", 9.0)]).unwrap();
+        log.record("evaluation", 0, &[("mlm_loss", 8.5), ("nsp_loss", f64::NAN)]).unwrap();
+        log.record("train", 0, &[("mlm_loss", 7.0)]).unwrap();
+        log.record("evaluation", 10, &[("mlm_loss", 6.0)]).unwrap();
+        std::fs::OpenOptions::new().append(true).open(&log.path).unwrap().write_all(b"{\"kind\":\"eval").unwrap();
+        let log = MetricsLog::open(folder.path(), 10).unwrap();
+        assert_eq!(log.recorded("evaluation", 0).unwrap(), Some(vec![("mlm_loss".to_owned(), 8.5)]));
+        assert_eq!(log.recorded("evaluation", 5).unwrap(), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Reports of a run: `metrics.jsonl`, TensorBoard event files, the progress display, the summary table, and HTML pages about
-//! prepared data. The [`reporter`] passes each event to all of them.
+//! prepared data. The [`reporter`] passes each event to all of them; an [`evaluation`] stands beside its [`baselines`].
 
+pub mod baselines;
 pub mod evaluation;
 pub mod events;
 pub mod metrics;

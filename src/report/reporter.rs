@@ -94,7 +94,7 @@ impl Reporter {
         &self.summary
     }
 
-    fn record(&mut self, kind: &str, step: u64, scalars: &[(&str, f64)]) -> anyhow::Result<()> {
+    fn record(&mut self, kind: &str, step: u64, scalars: &[(impl AsRef<str>, f64)]) -> anyhow::Result<()> {
         self.log.as_mut().map_or(Ok(()), |log| log.record(kind, step, scalars))
     }
 }

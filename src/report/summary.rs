@@ -35,8 +35,10 @@ pub struct Summary {
     compiling: Duration,
     evaluating: Duration,
     saving: Duration,
-    /// First and last evaluation, with their steps.
-    evaluations: Option<[(u64, Evaluation); 2]>,
+    /// The scalars of the first evaluation of the run, and its step.
+    first_evaluation: Option<(u64, Vec<(String, f64)>)>,
+    /// The last evaluation and its step.
+    last_evaluation: Option<(u64, Evaluation)>,
     last_checkpoint: Option<PathBuf>,
 }
 
@@ -71,9 +73,14 @@ impl Summary {
     /// Adds an evaluation after `step` updates.
     pub fn evaluation(&mut self, step: u64, evaluation: Evaluation, took: Duration) {
         self.evaluating += took;
-        let last = (step, evaluation);
-        let first = self.evaluations.take().map_or_else(|| last.clone(), |[first, _]| first);
-        self.evaluations = Some([first, last]);
+        self.first_evaluation.get_or_insert_with(|| (step, evaluation.scalars()));
+        self.last_evaluation = Some((step, evaluation));
+    }
+
+    /// Sets the evaluation before the first step of a resumed run, by its [`Evaluation::scalars`]. Later ones are compared
+    /// with it.
+    pub fn evaluation_before_first_step(&mut self, scalars: Vec<(String, f64)>) {
+        self.first_evaluation = Some((0, scalars));
     }
 
     /// Adds a checkpoint.
@@ -125,14 +132,72 @@ impl Summary {
             duration(self.evaluating),
             duration(self.saving)
         ));
-        if let Some([(from, first), (to, last)]) = &self.evaluations {
-            lines.push(format!("held-out, step {from} to {to}: {}", first.to_text_with(last)));
-        }
+        lines.extend(self.evaluation_lines());
         if let Some(checkpoint) = &self.last_checkpoint {
             lines.push(format!("newest checkpoint  {}", checkpoint.display()));
         }
         let directory = self.directory.display();
         lines.push(format!("metrics            {directory}/metrics.jsonl, tensorboard --logdir {directory}"));
         lines.join("\n")
+    }
+
+    /// Formats the last evaluation beside the first one and the baselines.
+    fn evaluation_lines(&self) -> Vec<String> {
+        let (Some((from, first)), Some((to, last))) = (&self.first_evaluation, &self.last_evaluation) else {
+            return Vec::new();
+        };
+        let mut lines = vec![last.to_table_since(*to, (*from, first))];
+        if *from > 0 {
+            lines.push(
+                "metrics.jsonl has no evaluation of step 0; the first one of this process is shown instead".to_owned(),
+            );
+        }
+        lines.extend(last.verdicts());
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::baselines::Baselines;
+
+    fn evaluation(loss: f64) -> Evaluation {
+        let ratio = Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, in_loss: true };
+        Evaluation::new(&[ratio], &[100.0 * loss, 100.0], &Baselines::default().with("mlm_loss", 5.0), 100)
+    }
+
+    /// The lines about evaluations, without spaces of alignment.
+    fn lines(summary: &Summary) -> Vec<String> {
+        let text = summary.evaluation_lines().join("\n");
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn the_last_evaluation_is_compared_with_that_of_step_0() {
+        let mut summary = Summary::default();
+        assert!(lines(&summary).is_empty());
+        summary.evaluation(0, evaluation(9.0), Duration::ZERO);
+        summary.evaluation(4, evaluation(7.0), Duration::ZERO);
+        summary.evaluation(8, evaluation(6.0), Duration::ZERO);
+        let found = lines(&summary);
+        assert!(found.contains(&"held-out step 0 step 8 baseline difference".to_owned()), "{found:?}");
+        assert!(found.contains(&"MLM loss 9.0000 6.0000 5.0000 +1.0000".to_owned()), "{found:?}");
+        assert!(found.last().is_some_and(|line| line.contains("MLM: no better than the label frequencies")));
+
+        let mut resumed = Summary::default();
+        resumed.evaluation_before_first_step(evaluation(9.0).scalars());
+        resumed.evaluation(8, evaluation(6.0), Duration::ZERO);
+        assert_eq!(lines(&resumed), found);
+    }
+
+    #[test]
+    fn a_resumed_run_without_the_log_of_step_0_says_what_it_compares_with() {
+        let mut summary = Summary::default();
+        summary.evaluation(4, evaluation(7.0), Duration::ZERO);
+        summary.evaluation(8, evaluation(4.0), Duration::ZERO);
+        let found = lines(&summary);
+        assert!(found.contains(&"held-out step 4 step 8 baseline difference".to_owned()), "{found:?}");
+        assert!(found.iter().any(|line| line.contains("no evaluation of step 0")), "{found:?}");
     }
 }

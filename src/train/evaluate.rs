@@ -1,4 +1,4 @@
-//! Evaluation of a saved model, outside of a training run: its held-out loss, and its logits.
+//! Evaluation of a saved model, outside of a training run: its held-out metrics, and its logits.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::pretraining::evaluation_spec;
 use crate::batch::pretraining::RowForm;
 use crate::bert::{BertPretraining, Recompute, param_specs};
 use crate::checkpoint::write_tensors;
-use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split, unigram_baseline};
+use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
 use crate::report::evaluation::Evaluation;
 use crate::run::weights::FoundModel;
@@ -69,16 +69,15 @@ impl ModelOnHeldOut {
         Ok(ModelOnHeldOut { model, dataset, precision })
     }
 
-    /// Evaluates the model; returns the result and the MLM loss of predicting tokens by their frequency.
+    /// Evaluates the model.
     ///
     /// # Errors
     /// If the program cannot be compiled, the weights do not fit the model, or the data cannot be read any more.
-    pub fn evaluate(self, settings: &EvaluateSettings, devices: &Devices) -> anyhow::Result<(Evaluation, f64)> {
-        let spec = evaluation_spec(&self.model.config, self.precision, self.dataset.clone(), settings);
+    pub fn evaluate(self, settings: &EvaluateSettings, devices: &Devices) -> anyhow::Result<Evaluation> {
+        let spec = evaluation_spec(&self.model.config, self.precision, self.dataset, settings)?;
         let evaluator = Evaluator::new(&spec, devices)?;
         let state = restore(self.model, devices)?;
-        let evaluation = evaluator.evaluate(&state.unsharded_weights()?, devices)?;
-        Ok((evaluation, unigram_baseline(&self.dataset, evaluator.count())?))
+        evaluator.evaluate(&state.unsharded_weights()?, devices)
     }
 
     /// Writes `input_ids`, `attention_mask`, `token_type_ids` s32\[B,S\], `prediction_logits` f32\[B,S,V\] and

@@ -31,7 +31,7 @@ impl Evaluator {
     /// # Errors
     /// If the program cannot be compiled.
     pub fn new(spec: &EvaluationSpec, devices: &Devices) -> anyhow::Result<Evaluator> {
-        let count = spec.source.epoch_len().min(spec.examples as u64);
+        let count = spec.count();
         let rows = spec.step.rows.min(count.div_ceil(devices.len() as u64) as usize);
         let step = EvalSpec { rows, replicas: devices.len(), ..spec.step.clone() };
         let compiled = Compiled::new(devices, || Ok(EvalStep::build(&step)?.program))?;
@@ -43,11 +43,6 @@ impl Evaluator {
         self.compiled.times
     }
 
-    /// Returns the number of examples that an evaluation reads.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Evaluates the model with `weights`, `[device][tensor]`, on a single host.
     ///
     /// # Errors
@@ -56,9 +51,9 @@ impl Evaluator {
         Ok(self.evaluation(&self.sums(weights, devices)?))
     }
 
-    /// Returns the ratios of the sums over all examples.
+    /// Returns the ratios of the sums over all examples, with their baselines.
     pub fn evaluation(&self, sums: &[f64]) -> Evaluation {
-        Evaluation::new(self.spec.step.task.ratios(), sums, self.count)
+        Evaluation::new(self.spec.step.task.ratios(), sums, &self.spec.baselines, self.count)
     }
 
     /// Returns the sums (see [`EvalStep`]) over this host's share of the examples: the rows of its replicas in every round.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::BatchSource;
 use crate::checkpoint::Best;
+use crate::report::baselines::Baselines;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::{EvalSpec, StepSpec};
@@ -77,6 +78,15 @@ pub struct EvaluationSpec {
     pub source: Arc<dyn BatchSource>,
     /// Maximum number of held-out examples.
     pub examples: usize,
+    /// The baselines over these examples, the same on every host.
+    pub baselines: Baselines,
+}
+
+impl EvaluationSpec {
+    /// Returns the number of examples that an evaluation reads.
+    pub fn count(&self) -> u64 {
+        self.source.epoch_len().min(self.examples as u64)
+    }
 }
 
 impl PartialEq for EvaluationSpec {

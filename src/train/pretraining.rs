@@ -6,23 +6,30 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::job::{EvaluationSpec, Job};
-use crate::batch::BatchSource;
 use crate::batch::pretraining::RowForm;
+use crate::batch::{BatchSource, IGNORED_LABEL};
 use crate::bert::{BertConfig, BertPretraining, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
+use crate::report::baselines::{Baselines, LabelCounts};
 use crate::run::initial_state::data_fingerprint;
 use crate::run::{EvaluateSettings, Run, preflight};
 use crate::step::EvalSpec;
 use crate::task::Precision;
 
-/// Returns the evaluation of `model` on the held-out examples of `dataset`.
+/// Examples that are read at a time to count their labels.
+const COUNTED_AT_ONCE: u64 = 256;
+
+/// Returns the evaluation of `model` on the held-out examples of `dataset`, and counts their labels for the baselines.
+///
+/// # Errors
+/// If the examples cannot be read.
 pub fn evaluation_spec(
     model: &BertConfig,
     precision: Precision,
     dataset: Arc<Dataset>,
     settings: &EvaluateSettings,
-) -> EvaluationSpec {
+) -> anyhow::Result<EvaluationSpec> {
     let examples = dataset.config();
     let task = BertPretraining {
         model: model.clone(),
@@ -34,11 +41,32 @@ pub fn evaluation_spec(
         sentence_pairs: examples.mode.is_pair(),
         recompute: Recompute::default(),
     };
-    EvaluationSpec {
+    let mut spec = EvaluationSpec {
         step: EvalSpec { task: Arc::new(task), precision, rows: settings.micro_batch_size, replicas: 1 },
-        source: Arc::new(Batches { dataset, sequences_per_row: 1 }),
+        source: Arc::new(Batches { dataset: dataset.clone(), sequences_per_row: 1 }),
         examples: settings.examples,
+        baselines: Baselines::default(),
+    };
+    spec.baselines = baselines(&dataset, spec.count())?;
+    Ok(spec)
+}
+
+/// Returns the baselines of the first `examples` examples of `dataset`: for MLM, the entropy of their masked tokens and the
+/// rate of the most frequent one; for NSP, the entropy of their labels and the rate of the more frequent one. All examples
+/// are counted on every host, so all hosts have the same baselines.
+///
+/// # Errors
+/// If the examples cannot be read.
+pub fn baselines(dataset: &Dataset, examples: u64) -> anyhow::Result<Baselines> {
+    let (mut tokens, mut second_segments) = (LabelCounts::default(), LabelCounts::default());
+    for first in (0..examples).step_by(COUNTED_AT_ONCE as usize) {
+        let batch = dataset.batch(first, COUNTED_AT_ONCE.min(examples - first) as usize)?;
+        let masked = batch.masked_lm_ids.iter().zip(&batch.masked_lm_weights).filter(|(_, weight)| **weight > 0.0);
+        tokens.extend(masked.map(|(&id, _)| id));
+        second_segments.extend(batch.next_sentence_labels.into_iter().filter(|&label| label != IGNORED_LABEL));
     }
+    let baselines = Baselines::default().with_labels("mlm_loss", "mlm_accuracy", &tokens);
+    Ok(baselines.with_labels("nsp_loss", "nsp_accuracy", &second_segments))
 }
 
 /// Builds the job of `run` on `replicas` devices.
@@ -61,7 +89,7 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
             Some((_, spec)) => spec.clone(),
             None => {
                 let dataset = Arc::new(Dataset::new(prepared.clone(), Split::HeldOut, examples.clone())?);
-                evaluation_spec(&run.model, run.precision, dataset, &run.evaluate)
+                evaluation_spec(&run.model, run.precision, dataset, &run.evaluate)?
             }
         };
         evaluations.push((examples, spec));

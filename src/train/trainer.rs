@@ -162,10 +162,18 @@ impl Trainer {
             values: steps.iter().map(|step| step.step_inputs()).collect(),
         };
         let directory = job.checkpoint.directory.local();
-        let open = || Ok((MetricsLog::open(directory, done)?, Checkpointer::new(job.clone())?));
+        let mut summary = Summary::new(&job.schedule, directory, compiled);
+        let open = || {
+            let log = MetricsLog::open(directory, done)?;
+            if done > 0
+                && let Some(first) = log.recorded("evaluation", 0)?
+            {
+                summary.evaluation_before_first_step(first);
+            }
+            Ok((log, Checkpointer::new(job.clone())?))
+        };
         let (log, checkpointer) = hosts.all_ok(hosts.is_leader().then(open).transpose())?.unzip();
         let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
-        let summary = Summary::new(&job.schedule, directory, compiled);
         let reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
         Ok(Trainer {
             job,

@@ -11,6 +11,7 @@ use lambert::data::{
     TOKENIZER_DIRECTORY, Tokenizer, Vocabulary, WordRules,
 };
 use lambert::rng::Key;
+use lambert::train::pretraining::baselines;
 
 const VOCABULARY_SIZE: usize = 1000;
 
@@ -434,6 +435,39 @@ fn held_out_examples_are_the_same_at_every_evaluation() {
     let examples = examples(400, 2, Split::HeldOut, ExampleConfig { seed: 2, ..ExampleConfig::bert(64, 9) });
     let len = examples.epoch_len(0);
     assert_eq!(examples.batch(0, 32).unwrap(), examples.batch(3 * len, 32).unwrap());
+}
+
+#[test]
+fn baselines_are_those_of_the_labels_of_the_evaluated_examples() {
+    // More examples than are counted at once.
+    let count = 300;
+    let pairs = examples(400, 2, Split::HeldOut, ExampleConfig::bert(64, 9));
+    let (mut tokens, mut labels) = (BTreeMap::<u32, f64>::new(), BTreeMap::<i32, f64>::new());
+    for number in 0..count {
+        let example = pairs.example(number).unwrap();
+        example.targets.ids.iter().for_each(|&id| *tokens.entry(id).or_default() += 1.0);
+        *labels.entry(example.layout.label).or_default() += 1.0;
+    }
+    // Σ −(c/n) ln(c/n) = ln n − Σ c ln c / n, and the largest c / n.
+    let expected = |counts: Vec<f64>| {
+        let n: f64 = counts.iter().sum();
+        let entropy = n.ln() - counts.iter().map(|c| c * c.ln()).sum::<f64>() / n;
+        [entropy, counts.into_iter().fold(0.0, f64::max) / n]
+    };
+    let found = baselines(&pairs, count).unwrap();
+    for (names, counts) in [
+        (["mlm_loss", "mlm_accuracy"], tokens.into_values().collect()),
+        (["nsp_loss", "nsp_accuracy"], labels.into_values().collect()),
+    ] {
+        for (name, expected) in names.into_iter().zip(expected(counts)) {
+            let found = found.get(name).unwrap();
+            assert!((found - expected).abs() < 1e-12, "{name}: {found}, expected {expected}");
+        }
+    }
+    // Single segments have no second label.
+    let single = ExampleConfig { mode: ExampleMode::FullSentences, ..ExampleConfig::bert(64, 9) };
+    let found = baselines(&examples(400, 2, Split::HeldOut, single), count).unwrap();
+    assert!(found.get("mlm_loss").is_some() && found.get("nsp_loss").is_none());
 }
 
 #[test]

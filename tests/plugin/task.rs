@@ -8,6 +8,7 @@ use crate::common::cpu;
 use crate::common::perceptron::{Examples, Perceptron};
 use crate::common::task_steps::{assert_results_close, perceptron_spec, run_once, unsharded};
 use lambert::checkpoint::{Contents, load_latest};
+use lambert::report::baselines::Baselines;
 use lambert::run::CheckpointSettings;
 use lambert::run::initial_state::InitialState;
 use lambert::runtime::backend::Evaluator;
@@ -56,6 +57,7 @@ fn job(directory: &Path, replicas: usize) -> Job {
             step: EvalSpec { task: Arc::new(Perceptron), precision: Precision::F32, rows: 10, replicas: 1 },
             source,
             examples: 64,
+            baselines: Baselines::default(),
         }],
         evaluate_every: 30,
         selection: None,

@@ -10,7 +10,7 @@ fn losses(workshop: &Workshop, run: &str) -> Vec<f64> {
 }
 
 #[test]
-fn small_model_beats_the_unigram_baseline() {
+fn small_model_beats_its_baselines() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| {
         let no_dropout = "hidden_size = 32\nhidden_dropout_prob = 0.0\nattention_probs_dropout_prob = 0.0";
@@ -22,14 +22,24 @@ fn small_model_beats_the_unigram_baseline() {
     let evaluate = ["evaluate", "run", "--data", "data", "--platform", "cpu", "--json"];
     let output = workshop.succeed(&evaluate);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    let (loss, baseline) = (found["mlm_loss"].as_f64().unwrap(), found["unigram_loss"].as_f64().unwrap());
-    assert!(loss < baseline - 0.4, "MLM loss {loss}, unigram baseline {baseline}");
+    let (loss, baseline) = (found["mlm_loss"].as_f64().unwrap(), found["mlm_loss_baseline"].as_f64().unwrap());
+    assert!(loss < baseline - 0.4, "MLM loss {loss}, baseline {baseline}");
+    let judged: Vec<&str> =
+        found["learned_nothing"].as_array().unwrap().iter().filter_map(|head| head.as_str()).collect();
+    assert!(!judged.contains(&"MLM"), "{judged:?}");
     assert_eq!(found["step"], 1004);
 
     // `lambert evaluate` on the same number of examples gives the last evaluation of the run.
     let again = workshop.succeed(&[&evaluate[..], &["--examples", "12", "--micro-batch-size", "8"]].concat());
     let again: serde_json::Value = serde_json::from_slice(&again.stdout).expect("one JSON object");
-    assert_eq!(metrics(&workshop.path("run"))[&("evaluation".to_owned(), 1004)]["mlm_loss"], again["mlm_loss"]);
+    let last = &metrics(&workshop.path("run"))[&("evaluation".to_owned(), 1004)];
+    for name in ["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"] {
+        let baseline = format!("{name}_baseline");
+        assert!(last[name].is_number() && last[&baseline].is_number(), "{last}");
+        assert_eq!((&last[name], &last[&baseline]), (&again[name], &again[&baseline]));
+    }
+    let printed = text(&workshop.succeed(&evaluate[..evaluate.len() - 1]));
+    assert!(printed.contains("baseline") && printed.contains("difference"), "{printed}");
 
     // The logits of every position have the size of the model's vocabulary, without padding.
     workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--logits", "logits.safetensors"]);

@@ -19,10 +19,10 @@ use crate::train::evaluate::ModelOnHeldOut;
 
 /// Measure a model on held-out examples
 ///
-/// Prints MLM loss and accuracy, NSP accuracy, and the MLM loss of predicting tokens by their frequency (the unigram
-/// baseline). Examples and masks are the same for every model and run, so that results can be compared. Sequence length and
-/// masking are those of the last phase of the run that trained the model; a Hugging Face model uses 128 tokens and 20
-/// masked positions.
+/// Prints loss and accuracy of MLM and NSP beside their baselines: what a model gets that knows only the label frequencies
+/// of the same examples. A head that is no better than its baseline is said to have learned nothing. Examples and masks are
+/// the same for every model and run, so that results can be compared. Sequence length and masking are those of the last
+/// phase of the run that trained the model; a Hugging Face model uses 128 tokens and 20 masked positions.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -79,27 +79,24 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         print(format_args!("wrote the logits of {} examples to {}", args.logits_examples, file.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (evaluation, unigram_loss) = model.evaluate(&settings, &devices)?;
+    let evaluation = model.evaluate(&settings, &devices)?;
     if args.json {
         let mut object = json!({ "model": path, "step": step, "sequence_length": examples.sequence_length });
         for (name, value) in evaluation.scalars() {
-            object[name] = value.into();
+            object[name.as_str()] = value.into();
         }
         object["examples"] = evaluation.examples.into();
-        object["unigram_loss"] = unigram_loss.into();
+        object["learned_nothing"] = evaluation.heads_without_gain().into();
         print(object)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let value = |name| evaluation.value(name);
     print(format_args!(
         "{path} (step {step}) on {} held-out examples of length {}",
         evaluation.examples, examples.sequence_length
     ))?;
-    print(format_args!("MLM loss      {:.4}   unigram baseline: {unigram_loss:.4}", value("mlm_loss")))?;
-    print(format_args!("MLM accuracy  {:.2} %", 100.0 * value("mlm_accuracy")))?;
-    if examples.mode.is_pair() {
-        print(format_args!("NSP loss      {:.4}   chance: {:.4}", value("nsp_loss"), std::f64::consts::LN_2))?;
-        print(format_args!("NSP accuracy  {:.2} %", 100.0 * value("nsp_accuracy")))?;
+    print(evaluation.to_table())?;
+    for verdict in evaluation.verdicts() {
+        print(verdict)?;
     }
     Ok(ExitCode::SUCCESS)
 }

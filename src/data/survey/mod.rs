@@ -3,7 +3,6 @@
 //! [`Survey::of`] reads every token once to find duplicate documents. All other statistics come from the shards' counts
 //! and from a number of examples, built as in training.
 
-pub mod baseline;
 pub mod statistics;
 
 use std::collections::HashMap;
