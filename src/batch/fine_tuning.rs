@@ -83,14 +83,21 @@ impl LabelledForm {
     }
 }
 
+impl<T> Labels<T> {
+    /// Returns the one or two values in the order in which programs take them.
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            Labels::One(labels) => vec![labels],
+            Labels::Span { start_positions, end_positions } => vec![start_positions, end_positions],
+        }
+    }
+}
+
 impl<T> LabelledTensors<T> {
     /// Returns the values in the order in which programs take them.
     pub fn into_vec(self) -> Vec<T> {
         let mut list = vec![self.input_ids, self.attention_mask, self.token_type_ids];
-        match self.labels {
-            Labels::One(labels) => list.push(labels),
-            Labels::Span { start_positions, end_positions } => list.extend([start_positions, end_positions]),
-        }
+        list.extend(self.labels.into_vec());
         list
     }
 

@@ -6,6 +6,7 @@
 
 pub mod fine_tuning;
 mod host;
+pub mod prediction;
 pub mod pretraining;
 mod source;
 

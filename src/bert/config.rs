@@ -267,15 +267,24 @@ impl BertConfig {
         Ok(())
     }
 
+    /// Checks that rows of this length fit the model.
+    ///
+    /// # Errors
+    /// If the sequence is longer than the position embeddings.
+    pub fn validate_sequence_length(&self, sequence_length: usize) -> Result<(), ConfigError> {
+        if sequence_length == 0 || sequence_length > self.max_position_embeddings {
+            let requires = format!("1 to max_position_embeddings ({})", self.max_position_embeddings);
+            return Err(ConfigError::new("sequence_length", requires, sequence_length.to_string()));
+        }
+        Ok(())
+    }
+
     /// Checks that batches of this shape fit the model.
     ///
     /// # Errors
     /// If the sequence is longer than the position embeddings, or has more masked positions than tokens.
     pub fn validate_batch(&self, sequence_length: usize, predictions: usize) -> Result<(), ConfigError> {
-        if sequence_length == 0 || sequence_length > self.max_position_embeddings {
-            let requires = format!("1 to max_position_embeddings ({})", self.max_position_embeddings);
-            return Err(ConfigError::new("sequence_length", requires, sequence_length.to_string()));
-        }
+        self.validate_sequence_length(sequence_length)?;
         if predictions == 0 || predictions > sequence_length {
             let requires = format!("1 to sequence_length ({sequence_length})");
             return Err(ConfigError::new("max_predictions_per_seq", requires, predictions.to_string()));

@@ -15,7 +15,9 @@ impl<'g> Bert<'_, 'g> {
         let ((rows, length), hidden) = (inputs.dims(), self.config.hidden_size);
         let tokens = rows * length;
         let by_row = |x: Tensor<'g>| x.reshape(&[rows, length, hidden]);
-        let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(input_ids.reshape(&[tokens]));
+        let ids = input_ids.reshape(&[tokens]);
+        let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(ids);
+        let words = if self.fixed_padding { self.without_gradient_of_padding(words, ids) } else { words };
 
         let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
         let positions = match packed {
@@ -33,5 +35,11 @@ impl<'g> Bert<'_, 'g> {
 
         let x = self.layer_norm(by_row(words) + positions + by_row(types), "bert.embeddings.LayerNorm");
         self.dropped(x, Site::Embeddings)
+    }
+
+    /// Stops the gradient of the rows of x `[N, H]` whose ids s32`[N]` are padding.
+    fn without_gradient_of_padding(&self, x: Tensor<'g>, ids: Tensor<'g>) -> Tensor<'g> {
+        let is_padding = ids.eq(ids.filled(self.config.pad_token_id as f64)).broadcast_like(x, &[0]);
+        is_padding.select(x.stop_gradient(), x)
     }
 }

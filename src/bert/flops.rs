@@ -11,11 +11,11 @@ pub fn forward_flops(model: &BertConfig, sequence_length: usize, predictions: us
     let [h, vocabulary, p] = [model.hidden_size, model.vocab_size, predictions].map(|n| n as f64);
     let mlm_head = p * (2.0 * h * h + 2.0 * h * vocabulary);
     let pooler_and_nsp = 2.0 * h * h + 4.0 * h;
-    layers_flops(model, sequence_length) + mlm_head + pooler_and_nsp
+    encoder_flops(model, sequence_length) + mlm_head + pooler_and_nsp
 }
 
 /// Returns the part of [`forward_flops`] in the layers of the encoder.
-fn layers_flops(model: &BertConfig, sequence_length: usize) -> f64 {
+pub fn encoder_flops(model: &BertConfig, sequence_length: usize) -> f64 {
     let [layers, h, i, s] =
         [model.num_hidden_layers, model.hidden_size, model.intermediate_size, sequence_length].map(|n| n as f64);
     let linear = layers * (8.0 * h * h + 4.0 * h * i) * s; // query, key, value, output: 2h² each; feed-forward: 2hi twice
@@ -33,7 +33,7 @@ pub fn recomputed_flops(model: &BertConfig, sequence_length: usize, recompute: R
     match recompute {
         Recompute::None => 0.0,
         Recompute::Attention => products_of_positions(model, sequence_length),
-        Recompute::Layer => layers_flops(model, sequence_length),
+        Recompute::Layer => encoder_flops(model, sequence_length),
     }
 }
 

@@ -11,10 +11,15 @@ use crate::shape::DType;
 const ABSENT: f64 = -1e9;
 
 impl<'g> Bert<'_, 'g> {
-    /// Appends the hidden states of the first token of each sequence: x `[B, S, H]` → `[B, H]`, in packed rows `[B·K, H]`.
+    /// Appends the hidden states of the first token of each row: x `[B, S, H]` → `[B, H]`.
+    pub(super) fn first_token(&self, x: Tensor<'g>) -> Tensor<'g> {
+        x.slice_in(1, 0, 1).reshape(&[x.dims()[0], self.config.hidden_size])
+    }
+
+    /// Appends the hidden states of the first token of each sequence: `[B, H]`, in packed rows `[B·K, H]`.
     pub(super) fn first_tokens(&self, x: Tensor<'g>, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
         match inputs.packed {
-            None => x.slice_in(1, 0, 1).reshape(&[inputs.dims().0, self.config.hidden_size]),
+            None => self.first_token(x),
             Some(packed) => at_positions(x, packed.cls_positions),
         }
     }

@@ -1,6 +1,7 @@
 //! The inputs of the encoder: the part of a batch that does not depend on the training objective.
 
-use super::dropout::{Dropout, Site};
+use super::BertConfig;
+use super::dropout::Dropout;
 use crate::batch::pretraining::PackedTensors;
 use crate::graph::Tensor;
 use crate::task::DropoutKey;
@@ -32,4 +33,18 @@ impl<'g> EncoderInputs<'g> {
             Some(packed) => Dropout::packed(key, self.attention_mask, packed, sites, hidden_size),
         }
     }
+}
+
+/// Checks that `rows` rows of `sequence_length` positions fit the model and the types of indices.
+///
+/// # Errors
+/// If the sequence is longer than the position embeddings, or there are too many rows.
+pub(super) fn validate(model: &BertConfig, rows: usize, sequence_length: usize) -> anyhow::Result<()> {
+    model.validate_sequence_length(sequence_length)?;
+    // Flat token positions and row numbers are s32.
+    anyhow::ensure!(
+        rows.checked_mul(sequence_length).is_some_and(|positions| i32::try_from(positions).is_ok()),
+        "rows × sequence_length requires less than 2^31, got {rows} × {sequence_length}"
+    );
+    Ok(())
 }

@@ -19,6 +19,8 @@ pub struct Bert<'c, 'g> {
     pub(super) precision: Precision,
     pub(super) dropout: Option<Dropout<'g>>,
     pub(super) recompute: Recompute,
+    /// Lookups of the padding token give its embedding no gradient.
+    pub(super) fixed_padding: bool,
 }
 
 impl<'c, 'g> Bert<'c, 'g> {
@@ -33,7 +35,13 @@ impl<'c, 'g> Bert<'c, 'g> {
         recompute: Recompute,
     ) -> Self {
         let weights = specs.iter().map(|s| s.name.as_str()).zip(weights.iter().copied()).collect();
-        Bert { config, weights, precision, dropout, recompute }
+        Bert { config, weights, precision, dropout, recompute, fixed_padding: false }
+    }
+
+    /// Gives the embedding of the padding token no gradient from lookups, as `padding_idx` of transformers' `BertModel`. It makes
+    /// a difference where a loss reads the hidden states of padding.
+    pub(super) fn with_fixed_padding(self) -> Self {
+        Bert { fixed_padding: true, ..self }
     }
 
     /// Returns the weight `name`.

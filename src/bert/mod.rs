@@ -8,6 +8,7 @@ mod config;
 mod dropout;
 mod embeddings;
 mod encoder;
+mod fine_tuning;
 pub mod flops;
 mod head;
 mod heads;
@@ -15,14 +16,20 @@ mod inputs;
 mod layers;
 mod loss;
 mod params;
+mod prediction;
 mod pretraining;
 mod recompute;
+mod synthetic;
 
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
+pub use fine_tuning::{
+    FineTuning, Objective, QuestionAnswering, Regression, SequenceClassification, TokenClassification, fine_tuning_task,
+};
 pub use head::Head;
 pub use inputs::EncoderInputs;
 pub use layers::Bert;
 pub use params::{param_specs, param_specs_of};
+pub use prediction::{Encoder, EncoderOutput, MaskedLanguageModel};
 pub use pretraining::{BatchTensors, BertPretraining, Outputs, Sums};
 pub use recompute::Recompute;

@@ -1,5 +1,6 @@
 //! The parameters of a model: those of the encoder and of its heads.
 
+use super::fine_tuning::{Objective, QuestionAnswering, Regression, SequenceClassification, TokenClassification};
 use super::{BertConfig, Head};
 use crate::task::{Init, ParamSpec};
 
@@ -11,15 +12,13 @@ pub fn param_specs(config: &BertConfig) -> Vec<ParamSpec> {
 
 /// Returns every learned tensor of the class of transformers with this head, in declaration order.
 pub fn param_specs_of(config: &BertConfig, head: &Head) -> Vec<ParamSpec> {
-    let encoder = Specs::encoder(config);
-    let specs = match head {
-        Head::Pretraining => encoder.pooler().mlm_head().nsp_head(),
-        Head::SequenceClassification { labels } => encoder.pooler().classifier(labels.len()),
-        Head::Regression => encoder.pooler().classifier(1),
-        Head::TokenClassification { labels } => encoder.classifier(labels.len()),
-        Head::QuestionAnswering => encoder.span_head(),
-    };
-    specs.list
+    match head {
+        Head::Pretraining => Specs::encoder(config).pooler().mlm_head().nsp_head().list,
+        Head::SequenceClassification { labels } => SequenceClassification { classes: labels.len() }.parameters(config),
+        Head::Regression => Regression.parameters(config),
+        Head::TokenClassification { labels } => TokenClassification { classes: labels.len() }.parameters(config),
+        Head::QuestionAnswering => QuestionAnswering.parameters(config),
+    }
 }
 
 /// A list of parameters, to which the parts of a model are added in the order of their declaration.

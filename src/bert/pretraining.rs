@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::flops::training_flops;
 use super::loss::weighted_sums;
-use super::{Bert, BertConfig, EncoderInputs, Recompute, Site, param_specs};
+use super::{Bert, BertConfig, EncoderInputs, Recompute, Site, inputs, param_specs, synthetic};
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
@@ -69,12 +69,7 @@ impl Model for BertPretraining {
             (1..=sequence_length).contains(&sequences_per_row),
             "sequences_per_row requires 1 to sequence_length ({sequence_length}), got {sequences_per_row}"
         );
-        // Flat token positions and row numbers are s32.
-        anyhow::ensure!(
-            rows.checked_mul(sequence_length).is_some_and(|positions| i32::try_from(positions).is_ok()),
-            "rows × sequence_length requires less than 2^31, got {rows} × {sequence_length}"
-        );
-        Ok(())
+        inputs::validate(&self.model, rows, sequence_length)
     }
 
     fn parameters(&self) -> Vec<ParamSpec> {
@@ -232,11 +227,7 @@ fn synthetic_batch(form: RowForm, vocab_size: usize, rows: usize) -> HostBatch {
     // The last sequence of a row has the remainder.
     let sequence = |position: usize| (position / of_sequence).min(per_row - 1);
     let mut stream = Key::new(2).stream();
-    let mut tokens = |n: usize| -> Vec<i32> {
-        // Special tokens are left out, if the vocabulary has others.
-        let first = 5.min(vocab_size - 1);
-        (0..n).map(|_| (first as u64 + stream.below((vocab_size - first) as u64)) as i32).collect()
-    };
+    let mut tokens = |n: usize| synthetic::tokens(&mut stream, vocab_size, n);
     let positions = |value: &dyn Fn(usize) -> usize| -> HostTensor {
         HostTensor::new([rows, length], &(0..rows * length).map(|i| value(i % length) as i32).collect::<Vec<_>>())
     };

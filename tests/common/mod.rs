@@ -4,6 +4,7 @@
 
 pub mod cases;
 pub mod etcd;
+pub mod fine_tuning;
 pub mod hosts;
 pub mod machine;
 pub mod packing;

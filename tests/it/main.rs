@@ -5,6 +5,7 @@ mod common;
 
 mod data;
 mod documents;
+mod fine_tuning;
 mod goldens;
 mod gradients;
 mod hosts;

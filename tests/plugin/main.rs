@@ -6,6 +6,7 @@ mod common;
 mod backend;
 mod bad_input;
 mod cli;
+mod fine_tuning;
 mod full_disk;
 mod hosts;
 mod interrupt;
