@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The sub-modules import in one direction: [`corpus`] ← [`tokenizer`] ← [`store`] ← [`prepare`](mod@prepare) ←
-//! [`examples`] ← [`survey`]. `docs/data.md` specifies the files byte by byte. The formulas are in
+//! [`examples`] ← [`survey`]; [`labelled`] reads files of labelled examples. `docs/data.md` specifies the files byte by byte. The formulas are in
 //! [`epochs`](examples::epochs), [`permutation`](examples::permutation), [`pairs`](examples::pairs),
 //! [`mask`](examples::mask) and [`packing`](examples::packing).
 //!
@@ -52,6 +52,7 @@ pub mod corpus;
 mod error;
 pub mod examples;
 mod files;
+pub mod labelled;
 pub mod prepare;
 pub mod store;
 pub mod survey;
@@ -73,6 +74,11 @@ pub use examples::packing::{PackedExample, Packing, max_predictions_per_row};
 pub use examples::permutation::Permutation;
 pub use examples::source::Batches;
 pub use files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
+pub use labelled::{
+    Answer, AnswerCandidate, AnswerOptions, Column, Context, ExampleLabels, Gold, LabelNames, LabelledExamples,
+    LabelledSentences, LabelledTexts, PredictedAnswer, Question, QuestionWindows, Questions, SpanLogits, SquadVersion,
+    TextColumns, TextPair, TokenColumns, WindowOptions, WordClasses, fingerprint,
+};
 pub use prepare::{Preparation, PrepareOutcome, PrepareProgress, PrepareStage, prepare};
 pub use store::check::{CheckReport, InputState, check};
 pub use store::documents::{Document, Documents};

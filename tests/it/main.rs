@@ -11,6 +11,7 @@ mod gradients;
 mod hosts;
 mod inspect;
 mod key_value;
+mod labelled;
 mod launch;
 mod metrics;
 mod optimizers;

@@ -11,6 +11,7 @@ use super::formats::{jsonl, parquet, text, wiki_extractor, wikimedia};
 use super::input_entry::InputEntry;
 use super::options::{ReadCounts, ReadOptions};
 use super::text_batch::{BatchWriter, TextBatch};
+use super::whole_file::split_name;
 use crate::data::error::{DataError, Result};
 use crate::data::files::sha256_of_file;
 
@@ -66,27 +67,20 @@ pub(super) struct NameHints {
 
 impl NameHints {
     pub fn of(path: &Path) -> Self {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let (inner, compression) = match name.rsplit_once('.') {
-            Some((inner, extension)) => match Compression::of_extension(extension) {
-                Some(compression) => (inner, compression),
-                None => (name.as_str(), Compression::None),
-            },
-            None => (name.as_str(), Compression::None),
-        };
+        let (stem, extension, compression) = split_name(path);
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let (format, is_known) = match inner.rsplit_once('.').map(|(_, extension)| extension) {
+        let (format, is_known) = match extension.as_str() {
             // The index of a dump lists titles.
-            Some("txt") => (InputFormat::Text, !inner.ends_with("-multistream-index.txt")),
-            Some("text") => (InputFormat::Text, true),
-            Some("jsonl" | "ndjson") => (InputFormat::JsonLines, true),
+            "txt" => (InputFormat::Text, !stem.ends_with("-multistream-index")),
+            "text" => (InputFormat::Text, true),
+            "jsonl" | "ndjson" => (InputFormat::JsonLines, true),
             // `.json` files are records in corpora such as C4, but as often settings.
-            Some("json") => (InputFormat::JsonLines, false),
-            Some("parquet") => (InputFormat::Parquet, true),
-            Some("xml") => (InputFormat::Wikimedia, true),
+            "json" => (InputFormat::JsonLines, false),
+            "parquet" => (InputFormat::Parquet, true),
+            "xml" => (InputFormat::Wikimedia, true),
             // Files of a split dump are named `…-pages-articles1.xml-p1p41242`.
-            Some(extension) if extension.starts_with("xml-p") => (InputFormat::Wikimedia, true),
-            None if inner.strip_prefix("wiki_").is_some_and(is_number) => (InputFormat::WikiExtractor, true),
+            extension if extension.starts_with("xml-p") => (InputFormat::Wikimedia, true),
+            "" if stem.strip_prefix("wiki_").is_some_and(is_number) => (InputFormat::WikiExtractor, true),
             _ => (InputFormat::Text, false),
         };
         NameHints { format, compression, is_known }

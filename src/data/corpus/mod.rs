@@ -22,11 +22,15 @@ pub mod sentences;
 mod sources;
 mod text_batch;
 mod utf8;
+mod whole_file;
 
 #[cfg(test)]
 mod tests;
 
 use crate::data::error::Result;
+
+pub(in crate::data) use formats::parquet as parquet_files;
+pub(in crate::data) use whole_file::{extension_of, read_whole_text};
 
 pub use discover::{FoundInputs, SkippedPath, find_inputs};
 pub use input::{Input, Source};

@@ -4,7 +4,7 @@
 mod entities;
 pub(super) mod jsonl;
 mod panics;
-pub(super) mod parquet;
+pub(in crate::data) mod parquet;
 pub(super) mod text;
 pub(super) mod wiki_extractor;
 pub(super) mod wikimedia;

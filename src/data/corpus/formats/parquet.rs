@@ -65,6 +65,13 @@ pub(in crate::data::corpus) fn read(
 
 /// Opens a file and finds the column `field`.
 pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(SerializedFileReader<File>, usize)> {
+    let reader = open_file(path)?;
+    let index = column_of(reader.metadata().file_metadata().schema_descr(), path, field)?;
+    Ok((reader, index))
+}
+
+/// Opens a file.
+pub(in crate::data) fn open_file(path: &Path) -> Result<SerializedFileReader<File>> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     match file_kind(&read_head(&file).map_err(DataError::io("read", path))?) {
         Some(Kind { name, next, .. }) if *name != "Parquet" => {
@@ -72,9 +79,7 @@ pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(Seriali
         }
         _ => {}
     }
-    let reader = without_panic(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))?;
-    let index = column_of(reader.metadata().file_metadata().schema_descr(), path, field)?;
-    Ok((reader, index))
+    without_panic(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))
 }
 
 /// Some rows of the column: the definition level of each, and the non-null texts.
@@ -97,7 +102,7 @@ impl Values {
 }
 
 /// Calls `read` and turns its panic into an error: the crate panics on some damaged files.
-fn without_panic<T>(
+pub(in crate::data) fn without_panic<T>(
     read: impl FnOnce() -> std::result::Result<T, ParquetError>,
 ) -> std::result::Result<T, ParquetError> {
     catch_panic(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
@@ -135,7 +140,8 @@ fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize
     }
 }
 
-fn broken(path: &Path, rows: u64, error: ParquetError) -> DataError {
+/// Returns the error of a damaged file of which `rows` rows were read.
+pub(in crate::data) fn broken(path: &Path, rows: u64, error: ParquetError) -> DataError {
     let found = format!("an error after {rows} rows: {error}");
     let next = "download it again and compare its checksum with the publisher's";
     DataError::file(path, "a whole Parquet file", found, next)
