@@ -160,7 +160,9 @@ impl QuestionWindows {
                 if !self.has_most_context(question, window, first_token) {
                     continue;
                 }
-                for &last in ends.iter().filter(|&&last| (first..first + options.longest_answer).contains(&last)) {
+                for &last in
+                    ends.iter().filter(|&&last| (first..first.saturating_add(options.longest_answer)).contains(&last))
+                {
                     let Some(last_token) = self.token_at(window, last) else { continue };
                     let tokens = Some([first_token, last_token]);
                     spans.push(Span { tokens, start_logit: start[first], end_logit: end[last] });

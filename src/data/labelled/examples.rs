@@ -116,10 +116,11 @@ impl LabelledExamples {
         let classes = sentences.classes(names)?;
         let encode =
             |(words, classes): (&Vec<String>, Vec<i32>)| encode_words(words, &classes, tokenizer, sequence_length);
-        let encoded: Vec<(Sequence, WordClasses)> =
+        let encoded: Vec<(Sequence, WordClasses, bool)> =
             sentences.sentences().par_iter().zip(classes).map(encode).collect::<Result<_>>()?;
-        let (sequences, labels): (Vec<_>, Vec<_>) = encoded.into_iter().unzip();
-        let truncated = labels.iter().filter(|words| words.dropped > 0).count();
+        let truncated = encoded.iter().filter(|(.., is_truncated)| *is_truncated).count();
+        let (sequences, labels): (Vec<_>, Vec<_>) =
+            encoded.into_iter().map(|(sequence, words, _)| (sequence, words)).unzip();
         let labels = ExampleLabels::TokenClasses(labels);
         Ok(LabelledExamples::new(sequences, labels, truncated, tokenizer, sequence_length))
     }
@@ -344,21 +345,19 @@ fn encode_text(text: &TextPair, tokenizer: &Tokenizer, sequence_length: usize) -
     Ok((Sequence::new(tokenizer.vocabulary().special(), &a, b.as_deref()), is_truncated))
 }
 
-/// Tokenizes words. A word whose first piece does not fit is dropped.
+/// Tokenizes words. A word whose first piece does not fit is dropped. Also returns whether pieces were cut off.
 fn encode_words(
     words: &[String],
     classes: &[i32],
     tokenizer: &Tokenizer,
     sequence_length: usize,
-) -> Result<(Sequence, WordClasses)> {
+) -> Result<(Sequence, WordClasses, bool)> {
     let (mut ids, mut labels) = (Vec::new(), WordClasses::default());
     let longest = sequence_length - 2;
     for (word, &class) in words.iter().zip(classes) {
         let start = ids.len();
-        if start < longest {
-            tokenizer.encode(word, &mut ids)?;
-        }
-        if ids.len() > start {
+        tokenizer.encode(word, &mut ids)?;
+        if start < ids.len().min(longest) {
             // Behind [CLS].
             labels.positions.push(start as u32 + 1);
             labels.classes.push(class);
@@ -366,8 +365,9 @@ fn encode_words(
             labels.dropped += 1;
         }
     }
+    let is_truncated = ids.len() > longest;
     ids.truncate(longest);
-    Ok((Sequence::new(tokenizer.vocabulary().special(), &ids, None), labels))
+    Ok((Sequence::new(tokenizer.vocabulary().special(), &ids, None), labels, is_truncated))
 }
 
 #[cfg(test)]

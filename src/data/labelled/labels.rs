@@ -1,7 +1,6 @@
 //! The names of the classes of a task.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +23,8 @@ impl LabelNames {
     pub fn new(names: Vec<String>) -> Result<LabelNames> {
         let wrong = |required: &str, found: String| Err(DataError::setting("labels", required, found));
         if names.len() < 2 {
-            return wrong("at least two names", quoted(names.iter().map(String::as_str)));
+            let found = names.first().map_or_else(|| "none".to_owned(), |only| format!("only {only:?}"));
+            return wrong("at least two names", found);
         }
         let mut classes = HashMap::with_capacity(names.len());
         for (class, name) in (0..).zip(&names) {
@@ -157,7 +157,7 @@ mod tests {
                 LabelNames::new(vec!["a".into(), "a".into()]).unwrap_err(),
                 "labels: requires each name once, got \"a\" twice",
             ),
-            (LabelNames::new(vec!["a".into()]).unwrap_err(), "labels: requires at least two names, got \"a\""),
+            (LabelNames::new(vec!["a".into()]).unwrap_err(), "labels: requires at least two names, got only \"a\""),
         ] {
             assert_eq!(error.to_string(), expected);
         }
