@@ -112,6 +112,12 @@ pub struct LabelFrequencies {
 }
 
 impl LabelFrequencies {
+    /// Creates the frequencies of no examples.
+    #[must_use]
+    pub fn new(classes: usize) -> LabelFrequencies {
+        LabelFrequencies { counts: vec![0; classes] }
+    }
+
     /// Counts `labels`, each below `classes`.
     ///
     /// # Panics
@@ -119,9 +125,15 @@ impl LabelFrequencies {
     /// Panics if a label is not below `classes`.
     #[must_use]
     pub fn of(classes: usize, labels: &[usize]) -> LabelFrequencies {
-        let mut counts = vec![0; classes];
-        labels.iter().for_each(|&label| counts[label] += 1);
-        LabelFrequencies { counts }
+        let mut frequencies = LabelFrequencies::new(classes);
+        frequencies.extend(labels.iter().copied());
+        frequencies
+    }
+
+    /// Returns the number of examples.
+    #[must_use]
+    pub fn examples(&self) -> u64 {
+        self.counts.iter().sum()
     }
 
     /// Returns the number of examples of each class.
@@ -136,17 +148,28 @@ impl LabelFrequencies {
         self.rates().fold(f64::NAN, f64::max)
     }
 
-    /// Returns the entropy of the label rates in nats, −Σ r·ln r: the mean cross-entropy of predicting the rates for
+    /// Returns the entropy of the label rates in nats, Σ r·ln 1/r: the mean cross-entropy of predicting the rates for
     /// every example; NaN without examples.
     #[must_use]
     pub fn entropy(&self) -> f64 {
-        let surprise = |rate: f64| if rate == 0.0 { 0.0 } else { -rate * rate.ln() };
+        let surprise = |rate: f64| if rate == 0.0 { 0.0 } else { rate * rate.recip().ln() };
         self.rates().map(surprise).sum()
     }
 
     fn rates(&self) -> impl Iterator<Item = f64> {
-        let examples = self.counts.iter().sum::<u64>() as f64;
+        let examples = self.examples() as f64;
         self.counts.iter().map(move |&count| count as f64 / examples)
+    }
+}
+
+impl Extend<usize> for LabelFrequencies {
+    /// Counts `labels`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a label is not below the number of classes.
+    fn extend<I: IntoIterator<Item = usize>>(&mut self, labels: I) {
+        labels.into_iter().for_each(|label| self.counts[label] += 1);
     }
 }
 
@@ -175,6 +198,8 @@ mod tests {
     fn entropy_of_equal_rates_is_the_log_of_their_number() {
         let frequencies = LabelFrequencies::of(5, &[0, 1, 3, 4, 4, 3, 1, 0]);
         assert!((frequencies.entropy() - 4f64.ln()).abs() < 1e-15);
+        let one_class = LabelFrequencies::of(2, &[1; 5]);
+        assert!(one_class.entropy() == 0.0 && one_class.entropy().is_sign_positive());
     }
 
     #[test]

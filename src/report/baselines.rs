@@ -1,50 +1,7 @@
 //! Baselines of an evaluation: what a model scores that ignores its input and knows only how often each label occurs in the
 //! evaluated examples. It answers every time with these frequencies, and no constant answer scores better.
 
-use std::collections::BTreeMap;
-
-/// How often each label occurs in a set of examples.
-///
-/// Labels are kept in order, so that every host that counts the same examples computes the same sums, bit for bit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelCounts(BTreeMap<i32, u64>);
-
-impl LabelCounts {
-    /// Returns the number of labels.
-    pub fn total(&self) -> u64 {
-        self.0.values().sum()
-    }
-
-    /// Returns the entropy of the label frequencies, Σ p ln(1/p), in nats: the lowest mean negative log-likelihood of a
-    /// constant answer. 0 without labels.
-    pub fn entropy(&self) -> f64 {
-        self.frequencies().map(|p| p * p.recip().ln()).fold(0.0, |sum, term| sum + term)
-    }
-
-    /// Returns the frequency of the most frequent label: the highest accuracy of a constant answer. 0 without labels.
-    pub fn majority(&self) -> f64 {
-        self.frequencies().fold(0.0, f64::max)
-    }
-
-    fn frequencies(&self) -> impl Iterator<Item = f64> {
-        let total = self.total() as f64;
-        self.0.values().map(move |&count| count as f64 / total)
-    }
-}
-
-impl Extend<i32> for LabelCounts {
-    fn extend<I: IntoIterator<Item = i32>>(&mut self, labels: I) {
-        labels.into_iter().for_each(|label| *self.0.entry(label).or_default() += 1);
-    }
-}
-
-impl FromIterator<i32> for LabelCounts {
-    fn from_iter<I: IntoIterator<Item = i32>>(labels: I) -> Self {
-        let mut counts = LabelCounts::default();
-        counts.extend(labels);
-        counts
-    }
-}
+use crate::metrics::LabelFrequencies;
 
 /// The baselines of an evaluation, by the name of the metric.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,10 +16,10 @@ impl Baselines {
 
     /// Adds the baselines of a classifier of `labels`: the entropy for the metric `loss` and the majority rate for the metric
     /// `accuracy`. Adds nothing if there are no labels.
-    pub fn with_labels(self, loss: &'static str, accuracy: &'static str, labels: &LabelCounts) -> Baselines {
-        match labels.total() {
+    pub fn with_labels(self, loss: &'static str, accuracy: &'static str, labels: &LabelFrequencies) -> Baselines {
+        match labels.examples() {
             0 => self,
-            _ => self.with(loss, labels.entropy()).with(accuracy, labels.majority()),
+            _ => self.with(loss, labels.entropy()).with(accuracy, labels.majority_accuracy()),
         }
     }
 
@@ -79,22 +36,14 @@ mod tests {
     #[test]
     fn baselines_are_the_entropy_and_the_majority_rate_of_the_labels() {
         // Frequencies 1/2, 1/4, 1/4.
-        let counts: LabelCounts = [7, 3, 7, 9, 7, 3, 9, 7].into_iter().collect();
-        assert_eq!(counts.total(), 8);
-        assert!((counts.entropy() - 1.5 * std::f64::consts::LN_2).abs() < 1e-15);
-        assert_eq!(counts.majority(), 0.5);
-        let baselines = Baselines::default().with_labels("loss", "accuracy", &counts).with("correlation", 0.0);
-        assert_eq!(baselines.get("loss"), Some(counts.entropy()));
+        let labels = LabelFrequencies::of(5, &[4, 0, 4, 3, 4, 0, 3, 4]);
+        let baselines = Baselines::default().with_labels("loss", "accuracy", &labels).with("correlation", 0.0);
+        let entropy = baselines.get("loss").unwrap();
+        assert!((entropy - 1.5 * std::f64::consts::LN_2).abs() < 1e-15, "{entropy}");
         assert_eq!(baselines.get("accuracy"), Some(0.5));
         assert_eq!(baselines.get("correlation"), Some(0.0));
         assert_eq!(baselines.get("f1"), None);
-    }
-
-    #[test]
-    fn one_label_has_no_entropy_and_no_labels_have_no_baseline() {
-        let counts: LabelCounts = [1; 5].into_iter().collect();
-        assert_eq!((counts.entropy(), counts.majority()), (0.0, 1.0));
-        let baselines = Baselines::default().with_labels("loss", "accuracy", &LabelCounts::default());
-        assert_eq!(baselines, Baselines::default());
+        let none = Baselines::default().with_labels("loss", "accuracy", &LabelFrequencies::new(5));
+        assert_eq!(none, Baselines::default());
     }
 }

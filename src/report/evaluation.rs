@@ -218,7 +218,7 @@ fn common_words<'a>(mut labels: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::baselines::LabelCounts;
+    use crate::metrics::LabelFrequencies;
 
     const RATIOS: [Ratio; 4] = [
         Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, in_loss: true },
@@ -234,8 +234,8 @@ mod tests {
         Evaluation::new(&RATIOS, &[0.0, 0.0, 128.0 * loss, correct, 0.0, 128.0], &baselines, 128)
     }
 
-    fn labels() -> LabelCounts {
-        (0..128).map(|i| (i % 4 == 0) as i32).collect()
+    fn labels() -> LabelFrequencies {
+        LabelFrequencies::of(2, &[[0; 96].as_slice(), &[1; 32]].concat())
     }
 
     #[test]

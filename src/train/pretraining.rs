@@ -11,7 +11,8 @@ use crate::batch::{BatchSource, IGNORED_LABEL};
 use crate::bert::{BertConfig, BertPretraining, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
-use crate::report::baselines::{Baselines, LabelCounts};
+use crate::metrics::LabelFrequencies;
+use crate::report::baselines::Baselines;
 use crate::run::initial_state::data_fingerprint;
 use crate::run::{EvaluateSettings, Run, preflight};
 use crate::step::EvalSpec;
@@ -58,12 +59,14 @@ pub fn evaluation_spec(
 /// # Errors
 /// If the examples cannot be read.
 pub fn baselines(dataset: &Dataset, examples: u64) -> anyhow::Result<Baselines> {
-    let (mut tokens, mut second_segments) = (LabelCounts::default(), LabelCounts::default());
+    let mut tokens = LabelFrequencies::new(dataset.prepared().vocabulary().len());
+    let mut second_segments = LabelFrequencies::new(2);
     for first in (0..examples).step_by(COUNTED_AT_ONCE as usize) {
         let batch = dataset.batch(first, COUNTED_AT_ONCE.min(examples - first) as usize)?;
         let masked = batch.masked_lm_ids.iter().zip(&batch.masked_lm_weights).filter(|(_, weight)| **weight > 0.0);
-        tokens.extend(masked.map(|(&id, _)| id));
-        second_segments.extend(batch.next_sentence_labels.into_iter().filter(|&label| label != IGNORED_LABEL));
+        tokens.extend(masked.map(|(&id, _)| id as usize));
+        let labels = batch.next_sentence_labels.into_iter().filter(|&label| label != IGNORED_LABEL);
+        second_segments.extend(labels.map(|label| label as usize));
     }
     let baselines = Baselines::default().with_labels("mlm_loss", "mlm_accuracy", &tokens);
     Ok(baselines.with_labels("nsp_loss", "nsp_accuracy", &second_segments))
