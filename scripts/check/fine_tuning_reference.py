@@ -116,11 +116,15 @@ def arguments(task, batches, step):
     return found
 
 
+def own_weights(model, task, weights):
+    """The weights of the model of a task by its names."""
+    return {name: weights[name if name.startswith("bert.") else f"{task}/{name}"] for name in model.state_dict()}
+
+
 def trajectory(task, weights, batches):
     """The logits on the first batch, and the loss before each update."""
     model = build(task)
-    own = {name: weights[name if name.startswith("bert.") else f"{task}/{name}"].double() for name in model.state_dict()}
-    model.load_state_dict(own)
+    model.load_state_dict(own_weights(model, task, weights))
     model.train()
     decays = lambda name: not (name.endswith("bias") or "LayerNorm" in name)
     groups = [{"params": [p for name, p in model.named_parameters() if decays(name) == decayed],

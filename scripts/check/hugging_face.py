@@ -22,6 +22,12 @@
         exports the complete ones and checks that BertForPreTraining gives the same bits before and after; and checks
         that an export for another class loads into that class completely and without a warning.
 
+    hugging_face.py fine_tuned LAMBERT DIR
+        LAMBERT is the program. Writes directories DIR/TASK of fine-tuned models with the weights of
+        tests/fixtures/fine_tuning and labels of its own, imports and exports each, and checks that the class of the task
+        loads the export completely and without a warning, with the same labels and the logits of the fixture, which the
+        tests of lambert compare with lambert's own. The tolerance is 1e-4.
+
 Prints one line per check; exits with 1 at the first failure. Versions: requirements-hugging-face.txt.
 """
 
@@ -43,6 +49,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import torch
 import transformers
+import fine_tuning_reference as reference
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
@@ -262,12 +269,46 @@ def check_imported(lambert, directory):
         passed(f"{name}: exports for BertForMaskedLM and BertModel load with no report and no warning")
 
 
+def check_fine_tuned(lambert, directory):
+    files = {name: load_file(reference.FOLDER / f"{name}.safetensors") for name in ("weights", "batches")}
+    expected = json.loads((reference.FOLDER / "expected.json").read_text())["tasks"]
+    inputs = {name: files["batches"][f"0/{name}"].long() for name in ("input_ids", "attention_mask", "token_type_ids")}
+    for task, (cls, settings, _) in reference.TASKS.items():
+        source, run, exported = directory / task, directory / f"{task}.run", directory / f"{task}.exported"
+        model = reference.build(task).float()
+        if settings.get("num_labels", 1) > 1:
+            names = [f"label {i}" for i in range(settings["num_labels"])]
+            model.config.id2label = dict(enumerate(names))
+            model.config.label2id = {name: i for i, name in enumerate(names)}
+        model.load_state_dict(reference.own_weights(model, task, files["weights"]))
+        model.save_pretrained(source)
+        subprocess.run([lambert, "import", source, "--out", run], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([lambert, "export", run, "--out", exported], check=True, stdout=subprocess.DEVNULL)
+        found = require_clean(cls, exported).eval()
+        for key in ("architectures", "id2label", "label2id", "problem_type", "num_labels"):
+            own, again = getattr(model.config, key), getattr(found.config, key)
+            is_default = key in ("id2label", "label2id", "num_labels") and "num_labels" not in settings
+            require(own == again or is_default, f"{task}: config.json: {key}: expected {own}, found {again}")
+        with torch.no_grad():
+            outputs = found(**inputs)
+        for name, values in expected[task]["outputs"].items():
+            difference = (outputs[name].flatten().double() - torch.tensor(values, dtype=torch.float64)).abs().max().item()
+            require(difference <= TOLERANCE, f"{task}: {name} differ by {difference:.2e}, tolerance {TOLERANCE}")
+        passed(f"{task}: {cls.__name__} loads the export with no report and no warning, labels and logits are equal")
+    base = directory / "base.exported"
+    command = [lambert, "export", directory / "sequence_classification.run", "--out", base, "--architecture", "BertModel"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    require_clean(BertModel, base)
+    passed("sequence_classification: the export for BertModel loads with no report and no warning")
+
+
 def require_clean(cls, directory):
     with everything_said() as said:
-        _, info = cls.from_pretrained(directory, output_loading_info=True)
+        model, info = cls.from_pretrained(directory, output_loading_info=True)
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
         require(not info[kind], f"{directory}: {kind}: {info[kind]}")
     require(not said, f"{directory}: {cls.__name__} warned: {said}")
+    return model
 
 
 def require_same(a, b):
@@ -297,14 +338,19 @@ def main():
     imported = verbs.add_parser("imported")
     imported.add_argument("lambert", type=Path)
     imported.add_argument("directory", type=Path)
+    fine_tuned = verbs.add_parser("fine_tuned")
+    fine_tuned.add_argument("lambert", type=Path)
+    fine_tuned.add_argument("directory", type=Path)
     args = parser.parse_args()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}", flush=True)
     if args.verb == "exported":
         check_exported(args.directory, args.logits)
     elif args.verb == "tokenizer":
         check_tokenizer(args.lambert, args.directory, args.text)
-    else:
+    elif args.verb == "imported":
         check_imported(args.lambert, args.directory)
+    else:
+        check_fine_tuned(args.lambert, args.directory)
 
 
 if __name__ == "__main__":

@@ -44,12 +44,9 @@ impl Head {
         }
     }
 
-    /// Returns the keys of `config.json` that state the head; none for [`Head::Pretraining`].
+    /// Returns the keys of `config.json` that state the head: the class, and its labels if it has any.
     pub fn to_config(&self) -> Map<String, Value> {
         let mut keys = Map::new();
-        if *self == Head::Pretraining {
-            return keys;
-        }
         keys.insert("architectures".to_owned(), json!([self.architecture()]));
         let problem_type = match self {
             Head::SequenceClassification { .. } => Some("single_label_classification"),

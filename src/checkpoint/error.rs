@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::hugging_face::Architecture;
 use crate::shape::Shape;
 use crate::storage::StorageError;
 use crate::units::byte_size;
@@ -62,6 +63,15 @@ pub enum CheckpointError {
 
     #[error("{}: {key} requires {required}, found {found}; correct the file or choose another directory", path.display())]
     Config { path: PathBuf, key: String, required: String, found: String },
+
+    #[error(
+        "{} holds a {}, which can be exported for {}, found {}; choose another architecture",
+        path.display(),
+        model.name(),
+        model.exports().iter().map(|architecture| architecture.name()).collect::<Vec<_>>().join(" or "),
+        architecture.name()
+    )]
+    Heads { path: PathBuf, model: Architecture, architecture: Architecture },
 
     #[error("a checkpoint cannot hold the file {}; it can hold {}", name, super::COPIED_FILES.join(", "))]
     UnknownFile { name: String },

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Run;
 use super::weights::{FoundModel, open_model};
+use crate::bert::Head;
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, load_latest};
 use crate::data::{Manifest, Split};
@@ -109,7 +110,8 @@ impl Resumable for RunOnData<'_> {
 
     fn import(&self) -> anyhow::Result<Option<FoundModel>> {
         let open = |import: &PathBuf| open_model(import).with_context(|| format!("import: {}", import.display()));
-        self.run.import.as_ref().map(open).transpose()
+        let found = self.run.import.as_ref().map(open).transpose()?;
+        Ok(found.map(|found| found.with_head(Head::Pretraining)))
     }
 }
 
@@ -146,7 +148,7 @@ impl InitialState {
             return Ok((InitialState::Resumed { checkpoint: Box::new(checkpoint), path }, notes));
         }
         let Some(found) = run.import()? else { return Ok((InitialState::Random, Vec::new())) };
-        let notes = found.notes.clone();
+        let notes = found.notes();
         Ok((InitialState::Imported(Box::new(found)), notes))
     }
 

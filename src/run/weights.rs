@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use serde_json::{Map, Value};
 
-use crate::bert::{BertConfig, param_specs};
-use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import};
+use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
+use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
 use crate::checkpoint::{Checkpoint, Contents, Loaded, RunLock, load_latest, open, save};
 use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
@@ -18,12 +19,45 @@ use crate::task::ParamSpec;
 pub struct FoundModel {
     /// The configuration of the model.
     pub config: BertConfig,
-    /// The checkpoint that holds the weights.
+    /// The head of the model.
+    pub head: Head,
+    /// The checkpoint that holds the weights. [`crate::checkpoint::State::missing`] lists the tensors of the head that it lacks.
     pub checkpoint: Checkpoint,
     /// The directory of the tensors.
     pub path: PathBuf,
-    /// Messages for the user.
-    pub notes: Vec<String>,
+    /// Messages about the checkpoint.
+    loaded: Vec<String>,
+}
+
+impl FoundModel {
+    /// Returns the messages for the user: those about the checkpoint, and the tensors that it lacks.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.loaded.clone();
+        if let missing @ [_, ..] = self.checkpoint.state.missing.as_slice() {
+            let (path, missing) = (self.path.display(), missing.join(", "));
+            notes.push(format!("{path} lacks {missing}: these tensors are initialised randomly"));
+        }
+        notes
+    }
+
+    /// Replaces the head. Encoder and pooler are kept; the tensors of another head are left out, and those of `head` are listed
+    /// as missing, so that a run initialises them. A head with other labels is another head.
+    pub fn with_head(mut self, head: Head) -> FoundModel {
+        if self.head == head {
+            return self;
+        }
+        let tensors = std::mem::take(&mut self.checkpoint.model);
+        let mut kept: HashMap<_, _> = tensors.into_iter().filter(|(name, _)| name.starts_with("bert.")).collect();
+        self.checkpoint.state.missing.clear();
+        for ParamSpec { name, .. } in param_specs_of(&self.config, &head) {
+            match kept.remove(&name) {
+                Some(tensor) => self.checkpoint.model.push((name, tensor)),
+                None if is_encoder(&name) => {}
+                None => self.checkpoint.state.missing.push(name),
+            }
+        }
+        FoundModel { head, ..self }
+    }
 }
 
 /// Opens the model in `path`: a `step-…` directory, a run directory (its newest checkpoint), or the output of
@@ -42,25 +76,17 @@ pub fn open_model(path: &Path) -> anyhow::Result<FoundModel> {
     let Some(text) = loaded.checkpoint.file("config.json") else {
         bail!("{} does not exist; the checkpoint was not written by a run", config_path.display());
     };
-    let (config, _) = describe(&config_path, text)?;
-    Ok(FoundModel { config, checkpoint: loaded.checkpoint, path: loaded.path, notes: loaded.notes })
+    let (config, head, _) = describe(&config_path, text)?;
+    Ok(FoundModel { config, head, checkpoint: loaded.checkpoint, path: loaded.path, loaded: loaded.notes })
 }
 
 fn import_model(directory: &Path, config_path: &Path) -> anyhow::Result<FoundModel> {
     let text = std::fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
-    let (config, model) = describe(config_path, &text)?;
+    let (config, head, model) = describe(config_path, &text)?;
     let mut imported = import(directory, &model)?;
     pad(&config, &mut imported.checkpoint);
-    let missing = &imported.checkpoint.state.missing;
-    let notes = match missing.is_empty() {
-        true => Vec::new(),
-        false => vec![format!(
-            "{} lacks {}: these tensors are initialised randomly",
-            directory.display(),
-            missing.join(", ")
-        )],
-    };
-    Ok(FoundModel { config, checkpoint: imported.checkpoint, path: directory.to_path_buf(), notes })
+    let (checkpoint, path) = (imported.checkpoint, directory.to_path_buf());
+    Ok(FoundModel { config, head, checkpoint, path, loaded: Vec::new() })
 }
 
 /// Pads imported tensors to the device shapes that a checkpoint has, and sets its vocabulary hash.
@@ -76,19 +102,33 @@ pub fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
     }
 }
 
-/// Parses a `config.json` of lambert or of Hugging Face.
+/// Parses a `config.json` of lambert or of Hugging Face: the configuration of the model, its head, and the description for export
+/// and import.
 ///
 /// # Errors
-/// If it is not a BERT configuration.
-pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, PublishedModel)> {
+/// If it is not a BERT configuration, or its head is not supported.
+pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, Head, PublishedModel)> {
     let text = std::str::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
     let config = BertConfig::from_json(text).with_context(|| path.display().to_string())?;
+    let head = Head::from_config(&serde_json::from_str(text)?).with_context(|| path.display().to_string())?;
     let published = |spec: ParamSpec| (spec.name, Shape::new(DType::F32, spec.published_dims));
-    let tensors = param_specs(&config).into_iter().map(published).collect();
-    let serde_json::Value::Object(keys) = serde_json::to_value(&config)? else {
-        bail!("{} requires a JSON object", path.display());
+    let model = PublishedModel {
+        architecture: Architecture::from_name(head.architecture()).expect("every head is one of the architectures"),
+        config: config_json(&config, &head)?,
+        tensors: param_specs_of(&config, &head).into_iter().map(published).collect(),
     };
-    Ok((config, PublishedModel { config: keys, tensors }))
+    Ok((config, head, model))
+}
+
+/// Returns the keys of the `config.json` of a checkpoint.
+///
+/// # Errors
+/// If the configuration has no JSON form.
+pub fn config_json(config: &BertConfig, head: &Head) -> anyhow::Result<Map<String, Value>> {
+    let mut keys: Map<String, Value> = serde_json::from_value(serde_json::to_value(config)?)?;
+    keys.insert("model_type".to_owned(), "bert".into());
+    keys.extend(head.to_config());
+    Ok(keys)
 }
 
 /// An export for Hugging Face.
@@ -98,6 +138,8 @@ pub struct Exported {
     pub checkpoint: PathBuf,
     /// The step of the checkpoint.
     pub step: u64,
+    /// The class of transformers that loads the export.
+    pub architecture: Architecture,
     /// The number of tensors.
     pub tensors: usize,
     /// Messages for the user.
@@ -105,11 +147,12 @@ pub struct Exported {
 }
 
 /// Writes the checkpoint at `path`, or the newest one of the run at `path`, to `out`, as the class `architecture` of
-/// transformers loads it.
+/// transformers loads it; by default the class of the model.
 ///
 /// # Errors
-/// If there is no complete checkpoint, it was not written by a run, or `out` holds something else than an earlier export.
-pub fn export_model(path: &Path, architecture: Architecture, out: &Path) -> anyhow::Result<Exported> {
+/// If there is no complete checkpoint, it was not written by a run, the model lacks heads of `architecture`, or `out` holds
+/// something else than an earlier export.
+pub fn export_model(path: &Path, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
     let Loaded { path, checkpoint, mut notes } = open(path, Contents::ModelOnly)?;
     if let [first, ..] = checkpoint.state.missing.as_slice() {
         bail!(
@@ -122,11 +165,12 @@ pub fn export_model(path: &Path, architecture: Architecture, out: &Path) -> anyh
     let config = checkpoint.file("config.json").map(|text| (path.join("config.json"), text.to_vec()));
     let (config_path, config) =
         config.with_context(|| format!("{} has no config.json; it was not written by a run", path.display()))?;
-    let (_, model) = describe(&config_path, &config)?;
+    let (.., model) = describe(&config_path, &config)?;
+    let architecture = architecture.unwrap_or(model.architecture);
     let step = checkpoint.state.step;
     notes.extend(export(&path, checkpoint, &model, architecture, out)?);
     let tensors = model.tensors.iter().filter(|(name, _)| architecture.has(name)).count();
-    Ok(Exported { checkpoint: path, step, tensors, notes })
+    Ok(Exported { checkpoint: path, step, architecture, tensors, notes })
 }
 
 /// A checkpoint of step 0 that was made from a Hugging Face directory.
@@ -154,7 +198,7 @@ pub fn import_checkpoint(directory: &Path, out: &Path) -> anyhow::Result<Importe
     let text = std::fs::read(&config_path).with_context(|| {
         format!("cannot read {}; name the output directory of save_pretrained", config_path.display())
     })?;
-    let (config, model) = describe(&config_path, &text)?;
+    let (config, _, model) = describe(&config_path, &text)?;
     let mut imported = import(directory, &model)?;
     pad(&config, &mut imported.checkpoint);
     let _lock = RunLock::take(out)?;
@@ -165,12 +209,14 @@ pub fn import_checkpoint(directory: &Path, out: &Path) -> anyhow::Result<Importe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bert::Preset;
+    use crate::checkpoint::State;
 
     #[test]
     fn published_tensors_are_those_of_bert_for_pretraining() {
         let text = r#"{"vocab_size": 21, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 3,
             "intermediate_size": 10, "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 12}"#;
-        let (_, model) = describe(Path::new("config.json"), text.as_bytes()).unwrap();
+        let (.., model) = describe(Path::new("config.json"), text.as_bytes()).unwrap();
         // 5 embeddings, 16 a layer, 2 pooler, 7 heads.
         assert_eq!(model.tensors.len(), 5 + 2 * 16 + 2 + 7);
         let shape = |name: &str| model.tensors.iter().find(|(n, _)| n == name).map(|(_, shape)| shape.to_string());
@@ -181,5 +227,100 @@ mod tests {
         assert_eq!(model.config["hidden_act"], "gelu_new");
         let error = describe(Path::new("D/config.json"), b"{}").unwrap_err();
         assert!(format!("{error:#}").contains("D/config.json"), "{error:#}");
+    }
+
+    fn labels(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    /// Writes a checkpoint of a small model with `head` and random weights into `run`.
+    fn save_checkpoint(run: &Path, head: &Head) -> Checkpoint {
+        let config = BertConfig {
+            hidden_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 6,
+            max_position_embeddings: 8,
+            classifier_dropout: Some(0.25),
+            ..Preset::Tiny.config(21)
+        };
+        let keys = config_json(&config, head).unwrap();
+        let checkpoint = Checkpoint {
+            state: State { step: 7, ..State::default() },
+            model: param_specs_of(&config, head).iter().map(|spec| (spec.name.clone(), spec.initial(3))).collect(),
+            optimizer: Vec::new(),
+            files: vec![("config.json".to_owned(), serde_json::to_vec(&keys).unwrap())],
+        };
+        save(run, &checkpoint, 0).unwrap();
+        checkpoint
+    }
+
+    #[test]
+    fn a_head_survives_export_and_import() {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, head) in [
+            Head::Pretraining,
+            Head::SequenceClassification { labels: labels(&["negative", "positive"]) },
+            Head::Regression,
+            Head::TokenClassification { labels: labels(&["O", "B-PER", "I-PER"]) },
+            Head::QuestionAnswering,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let [run, out] = ["run", "out"].map(|name| folder.path().join(format!("{name}-{number}")));
+            let checkpoint = save_checkpoint(&run, &head);
+            let exported = export_model(&run, None, &out).unwrap();
+            assert_eq!(exported.architecture.name(), head.architecture());
+            let written: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+            assert_eq!(written["architectures"], serde_json::json!([head.architecture()]));
+            assert_eq!(written["classifier_dropout"], 0.25);
+            for path in [&run, &out] {
+                let found = open_model(path).unwrap();
+                assert_eq!((&found.head, &found.checkpoint.model), (&head, &checkpoint.model), "{}", path.display());
+                assert_eq!(found.config.classifier_dropout, Some(0.25));
+                assert!(found.checkpoint.state.missing.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_is_exported_for_classes_whose_heads_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, out) = (folder.path().join("run"), folder.path().join("out"));
+        save_checkpoint(&run, &Head::SequenceClassification { labels: labels(&["a", "b", "c"]) });
+        let exported = export_model(&run, Some(Architecture::BertModel), &out).unwrap();
+        assert_eq!(exported.tensors, 5 + 16 + 2);
+        let error = export_model(&run, Some(Architecture::BertForMaskedLM), &out).unwrap_err().to_string();
+        let expected = "holds a BertForSequenceClassification, which can be exported for BertForSequenceClassification or \
+                        BertModel, found BertForMaskedLM; choose another architecture";
+        assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn another_head_is_initialised_and_the_encoder_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let classes = |names| Head::SequenceClassification { labels: labels(names) };
+        let start = |from: &Head, to: &Head| {
+            let run = folder.path().join(format!("{from:?}"));
+            if !run.exists() {
+                save_checkpoint(&run, from);
+            }
+            let found = open_model(&run).unwrap().with_head(to.clone());
+            assert_eq!(found.head, *to);
+            let notes = found.notes();
+            assert_eq!(notes.is_empty(), found.checkpoint.state.missing.is_empty(), "{notes:?}");
+            (found.checkpoint.model.len(), found.checkpoint.state.missing)
+        };
+        let classifier = ["classifier.weight", "classifier.bias"];
+        let pooler = ["bert.pooler.dense.weight", "bert.pooler.dense.bias"];
+        assert_eq!(start(&Head::Pretraining, &classes(&["a", "b"])), (21 + 2, labels(&classifier)));
+        assert_eq!(start(&classes(&["a", "b"]), &classes(&["a", "b"])), (21 + 4, Vec::new()));
+        assert_eq!(start(&classes(&["a", "b"]), &classes(&["b", "a"])), (21 + 2, labels(&classifier)));
+        let (tensors, missing) = start(&Head::QuestionAnswering, &Head::Regression);
+        assert_eq!((tensors, missing), (21, labels(&[pooler, classifier].concat())));
+        let (tensors, missing) = start(&classes(&["a", "b"]), &Head::Pretraining);
+        assert_eq!((tensors, missing.len()), (21 + 2, 7));
+        assert!(missing.iter().all(|name| name.starts_with("cls.")), "{missing:?}");
     }
 }

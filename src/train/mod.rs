@@ -6,7 +6,6 @@
 //! ```no_run
 //! use std::path::Path;
 //!
-//! use lambert::checkpoint::hugging_face::Architecture;
 //! use lambert::run::Run;
 //! use lambert::run::weights::export_model;
 //! use lambert::train::{PretrainOptions, pretrain};
@@ -14,7 +13,7 @@
 //! # fn main() -> anyhow::Result<()> {
 //! let run = Run::open(Path::new("scripts/runs/quickstart.toml"), &["phase.1.steps=100".to_owned()])?;
 //! pretrain(&run, &PretrainOptions::default())?;
-//! export_model(run.checkpoint.directory.local(), Architecture::default(), Path::new("my-bert"))?;
+//! export_model(run.checkpoint.directory.local(), None, Path::new("my-bert"))?;
 //! # Ok(())
 //! # }
 //! ```

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::json;
 
 use super::job::{EvaluationSpec, Job};
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
-use crate::bert::{BertConfig, BertPretraining, Recompute};
+use crate::bert::{BertConfig, BertPretraining, Head, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
 use crate::metrics::LabelFrequencies;
 use crate::report::baselines::Baselines;
 use crate::run::initial_state::data_fingerprint;
+use crate::run::weights::config_json;
 use crate::run::{EvaluateSettings, Run, preflight};
 use crate::step::EvalSpec;
 use crate::task::Precision;
@@ -117,9 +117,7 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
 
 /// Reads the run file, the model's configuration and the tokenizer, as they go into checkpoints.
 fn copied_files(run: &Run, prepared: &PreparedData) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let mut config = serde_json::to_value(&run.model)?;
-    config["model_type"] = "bert".into();
-    config["architectures"] = json!(["BertForPreTraining"]);
+    let config = config_json(&run.model, &Head::Pretraining)?;
     let mut files = vec![
         ("run.toml".to_owned(), run.text.clone().into_bytes()),
         ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),

@@ -28,8 +28,9 @@ struct Receipt {
 /// directory must be empty or not exist. Returns messages for the user.
 ///
 /// # Errors
-/// [`CheckpointError::WouldOverwrite`]; a tensor error if the checkpoint has another model; [`CheckpointError::Config`] if its
-/// tokenizer does not fit; [`CheckpointError::NoSpace`]; or if the file system reports an error.
+/// [`CheckpointError::WouldOverwrite`]; a tensor error if the checkpoint has another model; [`CheckpointError::Heads`] if the
+/// model lacks heads of `architecture`; [`CheckpointError::Config`] if its tokenizer does not fit; [`CheckpointError::NoSpace`];
+/// or if the file system reports an error.
 pub fn export(
     source: &Path,
     checkpoint: Checkpoint,
@@ -41,6 +42,9 @@ pub fn export(
     let absolute = if out.exists() { fs::canonicalize(out) } else { std::path::absolute(out) };
     let out = &absolute.map_err(CheckpointError::io("find", out))?;
     check_replaceable(out)?;
+    if !model.architecture.exports().contains(&architecture) {
+        return Err(CheckpointError::Heads { path: source.to_path_buf(), model: model.architecture, architecture });
+    }
 
     let mut notes = Vec::new();
     let mut files = vec![("config.json", pretty(&config_json(model, architecture))?)];
@@ -107,7 +111,6 @@ fn without_padding(
 /// Returns `config.json` as transformers 5 writes it; version 4 ignores keys that it does not know.
 fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
     let mut json = json!({
-        "architectures": [architecture.name()],
         "model_type": "bert",
         "classifier_dropout": null,
         "pad_token_id": 0,
@@ -122,6 +125,7 @@ fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
     for (key, value) in &model.config {
         json[key] = value.clone();
     }
+    json["architectures"] = json!([architecture.name()]);
     json
 }
 

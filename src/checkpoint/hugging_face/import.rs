@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
+use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, is_encoder};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TensorFile};
 use crate::shape::{DType, HostTensor};
 
@@ -18,7 +18,7 @@ const INDEX: &str = "model.safetensors.index.json";
 /// A checkpoint of step 0, with the tensors that the import left out or converted.
 #[derive(Debug)]
 pub struct Imported {
-    /// Weights in `BertForPreTraining`'s order, unpadded, f32; [`State::missing`] lists those that the directory lacks.
+    /// Weights in the model's order, unpadded, f32; [`State::missing`] lists those that the directory lacks.
     pub checkpoint: Checkpoint,
     /// Tensors that were not imported, by the directory's names.
     pub ignored: Vec<String>,
@@ -85,7 +85,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
         match tensor {
             Some(tensor) => weights.push((name, tensor)),
             // A base model has no heads, and one without next-sentence prediction no pooler: the run initialises them.
-            None if name.starts_with("cls.") || name.starts_with("bert.pooler.") => missing.push(name),
+            None if !is_encoder(&name) => missing.push(name),
             None => {
                 return Err(CheckpointError::TensorMissing {
                     file: directory.to_path_buf(),

@@ -27,19 +27,31 @@ const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
 /// load it too, and warn about heads that they do not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Architecture {
-    /// The encoder and both heads.
+    /// The encoder and both heads of pretraining.
     #[default]
     BertForPreTraining,
     /// No pooler and no next-sentence head.
     BertForMaskedLM,
     /// No heads.
     BertModel,
+    /// A classifier or regression on the pooler.
+    BertForSequenceClassification,
+    /// A classifier of tokens, and no pooler.
+    BertForTokenClassification,
+    /// The head of answer spans, and no pooler.
+    BertForQuestionAnswering,
 }
 
 impl Architecture {
     /// All classes, in the order of the help text.
-    pub const ALL: [Architecture; 3] =
-        [Architecture::BertForPreTraining, Architecture::BertForMaskedLM, Architecture::BertModel];
+    pub const ALL: [Architecture; 6] = [
+        Architecture::BertForPreTraining,
+        Architecture::BertForMaskedLM,
+        Architecture::BertModel,
+        Architecture::BertForSequenceClassification,
+        Architecture::BertForTokenClassification,
+        Architecture::BertForQuestionAnswering,
+    ];
 
     /// Returns the name of the class.
     pub const fn name(self) -> &'static str {
@@ -47,27 +59,62 @@ impl Architecture {
             Architecture::BertForPreTraining => "BertForPreTraining",
             Architecture::BertForMaskedLM => "BertForMaskedLM",
             Architecture::BertModel => "BertModel",
+            Architecture::BertForSequenceClassification => "BertForSequenceClassification",
+            Architecture::BertForTokenClassification => "BertForTokenClassification",
+            Architecture::BertForQuestionAnswering => "BertForQuestionAnswering",
         }
     }
 
-    /// Returns whether the class has this tensor of `BertForPreTraining`.
-    pub fn has(self, tensor: &str) -> bool {
-        let lacks: &[&str] = match self {
-            Architecture::BertForPreTraining => &[],
-            Architecture::BertForMaskedLM => &["cls.seq_relationship.", "bert.pooler."],
-            Architecture::BertModel => &["cls."],
-        };
-        !lacks.iter().any(|prefix| tensor.starts_with(prefix))
+    /// Returns the class with this name.
+    pub fn from_name(name: &str) -> Option<Architecture> {
+        Architecture::ALL.into_iter().find(|architecture| architecture.name() == name)
     }
+
+    /// Returns whether the class has a tensor of this name.
+    pub fn has(self, tensor: &str) -> bool {
+        is_encoder(tensor) || self.heads().iter().any(|prefix| tensor.starts_with(prefix))
+    }
+
+    /// Returns the classes that a model of this class can be exported for: those whose heads it has.
+    pub const fn exports(self) -> &'static [Architecture] {
+        use Architecture::*;
+        match self {
+            BertForPreTraining => &[BertForPreTraining, BertForMaskedLM, BertModel],
+            BertForMaskedLM => &[BertForMaskedLM],
+            BertModel => &[BertModel],
+            BertForSequenceClassification => &[BertForSequenceClassification, BertModel],
+            BertForTokenClassification => &[BertForTokenClassification],
+            BertForQuestionAnswering => &[BertForQuestionAnswering],
+        }
+    }
+
+    /// Returns the prefixes of the tensors above the encoder.
+    const fn heads(self) -> &'static [&'static str] {
+        match self {
+            Architecture::BertForPreTraining => &["bert.pooler.", "cls."],
+            Architecture::BertForMaskedLM => &["cls.predictions."],
+            Architecture::BertModel => &["bert.pooler."],
+            Architecture::BertForSequenceClassification => &["bert.pooler.", "classifier."],
+            Architecture::BertForTokenClassification => &["classifier."],
+            Architecture::BertForQuestionAnswering => &["qa_outputs."],
+        }
+    }
+}
+
+/// Returns whether a tensor belongs to embeddings or layers, which every model has, and not to a head or to the pooler.
+pub fn is_encoder(tensor: &str) -> bool {
+    tensor.starts_with("bert.") && !tensor.starts_with("bert.pooler.")
 }
 
 /// The description of a model in its directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedModel {
-    /// The keys of `config.json` that describe the model: sizes, activation, dropout, constants.
+    /// The class of the model.
+    pub architecture: Architecture,
+    /// The keys of `config.json` that describe the model: sizes, activation, dropout, constants, labels.
     pub config: Map<String, Value>,
-    /// Names and shapes of the tensors of `BertForPreTraining`, in the model's order: f32, Linear weights `[out, in]`,
-    /// exactly `vocab_size` vocabulary rows, no decoder.
+    /// Names and shapes of the tensors of the class, in the model's order: f32, Linear weights `[out, in]`, exactly
+    /// `vocab_size` vocabulary rows, no decoder.
     pub tensors: Vec<(String, Shape)>,
 }
 

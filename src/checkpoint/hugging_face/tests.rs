@@ -29,7 +29,7 @@ fn published(vocab_size: usize, layers: usize) -> PublishedModel {
         ("cls.seq_relationship.weight".to_owned(), vec![2, 6]),
     ]);
     let tensors = tensors.into_iter().map(|(name, dims)| (name, Shape::new(DType::F32, dims))).collect();
-    PublishedModel { config: config.as_object().cloned().unwrap(), tensors }
+    PublishedModel { architecture: ALL_HEADS, config: config.as_object().cloned().unwrap(), tensors }
 }
 
 /// Returns values that differ between tensors and are exact in both half precisions.

@@ -8,6 +8,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
+use crate::bert::Head;
 use crate::cli::args::device::DeviceArgs;
 use crate::data::PreparedData;
 use crate::output::{note, print};
@@ -61,8 +62,8 @@ pub struct Evaluate {
 }
 
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
-    let model = open_model(&fetch_model(&args.model)?)?;
-    model.notes.iter().for_each(note);
+    let model = open_model(&fetch_model(&args.model)?)?.with_head(Head::Pretraining);
+    model.notes().iter().for_each(note);
     let prepared = Arc::new(PreparedData::open(fetch_data(&args.data)?)?);
     let settings =
         EvaluateSettings { examples: args.examples, micro_batch_size: args.micro_batch_size, ..Default::default() };

@@ -25,26 +25,25 @@ pub struct Export {
     /// Output directory: new, empty, or an unchanged earlier export
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Class of transformers to export for: BertForPreTraining, BertForMaskedLM or BertModel
+    /// Class of transformers to export for [default: the class of the model]
     ///
-    /// The class loads the export without a warning. The other classes load it too, but warn about heads that are missing or
-    /// not used.
-    #[arg(long, value_name = "CLASS", default_value = Architecture::default().name(), value_parser = architecture)]
-    architecture: Architecture,
+    /// A pretrained model can be exported for BertForPreTraining, BertForMaskedLM or BertModel, a sequence classifier for
+    /// BertForSequenceClassification or BertModel, any other fine-tuned model for its own class. The class loads the export
+    /// without a warning. The other classes load it too, but warn about heads that are missing or not used.
+    #[arg(long, value_name = "CLASS", value_parser = architecture)]
+    architecture: Option<Architecture>,
 }
 
 fn architecture(name: &str) -> Result<Architecture, String> {
-    Architecture::ALL
-        .into_iter()
-        .find(|architecture| architecture.name() == name)
+    Architecture::from_name(name)
         .ok_or_else(|| format!("requires one of {}", Architecture::ALL.map(Architecture::name).join(", ")))
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
     let exported = export_model(&fetch_model(&args.checkpoint)?, args.architecture, &args.out)?;
     exported.notes.iter().for_each(note);
-    let Exported { checkpoint, step, tensors, .. } = exported;
-    let (out, class) = (args.out.display(), args.architecture.name());
+    let Exported { checkpoint, step, architecture, tensors, .. } = exported;
+    let (out, class) = (args.out.display(), architecture.name());
     print(format_args!("exported {} (step {step}, {tensors} tensors) to {out}", checkpoint.display()))?;
     print(format_args!("load it with  AutoTokenizer.from_pretrained({out:?})  {class}.from_pretrained({out:?})"))?;
     Ok(ExitCode::SUCCESS)
