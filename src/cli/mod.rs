@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::verbs::{
-    bench, devices, evaluate, export, graph, import, inspect, plan, plugin, prepare, pretrain, tokenizer, verify,
+    bench, devices, evaluate, export, finetune, graph, import, inspect, plan, plugin, prepare, pretrain, tokenizer,
+    verify,
 };
 
 /// Pretrain BERT with LAMB at very large batch, on TPU, GPU or CPU, through one fused XLA step.
@@ -45,6 +46,7 @@ pub enum Command {
     Inspect(inspect::Inspect),
     Pretrain(pretrain::Pretrain),
     Evaluate(evaluate::Evaluate),
+    Finetune(finetune::Finetune),
     Export(export::Export),
     Import(import::Import),
     Plan(plan::Plan),
@@ -66,6 +68,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => inspect::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
         Command::Plan(args) => plan::run(args),

@@ -136,6 +136,12 @@ impl LabelFrequencies {
         self.counts.iter().sum()
     }
 
+    /// Takes the number of examples of each class.
+    #[must_use]
+    pub fn from_counts(counts: Vec<u64>) -> LabelFrequencies {
+        LabelFrequencies { counts }
+    }
+
     /// Returns the number of examples of each class.
     #[must_use]
     pub fn counts(&self) -> &[u64] {

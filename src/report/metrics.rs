@@ -53,29 +53,28 @@ impl MetricsLog {
         written.with_context(|| format!("cannot write {}", self.path.display()))?;
         self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{}", name.as_ref()), *value)))
     }
+}
 
-    /// Reads the scalars of `step` and `kind` from `metrics.jsonl`: those of the last such line, without values that were not
-    /// finite. None without such a line. Incomplete lines are skipped.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn recorded(&self, kind: &str, step: u64) -> anyhow::Result<Option<Vec<(String, f64)>>> {
-        let failed = || format!("cannot read {}", self.path.display());
-        let mut last = None;
-        for line in BufReader::new(File::open(&self.path).with_context(failed)?).split(b'\n') {
-            let Ok(object) = serde_json::from_slice::<Map<String, Value>>(&line.with_context(failed)?) else {
-                continue;
-            };
-            if object.get("kind") == Some(&kind.into()) && object.get("step") == Some(&step.into()) {
-                last = Some(object);
-            }
+/// Reads the scalars of `step` and `kind` from the `metrics.jsonl` of the run directory `run`: those of the last such line,
+/// without values that were not finite. None without such a line. Incomplete lines are skipped.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn recorded(run: &Path, kind: &str, step: u64) -> anyhow::Result<Option<Vec<(String, f64)>>> {
+    let path = run.join(METRICS_FILE);
+    let failed = || format!("cannot read {}", path.display());
+    let mut last = None;
+    for line in BufReader::new(File::open(&path).with_context(failed)?).split(b'\n') {
+        let Ok(object) = serde_json::from_slice::<Map<String, Value>>(&line.with_context(failed)?) else { continue };
+        if object.get("kind") == Some(&kind.into()) && object.get("step") == Some(&step.into()) {
+            last = Some(object);
         }
-        let scalars = |object: Map<String, Value>| {
-            let values = object.into_iter().filter(|(name, _)| !["kind", "step", "time"].contains(&name.as_str()));
-            values.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
-        };
-        Ok(last.map(scalars))
     }
+    let scalars = |object: Map<String, Value>| {
+        let values = object.into_iter().filter(|(name, _)| !["kind", "step", "time"].contains(&name.as_str()));
+        values.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
+    };
+    Ok(last.map(scalars))
 }
 
 /// Opens a file for appending. Adds a newline if its last line is incomplete.
@@ -127,8 +126,7 @@ mod tests {
         log.record("train", 0, &[("mlm_loss", 7.0)]).unwrap();
         log.record("evaluation", 10, &[("mlm_loss", 6.0)]).unwrap();
         std::fs::OpenOptions::new().append(true).open(&log.path).unwrap().write_all(b"{\"kind\":\"eval").unwrap();
-        let log = MetricsLog::open(folder.path(), 10).unwrap();
-        assert_eq!(log.recorded("evaluation", 0).unwrap(), Some(vec![("mlm_loss".to_owned(), 8.5)]));
-        assert_eq!(log.recorded("evaluation", 5).unwrap(), None);
+        assert_eq!(recorded(folder.path(), "evaluation", 0).unwrap(), Some(vec![("mlm_loss".to_owned(), 8.5)]));
+        assert_eq!(recorded(folder.path(), "evaluation", 5).unwrap(), None);
     }
 }

@@ -7,6 +7,7 @@
 pub mod buckets;
 pub mod config;
 pub mod file;
+pub mod fine_tuning;
 pub mod initial_state;
 pub mod preflight;
 pub mod settings;

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use super::Run;
-use crate::bert::param_specs;
+use super::{CheckpointSettings, Run};
 use crate::data::{Dataset, PreparedData, Split};
+use crate::optim::OptimizerConfig;
 use crate::schedule::Phase;
+use crate::task::ParamSpec;
 use crate::units::quantity;
 
 /// Returns the bytes of one checkpoint: weights and optimizer state, in f32.
-pub fn checkpoint_bytes(run: &Run) -> u64 {
-    let elements: usize = param_specs(&run.model).iter().map(|spec| spec.dims.iter().product::<usize>()).sum();
-    (1 + run.optimizer.state_names().len() as u64) * 4 * elements as u64
+pub fn checkpoint_bytes(params: &[ParamSpec], optimizer: &OptimizerConfig) -> u64 {
+    let elements: usize = params.iter().map(|spec| spec.dims.iter().product::<usize>()).sum();
+    (1 + optimizer.state_names().len() as u64) * 4 * elements as u64
 }
 
 /// Opens the prepared data of a run and checks that its vocabulary size is that of the model.
@@ -75,12 +76,13 @@ fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
     )
 }
 
-/// Creates the run directory and checks that it is writable and that its disk has space for the checkpoints.
+/// Creates the run directory and checks that it is writable and that its disk has space for the checkpoints of a run of
+/// `steps` steps, each of `bytes` bytes.
 ///
 /// # Errors
 /// If the directory cannot be created or written, or the space is too small, with the required and the free bytes.
-pub fn check_directory(run: &Run) -> anyhow::Result<()> {
-    let directory = run.checkpoint.directory.local();
+pub fn check_directory(settings: &CheckpointSettings, steps: u64, bytes: u64) -> anyhow::Result<()> {
+    let directory = settings.directory.local();
     std::fs::create_dir_all(directory)
         .with_context(|| format!("[checkpoint] directory: cannot create {}", directory.display()))?;
     let probe = directory.join(format!(".writable-{}", std::process::id()));
@@ -88,12 +90,11 @@ pub fn check_directory(run: &Run) -> anyhow::Result<()> {
         .and_then(|()| std::fs::remove_file(&probe))
         .with_context(|| format!("[checkpoint] directory: cannot write into {}", directory.display()))?;
 
-    let steps = run.schedule.steps();
-    let saves = if run.checkpoint.every == 0 { 1 } else { steps.div_ceil(run.checkpoint.every) };
+    let saves = if settings.every == 0 { 1 } else { steps.div_ceil(settings.every) };
     // The oldest checkpoint is removed after the newest is complete.
-    let at_once = if run.checkpoint.keep == 0 { saves } else { saves.min(run.checkpoint.keep as u64 + 1) };
+    let at_once = if settings.keep == 0 { saves } else { saves.min(settings.keep as u64 + 1) };
     let held = held_bytes(directory);
-    let required = (at_once * checkpoint_bytes(run)).saturating_sub(held);
+    let required = (at_once * bytes).saturating_sub(held);
     let free = fs4::available_space(directory)
         .with_context(|| format!("cannot determine the free space of {}", directory.display()))?;
     ensure!(

@@ -21,14 +21,16 @@ pub struct EvalSpec {
     pub rows: usize,
     /// Replicas run the same program on batches of their own and do not communicate.
     pub replicas: usize,
+    /// The outputs of the model for each row are results too.
+    pub outputs: bool,
 }
 
 impl PartialEq for EvalSpec {
     /// Compares tasks by their identity.
     fn eq(&self, other: &EvalSpec) -> bool {
         let fields = |spec: &EvalSpec| {
-            let EvalSpec { task, precision, rows, replicas } = spec.clone();
-            (task.identity(), precision, rows, replicas)
+            let EvalSpec { task, precision, rows, replicas, outputs } = spec.clone();
+            (task.identity(), precision, rows, replicas, outputs)
         };
         fields(self) == fields(other)
     }
@@ -47,8 +49,8 @@ pub struct ForwardSpec {
     pub replicas: usize,
 }
 
-/// The sums of one batch. Arguments: weights, batch. Result: `sums`, the numerators of the task's ratios and then its
-/// denominators. They are sums and not means so that batches and replicas add up; rows of padding count in none of them.
+/// The sums of one batch. Arguments: weights, batch. Results: `sums`, the numerators of the task's ratios and then its
+/// denominators; with [`EvalSpec::outputs`] also [`Model::outputs`]. They are sums and not means so that batches and replicas add up; rows of padding count in none of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvalStep {
     /// The program.
@@ -72,12 +74,17 @@ impl EvalStep {
     /// # Errors
     /// If the specification contradicts itself.
     pub fn build(spec: &EvalSpec) -> Result<EvalStep> {
-        let EvalSpec { task, precision, rows, replicas } = spec;
+        let EvalSpec { task, precision, rows, replicas, outputs } = spec;
         let forward = ForwardSpec { model: task.clone(), precision: *precision, rows: *rows, replicas: *replicas };
         let (program, params) = forward.build("eval_step", |weights, batch, results| {
             let mut sums = task.sums(weights, batch, *precision, None);
             sums.extend(task.denominator_sums(batch, precision.master()));
             results.add("sums", Role::Report, vector(&sums));
+            if *outputs {
+                for (name, output) in task.outputs(weights, batch, *precision) {
+                    results.add(name, Role::Batch, output);
+                }
+            }
         })?;
         Ok(EvalStep { program, params })
     }

@@ -29,6 +29,12 @@ impl Location {
         self.address.as_ref()
     }
 
+    /// Returns the location of `name` below this one.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Location {
+        Location { address: self.address.as_ref().map(|address| address.join(name)), local: self.local.join(name) }
+    }
+
     /// Returns the location with its copy in `cache`, if that is given. A directory has no copy, so it takes no cache.
     ///
     /// # Errors

@@ -48,24 +48,37 @@ impl Evaluator {
     /// # Errors
     /// If the data cannot be read any more, or the plugin fails.
     pub fn evaluate(&self, weights: &[Vec<Buffer>], devices: &Devices) -> anyhow::Result<Evaluation> {
-        Ok(self.evaluation(&self.sums(weights, devices)?))
+        let Measured { sums, outputs } = self.measure(weights, devices)?;
+        self.evaluation(&sums, &outputs)
     }
 
-    /// Returns the ratios of the sums over all examples, with their baselines.
-    pub fn evaluation(&self, sums: &[f64]) -> Evaluation {
-        Evaluation::new(self.spec.step.task.ratios(), sums, &self.spec.baselines, self.count)
+    /// Returns the ratios of the sums over all examples, with their baselines, and the metrics of the scorer.
+    ///
+    /// # Errors
+    /// If the outputs do not fit the examples.
+    pub fn evaluation(&self, sums: &[f64], outputs: &[Vec<f32>]) -> anyhow::Result<Evaluation> {
+        let mut evaluation = Evaluation::new(self.spec.step.task.ratios(), sums, &self.spec.baselines, self.count);
+        if let Some(scorer) = &self.spec.scorer {
+            scorer.score(outputs)?.into_iter().for_each(|metric| evaluation.push(metric));
+        }
+        Ok(evaluation)
     }
 
-    /// Returns the sums (see [`EvalStep`]) over this host's share of the examples: the rows of its replicas in every round.
+    /// Computes the sums over this host's share of the examples, the rows of its replicas in every round, and the outputs for
+    /// them.
     ///
     /// # Errors
     /// As [`Evaluator::evaluate`].
-    pub fn sums(&self, weights: &[Vec<Buffer>], devices: &Devices) -> anyhow::Result<Vec<f64>> {
+    pub fn measure(&self, weights: &[Vec<Buffer>], devices: &Devices) -> anyhow::Result<Measured> {
         let replicas = devices.replica_range();
         let share = replicas.rows(self.rows);
         let task = &self.spec.step.task;
-        let mut sums = vec![0.0; task.ratios().len() + task.denominators().len()];
-        let mut under_way: VecDeque<Vec<HostTransfer>> = VecDeque::new();
+        let names: Vec<&str> = self.compiled.outputs.iter().map(|value| value.name.as_str()).collect();
+        let mut measured = Measured {
+            sums: vec![0.0; task.ratios().len() + task.denominators().len()],
+            outputs: vec![Vec::new(); names.len() - 1],
+        };
+        let mut under_way: VecDeque<(usize, Vec<Vec<HostTransfer>>)> = VecDeque::new();
         let mut first = 0;
         while first < self.count || !under_way.is_empty() {
             if first < self.count && under_way.len() < AHEAD {
@@ -75,16 +88,48 @@ impl Evaluator {
                 batch.pad_to(share.len());
                 let inputs = StepInputs { batch: &batch, scalars: Scalars::FORWARD, replicas: replicas.count };
                 let launched = self.compiled.run(devices, weights, &inputs)?;
-                let transfers = launched.results("sums")?.into_iter().map(Buffer::to_host_async);
-                under_way.push_back(transfers.collect::<Result<_, _>>()?);
+                let transfers = |name: &&str| -> anyhow::Result<Vec<HostTransfer>> {
+                    launched.results(name)?.into_iter().map(|result| Ok(result.to_host_async()?)).collect()
+                };
+                under_way.push_back((rows, names.iter().map(transfers).collect::<Result<_, _>>()?));
                 first += self.rows as u64;
                 continue;
             }
-            for transfer in under_way.pop_front().unwrap_or_default() {
-                let of_replica = transfer.wait().context("an evaluation failed on the device")?.to_f64();
-                sums.iter_mut().zip(of_replica).for_each(|(sum, share)| *sum += share);
+            if let Some((rows, results)) = under_way.pop_front() {
+                measured.add(rows, results)?;
             }
         }
-        Ok(sums)
+        Ok(measured)
+    }
+}
+
+/// The results of an evaluation on one host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The sums; see [`EvalStep`].
+    pub sums: Vec<f64>,
+    /// For each output of the model, the values of all rows in order; empty without [`EvalSpec::outputs`].
+    pub outputs: Vec<Vec<f32>>,
+}
+
+impl Measured {
+    /// Adds the results of one round, `[result][replica]`, whose first `rows` rows hold examples.
+    fn add(&mut self, rows: usize, results: Vec<Vec<HostTransfer>>) -> anyhow::Result<()> {
+        let read = |transfer: HostTransfer| transfer.wait().context("an evaluation failed on the device");
+        let mut results = results.into_iter();
+        for transfer in results.next().unwrap_or_default() {
+            let of_replica = read(transfer)?.to_f64();
+            self.sums.iter_mut().zip(of_replica).for_each(|(sum, share)| *sum += share);
+        }
+        for (output, transfers) in self.outputs.iter_mut().zip(results) {
+            let mut left = rows;
+            for transfer in transfers {
+                let tensor = read(transfer)?;
+                let of_replica = left.min(tensor.shape().dims[0]);
+                output.extend(tensor.rows(0, of_replica).to_vec::<f32>()?);
+                left -= of_replica;
+            }
+        }
+        Ok(())
     }
 }

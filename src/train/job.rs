@@ -1,10 +1,12 @@
 //! The inputs of the trainer, independent of the task; `pretraining.rs` builds the job of a run file.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::batch::BatchSource;
 use crate::checkpoint::Best;
 use crate::report::baselines::Baselines;
+use crate::report::evaluation::Metric;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::{EvalSpec, StepSpec};
@@ -69,6 +71,16 @@ impl Selection {
     }
 }
 
+/// Metrics that are no ratios of sums, such as F1: they are computed from the outputs of the model on all examples.
+pub trait Scorer: Debug + Send + Sync {
+    /// Computes the metrics. `outputs` holds one list for each of [`crate::task::Model::outputs`], the rows of all examples in
+    /// order.
+    ///
+    /// # Errors
+    /// If the outputs do not fit the examples.
+    fn score(&self, outputs: &[Vec<f32>]) -> anyhow::Result<Vec<Metric>>;
+}
+
 /// An evaluation on held-out examples. The examples are always the same, so that results are comparable.
 #[derive(Clone, Debug)]
 pub struct EvaluationSpec {
@@ -80,6 +92,8 @@ pub struct EvaluationSpec {
     pub examples: usize,
     /// The baselines over these examples, the same on every host.
     pub baselines: Baselines,
+    /// The metrics that are computed from the outputs of the model, on a single host; then [`EvalSpec::outputs`] is set.
+    pub scorer: Option<Arc<dyn Scorer>>,
 }
 
 impl EvaluationSpec {

@@ -9,6 +9,7 @@ use anyhow::Context;
 use super::interrupt::Interrupt;
 use super::pretraining::pretraining_job;
 use super::trainer::{Outcome, Programs, Trainer};
+use crate::bert::param_specs;
 use crate::checkpoint::RunLock;
 use crate::data::PreparedData;
 use crate::output::byte_progress::ByteProgress;
@@ -183,7 +184,9 @@ fn train(
         hosts.shutdown().iter().for_each(note);
         return Ok(Outcome::Finished);
     }
-    hosts.all_ok(if hosts.is_leader() { preflight::check_directory(run) } else { Ok(()) })?;
+    let bytes = preflight::checkpoint_bytes(&param_specs(&run.model), &run.optimizer);
+    let check = || preflight::check_directory(&run.checkpoint, run.schedule.steps(), bytes);
+    hosts.all_ok(if hosts.is_leader() { check() } else { Ok(()) })?;
     let interrupt = Interrupt::install()?;
 
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;

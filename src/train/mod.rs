@@ -22,6 +22,7 @@ pub mod bench;
 pub mod checkpointer;
 pub mod evaluate;
 pub mod evaluator;
+pub mod fine_tuning;
 pub mod interrupt;
 pub mod job;
 pub mod launch;

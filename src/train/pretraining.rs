@@ -43,10 +43,17 @@ pub fn evaluation_spec(
         recompute: Recompute::default(),
     };
     let mut spec = EvaluationSpec {
-        step: EvalSpec { task: Arc::new(task), precision, rows: settings.micro_batch_size, replicas: 1 },
+        step: EvalSpec {
+            task: Arc::new(task),
+            precision,
+            rows: settings.micro_batch_size,
+            replicas: 1,
+            outputs: false,
+        },
         source: Arc::new(Batches { dataset: dataset.clone(), sequences_per_row: 1 }),
         examples: settings.examples,
         baselines: Baselines::default(),
+        scorer: None,
     };
     spec.baselines = baselines(&dataset, spec.count())?;
     Ok(spec)

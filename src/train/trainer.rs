@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::checkpointer::Checkpointer;
-use super::evaluator::Evaluator;
+use super::evaluator::{Evaluator, Measured};
 use super::interrupt::Interrupt;
 use super::job::Job;
 use crate::batch::BatchSource;
@@ -16,7 +16,7 @@ use crate::output::note;
 use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
 use crate::report::events::StepEvent;
-use crate::report::metrics::MetricsLog;
+use crate::report::metrics::{self, MetricsLog};
 use crate::report::progress::Progress;
 use crate::report::reporter::Reporter;
 use crate::report::summary::Summary;
@@ -166,7 +166,7 @@ impl Trainer {
         let open = || {
             let log = MetricsLog::open(directory, done)?;
             if done > 0
-                && let Some(first) = log.recorded("evaluation", 0)?
+                && let Some(first) = metrics::recorded(directory, "evaluation", 0)?
             {
                 summary.evaluation_before_first_step(first);
             }
@@ -218,6 +218,11 @@ impl Trainer {
             }
         });
         coverage.collect()
+    }
+
+    /// Returns the best evaluation so far, if the run selects a checkpoint by a metric.
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
     }
 
     /// Returns the summary of the run so far.
@@ -365,9 +370,13 @@ impl Trainer {
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<()> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
-        let sums = self.hosts.all_reduce_sum(evaluator.sums(&self.state.unsharded_weights()?, &self.devices)?)?;
+        let Measured { sums, outputs } = evaluator.measure(&self.state.unsharded_weights()?, &self.devices)?;
+        let evaluation = evaluator.evaluation(&self.hosts.all_reduce_sum(sums)?, &outputs)?;
+        if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
+            self.best = selection.updated(self.best.take(), evaluation.value(selection.metric), self.done);
+        }
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;
-        self.reporter.evaluation(self.done, sequence_length, evaluator.evaluation(&sums), begin.elapsed())
+        self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed())
     }
 
     /// Writes a checkpoint on the leader; the other hosts wait until it is written.

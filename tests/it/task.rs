@@ -79,7 +79,7 @@ fn dropout_depends_on_the_step() {
 #[test]
 fn evaluation_sums_are_the_metrics_of_the_step() {
     let task = std::sync::Arc::new(Perceptron);
-    let spec = EvalSpec { task, precision: Precision::F64, rows: ROWS, replicas: 1 };
+    let spec = EvalSpec { task, precision: Precision::F64, rows: ROWS, replicas: 1, outputs: false };
     let sums = run_once(&Evaluator { replicas: 1 }, &EvalStep::build(&spec).unwrap().program, Precision::F64, ROWS);
     let [class_nll, right, squared, classes, values] = <[f64; 5]>::try_from(sums[0][0].clone()).unwrap();
 

@@ -54,10 +54,17 @@ fn job(directory: &Path, replicas: usize) -> Job {
         steps: vec![step],
         batches: vec![source.clone()],
         evaluations: vec![EvaluationSpec {
-            step: EvalSpec { task: Arc::new(Perceptron), precision: Precision::F32, rows: 10, replicas: 1 },
+            step: EvalSpec {
+                task: Arc::new(Perceptron),
+                precision: Precision::F32,
+                rows: 10,
+                replicas: 1,
+                outputs: false,
+            },
             source,
             examples: 64,
             baselines: Baselines::default(),
+            scorer: None,
         }],
         evaluate_every: 30,
         selection: None,

@@ -23,7 +23,7 @@ impl Objective for TokenClassification {
     /// `[B, S, C]`
     const OUTPUTS: &'static [&'static str] = &["logits"];
     const RATIOS: &'static [Ratio] = &[
-        Ratio { name: "token_loss", label: "token loss", denominator: 0, in_loss: true },
+        Ratio { name: "token_loss", label: "classification loss", denominator: 0, in_loss: true },
         Ratio { name: "token_accuracy", label: "token accuracy", denominator: 0, in_loss: false },
     ];
 

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
+use super::shell::quoted;
 use crate::output::note;
 use crate::pjrt::PlatformChoice;
 use crate::runtime::devices::Devices;
@@ -22,6 +23,16 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// Returns the options that differ from their defaults, as words of a command line, each after a space.
+    pub fn to_command_line(&self) -> String {
+        let platform = match self.platform.to_string() {
+            auto if auto == "auto" => String::new(),
+            platform => format!(" --platform {}", quoted(&platform)),
+        };
+        let devices = self.devices.map_or(String::new(), |devices| format!(" --devices {devices}"));
+        platform + &devices
+    }
+
     /// Opens the devices; prints on standard error why each better platform was not used.
     ///
     /// # Errors

@@ -4,3 +4,4 @@ pub mod device;
 pub mod host;
 pub mod precision;
 pub mod read;
+pub mod shell;

@@ -1,5 +1,6 @@
 //! Results as text and JSON for the terminal.
 
 pub mod example;
+pub mod fine_tuning;
 pub mod plan;
 pub mod run;

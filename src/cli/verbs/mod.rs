@@ -4,6 +4,7 @@ pub mod bench;
 pub mod devices;
 pub mod evaluate;
 pub mod export;
+pub mod finetune;
 pub mod graph;
 pub mod import;
 pub mod inspect;

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::host::HostArgs;
+use crate::cli::args::shell::quoted;
 use crate::cli::render::run as render;
 use crate::output::print;
 use crate::run::Run;
@@ -116,12 +117,7 @@ impl Pretrain {
     fn resume_command(&self) -> String {
         let mut command = format!("lambert pretrain {} --resume", quoted(&self.run.display().to_string()));
         self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
-        if self.devices.platform.to_string() != "auto" {
-            command += &format!(" --platform {}", quoted(&self.devices.platform.to_string()));
-        }
-        if let Some(devices) = self.devices.devices {
-            command += &format!(" --devices {devices}");
-        }
+        command += &self.devices.to_command_line();
         if let Some(hosts) = self.hosts.hosts {
             command += &format!(" --hosts {hosts}");
         }
@@ -135,16 +131,6 @@ impl Pretrain {
             command += &format!(" --compiled {}", quoted(&compiled.display().to_string()));
         }
         command
-    }
-}
-
-/// Quotes a word for the shell if necessary.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

@@ -1,0 +1,139 @@
+//! The text that `lambert finetune` prints: the settings of a run, and the results of several seeds.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::bert::Head;
+use crate::metrics::Spread;
+use crate::run::fine_tuning::FineTuning;
+use crate::run::initial_state::InitialState;
+use crate::runtime::devices::Devices;
+use crate::train::fine_tuning::SeedResult;
+use crate::units::thousands;
+
+/// Formats the settings of `run`, line by line.
+pub fn settings(run: &FineTuning, devices: &Devices) -> String {
+    let (settings, data, model, phase) = (&run.run, &run.data, &run.model, run.phase());
+    let (train, dev) = (thousands(data.train.len() as u64), thousands(data.dev.len() as u64));
+    let mut lines = vec![
+        format!("{} on {}", settings.name, devices.describe()),
+        format!("task: {}", task(&data.head)),
+        format!(
+            "data: {train} training examples from {}, {dev} dev examples from {}, sequence length {}",
+            settings.task.train.display(),
+            settings.task.dev.display(),
+            phase.sequence_length
+        ),
+    ];
+    if data.train.truncated() > 0 {
+        lines.push(format!(
+            "  {} training examples were longer and are truncated",
+            thousands(data.train.truncated() as u64)
+        ));
+    }
+    lines.push(format!(
+        "model: {} layers, hidden size {}, dropout {} (hidden) and {} (attention), precision {}",
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.hidden_dropout_prob,
+        model.attention_probs_dropout_prob,
+        settings.precision.compute(),
+    ));
+    let optimizer: Vec<String> =
+        settings.optimizer.describe().into_iter().map(|(name, value)| format!("{} {value}", name.trim())).collect();
+    lines.push(format!("optimizer: {}", optimizer.join(", ")));
+    lines.push(format!(
+        "schedule: {} steps of {} examples ({} epochs); learning rate: {}",
+        thousands(phase.steps),
+        phase.global_batch,
+        settings.train.epochs,
+        phase.describe_learning_rate()
+    ));
+    lines.push(format!("evaluation: every {} steps", thousands(run.evaluate_every())));
+    lines.join("\n") + "\n"
+}
+
+fn task(head: &Head) -> String {
+    match head {
+        Head::SequenceClassification { labels } => format!("sequence classification: {}", labels.join(", ")),
+        Head::Regression => "regression".to_owned(),
+        Head::TokenClassification { labels } => format!("token classification: {}", labels.join(", ")),
+        Head::QuestionAnswering => "question answering".to_owned(),
+        Head::Pretraining => "pretraining".to_owned(),
+    }
+}
+
+/// Formats the first weights of `run`, and its seed.
+pub fn start(run: &FineTuning, initial_state: &InitialState) -> String {
+    let seed = run.run.seed;
+    match initial_state {
+        InitialState::Random => format!("weights: random initialisation (seed {seed})"),
+        InitialState::Imported(found) => {
+            let missing = found.checkpoint.state.missing.join(", ");
+            let new = if missing.is_empty() { String::new() } else { format!("; new (seed {seed}): {missing}") };
+            format!("weights: imported from {}{new}", found.path.display())
+        }
+        InitialState::Resumed { checkpoint, path } => {
+            format!("weights: resumed from {} (step {})", path.display(), thousands(checkpoint.state.step))
+        }
+    }
+}
+
+/// Returns the spread of every metric over the seeds that have it, without baselines and counts.
+pub fn spreads(results: &[SeedResult]) -> Vec<(String, Spread)> {
+    let names = results.first().map_or(&[][..], |first| &first.metrics).iter().map(|(name, _)| name);
+    let is_metric = |name: &&String| !name.ends_with("_baseline") && *name != "examples";
+    let of_seed =
+        |result: &SeedResult, name: &str| result.metrics.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
+    names
+        .filter(is_metric)
+        .map(|name| {
+            let values: Vec<f64> = results.iter().filter_map(|result| of_seed(result, name)).collect();
+            (name.clone(), Spread::of(&values))
+        })
+        .collect()
+}
+
+/// Formats a table with a row for each metric: its mean and standard deviation over the seeds, and its baseline.
+pub fn seeds(results: &[SeedResult]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let seeds: Vec<String> = results.iter().map(|result| format!("seed {}", result.seed)).collect();
+    let header = ["best checkpoint".to_owned(), "mean".to_owned(), "std. dev.".to_owned(), "baseline".to_owned()];
+    table.set_header(header.into_iter().chain(seeds));
+    let value = |result: &SeedResult, name: &str| {
+        let found = result.metrics.iter().find(|(own, _)| own == name);
+        found.map_or(String::new(), |(_, value)| format!("{value:.4}"))
+    };
+    for (name, spread) in spreads(results) {
+        let baseline = results.first().map_or(String::new(), |first| value(first, &format!("{name}_baseline")));
+        let deviation = if spread.deviation.is_finite() { format!("{:.4}", spread.deviation) } else { String::new() };
+        let row = [name.clone(), format!("{:.4}", spread.mean), deviation, baseline];
+        table.add_row(row.into_iter().chain(results.iter().map(|result| value(result, &name))));
+    }
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Outcome;
+
+    #[test]
+    fn metrics_of_seeds_are_averaged_without_baselines_and_counts() {
+        let result = |seed: u64, accuracy: f64| SeedResult {
+            seed,
+            outcome: Outcome::Finished,
+            best: None,
+            metrics: [("accuracy", accuracy), ("accuracy_baseline", 0.5), ("examples", 10.0)]
+                .map(|(name, value)| (name.to_owned(), value))
+                .to_vec(),
+        };
+        let results = [result(1, 0.7), result(2, 0.9)];
+        let spreads = spreads(&results);
+        assert_eq!(spreads.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["accuracy"]);
+        assert!((spreads[0].1.mean - 0.8).abs() < 1e-12 && (spreads[0].1.deviation - 0.02f64.sqrt()).abs() < 1e-12);
+        let table = seeds(&results);
+        assert!(table.contains("0.8000") && table.contains("0.1414") && table.contains("0.5000"), "{table}");
+    }
+}

@@ -1,0 +1,131 @@
+//! `lambert finetune`: trains a saved model on labelled examples.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::args::device::DeviceArgs;
+use crate::cli::args::shell::quoted;
+use crate::cli::render::fine_tuning as render;
+use crate::output::print;
+use crate::run::fine_tuning::FineTuningRun;
+use crate::run::initial_state::ResumeOptions;
+use crate::train::Outcome;
+use crate::train::fine_tuning::{FineTuneEvent, FineTuneOptions, SeedResult, fine_tune};
+use crate::train::interrupt::INTERRUPTED;
+
+/// Fine-tune a model on labelled examples according to a run file
+///
+/// The task is one of sequence_classification, regression, token_classification and question_answering. The model is
+/// evaluated on the dev file before the first step and after every epoch; the checkpoint with the best value of a metric is
+/// kept, and `predict`, `evaluate` and `export` use it. Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, prints the
+/// command that resumes the run, and exits with code 130. A resumed run is bit-identical to an uninterrupted one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lambert finetune scripts/runs/fine-tuning/sst2-like.toml
+  lambert finetune RUN.toml --set import=exported/ --set train.learning_rate=3e-5
+  lambert finetune RUN.toml --seeds 1,2,3
+  lambert finetune RUN.toml --seeds 1,2,3 --set random_weights=true --set checkpoint.directory=checkpoints/random
+
+With --seeds, each seed is trained in the directory seed-N of the run directory, and the table at the
+end shows the mean and the standard deviation of every metric.")]
+pub struct Finetune {
+    /// Run file; scripts/runs/fine-tuning/ has examples with comments
+    #[arg(value_name = "RUN.toml")]
+    run: PathBuf,
+    /// Seeds to train one after the other, separated by commas [default: the seed of the run file]
+    #[arg(long, value_name = "N,N…", value_delimiter = ',')]
+    seeds: Vec<u64>,
+    /// Resume from the newest checkpoint in the run directory; start a new run if there is none
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: accept changed settings that affect the weights
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
+    /// Override a key of the run file, for example train.epochs=2; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the results as one JSON object at the end
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    devices: DeviceArgs,
+}
+
+pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
+    let run = FineTuningRun::open(&args.run, &args.set)?;
+    let resume_command = args.resume_command();
+    let options = FineTuneOptions {
+        platform: args.devices.platform.clone(),
+        devices: args.devices.devices.map(NonZeroUsize::get),
+        resume: ResumeOptions { resume: args.resume, accept_changes: args.accept_changes },
+        seeds: args.seeds.clone(),
+        resume_command: resume_command.clone(),
+    };
+    let results = fine_tune(run, &options, &mut |event| match event {
+        _ if args.json => Ok(()),
+        event => Ok(print_event(event)?),
+    })?;
+    if args.json {
+        print(json(&results))?;
+    } else if results.len() > 1 {
+        print(format_args!("\n{}", render::seeds(&results)))?;
+    }
+    if results.iter().any(|result| result.outcome == Outcome::Interrupted) {
+        print(format_args!("\ninterrupted; everything is saved. To resume:\n  {resume_command}"))?;
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_event(event: FineTuneEvent<'_>) -> std::io::Result<()> {
+    match event {
+        FineTuneEvent::Opened { run, devices } => print(render::settings(run, devices)),
+        FineTuneEvent::Starting { run, initial_state } => print(render::start(run, initial_state)),
+        FineTuneEvent::AlreadyComplete { run } => {
+            print(format_args!("{} (seed {}) is complete", run.run.name, run.run.seed))
+        }
+        FineTuneEvent::Ended { outcome, summary } => {
+            print(format_args!("\n{}", summary.to_text()))?;
+            match outcome {
+                Outcome::StoppedEarly => print("stopped early: the metric did not improve for `patience` evaluations"),
+                Outcome::Finished | Outcome::Interrupted => Ok(()),
+            }
+        }
+    }
+}
+
+/// Returns the results for machines: those of each seed, and the mean and the deviation of every metric.
+fn json(results: &[SeedResult]) -> serde_json::Value {
+    let of_seed = |result: &SeedResult| {
+        let metrics: serde_json::Map<_, _> =
+            result.metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        json!({ "seed": result.seed, "best_step": result.best.as_ref().map(|best| best.step), "metrics": metrics })
+    };
+    let spread: serde_json::Map<_, _> = render::spreads(results)
+        .into_iter()
+        .map(|(name, spread)| {
+            // The deviation of one value is not defined.
+            let deviation = spread.deviation.is_finite().then_some(spread.deviation);
+            (name, json!({ "mean": spread.mean, "standard_deviation": deviation }))
+        })
+        .collect();
+    json!({ "seeds": results.iter().map(of_seed).collect::<Vec<_>>(), "metrics": spread })
+}
+
+impl Finetune {
+    /// Returns the command that resumes this run.
+    fn resume_command(&self) -> String {
+        let mut command = format!("lambert finetune {} --resume", quoted(&self.run.display().to_string()));
+        if !self.seeds.is_empty() {
+            let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+            command += &format!(" --seeds {}", seeds.join(","));
+        }
+        self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
+        command + &self.devices.to_command_line()
+    }
+}

@@ -1,0 +1,167 @@
+//! A complete fine-tuning run on one host, for one or several seeds: data, devices, initial state, then the trainer.
+//! [`fine_tune`] is what `lambert finetune` calls.
+
+use anyhow::Context;
+
+use super::{evaluation_spec, fine_tuning_job};
+use crate::checkpoint::{Best, RunLock};
+use crate::output::note;
+use crate::pjrt::PlatformChoice;
+use crate::report::metrics;
+use crate::report::summary::Summary;
+use crate::run::buckets::fetch_run;
+use crate::run::fine_tuning::{FineTuning, FineTuningRun};
+use crate::run::initial_state::{InitialState, ResumeOptions};
+use crate::run::preflight;
+use crate::runtime::devices::Devices;
+use crate::runtime::hosts::Hosts;
+use crate::train::interrupt::Interrupt;
+use crate::train::job::EvaluationSpec;
+use crate::train::trainer::{Outcome, Programs, Trainer};
+
+/// The settings of a run that are not in its run file, because they do not change the weights.
+#[derive(Clone, Debug)]
+pub struct FineTuneOptions {
+    /// The plugin to use.
+    pub platform: PlatformChoice,
+    /// Devices; all of them if none is given, and one on the CPU.
+    pub devices: Option<usize>,
+    /// Whether the run may resume.
+    pub resume: ResumeOptions,
+    /// The seeds to train one after the other, each in the directory `seed-N` of the run directory; with none, the seed of the
+    /// run file is trained in the run directory itself.
+    pub seeds: Vec<u64>,
+    /// The command that resumes the run, for messages.
+    pub resume_command: String,
+}
+
+/// A stage that a run has reached.
+pub enum FineTuneEvent<'a> {
+    /// Model and data are read.
+    Opened {
+        /// The run.
+        run: &'a FineTuning,
+        /// The devices.
+        devices: &'a Devices,
+    },
+    /// Every check has passed; the programs are compiled next, unless another seed has compiled them.
+    Starting {
+        /// The run.
+        run: &'a FineTuning,
+        /// The state before the first step.
+        initial_state: &'a InitialState,
+    },
+    /// An earlier process has trained the run to its end.
+    AlreadyComplete {
+        /// The run.
+        run: &'a FineTuning,
+    },
+    /// Training has ended, and everything is saved.
+    Ended {
+        /// The reason for the end.
+        outcome: Outcome,
+        /// The summary of the run.
+        summary: &'a Summary,
+    },
+}
+
+/// The result of one seed.
+#[derive(Clone, Debug)]
+pub struct SeedResult {
+    /// The seed.
+    pub seed: u64,
+    /// The reason for the end.
+    pub outcome: Outcome,
+    /// The best evaluation; none if the run was interrupted before the first one.
+    pub best: Option<Best>,
+    /// The names and values of all metrics of that evaluation, as `metrics.jsonl` has them.
+    pub metrics: Vec<(String, f64)>,
+}
+
+/// Fine-tunes `run` with each seed, to the end or to an interruption (Ctrl-C, SIGTERM), and saves it in its run directory.
+/// `on_event` is called at each stage. Seeds share the compiled programs.
+///
+/// # Errors
+/// If the model, the data, a run directory or the devices cannot be used, a run directory holds a run but `resume` is not set,
+/// a program cannot be compiled, or training fails; those of `on_event`. Checkpoints that were saved before remain.
+pub fn fine_tune(
+    run: FineTuningRun,
+    options: &FineTuneOptions,
+    on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<SeedResult>> {
+    let opened = FineTuning::open(run)?;
+    let devices = Devices::open(&options.platform, options.devices)?;
+    devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
+    opened.step_spec(devices.len())?;
+    on_event(FineTuneEvent::Opened { run: &opened, devices: &devices })?;
+    let evaluation = evaluation_spec(&opened)?;
+    let runs = match options.seeds.as_slice() {
+        [] => vec![opened],
+        seeds => seeds.iter().map(|&seed| opened.with_seed(seed)).collect(),
+    };
+    let mut shared = Shared { devices, evaluation, programs: None };
+    let mut results = Vec::new();
+    for run in &runs {
+        let result = fine_tune_one(run, options, &mut shared, on_event)?;
+        let interrupted = result.outcome == Outcome::Interrupted;
+        results.push(result);
+        if interrupted {
+            break;
+        }
+    }
+    Ok(results)
+}
+
+/// What all seeds of a run share.
+struct Shared {
+    devices: Devices,
+    evaluation: EvaluationSpec,
+    programs: Option<Programs>,
+}
+
+fn fine_tune_one(
+    run: &FineTuning,
+    options: &FineTuneOptions,
+    shared: &mut Shared,
+    on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<SeedResult> {
+    let settings = &run.run.checkpoint;
+    let directory = settings.directory.local();
+    fetch_run(settings, options.resume.resume, true).context("[checkpoint] directory")?;
+    // The lock is held to the end. It is taken before the newest checkpoint is opened, which another run could replace.
+    let _lock = RunLock::take(directory).context("[checkpoint] directory")?;
+    let (initial_state, notes) = InitialState::find(run, options.resume)?;
+    notes.iter().for_each(note);
+    let job = fine_tuning_job(run, shared.evaluation.clone(), shared.devices.len())?;
+    let best = initial_state.best();
+    let stopped_early = job.selection.is_some_and(|selection| selection.stops(best.as_ref()));
+    if initial_state.step() >= run.schedule.steps() || stopped_early {
+        on_event(FineTuneEvent::AlreadyComplete { run })?;
+        let outcome = if stopped_early { Outcome::StoppedEarly } else { Outcome::Finished };
+        return result(run, outcome, best);
+    }
+    let bytes = preflight::checkpoint_bytes(&run.task.parameters(), &run.run.optimizer);
+    preflight::check_directory(settings, run.schedule.steps(), bytes)?;
+    let interrupt = Interrupt::install()?;
+
+    on_event(FineTuneEvent::Starting { run, initial_state: &initial_state })?;
+    let programs = match &shared.programs {
+        Some(programs) => programs.clone(),
+        None => Programs::new(&job, &shared.devices, None)?,
+    };
+    shared.programs = Some(programs.clone());
+    let hosts = Hosts::new(&shared.devices, None)?;
+    let mut trainer = Trainer::new(job, programs, shared.devices.clone(), hosts, initial_state)?;
+    let outcome =
+        trainer.train(interrupt).with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
+    on_event(FineTuneEvent::Ended { outcome, summary: trainer.summary() })?;
+    result(run, outcome, trainer.best().cloned())
+}
+
+fn result(run: &FineTuning, outcome: Outcome, best: Option<Best>) -> anyhow::Result<SeedResult> {
+    let metrics = match &best {
+        Some(best) => metrics::recorded(run.run.checkpoint.directory.local(), "evaluation", best.step)?,
+        None => None,
+    };
+    Ok(SeedResult { seed: run.run.seed, outcome, best, metrics: metrics.unwrap_or_default() })
+}

@@ -1,0 +1,68 @@
+//! Fine-tuning runs: the job of a run file, the metrics of its held-out examples, and the launch for one or several seeds.
+
+pub mod launch;
+pub mod scorer;
+
+use std::sync::Arc;
+
+use self::scorer::TaskScorer;
+use super::job::{EvaluationSpec, Job, Selection};
+use crate::run::fine_tuning::FineTuning;
+use crate::run::initial_state::Resumable;
+use crate::schedule::PhaseWork;
+use crate::step::EvalSpec;
+
+pub use launch::{FineTuneEvent, FineTuneOptions, SeedResult, fine_tune};
+
+/// Returns the evaluation of a run on its held-out examples.
+///
+/// # Errors
+/// If the examples cannot be scored.
+pub fn evaluation_spec(run: &FineTuning) -> anyhow::Result<EvaluationSpec> {
+    let (data, settings) = (&run.data, &run.run.evaluate);
+    let scorer = TaskScorer::new(data)?;
+    Ok(EvaluationSpec {
+        step: EvalSpec {
+            task: run.task.clone(),
+            precision: run.run.precision,
+            rows: settings.micro_batch_size,
+            replicas: 1,
+            outputs: true,
+        },
+        source: data.dev.clone(),
+        examples: data.dev.len(),
+        baselines: scorer.ratio_baselines(&data.head),
+        scorer: Some(Arc::new(scorer)),
+    })
+}
+
+/// Builds the job of `run` on `replicas` devices; `evaluation` is its [`evaluation_spec`].
+///
+/// # Errors
+/// If the batch does not divide among the devices, or a setting is impossible.
+pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: usize) -> anyhow::Result<Job> {
+    let settings = &run.run;
+    let work = PhaseWork {
+        steps: run.schedule.steps(),
+        flops_a_step: run.task.training_flops() * settings.train.global_batch as f64,
+    };
+    Ok(Job {
+        name: settings.name.clone(),
+        seed: settings.seed,
+        schedule: run.schedule.clone(),
+        skip_non_finite: settings.skip_non_finite,
+        steps: vec![run.step_spec(replicas)?],
+        batches: vec![run.data.train.clone()],
+        evaluations: vec![evaluation],
+        evaluate_every: run.evaluate_every(),
+        selection: Some(Selection {
+            metric: settings.evaluate.metric(settings.task.kind)?,
+            patience: settings.evaluate.patience,
+        }),
+        checkpoint: settings.checkpoint.clone(),
+        work: vec![work],
+        fingerprint: run.fingerprint(),
+        vocabulary_sha256: run.vocabulary_sha256().to_owned(),
+        files: run.copied_files()?,
+    })
+}
