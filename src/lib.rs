@@ -68,6 +68,7 @@ pub mod output;
 pub mod pjrt;
 pub mod plan;
 pub mod plugins;
+pub mod predict;
 pub mod probe;
 pub mod rendezvous;
 pub mod report;

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::verbs::{
-    bench, devices, evaluate, export, finetune, graph, import, inspect, plan, plugin, prepare, pretrain, tokenizer,
-    verify,
+    bench, devices, embed, evaluate, export, finetune, graph, import, inspect, plan, plugin, predict, prepare,
+    pretrain, tokenizer, verify,
 };
 
 /// Pretrain BERT with LAMB at very large batch, on TPU, GPU or CPU, through one fused XLA step.
@@ -47,6 +47,8 @@ pub enum Command {
     Pretrain(pretrain::Pretrain),
     Evaluate(evaluate::Evaluate),
     Finetune(finetune::Finetune),
+    Predict(predict::Predict),
+    Embed(embed::Embed),
     Export(export::Export),
     Import(import::Import),
     Plan(plan::Plan),
@@ -69,6 +71,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pretrain(args) => pretrain::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Embed(args) => embed::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
         Command::Plan(args) => plan::run(args),

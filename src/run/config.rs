@@ -71,6 +71,11 @@ impl RunConfig {
         }
         ensure!(self.evaluate.micro_batch_size > 0, "{path}: [evaluate] micro_batch_size requires at least 1, got 0");
         ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
+        if let Some(column) = self.evaluate.column_without_probe() {
+            bail!(
+                "{path}: [evaluate] {column} requires `probe`, as in probe = \"reviews.tsv\"; add it, or remove {column}"
+            );
+        }
         let run = Run {
             name: self.name,
             seed: self.seed,

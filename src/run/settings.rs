@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{ExampleConfig, ExampleMode, Masking, SpanMask};
+use crate::data::{Column, ExampleConfig, ExampleMode, Masking, SpanMask, TextColumns};
 use crate::storage::Location;
 
 /// The location of the prepared data, and how examples are made from it. The defaults are those of google-research/bert,
@@ -55,7 +55,7 @@ impl DataSettings {
 }
 
 /// The frequency of evaluations, and their number of held-out examples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluateSettings {
     /// Steps between evaluations; 0 evaluates only before the first step and after the last step of each phase.
@@ -64,11 +64,54 @@ pub struct EvaluateSettings {
     pub examples: usize,
     /// Examples per device and micro-batch.
     pub micro_batch_size: usize,
+    /// A file of labelled texts (`.tsv`, `.csv`, `.jsonl`, `.parquet`), whose labels a probe predicts at each evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<PathBuf>,
+    /// The column of its texts; `text` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_text: Option<Column>,
+    /// The column of the second texts of pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_text_pair: Option<Column>,
+    /// The column of its labels; `label` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_label: Option<Column>,
 }
 
 impl Default for EvaluateSettings {
     fn default() -> Self {
-        EvaluateSettings { every: 0, examples: 1024, micro_batch_size: 32 }
+        EvaluateSettings {
+            every: 0,
+            examples: 1024,
+            micro_batch_size: 32,
+            probe: None,
+            probe_text: None,
+            probe_text_pair: None,
+            probe_label: None,
+        }
+    }
+}
+
+impl EvaluateSettings {
+    /// Returns the columns of the file of the probe.
+    pub fn probe_columns(&self) -> TextColumns {
+        let TextColumns { text, label, .. } = TextColumns::default();
+        TextColumns {
+            text: self.probe_text.clone().unwrap_or(text),
+            text_pair: self.probe_text_pair.clone(),
+            label: self.probe_label.clone().or(label),
+        }
+    }
+
+    /// Returns the first column that is set although there is no probe.
+    pub(super) fn column_without_probe(&self) -> Option<&'static str> {
+        let columns = [
+            ("probe_text", &self.probe_text),
+            ("probe_text_pair", &self.probe_text_pair),
+            ("probe_label", &self.probe_label),
+        ];
+        let is_set = columns.into_iter().find(|(_, column)| column.is_some() && self.probe.is_none());
+        is_set.map(|(name, _)| name)
     }
 }
 

@@ -30,6 +30,11 @@ pub struct FoundModel {
 }
 
 impl FoundModel {
+    /// Returns the messages for the user about the checkpoint, such as a newer one that is damaged.
+    pub fn checkpoint_notes(&self) -> &[String] {
+        &self.loaded
+    }
+
     /// Returns the messages for the user: those about the checkpoint, and the tensors that it lacks.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.loaded.clone();

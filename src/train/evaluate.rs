@@ -47,12 +47,9 @@ impl ModelOnHeldOut {
         max_predictions_per_seq: Option<usize>,
     ) -> anyhow::Result<ModelOnHeldOut> {
         check_vocabulary(&model, prepared)?;
-        let run = model.checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
-        let run =
-            run.and_then(|text| Run::from_checkpoint(&model.path.join("run.toml"), text, model.config.vocab_size).ok());
+        let run = run_of(&model);
         let last = run.as_ref().and_then(|run| run.schedule.phases().last());
-        let longest = model.config.max_position_embeddings;
-        let length = sequence_length.unwrap_or(last.map_or(128, |phase| phase.sequence_length).min(longest));
+        let length = sequence_length.unwrap_or_else(|| default_length(&model, run.as_ref()));
         let predictions = match last {
             Some(phase) if sequence_length.is_none() => phase.max_predictions_per_seq,
             // 15.6 %: 20 of 128, 80 of 512.
@@ -127,6 +124,18 @@ impl ModelOnHeldOut {
         write_atomically(file, |partial| write_tensors(partial, &tensors).map(drop))?;
         Ok(())
     }
+}
+
+/// Returns the run that pretrained `model`, if its checkpoint holds the run file.
+pub(super) fn run_of(model: &FoundModel) -> Option<Run> {
+    let text = std::str::from_utf8(model.checkpoint.file("run.toml")?).ok()?;
+    Run::from_checkpoint(&model.path.join("run.toml"), text, model.config.vocab_size).ok()
+}
+
+/// Returns the sequence length of the last phase of the run that pretrained `model`, or 128.
+pub(super) fn default_length(model: &FoundModel, run: Option<&Run>) -> usize {
+    let last = run.and_then(|run| run.schedule.phases().last());
+    last.map_or(128, |phase| phase.sequence_length).min(model.config.max_position_embeddings)
 }
 
 /// Loads the weights of `model` onto the devices, replicated.

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::probe::ProbeSpec;
 use crate::batch::BatchSource;
 use crate::checkpoint::Best;
 use crate::report::baselines::Baselines;
@@ -28,6 +29,8 @@ pub struct Job {
     pub batches: Vec<Arc<dyn BatchSource>>,
     /// The evaluation of each phase.
     pub evaluations: Vec<EvaluationSpec>,
+    /// The probe of each evaluation, for runs with one.
+    pub probe: Option<ProbeSpec>,
     /// Steps between evaluations; 0 for the last step of each phase only.
     pub evaluate_every: u64,
     /// How the best checkpoint is chosen, for runs that choose one.

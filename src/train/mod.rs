@@ -27,6 +27,7 @@ pub mod interrupt;
 pub mod job;
 pub mod launch;
 pub mod pretraining;
+pub mod probe;
 pub mod trainer;
 pub mod uploader;
 

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::job::{EvaluationSpec, Job};
+use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
 use crate::bert::{BertConfig, BertPretraining, Head, Recompute};
 use crate::checkpoint::COPIED_FILES;
-use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
+use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split, Tokenizer};
 use crate::metrics::LabelFrequencies;
+use crate::predict::forward::ForwardSettings;
+use crate::predict::probe::ProbeData;
 use crate::report::baselines::Baselines;
 use crate::run::initial_state::data_fingerprint;
 use crate::run::weights::config_json;
 use crate::run::{EvaluateSettings, Run, preflight};
+use crate::schedule::Phase;
 use crate::step::EvalSpec;
 use crate::task::Precision;
 
@@ -112,6 +116,7 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         batches: batches.collect(),
         steps,
         evaluations: evaluations.into_iter().map(|(_, spec)| spec).collect(),
+        probe: probe_spec(run, prepared)?,
         evaluate_every: run.evaluate.every,
         selection: None,
         checkpoint: run.checkpoint.clone(),
@@ -120,6 +125,23 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         vocabulary_sha256: prepared.vocabulary().sha256().to_owned(),
         files: copied_files(run, prepared)?,
     })
+}
+
+/// Returns the probe of a run, if it has one. Texts are truncated to the sequence length of each phase.
+///
+/// # Errors
+/// If its file cannot be read, misses a column, or has too few rows of a label.
+fn probe_spec(run: &Run, prepared: &PreparedData) -> anyhow::Result<Option<ProbeSpec>> {
+    let Some(file) = &run.evaluate.probe else { return Ok(None) };
+    let tokenizer = Tokenizer::open(&prepared.tokenizer_directory(), false)?;
+    let columns = run.evaluate.probe_columns();
+    let of_phase = |phase: &Phase| {
+        let data = ProbeData::read(file, None, &columns, &tokenizer, phase.sequence_length);
+        Ok(Arc::new(data.context("[evaluate] probe")?))
+    };
+    let data = run.schedule.phases().iter().map(of_phase).collect::<anyhow::Result<_>>()?;
+    let settings = ForwardSettings { precision: run.precision, micro_batch_size: run.evaluate.micro_batch_size };
+    Ok(Some(ProbeSpec { model: run.model.clone(), settings, data }))
 }
 
 /// Reads the run file, the model's configuration and the tokenizer, as they go into checkpoints.

@@ -10,6 +10,7 @@ use super::checkpointer::Checkpointer;
 use super::evaluator::{Evaluator, Measured};
 use super::interrupt::Interrupt;
 use super::job::Job;
+use super::probe::ProbeEvaluator;
 use crate::batch::BatchSource;
 use crate::checkpoint::Best;
 use crate::output::note;
@@ -47,6 +48,8 @@ pub struct Trainer {
     /// Updates that were skipped because a gradient was not finite.
     skipped: u64,
     last_end: Instant,
+    /// None on hosts other than the leader, and for runs without a probe.
+    probe: Option<ProbeEvaluator>,
     /// Whether the run was interrupted on any host.
     stop: bool,
     /// The best evaluation so far, if the run selects a checkpoint by a metric.
@@ -175,6 +178,7 @@ impl Trainer {
         let (log, checkpointer) = hosts.all_ok(hosts.is_leader().then(open).transpose())?.unzip();
         let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
         let reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
+        let probe = job.probe.as_ref().filter(|_| hosts.is_leader()).map(|spec| ProbeEvaluator::new(spec, &devices));
         Ok(Trainer {
             job,
             devices,
@@ -187,6 +191,7 @@ impl Trainer {
             done,
             skipped: 0,
             last_end: Instant::now(),
+            probe,
             stop: false,
             best,
             reporter,
@@ -370,8 +375,14 @@ impl Trainer {
     fn evaluate(&mut self, phase: usize) -> anyhow::Result<()> {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
-        let Measured { sums, outputs } = evaluator.measure(&self.state.unsharded_weights()?, &self.devices)?;
-        let evaluation = evaluator.evaluation(&self.hosts.all_reduce_sum(sums)?, &outputs)?;
+        let weights = self.state.unsharded_weights()?;
+        let Measured { sums, outputs } = evaluator.measure(&weights, &self.devices)?;
+        let mut evaluation = evaluator.evaluation(&self.hosts.all_reduce_sum(sums)?, &outputs)?;
+        if self.job.probe.is_some() {
+            let specs = self.state.layout().specs();
+            let metric = self.probe.as_mut().map(|probe| probe.evaluate(phase, specs, &weights)).transpose();
+            self.hosts.all_ok(metric)?.into_iter().for_each(|metric| evaluation.push(metric));
+        }
         if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
             self.best = selection.updated(self.best.take(), evaluation.value(selection.metric), self.done);
         }

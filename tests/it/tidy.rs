@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],
     &["rendezvous", "step"],
     &["run", "runtime"],
-    &["plan", "report", "verify"],
+    &["plan", "predict", "report", "verify"],
     &["train"],
     &["cli"],
 ];

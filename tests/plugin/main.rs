@@ -17,6 +17,7 @@ mod parity;
 mod pjrt;
 mod plan;
 mod plugins;
+mod predict;
 mod proto;
 mod resume;
 mod sharding;

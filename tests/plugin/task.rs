@@ -66,6 +66,7 @@ fn job(directory: &Path, replicas: usize) -> Job {
             baselines: Baselines::default(),
             scorer: None,
         }],
+        probe: None,
         evaluate_every: 30,
         selection: None,
         checkpoint: toml::from_str::<CheckpointSettings>(&format!(

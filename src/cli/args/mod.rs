@@ -2,6 +2,9 @@
 
 pub mod device;
 pub mod host;
+pub mod pooling;
 pub mod precision;
+pub mod prediction;
+pub mod probe;
 pub mod read;
 pub mod shell;

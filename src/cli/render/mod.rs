@@ -3,4 +3,5 @@
 pub mod example;
 pub mod fine_tuning;
 pub mod plan;
+pub mod predictions;
 pub mod run;

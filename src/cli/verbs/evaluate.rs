@@ -10,13 +10,17 @@ use serde_json::json;
 
 use crate::bert::Head;
 use crate::cli::args::device::DeviceArgs;
+use crate::cli::args::probe::ProbeArgs;
 use crate::data::PreparedData;
 use crate::output::{note, print};
+use crate::report::baselines::Baselines;
+use crate::report::evaluation::Evaluation;
 use crate::run::EvaluateSettings;
 use crate::run::buckets::{fetch_data, fetch_model};
-use crate::run::weights::open_model;
+use crate::run::weights::{FoundModel, open_model};
 use crate::storage::Location;
 use crate::train::evaluate::ModelOnHeldOut;
+use crate::train::probe::probe_metric;
 
 /// Measure a model on held-out examples
 ///
@@ -24,18 +28,22 @@ use crate::train::evaluate::ModelOnHeldOut;
 /// of the same examples. A head that is no better than its baseline is said to have learned nothing. Examples and masks are
 /// the same for every model and run, so that results can be compared. Sequence length and masking are those of the last
 /// phase of the run that trained the model; a Hugging Face model uses 128 tokens and 20 masked positions.
+///
+/// --probe measures how well a linear classifier reads labels from frozen embeddings of texts: logistic regression on
+/// standardised features, by 5-fold cross-validation or on the rows of --probe-dev.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert evaluate checkpoints/quickstart --data data/quickstart
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
+  lambert evaluate my-bert --probe reviews.tsv --probe-text sentence --probe-label label
   lambert evaluate exported/ --data data/mine --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
     /// Checkpoint (step-…), run directory (its newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
     model: Location,
-    /// Data prepared with the tokenizer of the model: a directory, s3:// or gs://
-    #[arg(long, value_name = "DIR")]
-    data: Location,
+    /// Data prepared with the tokenizer of the model: a directory, s3:// or gs://; optional with --probe
+    #[arg(long, value_name = "DIR", required_unless_present = "probe")]
+    data: Option<Location>,
     /// Held-out examples, at most
     #[arg(long, default_value_t = 1024, value_name = "N")]
     examples: usize,
@@ -52,37 +60,60 @@ pub struct Evaluate {
     #[arg(long)]
     json: bool,
     /// Write the logits of the first examples to this safetensors file instead of measuring
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, requires = "data", value_name = "FILE")]
     logits: Option<PathBuf>,
     /// With --logits: number of examples
     #[arg(long, default_value_t = 4, requires = "logits", value_name = "N")]
     logits_examples: usize,
     #[command(flatten)]
+    probe: ProbeArgs,
+    #[command(flatten)]
     devices: DeviceArgs,
 }
 
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
-    let model = open_model(&fetch_model(&args.model)?)?.with_head(Head::Pretraining);
-    model.notes().iter().for_each(note);
-    let prepared = Arc::new(PreparedData::open(fetch_data(&args.data)?)?);
-    let settings =
-        EvaluateSettings { examples: args.examples, micro_batch_size: args.micro_batch_size, ..Default::default() };
     ensure!(
-        settings.examples > 0 && settings.micro_batch_size > 0,
+        args.examples > 0 && args.micro_batch_size > 0,
         "--examples and --micro-batch-size require at least 1, got 0"
     );
+    let model = open_model(&fetch_model(&args.model)?)?;
     let (path, step) = (model.path.display().to_string(), model.checkpoint.state.step);
-    let model = ModelOnHeldOut::open(model, &prepared, args.sequence_length, args.max_predictions_per_seq)?;
-    let examples = model.dataset.config().clone();
+    let probe = args.probe.open(&model.path, args.sequence_length)?;
+    let held_out = args.data.as_ref().map(|data| open_held_out(&args, model, data)).transpose()?;
     let devices = args.devices.open()?;
-    if let Some(file) = &args.logits {
-        model.write_logits(file, args.logits_examples, &devices)?;
-        print(format_args!("wrote the logits of {} examples to {}", args.logits_examples, file.display()))?;
-        return Ok(ExitCode::SUCCESS);
+
+    let mut object = json!({ "model": path, "step": step });
+    let mut lines = Vec::new();
+    let mut evaluation = Evaluation::new(&[], &[], &Baselines::default(), 0);
+    if let Some(held_out) = held_out {
+        if let Some(file) = &args.logits {
+            held_out.write_logits(file, args.logits_examples, &devices)?;
+            print(format_args!("wrote the logits of {} examples to {}", args.logits_examples, file.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let settings = EvaluateSettings {
+            examples: args.examples,
+            micro_batch_size: args.micro_batch_size,
+            ..EvaluateSettings::default()
+        };
+        let length = held_out.dataset.config().sequence_length;
+        evaluation = held_out.evaluate(&settings, &devices)?;
+        object["sequence_length"] = length.into();
+        lines.push(format!("{path} (step {step}) on {} held-out examples of length {length}", evaluation.examples));
     }
-    let evaluation = model.evaluate(&settings, &devices)?;
+    if let Some(probe) = probe {
+        let length = probe.model.sequence_length;
+        let measured = probe.measure(args.probe.pooling(), args.micro_batch_size, &devices)?;
+        evaluation.push(probe_metric(&measured));
+        object["probe_rows"] = measured.rows.into();
+        object["probe_sequence_length"] = length.into();
+        object["probe_deviation"] = measured.deviation.into();
+        let folds = measured.deviation.map_or(String::new(), |deviation| {
+            format!(", standard deviation over the folds {:.2} points", 100.0 * deviation)
+        });
+        lines.push(format!("{path} (step {step}) probed on {} texts of up to {length} tokens{folds}", measured.rows));
+    }
     if args.json {
-        let mut object = json!({ "model": path, "step": step, "sequence_length": examples.sequence_length });
         for (name, value) in evaluation.scalars() {
             object[name.as_str()] = value.into();
         }
@@ -91,13 +122,15 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         print(object)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(format_args!(
-        "{path} (step {step}) on {} held-out examples of length {}",
-        evaluation.examples, examples.sequence_length
-    ))?;
-    print(evaluation.to_table())?;
-    for verdict in evaluation.verdicts() {
-        print(verdict)?;
-    }
+    lines.push(evaluation.to_table());
+    lines.extend(evaluation.verdicts());
+    lines.into_iter().try_for_each(print)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn open_held_out(args: &Evaluate, model: FoundModel, data: &Location) -> anyhow::Result<ModelOnHeldOut> {
+    let model = model.with_head(Head::Pretraining);
+    model.notes().iter().for_each(note);
+    let prepared = Arc::new(PreparedData::open(fetch_data(data)?)?);
+    ModelOnHeldOut::open(model, &prepared, args.sequence_length, args.max_predictions_per_seq)
 }

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod devices;
+pub mod embed;
 pub mod evaluate;
 pub mod export;
 pub mod finetune;
@@ -10,6 +11,7 @@ pub mod import;
 pub mod inspect;
 pub mod plan;
 pub mod plugin;
+pub mod predict;
 pub mod prepare;
 pub mod pretrain;
 pub mod tokenizer;

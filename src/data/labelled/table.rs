@@ -1,8 +1,10 @@
 //! Selected columns of a table, read by file name: `.tsv`, `.csv` ([`delimited`](super::delimited)), `.jsonl`
 //! ([`json_lines`](super::json_lines)) and `.parquet` ([`parquet`](super::parquet)), the first three also compressed.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,15 @@ pub enum Column {
     Number(usize),
     /// The name of the column, or the key of a JSON object.
     Name(String),
+}
+
+impl FromStr for Column {
+    type Err = Infallible;
+
+    /// Reads a number as the number of a column, and everything else as its name.
+    fn from_str(text: &str) -> std::result::Result<Column, Infallible> {
+        Ok(text.parse().map_or_else(|_| Column::Name(text.to_owned()), Column::Number))
+    }
 }
 
 impl fmt::Display for Column {

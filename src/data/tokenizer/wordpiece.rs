@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use tokenizers::normalizers::BertNormalizer;
@@ -67,6 +68,21 @@ impl WordRules {
     }
 
     fn words_by_crate(self, text: &str, each: &mut impl FnMut(&str)) -> Result<()> {
+        for (word, ..) in self.split(text)?.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+            each(word);
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of `text` that each word stands for, in order.
+    pub fn word_ranges(self, text: &str) -> Result<Vec<Range<usize>>> {
+        let words = self.split(text)?;
+        let splits = words.get_splits(OffsetReferential::Original, OffsetType::Byte).into_iter();
+        Ok(splits.map(|(_, (start, end), _)| start..end).collect())
+    }
+
+    /// Splits a text into words by the `tokenizers` crate.
+    fn split(self, text: &str) -> Result<PreTokenizedString> {
         let failed = |e: tokenizers::Error| DataError::Corpus {
             subject: "the tokenizer".into(),
             required: "text that it can split into words".into(),
@@ -77,10 +93,7 @@ impl WordRules {
         self.normalizer().normalize(&mut normalized).map_err(failed)?;
         let mut words = PreTokenizedString::from(normalized);
         BertPreTokenizer.pre_tokenize(&mut words).map_err(failed)?;
-        for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-            each(word);
-        }
-        Ok(())
+        Ok(words)
     }
 }
 
@@ -227,6 +240,14 @@ mod tests {
         assert_eq!(shown("a[MASK]b"), "a [ [UNK] ] b", "text is never a special token");
         assert_eq!(shown("b\u{7}a\u{b}d 你a"), "b ##a ##d 你 a");
         assert_eq!(tokens(&tokenizer(false), "The the ÉA"), ["The", "the", "[UNK]"]);
+    }
+
+    #[test]
+    fn words_have_places_in_their_text() {
+        let text = "Éa, b\u{7}c 你好 d";
+        let words: Vec<&str> =
+            WordRules { lowercase: true }.word_ranges(text).unwrap().into_iter().map(|word| &text[word]).collect();
+        assert_eq!(words, ["Éa", ",", "b\u{7}c", "你", "好", "d"]);
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         batches: vec![run.data.train.clone()],
         evaluations: vec![evaluation],
         evaluate_every: run.evaluate_every(),
+        probe: None,
         selection: Some(Selection {
             metric: settings.evaluate.metric(settings.task.kind)?,
             patience: settings.evaluate.patience,

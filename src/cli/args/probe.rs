@@ -1,0 +1,61 @@
+//! The options of a probe.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::pooling::Pooling;
+use crate::bert::EncoderOutput;
+use crate::data::{Column, TextColumns};
+use crate::output::note;
+use crate::run::weights::open_model;
+use crate::train::probe::ModelProbe;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Probe")]
+pub struct ProbeArgs {
+    /// Labelled texts (.tsv, .csv, .jsonl, .parquet) that the probe is trained on
+    #[arg(long, value_name = "FILE")]
+    probe: Option<PathBuf>,
+    /// Labelled texts that the probe is measured on [default: 5-fold cross-validation on --probe]
+    #[arg(long, requires = "probe", value_name = "FILE")]
+    probe_dev: Option<PathBuf>,
+    /// Column of the texts: a name, or a number from 1 in a file without a header
+    #[arg(long, requires = "probe", default_value = "text", value_name = "COL")]
+    probe_text: Column,
+    /// Column of the second texts of pairs
+    #[arg(long, requires = "probe", value_name = "COL")]
+    probe_text_pair: Option<Column>,
+    /// Column of the labels
+    #[arg(long, requires = "probe", default_value = "label", value_name = "COL")]
+    probe_label: Column,
+    /// Pooling of the hidden states to features
+    #[arg(long, requires = "probe", value_enum, default_value_t, value_name = "POOLING")]
+    pooling: Pooling,
+}
+
+impl ProbeArgs {
+    /// Reads the probe of the model in `directory`, if one is requested, and prints how many texts were truncated.
+    ///
+    /// # Errors
+    /// As [`ModelProbe::open`].
+    pub fn open(&self, directory: &Path, sequence_length: Option<usize>) -> anyhow::Result<Option<ModelProbe>> {
+        let Some(file) = &self.probe else { return Ok(None) };
+        let columns = TextColumns {
+            text: self.probe_text.clone(),
+            text_pair: self.probe_text_pair.clone(),
+            label: Some(self.probe_label.clone()),
+        };
+        let model = open_model(directory)?;
+        let probe = ModelProbe::open(model, file, self.probe_dev.as_deref(), &columns, sequence_length)?;
+        if probe.data.truncated() > 0 {
+            let (truncated, length) = (probe.data.truncated(), probe.model.sequence_length);
+            note(format_args!("note: {truncated} texts of the probe are longer than {length} tokens and truncated"));
+        }
+        Ok(Some(probe))
+    }
+
+    pub fn pooling(&self) -> EncoderOutput {
+        self.pooling.output()
+    }
+}

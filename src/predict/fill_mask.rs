@@ -1,0 +1,256 @@
+//! Fills the masks of texts: the most probable tokens at each `[MASK]`, as the fill-mask pipeline of transformers. Each mask is
+//! predicted with all other masks of its text in place.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::forward::{Examples, Forward, ForwardSettings, Weights};
+use super::lines::Lines;
+use super::{TextModel, largest, softmax};
+use crate::batch::HostBatch;
+use crate::batch::prediction::{PredictionForm, PredictionTensors};
+use crate::bert::MaskedLanguageModel;
+use crate::data::{CONTINUATION_PREFIX, TextPair, Tokenizer};
+use crate::runtime::devices::Devices;
+use crate::shape::HostTensor;
+use crate::task::Model;
+
+/// The text of a mask.
+pub const MASK: &str = "[MASK]";
+
+/// Tokenized texts with masks.
+#[derive(Clone, Debug)]
+pub struct MaskedTexts {
+    texts: Vec<String>,
+    sequences: Vec<MaskedSequence>,
+    longest: usize,
+    vocab_size: usize,
+    pad: u32,
+    truncated: usize,
+}
+
+/// `[CLS] text [SEP]`, and the positions of its masks.
+#[derive(Clone, Debug)]
+struct MaskedSequence {
+    ids: Vec<u32>,
+    masks: Vec<usize>,
+}
+
+/// The predictions for a text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FilledText {
+    /// The text with its masks.
+    pub text: String,
+    /// For each mask the most probable tokens, most probable first.
+    pub masks: Vec<Vec<Fill>>,
+}
+
+/// A token for a mask.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fill {
+    /// The token; `##` marks one that continues a word.
+    pub token: String,
+    /// Its id.
+    pub token_id: u32,
+    /// Its probability, by the softmax over the vocabulary.
+    pub probability: f64,
+    /// The text with this token at this mask.
+    pub text: String,
+}
+
+impl MaskedTexts {
+    /// Tokenizes texts in which `[MASK]` stands for a masked token. Longer texts are truncated to the sequence length of `model`.
+    ///
+    /// # Errors
+    /// If a text has no mask, or one behind the end of the sequence.
+    pub fn new(lines: &Lines, texts: Vec<TextPair>, model: &TextModel) -> anyhow::Result<MaskedTexts> {
+        let (tokenizer, longest) = (&model.tokenizer, model.sequence_length);
+        let mut all = MaskedTexts {
+            texts: texts.into_iter().map(|pair| pair.text).collect(),
+            sequences: Vec::new(),
+            longest,
+            vocab_size: model.model.config.vocab_size,
+            pad: tokenizer.vocabulary().special().pad,
+            truncated: 0,
+        };
+        for (line, text) in all.texts.iter().enumerate() {
+            let mut sequence = MaskedSequence::new(text, tokenizer)?;
+            let Some(&last) = sequence.masks.last() else {
+                return Err(lines.wrong(line, MASK, "a text without it", "mark the token to predict"));
+            };
+            if sequence.ids.len() > longest {
+                all.truncated += 1;
+                sequence.truncate(longest);
+            }
+            if last + 1 >= longest {
+                let required = format!("each {MASK} among the first {} tokens", longest.saturating_sub(2));
+                return Err(lines.wrong(
+                    line,
+                    &required,
+                    &format!("one at token {last}"),
+                    "shorten the text before it",
+                ));
+            }
+            all.sequences.push(sequence);
+        }
+        Ok(all)
+    }
+
+    /// Returns the number of texts that were longer than the sequence length.
+    pub fn truncated(&self) -> usize {
+        self.truncated
+    }
+
+    /// Returns a forward pass that predicts tokens at the masks of these texts.
+    pub fn forward(&self, model: &TextModel, devices: &Devices, settings: ForwardSettings) -> Forward {
+        let (config, most) = (model.model.config.clone(), self.most_masks());
+        let of_length = move |length| -> Arc<dyn Model> {
+            let masked_positions = most.min(length);
+            Arc::new(MaskedLanguageModel { model: config.clone(), sequence_length: length, masked_positions })
+        };
+        Forward::new(devices, settings, Box::new(of_length))
+    }
+
+    /// Predicts the `top_k` most probable tokens of each mask.
+    ///
+    /// # Errors
+    /// As [`Forward::map`].
+    pub fn predict(
+        &self,
+        forward: &mut Forward,
+        weights: &Weights,
+        tokenizer: &Tokenizer,
+        top_k: usize,
+    ) -> anyhow::Result<Vec<FilledText>> {
+        forward.map(weights, self, |example, outputs| {
+            let (text, masks) = (&self.texts[example], &self.sequences[example].masks);
+            let of_mask = |(mask, logits): (usize, &[f32])| {
+                let probabilities = softmax(logits);
+                let best = largest(&probabilities, top_k).into_iter();
+                best.filter_map(|id| Fill::new(text, mask, id, probabilities[id], tokenizer)).collect()
+            };
+            let logits = outputs[0].chunks(self.vocab_size).take(masks.len());
+            Ok(FilledText { text: text.clone(), masks: logits.enumerate().map(of_mask).collect() })
+        })
+    }
+
+    fn most_masks(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.masks.len()).max().unwrap_or(1)
+    }
+}
+
+impl Examples for MaskedTexts {
+    fn count(&self) -> usize {
+        self.sequences.len()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.sequences[example].ids.len()
+    }
+
+    fn longest(&self) -> usize {
+        self.longest
+    }
+
+    fn select(&self, examples: &[usize], row_length: usize) -> HostBatch {
+        let masked_positions = self.most_masks().min(row_length);
+        let form = PredictionForm { sequence_length: row_length, masked_positions: Some(masked_positions) };
+        let rows = examples.len();
+        let mut input_ids = vec![self.pad as i32; rows * row_length];
+        let mut attention_mask = vec![0; rows * row_length];
+        let mut positions = vec![0; rows * masked_positions];
+        for (row, &example) in examples.iter().enumerate() {
+            let MaskedSequence { ids, masks } = &self.sequences[example];
+            let start = row * row_length;
+            input_ids[start..].iter_mut().zip(ids).for_each(|(input, &id)| *input = id as i32);
+            attention_mask[start..start + ids.len()].fill(1);
+            let start = row * masked_positions;
+            positions[start..].iter_mut().zip(masks).for_each(|(position, &mask)| *position = mask as i32);
+        }
+        let tensors = PredictionTensors {
+            input_ids: HostTensor::new([rows, row_length], &input_ids),
+            attention_mask: HostTensor::new([rows, row_length], &attention_mask),
+            token_type_ids: HostTensor::new([rows, row_length], &vec![0i32; rows * row_length]),
+            masked_lm_positions: Some(HostTensor::new([rows, masked_positions], &positions)),
+        };
+        let names = form.spec().tensors.into_iter().map(|tensor| tensor.name);
+        HostBatch {
+            rows,
+            tensors: names.zip(tensors.into_vec().into_iter().map(Arc::new)).collect(),
+            row_length,
+            tokens: attention_mask.iter().filter(|&&mask| mask > 0).count(),
+            occupied_rows: rows,
+        }
+    }
+}
+
+impl MaskedSequence {
+    fn new(text: &str, tokenizer: &Tokenizer) -> anyhow::Result<MaskedSequence> {
+        let special = tokenizer.vocabulary().special();
+        let (mut ids, mut masks) = (vec![special.cls], Vec::new());
+        for (index, part) in text.split(MASK).enumerate() {
+            if index > 0 {
+                masks.push(ids.len());
+                ids.push(special.mask);
+            }
+            tokenizer.encode(part, &mut ids)?;
+        }
+        ids.push(special.sep);
+        Ok(MaskedSequence { ids, masks })
+    }
+
+    /// Removes tokens before `[SEP]`.
+    fn truncate(&mut self, length: usize) {
+        let excess = self.ids.len() - length;
+        let end = self.ids.len() - 1;
+        self.ids.drain(end - excess..end);
+    }
+}
+
+impl Fill {
+    /// Returns none for a logit without a token: a model may have more embeddings than its tokenizer has tokens.
+    fn new(text: &str, mask: usize, id: usize, probability: f64, tokenizer: &Tokenizer) -> Option<Fill> {
+        let token = tokenizer.vocabulary().token(id as u32)?.to_owned();
+        let text = filled(text, mask, &token);
+        Some(Fill { token, token_id: id as u32, probability, text })
+    }
+}
+
+/// Replaces one mask of a text. A token that continues a word is joined to the text before it.
+fn filled(text: &str, mask: usize, token: &str) -> String {
+    let Some((start, _)) = text.match_indices(MASK).nth(mask) else { return text.to_owned() };
+    let (before, after) = (&text[..start], &text[start + MASK.len()..]);
+    match token.strip_prefix(CONTINUATION_PREFIX) {
+        Some(piece) => format!("{}{piece}{after}", before.trim_end()),
+        None => format!("{before}{token}{after}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{SPECIAL_TOKENS, Vocabulary, WordRules};
+
+    fn tokenizer() -> Tokenizer {
+        let tokens = SPECIAL_TOKENS.into_iter().chain("the cat play ##ing .".split(' ')).map(str::to_owned).collect();
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase: true })
+    }
+
+    #[test]
+    fn masks_in_a_text_are_masks() {
+        let sequence = MaskedSequence::new("The [MASK] play[MASK].", &tokenizer()).unwrap();
+        assert_eq!(sequence.ids, [2, 5, 4, 7, 4, 9, 3]);
+        assert_eq!(sequence.masks, [2, 4]);
+        let mut shorter = sequence.clone();
+        shorter.truncate(5);
+        assert_eq!(shorter.ids, [2, 5, 4, 7, 3]);
+    }
+
+    #[test]
+    fn a_filled_text_keeps_its_other_masks() {
+        let text = "The [MASK] is play [MASK].";
+        assert_eq!(filled(text, 0, "cat"), "The cat is play [MASK].");
+        assert_eq!(filled(text, 1, "##ing"), "The [MASK] is playing.");
+    }
+}
