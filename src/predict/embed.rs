@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{bail, ensure};
-use serde_json::json;
+use serde::Serialize;
 
 use super::forward::{Examples, Forward, ForwardSettings, Weights};
 use super::npy::write_npy;
@@ -93,6 +93,13 @@ pub fn normalized(embeddings: &HostTensor) -> anyhow::Result<HostTensor> {
     Ok(HostTensor::new(dims, &values))
 }
 
+/// A line of JSON. Its numbers are the shortest that give the same f32.
+#[derive(Serialize)]
+struct EmbeddingLine<'a> {
+    text: &'a str,
+    embedding: &'a [f32],
+}
+
 /// Calls `each` with the JSON of each text and its embedding.
 ///
 /// # Errors
@@ -100,11 +107,11 @@ pub fn normalized(embeddings: &HostTensor) -> anyhow::Result<HostTensor> {
 pub fn each_json(
     texts: &[TextPair],
     embeddings: &HostTensor,
-    mut each: impl FnMut(serde_json::Value) -> anyhow::Result<()>,
+    mut each: impl FnMut(String) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let values = embeddings.to_vec::<f32>()?;
     let mut rows = texts.iter().zip(values.chunks(embeddings.shape().dims[1]));
-    rows.try_for_each(|(text, row)| each(json!({ "text": text.text, "embedding": row })))
+    rows.try_for_each(|(text, row)| each(serde_json::to_string(&EmbeddingLine { text: &text.text, embedding: row })?))
 }
 
 /// Writes embeddings f32\[N,H\] to a new file, in the format that its name gives.

@@ -9,6 +9,9 @@ use crate::task::Ratio;
 /// A gain over a baseline counts if it exceeds this many standard errors; chance alone gives less in 95 % of cases.
 const STANDARD_ERRORS: f64 = 2.0;
 
+/// The name of the head of a probe, which is no part of the model.
+pub const PROBE: &str = "probe";
+
 /// The kind of a metric, which decides how it is printed and what is better than its baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
@@ -153,6 +156,9 @@ impl Evaluation {
     /// Returns a sentence for each head that has learned nothing.
     pub fn verdicts(&self) -> Vec<String> {
         let sentence = |head: &str| match head {
+            PROBE => {
+                "probe: no better than the label frequencies; the embeddings do not separate these labels".to_owned()
+            }
             "" => "no better than the label frequencies; the model has learned nothing".to_owned(),
             head => format!("{head}: no better than the label frequencies; the head has learned nothing"),
         };

@@ -11,7 +11,7 @@ use crate::predict::TextModel;
 use crate::predict::embed::encoder;
 use crate::predict::forward::{Forward, ForwardSettings};
 use crate::predict::probe::{ProbeAccuracy, ProbeData};
-use crate::report::evaluation::{Metric, MetricKind};
+use crate::report::evaluation::{Metric, MetricKind, PROBE};
 use crate::run::weights::FoundModel;
 use crate::runtime::devices::Devices;
 use crate::task::{ParamSpec, Precision};
@@ -22,7 +22,7 @@ const POOLING: EncoderOutput = EncoderOutput::Mean;
 /// Returns the metric `probe_accuracy`, with the majority rate as its baseline.
 pub fn probe_metric(measured: &ProbeAccuracy) -> Metric {
     Metric {
-        head: "probe".to_owned(),
+        head: PROBE.to_owned(),
         name: "probe_accuracy".to_owned(),
         label: "probe accuracy".to_owned(),
         kind: MetricKind::Share,
