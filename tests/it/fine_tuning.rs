@@ -246,7 +246,25 @@ fn masked_tokens_are_predicted_as_in_pretraining() {
 }
 
 #[test]
-fn metrics_are_those_of_the_labelled_rows() {
+fn programs_of_every_precision_are_well_typed() {
+    for precision in [Precision::Bf16, Precision::F32] {
+        for head in heads() {
+            let task = fine_tuning_task(&model(), &head, 8, Recompute::Layer).unwrap();
+            TrainStep::build(&StepSpec { precision, dropout: true, ..spec(task.clone(), 2, 1) }).unwrap();
+            let step = ForwardStep::build(&ForwardSpec { model: task, precision, rows: ROWS, replicas: 1 }).unwrap();
+            assert!(step.program.outputs.iter().all(|output| output.shape.dtype == DType::F32));
+        }
+        let outputs = vec![EncoderOutput::PoolerOutput, EncoderOutput::Mean, EncoderOutput::Max];
+        let encoder = Encoder { model: model(), sequence_length: 8, outputs };
+        let mlm = MaskedLanguageModel { model: model(), sequence_length: 8, masked_positions: 3 };
+        for model in [Arc::new(encoder) as Arc<dyn Model>, Arc::new(mlm)] {
+            ForwardStep::build(&ForwardSpec { model, precision, rows: ROWS, replicas: 1 }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn metrics_are_named_by_the_objective() {
     let fixture: Fixture = fixture();
     for (name, head) in fixture.heads() {
         let task = fixture.task(&head);

@@ -84,24 +84,20 @@ pub fn fine_tuning_task(
     sequence_length: usize,
     recompute: Recompute,
 ) -> Option<Arc<dyn Task>> {
-    fn task<O: Objective + 'static>(
-        model: &BertConfig,
-        sequence_length: usize,
-        recompute: Recompute,
-        objective: O,
-    ) -> Option<Arc<dyn Task>> {
-        Some(Arc::new(FineTuning { model: model.clone(), sequence_length, recompute, objective }))
-    }
+    let encoder = FineTuning { model: model.clone(), sequence_length, recompute, objective: () };
     match head {
         Head::Pretraining => None,
-        Head::SequenceClassification { labels } => {
-            task(model, sequence_length, recompute, SequenceClassification { classes: labels.len() })
-        }
-        Head::Regression => task(model, sequence_length, recompute, Regression),
-        Head::TokenClassification { labels } => {
-            task(model, sequence_length, recompute, TokenClassification { classes: labels.len() })
-        }
-        Head::QuestionAnswering => task(model, sequence_length, recompute, QuestionAnswering),
+        Head::SequenceClassification { labels } => Some(encoder.with(SequenceClassification { classes: labels.len() })),
+        Head::Regression => Some(encoder.with(Regression)),
+        Head::TokenClassification { labels } => Some(encoder.with(TokenClassification { classes: labels.len() })),
+        Head::QuestionAnswering => Some(encoder.with(QuestionAnswering)),
+    }
+}
+
+impl FineTuning<()> {
+    fn with<O: Objective + 'static>(self, objective: O) -> Arc<dyn Task> {
+        let FineTuning { model, sequence_length, recompute, .. } = self;
+        Arc::new(FineTuning { model, sequence_length, recompute, objective })
     }
 }
 
@@ -112,9 +108,9 @@ impl<O: Objective> FineTuning<O> {
 
     /// Appends the weight of each label, of type `dtype`: 1, or 0 where there is no label or no token in the row.
     fn label_weights<'g>(&self, batch: &LabelledTensors<Tensor<'g>>, dtype: DType) -> Tensor<'g> {
-        let last = batch.attention_mask.reduce_max(&[1]);
+        let has_token = batch.attention_mask.reduce_max(&[1]);
         let is_labelled = O::is_labelled(&batch.labels.into_vec(), self.sequence_length);
-        let is_occupied = last.gt(last.filled(0.0)).broadcast_like(is_labelled, &[0]);
+        let is_occupied = has_token.gt(has_token.filled(0.0)).broadcast_like(is_labelled, &[0]);
         is_labelled.and(is_occupied).convert(dtype)
     }
 }
@@ -273,6 +269,15 @@ mod tests {
             let found: Vec<_> = batch.tensors.iter().map(|(name, tensor)| (*name, tensor.shape().clone())).collect();
             assert_eq!(found, task.batch().shapes(3).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn flops_are_those_of_encoder_and_head() {
+        let encoder = encoder_flops(&Preset::Tiny.config(100), 10);
+        let pooler = 2.0 * 128.0 * 128.0;
+        let heads = [pooler + 6.0 * 128.0, pooler + 2.0 * 128.0, 10.0 * 6.0 * 128.0, 10.0 * 4.0 * 128.0];
+        let found: Vec<f64> = tasks().iter().map(|task| task.training_flops()).collect();
+        assert_eq!(found, heads.map(|head| 3.0 * (encoder + head)));
     }
 
     #[test]
