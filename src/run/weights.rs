@@ -45,6 +45,15 @@ impl FoundModel {
         notes
     }
 
+    /// Replaces all weights by random ones, drawn with `seed`: the comparison that shows what training gave.
+    #[must_use]
+    pub fn with_random_weights(mut self, seed: u64) -> FoundModel {
+        let specs = param_specs_of(&self.config, &self.head);
+        self.checkpoint.model = specs.iter().map(|spec| (spec.name.clone(), spec.initial(seed))).collect();
+        self.checkpoint.state.missing.clear();
+        self
+    }
+
     /// Replaces the head. Encoder and pooler are kept; the tensors of another head are left out, and those of `head` are listed
     /// as missing, so that a run initialises them. A head with other labels is another head.
     pub fn with_head(mut self, head: Head) -> FoundModel {

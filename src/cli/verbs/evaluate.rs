@@ -37,6 +37,7 @@ Examples:
   lambert evaluate checkpoints/quickstart --data data/quickstart
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
   lambert evaluate my-bert --probe reviews.tsv --probe-text sentence --probe-label label
+  lambert evaluate my-bert --probe reviews.tsv --random-weights 1
   lambert evaluate exported/ --data data/mine --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
     /// Checkpoint (step-…), run directory (its newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
@@ -56,6 +57,9 @@ pub struct Evaluate {
     /// Masked positions per example, at most [default: as in the last phase of the run, else 15.6 % of the tokens]
     #[arg(long, value_name = "N")]
     max_predictions_per_seq: Option<usize>,
+    /// Draw random weights with this seed instead of using those of the model: the comparison that shows what training gave
+    #[arg(long, value_name = "SEED")]
+    random_weights: Option<u64>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -76,13 +80,16 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         args.examples > 0 && args.micro_batch_size > 0,
         "--examples and --micro-batch-size require at least 1, got 0"
     );
-    let model = open_model(&fetch_model(&args.model)?)?;
+    let mut model = open_model(&fetch_model(&args.model)?)?;
+    if let Some(seed) = args.random_weights {
+        model = model.with_random_weights(seed);
+    }
     let (path, step) = (model.path.display().to_string(), model.checkpoint.state.step);
     let probe = args.probe.open(&model.path, args.sequence_length)?;
     let held_out = args.data.as_ref().map(|data| open_held_out(&args, model, data)).transpose()?;
     let devices = args.devices.open()?;
 
-    let mut object = json!({ "model": path, "step": step });
+    let mut object = json!({ "model": path, "step": step, "random_weights": args.random_weights });
     let mut lines = Vec::new();
     let mut evaluation = Evaluation::new(&[], &[], &Baselines::default(), 0);
     if let Some(held_out) = held_out {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use crate::checkpoint::Best;
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::shell::quoted;
 use crate::cli::render::fine_tuning as render;
@@ -89,8 +90,11 @@ fn print_event(event: FineTuneEvent<'_>) -> std::io::Result<()> {
         FineTuneEvent::AlreadyComplete { run } => {
             print(format_args!("{} (seed {}) is complete", run.run.name, run.run.seed))
         }
-        FineTuneEvent::Ended { outcome, summary } => {
+        FineTuneEvent::Ended { outcome, summary, best } => {
             print(format_args!("\n{}", summary.to_text()))?;
+            if let Some(Best { metric, value, step, .. }) = best {
+                print(format_args!("best checkpoint    step {step}, {metric} {value:.4}"))?;
+            }
             match outcome {
                 Outcome::StoppedEarly => print("stopped early: the metric did not improve for `patience` evaluations"),
                 Outcome::Finished | Outcome::Interrupted => Ok(()),

@@ -62,6 +62,8 @@ pub enum FineTuneEvent<'a> {
         outcome: Outcome,
         /// The summary of the run.
         summary: &'a Summary,
+        /// The best evaluation.
+        best: Option<&'a Best>,
     },
 }
 
@@ -154,7 +156,7 @@ fn fine_tune_one(
     let mut trainer = Trainer::new(job, programs, shared.devices.clone(), hosts, initial_state)?;
     let outcome =
         trainer.train(interrupt).with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
-    on_event(FineTuneEvent::Ended { outcome, summary: trainer.summary() })?;
+    on_event(FineTuneEvent::Ended { outcome, summary: trainer.summary(), best: trainer.best() })?;
     result(run, outcome, trainer.best().cloned())
 }
 
