@@ -136,7 +136,7 @@ mod tests {
             run.train.phase(10_000, run.task.sequence_length).unwrap().validate().unwrap();
             kinds.push(run.task.kind);
         }
-        assert_eq!(kinds.len(), 4);
+        assert_eq!(kinds.len(), 5);
         assert!(kinds.contains(&TaskKind::QuestionAnswering) && kinds.contains(&TaskKind::TokenClassification));
     }
 
