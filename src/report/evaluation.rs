@@ -159,7 +159,7 @@ impl Evaluation {
             PROBE => {
                 "probe: no better than the label frequencies; the embeddings do not separate these labels".to_owned()
             }
-            "" => "no better than the label frequencies; the model has learned nothing".to_owned(),
+            "" => "no better than an answer that ignores the input; the model has learned nothing".to_owned(),
             head => format!("{head}: no better than the label frequencies; the head has learned nothing"),
         };
         self.heads_without_gain().into_iter().map(sentence).collect()

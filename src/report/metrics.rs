@@ -2,7 +2,7 @@
 //! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,7 +56,7 @@ impl MetricsLog {
 }
 
 /// Reads the scalars of `step` and `kind` from the `metrics.jsonl` of the run directory `run`: those of the last such line,
-/// without values that were not finite. None without such a line. Incomplete lines are skipped.
+/// without values that were not finite. None without such a line or file. Incomplete lines are skipped.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -64,7 +64,11 @@ pub fn recorded(run: &Path, kind: &str, step: u64) -> anyhow::Result<Option<Vec<
     let path = run.join(METRICS_FILE);
     let failed = || format!("cannot read {}", path.display());
     let mut last = None;
-    for line in BufReader::new(File::open(&path).with_context(failed)?).split(b'\n') {
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.with_context(failed)?,
+    };
+    for line in BufReader::new(file).split(b'\n') {
         let Ok(object) = serde_json::from_slice::<Map<String, Value>>(&line.with_context(failed)?) else { continue };
         if object.get("kind") == Some(&kind.into()) && object.get("step") == Some(&step.into()) {
             last = Some(object);

@@ -13,6 +13,9 @@ use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, load_latest};
 use crate::data::{Manifest, Split};
 use crate::settings::differing_settings;
 
+/// The copy of the run file in a checkpoint.
+pub(super) const RUN_FILE: &str = "run.toml";
+
 /// The state before the first step that this process takes.
 #[derive(Debug)]
 pub enum InitialState {
@@ -65,11 +68,11 @@ pub trait Resumable {
     /// Returns the settings that determine the weights.
     fn settings(&self) -> Value;
 
-    /// Returns the settings of `run_file`, the copy in a checkpoint, under the same names as [`Resumable::settings`].
+    /// Returns the settings of the run that wrote `checkpoint`, under the same names as [`Resumable::settings`].
     ///
     /// # Errors
-    /// If it is not a run file of this version.
-    fn settings_of(&self, run_file: &str) -> anyhow::Result<Value>;
+    /// If its run file is not one of this kind of run and this version.
+    fn settings_of(&self, checkpoint: &Checkpoint) -> anyhow::Result<Value>;
 
     /// Opens the model that the first weights are imported from; none if they are drawn with the seed.
     ///
@@ -104,8 +107,9 @@ impl Resumable for RunOnData<'_> {
         self.run.settings()
     }
 
-    fn settings_of(&self, run_file: &str) -> anyhow::Result<Value> {
-        Ok(Run::from_checkpoint("run.toml".as_ref(), run_file, self.run.model.vocab_size)?.settings())
+    fn settings_of(&self, checkpoint: &Checkpoint) -> anyhow::Result<Value> {
+        let run_file = text_of(checkpoint, RUN_FILE)?;
+        Ok(Run::from_checkpoint(RUN_FILE.as_ref(), run_file, self.run.model.vocab_size)?.settings())
     }
 
     fn import(&self) -> anyhow::Result<Option<FoundModel>> {
@@ -123,15 +127,9 @@ impl InitialState {
     /// the settings that differ; if it is damaged.
     pub fn find(run: &dyn Resumable, options: ResumeOptions) -> anyhow::Result<(InitialState, Vec<String>)> {
         let directory = run.directory();
-        let has_metrics = directory.join(METRICS_FILE).exists();
-        let latest = load_latest(directory, if options.resume { Contents::All } else { Contents::ModelOnly });
         if !options.resume {
-            // A damaged checkpoint counts too: a new run would remove it.
-            let has_checkpoint = !matches!(latest, Ok(None));
-            if has_checkpoint || has_metrics {
-                return Err(ResumeError::RunExists { run: directory.display().to_string() }.into());
-            }
-        } else if let Some(Loaded { path, checkpoint, mut notes }) = latest? {
+            refuse_existing_run(directory)?;
+        } else if let Some(Loaded { path, checkpoint, mut notes }) = load_latest(directory, Contents::All)? {
             let differing = differing_from(run, &checkpoint);
             if let Some(differing) = differing {
                 let shown = path.display().to_string();
@@ -169,6 +167,24 @@ impl InitialState {
     }
 }
 
+/// Checks that no run has written into `directory`.
+///
+/// # Errors
+/// If the directory holds a checkpoint or metrics. A damaged checkpoint counts too: a new run would remove it.
+pub fn refuse_existing_run(directory: &Path) -> Result<(), ResumeError> {
+    let has_checkpoint = !matches!(load_latest(directory, Contents::ModelOnly), Ok(None));
+    if has_checkpoint || directory.join(METRICS_FILE).exists() {
+        return Err(ResumeError::RunExists { run: directory.display().to_string() });
+    }
+    Ok(())
+}
+
+/// Returns the file `name` that is copied into `checkpoint`.
+pub(super) fn text_of<'c>(checkpoint: &'c Checkpoint, name: &str) -> anyhow::Result<&'c str> {
+    let file = checkpoint.file(name).with_context(|| format!("the checkpoint requires a file {name}, found none"))?;
+    std::str::from_utf8(file).with_context(|| format!("{name} of the checkpoint requires UTF-8 text"))
+}
+
 /// Lists the settings that differ between `run` and `checkpoint`; returns none if their fingerprints are equal.
 fn differing_from(run: &dyn Resumable, checkpoint: &Checkpoint) -> Option<String> {
     let state = &checkpoint.state;
@@ -176,11 +192,10 @@ fn differing_from(run: &dyn Resumable, checkpoint: &Checkpoint) -> Option<String
     if state.run_fingerprint.is_empty() || state.run_fingerprint == run.fingerprint() {
         return None;
     }
-    let text = checkpoint.file("run.toml").and_then(|text| std::str::from_utf8(text).ok());
-    let differing = match text.map(|text| run.settings_of(text)) {
-        Some(Ok(earlier)) => differing_settings(&earlier, &run.settings()),
-        Some(Err(_)) => vec!["its run file cannot be read by this version".to_owned()],
-        None => Vec::new(),
+    let differing = match run.settings_of(checkpoint) {
+        Ok(earlier) => differing_settings(&earlier, &run.settings()),
+        Err(_) if checkpoint.file(RUN_FILE).is_none() => Vec::new(),
+        Err(_) => vec!["its run file is of another kind of run or version".to_owned()],
     };
     Some(if differing.is_empty() { "the data".to_owned() } else { differing.join(", ") })
 }

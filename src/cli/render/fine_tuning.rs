@@ -7,6 +7,7 @@ use crate::metrics::Spread;
 use crate::run::fine_tuning::FineTuning;
 use crate::run::initial_state::InitialState;
 use crate::runtime::devices::Devices;
+use crate::train::Outcome;
 use crate::train::fine_tuning::SeedResult;
 use crate::units::thousands;
 
@@ -78,17 +79,18 @@ pub fn start(run: &FineTuning, initial_state: &InitialState) -> String {
     }
 }
 
-/// Returns the spread of every metric over the seeds that have it, without baselines and counts.
+/// Returns the spread over the seeds that have ended of every metric that all of them have, without baselines and counts.
 pub fn spreads(results: &[SeedResult]) -> Vec<(String, Spread)> {
-    let names = results.first().map_or(&[][..], |first| &first.metrics).iter().map(|(name, _)| name);
+    let ended: Vec<&SeedResult> = results.iter().filter(|result| result.outcome != Outcome::Interrupted).collect();
+    let names = ended.first().map_or(&[][..], |first| &first.metrics).iter().map(|(name, _)| name);
     let is_metric = |name: &&String| !name.ends_with("_baseline") && *name != "examples";
     let of_seed =
         |result: &SeedResult, name: &str| result.metrics.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
     names
         .filter(is_metric)
-        .map(|name| {
-            let values: Vec<f64> = results.iter().filter_map(|result| of_seed(result, name)).collect();
-            (name.clone(), Spread::of(&values))
+        .filter_map(|name| {
+            let values: Option<Vec<f64>> = ended.iter().map(|result| of_seed(result, name)).collect();
+            Some((name.clone(), Spread::of(&values?)))
         })
         .collect()
 }
@@ -117,7 +119,6 @@ pub fn seeds(results: &[SeedResult]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Outcome;
 
     #[test]
     fn metrics_of_seeds_are_averaged_without_baselines_and_counts() {

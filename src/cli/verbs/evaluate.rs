@@ -136,7 +136,13 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
 }
 
 fn open_held_out(args: &Evaluate, model: FoundModel, data: &Location) -> anyhow::Result<ModelOnHeldOut> {
-    let model = model.with_head(Head::Pretraining);
+    ensure!(
+        model.head == Head::Pretraining,
+        "--data requires a model with the heads of pretraining, but {} is a {}; `lambert finetune` prints the metrics on its \
+         dev file, and --probe measures its embeddings",
+        model.path.display(),
+        model.head.architecture()
+    );
     model.notes().iter().for_each(note);
     let prepared = Arc::new(PreparedData::open(fetch_data(data)?)?);
     ModelOnHeldOut::open(model, &prepared, args.sequence_length, args.max_predictions_per_seq)

@@ -22,7 +22,7 @@ use crate::train::interrupt::INTERRUPTED;
 ///
 /// The task is one of sequence_classification, regression, token_classification and question_answering. The model is
 /// evaluated on the dev file before the first step and after every epoch; the checkpoint with the best value of a metric is
-/// kept, and `predict`, `evaluate` and `export` use it. Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, prints the
+/// kept, and `predict`, `embed` and `export` use it. Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, prints the
 /// command that resumes the run, and exits with code 130. A resumed run is bit-identical to an uninterrupted one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -30,10 +30,10 @@ Examples:
   lambert finetune scripts/runs/fine-tuning/sst2-like.toml
   lambert finetune RUN.toml --set import=exported/ --set train.learning_rate=3e-5
   lambert finetune RUN.toml --seeds 1,2,3
-  lambert finetune RUN.toml --seeds 1,2,3 --set random_weights=true --set checkpoint.directory=checkpoints/random
+  lambert finetune RUN.toml --set random_weights=true --set checkpoint.directory=checkpoints/random
 
-With --seeds, each seed is trained in the directory seed-N of the run directory, and the table at the
-end shows the mean and the standard deviation of every metric.")]
+With --seeds, each seed is trained in the directory seed-N of the run directory, and the table at
+the end shows the mean and the standard deviation of every metric.")]
 pub struct Finetune {
     /// Run file; scripts/runs/fine-tuning/ has examples with comments
     #[arg(value_name = "RUN.toml")]

@@ -487,7 +487,7 @@ mod tests {
         let options = WindowOptions { sequence_length: 8, ..WindowOptions::default() };
         let error = LabelledExamples::question_answering(questions, &tokenizer(), options).map(drop).unwrap_err();
         let expected = "questions: requires questions shorter than sequence_length, 8 tokens, \
-                        got 5 tokens and 3 special ones in \"q7\"; increase sequence_length, or decrease question_length";
+                        got 5 tokens and 3 special ones in \"q7\"; increase sequence_length, or decrease max_query_length";
         assert_eq!(error.to_string(), expected);
         let one = texts(&[("a", None)]);
         let error = LabelledExamples::regression(&one, &tokenizer(), 4).map(drop).unwrap_err();

@@ -155,7 +155,7 @@ impl EncodedQuestion {
         if longest == 0 {
             let required = format!("questions shorter than sequence_length, {} tokens", options.sequence_length);
             let found = format!("{} tokens and {SPECIAL_TOKENS} special ones in {:?}", ids.len(), question.id);
-            return Err(questions.wrong(required, found, "increase sequence_length, or decrease question_length"));
+            return Err(questions.wrong(required, found, "increase sequence_length, or decrease max_query_length"));
         }
         let answer = context.answer(questions, question, tokenizer)?;
         let position = ids.len() + 2;

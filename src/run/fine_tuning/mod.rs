@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 pub use self::config::FineTuningRun;
 pub use self::data::{Answers, TaskData};
 pub use self::settings::{DropoutSettings, SelectionSettings, TaskKind, TaskSettings, TrainSettings};
-use super::initial_state::Resumable;
-use super::weights::{FoundModel, config_json, open_model};
+use super::initial_state::{RUN_FILE, Resumable, text_of};
+use super::weights::{FoundModel, config_json, describe, open_model};
 use crate::bert::{BertConfig, Head, fine_tuning_task};
-use crate::checkpoint::COPIED_FILES;
+use crate::checkpoint::{COPIED_FILES, Checkpoint};
 use crate::data::Tokenizer;
 use crate::digest::sha256_hex;
 use crate::schedule::{Phase, Schedule};
@@ -164,7 +164,7 @@ impl FineTuning {
     pub fn copied_files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let config = config_json(&self.model, &self.data.head)?;
         let mut files = vec![
-            ("run.toml".to_owned(), self.run.text.clone().into_bytes()),
+            (RUN_FILE.to_owned(), self.run.text.clone().into_bytes()),
             ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
         ];
         files.extend(self.tokenizer_files.iter().cloned());
@@ -174,7 +174,7 @@ impl FineTuning {
 
 /// Returns the tokenizer files of a model.
 fn tokenizer_files(found: &FoundModel) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let names = COPIED_FILES.into_iter().filter(|name| !["run.toml", "config.json"].contains(name));
+    let names = COPIED_FILES.into_iter().filter(|name| ![RUN_FILE, "config.json"].contains(name));
     let present = names.map(|name| (name, found.path.join(name))).filter(|(_, path)| path.exists());
     let read = |(name, path): (&str, std::path::PathBuf)| {
         let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -203,11 +203,14 @@ impl Resumable for FineTuning {
         settings
     }
 
-    fn settings_of(&self, run_file: &str) -> anyhow::Result<Value> {
-        let mut settings = FineTuningRun::from_checkpoint("run.toml".as_ref(), run_file)?.settings();
-        // They follow from the model and the data, which are compared by the fingerprint.
-        settings["config"] = json!(self.model);
-        settings["head"] = self.data.head.to_config().into();
+    fn settings_of(&self, checkpoint: &Checkpoint) -> anyhow::Result<Value> {
+        let mut settings =
+            FineTuningRun::from_checkpoint(RUN_FILE.as_ref(), text_of(checkpoint, RUN_FILE)?)?.settings();
+        let (config, head, _) = describe("config.json".as_ref(), text_of(checkpoint, "config.json")?.as_bytes())?;
+        // The run file has one seed, but each directory of several seeds has its own.
+        settings["seed"] = checkpoint.state.seed.into();
+        settings["config"] = json!(config);
+        settings["head"] = head.to_config().into();
         Ok(settings)
     }
 

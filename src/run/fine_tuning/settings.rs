@@ -187,11 +187,13 @@ impl TrainSettings {
     /// positions.
     ///
     /// # Errors
-    /// If `epochs` is not a positive number.
+    /// If `epochs` or `learning_rate` is not a positive number, or there is no `global_batch`.
     pub fn phase(&self, examples: u64, sequence_length: usize) -> anyhow::Result<Phase> {
         let epochs = self.epochs;
         ensure!(epochs.is_finite() && epochs > 0.0, "`epochs` requires a positive number, got {epochs}");
         ensure!(self.global_batch > 0, "`global_batch` requires at least 1, got 0");
+        let rate = self.learning_rate;
+        ensure!(rate.is_finite() && rate > 0.0, "`learning_rate` requires a positive number, got {rate}");
         let steps = (epochs * examples as f64 / self.global_batch as f64).ceil() as u64;
         Ok(Phase {
             name: "fine-tuning".to_owned(),

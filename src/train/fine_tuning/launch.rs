@@ -1,7 +1,7 @@
 //! A complete fine-tuning run on one host, for one or several seeds: data, devices, initial state, then the trainer.
 //! [`fine_tune`] is what `lambert finetune` calls.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::{evaluation_spec, fine_tuning_job};
 use crate::checkpoint::{Best, RunLock};
@@ -11,7 +11,7 @@ use crate::report::metrics;
 use crate::report::summary::Summary;
 use crate::run::buckets::fetch_run;
 use crate::run::fine_tuning::{FineTuning, FineTuningRun};
-use crate::run::initial_state::{InitialState, ResumeOptions};
+use crate::run::initial_state::{InitialState, ResumeOptions, refuse_existing_run};
 use crate::run::preflight;
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
@@ -91,16 +91,22 @@ pub fn fine_tune(
     options: &FineTuneOptions,
     on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<SeedResult>> {
+    let seeds = &options.seeds;
+    if let Some(seed) = (1..seeds.len()).find(|&i| seeds[..i].contains(&seeds[i])).map(|i| seeds[i]) {
+        bail!("--seeds requires each seed once, got {seed} twice; remove one");
+    }
     let opened = FineTuning::open(run)?;
     let devices = Devices::open(&options.platform, options.devices)?;
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
     opened.step_spec(devices.len())?;
-    on_event(FineTuneEvent::Opened { run: &opened, devices: &devices })?;
-    let evaluation = evaluation_spec(&opened)?;
     let runs = match options.seeds.as_slice() {
         [] => vec![opened],
         seeds => seeds.iter().map(|&seed| opened.with_seed(seed)).collect(),
     };
+    // All directories are checked before the first seed is trained; the locks are held to the end.
+    let _locks: Vec<RunLock> = runs.iter().map(|run| claim(run, options.resume)).collect::<anyhow::Result<_>>()?;
+    on_event(FineTuneEvent::Opened { run: &runs[0], devices: &devices })?;
+    let evaluation = evaluation_spec(&runs[0])?;
     let mut shared = Shared { devices, evaluation, programs: None };
     let mut results = Vec::new();
     for run in &runs {
@@ -112,6 +118,18 @@ pub fn fine_tune(
         }
     }
     Ok(results)
+}
+
+/// Fetches the checkpoints of `run` from its bucket and locks its directory. The lock is taken before the newest checkpoint is
+/// opened, which another run could replace.
+fn claim(run: &FineTuning, options: ResumeOptions) -> anyhow::Result<RunLock> {
+    let settings = &run.run.checkpoint;
+    fetch_run(settings, options.resume, true).context("[checkpoint] directory")?;
+    let lock = RunLock::take(settings.directory.local()).context("[checkpoint] directory")?;
+    if !options.resume {
+        refuse_existing_run(settings.directory.local())?;
+    }
+    Ok(lock)
 }
 
 /// What all seeds of a run share.
@@ -128,10 +146,6 @@ fn fine_tune_one(
     on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<SeedResult> {
     let settings = &run.run.checkpoint;
-    let directory = settings.directory.local();
-    fetch_run(settings, options.resume.resume, true).context("[checkpoint] directory")?;
-    // The lock is held to the end. It is taken before the newest checkpoint is opened, which another run could replace.
-    let _lock = RunLock::take(directory).context("[checkpoint] directory")?;
     let (initial_state, notes) = InitialState::find(run, options.resume)?;
     notes.iter().for_each(note);
     let job = fine_tuning_job(run, shared.evaluation.clone(), shared.devices.len())?;
@@ -160,10 +174,15 @@ fn fine_tune_one(
     result(run, outcome, trainer.best().cloned())
 }
 
+/// Returns the result with the metrics of the best evaluation that the log has; without its line, the checkpoint still has the
+/// selected metric.
 fn result(run: &FineTuning, outcome: Outcome, best: Option<Best>) -> anyhow::Result<SeedResult> {
     let metrics = match &best {
-        Some(best) => metrics::recorded(run.run.checkpoint.directory.local(), "evaluation", best.step)?,
-        None => None,
+        Some(Best { metric, value, step, .. }) => {
+            let recorded = metrics::recorded(run.run.checkpoint.directory.local(), "evaluation", *step)?;
+            recorded.unwrap_or_else(|| vec![(metric.clone(), *value)])
+        }
+        None => Vec::new(),
     };
-    Ok(SeedResult { seed: run.run.seed, outcome, best, metrics: metrics.unwrap_or_default() })
+    Ok(SeedResult { seed: run.run.seed, outcome, best, metrics })
 }
