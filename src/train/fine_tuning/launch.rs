@@ -93,7 +93,7 @@ pub fn fine_tune(
 ) -> anyhow::Result<Vec<SeedResult>> {
     let seeds = &options.seeds;
     if let Some(seed) = (1..seeds.len()).find(|&i| seeds[..i].contains(&seeds[i])).map(|i| seeds[i]) {
-        bail!("--seeds requires each seed once, got {seed} twice; remove one");
+        bail!("seeds: requires each seed once, got {seed} twice; remove one");
     }
     let opened = FineTuning::open(run)?;
     let devices = Devices::open(&options.platform, options.devices)?;
