@@ -6,6 +6,7 @@ pub mod cases;
 pub mod etcd;
 pub mod fine_tuning;
 pub mod hosts;
+pub mod labelled;
 pub mod machine;
 pub mod packing;
 pub mod parity;

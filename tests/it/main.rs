@@ -6,6 +6,7 @@ mod common;
 mod data;
 mod documents;
 mod fine_tuning;
+mod finetune;
 mod goldens;
 mod gradients;
 mod hosts;

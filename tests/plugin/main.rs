@@ -7,6 +7,7 @@ mod backend;
 mod bad_input;
 mod cli;
 mod fine_tuning;
+mod finetune;
 mod full_disk;
 mod hosts;
 mod interrupt;

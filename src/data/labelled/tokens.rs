@@ -63,7 +63,7 @@ impl LabelledSentences {
             Some(Column::Number(number @ 1..)) => Ok(Some(number - 1)),
             Some(other) => Err(DataError::setting(setting, "the number of a column, from 1, for CoNLL files", other)),
         };
-        let (word, label) = (number_of(&columns.tokens, "tokens")?, number_of(&columns.labels, "labels")?);
+        let (word, label) = (number_of(&columns.tokens, "text")?, number_of(&columns.labels, "label")?);
         let mut is_inside = false;
         for (line, number) in text.lines().zip(1..) {
             let cells: Vec<&str> = line.split_whitespace().collect();
@@ -75,7 +75,7 @@ impl LabelledSentences {
             // The word alone is no label.
             let required = (word + 1).max(label + 1).max(2);
             if cells.len() < required {
-                let next = "add the missing cells, or correct the numbers of tokens and labels";
+                let next = "add the missing cells, or correct the numbers of text and label";
                 return Err(self.origin.wrong(
                     number,
                     format!("at least {required} columns"),
@@ -98,8 +98,8 @@ impl LabelledSentences {
     fn read_json_lines(&mut self, text: &str, columns: &TokenColumns) -> Result<()> {
         let or = |column: &Option<Column>, name: &str| column.clone().unwrap_or(Column::Name(name.to_owned()));
         let (tokens, labels) = (or(&columns.tokens, "tokens"), or(&columns.labels, "labels"));
-        let tokens = Selected { setting: "tokens", column: &tokens };
-        let labels = Selected { setting: "labels", column: &labels };
+        let tokens = Selected { setting: "text", column: &tokens };
+        let labels = Selected { setting: "label", column: &labels };
         let Origin { path, .. } = self.origin.clone();
         let (words_key, labels_key) = (name_of(&path, &tokens)?, name_of(&path, &labels)?);
         for object in json_lines::objects(&path, text) {
@@ -209,7 +209,7 @@ mod tests {
             (
                 "a.conll",
                 "EU B-ORG\nrejects\n",
-                "requires at least 2 columns on line 2, got 1; add the missing cells, or correct the numbers of tokens and labels",
+                "requires at least 2 columns on line 2, got 1; add the missing cells, or correct the numbers of text and label",
             ),
             ("a.conll", "\n", "requires at least one sentence, got none; write one word to a line"),
             (
