@@ -3,6 +3,7 @@
 
 use crate::common::labelled::{KINDS, LabelledFiles};
 use lambert::run::fine_tuning::FineTuning;
+use lambert::run::weights::export_model;
 use serde_json::{Value, json};
 
 const CLASSES: &str = KINDS[0];
@@ -20,7 +21,7 @@ fn error(files: &LabelledFiles, kind: &str, overrides: &[&str]) -> String {
     let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
     let opened = files.open(kind, &overrides).and_then(FineTuning::open).map(drop);
     let message = format!("{:#}", opened.expect_err(&format!("{kind} {overrides:?}")));
-    message.replace(&format!("{}/", files.path("").display()), "").replace(&format!("{}", files.path("").display()), "")
+    message.replace(&files.path("").display().to_string(), "")
 }
 
 #[track_caller]
@@ -123,10 +124,8 @@ fn impossible_settings_and_models_are_refused() {
     let files = LabelledFiles::new();
     files.write_model("words", &["more"]);
     std::fs::create_dir(files.path("nothing")).unwrap();
-    std::fs::create_dir(files.path("bare")).unwrap();
-    for name in ["config.json", "model.safetensors"] {
-        std::fs::copy(files.path("model/step-00000000").join(name), files.path("bare").join(name)).unwrap();
-    }
+    export_model(&files.path("model"), None, &files.path("bare")).unwrap();
+    std::fs::remove_file(files.path("bare/vocab.txt")).unwrap();
     let cases: [(&[&str], &str); 28] = [
         (&["import=nowhere"], "import: nowhere"),
         (&["import=nothing"], "import: nothing"),
