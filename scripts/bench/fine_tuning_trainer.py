@@ -290,7 +290,6 @@ def train(run, data, seed, platform, directory):
             bf16=run.get("precision", "f32") == "bf16",
             eval_strategy="steps",
             eval_steps=every,
-            eval_on_start=True,
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
