@@ -20,7 +20,7 @@ pub(super) fn write_npy(out: &mut impl Write, tensor: &HostTensor) -> io::Result
     let padding = unpadded.next_multiple_of(ALIGNMENT) - unpadded;
     out.write_all(prefix)?;
     out.write_all(&((header.len() + padding + 1) as u16).to_le_bytes())?;
-    write!(out, "{header}{:padding$}\n", "")?;
+    writeln!(out, "{header}{:padding$}", "")?;
     out.write_all(tensor.bytes())
 }
 

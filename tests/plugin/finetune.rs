@@ -200,7 +200,7 @@ fn seeds_share_programs_and_a_complete_run_prints_the_same_table() {
     assert_eq!((&object["seeds"][0]["seed"], &object["seeds"][1]["seed"]), (&1.into(), &2.into()));
     let value = |seed: usize| object["seeds"][seed]["metrics"]["pearson"].as_f64().unwrap();
     let mean = object["metrics"]["pearson"]["mean"].as_f64().unwrap();
-    assert!((mean - (value(0) + value(1)) / 2.0).abs() < 1e-12);
+    assert!((mean - f64::midpoint(value(0), value(1))).abs() < 1e-12);
 
     // A checkpoint has the selected metric even if the log is lost.
     std::fs::remove_file(files.path("run/seed-2/metrics.jsonl")).unwrap();

@@ -272,8 +272,8 @@ mod tests {
     #[test]
     fn windows_cover_the_context_and_end_with_it() {
         assert_eq!(windows(10, 5, 3), [0..5, 3..8, 6..10]);
-        assert_eq!(windows(5, 5, 3), [0..5]);
-        assert_eq!(windows(0, 5, 3), [0..0]);
+        assert_eq!(windows(5, 5, 3), vec![0..5; 1]);
+        assert_eq!(windows(0, 5, 3), vec![0..0; 1]);
         assert_eq!(windows(10, 4, 9), [0..4, 4..8, 8..10], "no token is left out by a long stride");
     }
 

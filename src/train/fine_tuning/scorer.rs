@@ -72,7 +72,7 @@ impl TaskScorer {
             (Head::Regression, ExampleLabels::Values(values)) => none.with("mean_squared_error", variance(values)),
             (Head::QuestionAnswering, ExampleLabels::Spans(spans)) => {
                 let [start, end] = [0, 1].map(|side| self.position_frequencies(spans, side));
-                let loss = (start.entropy() + end.entropy()) / 2.0;
+                let loss = f64::midpoint(start.entropy(), end.entropy());
                 none.with("span_loss", loss)
                     .with("start_accuracy", start.majority_accuracy())
                     .with("end_accuracy", end.majority_accuracy())
