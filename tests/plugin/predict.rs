@@ -144,6 +144,10 @@ fn a_pretrained_run_is_probed_predicts_and_embeds() {
     let evaluated = &json(&evaluated)[0];
     assert_eq!(evaluated["probe_accuracy"].as_f64(), accuracies.last().copied(), "as at the end of the run");
     assert_eq!(evaluated["probe_sequence_length"], 48);
+    let random = [&["evaluate", "run", "--probe", "reviews.tsv", "--random-weights", "11"], &columns[..]].concat();
+    let random = &json(&workshop.succeed(&random))[0];
+    assert_eq!(random["probe_accuracy"].as_f64(), accuracies.first().copied(), "as before the first step");
+    assert_ne!(random["probe_accuracy"], evaluated["probe_accuracy"]);
 
     std::fs::write(workshop.path("masked.txt"), "The [MASK] sees the [MASK].\nA dog likes some [MASK].\n").unwrap();
     let filled =

@@ -1,6 +1,6 @@
 //! The options of a probe.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use super::pooling::Pooling;
 use crate::bert::EncoderOutput;
 use crate::data::{Column, TextColumns};
 use crate::output::note;
-use crate::run::weights::open_model;
+use crate::run::weights::FoundModel;
 use crate::train::probe::ModelProbe;
 
 #[derive(Debug, Args)]
@@ -35,19 +35,22 @@ pub struct ProbeArgs {
 }
 
 impl ProbeArgs {
-    /// Reads the probe of the model in `directory`, if one is requested, and prints how many texts were truncated.
+    /// Reads the probe of the model that `model` opens, if one is requested, and prints how many texts were truncated.
     ///
     /// # Errors
-    /// As [`ModelProbe::open`].
-    pub fn open(&self, directory: &Path, sequence_length: Option<usize>) -> anyhow::Result<Option<ModelProbe>> {
+    /// As `model` and [`ModelProbe::open`].
+    pub fn open(
+        &self,
+        model: impl FnOnce() -> anyhow::Result<FoundModel>,
+        sequence_length: Option<usize>,
+    ) -> anyhow::Result<Option<ModelProbe>> {
         let Some(file) = &self.probe else { return Ok(None) };
         let columns = TextColumns {
             text: self.probe_text.clone(),
             text_pair: self.probe_text_pair.clone(),
             label: Some(self.probe_label.clone()),
         };
-        let model = open_model(directory)?;
-        let probe = ModelProbe::open(model, file, self.probe_dev.as_deref(), &columns, sequence_length)?;
+        let probe = ModelProbe::open(model()?, file, self.probe_dev.as_deref(), &columns, sequence_length)?;
         if probe.data.truncated() > 0 {
             let (truncated, length) = (probe.data.truncated(), probe.model.sequence_length);
             note(format_args!("note: {truncated} texts of the probe are longer than {length} tokens and truncated"));
