@@ -147,7 +147,7 @@ fn a_pretrained_run_is_probed_predicts_and_embeds() {
     let random = [&["evaluate", "run", "--probe", "reviews.tsv", "--random-weights", "11"], &columns[..]].concat();
     let random = &json(&workshop.succeed(&random))[0];
     assert_eq!(random["probe_accuracy"].as_f64(), accuracies.first().copied(), "as before the first step");
-    assert_ne!(random["probe_accuracy"], evaluated["probe_accuracy"]);
+    assert_eq!(random["random_weights"], 11);
 
     std::fs::write(workshop.path("masked.txt"), "The [MASK] sees the [MASK].\nA dog likes some [MASK].\n").unwrap();
     let filled =
