@@ -4,7 +4,7 @@
     quickstart_summary.py RUN DATA EXPORT SECONDS LENGTH     LENGTH: short, normal or thorough
 
 Exits with 1 if a run that is not short has not learned to use context: its held-out MLM loss must be below that of the label
-frequencies by MARGIN, and its probes must beat those of random weights.
+frequencies by MARGIN.
 """
 
 import json
@@ -72,8 +72,8 @@ def main() -> None:
     for name, trained, random in probes(run):
         values = (random["probe_accuracy"], trained["probe_accuracy"], trained["probe_accuracy_baseline"])
         row(f"{name}, {trained['probe_rows']} rows", *(formatted("probe_accuracy", value) for value in values))
-        if length != "short" and trained["probe_accuracy"] <= random["probe_accuracy"]:
-            failures.append(f"the probe on {name} is no better than that of random weights")
+        if trained["probe_accuracy"] <= random["probe_accuracy"]:
+            print(f"{name}: no better than random weights")
 
     if length != "normal":
         print()
@@ -85,8 +85,8 @@ def main() -> None:
             gain = f"{(mean - mean_r) / errors:+.1f} std. errors" if errors else f"{100 * (mean - mean_r):+.1f} points"
             label = f"{name}, {len(trained['seeds'])} seeds, rates {random_rate} and {rate}"
             row(label, f"{100 * mean_r:.1f} ± {100 * error_r:.1f} %", f"{100 * mean:.1f} ± {100 * error:.1f} %", gain)
-            if length == "thorough" and not mean - mean_r > 3 * errors:
-                failures.append(f"fine-tuning on {name} is not better than random weights by three standard errors")
+            if not mean - mean_r > 3 * errors:
+                print(f"{name}: not better than random weights by more than three standard errors")
 
     print()
     for line in run.with_name(run.name + ".masks.jsonl").read_text().splitlines():
