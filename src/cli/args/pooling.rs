@@ -7,10 +7,10 @@ use crate::bert::EncoderOutput;
 /// The pooling of hidden states to an embedding.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Pooling {
-    /// Mean over all tokens, [CLS] and [SEP] included
+    /// Mean over all tokens, `[CLS]` and `[SEP]` included
     #[default]
     Mean,
-    /// Hidden state of [CLS]
+    /// Hidden state of `[CLS]`
     Cls,
     /// Maximum over all tokens
     Max,

@@ -14,9 +14,9 @@ use crate::predict::lines::LineFormat;
 
 /// Compute an embedding of each text
 ///
-/// An embedding is the mean of the hidden states after the last layer, the hidden state of [CLS], or the maximum. The order is
+/// An embedding is the mean of the hidden states after the last layer, the hidden state of `[CLS]`, or the maximum. The order is
 /// that of the input; an empty line is an error. Texts that are longer than the sequence are truncated, and their number is
-/// printed. With N texts and a hidden size of H, a safetensors file has a tensor `embeddings` f32[N,H], an .npy file the array.
+/// printed. With N texts and a hidden size of H, a safetensors file has a tensor `embeddings` of N × H numbers, an .npy file the array.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -12,7 +12,7 @@ use crate::predict::inputs::Inputs;
 
 /// Predict with a model: masked tokens, labels or answers
 ///
-/// The head of the model decides. A pretrained model fills each [MASK] of a text. A classifier labels each text; a tab
+/// The head of the model decides. A pretrained model fills each `[MASK]` of a text. A classifier labels each text; a tab
 /// separates the texts of a pair. A token classifier labels each word. Question answering requires JSON lines with
 /// "question" and "context". The output has the order of the input; an empty line is an error. Texts that are longer than
 /// the sequence are truncated, and their number is printed; long contexts are divided into windows.
