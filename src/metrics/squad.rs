@@ -12,7 +12,7 @@ use super::mean;
 /// The scores of one question, or their means over several.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AnswerScore {
-    /// Whether the normalised answer equals a gold answer: 0 or 1.
+    /// 1 if the normalised answer equals a gold answer, else 0.
     pub exact: f64,
     /// F1 of the words of the answer and a gold answer, from 0 to 1.
     pub f1: f64,
@@ -69,11 +69,11 @@ impl AnswerScore {
 pub struct Outcome {
     /// The score of the predicted text, before a threshold.
     pub score: AnswerScore,
-    /// Whether the question has gold answers.
+    /// True if the question has gold answers.
     pub has_answer: bool,
-    /// Whether the predicted text is not empty.
+    /// True if the predicted text is not empty.
     pub answers: bool,
-    /// How sure the model is that the question has no answer; any scale whose order is the same for all questions.
+    /// The confidence that the question has no answer, on any scale whose order is the same for all questions.
     pub no_answer_probability: f64,
 }
 

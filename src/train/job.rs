@@ -33,7 +33,7 @@ pub struct Job {
     pub probe: Option<ProbeSpec>,
     /// Steps between evaluations; 0 for the last step of each phase only.
     pub evaluate_every: u64,
-    /// How the best checkpoint is chosen, for runs that choose one.
+    /// The choice of the best checkpoint; none for runs that keep the newest ones only.
     pub selection: Option<Selection>,
     /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,

@@ -9,7 +9,7 @@ use crate::bert::BertConfig;
 use crate::data::labelled::{Column, SquadVersion};
 use crate::schedule::{Curve, Decay, Phase, Warmup};
 
-/// What is learned.
+/// The kind of a fine-tuning task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
@@ -49,7 +49,7 @@ impl TaskKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSettings {
-    /// What is learned.
+    /// The kind of the task.
     pub kind: TaskKind,
     /// The file of the training examples.
     #[serde(skip_serializing)]

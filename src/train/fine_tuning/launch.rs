@@ -132,7 +132,7 @@ fn claim(run: &FineTuning, options: ResumeOptions) -> anyhow::Result<RunLock> {
     Ok(lock)
 }
 
-/// What all seeds of a run share.
+/// The devices, the evaluation and the programs that all seeds of a run share.
 struct Shared {
     devices: Devices,
     evaluation: EvaluationSpec,
