@@ -15,7 +15,7 @@ use lambert::verify::VerifyOptions;
 #[test]
 fn evaluator_matches_the_reference_in_f64() {
     let checks =
-        assert_parity(&Evaluator { replicas: 1 }, &VerifyOptions { steps: Some(4), ..options(Precision::F64) });
+        assert_parity(&Evaluator { replicas: 1 }, &VerifyOptions { steps: Some(2), ..options(Precision::F64) });
     // 3 forward, 39 gradients, 5 numbers for each of 5 optimizers.
     assert_eq!(checks.len(), 3 + 5 + 2 * 16 + 2 + 7 + 25);
 }
