@@ -8,3 +8,4 @@ pub mod prediction;
 pub mod probe;
 pub mod read;
 pub mod shell;
+pub mod training;

@@ -1,19 +1,16 @@
 //! `lambert finetune`: trains a saved model on labelled examples.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::Best;
-use crate::cli::args::device::DeviceArgs;
-use crate::cli::args::shell::quoted;
+use crate::cli::args::training::TrainingArgs;
 use crate::cli::render::fine_tuning as render;
 use crate::output::print;
 use crate::run::fine_tuning::FineTuningRun;
-use crate::run::initial_state::ResumeOptions;
 use crate::train::Outcome;
 use crate::train::fine_tuning::{FineTuneEvent, FineTuneOptions, SeedResult, fine_tune};
 use crate::train::interrupt::INTERRUPTED;
@@ -35,35 +32,23 @@ Examples:
 With --seeds, each seed is trained in the directory seed-N of the run directory, and the table at
 the end shows the mean and the standard deviation of every metric.")]
 pub struct Finetune {
-    /// Run file; scripts/runs/fine-tuning/ has examples with comments
-    #[arg(value_name = "RUN.toml")]
-    run: PathBuf,
+    #[command(flatten)]
+    training: TrainingArgs,
     /// Seeds to train one after the other, separated by commas [default: the seed of the run file]
     #[arg(long, value_name = "N,N…", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Resume from the newest checkpoint in the run directory; start a new run if there is none
-    #[arg(long)]
-    resume: bool,
-    /// With --resume: accept changed settings that affect the weights
-    #[arg(long, requires = "resume")]
-    accept_changes: bool,
-    /// Override a key of the run file, for example train.epochs=2; repeatable
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
     /// Print the results as one JSON object at the end
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    devices: DeviceArgs,
 }
 
 pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
-    let run = FineTuningRun::open(&args.run, &args.set)?;
+    let run = FineTuningRun::open(&args.training.run, &args.training.set)?;
     let resume_command = args.resume_command();
     let options = FineTuneOptions {
-        platform: args.devices.platform.clone(),
-        devices: args.devices.devices.map(NonZeroUsize::get),
-        resume: ResumeOptions { resume: args.resume, accept_changes: args.accept_changes },
+        platform: args.training.devices.platform.clone(),
+        devices: args.training.devices.devices.map(NonZeroUsize::get),
+        resume: args.training.resume_options(),
         seeds: args.seeds.clone(),
         resume_command: resume_command.clone(),
     };
@@ -124,12 +109,11 @@ fn json(results: &[SeedResult]) -> serde_json::Value {
 impl Finetune {
     /// Returns the command that resumes this run.
     fn resume_command(&self) -> String {
-        let mut command = format!("lambert finetune {} --resume", quoted(&self.run.display().to_string()));
+        let mut command = self.training.resume_command("finetune");
         if !self.seeds.is_empty() {
             let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
             command += &format!(" --seeds {}", seeds.join(","));
         }
-        self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
-        command + &self.devices.to_command_line()
+        command
     }
 }

@@ -6,13 +6,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::host::HostArgs;
 use crate::cli::args::shell::quoted;
+use crate::cli::args::training::TrainingArgs;
 use crate::cli::render::run as render;
 use crate::output::print;
 use crate::run::Run;
-use crate::run::initial_state::ResumeOptions;
 use crate::train::interrupt::INTERRUPTED;
 use crate::train::{Outcome, PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::thousands;
@@ -37,34 +36,22 @@ a shared run directory; host 0 writes to it. Ctrl-C on one host stops all of the
 The run directory contains checkpoints (step-…), metrics.jsonl (one JSON object per step) and
 TensorBoard files.")]
 pub struct Pretrain {
-    /// Run file; scripts/runs/ has examples with comments
-    #[arg(value_name = "RUN.toml")]
-    run: PathBuf,
-    /// Resume from the newest checkpoint in the run directory; start a new run if there is none
-    #[arg(long)]
-    resume: bool,
-    /// With --resume: accept changed settings that affect the weights
-    #[arg(long, requires = "resume")]
-    accept_changes: bool,
-    /// Override a key of the run file, for example phase.1.steps=100; repeatable
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    training: TrainingArgs,
     /// Load the compiled steps of `lambert plan --save` from this directory instead of compiling them
     #[arg(long, value_name = "DIR")]
     compiled: Option<PathBuf>,
-    #[command(flatten)]
-    devices: DeviceArgs,
     #[command(flatten)]
     hosts: HostArgs,
 }
 
 pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
-    let run = Run::open(&args.run, &args.set)?;
+    let run = Run::open(&args.training.run, &args.training.set)?;
     let resume_command = args.resume_command();
     let options = PretrainOptions {
-        platform: args.devices.platform.clone(),
-        devices: args.devices.devices.map(NonZeroUsize::get),
-        resume: ResumeOptions { resume: args.resume, accept_changes: args.accept_changes },
+        platform: args.training.devices.platform.clone(),
+        devices: args.training.devices.devices.map(NonZeroUsize::get),
+        resume: args.training.resume_options(),
         compiled: args.compiled.clone(),
         rendezvous: args.hosts.rendezvous_config(&run.checkpoint.directory)?,
         resume_command: resume_command.clone(),
@@ -115,9 +102,7 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
 impl Pretrain {
     /// Returns the command that resumes this run.
     fn resume_command(&self) -> String {
-        let mut command = format!("lambert pretrain {} --resume", quoted(&self.run.display().to_string()));
-        self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
-        command += &self.devices.to_command_line();
+        let mut command = self.training.resume_command("pretrain");
         if let Some(hosts) = self.hosts.hosts {
             command += &format!(" --hosts {hosts}");
         }
@@ -131,25 +116,5 @@ impl Pretrain {
             command += &format!(" --compiled {}", quoted(&compiled.display().to_string()));
         }
         command
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resume_command_is_quoted_for_the_shell() {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            pretrain: Pretrain,
-        }
-        let line = ["x", "a b.toml", "--set", "name=it's", "--platform", "cpu", "--devices", "2"];
-        let pretrain = <Line as clap::Parser>::parse_from(line).pretrain;
-        assert_eq!(
-            pretrain.resume_command(),
-            r"lambert pretrain 'a b.toml' --resume --set 'name=it'\''s' --platform cpu --devices 2"
-        );
     }
 }

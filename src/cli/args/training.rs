@@ -1,0 +1,61 @@
+//! The arguments of `pretrain` and `finetune`: a run file, what replaces its keys, and whether to resume.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::args::device::DeviceArgs;
+use crate::cli::args::shell::quoted;
+use crate::run::initial_state::ResumeOptions;
+
+#[derive(Debug, Args)]
+pub struct TrainingArgs {
+    /// Run file; scripts/runs/ has examples with comments
+    #[arg(value_name = "RUN.toml")]
+    pub run: PathBuf,
+    /// Resume from the newest checkpoint in the run directory; start a new run if there is none
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: accept changed settings that affect the weights
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
+    /// Override a key of the run file, for example optimizer.beta2=0.98; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    #[command(flatten)]
+    pub devices: DeviceArgs,
+}
+
+impl TrainingArgs {
+    pub fn resume_options(&self) -> ResumeOptions {
+        ResumeOptions { resume: self.resume, accept_changes: self.accept_changes }
+    }
+
+    /// Returns the command that resumes the run, for example `lambert pretrain RUN.toml --resume`, without the options that
+    /// only the verb has.
+    pub fn resume_command(&self, verb: &str) -> String {
+        let mut command = format!("lambert {verb} {} --resume", quoted(&self.run.display().to_string()));
+        self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
+        command + &self.devices.to_command_line()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resume_command_is_quoted_for_the_shell() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            training: TrainingArgs,
+        }
+        let line = ["x", "a b.toml", "--set", "name=it's", "--platform", "cpu", "--devices", "2"];
+        let training = <Line as clap::Parser>::parse_from(line).training;
+        assert_eq!(
+            training.resume_command("pretrain"),
+            r"lambert pretrain 'a b.toml' --resume --set 'name=it'\''s' --platform cpu --devices 2"
+        );
+    }
+}
