@@ -23,7 +23,7 @@ pub struct RemoteRun {
 #[derive(Debug, Default)]
 pub struct Mirrored {
     /// Addresses of the uploaded checkpoints.
-    pub sent: Vec<Address>,
+    pub uploaded: Vec<Address>,
     /// Messages for the user.
     pub notes: Vec<String>,
 }
@@ -128,7 +128,7 @@ impl RemoteRun {
         };
         for &step in local.iter().filter(|step| kept.contains(step)) {
             let objects = remote.get(&step).map_or(&[][..], Vec::as_slice);
-            self.send(step, objects, &mut mirrored, progress)?;
+            self.upload(step, objects, &mut mirrored, progress)?;
         }
         if self.directory.join(journal).exists() {
             self.bucket.upload(&self.directory, &[journal], progress)?;
@@ -150,7 +150,7 @@ impl RemoteRun {
     }
 
     /// Uploads one checkpoint, unless the bucket has it.
-    fn send(
+    fn upload(
         &self,
         step: u64,
         objects: &[Object],
@@ -173,7 +173,7 @@ impl RemoteRun {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.bucket.upload(&self.directory, &names, progress)?;
         self.bucket.upload(&self.directory, &[&in_step(STATE)], progress)?;
-        mirrored.sent.push(self.address().join(&name));
+        mirrored.uploaded.push(self.address().join(&name));
         Ok(())
     }
 

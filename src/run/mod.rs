@@ -240,7 +240,7 @@ impl Run {
         let flops = self.arithmetic().into_iter().map(|a| a.flops);
         phases
             .zip(flops)
-            .map(|(phase, flops)| PhaseWork { steps: phase.steps, flops_a_step: flops / phase.steps.max(1) as f64 })
+            .map(|(phase, flops)| PhaseWork { steps: phase.steps, flops_per_step: flops / phase.steps.max(1) as f64 })
             .collect()
     }
 }

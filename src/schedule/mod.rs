@@ -493,5 +493,5 @@ pub struct PhaseWork {
     /// The number of steps.
     pub steps: u64,
     /// Floating-point operations of one step. Only ratios between phases matter.
-    pub flops_a_step: f64,
+    pub flops_per_step: f64,
 }

@@ -168,7 +168,7 @@ fn train(
     if session.is_none() && hosts.len() > 1 {
         hosts.check_equal("run", &shared_values(run, &prepared)?)?;
     }
-    // The leader first: it sends checkpoints that an earlier run could not send, and the others fetch them.
+    // The leader first: it uploads checkpoints that an earlier run could not upload, and the others download them.
     let fetch =
         || fetch_run(&run.checkpoint, options.resume.resume, hosts.is_leader()).context("[checkpoint] directory");
     hosts.all_ok(if hosts.is_leader() { fetch() } else { Ok(()) })?;

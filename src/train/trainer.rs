@@ -95,7 +95,7 @@ pub struct Coverage {
     /// The examples of the phase.
     pub sequences: u64,
     /// The examples of the first epoch.
-    pub an_epoch: u64,
+    pub sequences_per_epoch: u64,
     /// Epochs of the data.
     pub epochs: f64,
     /// The most examples that share a row, and the rows that one example takes.
@@ -216,7 +216,7 @@ impl Trainer {
             let (batches, sequences) = (&self.job.batches[index], phase.steps * phase.global_batch as u64);
             Coverage {
                 sequences,
-                an_epoch: batches.epoch_len(),
+                sequences_per_epoch: batches.epoch_len(),
                 epochs: batches.epochs_covered(sequences),
                 sequences_per_row: self.job.steps[index].task.examples_per_row(),
                 rows_per_sequence: self.rows_per_example[index],
@@ -410,8 +410,8 @@ impl Trainer {
     /// Waits until every checkpoint is uploaded.
     fn finish_upload(&mut self) -> anyhow::Result<()> {
         self.reporter.finish();
-        let sent = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
-        sent.iter().for_each(note);
+        let notes = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
+        notes.iter().for_each(note);
         Ok(())
     }
 }
@@ -436,7 +436,7 @@ fn work(job: &Job, rows_per_example: &[f64]) -> Vec<PhaseWork> {
     let mut work = job.work.clone();
     for ((work, spec), &rows_per_example) in work.iter_mut().zip(&job.steps).zip(rows_per_example) {
         let computed = rows_expected(spec.rows, rows_per_example, spec.micro_batch_size());
-        work.flops_a_step *= computed as f64 / spec.rows as f64;
+        work.flops_per_step *= computed as f64 / spec.rows as f64;
     }
     work
 }

@@ -39,11 +39,11 @@ impl Uploader {
     /// If the system cannot start a thread.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let (run, keep) = (self.run.clone(), self.keep);
-        let send = move || {
+        let upload = move || {
             let begin = Instant::now();
             (run.mirror(keep, METRICS_FILE, &|_| ()), begin.elapsed())
         };
-        let thread = std::thread::Builder::new().name("upload".to_owned()).spawn(send);
+        let thread = std::thread::Builder::new().name("upload".to_owned()).spawn(upload);
         self.upload = Some(thread.context("cannot start the thread that uploads checkpoints")?);
         Ok(())
     }
@@ -54,11 +54,11 @@ impl Uploader {
     /// If it failed; the checkpoint is then in the run directory only.
     pub fn wait(&mut self) -> anyhow::Result<Vec<String>> {
         let Some(thread) = self.upload.take() else { return Ok(Vec::new()) };
-        let (sent, took) = thread.join().map_err(|_| anyhow!("the thread that uploads checkpoints panicked"))?;
-        let Mirrored { sent, mut notes } = sent.with_context(|| {
+        let (mirrored, took) = thread.join().map_err(|_| anyhow!("the thread that uploads checkpoints panicked"))?;
+        let Mirrored { uploaded, mut notes } = mirrored.with_context(|| {
             format!("the newest checkpoint was not uploaded to {}; it is complete on this machine", self.run.address())
         })?;
-        notes.extend(sent.iter().map(|address| format!("uploaded {address} in {}", duration(took))));
+        notes.extend(uploaded.iter().map(|address| format!("uploaded {address} in {}", duration(took))));
         Ok(notes)
     }
 }

@@ -39,7 +39,7 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
         train: Default::default(),
         held_out: Default::default(),
         reading: ReadCounts::default(),
-        cut_documents: 0,
+        overlong_documents: 0,
         removed: Default::default(),
         inputs: vec![],
         shards: vec![],
@@ -503,7 +503,7 @@ fn damaged_shards_and_other_vocabularies_are_rejected_on_open() {
         edited(&|bytes| bytes[20] = b'#'),
         edited(&|bytes| bytes[7] = 1),
     ] {
-        assert!(message.contains(shard) && message.contains("prepare the data again"), "{message}");
+        assert!(message.contains(shard) && message.contains("run `lambert prepare` again"), "{message}");
     }
     let message = opened_after(&|directory| std::fs::remove_file(directory.join(shard)).unwrap());
     assert!(message.contains(shard), "{message}");

@@ -212,8 +212,8 @@ fn a_document_longer_than_a_shard_is_divided_and_keeps_its_split() {
     let place = Place::new(&format!("{long}\n\nThe end.\n"));
     let options = PrepareOptions { shard_tokens: 1024, ..options() };
     let PrepareOutcome::Prepared(manifest) = place.prepare("out", &options, false).unwrap() else { panic!("not new") };
-    assert!(manifest.cut_documents >= 3, "{}", manifest.cut_documents);
-    assert_eq!(manifest.train.documents, manifest.cut_documents + 2);
+    assert!(manifest.overlong_documents >= 3, "{}", manifest.overlong_documents);
+    assert_eq!(manifest.train.documents, manifest.overlong_documents + 2);
     let sentences: usize = place.documents("out", Split::Train).iter().map(Vec::len).sum();
     assert_eq!(sentences, long.matches(". ").count() + 1);
 }

@@ -117,10 +117,10 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
 
     // Another machine downloads the same bytes, once.
     let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
-    assert!(inspected.contains("fetching"), "{inspected}");
+    assert!(inspected.contains("downloading"), "{inspected}");
     assert!(files(&copies("reader")) == files(&copies("maker")));
     let again = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
-    assert!(!again.contains("fetching"), "{again}");
+    assert!(!again.contains("downloading"), "{again}");
 
     // A changed copy is detected, and can be downloaded again.
     let key = first_shard(&site, "corpora/wiki/");
@@ -135,7 +135,7 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
     // A missing file is downloaded again, and no other.
     std::fs::remove_file(&lost).unwrap();
     let inspected = site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
-    assert!(inspected.contains("fetching"), "{inspected}");
+    assert!(inspected.contains("downloading"), "{inspected}");
     assert!(files(&copies("reader")) == files(&copies("maker")));
 
     // A changed object is detected by its sha256, and no file of it stays.
@@ -273,7 +273,7 @@ fn a_run_resumes_on_another_machine_from_the_bucket() {
     let said = site.fail("two", &["pretrain", "run.toml", "--platform", "cpu"]);
     assert!(said.contains("s3://pod/runs/small already holds a run"), "{said}");
     let said = site.succeed("two", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
-    assert!(said.contains("fetching step"), "{said}");
+    assert!(said.contains("downloading step"), "{said}");
     assert!(tensors_of(&site, "step-00000010") == expected, "weights or moments differ");
     let keys = site.server.keys("pod", "runs/small/");
     let mut steps: Vec<&str> =
@@ -349,9 +349,9 @@ fn requests_to_a_busy_server_are_retried_and_failed_uploads_are_sent_later() {
 
     site.server.refuse_writes(0);
     let said = site.succeed("one", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
-    assert!(said.contains("sent s3://pod/runs/small/step-00000006"), "{said}");
-    let sent = site.server.get("pod/runs/small/step-00000006/model.safetensors");
-    assert!(sent == std::fs::read(saved.join("model.safetensors")).ok());
+    assert!(said.contains("uploaded s3://pod/runs/small/step-00000006"), "{said}");
+    let uploaded = site.server.get("pod/runs/small/step-00000006/model.safetensors");
+    assert!(uploaded == std::fs::read(saved.join("model.safetensors")).ok());
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub fn compile_times(times: &CompileTimes) -> String {
 /// Formats how often a phase visits the examples: `4,096 sequences, 4.10 epochs of 1,000 examples, each visited 4 or 5
 /// times; packed: up to 8 sequences per row, 0.513 rows per sequence`.
 pub fn coverage(coverage: &Coverage) -> String {
-    let (sequences, per_epoch) = (thousands(coverage.sequences), thousands(coverage.an_epoch));
+    let (sequences, per_epoch) = (thousands(coverage.sequences), thousands(coverage.sequences_per_epoch));
     let visits = match coverage.epochs {
         epochs if epochs < 1.0 => "at most once".to_owned(),
         epochs if epochs.fract() == 0.0 => format!("{epochs} times"),

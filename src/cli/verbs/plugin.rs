@@ -39,7 +39,7 @@ pub struct Install {
     /// Package to install, from `lambert plugin list` [default: the first of the platform]
     #[arg(long, value_name = "NAME")]
     package: Option<String>,
-    /// Install from this wheel file instead of fetching it; repeatable
+    /// Install from this wheel file instead of downloading it; repeatable
     #[arg(long, value_name = "FILE")]
     wheel: Vec<PathBuf>,
 }

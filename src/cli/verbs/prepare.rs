@@ -18,7 +18,7 @@ use crate::data::{
 };
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
-use crate::run::buckets::{claim_copy, send_data};
+use crate::run::buckets::{claim_copy, upload_data};
 use crate::storage::Location;
 use crate::units::{byte_size, duration};
 
@@ -196,8 +196,8 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
             notes(&manifest);
         }
     }
-    if let (Some(address), Some(bytes)) = (out.address(), send_data(out, args.force)?) {
-        print(format_args!("{address}: sent {}", byte_size(bytes as f64)))?;
+    if let (Some(address), Some(bytes)) = (out.address(), upload_data(out, args.force)?) {
+        print(format_args!("{address}: uploaded {}", byte_size(bytes as f64)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -348,8 +348,8 @@ fn notes(manifest: &Manifest) {
         (reading.other_pages, "pages are not articles and were skipped"),
         (reading.replaced_bytes, "bytes are not UTF-8 and were removed"),
         (reading.nul_bytes, "NUL characters were removed"),
-        (reading.cut_lines, "lines are longer than 1 MiB and were split"),
-        (manifest.cut_documents, "documents were longer than a shard or 16 MiB and were split"),
+        (reading.overlong_lines, "lines are longer than 1 MiB and were split"),
+        (manifest.overlong_documents, "documents were longer than a shard or 16 MiB and were split"),
     ] {
         if count > 0 {
             note(format_args!("note: {count} {what}"));

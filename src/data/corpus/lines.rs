@@ -42,7 +42,7 @@ impl<'s, 'a> Lines<'s, 'a> {
         self.number += !is_rest as u64;
         self.is_cut = self.read.len() == LONGEST_LINE && !self.read.ends_with(b"\n");
         self.taken = if self.is_cut { cut_position(&self.read) } else { self.read.len() };
-        batches.counts().cut_lines += (self.is_cut && !is_rest) as u64;
+        batches.counts().overlong_lines += (self.is_cut && !is_rest) as u64;
         let text = batches.decode(&self.read[..self.taken], || format!("line {}", self.number))?;
         Ok(Some(Line { text, is_rest }))
     }

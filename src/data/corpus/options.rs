@@ -72,8 +72,8 @@ pub struct ReadCounts {
     pub replaced_bytes: u64,
     /// NUL characters, which are removed.
     pub nul_bytes: u64,
-    /// Lines that were split because they were longer than [`LONGEST_LINE`].
-    pub cut_lines: u64,
+    /// Lines longer than [`LONGEST_LINE`], which are split.
+    pub overlong_lines: u64,
     /// Redirect pages of a Wikimedia dump.
     pub redirects: u64,
     /// Disambiguation pages of a Wikimedia dump.
@@ -91,7 +91,7 @@ impl fmt::Display for ReadCounts {
             (self.without_text, "records without text"),
             (self.replaced_bytes, "replaced bytes"),
             (self.nul_bytes, "NUL characters"),
-            (self.cut_lines, "split lines"),
+            (self.overlong_lines, "overlong lines"),
             (self.redirects, "redirects"),
             (self.disambiguations, "disambiguation pages"),
             (self.other_pages, "other pages"),
@@ -111,7 +111,7 @@ impl AddAssign for ReadCounts {
         self.without_text += other.without_text;
         self.replaced_bytes += other.replaced_bytes;
         self.nul_bytes += other.nul_bytes;
-        self.cut_lines += other.cut_lines;
+        self.overlong_lines += other.overlong_lines;
         self.redirects += other.redirects;
         self.disambiguations += other.disambiguations;
         self.other_pages += other.other_pages;

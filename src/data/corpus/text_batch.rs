@@ -97,7 +97,7 @@ impl<'a> BatchWriter<'a> {
 
     /// Adds a line of the current document, which may be wrapped. A line that is too long is split at white space.
     pub fn line(&mut self, mut line: &str) {
-        self.batch.counts.cut_lines += (line.len() > LONGEST_LINE) as u64;
+        self.batch.counts.overlong_lines += (line.len() > LONGEST_LINE) as u64;
         while line.len() > LONGEST_LINE {
             let (start, rest) = line.split_at(cut_position(&line.as_bytes()[..LONGEST_LINE]));
             self.push(start);
@@ -177,7 +177,7 @@ impl<'a> BatchWriter<'a> {
         // A paragraph shorter than a batch is passed on whole.
         let room = if self.paragraph_is_open { 2 * BATCH } else { BATCH };
         if self.batch.text.len() >= room {
-            self.batch.counts.cut_lines += self.paragraph_is_open as u64;
+            self.batch.counts.overlong_lines += self.paragraph_is_open as u64;
             self.paragraph_is_open = false;
             self.flush_if(room);
         }

@@ -32,7 +32,7 @@ pub(super) struct TextBlock {
     rest_of: Option<u128>,
     pub counts: ReadCounts,
     /// Documents that were split because they were longer than [`LONGEST_DOCUMENT`].
-    pub cut_documents: u64,
+    pub overlong_documents: u64,
 }
 
 /// One document of a [`TextBlock`].
@@ -132,7 +132,7 @@ impl<'a> BlockBuilder<'a> {
         if block.text.len() - first < LONGEST_DOCUMENT {
             return true;
         }
-        block.cut_documents += 1;
+        block.overlong_documents += 1;
         block.document_ends.push(block.lines.len());
         let origin = block.document(block.document_ends.len() - 1).origin();
         self.pass_on(Some(origin))
@@ -197,7 +197,7 @@ mod tests {
             blocks.iter().map(|block| block.documents().map(TextDocument::origin).collect()).collect();
         assert_eq!((origins[0][1], origins[0][1]), (origins[1][0], origins[2][0]));
         assert_ne!(origins[2][0], origins[3][0]);
-        assert_eq!(blocks.iter().map(|block| block.cut_documents).sum::<u64>(), 2);
+        assert_eq!(blocks.iter().map(|block| block.overlong_documents).sum::<u64>(), 2);
         let bytes: usize = blocks.iter().flat_map(TextBlock::documents).map(TextDocument::bytes).sum();
         assert_eq!(bytes, 2 * 900 + (40 << 20) / 9 * 9);
     }

@@ -19,8 +19,8 @@ use crate::data::tokenizer::wordpiece::Tokenizer;
 pub(super) struct Encoded {
     pub train: TokenBlock,
     pub held_out: TokenBlock,
-    /// Documents that were split because they were longer than a shard.
-    pub cut_documents: u64,
+    /// Documents longer than a shard, which are split.
+    pub overlong_documents: u64,
     /// Documents removed by filters, by the filter's name.
     pub removed: BTreeMap<String, Removed>,
 }
@@ -44,7 +44,7 @@ fn is_held_out(seed: u64, fingerprint: u128, share: f64) -> bool {
 /// If the tokenizer cannot split a text into words.
 pub(super) fn encode(block: &TextBlock, tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Encoded> {
     let empty = || TokenBlock::new(form(tokenizer, options));
-    let mut encoded = Encoded { train: empty(), held_out: empty(), cut_documents: 0, removed: BTreeMap::new() };
+    let mut encoded = Encoded { train: empty(), held_out: empty(), overlong_documents: 0, removed: BTreeMap::new() };
     let mut tokens = DocumentTokens::default();
     for document in block.documents() {
         if let Some(filter) = first_rejection(&options.filters, document.lines()) {
@@ -61,7 +61,7 @@ pub(super) fn encode(block: &TextBlock, tokenizer: &Tokenizer, options: &Prepare
             Split::Train => &mut encoded.train,
             Split::HeldOut => &mut encoded.held_out,
         };
-        encoded.cut_documents +=
+        encoded.overlong_documents +=
             tokens.push_into(into, options.shard_tokens, document, &signature(document, options.duplicates));
     }
     Ok(encoded)

@@ -243,7 +243,7 @@ impl Preparation<'_> {
             train: Counts::default(),
             held_out: Counts::default(),
             reading: ReadCounts::default(),
-            cut_documents: 0,
+            overlong_documents: 0,
             removed: BTreeMap::new(),
             inputs: self.inputs.iter().map(Input::unread_entry).collect(),
             shards: Vec::new(),
@@ -346,7 +346,7 @@ impl Preparation<'_> {
             for (id, record) in &done.blocks {
                 manifest.reading += record.counts;
                 manifest.inputs[parts[id.part as usize].input].reading += record.counts;
-                manifest.cut_documents += record.cut_documents;
+                manifest.overlong_documents += record.overlong_documents;
                 for (name, removed) in &record.removed {
                     *manifest.removed.entry(name.clone()).or_default() += *removed;
                 }

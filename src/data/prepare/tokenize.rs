@@ -164,7 +164,7 @@ impl Preparation<'_> {
     }
 
     fn tokenize_block(&self, id: BlockId, block: &TextBlock, journal: &Journal, spools: &Spools) -> Result<()> {
-        let Encoded { train, held_out, cut_documents, removed } = encode(block, self.tokenizer, self.options)?;
+        let Encoded { train, held_out, overlong_documents, removed } = encode(block, self.tokenizer, self.options)?;
         let append = |spool: &super::Spool, block: TokenBlock| {
             (!block.heads.is_empty()).then(|| spool.append(&block)).transpose()
         };
@@ -172,7 +172,7 @@ impl Preparation<'_> {
             train: append(&spools.train, train)?,
             held_out: append(&spools.held_out, held_out)?,
             counts: block.counts,
-            cut_documents: cut_documents + block.cut_documents,
+            overlong_documents: overlong_documents + block.overlong_documents,
             removed,
         };
         journal.record(JournalRecord::Tokenized(id, record))

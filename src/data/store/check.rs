@@ -18,7 +18,7 @@ use crate::data::tokenizer::files::TOKENIZER_FILES;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::data::tokenizer::wordpiece::Tokenizer;
 
-const PREPARE_AGAIN: &str = "prepare the data again (set force to overwrite it)";
+const PREPARE_AGAIN: &str = "run `lambert prepare` again (set force to overwrite the data)";
 
 /// The current state of an input file.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Manifest {
     fn check_tokenizer(&self, directory: &Path) -> Result<Vocabulary> {
         let directory = directory.join(TOKENIZER_DIRECTORY);
         let differs = |path: &Path, required: String, found: String| {
-            let next = "restore the tokenizer, or prepare the data again (set force to overwrite it)";
+            let next = "restore the tokenizer, or run `lambert prepare` again (set force to overwrite the data)";
             Err(DataError::file(path, required, found, next))
         };
         for name in TOKENIZER_FILES {
@@ -168,7 +168,7 @@ impl ShardEntry {
     ) -> Result<()> {
         let path = directory.join(&self.file);
         let differs = |required: String, found: String| {
-            let next = "the shard or prepared.json changed after it was written: prepare the data again (set force to overwrite it)";
+            let next = "the shard or prepared.json changed after it was written: run `lambert prepare` again (set force to overwrite the data)";
             Err(DataError::file(&path, required, found, next))
         };
         let sha256 = sha256_of_file(&path, progress)?;

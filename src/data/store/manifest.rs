@@ -12,7 +12,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 
 /// The version of the manifest format. Other versions are rejected.
-pub const MANIFEST_FORMAT: u32 = 2;
+pub const MANIFEST_FORMAT: u32 = 3;
 
 /// The next step for a user who named another directory.
 const NAME_PREPARED: &str = "name a directory of prepared data";
@@ -122,8 +122,8 @@ pub struct Manifest {
     pub held_out: Counts,
     /// The counters of reading all inputs.
     pub reading: ReadCounts,
-    /// Documents that were split because they exceeded a shard, or 16 MiB of text.
-    pub cut_documents: u64,
+    /// Documents longer than a shard or 16 MiB of text, which are split.
+    pub overlong_documents: u64,
     /// Removed documents, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
     pub removed: BTreeMap<String, Removed>,
     /// The input files, in order.
@@ -163,7 +163,7 @@ impl Manifest {
                 path,
                 format!("format {MANIFEST_FORMAT}"),
                 format!("format {format}"),
-                "prepare the data again with this version (set force to overwrite it)",
+                "run `lambert prepare` again with this version (set force to overwrite the data)",
             ));
         }
         serde_json::from_slice(text).map_err(unreadable)

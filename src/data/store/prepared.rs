@@ -41,7 +41,7 @@ impl PreparedData {
                     manifest.vocabulary_sha256, manifest.vocabulary_size
                 ),
                 format!("one with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
-                "restore the vocabulary of the prepared data, or prepare the data again (set force to overwrite it)",
+                "restore the vocabulary of the prepared data, or run `lambert prepare` again (set force to overwrite the data)",
             ));
         }
         let open = |split: Split| -> Result<Documents> {
@@ -53,7 +53,7 @@ impl PreparedData {
                         shard.path(),
                         format!("the counts in {MANIFEST}, {}", entry.counts),
                         shard.counts().to_string(),
-                        "the directory mixes two preparations: prepare the data again (set force to overwrite it)",
+                        "the directory mixes two preparations: run `lambert prepare` again (set force to overwrite the data)",
                     ));
                 }
                 shards.push(shard);

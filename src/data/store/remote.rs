@@ -59,7 +59,7 @@ impl DataFetch {
 
     /// Returns the number of bytes to download.
     pub fn bytes(&self) -> u64 {
-        self.missing.iter().map(|wanted| wanted.bytes).sum()
+        self.missing.iter().map(|object| object.bytes).sum()
     }
 
     /// Downloads the missing files. Calls `progress` with the number of bytes received.
@@ -117,8 +117,8 @@ pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn
     }
     names.extend(Manifest::parse(&path, &manifest)?.shards.into_iter().map(|shard| shard.file));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let sent = bucket.upload(directory, &names, progress);
-    sent.and_then(|()| bucket.upload(directory, &[MANIFEST], &|_| ())).map_err(DataError::storage)
+    let uploaded = bucket.upload(directory, &names, progress);
+    uploaded.and_then(|()| bucket.upload(directory, &[MANIFEST], &|_| ())).map_err(DataError::storage)
 }
 
 /// Returns the name of the tokenizer file that an object holds, if it is one.

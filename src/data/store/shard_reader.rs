@@ -19,7 +19,7 @@ use super::shard::{
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
-const DAMAGED: &str = "the file is damaged or not a shard: prepare the data again (set force to overwrite it)";
+const DAMAGED: &str = "the file is damaged or not a shard: run `lambert prepare` again (set force to overwrite the data)";
 
 /// A shard opened for reading.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Shard {
                 path,
                 format!("format {SHARD_FORMAT}"),
                 format!("format {}", header.format),
-                "prepare the data again with this version (set force to overwrite it)",
+                "run `lambert prepare` again with this version (set force to overwrite the data)",
             ));
         }
         if header.vocabulary_sha256 != vocabulary.sha256() {
@@ -96,7 +96,7 @@ impl Shard {
                 path,
                 format!("the vocabulary with sha256 {} ({} tokens)", vocabulary.sha256(), vocabulary.len()),
                 format!("one with sha256 {} ({} tokens)", header.vocabulary_sha256, header.vocabulary_size),
-                "the shard was made with another vocabulary: prepare the data again (set force to overwrite it)",
+                "the shard was made with another vocabulary: run `lambert prepare` again (set force to overwrite the data)",
             ));
         }
         if header.split != split {

@@ -94,8 +94,8 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let notes = [
         (manifest.reading.replaced_bytes, "bytes were not valid UTF-8 and were replaced"),
-        (manifest.reading.cut_lines, "lines were truncated because they were too long"),
-        (manifest.cut_documents, "documents were truncated because they were longer than a shard"),
+        (manifest.reading.overlong_lines, "lines were longer than 1 MiB and were split"),
+        (manifest.overlong_documents, "documents were longer than a shard or 16 MiB and were split"),
     ];
     let removed = manifest.removed.iter().map(|(rule, removed)| {
         format!(

@@ -44,7 +44,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
     let settings = &run.run;
     let work = PhaseWork {
         steps: run.schedule.steps(),
-        flops_a_step: run.task.training_flops() * settings.train.global_batch as f64,
+        flops_per_step: run.task.training_flops() * settings.train.global_batch as f64,
     };
     Ok(Job {
         name: settings.name.clone(),

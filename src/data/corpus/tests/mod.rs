@@ -73,12 +73,12 @@ fn wrapped_lines_are_joined_and_two_empty_lines_end_a_document() {
 fn a_paragraph_longer_than_two_batches_is_split_without_loss() {
     let text = "some words of it\n".repeat(300_000);
     let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
-    assert_eq!((counts.cut_lines, shown.len()), (2, 4), "three paragraphs and the end of the document");
+    assert_eq!((counts.overlong_lines, shown.len()), (2, 4), "three paragraphs and the end of the document");
     assert_eq!(shown.iter().flat_map(|piece| piece.split_whitespace()).filter(|w| *w == "words").count(), 300_000);
     // A shorter paragraph stays whole, although it crosses the end of a batch.
     let text = "some words of it\n".repeat(100_000) + "\nNext.";
     let (shown, counts) = read_as(SentenceMode::Wrapped, &[("a.txt", text.as_bytes())]).unwrap();
-    assert_eq!((counts.cut_lines, shown.len(), shown[1].as_str()), (0, 3, "Next."));
+    assert_eq!((counts.overlong_lines, shown.len(), shown[1].as_str()), (0, 3, "Next."));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn invalid_utf8_is_counted_and_replaced() {
 fn a_huge_line_is_split_between_words_and_stays_one_document() {
     let text = "wörd ".repeat(500_000);
     let (shown, counts) = read(&[("a.txt", text.as_bytes())]).unwrap();
-    assert_eq!((counts.replaced_bytes, counts.cut_lines, shown.last().unwrap().as_str()), (0, 1, "¶"));
+    assert_eq!((counts.replaced_bytes, counts.overlong_lines, shown.last().unwrap().as_str()), (0, 1, "¶"));
     assert_eq!(shown.iter().filter(|s| *s == "¶").count(), 1);
     assert!(shown.iter().all(|line| line.len() <= LONGEST_LINE));
     let words: usize = shown.iter().map(|line| line.split(' ').filter(|w| *w == "wörd").count()).sum();
