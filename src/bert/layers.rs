@@ -125,9 +125,14 @@ impl<'c, 'g> Bert<'c, 'g> {
         self.dropout.map_or(x, |dropout| dropout.apply(x, site, probability))
     }
 
-    /// Runs `build` inside a recomputed region if `wanted`.
-    pub(super) fn recomputed_if(&self, wanted: bool, x: Tensor<'g>, build: impl FnOnce() -> Tensor<'g>) -> Tensor<'g> {
-        if wanted { x.graph().recomputed(build) } else { build() }
+    /// Runs `build` inside a recomputed region if `condition`.
+    pub(super) fn recomputed_if(
+        &self,
+        condition: bool,
+        x: Tensor<'g>,
+        build: impl FnOnce() -> Tensor<'g>,
+    ) -> Tensor<'g> {
+        if condition { x.graph().recomputed(build) } else { build() }
     }
 }
 

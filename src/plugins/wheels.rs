@@ -108,8 +108,9 @@ pub fn install(
     }
 
     let partial = Scratch::new(parent.join(format!(".{}.partial", package.platform)))?;
-    let fetched: u64 = package.wheels.iter().zip(&given).filter(|(_, g)| g.is_none()).map(|(w, _)| w.megabytes).sum();
-    require_space(&partial.0, fetched + package.unpacked_megabytes)?;
+    let to_download: u64 =
+        package.wheels.iter().zip(&given).filter(|(_, g)| g.is_none()).map(|(w, _)| w.megabytes).sum();
+    require_space(&partial.0, to_download + package.unpacked_megabytes)?;
 
     let unpacked = partial.0.join("unpacked");
     for (wheel, given) in package.wheels.iter().zip(given) {

@@ -93,8 +93,8 @@ pub fn check_directory(settings: &CheckpointSettings, steps: u64, bytes: u64) ->
     let saves = if settings.every == 0 { 1 } else { steps.div_ceil(settings.every) };
     // The oldest checkpoint is removed after the newest is complete.
     let at_once = if settings.keep == 0 { saves } else { saves.min(settings.keep as u64 + 1) };
-    let held = held_bytes(directory);
-    let required = (at_once * bytes).saturating_sub(held);
+    let existing = held_bytes(directory);
+    let required = (at_once * bytes).saturating_sub(existing);
     let free = fs4::available_space(directory)
         .with_context(|| format!("cannot determine the free space of {}", directory.display()))?;
     ensure!(

@@ -61,10 +61,10 @@ impl FoundModel {
             return self;
         }
         let tensors = std::mem::take(&mut self.checkpoint.model);
-        let mut kept: HashMap<_, _> = tensors.into_iter().filter(|(name, _)| name.starts_with("bert.")).collect();
+        let mut encoder: HashMap<_, _> = tensors.into_iter().filter(|(name, _)| name.starts_with("bert.")).collect();
         self.checkpoint.state.missing.clear();
         for ParamSpec { name, .. } in param_specs_of(&self.config, &head) {
-            match kept.remove(&name) {
+            match encoder.remove(&name) {
                 Some(tensor) => self.checkpoint.model.push((name, tensor)),
                 None if is_encoder(&name) => {}
                 None => self.checkpoint.state.missing.push(name),

@@ -81,9 +81,9 @@ impl Compiled {
         let arguments: Vec<Vec<&Buffer>> =
             state.iter().zip(inputs).map(|(state, inputs)| state.iter().chain(inputs).collect()).collect();
         let mut state = self.executable.execute(&arguments)?;
-        let kept = self.outputs.iter().filter(|value| is_state(value)).count();
-        let results = state.iter_mut().map(|outputs| outputs.split_off(kept)).collect();
-        let names = self.outputs[kept..].iter().map(|value| value.name.clone()).collect();
+        let state_count = self.outputs.iter().filter(|value| is_state(value)).count();
+        let results = state.iter_mut().map(|outputs| outputs.split_off(state_count)).collect();
+        let names = self.outputs[state_count..].iter().map(|value| value.name.clone()).collect();
         Ok(Launched { state, names, results })
     }
 }

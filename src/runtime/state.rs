@@ -135,11 +135,11 @@ impl TrainState {
         for tensor in weights.into_iter().chain(optimizer) {
             let tensor = Arc::new(tensor);
             for ((replica, device), list) in (devices.replica_range().first..).zip(&devices.devices).zip(&mut buffers) {
-                let held = match layout.shards {
+                let local = match layout.shards {
                     None => tensor.clone(),
                     Some(shards) => Arc::new(shards.shard(&tensor, replica)),
                 };
-                let buffer = devices.client.buffer_from_host_async(held.clone(), held.shape(), device);
+                let buffer = devices.client.buffer_from_host_async(local.clone(), local.shape(), device);
                 list.push(buffer.context("cannot transfer the weights to the device")?);
             }
         }
@@ -161,14 +161,14 @@ impl TrainState {
     /// # Errors
     /// If the devices are out of memory for the copies.
     pub fn unsharded_weights(&self) -> anyhow::Result<Vec<Vec<Buffer>>> {
-        let held = self.of_kind(0);
-        let Some(gather) = &self.gather else { return Ok(held.into_iter().map(<[Buffer]>::to_vec).collect()) };
-        let mut whole = vec![Vec::with_capacity(self.layout.specs.len()); held.len()];
-        gather.run(&held, |group| {
-            whole.iter_mut().zip(group).for_each(|(list, tensors)| list.extend(tensors));
+        let local = self.of_kind(0);
+        let Some(gather) = &self.gather else { return Ok(local.into_iter().map(<[Buffer]>::to_vec).collect()) };
+        let mut unsharded = vec![Vec::with_capacity(self.layout.specs.len()); local.len()];
+        gather.run(&local, |group| {
+            unsharded.iter_mut().zip(group).for_each(|(list, tensors)| list.extend(tensors));
             Ok(())
         })?;
-        Ok(whole)
+        Ok(unsharded)
     }
 
     /// Returns the weights (kind 0) or the optimizer state of one kind (from 1) as the devices hold them, `[device][tensor]`.

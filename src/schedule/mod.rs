@@ -285,11 +285,11 @@ impl Phase {
             let requires = format!("at most sequence_length ({})", self.sequence_length);
             return refuse("max_predictions_per_seq", &requires, self.max_predictions_per_seq.to_string());
         }
-        if let Some(given) = self.sequences_per_row
-            && !(1..=self.sequence_length).contains(&given)
+        if let Some(sequences) = self.sequences_per_row
+            && !(1..=self.sequence_length).contains(&sequences)
         {
             let requires = format!("1 to sequence_length ({})", self.sequence_length);
-            return refuse("sequences_per_row", &requires, given.to_string());
+            return refuse("sequences_per_row", &requires, sequences.to_string());
         }
         if !self.global_batch.is_multiple_of(self.micro_batch_size) {
             let requires = format!("a multiple of micro_batch_size ({})", self.micro_batch_size);
@@ -304,7 +304,7 @@ impl Phase {
         let base = self.sqrt_scaled.map(|s| s.base_rate);
         match (self.learning_rate, base) {
             (Some(rate), None) | (None, Some(rate)) if rate.is_finite() && rate > 0.0 => {}
-            (Some(given), Some(base)) => return refuse("learning_rate", requires, format!("both, {given} and {base}")),
+            (Some(rate), Some(base)) => return refuse("learning_rate", requires, format!("both, {rate} and {base}")),
             (None, None) => return refuse("learning_rate", requires, "neither".to_string()),
             (Some(rate), None) | (None, Some(rate)) => return refuse("learning_rate", requires, rate.to_string()),
         }

@@ -117,7 +117,7 @@ impl ParallelSettings {
     pub fn describe(&self, params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> Option<String> {
         let state = StateBytes::of(params, optimizer, replicas);
         let amount = |bytes: u64| byte_size(bytes as f64);
-        let held = match self.resolve(params, optimizer, replicas).shard_optimizer {
+        let placement = match self.resolve(params, optimizer, replicas).shard_optimizer {
             true => format!(
                 "weights and optimizer state in {replicas} shards, {} on each device instead of {}",
                 amount(state.sharded),
@@ -129,7 +129,7 @@ impl ParallelSettings {
         if self.optimizer_sharding == OptimizerSharding::Auto {
             why += &format!(": sharding frees {}, threshold {}", amount(state.freed()), amount(WORTH_SHARDING));
         }
-        (replicas > 1).then(|| format!("{held} ({why})"))
+        (replicas > 1).then(|| format!("{placement} ({why})"))
     }
 }
 
@@ -195,11 +195,12 @@ mod tests {
         let settings = ParallelSettings::default();
         let (params, lamb) = (param_specs(&Preset::Base.config(30_522)), OptimizerConfig::default());
         assert_eq!(settings.describe(&params, &lamb, 1), None);
-        let said = settings.describe(&params, &lamb, 8).unwrap();
+        let description = settings.describe(&params, &lamb, 8).unwrap();
         assert!(
-            said.starts_with("weights and optimizer state in 8 shards, 165.2 MB on each device instead of 1.32 GB"),
-            "{said}"
+            description
+                .starts_with("weights and optimizer state in 8 shards, 165.2 MB on each device instead of 1.32 GB"),
+            "{description}"
         );
-        assert!(said.contains("optimizer_sharding = \"auto\": sharding frees 1.16 GB"), "{said}");
+        assert!(description.contains("optimizer_sharding = \"auto\": sharding frees 1.16 GB"), "{description}");
     }
 }

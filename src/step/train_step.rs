@@ -105,8 +105,8 @@ impl TrainStep {
         let state_of = |i: usize| state.iter().map(|kind| kind[i]).collect();
         let state_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(state_of).collect();
         let update = graph.scope("optimizer", || {
-            let held = if spec.shards().is_some() { Placement::Sharded } else { Placement::Replicated };
-            optimizer.update(&weights, &gradients, &state_by_tensor, learning_rate, count, held)
+            let placement = if spec.shards().is_some() { Placement::Sharded } else { Placement::Replicated };
+            optimizer.update(&weights, &gradients, &state_by_tensor, learning_rate, count, placement)
         });
         let finite: Vec<Tensor> = update.gradient_norms.iter().map(|norm| norm.is_finite()).collect();
         // Test the global norm once: XLA would recompute an `and` over all tensors inside every update fusion.

@@ -416,19 +416,19 @@ impl Trainer {
     }
 }
 
-/// Calls `make` with each of `wanted` and its index; equal elements share one result.
-fn once_each<W: PartialEq, M>(
-    wanted: &[W],
-    mut make: impl FnMut(usize, &W) -> anyhow::Result<M>,
+/// Calls `make` with each of `specs` and its index; equal elements share one result.
+fn once_each<S: PartialEq, M>(
+    specs: &[S],
+    mut make: impl FnMut(usize, &S) -> anyhow::Result<M>,
 ) -> anyhow::Result<Vec<Arc<M>>> {
-    let mut made: Vec<Arc<M>> = Vec::with_capacity(wanted.len());
-    for (i, want) in wanted.iter().enumerate() {
-        made.push(match wanted[..i].iter().position(|earlier| earlier == want) {
-            Some(earlier) => made[earlier].clone(),
-            None => Arc::new(make(i, want)?),
+    let mut results: Vec<Arc<M>> = Vec::with_capacity(specs.len());
+    for (i, spec) in specs.iter().enumerate() {
+        results.push(match specs[..i].iter().position(|earlier| earlier == spec) {
+            Some(earlier) => results[earlier].clone(),
+            None => Arc::new(make(i, spec)?),
         });
     }
-    Ok(made)
+    Ok(results)
 }
 
 /// Returns the work of one step of each phase, for the time left: where sequences share rows, fewer rows are computed.

@@ -75,8 +75,8 @@ pub fn verify<E: Backend>(
     };
     add(verification.forward()?);
     add(verification.gradients()?);
-    let wanted = |t: &&Trajectory| options.optimizer.as_ref().is_none_or(|name| *name == t.name);
-    for trajectory in case.trajectories.iter().filter(wanted) {
+    let selected = |t: &&Trajectory| options.optimizer.as_ref().is_none_or(|name| *name == t.name);
+    for trajectory in case.trajectories.iter().filter(selected) {
         add(verification.trajectory(trajectory)?);
     }
     Ok(checks)
@@ -236,12 +236,12 @@ impl<'a, E: Backend> Verification<'a, E> {
         for ((param, weight), taken) in self.case.params.iter().zip(&self.case.weights).zip(taken) {
             let padded = param.pad(weight);
             let shape = padded.shape().with_dtype(self.options.precision.master());
-            let whole = HostTensor::from_f64(shape, &padded.to_f64());
-            let held = match whole.shape() == taken {
-                true => whole,
-                false => Shards { count: self.backend.replicas() }.shard(&whole, replica),
+            let unsharded = HostTensor::from_f64(shape, &padded.to_f64());
+            let shard = match unsharded.shape() == taken {
+                true => unsharded,
+                false => Shards { count: self.backend.replicas() }.shard(&unsharded, replica),
             };
-            arrays.push(self.backend.put(&held, replica)?);
+            arrays.push(self.backend.put(&shard, replica)?);
         }
         for slot in program.inputs_of(Role::OptimizerState) {
             arrays.push(self.backend.put(&HostTensor::zeros(program.inputs[slot].shape.clone()), replica)?);

@@ -27,11 +27,11 @@ impl Machine {
     }
 
     #[track_caller]
-    pub fn fails(&self, arguments: &[&str], code: i32, said: &[&str]) {
+    pub fn fails(&self, arguments: &[&str], code: i32, expected: &[&str]) {
         let output = self.lambert(arguments);
         let words = text(&output);
         assert_eq!(output.status.code(), Some(code), "lambert {arguments:?}\n{words}");
-        said.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
+        expected.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
         assert!(!words.contains("panicked"), "{words}");
     }
 }

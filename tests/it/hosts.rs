@@ -54,11 +54,17 @@ fn a_missing_host_is_named_by_every_waiting_host() {
         // A host 2 joined once, and has ended.
         let ended = error_of(coordinator.join(2, 4, 0.1));
         assert!(ended.contains("host 0 did not join"), "{ended}");
-        let said = coordinator.each(&[0, 1, 3], |host| error_of(coordinator.join(host, 4, 1.5)));
-        for (host, said) in [0, 1, 3].iter().zip(&said) {
+        let messages = coordinator.each(&[0, 1, 3], |host| error_of(coordinator.join(host, 4, 1.5)));
+        for (host, message) in [0, 1, 3].iter().zip(&messages) {
             // A host that reads host 0's abort reports its message.
-            assert!(said.starts_with("host 0 of 4 (") || said.starts_with(&format!("host {host} of 4 (")), "{said}");
-            assert!(said.contains("host 2 did not join") && said.contains("raise the coordinator timeout"), "{said}");
+            assert!(
+                message.starts_with("host 0 of 4 (") || message.starts_with(&format!("host {host} of 4 (")),
+                "{message}"
+            );
+            assert!(
+                message.contains("host 2 did not join") && message.contains("raise the coordinator timeout"),
+                "{message}"
+            );
         }
     }
 }
@@ -73,27 +79,27 @@ fn errors_before_timeout(coordinator: &Coordinator, processes: &[(usize, usize, 
         let (host, hosts, delay) = processes[number];
         std::thread::sleep(Duration::from_secs_f64(delay));
         let begin = Instant::now();
-        let said = error_of(coordinator.join(host, hosts, LONG_TIMEOUT));
-        assert!(begin.elapsed() < Duration::from_secs(20), "{host} of {hosts} waited {:?}: {said}", begin.elapsed());
-        said
+        let message = error_of(coordinator.join(host, hosts, LONG_TIMEOUT));
+        assert!(begin.elapsed() < Duration::from_secs(20), "{host} of {hosts} waited {:?}: {message}", begin.elapsed());
+        message
     })
 }
 
 #[test]
 fn processes_with_the_same_number_fail_and_so_do_waiting_hosts() {
     for coordinator in coordinators() {
-        let said = coordinator.each(&[1, 1], |host| error_of(coordinator.join(host, 2, 10.0)));
-        for said in said {
-            assert!(said.contains("two processes were started as host 1: "), "{said}");
-            assert!(said.contains("give every process its own host number, from 0 to 1"), "{said}");
+        let messages = coordinator.each(&[1, 1], |host| error_of(coordinator.join(host, 2, 10.0)));
+        for message in messages {
+            assert!(message.contains("two processes were started as host 1: "), "{message}");
+            assert!(message.contains("give every process its own host number, from 0 to 1"), "{message}");
         }
         // Host 3 is never started.
         for (number, processes) in [
             (1, [(0, 4, 0.0), (2, 4, 0.0), (1, 4, 0.3), (1, 4, 0.6)]),
             (0, [(1, 4, 0.0), (2, 4, 0.0), (0, 4, 0.3), (0, 4, 0.6)]),
         ] {
-            for said in errors_before_timeout(&coordinator, &processes) {
-                assert!(said.contains(&format!("two processes were started as host {number}: ")), "{said}");
+            for message in errors_before_timeout(&coordinator, &processes) {
+                assert!(message.contains(&format!("two processes were started as host {number}: ")), "{message}");
             }
         }
     }
@@ -111,11 +117,11 @@ fn hosts_with_different_host_counts_fail() {
         ] {
             let numbers: Vec<usize> = processes.iter().map(|&(_, hosts, _)| hosts).collect();
             let (least, most) = (numbers.iter().min().unwrap(), numbers.iter().max().unwrap());
-            for said in errors_before_timeout(&coordinator, processes) {
-                assert!(said.contains("the hosts disagree about the number of hosts: host "), "{said}");
+            for message in errors_before_timeout(&coordinator, processes) {
+                assert!(message.contains("the hosts disagree about the number of hosts: host "), "{message}");
                 assert!(
-                    said.contains(&format!("one of {least}")) && said.contains(&format!("one of {most}")),
-                    "{said}"
+                    message.contains(&format!("one of {least}")) && message.contains(&format!("one of {most}")),
+                    "{message}"
                 );
             }
         }
@@ -135,13 +141,16 @@ fn a_late_host_reports_the_run_in_progress() {
         assert!(alone.contains("host 0 did not join"), "{alone}");
         let monitors = [0, 1].map(|host| monitor(&sessions[host]));
         for late in [2, 0, 1] {
-            let [said] = errors_before_timeout(&coordinator, &[(late, 3, 0.0)]).try_into().unwrap();
-            assert!(said.contains("a run of 2 hosts is in progress at "), "{said}");
-            assert!(said.contains("led by host 0 (") && said.contains(&format!("host {late} of 3;")), "{said}");
+            let [message] = errors_before_timeout(&coordinator, &[(late, 3, 0.0)]).try_into().unwrap();
+            assert!(message.contains("a run of 2 hosts is in progress at "), "{message}");
+            assert!(
+                message.contains("led by host 0 (") && message.contains(&format!("host {late} of 3;")),
+                "{message}"
+            );
         }
         // A host of an equally large run waits to replace a lost host, and reports the run in progress after its timeout.
-        let said = error_of(coordinator.join(1, 2, 1.0));
-        assert!(said.contains("a run of 2 hosts is in progress at "), "{said}");
+        let message = error_of(coordinator.join(1, 2, 1.0));
+        assert!(message.contains("a run of 2 hosts is in progress at "), "{message}");
         drop(monitors);
         let alone = error_of(coordinator.join(2, 3, 1.0));
         assert!(alone.contains("host 0 did not join"), "{alone}");
@@ -152,10 +161,10 @@ fn a_late_host_reports_the_run_in_progress() {
 fn a_timeout_of_host_0_ends_the_wait_of_all_hosts() {
     for coordinator in coordinators() {
         let begin = Instant::now();
-        let said = coordinator.each(&[0, 1], |host| error_of(coordinator.join(host, 3, [1.5, LONG_TIMEOUT][host])));
+        let messages = coordinator.each(&[0, 1], |host| error_of(coordinator.join(host, 3, [1.5, LONG_TIMEOUT][host])));
         assert!(begin.elapsed() < Duration::from_secs(20));
-        for said in said {
-            assert!(said.starts_with("host 0 of 3 (") && said.contains("host 2 did not join"), "{said}");
+        for message in messages {
+            assert!(message.starts_with("host 0 of 3 (") && message.contains("host 2 did not join"), "{message}");
         }
     }
 }
@@ -163,7 +172,7 @@ fn a_timeout_of_host_0_ends_the_wait_of_all_hosts() {
 #[test]
 fn aborting_and_differing_hosts_are_named() {
     for coordinator in coordinators() {
-        let said = coordinator.each(&[0, 1, 2], |host| {
+        let messages = coordinator.each(&[0, 1, 2], |host| {
             let session = coordinator.join(host, 3, 30.0).unwrap();
             if host == 2 {
                 session.abort("its disk is full");
@@ -171,29 +180,29 @@ fn aborting_and_differing_hosts_are_named() {
             }
             error_of(session.barrier("later"))
         });
-        for said in &said[..2] {
+        for message in &messages[..2] {
             assert!(
-                said.starts_with("host 2 (") && said.contains("failed, so the run was aborted: its disk is full"),
-                "{said}"
+                message.starts_with("host 2 (") && message.contains("failed, so the run was aborted: its disk is full"),
+                "{message}"
             );
         }
-        let said = coordinator.each(&[0, 1, 2], |host| {
+        let messages = coordinator.each(&[0, 1, 2], |host| {
             let session = coordinator.join(host, 3, 30.0).unwrap();
             error_of(session.check_equal("run", &shared_value("the program", if host == 1 { "new" } else { "old" })))
         });
-        for said in said {
-            assert!(said.contains("the hosts were started with different runs: host 1 ("), "{said}");
-            assert!(said.contains("differs in the program (new instead of old)"), "{said}");
+        for message in messages {
+            assert!(message.contains("the hosts were started with different runs: host 1 ("), "{message}");
+            assert!(message.contains("differs in the program (new instead of old)"), "{message}");
         }
         // A host that joined does not reach the barrier.
-        let said = coordinator.each(&[0, 1], |host| {
+        let messages = coordinator.each(&[0, 1], |host| {
             let session = coordinator.join(host, 2, 0.8).unwrap();
             if host == 0 { error_of(session.barrier("end")) } else { String::new() }
         });
         assert!(
-            said[0].starts_with("host 1 (") && said[0].contains("did not reach the barrier \"end\""),
+            messages[0].starts_with("host 1 (") && messages[0].contains("did not reach the barrier \"end\""),
             "{}",
-            said[0]
+            messages[0]
         );
     }
 }
@@ -212,7 +221,7 @@ fn a_host_without_heartbeat_is_named_on_all_hosts() {
     for coordinator in coordinators() {
         // The lost host, and whether it aborts or writes no heartbeat.
         for (lost, aborts) in [(2, false), (0, false), (2, true)] {
-            let said = coordinator.each(&[0, 1, 2], |host| {
+            let messages = coordinator.each(&[0, 1, 2], |host| {
                 let session = Arc::new(coordinator.join(host, 3, 30.0).unwrap());
                 if host == lost {
                     if aborts {
@@ -225,8 +234,11 @@ fn a_host_without_heartbeat_is_named_on_all_hosts() {
             });
             let expected =
                 if aborts { "failed, so the run was aborted: its disk is full" } else { "is lost: no heartbeat for" };
-            for (host, said) in said.iter().enumerate().filter(|(host, _)| *host != lost) {
-                assert!(said.starts_with(&format!("host {lost} (")) && said.contains(expected), "{host}: {said}");
+            for (host, message) in messages.iter().enumerate().filter(|(host, _)| *host != lost) {
+                assert!(
+                    message.starts_with(&format!("host {lost} (")) && message.contains(expected),
+                    "{host}: {message}"
+                );
             }
         }
         // A running host, and one that finished earlier than the others, are not reported.
@@ -247,10 +259,10 @@ fn a_host_without_heartbeat_is_named_on_all_hosts() {
 fn host_options_are_checked_and_default_to_slurm() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
-    let fails = |arguments: &[&str], slurm: &[(&str, &str)], said: &str| {
+    let fails = |arguments: &[&str], slurm: &[(&str, &str)], expected: &str| {
         let arguments = [&["pretrain", "run.toml", "--coordinator-timeout", "1"], arguments].concat();
         let output = workshop.command(&arguments).envs(slurm.iter().copied()).output().expect("lambert starts");
-        assert!(text(&output).contains(said), "{said:?} is not in {}", text(&output));
+        assert!(text(&output).contains(expected), "{expected:?} is not in {}", text(&output));
         assert_eq!(output.status.code(), Some(1));
     };
     fails(&["--hosts", "2"], &[], "--hosts 2 requires --host, the number of this process from 0 to 1");

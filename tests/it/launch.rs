@@ -170,14 +170,14 @@ fn invalid_arguments_are_reported_before_any_command_runs() {
         let words: Vec<&str> = words.split_whitespace().collect();
         stage.run("scripts/launch/tpu-pod", &words, &[("LAMBERT", lambert)])
     };
-    let answered = |words: &str, code: i32, said: &str| {
+    let answered = |words: &str, code: i32, expected: &str| {
         let answer = call(words, "nowhere");
         assert_eq!(answer.status.code(), Some(code), "{words}");
         let message = stderr(&answer);
-        assert!(message.starts_with("tpu-pod: ") && message.contains(said), "{words}: {message}");
+        assert!(message.starts_with("tpu-pod: ") && message.contains(expected), "{words}: {message}");
         assert_eq!((stdout(&answer).as_str(), message.lines().count()), ("", 1), "{words}");
     };
-    for (words, said) in [
+    for (words, expected) in [
         ("", "--name requires the name of the slice"),
         ("--name pod start run.toml", "--zone requires the zone of the slice"),
         ("--zone z --name", "--name requires a value"),
@@ -193,15 +193,15 @@ fn invalid_arguments_are_reported_before_any_command_runs() {
         ("--name pod --zone z status --set x=1", "status takes no further arguments, got --set x=1"),
         ("--name pod --zone z install run.toml", "install takes no further arguments, got run.toml"),
     ] {
-        answered(words, 2, said);
+        answered(words, 2, expected);
     }
-    for (words, said) in [
+    for (words, expected) in [
         ("--name pod --zone z start absent.toml", "absent.toml is not a file"),
         ("--name pod --zone z copy run.toml absent.toml", "absent.toml is not a file"),
         ("--name pod --zone z copy directory", "directory is not a file"),
         ("--name pod --zone z install", "nowhere is not a file; build it"),
     ] {
-        answered(words, 1, said);
+        answered(words, 1, expected);
     }
     let other = call("--name pod --zone z install", &stage.path("run.toml").display().to_string());
     assert!(stderr(&other).contains("must be lambert, because"), "{}", stderr(&other));

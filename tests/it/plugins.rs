@@ -15,8 +15,8 @@ fn a_file_that_is_not_a_plugin_is_named() {
     machine.fails(&["devices", "--platform", "/no/such/plugin.so"], 1, &["/no/such/plugin.so cannot be opened", next]);
     let library = ["/lib/x86_64-linux-gnu/libm.so.6", "/usr/lib64/libm.so.6", "/usr/lib/libm.so.6", "/lib64/libm.so.6"];
     if let Some(library) = library.into_iter().find(|path| Path::new(path).exists()) {
-        let said = ["is not a PJRT plugin", "GetPjrtApi", next];
-        machine.fails(&["bench", "--model", "tiny", "--platform", library], 1, &said);
+        let expected = ["is not a PJRT plugin", "GetPjrtApi", next];
+        machine.fails(&["bench", "--model", "tiny", "--platform", library], 1, &expected);
     }
 }
 

@@ -74,11 +74,11 @@ impl Place {
     }
 
     #[track_caller]
-    fn fails(&self, arguments: &[&str], code: i32, said: &[&str]) {
+    fn fails(&self, arguments: &[&str], code: i32, expected: &[&str]) {
         let output = self.lambert(arguments);
         let words = text(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{words}");
-        said.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
+        expected.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
         assert!(!words.contains("panicked"), "{words}");
     }
 
@@ -121,7 +121,7 @@ fn a_killed_preparation_resumes_and_ends_with_the_same_bytes() {
     assert!(shards > 20, "{shards} shards");
     let steps = 1 + 3 * 40 + shards;
 
-    let (mut kills, mut said) = (0, String::new());
+    let (mut kills, mut records) = (0, String::new());
     // While inputs are read, near the end of reading, and while shards are written.
     for at in [2, 30, 70, 122, 128, 140] {
         let mut child = place.command(&prepare("killed")).stderr(Stdio::null()).spawn().expect("lambert starts");
@@ -131,11 +131,11 @@ fn a_killed_preparation_resumes_and_ends_with_the_same_bytes() {
         child.kill().expect("a child can be killed");
         kills += !child.wait().expect("a child").success() as u32;
         assert!(place.records("killed") <= steps);
-        said += &format!("{} ", place.records("killed"));
+        records += &format!("{} ", place.records("killed"));
     }
-    assert!(kills >= 3, "killed {kills} times, after records {said}");
+    assert!(kills >= 3, "killed {kills} times, after records {records}");
     place.succeed(&prepare("killed"));
-    assert!(contents(&place.at("killed")) == whole, "killed after records {said}of {steps}");
+    assert!(contents(&place.at("killed")) == whole, "killed after records {records}of {steps}");
     assert!(!place.at(".killed.partial").exists());
     place.succeed(&["inspect", "killed", "--check", "--examples", "1"]);
 
@@ -205,8 +205,8 @@ fn a_changed_input_or_option_is_rejected_until_forced() {
     assert!(!child.wait().expect("a child").success(), "it ended before it was killed");
     let left = contents(&place.at(".killed.partial"));
     fs::write(place.at("inputs/000.txt"), documents(200, 99)).expect("writable");
-    let said = ["inputs/000.txt as it is now", "an interrupted preparation from its earlier content", "set force"];
-    place.fails(&prepare("killed"), 1, &said);
+    let expected = ["inputs/000.txt as it is now", "an interrupted preparation from its earlier content", "set force"];
+    place.fails(&prepare("killed"), 1, &expected);
     place.fails(&[&prepare("killed")[..], &["--seed", "4"]].concat(), 1, &["seed: 4", "set force"]);
     assert!(contents(&place.at(".killed.partial")) == left, "finished work is kept");
     place.succeed(&[&prepare("killed")[..], &["--force"]].concat());
@@ -348,8 +348,8 @@ fn finished_work_is_kept_while_an_input_is_unreachable() {
     let output = child.wait_with_output().expect("a child");
     let words = text(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
-    for said in [last.0, "finished work is kept, and the same command resumes it"] {
-        assert!(words.contains(said), "requires {said:?}, got\n{words}");
+    for expected in [last.0, "finished work is kept, and the same command resumes it"] {
+        assert!(words.contains(expected), "requires {expected:?}, got\n{words}");
     }
     let left = contents(&place.at(".stopped.partial"));
     assert!(place.records("stopped") >= 4 && left.len() >= 3, "{:?}", left.keys());
@@ -462,7 +462,7 @@ fn check_verifies_every_file_and_every_total() {
     let names: Vec<&PathBuf> = whole.keys().collect();
     assert!(names.len() >= 6, "{names:?}");
     for (name, content) in &whole {
-        let said = name.to_string_lossy();
+        let file = name.to_string_lossy();
         let flipped = [0, 9, content.len() / 2, content.len() - 1].map(|at| {
             let mut bytes = content.clone();
             bytes[at] ^= 0x10;
@@ -472,20 +472,20 @@ fn check_verifies_every_file_and_every_total() {
         for damaged in flipped.into_iter().chain(cut).chain([[content.as_slice(), b"\0"].concat()]) {
             restore();
             fs::write(data.join(name), damaged).expect("writable");
-            if said != "prepared.json" {
-                place.fails(&check, 1, &[&said, "data: damaged"]);
+            if file != "prepared.json" {
+                place.fails(&check, 1, &[&file, "data: damaged"]);
                 place.fails(&["inspect", "data", "--check"], 1, &[]);
             }
             assert!(!text(&place.lambert(&check)).contains("panicked"));
         }
         restore();
         fs::remove_file(data.join(name)).expect("removed");
-        place.fails(&check, 1, &[&said]);
+        place.fails(&check, 1, &[&file]);
         // Another file of the same kind in its place.
         restore();
         if let Some(other) = names.iter().find(|other| ***other != *name && other.extension() == name.extension()) {
             fs::write(data.join(name), &whole[*other]).expect("writable");
-            place.fails(&check, 1, &[&said]);
+            place.fails(&check, 1, &[&file]);
         }
     }
     restore();
@@ -541,11 +541,11 @@ fn missing_or_unreadable_inputs_do_not_fail_the_check() {
     fs::remove_file(place.at("inputs/001.txt")).expect("removed");
     // A link to itself cannot be followed.
     std::os::unix::fs::symlink("001.txt", place.at("inputs/001.txt")).expect("a link");
-    let said = text(&place.lambert(&check));
-    assert!(said.contains("cannot read inputs/001.txt") && said.contains("1 of 3 inputs unchanged"), "{said}");
-    assert!(said.contains("data: undamaged"), "{said}");
+    let output = text(&place.lambert(&check));
+    assert!(output.contains("cannot read inputs/001.txt") && output.contains("1 of 3 inputs unchanged"), "{output}");
+    assert!(output.contains("data: undamaged"), "{output}");
     fs::remove_dir_all(place.at("inputs")).expect("removed");
     fs::write(place.at("inputs"), "no directory").expect("writable");
-    let said = place.succeed(&check);
-    assert_eq!(said.matches("not found").count(), 3, "{said}");
+    let output = place.succeed(&check);
+    assert_eq!(output.matches("not found").count(), 3, "{output}");
 }

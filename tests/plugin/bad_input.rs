@@ -20,11 +20,11 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[track_caller]
-fn fails(workshop: &Workshop, arguments: &[&str], said: &[&str]) {
+fn fails(workshop: &Workshop, arguments: &[&str], expected: &[&str]) {
     let output = workshop.lambert(arguments);
     let words = text(&output);
     assert_eq!(output.status.code(), Some(1), "lambert {arguments:?}\n{words}");
-    said.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
+    expected.iter().for_each(|part| assert!(words.contains(part), "{arguments:?} requires {part:?}, got\n{words}"));
     assert!(!words.contains("panicked"), "{words}");
     let errors = words.lines().filter(|line| line.starts_with("error: ")).count();
     assert_eq!((errors, words.lines().last().is_some_and(|line| line.starts_with("error: "))), (1, true), "{words}");
@@ -51,12 +51,12 @@ fn damaged_data_is_rejected_before_compilation() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text.replace("path = \"data\"", "path = \"copy\""));
     let again = "set force";
-    let damaged = |damage: &dyn Fn(&Path), said: &[&str]| {
+    let damaged = |damage: &dyn Fn(&Path), expected: &[&str]| {
         let directory = workshop.path("copy");
         let _ = std::fs::remove_dir_all(&directory);
         copy(&workshop.path("data"), &directory);
         damage(&directory);
-        fails(&workshop, &TRAIN, said);
+        fails(&workshop, &TRAIN, expected);
     };
     let shard = |directory: &Path| directory.join("train-00000.safetensors");
     let file = "copy/train-00000.safetensors: requires";
@@ -88,10 +88,10 @@ fn damaged_data_is_rejected_before_compilation() {
 #[test]
 fn damaged_or_incompatible_tokenizers_are_rejected() {
     let workshop = Workshop::new();
-    let damaged = |content: &[u8], said: &[&str]| {
+    let damaged = |content: &[u8], expected: &[&str]| {
         std::fs::create_dir_all(workshop.path("words")).expect("writable");
         std::fs::write(workshop.path("words/vocab.txt"), content).expect("writable");
-        fails(&workshop, &["prepare", "text.txt", "--tokenizer", "words", "--out", "more"], said);
+        fails(&workshop, &["prepare", "text.txt", "--tokenizer", "words", "--out", "more"], expected);
     };
     damaged(b"", &["words/vocab.txt: requires the token [PAD]", "lambert tokenizer train"]);
     damaged(b"one\ntwo\n", &["words/vocab.txt: requires the token [PAD]", "got 2 tokens without it"]);
@@ -123,9 +123,9 @@ fn damaged_or_incompatible_tokenizers_are_rejected() {
 #[test]
 fn too_little_text_is_rejected() {
     let workshop = Workshop::new();
-    let prepare = |name: &str, content: &[u8], more: &[&str], said: &[&str]| {
+    let prepare = |name: &str, content: &[u8], more: &[&str], expected: &[&str]| {
         std::fs::write(workshop.path(name), content).expect("writable");
-        fails(&workshop, &[&["prepare", name, "--tokenizer", "tokenizer", "--out", "more"], more].concat(), said);
+        fails(&workshop, &[&["prepare", name, "--tokenizer", "tokenizer", "--out", "more"], more].concat(), expected);
     };
     prepare("empty.txt", b"", &[], &["empty.txt: requires documents, got none", "name inputs with text"]);
     prepare("blank.txt", b" \n\n \t\n", &[], &["blank.txt: requires documents, got none"]);
@@ -148,9 +148,9 @@ fn too_little_text_is_rejected() {
     );
     let thin = ["prepare", "text.txt", "--source", "rare:0.000001=three.txt", "--tokenizer", "tokenizer"];
     let output = workshop.succeed(&[&thin[..], &["--held-out", "0", "--out", "thin"]].concat());
-    let said = text(&output);
+    let message = text(&output);
     let note = "note: the source \"rare\" has no document to train on: 3 were read, with weight 0.000001";
-    assert!(said.contains(note) && !said.contains("the source \"text\""), "{said}");
+    assert!(message.contains(note) && !message.contains("the source \"text\""), "{message}");
     prepare("a.txt.gz", b"not gzip", &[], &["a.txt.gz: requires a whole gzip file, got"]);
     fails(
         &workshop,
@@ -286,14 +286,14 @@ fn gigabyte_lines_are_split_or_rejected_within_1_5_gb_of_memory() {
         let output = command.output().expect("a shell starts");
         (output.status.code(), text(&output))
     };
-    let (code, said) = prepare("line.txt.zst", "", "");
-    assert!(code == Some(0) && said.contains("1 lines are longer than 1 MiB and were split"), "{said}");
+    let (code, message) = prepare("line.txt.zst", "", "");
+    assert!(code == Some(0) && message.contains("1 lines are longer than 1 MiB and were split"), "{message}");
     let record = prepare("record.jsonl.zst", "{\"text\": \"", "\"}\n");
     let page =
         prepare("page.xml.zst", "<mediawiki><page><title>Huge</title><ns>0</ns><text>", "</text></page></mediawiki>");
-    for ((code, said), required) in
+    for ((code, message), required) in
         [(record, "a line of more than 67108864 bytes"), (page, "a page of at most 128 MiB")]
     {
-        assert!(code == Some(1) && said.contains(required), "{code:?}: {said}");
+        assert!(code == Some(1) && message.contains(required), "{code:?}: {message}");
     }
 }

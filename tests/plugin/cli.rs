@@ -8,11 +8,11 @@ use lambert::bert::{Preset, param_specs};
 use lambert::cli::Cli;
 
 #[track_caller]
-fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
+fn fails(workshop: &Workshop, arguments: &[&str], code: i32, expected: &[&str]) {
     let output = workshop.lambert(arguments);
     let text = text(&output);
     assert_eq!(output.status.code(), Some(code), "lambert {arguments:?}\n{text}");
-    for words in said {
+    for words in expected {
         assert!(text.contains(words), "lambert {arguments:?} requires {words:?}, got\n{text}");
     }
     assert!(!text.contains("panicked"), "{text}");
@@ -99,9 +99,9 @@ fn bench_accepts_the_sharding_options_of_run_files() {
     let (exact, rounded) = (bench(&[]), bench(&["--gradient-reduce-dtype", "bf16"]));
     let elements: usize = param_specs(&Preset::Tiny.config(64)).iter().map(|p| p.dims.iter().product::<usize>()).sum();
     for (bench, exchange) in [(&exact, "f32"), (&rounded, "bf16")] {
-        let said =
+        let found =
             ["gradient_reduce_dtype", "optimizer_sharding", "optimizer_is_sharded"].map(|name| bench[name].clone());
-        assert_eq!(serde_json::json!(said), serde_json::json!([exchange, "sharded", true]));
+        assert_eq!(serde_json::json!(found), serde_json::json!([exchange, "sharded", true]));
         let state = bench["program_state_bytes"].as_f64().unwrap() / (3 * 4 * elements) as f64;
         assert!((0.5..0.51).contains(&state), "a device holds half of weights and optimizer state, got {state}");
     }
@@ -166,8 +166,8 @@ fn closed_output_pipes_do_not_stop_a_command() {
     let full = std::fs::File::options().write(true).open("/dev/full");
     let Ok(full) = full else { return };
     let mut child = workshop.command(&["inspect", "data"]).stdout(full).stderr(Stdio::piped()).spawn().expect("starts");
-    let mut said = String::new();
-    std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut said).expect("readable");
-    assert_eq!(child.wait().expect("ends").code(), Some(1), "{said}");
-    assert!(said.contains("cannot write to standard output"), "{said}");
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut stderr).expect("readable");
+    assert_eq!(child.wait().expect("ends").code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write to standard output"), "{stderr}");
 }

@@ -16,10 +16,10 @@ fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn refused(output: &Output, said: &[&str]) {
+fn refused(output: &Output, expected: &[&str]) {
     let words = text(output);
     assert_eq!(output.status.code(), Some(1), "{words}");
-    said.iter().for_each(|part| assert!(words.contains(part), "requires {part:?}, got\n{words}"));
+    expected.iter().for_each(|part| assert!(words.contains(part), "requires {part:?}, got\n{words}"));
     assert!(!words.contains("panicked"), "{words}");
 }
 

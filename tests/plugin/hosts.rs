@@ -56,27 +56,27 @@ fn processes_rendezvous_and_report_errors() {
             children.into_iter().map(end).collect()
         };
         // The rendezvous succeeds; this plugin's devices do not span processes.
-        for said in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
-            assert!(said.contains("all 3 hosts joined"), "{said}");
+        for message in run("3", &[(0, &[]), (1, &[]), (2, &[])]) {
+            assert!(message.contains("all 3 hosts joined"), "{message}");
             assert!(
-                said.contains("a run on 3 hosts requires a runtime that spans them") && said.contains("spans 1"),
-                "{said}"
+                message.contains("a run on 3 hosts requires a runtime that spans them") && message.contains("spans 1"),
+                "{message}"
             );
         }
         // A timeout beyond the clock's range means no timeout.
         let for_ever = ["--coordinator-timeout", "18446744073709551615"];
-        for said in run("2", &[(0, &for_ever), (1, &["--set", "seed=12"])]) {
-            assert!(said.contains("error: the hosts were started with different runs: host 1 ("), "{said}");
-            assert!(said.contains("differs in the run file (seed)"), "{said}");
+        for message in run("2", &[(0, &for_ever), (1, &["--set", "seed=12"])]) {
+            assert!(message.contains("error: the hosts were started with different runs: host 1 ("), "{message}");
+            assert!(message.contains("differs in the run file (seed)"), "{message}");
         }
-        for said in run("2", &[(0, &["--coordinator-timeout", "2"])]) {
+        for message in run("2", &[(0, &["--coordinator-timeout", "2"])]) {
             assert!(
-                said.contains("host 1 did not join at ") && said.contains(" within 2 s; start every host"),
-                "{said}"
+                message.contains("host 1 did not join at ") && message.contains(" within 2 s; start every host"),
+                "{message}"
             );
         }
-        for said in run("2", &[(1, &[]), (1, &[])]) {
-            assert!(said.contains("error: two processes were started as host 1: "), "{said}");
+        for message in run("2", &[(1, &[]), (1, &[])]) {
+            assert!(message.contains("error: two processes were started as host 1: "), "{message}");
         }
     }
     assert!(!workshop.path("run/metrics.jsonl").exists(), "no run was started");
@@ -145,10 +145,13 @@ fn a_failed_shutdown_is_a_warning() {
                 std::fs::write(&coordinator.address, "not a directory").unwrap();
             }
         }
-        let said = hosts.shutdown().expect("the coordinator is gone");
-        assert!(said.starts_with("warning: this host is finished, but the shutdown of all hosts failed: "), "{said}");
-        assert!(said.contains("cannot be reached") || said.contains(&coordinator.address), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let message = hosts.shutdown().expect("the coordinator is gone");
+        assert!(
+            message.starts_with("warning: this host is finished, but the shutdown of all hosts failed: "),
+            "{message}"
+        );
+        assert!(message.contains("cannot be reached") || message.contains(&coordinator.address), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
     let alone = Hosts::new(&cpu(1), None).unwrap();
     assert_eq!(alone.shutdown(), None);

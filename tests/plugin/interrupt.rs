@@ -133,8 +133,8 @@ fn a_run_directory_is_locked_for_writing_but_can_be_read() {
     for more in [["--resume"].as_slice(), &[]] {
         let second = workshop.lambert(&[&["pretrain", "run.toml", "--platform", "cpu"], more].concat());
         assert_eq!(second.status.code(), Some(1), "{}", text(&second));
-        let said = text(&second);
-        assert!(said.contains("another run is using run; wait until it ends"), "{said}");
+        let message = text(&second);
+        assert!(message.contains("another run is using run; wait until it ends"), "{message}");
     }
     workshop.succeed(&["export", "run", "--out", "exported"]);
     workshop.succeed(&[

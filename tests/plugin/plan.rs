@@ -8,11 +8,11 @@ use lambert::pjrt::{Environment, Platform, PlatformChoice};
 use serde_json::Value;
 
 #[track_caller]
-fn fails(workshop: &Workshop, arguments: &[&str], code: i32, said: &[&str]) {
+fn fails(workshop: &Workshop, arguments: &[&str], code: i32, expected: &[&str]) {
     let output = workshop.lambert(arguments);
     let text = text(&output);
     assert_eq!(output.status.code(), Some(code), "lambert {arguments:?}\n{text}");
-    for words in said {
+    for words in expected {
         assert!(text.contains(words), "lambert {arguments:?} requires {words:?}, got\n{text}");
     }
     assert!(!text.contains("panicked"), "{text}");
@@ -26,7 +26,8 @@ fn plan<'a>(topology: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 fn user_errors_name_the_setting_and_the_accepted_values() {
     let workshop = Workshop::new();
     workshop.run_file("run.toml", "run", |text| text);
-    let fails = |topology, more: &[&str], code, said: &[&str]| fails(&workshop, &plan(topology, more), code, said);
+    let fails =
+        |topology, more: &[&str], code, expected: &[&str]| fails(&workshop, &plan(topology, more), code, expected);
 
     fails(
         "tpu:v3:31x7",
@@ -59,8 +60,8 @@ fn user_errors_name_the_setting_and_the_accepted_values() {
     fails("cpu:1", &["--phase", "3"], 1, &["--phase requires 1 to 2 (the phases of run.toml), got 3"]);
     fails("cpu:1", &["--efficiency", "1.5"], 1, &["--efficiency requires a fraction above 0 and up to 1, got 1.5"]);
     for rows in ["0", "1.01", "-0.5", "NaN", "inf"] {
-        let said = format!("--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
-        fails("cpu:1", &[&format!("--rows-per-sequence={rows}")], 1, &[&said]);
+        let expected = format!("--rows-per-sequence requires a number above 0 and up to 1, got {rows}");
+        fails("cpu:1", &[&format!("--rows-per-sequence={rows}")], 1, &[&expected]);
     }
     fails(
         "cpu:1",
@@ -191,9 +192,9 @@ fn rows_per_sequence_are_an_option_or_one_without_data() {
     workshop.run_file("run.toml", "run", |text| text.replacen("global_batch = 8", "global_batch = 64", 1));
     let absent = ["--set", "data.path=nowhere", "--set", "model.vocab_size=160"];
     let in_twos = [&absent[..], &["--micro-batch-size", "2"]].concat();
-    let said = text(&workshop.succeed(&packed_plan(&in_twos)));
+    let output = text(&workshop.succeed(&packed_plan(&in_twos)));
     for words in ["upper bound", "without prepared data at nowhere", "set --rows-per-sequence"] {
-        assert!(said.contains(words), "requires {words:?}, got\n{said}");
+        assert!(output.contains(words), "requires {words:?}, got\n{output}");
     }
     let whole = json(&workshop, &packed_plan(&in_twos));
     // 0.55 of a device's 32 rows are 17.6: nine micro-batches of two.
@@ -234,12 +235,17 @@ fn run_with_saved_steps_is_bit_identical_and_mismatches_are_rejected() {
         [&["pretrain", file], common.as_slice(), more].concat()
     };
     workshop.succeed(&pretrain("run.toml", &[]));
-    let said = text(&workshop.succeed(&pretrain("loaded.toml", &["--compiled", "steps"])));
-    assert!(said.contains("phase 1 load:") && said.contains("phase 2 load:"), "{said}");
+    let output = text(&workshop.succeed(&pretrain("loaded.toml", &["--compiled", "steps"])));
+    assert!(output.contains("phase 1 load:") && output.contains("phase 2 load:"), "{output}");
     assert_eq!(metrics(&workshop.path("run")), metrics(&workshop.path("loaded")));
 
-    let refused = |more: &[&'static str], said: &[&str]| {
-        fails(&workshop, &pretrain("loaded.toml", &[&["--set", "checkpoint.directory=other"], more].concat()), 1, said);
+    let refused = |more: &[&'static str], expected: &[&str]| {
+        fails(
+            &workshop,
+            &pretrain("loaded.toml", &[&["--set", "checkpoint.directory=other"], more].concat()),
+            1,
+            expected,
+        );
         assert!(!workshop.path("other/metrics.jsonl").exists(), "the run must not start");
     };
     refused(

@@ -226,8 +226,8 @@ fn run_resumes_with_any_number_of_shards() {
     };
     let loss = || metrics(&workshop.path("moved"))[&("train".to_owned(), 6)]["loss"].as_f64().unwrap();
 
-    let said = pretrain("4");
-    assert!(said.contains("weights and optimizer state in 4 shards"), "{said}");
+    let output = pretrain("4");
+    assert!(output.contains("weights and optimizer state in 4 shards"), "{output}");
     let (bits, expected) = (tensors(), loss());
     forget_after(3);
     pretrain("4");

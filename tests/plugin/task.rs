@@ -74,7 +74,7 @@ fn job(directory: &Path, replicas: usize) -> Job {
             directory.display().to_string()
         ))
         .unwrap(),
-        work: vec![PhaseWork { steps: 60, flops_a_step: 1.0 }],
+        work: vec![PhaseWork { steps: 60, flops_per_step: 1.0 }],
         fingerprint: "a perceptron".to_owned(),
         vocabulary_sha256: String::new(),
         files: vec![("run.toml".to_owned(), b"name = \"perceptron\"".to_vec())],

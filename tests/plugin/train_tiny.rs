@@ -95,9 +95,9 @@ fn non_finite_gradients_stop_the_run_and_are_named() {
     });
     let output = workshop.lambert(&["pretrain", "bad.toml", "--platform", "cpu"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    let said = text(&output);
-    assert!(said.contains("step 1: the gradient") && said.contains("not finite"), "{said}");
-    assert!(said.contains("skip_non_finite") && said.contains("bert.embeddings"), "{said}");
+    let message = text(&output);
+    assert!(message.contains("step 1: the gradient") && message.contains("not finite"), "{message}");
+    assert!(message.contains("skip_non_finite") && message.contains("bert.embeddings"), "{message}");
     let saved = std::fs::read_dir(workshop.path("bad")).unwrap().flatten();
     assert_eq!(saved.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count(), 0);
 }

@@ -110,8 +110,8 @@ fn first_shard(site: &Site, prefix: &str) -> String {
 #[test]
 fn prepared_data_is_uploaded_downloaded_and_checked() {
     let site = Site::new();
-    let said = site.prepared("maker", "s3://pod/corpora/wiki", &[]);
-    assert!(said.contains("s3://pod/corpora/wiki: "), "{said}");
+    let output = site.prepared("maker", "s3://pod/corpora/wiki", &[]);
+    assert!(output.contains("s3://pod/corpora/wiki: "), "{output}");
     let copies = |machine: &str| site.workshop.path(machine).join("lambert/buckets/s3/pod%2Fcorpora%2Fwiki");
     assert_eq!(site.server.keys("pod", "corpora/").len(), files(&copies("maker")).len());
 
@@ -129,8 +129,8 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
     let mut changed = shard.clone();
     *changed.last_mut().unwrap() ^= 1;
     std::fs::write(&lost, changed).unwrap();
-    let said = site.fail("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
-    assert!(said.contains("is a copy of s3://pod/corpora/wiki; remove it to download it again"), "{said}");
+    let output = site.fail("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
+    assert!(output.contains("is a copy of s3://pod/corpora/wiki; remove it to download it again"), "{output}");
 
     // A missing file is downloaded again, and no other.
     std::fs::remove_file(&lost).unwrap();
@@ -142,8 +142,8 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
     let mut changed = shard.clone();
     changed[shard.len() / 2] ^= 1;
     site.server.put(&format!("pod/{key}"), changed);
-    let said = site.fail("third", &["inspect", "s3://pod/corpora/wiki"]);
-    assert!(said.contains(&format!("s3://pod/{key} requires sha256 ")), "{said}");
+    let output = site.fail("third", &["inspect", "s3://pod/corpora/wiki"]);
+    assert!(output.contains(&format!("s3://pod/{key} requires sha256 ")), "{output}");
     let left = files(&copies("third"));
     assert!(left.iter().all(|(name, _)| !key.ends_with(name) && name != "prepared.json"), "{left:?}");
     // The other files stay, and only the restored object is downloaded.
@@ -159,8 +159,8 @@ fn prepared_data_is_uploaded_downloaded_and_checked() {
     let other = ["--seed", "5"];
     let mut line = site.prepare("other", "s3://pod/corpora/wiki", &other);
     line.pop();
-    let said = site.fail("other", &line.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(said.contains("s3://pod/corpora/wiki/prepared.json: requires the same data, or none"), "{said}");
+    let output = site.fail("other", &line.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(output.contains("s3://pod/corpora/wiki/prepared.json: requires the same data, or none"), "{output}");
     site.prepared("other", "s3://pod/corpora/wiki", &["--seed", "5", "--force"]);
     // An old copy is updated.
     site.succeed("reader", &["inspect", "s3://pod/corpora/wiki", "--check"]);
@@ -192,8 +192,8 @@ fn interrupted_downloads_resume_and_names_are_unchanged() {
 
     // A download that never succeeds leaves no file that looks complete, and does not hinder a later one.
     site.server.cut_reads(usize::MAX, 1024);
-    let said = site.fail("patient", &["inspect", &address]);
-    assert!(said.contains(&format!("cannot read {address}/")) && said.contains("try again later"), "{said}");
+    let output = site.fail("patient", &["inspect", &address]);
+    assert!(output.contains(&format!("cannot read {address}/")) && output.contains("try again later"), "{output}");
     assert!(copy("patient").iter().all(|file| copy("maker").contains(file) && file.0 != "prepared.json"));
     site.server.cut_reads(0, 0);
     site.succeed("patient", &["inspect", &address, "--check"]);
@@ -222,16 +222,19 @@ fn missing_objects_and_invalid_names_are_reported() {
     site.prepared("maker", "s3://pod/wiki", &[]);
     let key = first_shard(&site, "wiki/");
     site.server.delete(&format!("pod/{key}"));
-    let said = site.fail("reader", &["inspect", "s3://pod/wiki"]);
-    assert!(said.contains(&format!("s3://pod/{key} requires ")) && said.contains("found no such object"), "{said}");
+    let output = site.fail("reader", &["inspect", "s3://pod/wiki"]);
+    assert!(
+        output.contains(&format!("s3://pod/{key} requires ")) && output.contains("found no such object"),
+        "{output}"
+    );
 
     // A manifest cannot create files outside its directory.
     let shard = key.strip_prefix("wiki/").unwrap();
     let manifest = String::from_utf8(site.server.get("pod/wiki/prepared.json").unwrap()).unwrap();
     for outside in ["../../../../outside", "/outside", "a//outside"] {
         site.server.put("pod/wiki/prepared.json", manifest.replace(shard, outside).into_bytes());
-        let said = site.fail("reader", &["inspect", "s3://pod/wiki"]);
-        assert!(said.contains("requires a name whose parts are separated by single slashes"), "{said}");
+        let output = site.fail("reader", &["inspect", "s3://pod/wiki"]);
+        assert!(output.contains("requires a name whose parts are separated by single slashes"), "{output}");
     }
 }
 
@@ -270,10 +273,10 @@ fn a_run_resumes_on_another_machine_from_the_bucket() {
     child.wait().unwrap();
 
     // Its run is not restarted by mistake; another machine resumes it with the same losses.
-    let said = site.fail("two", &["pretrain", "run.toml", "--platform", "cpu"]);
-    assert!(said.contains("s3://pod/runs/small already holds a run"), "{said}");
-    let said = site.succeed("two", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
-    assert!(said.contains("downloading step"), "{said}");
+    let output = site.fail("two", &["pretrain", "run.toml", "--platform", "cpu"]);
+    assert!(output.contains("s3://pod/runs/small already holds a run"), "{output}");
+    let output = site.succeed("two", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
+    assert!(output.contains("downloading step"), "{output}");
     assert!(tensors_of(&site, "step-00000010") == expected, "weights or moments differ");
     let keys = site.server.keys("pod", "runs/small/");
     let mut steps: Vec<&str> =
@@ -298,18 +301,18 @@ fn a_run_resumes_on_another_machine_from_the_bucket() {
     let at = damaged.len() - 9;
     damaged[at] ^= 16;
     site.server.put(key, damaged.clone());
-    let said = site.succeed("four", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
+    let output = site.succeed("four", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
     assert!(
-        said.contains("skipped: s3://pod/runs/small/step-00000010/optimizer.safetensors requires sha256"),
-        "{said}"
+        output.contains("skipped: s3://pod/runs/small/step-00000010/optimizer.safetensors requires sha256"),
+        "{output}"
     );
     assert!(tensors_of(&site, "step-00000010") == expected, "weights or moments differ");
     assert!(tensors_of(&site, "step-00000010.replaced-1")[1] == Some(damaged));
 
     // A checkpoint without its state.json is incomplete.
     site.server.delete("pod/runs/small/step-00000010/state.json");
-    let said = site.succeed("five", &["export", "s3://pod/runs/small", "--out", "before"]);
-    assert!(said.contains("(step 9, "), "{said}");
+    let output = site.succeed("five", &["export", "s3://pod/runs/small", "--out", "before"]);
+    assert!(output.contains("(step 9, "), "{output}");
 }
 
 #[test]
@@ -336,20 +339,21 @@ fn requests_to_a_busy_server_are_retried_and_failed_uploads_are_sent_later() {
         first.replace("[checkpoint]", "[checkpoint]\ncache = \"scratch/small\"")
     });
     site.server.refuse_writes(usize::MAX);
-    let said = site.fail("one", &["pretrain", "run.toml", "--platform", "cpu"]);
+    let output = site.fail("one", &["pretrain", "run.toml", "--platform", "cpu"]);
     assert!(
-        said.contains("the newest checkpoint was not uploaded to s3://pod/runs/small; it is complete on this machine"),
-        "{said}"
+        output
+            .contains("the newest checkpoint was not uploaded to s3://pod/runs/small; it is complete on this machine"),
+        "{output}"
     );
-    assert!(said.contains("cannot write s3://pod/runs/small/") && said.contains("503"), "{said}");
-    assert!(said.contains("to resume: lambert pretrain run.toml --resume"), "{said}");
+    assert!(output.contains("cannot write s3://pod/runs/small/") && output.contains("503"), "{output}");
+    assert!(output.contains("to resume: lambert pretrain run.toml --resume"), "{output}");
     let saved = site.workshop.path("scratch/small/step-00000006");
     assert!(saved.join("state.json").exists());
     assert!(site.server.keys("pod", "runs/").is_empty());
 
     site.server.refuse_writes(0);
-    let said = site.succeed("one", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
-    assert!(said.contains("uploaded s3://pod/runs/small/step-00000006"), "{said}");
+    let output = site.succeed("one", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
+    assert!(output.contains("uploaded s3://pod/runs/small/step-00000006"), "{output}");
     let uploaded = site.server.get("pod/runs/small/step-00000006/model.safetensors");
     assert!(uploaded == std::fs::read(saved.join("model.safetensors")).ok());
 }
@@ -359,8 +363,8 @@ fn errors_of_a_bucket_say_what_to_do_next() {
     let site = Site::new();
     site.workshop.run_file("run.toml", "runs", |text| text);
     let expect = |arguments: &[&str], parts: &[&str]| {
-        let said = site.fail("one", arguments);
-        parts.iter().for_each(|part| assert!(said.contains(part), "{part:?} is not in\n{said}"));
+        let output = site.fail("one", arguments);
+        parts.iter().for_each(|part| assert!(output.contains(part), "{part:?} is not in\n{output}"));
     };
     let pretrain = |set: &'static str| ["pretrain", "run.toml", "--platform", "cpu", "--set", set];
     expect(
@@ -402,22 +406,22 @@ fn errors_of_a_bucket_say_what_to_do_next() {
             command.env("AWS_ENDPOINT_URL", endpoint);
             scope.spawn(move || {
                 let begin = Instant::now();
-                let said = text(&command.output().unwrap());
-                assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} are not in\n{said}");
+                let output = text(&command.output().unwrap());
+                assert!(parts.iter().all(|part| output.contains(part)), "{parts:?} are not in\n{output}");
                 let asked_again = ["Connection refused", "503"].contains(&parts[0]);
-                assert_eq!(begin.elapsed() > Duration::from_secs(6), asked_again, "{said}");
+                assert_eq!(begin.elapsed() > Duration::from_secs(6), asked_again, "{output}");
             });
         }
     });
 
     let mut command = site.command("one", &["inspect", "gs://pod/wiki"]);
     command.env_remove("STORAGE_EMULATOR_HOST").env("GOOGLE_APPLICATION_CREDENTIALS", "nowhere.json");
-    let said = text(&command.output().unwrap());
-    assert!(said.contains("gs://pod/wiki") && said.contains("GOOGLE_APPLICATION_CREDENTIALS"), "{said}");
+    let output = text(&command.output().unwrap());
+    assert!(output.contains("gs://pod/wiki") && output.contains("GOOGLE_APPLICATION_CREDENTIALS"), "{output}");
     let mut command = site.command("one", &["inspect", "s3://pod/wiki"]);
     // A metadata server that does not answer, as outside a cloud.
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     command.env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9");
-    let said = text(&command.output().unwrap());
-    assert!(said.contains("no credentials were found") && said.contains("AWS_ACCESS_KEY_ID"), "{said}");
+    let output = text(&command.output().unwrap());
+    assert!(output.contains("no credentials were found") && output.contains("AWS_ACCESS_KEY_ID"), "{output}");
 }

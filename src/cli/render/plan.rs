@@ -227,18 +227,18 @@ fn whole_run(plan: &Plan) -> Option<String> {
     ))
 }
 
-fn chips_for(plan: &Plan, wanted: f64) -> String {
-    let asked = duration(as_duration(wanted));
-    let Some((target, seconds)) = plan.target_for(wanted) else {
+fn chips_for(plan: &Plan, target_seconds: f64) -> String {
+    let target_time = duration(as_duration(target_seconds));
+    let Some((target, seconds)) = plan.target_for(target_seconds) else {
         let why =
             if plan.target.accelerator.is_none() { "the rates of a CPU are unknown" } else { "not every phase fits" };
-        return format!("target time {asked}: no estimate, because {why}");
+        return format!("target time {target_time}: no estimate, because {why}");
     };
     let (chips, takes) = (thousands(target.chips() as u64), duration(as_duration(seconds)));
-    match seconds <= wanted {
-        true => format!("target time {asked}: {chips} chips ({target}) take {takes}"),
+    match seconds <= target_seconds {
+        true => format!("target time {target_time}: {chips} chips ({target}) take {takes}"),
         false => format!(
-            "target time {asked}: not reachable with these chips; the largest offered number that divides the batches, \
+            "target time {target_time}: not reachable with these chips; the largest offered number that divides the batches, \
              {chips} ({target}), takes {takes}"
         ),
     }

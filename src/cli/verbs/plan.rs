@@ -209,12 +209,12 @@ impl Spinner {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
                 }
-                let said = match verdict {
+                let result = match verdict {
                     Verdict::Fits => "fits".to_owned(),
                     Verdict::TooLarge(reason) => format!("does not fit: {reason}"),
                     Verdict::Failed(reason) => format!("does not compile: {reason}"),
                 };
-                note(format_args!("micro-batch size {micro_batch_size}: {said} ({})", duration(*took)));
+                note(format_args!("micro-batch size {micro_batch_size}: {result} ({})", duration(*took)));
             }
         }
     }

@@ -265,8 +265,8 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     let checked = ByteProgress::during("checking", sizes.sum(), |progress| check(directory, progress));
     let CheckReport { manifest, faults, inputs } = checked?;
     let states = || manifest.inputs.iter().map(|entry| &entry.name).zip(&inputs);
-    let named = |wanted: fn(&InputState) -> bool| -> Vec<&String> {
-        states().filter(|(_, state)| wanted(state)).map(|(name, _)| name).collect()
+    let named = |selects: fn(&InputState) -> bool| -> Vec<&String> {
+        states().filter(|(_, state)| selects(state)).map(|(name, _)| name).collect()
     };
     let changed = named(|state| matches!(state, InputState::Changed));
     if as_json {
@@ -293,9 +293,9 @@ fn run_check(directory: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        let whole = if faults.is_empty() { "undamaged" } else { "damaged" };
+        let state = if faults.is_empty() { "undamaged" } else { "damaged" };
         print(format_args!(
-            "{}: {whole}, {}; {} shards, {} of {} inputs unchanged",
+            "{}: {state}, {}; {} shards, {} of {} inputs unchanged",
             directory.display(),
             summary(&manifest),
             manifest.shards.len(),

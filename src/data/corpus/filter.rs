@@ -305,14 +305,14 @@ mod tests {
             assert_eq!(text.parse::<Filter>().unwrap().to_string(), text);
         }
         assert_eq!(Filter::gopher().count(), FILTER_RULES.len());
-        for (text, said) in [
+        for (text, message) in [
             ("min_words", "name=value"),
             ("min_word=3", "min_words"),
             ("min_words=-1", "non-negative"),
             ("min_words=NaN", "non-negative"),
             ("language=xx", "ISO 639"),
         ] {
-            assert!(text.parse::<Filter>().unwrap_err().contains(said), "{text}");
+            assert!(text.parse::<Filter>().unwrap_err().contains(message), "{text}");
         }
         for pair in TWO_LETTERS.split_whitespace().collect::<Vec<_>>().chunks(2) {
             assert_eq!(language_of_code(pair[1]).map(|language| language.code()), Some(pair[0]));

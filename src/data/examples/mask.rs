@@ -71,8 +71,8 @@ pub struct Targets {
 /// Returns the number of masked positions of a sequence of `len` tokens, including `[CLS]` and `[SEP]`: `min(max,
 /// max(1, round(len · p)))`. Ties round to even, as in Python.
 pub fn prediction_count(len: usize, config: &MaskConfig) -> usize {
-    let wanted = (len as f64 * config.masked_lm_prob).round_ties_even() as usize;
-    wanted.max(1).min(config.max_predictions_per_seq)
+    let count = (len as f64 * config.masked_lm_prob).round_ties_even() as usize;
+    count.max(1).min(config.max_predictions_per_seq)
 }
 
 /// Adjacent positions: a token, a word, or a span.
@@ -105,13 +105,13 @@ impl Masker {
         config: &MaskConfig,
         stream: &mut Stream,
     ) -> &Targets {
-        let wanted = prediction_count(tokens.len(), config);
+        let count = prediction_count(tokens.len(), config);
         let by_words = config.whole_word_mask || config.span_mask.is_some();
         self.find_units(tokens, vocabulary, by_words);
         self.chosen.clear();
         match config.span_mask {
-            Some(spans) => self.choose_spans(wanted, &spans, stream),
-            None => self.choose_units(wanted, stream),
+            Some(spans) => self.choose_spans(count, &spans, stream),
+            None => self.choose_units(count, stream),
         }
         self.chosen.sort_unstable();
 
@@ -158,26 +158,26 @@ impl Masker {
         self.order[tried] as usize
     }
 
-    /// Chooses single units until `wanted` tokens are chosen. Each token of a unit is replaced by a draw of its own.
-    fn choose_units(&mut self, wanted: usize, stream: &mut Stream) {
+    /// Chooses single units until `count` tokens are chosen. Each token of a unit is replaced by a draw of its own.
+    fn choose_units(&mut self, count: usize, stream: &mut Stream) {
         let mut tried = 0;
-        while tried < self.order.len() && self.chosen.len() < wanted {
+        while tried < self.order.len() && self.chosen.len() < count {
             let unit = self.draw(tried, stream);
             let Positions { start, end } = self.units[unit];
-            if self.chosen.len() + (end - start) <= wanted {
+            if self.chosen.len() + (end - start) <= count {
                 self.chosen.extend((start..end).map(|position| Positions { start: position, end: position + 1 }));
             }
             tried += 1;
         }
     }
 
-    /// Chooses spans of words until `wanted` tokens are chosen. A span ends early at the end of a segment, before a
+    /// Chooses spans of words until `count` tokens are chosen. A span ends early at the end of a segment, before a
     /// word that is taken, and before a word that would exceed the count.
-    fn choose_spans(&mut self, wanted: usize, spans: &SpanMask, stream: &mut Stream) {
+    fn choose_spans(&mut self, count: usize, spans: &SpanMask, stream: &mut Stream) {
         self.taken.clear();
         self.taken.resize(self.units.len(), false);
         let (mut tried, mut tokens) = (0, 0);
-        while tried < self.order.len() && tokens < wanted {
+        while tried < self.order.len() && tokens < count {
             let first = self.draw(tried, stream);
             tried += 1;
             let start = self.units[first].start;
@@ -185,7 +185,7 @@ impl Masker {
             let words = spans.draw(stream);
             for (word, taken) in self.units.iter().zip(&mut self.taken).skip(first).take(words) {
                 let follows = word.start == span.end && !*taken;
-                if !follows || tokens + (word.end - word.start) > wanted {
+                if !follows || tokens + (word.end - word.start) > count {
                     break;
                 }
                 *taken = true;

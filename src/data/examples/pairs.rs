@@ -68,8 +68,8 @@ impl PairSampler {
 
     /// Returns the chunk that starts at sentence `first` and ends when the target is reached or the document ends.
     fn chunk(&self, starts: &[u32], first: usize) -> Chunk {
-        let wanted = starts[first].saturating_add(self.target);
-        let sentences = first..end_of_segment(starts, first, wanted);
+        let target = starts[first].saturating_add(self.target);
+        let sentences = first..end_of_segment(starts, first, target);
         if sentences.len() == 1 {
             return Chunk { a_end: sentences.end, sentences, is_random_next: true };
         }
@@ -100,8 +100,8 @@ impl PairSampler {
             let draw = stream.below(documents.len() as u64 - 1) as usize;
             let other = documents.get(if draw < document.index { draw } else { draw + 1 });
             let first = stream.below(other.starts.len() as u64 - 1) as usize;
-            let wanted = other.starts[first].saturating_add(self.target.saturating_sub(a.tokens.len() as u32));
-            let end = end_of_segment(other.starts, first, wanted);
+            let target = other.starts[first].saturating_add(self.target.saturating_sub(a.tokens.len() as u32));
+            let end = end_of_segment(other.starts, first, target);
             Segment { document: other.index, tokens: other.starts[first]..other.starts[end] }
         } else {
             Segment { document: document.index, tokens: starts[a_end]..starts[sentences.end] }
@@ -117,11 +117,11 @@ impl PairSampler {
     }
 }
 
-/// Returns the (exclusive) end of the shortest run of sentences from `first` that reaches token `wanted`: at least one
+/// Returns the (exclusive) end of the shortest run of sentences from `first` that reaches token `target`: at least one
 /// sentence, at most up to the document's end.
-fn end_of_segment(starts: &[u32], first: usize, wanted: u32) -> usize {
+fn end_of_segment(starts: &[u32], first: usize, target: u32) -> usize {
     let sentences = starts.len() - 1;
-    (first + 1..sentences).find(|&end| starts[end] >= wanted).unwrap_or(sentences)
+    (first + 1..sentences).find(|&end| starts[end] >= target).unwrap_or(sentences)
 }
 
 /// Removes single tokens from the longer range (from `b` if they are equal), at the front or back by a coin toss, until

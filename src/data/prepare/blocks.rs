@@ -103,11 +103,11 @@ impl<'a> BlockBuilder<'a> {
     pub fn push_batch(&mut self, batch: &TextBatch) -> bool {
         self.block.counts += batch.counts;
         for piece in &batch.events {
-            let wanted = match piece {
+            let accepts_more = match piece {
                 TextEvent::Line(range) => self.line(&batch.text[range.clone()]),
                 TextEvent::DocumentEnd => self.end_document(),
             };
-            if !wanted {
+            if !accepts_more {
                 return false;
             }
         }

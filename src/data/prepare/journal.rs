@@ -108,18 +108,18 @@ impl Journal {
         let file = File::options().create(true).truncate(false).read(true).append(true).open(&path);
         let file = file.map_err(DataError::io("open", &path))?;
         let text = std::fs::read(&path).map_err(DataError::io("read", &path))?;
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        file.set_len(whole as u64).map_err(DataError::io("shorten", &path))?;
+        let complete = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        file.set_len(complete as u64).map_err(DataError::io("shorten", &path))?;
         let mut done = Done::default();
         for (number, line) in
-            text[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
+            text[..complete].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
         {
             done.add(serde_json::from_slice(line).map_err(|error| {
                 let found = format!("another record on line {}: {error}", number + 1);
                 DataError::file(&path, "a journal of this version", found, "set force to discard it and start again")
             })?);
         }
-        Ok(Journal { path, state: Mutex::new((file, whole as u64, done)) })
+        Ok(Journal { path, state: Mutex::new((file, complete as u64, done)) })
     }
 
     fn state(&self) -> MutexGuard<'_, (File, u64, Done)> {

@@ -312,11 +312,11 @@ impl<'a> Blocks<'a> {
         for (pass, block) in self.between(start, end) {
             let tokens = tokens[block][pass];
             while (cuts.len() as u64) < shards && share(cuts.len() as u64) < before + tokens {
-                let wanted = share(cuts.len() as u64);
+                let target = share(cuts.len() as u64);
                 let mut at = before;
                 let mut document = 0;
                 for tokens in self.tokens_of_documents(pass, block)? {
-                    if at >= wanted {
+                    if at >= target {
                         break;
                     }
                     at += tokens;

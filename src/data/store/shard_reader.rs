@@ -19,7 +19,8 @@ use super::shard::{
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
-const DAMAGED: &str = "the file is damaged or not a shard: run `lambert prepare` again (set force to overwrite the data)";
+const DAMAGED: &str =
+    "the file is damaged or not a shard: run `lambert prepare` again (set force to overwrite the data)";
 
 /// A shard opened for reading.
 #[derive(Debug)]

@@ -166,8 +166,8 @@ fn coverage(examples: &Dataset) -> Result<VocabularyCoverage> {
     let vocabulary = prepared.vocabulary();
     let counts = prepared.token_counts(split);
     let total = counts.iter().sum::<u64>().max(1) as f64;
-    let share = |wanted: &dyn Fn(u32) -> bool| {
-        let of = (0u32..).zip(&counts).filter(|(id, _)| wanted(*id)).map(|(_, count)| count).sum::<u64>();
+    let share = |selects: &dyn Fn(u32) -> bool| {
+        let of = (0u32..).zip(&counts).filter(|(id, _)| selects(*id)).map(|(_, count)| count).sum::<u64>();
         of as f64 / total
     };
     let mut by_count: Vec<(u64, u32)> = counts.iter().copied().zip(0..).collect();
@@ -186,16 +186,16 @@ fn coverage(examples: &Dataset) -> Result<VocabularyCoverage> {
 
 /// Returns the curve [`VocabularyCoverage::cumulative`] from counts in descending order.
 fn cumulative(counts: impl Iterator<Item = u64>, vocabulary_size: usize, total: f64) -> Vec<(usize, f64)> {
-    let mut wanted: Vec<usize> = (0..CURVE_POINTS)
+    let mut points: Vec<usize> = (0..CURVE_POINTS)
         .map(|i| (vocabulary_size as f64).powf(i as f64 / (CURVE_POINTS - 1) as f64).round() as usize)
         .collect();
-    wanted.dedup();
+    points.dedup();
     let mut sum = 0;
     let sums = counts.map(|count| {
         sum += count;
         sum as f64 / total
     });
-    (1..).zip(sums).filter(|(n, _)| wanted.binary_search(n).is_ok()).collect()
+    (1..).zip(sums).filter(|(n, _)| points.binary_search(n).is_ok()).collect()
 }
 
 fn duplicates(documents: &Documents, progress: &(dyn Fn(u64) + Sync)) -> Result<DuplicateCounts> {

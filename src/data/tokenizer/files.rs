@@ -338,17 +338,17 @@ mod tests {
             ("sep_token", json!(3)),
             ("mask_token", json!("<mask>")),
         ] {
-            let said = message(true, &[config(key, value.clone())]);
-            assert!(said.contains(CONFIG) && said.contains(key), "{key}: {said}");
+            let error = message(true, &[config(key, value.clone())]);
+            assert!(error.contains(CONFIG) && error.contains(key), "{key}: {error}");
             if key != "do_lower_case" {
-                let said = message(true, &[config(key, value), without(TOKENIZER_JSON)]);
-                assert!(said.contains(CONFIG) && said.contains(key), "{key}: {said}");
+                let error = message(true, &[config(key, value), without(TOKENIZER_JSON)]);
+                assert!(error.contains(CONFIG) && error.contains(key), "{key}: {error}");
             }
         }
-        let said = message(true, &[config("do_lower_case", json!("yes")), without(TOKENIZER_JSON)]);
-        assert!(said.contains("do_lower_case to be true or false"), "{said}");
-        let said = message(true, &[(SPECIAL_TOKENS_MAP, Some(json!({ "cls_token": "<s>" }).to_string()))]);
-        assert!(said.contains(SPECIAL_TOKENS_MAP) && said.contains("cls_token"), "{said}");
+        let error = message(true, &[config("do_lower_case", json!("yes")), without(TOKENIZER_JSON)]);
+        assert!(error.contains("do_lower_case to be true or false"), "{error}");
+        let error = message(true, &[(SPECIAL_TOKENS_MAP, Some(json!({ "cls_token": "<s>" }).to_string()))]);
+        assert!(error.contains(SPECIAL_TOKENS_MAP) && error.contains("cls_token"), "{error}");
         assert!(message(true, &[(CONFIG, Some("[1]".into()))]).contains("a JSON object"));
         // Missing settings, and equal ones in another form, are no contradiction.
         for (key, value) in [
@@ -378,8 +378,8 @@ mod tests {
             config["added_tokens_decoder"] = json!({ (id.to_string()): { "content": token } });
             let added = json!({ token: id });
             for (name, content) in [(TOKENIZER_JSON, json), (CONFIG, config), (ADDED_TOKENS, added)] {
-                let said = message(true, &[(name, Some(content.to_string()))]);
-                assert!(said.contains(name) && said.contains(&format!("{token:?} of id {id}")), "{said}");
+                let error = message(true, &[(name, Some(content.to_string()))]);
+                assert!(error.contains(name) && error.contains(&format!("{token:?} of id {id}")), "{error}");
             }
         }
     }

@@ -155,10 +155,10 @@ fn alphabet(counts: &HashMap<String, u64>, most: usize) -> (Vec<char>, Vec<char>
             entry.1 |= i > 0;
         }
     }
-    let mut kept: Vec<(char, (u64, bool))> = characters.into_iter().collect();
-    kept.sort_unstable_by_key(|&(c, (count, _))| (std::cmp::Reverse(count), c));
-    kept.truncate(most);
-    kept.sort_unstable();
-    let continuing = kept.iter().filter(|(_, (_, continues))| *continues).map(|&(c, _)| c).collect();
-    (kept.into_iter().map(|(c, _)| c).collect(), continuing)
+    let mut alphabet: Vec<(char, (u64, bool))> = characters.into_iter().collect();
+    alphabet.sort_unstable_by_key(|&(c, (count, _))| (std::cmp::Reverse(count), c));
+    alphabet.truncate(most);
+    alphabet.sort_unstable();
+    let continuing = alphabet.iter().filter(|(_, (_, continues))| *continues).map(|&(c, _)| c).collect();
+    (alphabet.into_iter().map(|(c, _)| c).collect(), continuing)
 }

@@ -29,7 +29,7 @@ pub(super) struct Bzip2Blocks<R> {
     parallel_blocks: usize,
     text: VecDeque<Vec<u8>>,
     /// Bytes of the first text that have been returned.
-    given: usize,
+    returned: usize,
     /// Combined CRC of the blocks of the current stream.
     crc: u32,
     /// Result to return after the texts.
@@ -40,7 +40,7 @@ impl<R: Read> Bzip2Blocks<R> {
     pub fn new(compressed: R) -> Self {
         let parallel_blocks = MAX_PARALLEL_BLOCKS.min(2 * rayon::current_num_threads());
         let blocks = Blocks { compressed, bytes: Vec::new(), at: 0, is_at_end: false, level: None };
-        Bzip2Blocks { blocks, parallel_blocks, text: VecDeque::new(), given: 0, crc: 0, end: None }
+        Bzip2Blocks { blocks, parallel_blocks, text: VecDeque::new(), returned: 0, crc: 0, end: None }
     }
 
     /// Finds the next blocks and decompresses them.
@@ -81,12 +81,12 @@ impl<R: Read> Read for Bzip2Blocks<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(text) = self.text.front() {
-                let length = (text.len() - self.given).min(buffer.len());
-                buffer[..length].copy_from_slice(&text[self.given..self.given + length]);
-                self.given += length;
-                if self.given == text.len() {
+                let length = (text.len() - self.returned).min(buffer.len());
+                buffer[..length].copy_from_slice(&text[self.returned..self.returned + length]);
+                self.returned += length;
+                if self.returned == text.len() {
                     self.text.pop_front();
-                    self.given = 0;
+                    self.returned = 0;
                 }
                 if length > 0 {
                     return Ok(length);
@@ -246,14 +246,14 @@ fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
 /// Builds a stream of one block, which lies in `bytes` from bit `at` to bit `end`. The block's CRC is also that of the
 /// stream.
 fn stream_of_block(bytes: &[u8], at: usize, end: usize, level: u8, crc: u32) -> Vec<u8> {
-    let whole = (end - at) / 8;
-    let mut stream = Vec::with_capacity(whole + 16);
+    let full_bytes = (end - at) / 8;
+    let mut stream = Vec::with_capacity(full_bytes + 16);
     stream.extend([b'B', b'Z', b'h', level]);
     let shift = at % 8;
     let source = &bytes[at / 8..end.div_ceil(8)];
     match shift {
-        0 => stream.extend(&source[..whole]),
-        _ => stream.extend(source.windows(2).take(whole).map(|pair| pair[0] << shift | pair[1] >> (8 - shift))),
+        0 => stream.extend(&source[..full_bytes]),
+        _ => stream.extend(source.windows(2).take(full_bytes).map(|pair| pair[0] << shift | pair[1] >> (8 - shift))),
     }
     // The remaining bits, the end of the stream, and zeros up to a whole byte.
     let left = (end - at) % 8;
