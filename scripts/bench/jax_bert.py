@@ -1,38 +1,27 @@
+#!/usr/bin/env python3
 """Times one BERT training step in JAX, for comparison with `lambert bench`.
 
-    python scripts/bench/jax_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
+    scripts/bench/jax_bert.py --model base --sequence-length 128 --micro-batch-size 8 --precision bf16
 
 Measures the same work as `lambert bench`: forward, backward and LAMB as one jitted function with donated weights, on one
 synthetic batch, with the MLM head on the masked positions only. bf16 means bf16 inputs of matrix multiplications with f32
 accumulation; everything else is f32. XLA_FLAGS sets XLA's flags. Needs jax.
 """
 
-import argparse
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
+from bench_arguments import bench_arguments
 
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in [("layers", 12), ("hidden", 768), ("sequence", 128), ("predictions", 20), ("batch", 8)]:
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--vocabulary", type=int, default=30522)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
-    return parser.parse_args()
-
-
-ARGS = arguments()
+ARGS = bench_arguments(__doc__)
 DTYPE = jnp.bfloat16 if ARGS.precision == "bf16" else jnp.float32
-HEADS = max(ARGS.hidden // 64, 1)
+HEADS = ARGS.hidden_size // 64
 
 
 def initial(key):
-    h, layers = ARGS.hidden, ARGS.layers
+    h, layers = ARGS.hidden_size, ARGS.layers
     keys = iter(jax.random.split(key, 8 + 6 * layers))
     normal = lambda *shape: 0.02 * jax.random.normal(next(keys), shape)
     linear = lambda i, o: {"w": normal(i, o), "b": jnp.zeros(o)}
@@ -42,9 +31,9 @@ def initial(key):
         "up": linear(h, 4 * h), "down": linear(4 * h, h), "n2": norm(),
     }
     return {
-        "word": normal(ARGS.vocabulary, h), "position": normal(512, h), "type": normal(2, h), "norm": norm(),
+        "word": normal(ARGS.vocab_size, h), "position": normal(512, h), "type": normal(2, h), "norm": norm(),
         "layers": [layer() for _ in range(layers)],
-        "pool": linear(h, h), "mlm": linear(h, h), "mlm_norm": norm(), "mlm_bias": jnp.zeros(ARGS.vocabulary),
+        "pool": linear(h, h), "mlm": linear(h, h), "mlm_norm": norm(), "mlm_bias": jnp.zeros(ARGS.vocab_size),
         "nsp": linear(h, 2),
     }
 
@@ -117,15 +106,15 @@ def train_step(p, m, v, batch, step):
 
 def main():
     key = jax.random.split(jax.random.key(1), 6)
-    rows, length, predictions = ARGS.batch, ARGS.sequence, ARGS.predictions
+    rows, length, predictions = ARGS.micro_batch_size, ARGS.sequence_length, ARGS.max_predictions_per_seq
     p = initial(key[0])
     m, v = (jax.tree.map(jnp.zeros_like, p) for _ in range(2))
     batch = (
-        jax.random.randint(key[1], (rows, length), 5, ARGS.vocabulary),
+        jax.random.randint(key[1], (rows, length), 5, ARGS.vocab_size),
         jnp.broadcast_to((jnp.arange(length) >= length // 2).astype(jnp.int32), (rows, length)),
         jnp.ones((rows, length)),
         jnp.sort(jax.random.randint(key[2], (rows, predictions), 1, length), axis=1),
-        jax.random.randint(key[3], (rows, predictions), 5, ARGS.vocabulary),
+        jax.random.randint(key[3], (rows, predictions), 5, ARGS.vocab_size),
         jax.random.randint(key[4], (rows,), 0, 2),
     )
     begin = time.perf_counter()

@@ -1,28 +1,18 @@
+#!/usr/bin/env python3
 """Times one BERT training step in PyTorch with transformers, for comparison with `lambert bench`.
 
-    python scripts/bench/torch_bert.py --layers 12 --hidden 768 --sequence 128 --batch 8 --precision bf16
+    scripts/bench/torch_bert.py --model base --sequence-length 128 --micro-batch-size 8 --precision bf16
 
 Measures the same work as `lambert bench`: forward, backward and LAMB on one synthetic batch, with the MLM head on the masked
 positions only. Needs torch and transformers.
 """
 
-import argparse
 import statistics
 import time
 
 import torch
+from bench_arguments import bench_arguments
 from transformers import BertConfig, BertForPreTraining
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in [("layers", 12), ("hidden", 768), ("sequence", 128), ("predictions", 20), ("batch", 8)]:
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--vocabulary", type=int, default=30522)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
-    return parser.parse_args()
 
 
 @torch.no_grad()
@@ -44,23 +34,23 @@ def lamb(parameters, m, v, step, rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-6
 
 
 def main():
-    args = arguments()
+    args = bench_arguments(__doc__)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=args.vocabulary, num_hidden_layers=args.layers, hidden_size=args.hidden,
-        num_attention_heads=max(args.hidden // 64, 1), intermediate_size=4 * args.hidden,
+        vocab_size=args.vocab_size, num_hidden_layers=args.layers, hidden_size=args.hidden_size,
+        num_attention_heads=args.hidden_size // 64, intermediate_size=4 * args.hidden_size,
         hidden_dropout_prob=args.dropout, attention_probs_dropout_prob=args.dropout,
     )
     model = BertForPreTraining(config).train()
     parameters = list(model.parameters())
     m, v = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
 
-    rows, length, predictions = args.batch, args.sequence, args.predictions
-    ids = torch.randint(5, args.vocabulary, (rows, length))
+    rows, length, predictions = args.micro_batch_size, args.sequence_length, args.max_predictions_per_seq
+    ids = torch.randint(5, args.vocab_size, (rows, length))
     types = (torch.arange(length) >= length // 2).long().expand(rows, length)
     mask = torch.ones(rows, length, dtype=torch.long)
     positions = torch.stack([torch.randperm(length - 1)[:predictions] + 1 for _ in range(rows)])
-    targets = torch.randint(5, args.vocabulary, (rows * predictions,))
+    targets = torch.randint(5, args.vocab_size, (rows * predictions,))
     labels = torch.randint(0, 2, (rows,))
     cross_entropy = torch.nn.functional.cross_entropy
 

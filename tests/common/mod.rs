@@ -2,17 +2,15 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of the helpers")]
 
-pub mod cases;
 pub mod etcd;
 pub mod fine_tuning;
 pub mod hosts;
 pub mod labelled;
 pub mod machine;
+pub mod operations;
 pub mod packing;
 pub mod parity;
 pub mod perceptron;
-pub mod python;
-pub mod s3;
 pub mod sharding;
 pub mod steps;
 pub mod task_steps;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::common::cases;
+use crate::common::operations;
 use lambert::batch::pretraining::RowForm;
 use lambert::bert::{BertConfig, BertPretraining, Preset, Recompute};
 use lambert::graph::Computation;
@@ -61,8 +61,8 @@ fn first_difference<'a>(left: &'a str, right: &'a str) -> Option<(usize, (&'a st
 
 #[test]
 fn operations_match_their_golden_files() {
-    let cases = cases::all();
-    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations without a case");
+    let cases = operations::all();
+    assert_eq!(operations::without_a_case(&cases), [""; 0], "operations without a case");
     let golden = cases.into_iter().filter(|case| case.golden);
     let prints = golden.map(|case| {
         let options = LowerOptions { name: &case.name, num_replicas: case.arguments.len(), ..Default::default() };
@@ -74,7 +74,7 @@ fn operations_match_their_golden_files() {
 
 #[test]
 fn donated_argument_prints_as_an_alias() {
-    let case = cases::all().into_iter().find(|case| case.name == "float-binary/f32").unwrap();
+    let case = operations::all().into_iter().find(|case| case.name == "float-binary/f32").unwrap();
     let donated = [(0, 2), (1, 0)];
     let print = print(&case.computation, &LowerOptions { name: "step", donated: &donated, ..Default::default() });
     let head = "HloModule step, input_output_alias={ {2}: (0, {}, may-alias), {0}: (1, {}, may-alias) }\n";

@@ -5,8 +5,8 @@
 
 use std::sync::OnceLock;
 
-use crate::common::cases;
-use crate::common::cases::Case;
+use crate::common::operations;
+use crate::common::operations::Case;
 use lambert::eval::{Value, evaluate_replicas};
 use lambert::graph::Graph;
 use lambert::hlo::{self, DotPrecision, LowerOptions};
@@ -73,8 +73,8 @@ fn mismatch(expected: &Value, found: &HostTensor) -> Option<String> {
 
 #[test]
 fn every_operation_matches_the_evaluator() {
-    let cases = cases::all();
-    assert_eq!(cases::operations_without_a_case(&cases), [""; 0], "operations without a case");
+    let cases = operations::all();
+    assert_eq!(operations::without_a_case(&cases), [""; 0], "operations without a case");
     let mut complaints = Vec::new();
     for case in &cases {
         let arguments: Vec<Vec<Value>> = case.arguments.iter().map(|x| x.iter().map(Value::from).collect()).collect();

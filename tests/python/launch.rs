@@ -2,14 +2,15 @@
 
 use std::process::Command;
 
-use crate::common::{python, text};
+use crate::common::text;
+use crate::environment;
 use serde_json::Value;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
 fn scripts_pass_shellcheck() {
-    let shellcheck = python::programs().join("shellcheck");
+    let shellcheck = environment::programs().join("shellcheck");
     let files = ["scripts/launch/tpu-pod", "scripts/launch/slurm.sbatch"];
     let linted = Command::new(shellcheck).args(files).current_dir(ROOT).output().unwrap();
     assert!(linted.status.success(), "{}", text(&linted));
@@ -21,7 +22,7 @@ fn scripts_pass_shellcheck() {
 #[test]
 fn the_jobset_requests_every_host_of_one_slice() {
     let read = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    let python = python::programs().join("python");
+    let python = environment::programs().join("python");
     let output = Command::new(python).args(["-c", read, "scripts/launch/gke-jobset.yaml"]).current_dir(ROOT).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", text(&output));

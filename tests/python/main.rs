@@ -4,5 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod environment;
 mod launch;
+mod s3;
 mod storage;

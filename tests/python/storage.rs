@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::s3::Server;
 use crate::common::{Workshop, metrics, text};
+use crate::s3::Server;
 
 /// A server with the bucket `pod`, and prepared data beside it.
 struct Site {

@@ -124,7 +124,7 @@ operations! {
 }
 
 /// Returns the operations that no node of any case applies.
-pub fn operations_without_a_case(cases: &[Case]) -> Vec<&'static str> {
+pub fn without_a_case(cases: &[Case]) -> Vec<&'static str> {
     let applied: Vec<&str> = cases.iter().flat_map(|c| &c.computation.nodes).map(|node| opcode(&node.op)).collect();
     let unary = UnaryOp::ALL.iter().map(|op| op.name());
     let binary = BinaryOp::ALL.iter().map(|op| op.name());

@@ -25,7 +25,7 @@ struct Faults {
 
 impl Server {
     pub fn start() -> Server {
-        let mut process = Command::new(super::python::programs().join("python"))
+        let mut process = Command::new(crate::environment::programs().join("python"))
             .args(["-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
