@@ -5,7 +5,7 @@
     metrics_reference.py --write    write the file
 
 The file holds labels, numbers and answers that look random, and their metrics. tests/it/metrics.rs compares lambert's
-metrics with it. Needs requirements-metrics.txt. The references are
+metrics with it. Needs requirements-references.txt. The references are
 
     classes     scikit-learn: accuracy_score, f1_score, matthews_corrcoef
     numbers     scipy.stats: pearsonr, spearmanr; scikit-learn: mean_squared_error

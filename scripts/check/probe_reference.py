@@ -5,7 +5,7 @@
     probe_reference.py --write    write the file
 
 The file holds accuracies of 5-fold cross-validation and coefficients. Its features come from a formula, which
-tests/it/probe.rs evaluates too. Needs requirements-metrics.txt.
+tests/it/probe.rs evaluates too. Needs requirements-references.txt.
 """
 
 import argparse
