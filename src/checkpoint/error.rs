@@ -16,8 +16,8 @@ pub enum CheckpointError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 
     #[error(
-        "no space in {}: the checkpoint requires {}, {} are free; earlier checkpoints are unchanged; free some space, or choose \
-         another directory",
+        "{} requires {} of free space for the checkpoint, found {}; earlier checkpoints are unchanged; free some space, or \
+         choose another directory",
         directory.display(), byte_size(*needed as f64), byte_size(*free as f64)
     )]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },
@@ -43,22 +43,21 @@ pub enum CheckpointError {
     NotACheckpoint { path: PathBuf, reason: String },
 
     #[error(
-        "{} has checkpoint format version {found}, and this build reads version {supported}; use the build of lambert that \
-         wrote it",
+        "{} requires checkpoint format version {supported}, found {found}; use the build of lambert that wrote it",
         path.display()
     )]
     Version { path: PathBuf, found: u64, supported: u64 },
 
-    #[error("{} has no tensor {tensor}, requires {required}; compare its config.json with the model's configuration", file.display())]
+    #[error("{}: requires a tensor {tensor} of {required}, found none; compare its config.json with the model's configuration", file.display())]
     TensorMissing { file: PathBuf, tensor: String, required: Shape },
 
     #[error("{}: tensor {tensor} requires {required}, found {found}; compare its config.json with the model's configuration", file.display())]
     TensorShape { file: PathBuf, tensor: String, required: Shape, found: String },
 
-    #[error("{}: the model has no tensor {tensor}; compare its config.json with the model's configuration", file.display())]
+    #[error("{}: tensor {tensor} is not in the model; compare its config.json with the model's configuration", file.display())]
     TensorUnexpected { file: PathBuf, tensor: String },
 
-    #[error("{}: there are two tensors {tensor}; each name must be unique", file.display())]
+    #[error("{}: requires one tensor {tensor}, found two; use another checkpoint", file.display())]
     TensorTwice { file: PathBuf, tensor: String },
 
     #[error("{}: {key} requires {required}, found {found}; correct the file or choose another directory", path.display())]

@@ -219,7 +219,7 @@ fn tensors_of_another_model_are_rejected_with_name_and_shapes() {
     let shape = arranged(&[("a.bias", f32s(&[4])), ("z.weight", f32s(&[5, 3]))]).unwrap_err().to_string();
     assert!(shape.contains("z.weight requires f32[5,3], found f32[3,5]"), "{shape}");
     let missing = arranged(&[("b.bias", f32s(&[4]))]).unwrap_err().to_string();
-    assert!(missing.contains("model.safetensors has no tensor b.bias, requires f32[4]"), "{missing}");
+    assert!(missing.contains("model.safetensors: requires a tensor b.bias of f32[4], found none"), "{missing}");
     let unexpected = arranged(&[("a.bias", f32s(&[4]))]).unwrap_err().to_string();
-    assert!(unexpected.contains("the model has no tensor z.weight"), "{unexpected}");
+    assert!(unexpected.contains("tensor z.weight is not in the model"), "{unexpected}");
 }

@@ -17,7 +17,7 @@ use self::verbs::{
     pretrain, tokenizer, verify,
 };
 
-/// Pretrain BERT with LAMB at very large batch, on TPU, GPU or CPU, through one fused XLA step.
+/// Pretrain BERT with LAMB at very large batch sizes on TPU, GPU or CPU; fine-tune it, and predict with it.
 #[derive(Debug, Parser)]
 #[command(name = "lambert", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "\

@@ -52,10 +52,7 @@ impl RunConfig {
     pub fn into_run(self, file: &RunFile, vocab_size: Option<usize>) -> anyhow::Result<Run> {
         let path = file.path.display();
         ensure!(!self.name.trim().is_empty(), "{path}: `name` requires a name, as in name = \"quickstart\"");
-        ensure!(
-            self.precision != Precision::F64,
-            "{path}: `precision` requires \"f32\" or \"bf16\" (f64 is for `lambert verify` only)"
-        );
+        ensure!(self.precision != Precision::F64, "{path}: `precision` requires \"f32\" or \"bf16\", got \"f64\"");
         let (mut data, mut checkpoint) = (self.data.clone(), self.checkpoint.clone());
         let cached = data.path.cached_in(data.cache.as_deref());
         data.path = cached.with_context(|| format!("{path}: [data] cache"))?;

@@ -139,7 +139,8 @@ impl InitialState {
                 let (step, steps) = (checkpoint.state.step, run.steps());
                 ensure!(
                     step <= steps,
-                    "cannot resume from {shown}: it is at step {step}, but the schedule of the run file ends at step {steps}"
+                    "cannot resume from {shown}: the schedule of the run file requires a checkpoint of at most step {steps}, found \
+                     step {step}; raise the number of steps"
                 );
                 notes.push(format!("resuming with changed settings: {differing}"));
             }

@@ -88,7 +88,7 @@ pub fn open_model(path: &Path) -> anyhow::Result<FoundModel> {
     let loaded = open(path, Contents::ModelOnly)?;
     let config_path = loaded.path.join("config.json");
     let Some(text) = loaded.checkpoint.file("config.json") else {
-        bail!("{} does not exist; the checkpoint was not written by a run", config_path.display());
+        bail!("{} is required, found none; name a checkpoint that a run wrote", config_path.display());
     };
     let (config, head, _) = describe(&config_path, text)?;
     Ok(FoundModel { config, head, checkpoint: loaded.checkpoint, path: loaded.path, loaded: loaded.notes })

@@ -36,7 +36,7 @@ pub enum StorageError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 
-    #[error("no space in {}: the copy requires {}, {} are free; free some space, or choose another cache directory", directory.display(), byte_size(*needed as f64), byte_size(*free as f64))]
+    #[error("{} requires {} of free space for the copy, found {}; free some space, or choose another cache directory", directory.display(), byte_size(*needed as f64), byte_size(*free as f64))]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },
 }
 

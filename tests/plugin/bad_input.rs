@@ -206,7 +206,7 @@ fn damaged_checkpoints_and_other_vocabularies_are_rejected() {
     let newer =
         std::fs::read_to_string(&state).expect("readable").replace("\"format_version\": 1", "\"format_version\": 7");
     std::fs::write(&state, newer).expect("writable");
-    fails(&workshop, &resume, &["has checkpoint format version 7, and this build reads version 1"]);
+    fails(&workshop, &resume, &["requires checkpoint format version 1, found 7"]);
     fails(&workshop, &evaluate("nowhere"), &["nowhere", "does not exist"]);
 
     // Another vocabulary, for each way of using the model.

@@ -217,14 +217,14 @@ fn tensors_of_another_model_are_rejected_by_name() {
     let error = refused(|tensors| tensors[4].1 = HostTensor::new([10], &[0i32; 10]));
     assert!(error.contains("layer.0.intermediate.dense.bias requires f32[10], found I32[10]"), "{error}");
     let error = refused(|tensors| tensors.retain(|(name, _)| name != "bert.embeddings.LayerNorm.bias"));
-    assert!(error.contains("has no tensor bert.embeddings.LayerNorm.bias, requires f32[6]"), "{error}");
+    assert!(error.contains("requires a tensor bert.embeddings.LayerNorm.bias of f32[6], found none"), "{error}");
     let error = refused(|tensors| {
         let untied = HostTensor::zeros(tensors[0].1.shape().clone());
         tensors.push((DECODER_WEIGHT.into(), untied));
     });
     assert!(error.contains("cls.predictions.decoder.weight requires a copy of"), "{error}");
     let error = refused(|tensors| tensors.push(("bert.embeddings.LayerNorm.beta".into(), tensors[2].1.clone())));
-    assert!(error.contains("there are two tensors bert.embeddings.LayerNorm.bias"), "{error}");
+    assert!(error.contains("requires one tensor bert.embeddings.LayerNorm.bias, found two"), "{error}");
 }
 
 #[test]

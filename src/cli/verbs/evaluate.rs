@@ -24,12 +24,12 @@ use crate::train::probe::probe_metric;
 
 /// Measure a model on held-out examples
 ///
-/// Prints loss and accuracy of MLM and NSP beside their baselines: what a model gets that knows only the label frequencies
-/// of the same examples. A head that is no better than its baseline is said to have learned nothing. Examples and masks are
-/// the same for every model and run, so that results can be compared. Sequence length and masking are those of the last
+/// Prints loss and accuracy of MLM and NSP with their baselines: the values of a model that knows only the label frequencies
+/// of the same examples. A head that is no better than its baseline is reported as having learned nothing. Examples and masks
+/// are the same for every model and run, so that results can be compared. Sequence length and masking are those of the last
 /// phase of the run that trained the model; a Hugging Face model uses 128 tokens and 20 masked positions.
 ///
-/// --probe measures how well a linear classifier reads labels from frozen embeddings of texts: logistic regression on
+/// --probe measures how well a linear classifier predicts labels from frozen embeddings of texts: logistic regression on
 /// standardised features, by 5-fold cross-validation or on the rows of --probe-dev.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -40,7 +40,8 @@ Examples:
   lambert evaluate my-bert --probe reviews.tsv --random-weights 1
   lambert evaluate exported/ --data data/mine --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
-    /// Checkpoint (step-…), run directory (its newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
+    /// Checkpoint (step-…), run directory (its best checkpoint if it selects one, else its newest) or Hugging Face directory;
+    /// s3:// or gs:// for a run
     model: Location,
     /// Data prepared with the tokenizer of the model: a directory, s3:// or gs://; optional with --probe
     #[arg(long, value_name = "DIR", required_unless_present = "probe")]
@@ -57,7 +58,7 @@ pub struct Evaluate {
     /// Masked positions per example, at most [default: as in the last phase of the run, else 15.6 % of the tokens]
     #[arg(long, value_name = "N")]
     max_predictions_per_seq: Option<usize>,
-    /// Draw random weights with this seed instead of using those of the model: the comparison that shows what training gave
+    /// Evaluate the same model with random weights drawn with this seed, for comparison with the trained weights
     #[arg(long, value_name = "SEED")]
     random_weights: Option<u64>,
     /// Print one JSON object instead of text

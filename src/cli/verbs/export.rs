@@ -20,7 +20,7 @@ Examples:
   lambert export checkpoints/quickstart --out my-bert
   lambert export gs://my-bucket/large/step-00007037 --out my-bert --architecture BertForMaskedLM")]
 pub struct Export {
-    /// Checkpoint (step-…) or run directory (its newest checkpoint); also s3:// or gs://
+    /// Checkpoint (step-…) or run directory (its best checkpoint if it selects one, else its newest); also s3:// or gs://
     checkpoint: Location,
     /// Output directory: new, empty, or an unchanged earlier export
     #[arg(long, value_name = "DIR")]

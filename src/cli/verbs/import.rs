@@ -15,7 +15,8 @@ Examples:
   lambert import bert-base-uncased/ --out checkpoints/further
   lambert pretrain RUN.toml --set checkpoint.directory=checkpoints/further --resume")]
 pub struct Import {
-    /// Output directory of save_pretrained: BertForPreTraining, BertForMaskedLM or BertModel
+    /// Output directory of save_pretrained: BertForPreTraining, BertForMaskedLM, BertModel, or a class for sequence
+    /// classification, token classification or question answering
     directory: PathBuf,
     /// New run directory; the checkpoint is step-00000000
     #[arg(long, value_name = "DIR")]
