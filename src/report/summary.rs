@@ -152,9 +152,20 @@ impl Summary {
                 "metrics.jsonl has no evaluation of step 0; the first one of this process is shown instead".to_owned(),
             );
         }
+        if baselines(first) != baselines(&last.scalars()) {
+            lines.push(format!(
+                "step {from} was evaluated on other examples, of another sequence length; its baseline differs"
+            ));
+        }
         lines.extend(last.verdicts());
         lines
     }
+}
+
+/// Returns the baselines among the scalars of an evaluation, with the digits that survive a round trip through JSON.
+fn baselines(scalars: &[(String, f64)]) -> Vec<String> {
+    let baselines = scalars.iter().filter(|(name, _)| name.ends_with("_baseline"));
+    baselines.map(|(name, value)| format!("{name} {value:.6}")).collect()
 }
 
 #[cfg(test)]
@@ -185,10 +196,23 @@ mod tests {
         assert!(found.contains(&"MLM loss 9.0000 6.0000 5.0000 +1.0000".to_owned()), "{found:?}");
         assert!(found.last().is_some_and(|line| line.contains("MLM: no better than the label frequencies")));
 
+        assert!(!found.iter().any(|line| line.contains("other examples")), "{found:?}");
+
         let mut resumed = Summary::default();
         resumed.evaluation_before_first_step(evaluation(9.0).scalars());
         resumed.evaluation(8, evaluation(6.0), Duration::ZERO);
         assert_eq!(lines(&resumed), found);
+    }
+
+    #[test]
+    fn evaluations_of_different_examples_are_told_apart() {
+        let mut summary = Summary::default();
+        let mut first = evaluation(9.0).scalars();
+        first.iter_mut().filter(|(name, _)| name.ends_with("_baseline")).for_each(|(_, value)| *value += 0.25);
+        summary.evaluation_before_first_step(first);
+        summary.evaluation(8, evaluation(6.0), Duration::ZERO);
+        let found = lines(&summary);
+        assert!(found.iter().any(|line| line.starts_with("step 0 was evaluated on other examples")), "{found:?}");
     }
 
     #[test]
