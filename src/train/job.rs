@@ -68,6 +68,12 @@ impl Selection {
         }
     }
 
+    /// Returns the best evaluation of an earlier part of the run, if it is one of this metric: values of different metrics cannot
+    /// be compared.
+    pub fn resumed(self, earlier: Option<Best>) -> Option<Best> {
+        earlier.filter(|best| best.metric == self.metric)
+    }
+
     /// Returns whether a run whose best evaluation is `best` stops before its last step.
     pub fn stops(self, best: Option<&Best>) -> bool {
         self.patience > 0 && best.is_some_and(|best| best.evaluations_since >= self.patience)
@@ -128,5 +134,12 @@ mod tests {
         assert_eq!(stops, [false, false, false, false, false, true]);
         assert_eq!(best.map(|best| (best.value, best.step)), Some((0.7, 4)));
         assert!(!Selection { patience: 0, ..selection }.stops(None));
+    }
+
+    #[test]
+    fn a_run_that_resumes_with_another_metric_selects_anew() {
+        let best = Selection { metric: "f1", patience: 2 }.updated(None, 0.9, 4);
+        assert_eq!(Selection { metric: "f1", patience: 1 }.resumed(best.clone()), best);
+        assert_eq!(Selection { metric: "matthews", patience: 2 }.resumed(best), None);
     }
 }

@@ -145,7 +145,7 @@ impl Trainer {
         let Programs { steps, evaluators, took: compiled } = programs;
         let layout = StateLayout::of(&job.steps[0]);
         let done = start.step();
-        let best = start.best();
+        let best = job.selection.and_then(|selection| selection.resumed(start.best()));
         let state = match start {
             InitialState::Random => TrainState::initial(layout, job.seed, &devices)?,
             InitialState::Imported(found) => {

@@ -171,6 +171,18 @@ fn best_checkpoint_is_kept_exported_and_fine_tuned_again() {
 }
 
 #[test]
+fn run_that_resumes_with_another_metric_selects_the_best_checkpoint_anew() {
+    let files = LabelledFiles::new();
+    let tune = |more: &[&str]| succeeded(&files.fine_tune(KINDS[0], "run", more));
+    tune(&["--set", "train.epochs=1"]);
+    assert_eq!(best(&files.path("run/step-00000004")).0, "accuracy");
+    tune(&["--resume", "--accept-changes", "--set", "train.epochs=2", "--set", "evaluate.metric=matthews"]);
+    let (metric, step, value) = best(&files.path("run/step-00000008"));
+    assert_eq!((metric.as_str(), step), ("matthews", 8));
+    assert_eq!(evaluation(&files.path("run"), 8)["matthews"], value);
+}
+
+#[test]
 fn seeds_share_programs_and_a_complete_run_prints_the_same_table() {
     let files = LabelledFiles::new();
     let seeds = |more: &[&str]| files.fine_tune(KINDS[1], "run", &[&["--seeds", "1,2"], more].concat());
