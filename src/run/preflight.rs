@@ -76,13 +76,57 @@ fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
     )
 }
 
-/// Creates the run directory and checks that it is writable and that its disk has space for the checkpoints of a run of
-/// `steps` steps, each of `bytes` bytes.
+/// The checkpoints that a run writes into its directory.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointSeries<'a> {
+    /// The `[checkpoint]` table.
+    pub settings: &'a CheckpointSettings,
+    /// The steps of the run.
+    pub steps: u64,
+    /// Steps between evaluations of a run that also saves and keeps its best checkpoint.
+    pub best_of_every: Option<u64>,
+    /// The bytes of one checkpoint.
+    pub bytes: u64,
+}
+
+impl CheckpointSeries<'_> {
+    /// Returns the number of saves, at most: one after each evaluation could be the best so far.
+    fn saves(&self) -> u64 {
+        let scheduled = if self.settings.every == 0 { 1 } else { self.steps.div_ceil(self.settings.every) };
+        scheduled + self.best_of_every.map_or(0, |every| self.steps.div_ceil(every))
+    }
+
+    /// Returns the number of checkpoints that stay: the newest ones, and the best one.
+    fn kept(&self) -> u64 {
+        match self.settings.keep {
+            0 => self.saves(),
+            keep => self.saves().min(keep as u64 + u64::from(self.best_of_every.is_some())),
+        }
+    }
+
+    /// Returns the number of checkpoints in the directory at once: the oldest is removed after the newest is complete.
+    fn at_once(&self) -> u64 {
+        self.saves().min(self.kept() + 1)
+    }
+
+    /// Returns the bytes by which the directory grows until the end of the run.
+    pub fn bytes_to_come(&self) -> u64 {
+        self.missing_bytes(self.kept())
+    }
+
+    /// Returns the bytes that `checkpoints` checkpoints take beside those in the directory of a resumed run.
+    fn missing_bytes(&self, checkpoints: u64) -> u64 {
+        (checkpoints * self.bytes).saturating_sub(held_bytes(self.settings.directory.local()))
+    }
+}
+
+/// Creates the run directory and checks that it is writable and that its disk has space for the checkpoints of `series`, and for
+/// `reserved` bytes that other runs will write.
 ///
 /// # Errors
 /// If the directory cannot be created or written, or the space is too small, with the required and the free bytes.
-pub fn check_directory(settings: &CheckpointSettings, steps: u64, bytes: u64) -> anyhow::Result<()> {
-    let directory = settings.directory.local();
+pub fn check_directory(series: &CheckpointSeries, reserved: u64) -> anyhow::Result<()> {
+    let directory = series.settings.directory.local();
     std::fs::create_dir_all(directory)
         .with_context(|| format!("[checkpoint] directory: cannot create {}", directory.display()))?;
     let probe = directory.join(format!(".writable-{}", std::process::id()));
@@ -90,20 +134,19 @@ pub fn check_directory(settings: &CheckpointSettings, steps: u64, bytes: u64) ->
         .and_then(|()| std::fs::remove_file(&probe))
         .with_context(|| format!("[checkpoint] directory: cannot write into {}", directory.display()))?;
 
-    let saves = if settings.every == 0 { 1 } else { steps.div_ceil(settings.every) };
-    // The oldest checkpoint is removed after the newest is complete.
-    let at_once = if settings.keep == 0 { saves } else { saves.min(settings.keep as u64 + 1) };
-    let existing = held_bytes(directory);
-    let required = (at_once * bytes).saturating_sub(existing);
+    let required = series.missing_bytes(series.at_once()) + reserved;
     let free = fs4::available_space(directory)
         .with_context(|| format!("cannot determine the free space of {}", directory.display()))?;
+    let others = if reserved > 0 { " and those of the seeds after it" } else { "" };
     ensure!(
         free >= required,
-        "[checkpoint] directory: {} requires {}B of free space for {at_once} checkpoints, found {}B; free space, choose \
-         another directory, or lower `keep`",
+        "[checkpoint] directory: {} requires {}B of free space for {} checkpoints{others}, found {}B; free space, choose another \
+         directory, or {} `keep`",
         directory.display(),
         quantity(required as f64),
-        quantity(free as f64)
+        series.at_once(),
+        quantity(free as f64),
+        if series.settings.keep == 0 { "set" } else { "lower" }
     );
     Ok(())
 }
@@ -135,5 +178,32 @@ mod tests {
              nearest are 64 and 128"
         );
         assert!(check_batch(&phase, 8).unwrap_err().to_string().ends_with("the nearest are 128"));
+    }
+
+    #[test]
+    fn saves_of_the_best_checkpoint_are_counted() {
+        let counts = |every: u64, keep: usize, best_of_every: Option<u64>| {
+            let settings: CheckpointSettings =
+                toml::from_str(&format!("directory = 'nowhere'\nevery = {every}\nkeep = {keep}")).unwrap();
+            let series = CheckpointSeries { settings: &settings, steps: 100, best_of_every, bytes: 7 };
+            assert_eq!(series.bytes_to_come(), 7 * series.kept());
+            (series.saves(), series.kept(), series.at_once())
+        };
+        assert_eq!(counts(0, 3, None), (1, 1, 1));
+        assert_eq!(counts(30, 3, None), (4, 3, 4));
+        assert_eq!(counts(30, 0, None), (4, 4, 4));
+        assert_eq!(counts(0, 1, Some(25)), (5, 2, 3));
+        assert_eq!(counts(0, 0, Some(25)), (5, 5, 5));
+    }
+
+    #[test]
+    fn space_that_other_runs_need_is_required_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings: CheckpointSettings =
+            toml::from_str(&format!("directory = '{}'\nkeep = 1", directory.path().display())).unwrap();
+        let series = CheckpointSeries { settings: &settings, steps: 100, best_of_every: Some(25), bytes: 1000 };
+        check_directory(&series, 0).unwrap();
+        let message = check_directory(&series, 1 << 60).unwrap_err().to_string();
+        assert!(message.contains("for 3 checkpoints and those of the seeds after it, found"), "{message}");
     }
 }

@@ -21,10 +21,11 @@ use crate::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
 use crate::rendezvous::session::Session;
 use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::report::summary::Summary;
+use crate::run::Run;
 use crate::run::buckets::{check_copy, fetch_data, fetch_run};
 use crate::run::initial_state::{InitialState, ResumeOptions, RunOnData, data_fingerprint};
+use crate::run::preflight::{self, CheckpointSeries};
 use crate::run::shared_values::shared_values;
-use crate::run::{Run, preflight};
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
 
@@ -184,8 +185,13 @@ fn train(
         hosts.shutdown().iter().for_each(note);
         return Ok(Outcome::Finished);
     }
-    let bytes = preflight::checkpoint_bytes(&param_specs(&run.model), &run.optimizer);
-    let check = || preflight::check_directory(&run.checkpoint, run.schedule.steps(), bytes);
+    let series = CheckpointSeries {
+        settings: &run.checkpoint,
+        steps: run.schedule.steps(),
+        best_of_every: None,
+        bytes: preflight::checkpoint_bytes(&param_specs(&run.model), &run.optimizer),
+    };
+    let check = || preflight::check_directory(&series, 0);
     hosts.all_ok(if hosts.is_leader() { check() } else { Ok(()) })?;
     let interrupt = Interrupt::install()?;
 

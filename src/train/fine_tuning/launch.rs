@@ -12,11 +12,11 @@ use crate::report::summary::Summary;
 use crate::run::buckets::fetch_run;
 use crate::run::fine_tuning::{FineTuning, FineTuningRun};
 use crate::run::initial_state::{InitialState, ResumeOptions, refuse_existing_run};
-use crate::run::preflight;
+use crate::run::preflight::{self, CheckpointSeries};
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
 use crate::train::interrupt::Interrupt;
-use crate::train::job::EvaluationSpec;
+use crate::train::job::{EvaluationSpec, Selection};
 use crate::train::trainer::{Outcome, Programs, Trainer};
 
 /// The settings of a run that are not in its run file, because they do not change the weights.
@@ -109,8 +109,8 @@ pub fn fine_tune(
     let evaluation = evaluation_spec(&runs[0])?;
     let mut shared = Shared { devices, evaluation, programs: None };
     let mut results = Vec::new();
-    for run in &runs {
-        let result = fine_tune_one(run, options, &mut shared, on_event)?;
+    for (index, run) in runs.iter().enumerate() {
+        let result = fine_tune_one(run, &runs[index + 1..], options, &mut shared, on_event)?;
         let interrupted = result.outcome == Outcome::Interrupted;
         results.push(result);
         if interrupted {
@@ -139,25 +139,27 @@ struct Shared {
     programs: Option<Programs>,
 }
 
+/// Fine-tunes `run`. The disk must have space for the runs `later`, too.
 fn fine_tune_one(
     run: &FineTuning,
+    later: &[FineTuning],
     options: &FineTuneOptions,
     shared: &mut Shared,
     on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<SeedResult> {
-    let settings = &run.run.checkpoint;
     let (initial_state, notes) = InitialState::find(run, options.resume)?;
     notes.iter().for_each(note);
     let job = fine_tuning_job(run, shared.evaluation.clone(), shared.devices.len())?;
     let best = initial_state.best();
-    let stopped_early = job.selection.is_some_and(|selection| selection.stops(best.as_ref()));
+    let stops = |selection: Selection| selection.stops(selection.resumed(best.clone()).as_ref());
+    let stopped_early = job.selection.is_some_and(stops);
     if initial_state.step() >= run.schedule.steps() || stopped_early {
         on_event(FineTuneEvent::AlreadyComplete { run })?;
         let outcome = if stopped_early { Outcome::StoppedEarly } else { Outcome::Finished };
         return result(run, outcome, best);
     }
-    let bytes = preflight::checkpoint_bytes(&run.task.parameters(), &run.run.optimizer);
-    preflight::check_directory(settings, run.schedule.steps(), bytes)?;
+    let reserved = later.iter().map(|run| checkpoints(run).bytes_to_come()).sum();
+    preflight::check_directory(&checkpoints(run), reserved)?;
     let interrupt = Interrupt::install()?;
 
     on_event(FineTuneEvent::Starting { run, initial_state: &initial_state })?;
@@ -172,6 +174,16 @@ fn fine_tune_one(
         trainer.train(interrupt).with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
     on_event(FineTuneEvent::Ended { outcome, summary: trainer.summary(), best: trainer.best() })?;
     result(run, outcome, trainer.best().cloned())
+}
+
+/// Returns the checkpoints that `run` writes.
+fn checkpoints(run: &FineTuning) -> CheckpointSeries<'_> {
+    CheckpointSeries {
+        settings: &run.run.checkpoint,
+        steps: run.schedule.steps(),
+        best_of_every: Some(run.evaluate_every()),
+        bytes: preflight::checkpoint_bytes(&run.task.parameters(), &run.run.optimizer),
+    }
 }
 
 /// Returns the result with the metrics of the best evaluation that the log has; without its line, the checkpoint still has the
