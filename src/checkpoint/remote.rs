@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::save::{complete, is_checkpoint_file, put_in_place, remove_checkpoint};
-use super::{CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
+use super::{Best, CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
 use crate::files::{partial_path, replace_file};
 use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Object};
 
@@ -33,6 +33,7 @@ pub struct Mirrored {
 pub struct CheckpointFetch<'a> {
     run: &'a RemoteRun,
     step: u64,
+    best: Option<Best>,
     files: Vec<ExpectedObject>,
     state: Vec<u8>,
 }
@@ -100,12 +101,13 @@ impl RemoteRun {
                 manifest.files.into_iter().map(expected).collect()
             }
         };
-        Ok(CheckpointFetch { run: self, step, files, state })
+        Ok(CheckpointFetch { run: self, step, best: manifest.state.best, files, state })
     }
 
-    /// Makes the bucket hold the newest `keep` (0: all) of all local and remote checkpoints, and the best one: uploads those that it lacks, oldest
-    /// first, then removes the others. Checkpoints that an earlier call could not upload are included. A different checkpoint
-    /// of the same step is renamed. The growing file `journal` of the run directory is uploaded too, if it exists.
+    /// Makes the bucket hold the newest `keep` (0: all) of all local and remote checkpoints, and the best one: uploads those that
+    /// it lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included. A
+    /// different checkpoint of the same step is renamed. The growing file `journal` of the run directory is uploaded too, if it
+    /// exists.
     ///
     /// # Errors
     /// If a file cannot be uploaded; nothing has been removed then.
@@ -239,6 +241,11 @@ impl CheckpointFetch<'_> {
     /// Returns the local directory that the checkpoint will have.
     pub fn path(&self) -> PathBuf {
         self.run.directory.join(step_name(self.step))
+    }
+
+    /// Returns the best evaluation of the run up to the checkpoint, if the run selects checkpoints by a metric.
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
     }
 
     /// Returns the number of bytes to download.

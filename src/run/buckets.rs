@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::CheckpointSettings;
 use super::initial_state::ResumeError;
-use crate::checkpoint::{CheckpointError, METRICS_FILE, Mirrored, RemoteRun};
+use crate::checkpoint::{Best, CheckpointError, METRICS_FILE, Mirrored, RemoteRun};
 use crate::data::{self, DataFetch, Manifest, publish};
 use crate::output::byte_progress::ByteProgress;
 use crate::output::note;
@@ -65,8 +65,8 @@ pub fn upload_data(data: &Location, force: bool) -> anyhow::Result<Option<u64>> 
     Ok(Some(bytes))
 }
 
-/// Downloads the checkpoint at `model`, or the newest one of the run at `model`, and returns its local directory. A local
-/// `model` is returned as it is.
+/// Downloads the checkpoint at `model`, or that of the run at `model`, and returns its local directory: the newest one or, of a run
+/// that selects checkpoints by a metric, the best one. A local `model` is returned as it is.
 ///
 /// # Errors
 /// If there is no checkpoint, or it cannot be downloaded.
@@ -74,14 +74,27 @@ pub fn fetch_model(model: &Location) -> anyhow::Result<PathBuf> {
     let Some(address) = model.address() else { return Ok(model.local().to_path_buf()) };
     let Some((run, step)) = run_and_step(address) else {
         let remote = RemoteRun::open(address, model.local())?;
-        let newest = remote.steps()?.last().copied();
-        let newest = newest.with_context(|| {
+        let steps = remote.steps()?;
+        let newest = *steps.last().with_context(|| {
             format!("{address} requires a complete checkpoint, found none; name a step-… directory or its run")
         })?;
-        return fetch_step(&remote, newest);
+        return fetch_step(&remote, best_step(&remote, &steps, newest)?);
     };
     let directory = run.to_string().parse::<Location>()?;
     fetch_step(&RemoteRun::open(&run, directory.local())?, step)
+}
+
+/// Returns the step of the best checkpoint of a run, or that of the newest one if the run does not select by a metric.
+fn best_step(remote: &RemoteRun, steps: &[u64], newest: u64) -> anyhow::Result<u64> {
+    let fetch = remote.fetch(newest)?;
+    let Some(Best { metric, value, step, .. }) = fetch.best().filter(|best| steps.contains(&best.step)) else {
+        return Ok(newest);
+    };
+    note(format_args!(
+        "{}: step {step} has the best {metric} ({value:.4}), so it is used; the newest step is {newest}",
+        remote.address()
+    ));
+    Ok(*step)
 }
 
 /// Splits the address of a checkpoint into the address of its run and its step.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::labelled::{KINDS, LabelledFiles};
 use crate::common::{Workshop, metrics, text};
 use crate::s3::Server;
 
@@ -313,6 +314,25 @@ fn a_run_resumes_on_another_machine_from_the_bucket() {
     site.server.delete("pod/runs/small/step-00000010/state.json");
     let output = site.succeed("five", &["export", "s3://pod/runs/small", "--out", "before"]);
     assert!(output.contains("(step 9, "), "{output}");
+}
+
+#[test]
+fn the_best_checkpoint_of_a_fine_tuning_run_is_downloaded() {
+    let (site, files) = (Site::new(), LabelledFiles::new());
+    let run = files.run(KINDS[0], "run").replace(&files.path("run").display().to_string(), "s3://pod/runs/small");
+    std::fs::write(site.workshop.path("run.toml"), run).unwrap();
+    let early =
+        ["checkpoint.keep=1", "checkpoint.every=0", "evaluate.every=2", "evaluate.patience=2", "train.epochs=20"];
+    let early = early.iter().flat_map(|set| ["--set", set]);
+    let fine_tune: Vec<&str> = ["finetune", "run.toml", "--platform", "cpu"].into_iter().chain(early).collect();
+    assert!(site.succeed("one", &fine_tune).contains("stopped early"));
+    let keys = site.server.keys("pod", "runs/small/step-");
+    let mut steps: Vec<&str> = keys.iter().filter_map(|key| key.split('/').nth(2)).collect();
+    steps.dedup();
+    let [best, newest] = steps[..] else { panic!("requires the best and the newest checkpoint, got {steps:?}") };
+
+    let said = site.succeed("two", &["export", "s3://pod/runs/small", "--out", "exported"]);
+    assert!(said.contains(best) && said.contains("has the best accuracy") && !said.contains(newest), "{said}");
 }
 
 #[test]
