@@ -141,3 +141,22 @@ impl DataError {
         DataError::Storage(Box::new(error))
     }
 }
+
+/// Describes an error in a line of JSON, without serde_json's line number, which is relative to the line, and without the
+/// expectation.
+pub(crate) fn describe_json_error(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let message = error.to_string();
+    let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
+    let found = message.split(", expected ").next().unwrap_or_default();
+    let found = match found.strip_prefix("invalid type: ") {
+        Some("sequence") => "a list",
+        Some("map") => "an object",
+        Some(other) => other,
+        None => found,
+    };
+    match column {
+        0 => found.to_owned(),
+        _ => format!("{found} at column {column}"),
+    }
+}

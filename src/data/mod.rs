@@ -64,6 +64,7 @@ pub use corpus::{
     FoundInputs, Input, InputEntry, LONGEST_LINE, ReadCounts, ReadOptions, SentenceMode, SkippedPath, Source,
     SourcePath, TextBatch, TextEvent, Tolerance, find_inputs, find_sources, read_text,
 };
+pub(crate) use error::describe_json_error;
 pub use error::{DataError, Result};
 pub use examples::batch::{Batch, PackedRows};
 pub use examples::config::{ExampleConfig, ExampleMode, Masking};

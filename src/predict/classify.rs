@@ -20,11 +20,9 @@ pub struct ClassifiedTexts {
 /// The prediction for a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextPrediction {
-    /// The text.
-    pub text: String,
-    /// The second text of a pair.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text_pair: Option<String>,
+    /// The text, or the pair of texts.
+    #[serde(flatten)]
+    pub text: TextPair,
     /// The prediction.
     #[serde(flatten)]
     pub prediction: LabelOrValue,
@@ -86,12 +84,11 @@ impl ClassifiedTexts {
         top_k: usize,
     ) -> anyhow::Result<Vec<TextPrediction>> {
         forward.map(weights, &self.examples, |example, outputs| {
-            let TextPair { text, text_pair } = self.texts[example].clone();
             let prediction = match &self.labels {
                 Some(labels) => LabelOrValue::Labels(most_probable(labels, outputs[0], top_k)),
                 None => LabelOrValue::Value(f64::from(outputs[0][0])),
             };
-            Ok(TextPrediction { text, text_pair, prediction })
+            Ok(TextPrediction { text: self.texts[example].clone(), prediction })
         })
     }
 }

@@ -96,7 +96,8 @@ pub fn normalized(embeddings: &HostTensor) -> anyhow::Result<HostTensor> {
 /// A line of JSON. Its numbers are the shortest that give the same f32.
 #[derive(Serialize)]
 struct EmbeddingLine<'a> {
-    text: &'a str,
+    #[serde(flatten)]
+    text: &'a TextPair,
     embedding: &'a [f32],
 }
 
@@ -111,7 +112,7 @@ pub fn each_json(
 ) -> anyhow::Result<()> {
     let values = embeddings.to_vec::<f32>()?;
     let mut rows = texts.iter().zip(values.chunks(embeddings.shape().dims[1]));
-    rows.try_for_each(|(text, row)| each(serde_json::to_string(&EmbeddingLine { text: &text.text, embedding: row })?))
+    rows.try_for_each(|(text, row)| each(serde_json::to_string(&EmbeddingLine { text, embedding: row })?))
 }
 
 /// Writes embeddings f32\[N,H\] to a new file, in the format that its name gives.

@@ -11,7 +11,7 @@ use super::{TextModel, largest, softmax};
 use crate::batch::HostBatch;
 use crate::batch::prediction::{PredictionForm, PredictionTensors};
 use crate::bert::MaskedLanguageModel;
-use crate::data::{CONTINUATION_PREFIX, TextPair, Tokenizer};
+use crate::data::{CONTINUATION_PREFIX, Tokenizer};
 use crate::runtime::devices::Devices;
 use crate::shape::HostTensor;
 use crate::task::Model;
@@ -64,10 +64,10 @@ impl MaskedTexts {
     ///
     /// # Errors
     /// If a text has no mask, or one behind the end of the sequence.
-    pub fn new(lines: &Lines, texts: Vec<TextPair>, model: &TextModel) -> anyhow::Result<MaskedTexts> {
+    pub fn new(lines: &Lines, texts: Vec<String>, model: &TextModel) -> anyhow::Result<MaskedTexts> {
         let (tokenizer, longest) = (&model.tokenizer, model.sequence_length);
         let mut all = MaskedTexts {
-            texts: texts.into_iter().map(|pair| pair.text).collect(),
+            texts,
             sequences: Vec::new(),
             longest,
             vocab_size: model.model.config.vocab_size,

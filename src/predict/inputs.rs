@@ -44,13 +44,15 @@ impl Inputs {
     /// # Errors
     /// If a line does not have the form that the head requires, or a text is empty.
     pub fn new(lines: &Lines, is_json: bool, model: &TextModel) -> anyhow::Result<Inputs> {
-        let texts = |plain| lines.texts(if is_json { LineFormat::JsonLines } else { plain });
         Ok(match model.model.head {
-            Head::Pretraining => Inputs::Masks(MaskedTexts::new(lines, texts(LineFormat::Text)?, model)?),
+            Head::Pretraining => Inputs::Masks(MaskedTexts::new(lines, lines.single_texts(is_json)?, model)?),
             Head::SequenceClassification { .. } | Head::Regression => {
-                Inputs::Texts(ClassifiedTexts::new(texts(LineFormat::TabSeparated)?, model)?)
+                let format = if is_json { LineFormat::JsonLines } else { LineFormat::TabSeparated };
+                Inputs::Texts(ClassifiedTexts::new(lines.texts(format)?, model)?)
             }
-            Head::TokenClassification { .. } => Inputs::Words(LabelledWordTexts::new(texts(LineFormat::Text)?, model)?),
+            Head::TokenClassification { .. } => {
+                Inputs::Words(LabelledWordTexts::new(lines.single_texts(is_json)?, model)?)
+            }
             Head::QuestionAnswering => Inputs::Questions(AskedQuestions::new(lines.questions()?, model)?),
         })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use serde::Deserialize;
 
-use crate::data::TextPair;
+use crate::data::{TextPair, describe_json_error};
 
 /// The meaning of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +35,6 @@ pub struct QuestionLine {
     pub context: String,
 }
 
-#[derive(Deserialize)]
-struct TextLine {
-    text: String,
-    text_pair: Option<String>,
-}
-
 impl Lines {
     /// Reads a file, or standard input if there is no path.
     ///
@@ -58,11 +52,31 @@ impl Lines {
             let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
             anyhow!("{origin}: requires text in UTF-8, got other bytes on line {line}; convert it to UTF-8")
         })?;
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        Lines::new(origin, &text)
+    }
+
+    /// Splits a text, without a byte order mark.
+    fn new(origin: String, text: &str) -> anyhow::Result<Lines> {
+        let lines: Vec<String> = text.trim_start_matches('\u{feff}').lines().map(str::to_owned).collect();
         match lines.is_empty() {
             true => Err(anyhow!("{origin}: requires at least one line, got none; write one text to a line")),
             false => Ok(Lines { origin, lines }),
         }
+    }
+
+    /// Returns the texts, one for each line, for a model that does not read pairs. Lines are JSON objects if `is_json`.
+    ///
+    /// # Errors
+    /// As [`Lines::texts`]; if a line has a second text.
+    pub fn single_texts(&self, is_json: bool) -> anyhow::Result<Vec<String>> {
+        let texts = self.texts(if is_json { LineFormat::JsonLines } else { LineFormat::Text })?;
+        let single = |(index, pair): (usize, TextPair)| match pair.text_pair {
+            Some(_) => {
+                Err(self.wrong(index, "one text", "a \"text_pair\"", "remove it: this model does not read pairs"))
+            }
+            None => Ok(pair.text),
+        };
+        texts.into_iter().enumerate().map(single).collect()
     }
 
     /// Returns the texts or pairs of texts, one for each line.
@@ -77,10 +91,7 @@ impl Lines {
                     Some((text, pair)) => TextPair { text: text.to_owned(), text_pair: Some(pair.to_owned()) },
                     None => TextPair { text: line.clone(), text_pair: None },
                 },
-                LineFormat::JsonLines => {
-                    let TextLine { text, text_pair } = self.json(index, line, "{\"text\": …}")?;
-                    TextPair { text, text_pair }
-                }
+                LineFormat::JsonLines => self.json(index, line, "{\"text\": …}")?,
             };
             for text in [Some(&texts.text), texts.text_pair.as_ref()].into_iter().flatten() {
                 self.present(index, "text", text)?;
@@ -109,7 +120,7 @@ impl Lines {
             self.wrong(
                 index,
                 &format!("a JSON object {form}"),
-                &error.to_string(),
+                &describe_json_error(&error),
                 "write each input whole, on a line of its own",
             )
         })
@@ -143,7 +154,7 @@ mod tests {
     use super::*;
 
     fn lines(lines: &[&str]) -> Lines {
-        Lines { origin: "in.txt".into(), lines: lines.iter().map(|&line| line.to_owned()).collect() }
+        Lines::new("in.txt".into(), &lines.join("\r\n")).unwrap()
     }
 
     #[test]
@@ -158,12 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn byte_order_marks_are_no_text() {
+        assert_eq!(lines(&["\u{feff}a", "b"]).single_texts(false).unwrap(), ["a", "b"]);
+        assert_eq!(lines(&["\u{feff}{\"text\": \"a\"}"]).single_texts(true).unwrap(), ["a"]);
+    }
+
+    #[test]
     fn errors_name_the_line_and_what_it_requires() {
         let message = |input: &[&str], format| lines(input).texts(format).unwrap_err().to_string();
         let said = message(&["a", " "], LineFormat::Text);
         assert_eq!(said, "in.txt: requires a text on line 2, got an empty one; remove the line, or write the text");
         assert!(message(&["a\t"], LineFormat::TabSeparated).contains("on line 1, got an empty one"));
         assert!(message(&["{\"txt\": 1}"], LineFormat::JsonLines).contains("a JSON object {\"text\": …} on line 1"));
+        let said = message(&["{\"text\": \"a\"}", "{\"text\": }"], LineFormat::JsonLines);
+        assert!(said.contains("on line 2, got expected value at column 10; write"), "{said}");
+        let said = lines(&[r#"{"text": "a", "text_pair": "b"}"#]).single_texts(true).unwrap_err().to_string();
+        assert!(said.contains("requires one text on line 1, got a \"text_pair\"; remove it"), "{said}");
         let said = lines(&[r#"{"question": "who?"}"#]).questions().unwrap_err().to_string();
         assert!(said.contains("{\"question\": …, \"context\": …} on line 1, got missing field `context`"), "{said}");
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::forward::{Forward, Weights};
 use super::{TextModel, largest, softmax};
 use crate::bert::Head;
-use crate::data::{ExampleLabels, LabelNames, LabelledExamples, LabelledSentences, TextPair};
+use crate::data::{ExampleLabels, LabelNames, LabelledExamples, LabelledSentences};
 
 /// The label of a word outside of all entities.
 const OUTSIDE: &str = "O";
@@ -70,7 +70,7 @@ impl LabelledWordTexts {
     ///
     /// # Errors
     /// If the model does not label tokens, or its labels are fewer than two or not unique; if the sequence length is below 5.
-    pub fn new(texts: Vec<TextPair>, model: &TextModel) -> anyhow::Result<LabelledWordTexts> {
+    pub fn new(texts: Vec<String>, model: &TextModel) -> anyhow::Result<LabelledWordTexts> {
         let Head::TokenClassification { labels } = &model.model.head else {
             anyhow::bail!(
                 "labels of words require a model with a token classifier, got {}",
@@ -78,7 +78,6 @@ impl LabelledWordTexts {
             );
         };
         let (tokenizer, names) = (&model.tokenizer, LabelNames::new(labels.clone())?);
-        let texts: Vec<String> = texts.into_iter().map(|pair| pair.text).collect();
         let words: Vec<Vec<Range<usize>>> =
             texts.iter().map(|text| tokenizer.rules().word_ranges(text)).collect::<Result<_, _>>()?;
         let sentence = |(text, words): (&String, &Vec<Range<usize>>)| -> Vec<String> {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::data::TextPair;
 use crate::predict::answer::QuestionAnswer;
 use crate::predict::classify::{LabelOrValue, TextPrediction};
 use crate::predict::fill_mask::FilledText;
@@ -30,8 +31,9 @@ fn filled(prediction: &FilledText) -> String {
 }
 
 fn labelled(prediction: &TextPrediction) -> String {
-    let pair = prediction.text_pair.as_ref().map(|pair| format!("\t{pair}")).unwrap_or_default();
-    let mut text = format!("{}{pair}\n", prediction.text);
+    let TextPair { text, text_pair } = &prediction.text;
+    let pair = text_pair.as_ref().map(|pair| format!("\t{pair}")).unwrap_or_default();
+    let mut text = format!("{text}{pair}\n");
     match &prediction.prediction {
         LabelOrValue::Value(value) => drop(writeln!(text, "{value:>10.4}")),
         LabelOrValue::Labels(labels) => {

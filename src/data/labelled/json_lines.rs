@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::table::{Row, Selected, name_of, quoted};
-use crate::data::error::{DataError, Result};
+use crate::data::error::{DataError, Result, describe_json_error};
 
 /// Reads the selected values of all lines. Empty lines are skipped; null is a missing value.
 pub(super) fn read(path: &Path, text: &str, columns: &[Selected]) -> Result<Vec<Row>> {
@@ -25,7 +25,8 @@ pub(super) fn objects(path: &Path, text: &str) -> impl Iterator<Item = Result<(u
     lines.map(move |(line, number)| {
         let object = serde_json::from_str(line).map_err(|error| {
             let required = format!("a JSON object on line {number}");
-            DataError::file(path, required, error.to_string(), "write each example whole, on a line of its own")
+            let found = describe_json_error(&error);
+            DataError::file(path, required, found, "write each example whole, on a line of its own")
         })?;
         Ok((number, object))
     })
@@ -122,5 +123,7 @@ mod tests {
         }
         let broken = rows("{\"y\": ", column()).unwrap_err();
         assert!(broken.starts_with("x.jsonl: requires a JSON object on line 1, got EOF"), "{broken}");
+        let broken = rows("{\"y\": 1}\n{\"y\": }", column()).unwrap_err();
+        assert!(broken.contains("on line 2, got expected value at column 7; write"), "{broken}");
     }
 }

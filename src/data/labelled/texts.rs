@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::labels::LabelNames;
 use super::table::{Column, Origin, Row, Selected, Table};
 use crate::batch::IGNORED_LABEL;
@@ -26,11 +28,12 @@ impl Default for TextColumns {
 }
 
 /// A text, or a pair of texts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextPair {
     /// The first text.
     pub text: String,
     /// The second text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_pair: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use serde_json::error::Category;
 use crate::data::corpus::decompress::Decompressed;
 use crate::data::corpus::options::Tolerance;
 use crate::data::corpus::text_batch::BatchWriter;
-use crate::data::error::{DataError, Result};
+use crate::data::error::{DataError, Result, describe_json_error};
 
 /// Largest record in bytes. Several files are read at once, and a record is held in memory about four times while it is
 /// read.
@@ -54,7 +54,7 @@ fn record(json: &str, path: &Path, number: u64, batches: &mut BatchWriter) -> Re
             Category::Data => "correct the record, or set text_field to another field",
             _ => "write each record whole, on a line of its own",
         };
-        wrong(path, batches, number, describe(&error), next)
+        wrong(path, batches, number, describe_json_error(&error), next)
     })?;
     match text {
         FieldOfText::Text(text) => {
@@ -79,25 +79,6 @@ fn record(json: &str, path: &Path, number: u64, batches: &mut BatchWriter) -> Re
 fn wrong(path: &Path, batches: &BatchWriter, number: u64, found: String, next: &str) -> DataError {
     let required = format!("a JSON object with a string {:?} on line {number}", batches.options().text_field);
     DataError::file(path, required, found, next)
-}
-
-/// Describes the error in a record, without serde_json's line number, which is relative to the record, and without the
-/// expectation.
-fn describe(error: &serde_json::Error) -> String {
-    let (line, column) = (error.line(), error.column());
-    let message = error.to_string();
-    let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-    let found = message.split(", expected ").next().unwrap_or_default();
-    let found = match found.strip_prefix("invalid type: ") {
-        Some("sequence") => "a list",
-        Some("map") => "an object",
-        Some(other) => other,
-        None => found,
-    };
-    match column {
-        0 => found.to_owned(),
-        _ => format!("{found} at column {column}"),
-    }
 }
 
 /// The content of the text field of a record.
