@@ -27,8 +27,9 @@ const SHORTEST_SEQUENCE: usize = 5;
 pub struct LabelledExamples {
     sequence_length: usize,
     pad: u32,
-    sequences: Vec<Sequence>,
-    labels: ExampleLabels,
+    /// Shared by the copies with other orders.
+    sequences: Arc<[Sequence]>,
+    labels: Arc<ExampleLabels>,
     truncated: usize,
     /// The key of the permutations; none for the order of the file.
     shuffle: Option<Key>,
@@ -150,6 +151,7 @@ impl LabelledExamples {
         sequence_length: usize,
     ) -> LabelledExamples {
         let pad = tokenizer.vocabulary().special().pad;
+        let (sequences, labels) = (sequences.into(), Arc::new(labels));
         LabelledExamples { sequence_length, pad, sequences, labels, truncated, shuffle: None }
     }
 
