@@ -113,7 +113,7 @@ impl Resumable for RunOnData<'_> {
     }
 
     fn import(&self) -> anyhow::Result<Option<FoundModel>> {
-        let open = |import: &PathBuf| open_model(import).with_context(|| format!("import: {}", import.display()));
+        let open = |import: &PathBuf| open_model(import).context("import");
         let found = self.run.import.as_ref().map(open).transpose()?;
         Ok(found.map(|found| found.with_head(Head::Pretraining)))
     }

@@ -37,12 +37,15 @@ impl FoundModel {
 
     /// Returns the messages for the user: those about the checkpoint, and the tensors that it lacks.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.loaded.clone();
-        if let missing @ [_, ..] = self.checkpoint.state.missing.as_slice() {
-            let (path, missing) = (self.path.display(), missing.join(", "));
-            notes.push(format!("{path} lacks {missing}: these tensors are initialised randomly"));
-        }
-        notes
+        self.loaded.iter().cloned().chain(self.missing_note()).collect()
+    }
+
+    /// Returns the message about the tensors that the checkpoint lacks, if any.
+    pub fn missing_note(&self) -> Option<String> {
+        let missing = &self.checkpoint.state.missing;
+        let note =
+            || format!("{} lacks {}: these tensors are initialised randomly", self.path.display(), missing.join(", "));
+        (!missing.is_empty()).then(note)
     }
 
     /// Replaces all weights by random ones, drawn with `seed`: the comparison that shows what training gave.
@@ -74,8 +77,8 @@ impl FoundModel {
     }
 }
 
-/// Opens the model in `path`: a `step-…` directory, a run directory (its newest checkpoint), or the output of
-/// `save_pretrained`. The optimizer state is not read.
+/// Opens the model in `path`: a `step-…` directory, a run directory (its newest checkpoint or, of a run that selects by a metric,
+/// the best one), or the output of `save_pretrained`. The optimizer state is not read.
 ///
 /// # Errors
 /// If `path` is none of these, or the model is damaged.
@@ -160,7 +163,7 @@ pub struct Exported {
     pub notes: Vec<String>,
 }
 
-/// Writes the checkpoint at `path`, or the newest one of the run at `path`, to `out`, as the class `architecture` of
+/// Writes the checkpoint at `path`, or the best or newest one of the run at `path`, to `out`, as the class `architecture` of
 /// transformers loads it; by default the class of the model.
 ///
 /// # Errors

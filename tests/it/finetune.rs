@@ -153,7 +153,7 @@ fn impossible_settings_and_models_are_refused() {
         (&["train.epochs=1e18"], "steps requires"),
         (&["train.learning_rate=0"], "`learning_rate` requires a positive number, got 0"),
         (&["train.learning_rate=nan"], "`learning_rate` requires a positive number, got NaN"),
-        (&["model.hidden_dropout_prob=1.5"], "hidden_dropout_prob requires a probability"),
+        (&["model.hidden_dropout_prob=1.5"], "[model]: hidden_dropout_prob requires a probability"),
         (
             &["evaluate.metric=f1"],
             "`metric` requires accuracy or macro_f1 or matthews for kind = \"sequence_classification\"",

@@ -17,7 +17,7 @@ use crate::task::Precision;
 
 #[derive(Debug, Args)]
 pub struct PredictionArgs {
-    /// Checkpoint (step-…), run directory (its newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
+    /// Checkpoint (step-…), run directory (its best or newest checkpoint) or Hugging Face directory; s3:// or gs:// for a run
     model: Location,
     /// File with one input per line, or - for standard input
     #[arg(default_value = "-", value_name = "INPUT")]
@@ -62,10 +62,10 @@ impl PredictionArgs {
     }
 }
 
-/// Prints how many inputs were truncated, if any were.
-pub fn note_truncated(truncated: usize, sequence_length: usize) {
+/// Prints how many texts were longer than `longest` tokens and truncated, if any were. `what` names one of them.
+pub fn note_truncated(truncated: usize, what: &str, longest: usize) {
     if truncated > 0 {
-        let inputs = if truncated == 1 { "1 input was" } else { &format!("{truncated} inputs were") };
-        note(format_args!("note: {inputs} longer than {sequence_length} tokens and truncated"));
+        let texts = if truncated == 1 { format!("1 {what} was") } else { format!("{truncated} {what}s were") };
+        note(format_args!("note: {texts} longer than {longest} tokens and truncated"));
     }
 }

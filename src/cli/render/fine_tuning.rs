@@ -5,7 +5,6 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::bert::Head;
 use crate::metrics::Spread;
 use crate::run::fine_tuning::FineTuning;
-use crate::run::initial_state::InitialState;
 use crate::runtime::devices::Devices;
 use crate::train::Outcome;
 use crate::train::fine_tuning::SeedResult;
@@ -26,10 +25,11 @@ pub fn settings(run: &FineTuning, devices: &Devices) -> String {
         ),
     ];
     if data.train.truncated() > 0 {
-        lines.push(format!(
-            "  {} training examples were longer and are truncated",
-            thousands(data.train.truncated() as u64)
-        ));
+        let longer = match data.head {
+            Head::QuestionAnswering => "questions are longer than max_query_length",
+            _ => "examples are longer",
+        };
+        lines.push(format!("  {} training {longer} and are truncated", thousands(data.train.truncated() as u64)));
     }
     lines.push(format!(
         "model: {} layers, hidden size {}, dropout {} (hidden) and {} (attention), precision {}",
@@ -39,9 +39,14 @@ pub fn settings(run: &FineTuning, devices: &Devices) -> String {
         model.attention_probs_dropout_prob,
         settings.precision.compute(),
     ));
-    let optimizer: Vec<String> =
-        settings.optimizer.describe().into_iter().map(|(name, value)| format!("{} {value}", name.trim())).collect();
-    lines.push(format!("optimizer: {}", optimizer.join(", ")));
+    let optimizer: Vec<String> = settings
+        .optimizer
+        .describe()
+        .into_iter()
+        .skip(1)
+        .map(|(name, value)| format!("{} {value}", name.trim()))
+        .collect();
+    lines.push(format!("optimizer: {}, {}", settings.optimizer.name(), optimizer.join(", ")));
     lines.push(format!(
         "schedule: {} steps of {} examples ({} epochs); learning rate: {}",
         thousands(phase.steps),
@@ -60,22 +65,6 @@ fn task(head: &Head) -> String {
         Head::TokenClassification { labels } => format!("token classification: {}", labels.join(", ")),
         Head::QuestionAnswering => "question answering".to_owned(),
         Head::Pretraining => "pretraining".to_owned(),
-    }
-}
-
-/// Formats the first weights of `run`, and its seed.
-pub fn start(run: &FineTuning, initial_state: &InitialState) -> String {
-    let seed = run.run.seed;
-    match initial_state {
-        InitialState::Random => format!("weights: random initialisation (seed {seed})"),
-        InitialState::Imported(found) => {
-            let missing = found.checkpoint.state.missing.join(", ");
-            let new = if missing.is_empty() { String::new() } else { format!("; new (seed {seed}): {missing}") };
-            format!("weights: imported from {}{new}", found.path.display())
-        }
-        InitialState::Resumed { checkpoint, path } => {
-            format!("weights: resumed from {} (step {})", path.display(), thousands(checkpoint.state.step))
-        }
     }
 }
 

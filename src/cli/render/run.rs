@@ -44,13 +44,7 @@ pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> S
     if let Some(sharding) = run.parallel.describe(&param_specs(&run.model), &run.optimizer, devices.len()) {
         lines.push(format!("devices: {sharding}"));
     }
-    lines.push(match initial_state {
-        InitialState::Random => format!("weights: random initialisation (seed {})", run.seed),
-        InitialState::Imported(found) => format!("weights: imported from {}", found.path.display()),
-        InitialState::Resumed { checkpoint, path } => {
-            format!("weights: resumed from {} (step {})", path.display(), thousands(checkpoint.state.step))
-        }
-    });
+    lines.push(weights(initial_state, run.seed));
     lines.push("optimizer:".to_owned());
     let mut knobs = Table::new();
     knobs.load_style(presets::NOTHING);
@@ -64,6 +58,17 @@ pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> S
         lines.extend(shape.choices().into_iter().map(|choice| format!("  {choice}")));
     }
     lines.join("\n") + "\n"
+}
+
+/// Formats the weights that a run starts from.
+pub fn weights(initial_state: &InitialState, seed: u64) -> String {
+    match initial_state {
+        InitialState::Random => format!("weights: random initialisation (seed {seed})"),
+        InitialState::Imported(found) => format!("weights: imported from {}", found.path.display()),
+        InitialState::Resumed { checkpoint, path } => {
+            format!("weights: resumed from {} (step {})", path.display(), thousands(checkpoint.state.step))
+        }
+    }
 }
 
 fn model(run: &Run) -> String {

@@ -91,6 +91,7 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     };
     let model = open()?;
     let (path, step) = (model.path.display().to_string(), model.checkpoint.state.step);
+    model.checkpoint_notes().iter().for_each(note);
     let probe = args.probe.open(open, args.sequence_length)?;
     let held_out = args.data.as_ref().map(|data| open_held_out(&args, model, data)).transpose()?;
     let devices = args.devices.open()?;
@@ -149,7 +150,7 @@ fn open_held_out(args: &Evaluate, model: FoundModel, data: &Location) -> anyhow:
         model.path.display(),
         model.head.architecture()
     );
-    model.notes().iter().for_each(note);
+    model.missing_note().iter().for_each(note);
     let prepared = Arc::new(PreparedData::open(fetch_data(data)?)?);
     ModelOnHeldOut::open(model, &prepared, args.sequence_length, args.max_predictions_per_seq)
 }

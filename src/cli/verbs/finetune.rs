@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::checkpoint::Best;
 use crate::cli::args::training::TrainingArgs;
 use crate::cli::render::fine_tuning as render;
-use crate::output::print;
+use crate::cli::render::run::weights;
+use crate::output::{note, print};
 use crate::run::fine_tuning::FineTuningRun;
 use crate::train::Outcome;
 use crate::train::fine_tuning::{FineTuneEvent, FineTuneOptions, SeedResult, fine_tune};
@@ -62,7 +63,13 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
         print(format_args!("\n{}", render::seeds(&results)))?;
     }
     if results.iter().any(|result| result.outcome == Outcome::Interrupted) {
-        print(format_args!("\ninterrupted; everything is saved. To resume:\n  {resume_command}"))?;
+        // Standard output holds nothing but the object with --json.
+        let how_to_resume = format!("\ninterrupted; everything is saved. To resume:\n  {resume_command}");
+        if args.json {
+            note(how_to_resume)
+        } else {
+            print(how_to_resume)?
+        }
         return Ok(ExitCode::from(INTERRUPTED));
     }
     Ok(ExitCode::SUCCESS)
@@ -71,7 +78,7 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
 fn print_event(event: FineTuneEvent<'_>) -> std::io::Result<()> {
     match event {
         FineTuneEvent::Opened { run, devices } => print(render::settings(run, devices)),
-        FineTuneEvent::Starting { run, initial_state } => print(render::start(run, initial_state)),
+        FineTuneEvent::Starting { run, initial_state } => print(weights(initial_state, run.run.seed)),
         FineTuneEvent::AlreadyComplete { run } => {
             print(format_args!("{} (seed {}) is complete", run.run.name, run.run.seed))
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::cli::args::prediction::{PredictionArgs, note_truncated};
 use crate::cli::render::predictions::to_text;
 use crate::output::{print, print_text};
+use crate::predict::answer::QUESTION_LENGTH;
 use crate::predict::inputs::Inputs;
 
 /// Predict with a model: masked tokens, labels or answers
@@ -37,7 +38,10 @@ pub fn run(args: Predict) -> anyhow::Result<ExitCode> {
     ensure!(args.top_k > 0, "--top-k requires at least 1, got 0");
     let (model, lines) = args.prediction.open()?;
     let inputs = Inputs::new(&lines, args.prediction.is_json(), &model)?;
-    note_truncated(inputs.truncated(), model.sequence_length);
+    match &inputs {
+        Inputs::Questions(questions) => note_truncated(questions.truncated(), "question", QUESTION_LENGTH),
+        texts => note_truncated(texts.truncated(), "text", model.sequence_length),
+    }
     let devices = args.prediction.devices.open()?;
     let predictions = inputs.predict(model, &devices, args.prediction.settings(), args.top_k)?;
     if args.json {

@@ -52,8 +52,9 @@ impl FineTuning {
     /// If the model or a file cannot be read, an example is wrong (with file and line), the labels differ from those of an
     /// imported head, or a setting is impossible for the data.
     pub fn open(run: FineTuningRun) -> anyhow::Result<FineTuning> {
-        let found = open_model(&run.import).with_context(|| format!("import: {}", run.import.display()))?;
+        let found = open_model(&run.import).context("import")?;
         let model = run.model.apply(&found.config);
+        model.validate().context("[model]")?;
         let tokenizer = Tokenizer::open(&found.path, false).with_context(|| {
             format!("import: {} requires the tokenizer of the model beside its weights", run.import.display())
         })?;
@@ -218,7 +219,7 @@ impl Resumable for FineTuning {
         if self.run.random_weights {
             return Ok(None);
         }
-        let found = open_model(&self.run.import).with_context(|| format!("import: {}", self.run.import.display()))?;
+        let found = open_model(&self.run.import).context("import")?;
         Ok(Some(found.with_head(self.data.head.clone())))
     }
 }
