@@ -13,7 +13,7 @@ use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
 use crate::rng::Key;
 use crate::shape::{DType, HostTensor};
-use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, Task};
+use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, RatioKind, Task};
 
 /// The tensors of a batch in a graph.
 pub type BatchTensors<'g> = PretrainingTensors<Tensor<'g>>;
@@ -106,10 +106,15 @@ impl Task for BertPretraining {
 
     fn ratios(&self) -> &'static [Ratio] {
         &[
-            Ratio { name: "mlm_loss", label: "MLM loss", denominator: MASKED, in_loss: true },
-            Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: MASKED, in_loss: false },
-            Ratio { name: "nsp_loss", label: "NSP loss", denominator: SEQUENCES, in_loss: true },
-            Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: SEQUENCES, in_loss: false },
+            Ratio { name: "mlm_loss", label: "MLM loss", denominator: MASKED, kind: RatioKind::NegativeLogLikelihood },
+            Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: MASKED, kind: RatioKind::Share },
+            Ratio {
+                name: "nsp_loss",
+                label: "NSP loss",
+                denominator: SEQUENCES,
+                kind: RatioKind::NegativeLogLikelihood,
+            },
+            Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: SEQUENCES, kind: RatioKind::Share },
         ]
     }
 

@@ -4,7 +4,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::baselines::Baselines;
-use crate::task::Ratio;
+use crate::task::{Ratio, RatioKind};
 
 /// A gain over a baseline counts if it exceeds this many standard errors; chance alone gives less in 95 % of cases.
 const STANDARD_ERRORS: f64 = 2.0;
@@ -17,10 +17,24 @@ pub const PROBE: &str = "probe";
 pub enum MetricKind {
     /// A mean negative log-likelihood in nats. Lower is better.
     Loss,
-    /// A share of labels or a score from 0 to 1, such as accuracy and F1; printed in percent. Higher is better.
+    /// A mean squared error. Lower is better.
+    SquaredError,
+    /// A share of labels from 0 to 1, such as an accuracy; printed in percent. Higher is better.
     Share,
+    /// A score from 0 to 1, such as F1; printed in percent. Higher is better, but an answer by chance can exceed the baseline.
+    Score,
     /// A correlation from −1 to 1. Higher is better.
     Correlation,
+}
+
+impl From<RatioKind> for MetricKind {
+    fn from(kind: RatioKind) -> MetricKind {
+        match kind {
+            RatioKind::NegativeLogLikelihood => MetricKind::Loss,
+            RatioKind::SquaredError => MetricKind::SquaredError,
+            RatioKind::Share => MetricKind::Share,
+        }
+    }
 }
 
 /// A metric of one head over held-out examples.
@@ -43,11 +57,13 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// Returns whether the value is better than the baseline by more than chance explains; None without a baseline.
+    /// Returns whether the value is better than the baseline by more than chance explains; None without a baseline, and for a
+    /// score, in which random answers can be better than the most frequent one.
     ///
     /// With n labels and z = 2 standard errors, a gain counts
     /// * in a loss if it exceeds z²/2n: by Wilks' theorem, 2n times the gain of one parameter that carries no information is
     ///   distributed as χ² with one degree of freedom, even if it was fitted to these labels;
+    /// * in a squared error, whose logarithm is twice the loss of a normal distribution, if it exceeds baseline·(1 − e^(−z²/n));
     /// * in a share if it exceeds z·√(p(1−p)/n), p being the baseline;
     /// * in a correlation if it exceeds z/√n.
     ///
@@ -56,8 +72,10 @@ impl Metric {
         let (z, n, baseline) = (STANDARD_ERRORS, self.labels, self.baseline?);
         let (gain, chance) = match self.kind {
             MetricKind::Loss => (baseline - self.value, z.powi(2) / (2.0 * n)),
+            MetricKind::SquaredError => (baseline - self.value, -baseline * (-z.powi(2) / n).exp_m1()),
             MetricKind::Share => (self.value - baseline, z * (baseline * (1.0 - baseline) / n).sqrt()),
             MetricKind::Correlation => (self.value - baseline, z / n.sqrt()),
+            MetricKind::Score => return None,
         };
         Some(gain > chance)
     }
@@ -65,8 +83,8 @@ impl Metric {
     /// Formats `value` in the unit of this metric.
     fn format(&self, value: f64) -> String {
         match self.kind {
-            MetricKind::Loss | MetricKind::Correlation => format!("{value:.4}"),
-            MetricKind::Share => format!("{:.2} %", 100.0 * value),
+            MetricKind::Loss | MetricKind::SquaredError | MetricKind::Correlation => format!("{value:.4}"),
+            MetricKind::Share | MetricKind::Score => format!("{:.2} %", 100.0 * value),
         }
     }
 
@@ -74,8 +92,8 @@ impl Metric {
     fn format_difference(&self, baseline: f64) -> String {
         let difference = self.value - baseline;
         match self.kind {
-            MetricKind::Loss | MetricKind::Correlation => format!("{difference:+.4}"),
-            MetricKind::Share => format!("{:+.2} points", 100.0 * difference),
+            MetricKind::Loss | MetricKind::SquaredError | MetricKind::Correlation => format!("{difference:+.4}"),
+            MetricKind::Share | MetricKind::Score => format!("{:+.2} points", 100.0 * difference),
         }
     }
 }
@@ -101,7 +119,7 @@ impl Evaluation {
                 head: common_words(of_head.map(|other| other.label)),
                 name: ratio.name.to_owned(),
                 label: ratio.label.to_owned(),
-                kind: if ratio.in_loss { MetricKind::Loss } else { MetricKind::Share },
+                kind: ratio.kind.into(),
                 value: sum / labels,
                 baseline: baselines.get(ratio.name),
                 labels,
@@ -227,10 +245,10 @@ mod tests {
     use crate::metrics::LabelFrequencies;
 
     const RATIOS: [Ratio; 4] = [
-        Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, in_loss: true },
-        Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: 0, in_loss: false },
-        Ratio { name: "nsp_loss", label: "NSP loss", denominator: 1, in_loss: true },
-        Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: 1, in_loss: false },
+        Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, kind: RatioKind::NegativeLogLikelihood },
+        Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: 0, kind: RatioKind::Share },
+        Ratio { name: "nsp_loss", label: "NSP loss", denominator: 1, kind: RatioKind::NegativeLogLikelihood },
+        Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: 1, kind: RatioKind::Share },
     ];
 
     /// An evaluation of the second head on 128 labels, of which 96 are 0, with the mean negative log-likelihood `loss` and
@@ -308,12 +326,19 @@ mod tests {
             let evaluation = second_head(loss, correct);
             assert_eq!(evaluation.heads_without_gain().is_empty(), learned, "loss {loss}, {correct} correct");
         }
-        let correlation = |value| {
-            let (head, name, label) = (String::new(), "pearson".to_owned(), "Pearson".to_owned());
-            let (kind, baseline, labels) = (MetricKind::Correlation, Some(0.0), 100.0);
-            Metric { head, name, label, kind, value, baseline, labels }.beats_baseline()
+        let beats = |kind, baseline, value| {
+            let (head, name, label) = (String::new(), "metric".to_owned(), "metric".to_owned());
+            Metric { head, name, label, kind, value, baseline: Some(baseline), labels: 100.0 }.beats_baseline()
         };
+        let correlation = |value| beats(MetricKind::Correlation, 0.0, value);
         assert_eq!((correlation(0.19), correlation(0.21)), (Some(false), Some(true)));
+        // The unit of the labels has no influence: 1 − e^(−4/100) are 3.9 %.
+        for variance in [1e-4, 1.0, 1e4] {
+            let squared_error = |share| beats(MetricKind::SquaredError, variance, share * variance);
+            assert_eq!((squared_error(0.97), squared_error(0.95)), (Some(false), Some(true)));
+        }
+        // Random answers have a higher macro-F1 than the majority, and a higher entity F1 than no entity.
+        assert_eq!(beats(MetricKind::Score, 0.34, 0.5), None);
     }
 
     #[test]

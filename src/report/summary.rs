@@ -172,9 +172,11 @@ fn baselines(scalars: &[(String, f64)]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::report::baselines::Baselines;
+    use crate::task::RatioKind;
 
     fn evaluation(loss: f64) -> Evaluation {
-        let ratio = Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, in_loss: true };
+        let ratio =
+            Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, kind: RatioKind::NegativeLogLikelihood };
         Evaluation::new(&[ratio], &[100.0 * loss, 100.0], &Baselines::default().with("mlm_loss", 5.0), 100)
     }
 

@@ -8,7 +8,7 @@ use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio};
+use crate::task::{ParamSpec, Ratio, RatioKind};
 
 /// One number for each row: ŷ = classifier(dropout(pooler(first token))), loss = mean of (y − ŷ)².
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,12 @@ impl Objective for Regression {
     const LABELS: LabelKind = LabelKind::Value;
     /// `[B, 1]`
     const OUTPUTS: &'static [&'static str] = &["logits"];
-    const RATIOS: &'static [Ratio] =
-        &[Ratio { name: "mean_squared_error", label: "mean squared error", denominator: 0, in_loss: true }];
+    const RATIOS: &'static [Ratio] = &[Ratio {
+        name: "mean_squared_error",
+        label: "mean squared error",
+        denominator: 0,
+        kind: RatioKind::SquaredError,
+    }];
 
     fn parameters(&self, model: &BertConfig) -> Vec<ParamSpec> {
         Specs::encoder(model).pooler().classifier(1).list

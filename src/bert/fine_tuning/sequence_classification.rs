@@ -8,7 +8,7 @@ use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio};
+use crate::task::{ParamSpec, Ratio, RatioKind};
 
 /// One of `classes` classes for each row: logits = classifier(dropout(pooler(first token))), loss = mean cross entropy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,13 @@ impl Objective for SequenceClassification {
     /// `[B, C]`
     const OUTPUTS: &'static [&'static str] = &["logits"];
     const RATIOS: &'static [Ratio] = &[
-        Ratio { name: "classification_loss", label: "classification loss", denominator: 0, in_loss: true },
-        Ratio { name: "accuracy", label: "accuracy", denominator: 0, in_loss: false },
+        Ratio {
+            name: "classification_loss",
+            label: "classification loss",
+            denominator: 0,
+            kind: RatioKind::NegativeLogLikelihood,
+        },
+        Ratio { name: "accuracy", label: "accuracy", denominator: 0, kind: RatioKind::Share },
     ];
 
     fn validate(&self) -> anyhow::Result<()> {

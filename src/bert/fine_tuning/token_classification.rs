@@ -8,7 +8,7 @@ use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio};
+use crate::task::{ParamSpec, Ratio, RatioKind};
 
 /// One of `classes` classes for each position: logits = classifier(dropout(x)), loss = mean cross entropy over the labelled
 /// positions of all rows.
@@ -23,8 +23,13 @@ impl Objective for TokenClassification {
     /// `[B, S, C]`
     const OUTPUTS: &'static [&'static str] = &["logits"];
     const RATIOS: &'static [Ratio] = &[
-        Ratio { name: "token_loss", label: "classification loss", denominator: 0, in_loss: true },
-        Ratio { name: "token_accuracy", label: "token accuracy", denominator: 0, in_loss: false },
+        Ratio {
+            name: "token_loss",
+            label: "classification loss",
+            denominator: 0,
+            kind: RatioKind::NegativeLogLikelihood,
+        },
+        Ratio { name: "token_accuracy", label: "token accuracy", denominator: 0, kind: RatioKind::Share },
     ];
 
     fn validate(&self) -> anyhow::Result<()> {

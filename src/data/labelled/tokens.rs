@@ -45,9 +45,9 @@ impl LabelledSentences {
         let mut file = LabelledSentences { origin, sentences: Vec::new(), labels: Vec::new() };
         match extension_of(path).as_str() {
             "jsonl" | "ndjson" => file.read_json_lines(&text, columns)?,
-            "tsv" | "csv" | "parquet" | "json" => {
-                let required = "JSONL with a name that ends in .jsonl, or CoNLL columns";
-                return Err(DataError::file(path, required, "its name", "convert it, or rename it to end in .conll"));
+            other @ ("tsv" | "csv" | "parquet" | "json") => {
+                let required = "a name that ends in .jsonl, or in .conll for CoNLL columns";
+                return Err(DataError::file(path, required, format!("{other:?}"), "rename or convert the file"));
             }
             _ => file.read_conll(&text, columns)?,
         }

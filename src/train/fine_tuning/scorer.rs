@@ -130,7 +130,7 @@ impl TaskScorer {
             }
         }
         vec![
-            share("macro_f1", "macro-F1", confusion.macro_f1(), gold.len()),
+            score("macro_f1", "macro-F1", confusion.macro_f1(), gold.len()),
             correlation("matthews", "Matthews", confusion.matthews(), gold.len()),
         ]
     }
@@ -152,9 +152,9 @@ impl TaskScorer {
         let sentences = logits.chunks_exact(self.sequence_length * classes).zip(gold);
         let counts = sentences.map(of_sentence).fold(EntityCounts::default(), |sum, counts| sum + counts);
         vec![
-            share("f1", "F1", counts.f1(), counts.gold),
-            share("precision", "precision", counts.precision(), counts.predicted),
-            share("recall", "recall", counts.recall(), counts.gold),
+            score("f1", "F1", counts.f1(), counts.gold),
+            score("precision", "precision", counts.precision(), counts.predicted),
+            score("recall", "recall", counts.recall(), counts.gold),
         ]
     }
 
@@ -172,18 +172,15 @@ impl TaskScorer {
             .collect();
         let predicted = answers.windows.answers(&answers.tokenizer, &logits, answers.options)?;
         let with_unanswerable = answers.options.null_threshold.is_some();
-        let score = |(prediction, gold): (&str, &Gold)| {
-            let gold: Vec<&str> = match gold {
-                Gold::Answers(answers) => answers.iter().map(|answer| answer.text.as_str()).collect(),
-                Gold::Impossible | Gold::Unknown => Vec::new(),
-            };
+        let of_question = |(prediction, gold): (&str, &Gold)| {
+            let gold = gold.texts();
             if with_unanswerable { AnswerScore::v2(prediction, &gold) } else { AnswerScore::v1(prediction, &gold) }
         };
         let questions = answers.windows.questions().questions();
         let pairs = predicted.iter().map(|answer| answer.text.as_str()).zip(questions.iter().map(|q| &q.gold));
-        let mean = AnswerScore::mean(&pairs.map(score).collect::<Vec<_>>());
+        let mean = AnswerScore::mean(&pairs.map(of_question).collect::<Vec<_>>());
         let count = questions.len();
-        Ok(vec![share("f1", "F1", mean.f1, count), share("exact_match", "exact match", mean.exact, count)])
+        Ok(vec![score("f1", "F1", mean.f1, count), score("exact_match", "exact match", mean.exact, count)])
     }
 }
 
@@ -212,8 +209,8 @@ fn regression(predicted: &[f32], gold: &[f32]) -> Vec<Score> {
     ]
 }
 
-fn share(name: &'static str, label: &'static str, value: f64, labels: usize) -> Score {
-    Score { name, label, kind: MetricKind::Share, value, labels }
+fn score(name: &'static str, label: &'static str, value: f64, labels: usize) -> Score {
+    Score { name, label, kind: MetricKind::Score, value, labels }
 }
 
 fn correlation(name: &'static str, label: &'static str, value: f64, labels: usize) -> Score {
