@@ -89,7 +89,7 @@ pub fn train_vocabulary(
         .build();
     let mut model = BPE::default();
     let failed = |e: tokenizers::Error| DataError::Corpus {
-        subject: "the vocabulary's training".into(),
+        subject: "vocabulary training".into(),
         required: "merges of the text's words".into(),
         found: e.to_string(),
         next: "please report this error with the text".into(),
