@@ -440,7 +440,7 @@ fn array_shape(shape: &Shape) -> ShapeProto {
         // XLA logs a warning for a shape without this field.
         is_dynamic_dimension: vec![false; shape.rank()],
         tuple_shapes: Vec::new(),
-        layout: Some(LayoutProto { minor_to_major: (0..shape.rank() as i64).rev().collect() }),
+        layout: Some(LayoutProto { minor_to_major: (0..shape.rank() as i64).rev().collect(), ..Default::default() }),
     }
 }
 

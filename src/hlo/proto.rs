@@ -62,17 +62,28 @@ pub struct HloInstructionProto {
     pub literal: Option<LiteralProto>,
     #[prost(int64, tag = "9")]
     pub parameter_number: i64,
+    /// `kLoop`, `kInput`, `kOutput` or `kCustom`; only optimized programs have fusions.
+    #[prost(string, tag = "11")]
+    pub fusion_kind: String,
     #[prost(int64, tag = "13")]
     pub tuple_index: i64,
     /// Attribute of broadcast, concatenate, iota, reduce, transpose, all-gather and reduce-scatter.
     #[prost(int64, repeated, tag = "14")]
     pub dimensions: Vec<i64>,
+    #[prost(message, optional, tag = "15")]
+    pub window: Option<Window>,
+    #[prost(message, optional, tag = "16")]
+    pub convolution_dimension_numbers: Option<ConvolutionDimensionNumbers>,
     #[prost(message, repeated, tag = "17")]
     pub slice_dimensions: Vec<SliceDimensions>,
     #[prost(int64, repeated, tag = "20")]
     pub dynamic_slice_sizes: Vec<i64>,
     #[prost(message, optional, tag = "21")]
     pub padding_config: Option<PaddingConfig>,
+    #[prost(int64, tag = "26")]
+    pub channel_id: i64,
+    #[prost(string, tag = "28")]
+    pub custom_call_target: String,
     #[prost(message, optional, tag = "30")]
     pub dot_dimension_numbers: Option<DotDimensionNumbers>,
     #[prost(message, optional, tag = "33")]
@@ -85,13 +96,75 @@ pub struct HloInstructionProto {
     pub operand_ids: Vec<i64>,
     #[prost(int64, repeated, tag = "38")]
     pub called_computation_ids: Vec<i64>,
+    /// Settings of the backend that compiled the program, mostly JSON.
+    #[prost(bytes = "vec", tag = "43")]
+    pub backend_config: Vec<u8>,
     #[prost(message, optional, tag = "48")]
     pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
+    #[prost(int64, tag = "50")]
+    pub feature_group_count: i64,
     #[prost(message, optional, tag = "51")]
     pub precision_config: Option<PrecisionConfig>,
+    #[prost(int64, tag = "58")]
+    pub batch_group_count: i64,
     /// `EQ`, `NE`, `GE`, `GT`, `LE` or `LT`.
     #[prost(string, tag = "63")]
     pub comparison_direction: String,
+}
+
+/// The message in which plugins return an optimized program; the other field is the configuration of the compiler.
+#[derive(Clone, PartialEq, Message)]
+pub struct HloModuleProtoWithConfig {
+    /// The serialized [`HloModuleProto`], as it is, with the fields that are not declared here.
+    #[prost(bytes = "vec", tag = "1")]
+    pub hlo_module: Vec<u8>,
+}
+
+/// The window of a convolution. TPUs compute matrix products as convolutions.
+#[derive(Clone, PartialEq, Message)]
+pub struct Window {
+    #[prost(message, repeated, tag = "1")]
+    pub dimensions: Vec<WindowDimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct WindowDimension {
+    #[prost(int64, tag = "1")]
+    pub size: i64,
+    #[prost(int64, tag = "2")]
+    pub stride: i64,
+    #[prost(int64, tag = "3")]
+    pub padding_low: i64,
+    #[prost(int64, tag = "4")]
+    pub padding_high: i64,
+    #[prost(int64, tag = "5")]
+    pub window_dilation: i64,
+    #[prost(int64, tag = "6")]
+    pub base_dilation: i64,
+    #[prost(bool, tag = "7")]
+    pub window_reversal: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ConvolutionDimensionNumbers {
+    #[prost(int64, tag = "7")]
+    pub input_batch_dimension: i64,
+    #[prost(int64, tag = "8")]
+    pub input_feature_dimension: i64,
+    #[prost(int64, repeated, tag = "11")]
+    pub input_spatial_dimensions: Vec<i64>,
+    #[prost(int64, tag = "3")]
+    pub kernel_input_feature_dimension: i64,
+    #[prost(int64, tag = "4")]
+    pub kernel_output_feature_dimension: i64,
+    #[prost(int64, repeated, tag = "6")]
+    pub kernel_spatial_dimensions: Vec<i64>,
+    #[prost(int64, tag = "9")]
+    pub output_batch_dimension: i64,
+    #[prost(int64, tag = "10")]
+    pub output_feature_dimension: i64,
+    #[prost(int64, repeated, tag = "12")]
+    pub output_spatial_dimensions: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -165,6 +238,18 @@ pub struct LayoutProto {
     /// Dimensions from the fastest-varying to the slowest; descending order is row-major.
     #[prost(int64, repeated, tag = "1")]
     pub minor_to_major: Vec<i64>,
+    #[prost(message, repeated, tag = "6")]
+    pub tiles: Vec<TileProto>,
+    /// 0 is the device's main memory; the meaning of other numbers depends on the platform.
+    #[prost(int64, tag = "8")]
+    pub memory_space: i64,
+}
+
+/// The tile sizes of the most minor dimensions.
+#[derive(Clone, PartialEq, Message)]
+pub struct TileProto {
+    #[prost(int64, repeated, tag = "1")]
+    pub dimensions: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -277,7 +362,10 @@ pub enum Precision {
 pub enum PrimitiveType {
     Invalid = 0,
     Pred = 1,
+    S8 = 2,
+    S16 = 3,
     S32 = 4,
+    S64 = 5,
     U8 = 6,
     U16 = 7,
     U32 = 8,
@@ -287,4 +375,5 @@ pub enum PrimitiveType {
     F64 = 12,
     Tuple = 13,
     Bf16 = 16,
+    Token = 17,
 }

@@ -285,3 +285,57 @@ ENTRY %main.12 (x: f32[2,3]{1,0}) -> (f32[2]{0}) {
     assert_eq!(text(&module.bytes).unwrap(), expected);
     assert!(text(b"not a module").is_err());
 }
+
+#[test]
+fn printed_form_of_an_optimized_program_has_fusions_layouts_and_settings() {
+    let dimension = WindowDimension { size: 3, stride: 1, window_dilation: 1, base_dilation: 2, ..Default::default() };
+    let convolution = HloInstructionProto {
+        name: "convolution".to_owned(),
+        opcode: "convolution".to_owned(),
+        window: Some(Window {
+            dimensions: vec![WindowDimension { padding_low: 1, window_reversal: true, ..dimension }],
+        }),
+        convolution_dimension_numbers: Some(ConvolutionDimensionNumbers {
+            input_batch_dimension: 1,
+            input_feature_dimension: 2,
+            input_spatial_dimensions: vec![0],
+            kernel_input_feature_dimension: 1,
+            kernel_output_feature_dimension: 2,
+            kernel_spatial_dimensions: vec![0],
+            output_batch_dimension: 0,
+            output_feature_dimension: 1,
+            output_spatial_dimensions: vec![2],
+        }),
+        id: 1,
+        ..Default::default()
+    };
+    let tiles = vec![TileProto { dimensions: vec![8, 128] }, TileProto { dimensions: vec![2, 1] }];
+    let layout = LayoutProto { minor_to_major: vec![1, 0], tiles, memory_space: 1 };
+    let fusion = HloInstructionProto {
+        name: "fusion".to_owned(),
+        opcode: "fusion".to_owned(),
+        shape: Some(ShapeProto {
+            element_type: PrimitiveType::Bf16.into(),
+            dimensions: vec![4, 6],
+            layout: Some(layout),
+            ..Default::default()
+        }),
+        fusion_kind: "kOutput".to_owned(),
+        called_computation_ids: vec![9],
+        backend_config: br#"{"n":"3"}"#.to_vec(),
+        id: 2,
+        ..Default::default()
+    };
+    let fused =
+        HloComputationProto { name: "fused".to_owned(), instructions: vec![convolution], id: 9, ..Default::default() };
+    let main =
+        HloComputationProto { name: "main".to_owned(), instructions: vec![fusion], id: 10, ..Default::default() };
+    let module = HloModuleProto { computations: vec![fused, main], entry_computation_id: 10, ..Default::default() };
+    let printed = text(&module.encode_to_vec()).unwrap();
+    for line in [
+        "%convolution = ? convolution(), window={size=3 pad=1_0 lhs_dilate=2 rhs_reversal=1}, dim_labels=0bf_0io->bf0",
+        r#"%fusion = bf16[4,6]{1,0:T(8,128)(2,1)S(1)} fusion(), kind=kOutput, calls=%fused, backend_config={"n":"3"}"#,
+    ] {
+        assert!(printed.contains(line), "{line}\n{printed}");
+    }
+}

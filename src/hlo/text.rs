@@ -123,14 +123,34 @@ impl<'a> Module<'a> {
             write!(f, ", scatter_dims_to_operand_dims={}", Braced(&d.scatter_dims_to_operand_dims))?;
             write!(f, ", index_vector_dim={}", d.index_vector_dim)?;
         }
+        if let Some(window) = &i.window {
+            write!(f, ", window={{{}}}", window_text(window))?;
+        }
+        if let Some(d) = &i.convolution_dimension_numbers {
+            write!(f, ", dim_labels={}", dim_labels(d))?;
+        }
+        if i.channel_id > 0 {
+            write!(f, ", channel_id={}", i.channel_id)?;
+        }
+        if !i.custom_call_target.is_empty() {
+            write!(f, ", custom_call_target={:?}", i.custom_call_target)?;
+        }
         match (&*i.opcode, &*self.names(&self.computations, &i.called_computation_ids)) {
             (_, []) => {}
             ("while", [body, condition]) => write!(f, ", condition={condition}, body={body}")?,
+            ("async-start", [called]) => write!(f, ", calls={called}")?,
+            ("fusion", [called]) => write!(f, ", kind={}, calls={called}", i.fusion_kind)?,
             (_, called) => write!(f, ", to_apply={}", called.join(", "))?,
         }
         match &i.metadata {
-            Some(OpMetadata { op_name, .. }) if !op_name.is_empty() => write!(f, ", metadata={{op_name={op_name:?}}}"),
-            _ => Ok(()),
+            Some(OpMetadata { op_name, .. }) if !op_name.is_empty() => write!(f, ", metadata={{op_name={op_name:?}}}")?,
+            _ => {}
+        }
+        match std::str::from_utf8(&i.backend_config) {
+            Ok("") => Ok(()),
+            Ok(json) if json.starts_with('{') => write!(f, ", backend_config={json}"),
+            Ok(text) => write!(f, ", backend_config={text:?}"),
+            Err(_) => write!(f, ", backend_config={{... {} bytes}}", i.backend_config.len()),
         }
     }
 }
@@ -187,9 +207,26 @@ impl Display for Typed<'_> {
         let element_type = element_type_name(self.0.element_type());
         write!(f, "{element_type}[{}]", Joined(&self.0.dimensions))?;
         match &self.0.layout {
-            Some(layout) if !layout.minor_to_major.is_empty() => Braced(&layout.minor_to_major).fmt(f),
+            Some(layout) if !layout.minor_to_major.is_empty() => {
+                write!(f, "{{{}{}}}", Joined(&layout.minor_to_major), Placement(layout))
+            }
             _ => Ok(()),
         }
+    }
+}
+
+/// Prints the tiles and the memory space of a layout, `:T(8,128)(2,1)S(1)`; nothing for a plain layout.
+struct Placement<'a>(&'a LayoutProto);
+
+impl Display for Placement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LayoutProto { tiles, memory_space, .. } = self.0;
+        if tiles.is_empty() && *memory_space == 0 {
+            return Ok(());
+        }
+        f.write_str(if tiles.is_empty() { ":" } else { ":T" })?;
+        tiles.iter().try_for_each(|tile| write!(f, "({})", Joined(&tile.dimensions)))?;
+        if *memory_space != 0 { write!(f, "S({memory_space})") } else { Ok(()) }
     }
 }
 
@@ -210,6 +247,47 @@ impl Display for Braced<'_> {
     }
 }
 
+/// Prints the attributes of a window that differ from their defaults: `size=1x128 pad=0_0x127_127 rhs_reversal=0x1`.
+fn window_text(window: &Window) -> String {
+    let dimensions = &window.dimensions;
+    let attribute = |name: &str, default: &str, value: &dyn Fn(&WindowDimension) -> String| {
+        let values: Vec<String> = dimensions.iter().map(value).collect();
+        values.iter().any(|value| value != default).then(|| format!("{name}={}", values.join("x")))
+    };
+    let attributes = [
+        attribute("size", "", &|d| d.size.to_string()),
+        attribute("stride", "1", &|d| d.stride.to_string()),
+        attribute("pad", "0_0", &|d| format!("{}_{}", d.padding_low, d.padding_high)),
+        attribute("lhs_dilate", "1", &|d| d.base_dilation.to_string()),
+        attribute("rhs_dilate", "1", &|d| d.window_dilation.to_string()),
+        attribute("rhs_reversal", "0", &|d| i32::from(d.window_reversal).to_string()),
+    ];
+    attributes.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// Prints the roles of the dimensions of a convolution: `b01f_01io->b01f`.
+fn dim_labels(d: &ConvolutionDimensionNumbers) -> String {
+    let labels = |named: [(i64, char); 2], spatial: &[i64]| {
+        let mut labels = vec!['?'; 2 + spatial.len()];
+        let spatial = spatial.iter().zip("0123456789".chars()).map(|(&dimension, label)| (dimension, label));
+        for (dimension, label) in named.into_iter().chain(spatial) {
+            if let Some(place) = usize::try_from(dimension).ok().and_then(|dimension| labels.get_mut(dimension)) {
+                *place = label;
+            }
+        }
+        labels.into_iter().collect::<String>()
+    };
+    format!(
+        "{}_{}->{}",
+        labels([(d.input_batch_dimension, 'b'), (d.input_feature_dimension, 'f')], &d.input_spatial_dimensions),
+        labels(
+            [(d.kernel_input_feature_dimension, 'i'), (d.kernel_output_feature_dimension, 'o')],
+            &d.kernel_spatial_dimensions
+        ),
+        labels([(d.output_batch_dimension, 'b'), (d.output_feature_dimension, 'f')], &d.output_spatial_dimensions),
+    )
+}
+
 fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Default => "default",
@@ -222,7 +300,10 @@ fn element_type_name(element_type: PrimitiveType) -> &'static str {
     match element_type {
         PrimitiveType::Invalid => "invalid",
         PrimitiveType::Pred => "pred",
+        PrimitiveType::S8 => "s8",
+        PrimitiveType::S16 => "s16",
         PrimitiveType::S32 => "s32",
+        PrimitiveType::S64 => "s64",
         PrimitiveType::U8 => "u8",
         PrimitiveType::U16 => "u16",
         PrimitiveType::U32 => "u32",
@@ -232,6 +313,7 @@ fn element_type_name(element_type: PrimitiveType) -> &'static str {
         PrimitiveType::F64 => "f64",
         PrimitiveType::Tuple => "tuple",
         PrimitiveType::Bf16 => "bf16",
+        PrimitiveType::Token => "token",
     }
 }
 
@@ -259,7 +341,12 @@ fn constant(literal: &LiteralProto) -> String {
         PrimitiveType::F32 => each(&literal.f32s),
         PrimitiveType::F64 => each(&literal.f64s),
         PrimitiveType::Bf16 => halves(&literal.bf16s, bf16::from_le_bytes),
-        PrimitiveType::Invalid | PrimitiveType::Tuple => vec!["?".to_string()],
+        PrimitiveType::Invalid
+        | PrimitiveType::S8
+        | PrimitiveType::S16
+        | PrimitiveType::S64
+        | PrimitiveType::Tuple
+        | PrimitiveType::Token => vec!["?".to_string()],
     };
     match &*elements {
         [scalar] if shape.dimensions.is_empty() => scalar.clone(),

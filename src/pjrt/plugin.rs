@@ -87,13 +87,25 @@ impl Plugin {
     }
 }
 
-/// Sets the environment variables that plugins read while they are loaded, unless the user has set them. XLA's info
-/// messages are suppressed; warnings and errors stay. On a machine without a TPU, libtpu neither queries an absent
-/// metadata server, which takes minutes, nor locks out other processes that compile with it.
+/// Sets the environment variables that plugins read while they are loaded, unless the user has set them.
+///
+/// XLA's messages below errors are suppressed. A user who sets the level to see them also sees libtpu's. On a machine without
+/// a TPU, where libtpu can only compile, it neither queries an absent metadata server, which takes minutes, nor locks out other
+/// processes that compile with it; and it would report the missing description of this machine as errors: the accelerator type
+/// and the worker's name silence them and do not affect compilation, which has its own topology. Errors of a compilation are
+/// results of the call.
 fn prepare_environment() {
-    let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "1")];
+    let quiet = std::env::var_os("TF_CPP_MIN_LOG_LEVEL").is_none();
+    let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "2")];
     if Platform::Tpu.hardware().is_err() {
         variables.extend([("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")]);
+        if quiet {
+            variables.extend([
+                ("TPU_MIN_LOG_LEVEL", "3"),
+                ("TPU_ACCELERATOR_TYPE", "v5litepod-1"),
+                ("TPU_WORKER_HOSTNAMES", "localhost"),
+            ]);
+        }
     }
     for (name, value) in variables {
         if std::env::var_os(name).is_none() {

@@ -8,13 +8,15 @@
 //! by the user, or unknown ([`packing`]); if it is unknown, every sequence counts as one row.
 //!
 //! [`plan`] compiles one phase after the other ([`phase`]), searching for a micro-batch size ([`search`]) with a [`compiler`]
-//! for the [`target`]; [`scaling`] carries the result over to other numbers of the same chips.
+//! for the [`target`]; [`profile`] costs the kernels of the compiled program, and [`dump`] writes it; [`scaling`] carries the result over to other numbers of the same chips.
 
 pub mod compiler;
 pub mod cost;
+pub mod dump;
 pub mod hardware;
 pub mod packing;
 pub mod phase;
+pub mod profile;
 pub mod roofline;
 pub mod saved;
 pub mod scaling;
@@ -26,8 +28,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::compiler::Compiler;
+use self::dump::Dump;
 use self::packing::RowsPerSequence;
 use self::phase::{Candidate, PhasePlanner};
+use self::profile::rates::Rates;
+use self::profile::{Context, Profile};
 use self::roofline::{Demand, Efficiency, Times};
 use self::saved::{Manifest, Saver};
 use self::search::{MicroBatchChoice, rows_per_device};
@@ -56,6 +61,10 @@ pub struct PlanOptions {
     pub efficiency: Efficiency,
     /// The directory for the compiled steps, if they are to be saved.
     pub save: Option<PathBuf>,
+    /// Whether to profile the compiled steps.
+    pub profile: bool,
+    /// The directory for the optimized programs, if they are to be written.
+    pub dump: Option<PathBuf>,
 }
 
 /// A run planned for absent hardware.
@@ -92,6 +101,8 @@ pub struct PhasePlan {
     pub attempts: Vec<Attempt>,
     /// The compiled step with the chosen micro-batch size; none if no step compiled and fitted.
     pub fit: Option<Fit>,
+    /// The profile of that step, if it was asked for.
+    pub profile: Option<Profile>,
 }
 
 /// One compilation of a step.
@@ -158,7 +169,8 @@ pub enum Progress<'a> {
 /// A step that does not fit is a result, not an error.
 ///
 /// # Errors
-/// If a global batch does not divide among the devices, no plugin compiles for the target, or the steps cannot be saved.
+/// If a global batch does not divide among the devices, no plugin compiles for the target, the steps cannot be saved, or their
+/// programs cannot be profiled or written.
 pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<Plan> {
     let PlanOptions { target, efficiency, rows_per_sequence, .. } = options;
     let devices = target.devices();
@@ -167,6 +179,9 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         let micro_batch_size = if let MicroBatchChoice::Size(n) = options.micro_batch_size { n } else { 1 };
         rows_per_device(&shape.name, shape.global_batch, devices, micro_batch_size)?;
     }
+    // Before minutes of compilation.
+    let names: Vec<String> = options.phases.iter().map(|phase| format!("phase-{}", phase + 1)).collect();
+    let dump = options.dump.as_deref().map(|directory| Dump::begin(directory, &names)).transpose()?;
     let compiler = Compiler::open(target, &options.platform)?;
     let mut saver = match &options.save {
         Some(directory) => Some(Saver::begin(directory, target, &compiler.plugin)?),
@@ -186,8 +201,15 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         };
         let found = planner.choose(options.micro_batch_size)?;
         let attempts = planner.attempts;
+        let mut profile = None;
         let fit = match found {
             Some(Candidate { program, compiled, fit }) => {
+                if options.profile || dump.is_some() {
+                    let optimized = compiled.optimized_program()?;
+                    dump.iter().try_for_each(|dump| dump.write(&format!("phase-{}", phase + 1), &optimized))?;
+                    let context = context(run, phase, target, &fit);
+                    profile = options.profile.then(|| Profile::of(&optimized, &context)).transpose()?;
+                }
                 if let Some(saver) = &mut saver {
                     saver.add(phase, fit.micro_batch_size, &program, &compiled)?;
                 }
@@ -202,6 +224,7 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
             rows: shape.global_batch / devices,
             attempts,
             fit,
+            profile,
         });
     }
     let complete = phases.iter().all(|phase| phase.fit.is_some());
@@ -219,6 +242,17 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         phases,
         saved,
     })
+}
+
+/// Returns the facts about a compiled step that its profile needs.
+fn context(run: &Run, phase: usize, target: &Target, fit: &Fit) -> Context {
+    Context {
+        platform: target.platform(),
+        rates: Rates::of(target),
+        sequence_length: run.schedule.phases()[phase].sequence_length,
+        layers: run.model.num_hidden_layers,
+        micro_batches: (fit.rows_computed / fit.micro_batch_size) as f64,
+    }
 }
 
 impl Plan {

@@ -84,7 +84,7 @@ impl Times {
 ///
 /// Linked chips form a ring (on a torus, rings along all dimensions at once). Between hosts, each chip communicates only its
 /// share of what its host has reduced.
-fn network_seconds(collectives: &Collectives, target: &Target, chip: &Accelerator) -> f64 {
+pub(super) fn network_seconds(collectives: &Collectives, target: &Target, chip: &Accelerator) -> f64 {
     let linked = target.linked_chips();
     let hosts = target.chips() / linked;
     let over_links = collectives.sent_in_ring(linked) / chip.link_bandwidth;

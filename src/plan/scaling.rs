@@ -98,7 +98,7 @@ mod tests {
                 demand,
                 times: Times::of(&demand, &target, target.accelerator.unwrap(), &efficiency),
             };
-            PhasePlan { index, shape, rows: 64, attempts: Vec::new(), fit: Some(fit) }
+            PhasePlan { index, shape, rows: 64, attempts: Vec::new(), fit: Some(fit), profile: None }
         };
         // 459 TFLOP/s · 64 · 0.5 = 14.688 PFLOP a second; 2 · 63/64 of 600 GB over 600 GB/s.
         let phases = vec![phase(0, 14.688e15 / 4096.0, 0.0), phase(1, 1.0, 600e9)];

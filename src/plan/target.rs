@@ -26,6 +26,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// Describes `devices` devices of one host by the kind that the plugin reports; none if the kind is unknown.
+    pub fn of_host(kind: &str, devices: usize) -> Option<Target> {
+        let accelerator = Accelerator::of_kind(kind)?;
+        let chips = devices.div_ceil(accelerator.devices);
+        let shape = if accelerator.platform == Platform::Cuda { vec![1, 1, chips] } else { vec![chips] };
+        Some(Target { accelerator: Some(accelerator), shape })
+    }
+
     /// Returns the platform of the target.
     pub fn platform(&self) -> Platform {
         self.accelerator.map_or(Platform::Cpu, |accelerator| accelerator.platform)
@@ -207,6 +215,10 @@ mod tests {
         let gpus = target("cuda:h100:1x8x4");
         assert_eq!((gpus.chips(), gpus.devices(), gpus.linked_chips()), (32, 32, 4));
         assert_eq!((target("tpu:v4:4x4x8").devices(), target("cpu:3").devices()), (128, 3));
+        let host = Target::of_host("NVIDIA H200", 8).unwrap();
+        assert_eq!((host.to_string().as_str(), host.linked_chips()), ("cuda:h200:1x1x8", 8));
+        assert_eq!(Target::of_host("TPU v3", 8).map(|host| host.chips()), Some(4));
+        assert_eq!(Target::of_host("cpu", 8), None);
     }
 
     #[test]

@@ -4,4 +4,5 @@ pub mod example;
 pub mod fine_tuning;
 pub mod plan;
 pub mod predictions;
+pub mod profile;
 pub mod run;

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
+use super::profile;
 use crate::bert::Recompute;
 use crate::plan::hardware::Accelerator;
 use crate::plan::packing::RowsPerSequence;
@@ -348,12 +349,13 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
         "steps": phase.shape.steps,
         "attempts": attempts.collect::<Vec<_>>(),
         "fit": fit,
+        "profile": phase.profile.as_ref().map(profile::to_json),
         "seconds": phase.seconds(),
     })
 }
 
 /// Formats the time of a step or of a part of it, with at least three digits.
-fn step_time(seconds: f64) -> String {
+pub(super) fn step_time(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => format!("{:.3} ms", 1e3 * s),
         s if s < 100.0 => format!("{s:.3} s"),

@@ -11,10 +11,16 @@ use serde_json::json;
 use crate::batch::pretraining::RowForm;
 use crate::bert::{BertPretraining, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
+use crate::cli::render::profile::{to_json as profile_to_json, to_text as profile_to_text};
 use crate::cli::render::run::compile_times;
-use crate::files::write_atomically;
 use crate::optim::OptimizerConfig;
 use crate::output::{note, print, print_text};
+use crate::pjrt::Platform;
+use crate::plan::dump::Dump;
+use crate::plan::profile::rates::Rates;
+use crate::plan::profile::{Context, Profile};
+use crate::plan::target::Target;
+use crate::runtime::devices::Devices;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
 use crate::train::bench::{Measured, measure};
@@ -32,6 +38,7 @@ Examples:
   lambert bench --model large --sequence-length 512 --precision bf16 --platform cuda
   lambert bench --sequence-length 512 --recompute layer
   lambert bench --devices 2 --platform cpu --gradient-reduce-dtype bf16 --optimizer-sharding none
+  lambert bench --model large --precision bf16 --profile
   lambert bench --json | jq .sequences_per_second
 
 scripts/bench/ times the same step in PyTorch and JAX.")]
@@ -82,8 +89,11 @@ pub struct Bench {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Write the optimized program of the compiler to this file
-    #[arg(long, value_name = "FILE")]
+    /// Also print the kernels of the compiled step, as `lambert plan --profile` does
+    #[arg(long)]
+    profile: bool,
+    /// Write the optimized HLO of the step to this directory: step.hlo.txt (text) and step.hlo.pb (protobuf)
+    #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
     #[command(flatten)]
     devices: DeviceArgs,
@@ -114,6 +124,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     model.hidden_dropout_prob = args.dropout;
     model.attention_probs_dropout_prob = args.dropout;
     model.max_position_embeddings = model.max_position_embeddings.max(args.sequence_length);
+    let layers = model.num_hidden_layers;
     let devices = args.devices.open()?;
     let optimizer = OptimizerConfig::default();
     let parallel = ParallelSettings {
@@ -141,19 +152,44 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         replicas: devices.len(),
         dropout: args.dropout > 0.0,
     };
+    let dump = args.dump.as_deref().map(|directory| Dump::begin(directory, &["step".to_owned()])).transpose()?;
+    let mut profile = None;
     let measured = measure(&spec, &devices, args.steps, |compiled| {
-        let Some(path) = &args.dump else { return Ok(()) };
-        let program = compiled.executable.optimized_program()?;
-        write_atomically(path, |partial| std::fs::write(partial, &program.code))?;
-        note(format_args!("wrote the optimized program ({}) to {}", program.format, path.display()));
+        if args.profile || dump.is_some() {
+            let program = compiled.executable.optimized_program()?;
+            dump.iter().try_for_each(|dump| dump.write("step", &program))?;
+            profile = args.profile.then(|| Profile::of(&program, &args.context(layers, &devices))).transpose()?;
+        }
         Ok(())
     })?;
     if args.json {
-        print(to_json(&args, &spec, &measured, &devices.describe()))?;
+        let mut report = to_json(&args, &spec, &measured, &devices.describe());
+        report["profile"] = json!(profile.as_ref().map(profile_to_json));
+        print(report)?;
     } else {
         print_text(to_text(&args, sharding, &measured, &devices.describe()))?;
+        if let Some(profile) = &profile {
+            print_text(profile_to_text(profile, "the step"))?;
+        }
+    }
+    if let Some(directory) = &args.dump {
+        note(format_args!("wrote the optimized HLO to {}", directory.display()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Bench {
+    /// Returns the facts about the step that its profile needs.
+    fn context(&self, layers: usize, devices: &Devices) -> Context {
+        let target = Target::of_host(devices.devices[0].kind(), devices.len());
+        Context {
+            platform: target.as_ref().map_or(Platform::Cpu, Target::platform),
+            rates: target.as_ref().and_then(Rates::of),
+            sequence_length: self.sequence_length,
+            layers,
+            micro_batches: self.accumulation_steps as f64,
+        }
+    }
 }
 
 fn to_text(args: &Bench, sharding: Option<String>, measured: &Measured, devices: &str) -> String {

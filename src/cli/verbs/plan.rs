@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::render::plan::{to_json, to_text};
+use crate::cli::render::profile;
 use crate::output::{note, print, print_text};
 use crate::pjrt::PlatformChoice;
 use crate::plan::packing::{RowsPerSequence, most_sequences_per_row};
@@ -36,13 +37,18 @@ Examples:
   lambert plan RUN.toml --topology tpu:v6e:16x16 --target-time 60m --json
   lambert plan RUN.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
   lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch-size 4 --rows-per-sequence 0.52
+  lambert plan RUN.toml --topology cuda:h200:1x1x1 --phase 1 --profile
+  lambert plan RUN.toml --topology tpu:v5e:4x4 --profile --json --dump hlo/
   lambert plan RUN.toml --topology tpu:v5e:4x4 --save compiled/
   lambert pretrain RUN.toml --compiled compiled/
 
 Topologies:
   tpu:CHIP:SLICE          CHIP is v3, v4, v5e, v5p or v6e; SLICE is, for example, 16x16
   cuda:CHIP:1xHOSTSxGPUS  CHIP is a100, h100 or h200; for example cuda:h200:1x8x8
-  cpu:DEVICES             for example cpu:8")]
+  cpu:DEVICES             for example cpu:8
+
+Environment:
+  TF_CPP_MIN_LOG_LEVEL=0  show the log messages of the plugin and of its compiler")]
 pub struct Plan {
     /// Run file
     #[arg(value_name = "RUN.toml")]
@@ -84,6 +90,15 @@ pub struct Plan {
     /// Save the compiled steps in this directory, for `lambert pretrain --compiled`
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+    /// Also print the kernels of the compiled steps: number, bytes, FLOP and roofline time by kind and by scope of the model
+    ///
+    /// Also lists the costliest kernels, arrays that grow with the square of the sequence length, copies, and f32 products.
+    /// Times are those of the published peak rates, so they are lower bounds.
+    #[arg(long)]
+    profile: bool,
+    /// Write the optimized HLO of the compiled steps to this directory: phase-N.hlo.txt (text) and phase-N.hlo.pb (protobuf)
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
     /// Override a key of the run file, for example phase.1.steps=100; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -102,10 +117,18 @@ pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
         print(to_json(&planned, target_time))?;
     } else {
         print_text(to_text(&planned, target_time))?;
+        for phase in &planned.phases {
+            if let Some(profile) = &phase.profile {
+                print_text(profile::to_text(profile, &format!("phase {}", phase.shape.name)))?;
+            }
+        }
         if let (Some(directory), Some(_)) = (&args.save, &planned.saved) {
             let directory = directory.display();
             print(format_args!("saved the compiled steps; use them with `lambert pretrain … --compiled {directory}`"))?;
         }
+    }
+    if let Some(directory) = &args.dump {
+        note(format_args!("wrote the optimized HLO to {}", directory.display()));
     }
     Ok(if planned.phases.iter().all(|phase| phase.fit.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -145,6 +168,8 @@ impl Plan {
                 network: self.network_efficiency,
             },
             save: self.save.clone(),
+            profile: self.profile,
+            dump: self.dump.clone(),
         })
     }
 }

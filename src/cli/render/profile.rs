@@ -1,0 +1,240 @@
+//! Formats the profile of a compiled step as tables for people and as JSON for programs.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use super::plan::step_time;
+use crate::hlo::proto::ShapeProto;
+use crate::plan::profile::kernels::Kernel;
+use crate::plan::profile::loops::{Loop, TripCount};
+use crate::plan::profile::shapes::{bytes, text as shape_text};
+use crate::plan::profile::{Place, Profile, Sum};
+use crate::units::{byte_size, quantity, thousands};
+
+/// The most lines of a list of places; JSON has all.
+const MOST_LINES: usize = 10;
+/// The most characters of a shape or an operand list.
+const WIDEST: usize = 44;
+
+/// Formats the profile of `what`: totals, and one table for each question.
+pub fn to_text(profile: &Profile, what: &str) -> String {
+    let kinds = profile.kinds.iter().map(|(kind, sum)| (vec![kind.name().to_owned()], *sum));
+    let scopes = profile.scopes.iter().map(|(scope, sum)| (vec![scope.clone()], *sum));
+    let mut sections = vec![summary(profile, what)];
+    sections.push(sums(profile, &["kind"], kinds, usize::MAX));
+    sections.push(sums(profile, &["scope"], scopes, usize::MAX));
+    sections.push(costliest(profile));
+    let lists = [
+        ("arrays of the square of the sequence length", &profile.squares),
+        ("copies, transposes and conversions", &profile.copies),
+        ("f32 matrix products", &profile.f32_products),
+    ];
+    for (title, places) in lists {
+        if places.is_empty() {
+            sections.push(format!("{title}: none"));
+            continue;
+        }
+        let rows = places.iter().map(|(Place { scope, shape }, sum)| (vec![scope.clone(), shape.clone()], *sum));
+        sections.push(sums(profile, &[title, "result"], rows, MOST_LINES));
+    }
+    format!("\n{}\n", sections.join("\n\n"))
+}
+
+fn summary(profile: &Profile, what: &str) -> String {
+    let (total, layer) = (&profile.total, &profile.layer);
+    let time = match profile.rates {
+        Some([narrow, f32, memory]) => format!(
+            "at least {} at {}FLOP/s (f32 products: {}FLOP/s) and {}/s of memory",
+            step_time(total.seconds),
+            quantity(narrow),
+            quantity(f32),
+            byte_size(memory),
+        ),
+        None => "no times, because the rates of the device are unknown".to_owned(),
+    };
+    let mut lines = vec![format!(
+        "profile of {what}, one step on one device: {} kernels, {}, {}FLOP in matrix products; {time}",
+        thousands(total.kernels as u64),
+        byte_size(total.bytes()),
+        quantity(total.products),
+    )];
+    let mut loops = profile.loops.iter().map(describe_loop).peekable();
+    if loops.peek().is_some() {
+        lines.push(format!("loops: {}", loops.collect::<Vec<_>>().join("; ")));
+    }
+    if layer.kernels > 0.0 {
+        lines.push(format!(
+            "one layer, forward and backward, in one micro-batch: {:.1} kernels; {} in matrix products, {} in other kernels",
+            layer.kernels,
+            byte_size(layer.product_bytes),
+            byte_size(layer.other_bytes),
+        ));
+    }
+    lines.join("\n")
+}
+
+fn describe_loop(entered: &Loop) -> String {
+    let source = match entered.source {
+        TripCount::Compiler => "counted by the compiler",
+        TripCount::Condition => "bound of its condition",
+        TripCount::Expected => "expected; depends on the data",
+    };
+    format!("{} runs {} times ({source})", entered.name, thousands(entered.iterations as u64))
+}
+
+/// Formats one row for each group: its names, and its costs.
+fn sums(
+    profile: &Profile,
+    names: &[&str],
+    rows: impl ExactSizeIterator<Item = (Vec<String>, Sum)>,
+    most: usize,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut header: Vec<&str> = names.to_vec();
+    header.extend(["kernels", "bytes", "product FLOP", "other operations", "time", "share"]);
+    table.set_header(header);
+    let hidden = rows.len().saturating_sub(most);
+    for (mut cells, sum) in rows.take(most) {
+        cells.iter_mut().for_each(|cell| *cell = shortened(cell));
+        cells.extend([
+            thousands(sum.kernels.round() as u64),
+            byte_size(sum.bytes()),
+            positive(sum.products, quantity),
+            positive(sum.elementwise, quantity),
+            positive(sum.seconds, step_time),
+            format!("{:.1} %", 100.0 * share(profile, &sum)),
+        ]);
+        table.add_row(cells);
+    }
+    align(&mut table, names.len());
+    match hidden {
+        0 => table.to_string(),
+        more => format!("{table}\n  … and {more} more (all with --json)"),
+    }
+}
+
+fn costliest(profile: &Profile) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "costliest kernels",
+        "kind",
+        "scope",
+        "result",
+        "largest operands",
+        "executions",
+        "time each",
+        "share",
+    ]);
+    for kernel in &profile.costliest {
+        table.add_row([
+            kernel.name.clone(),
+            kernel.kind.name().to_owned(),
+            shortened(&kernel.scope),
+            shortened(&shape_text(&kernel.shape)),
+            shortened(&operands(kernel)),
+            thousands(kernel.executions as u64),
+            kernel.seconds.map_or_else(|| byte_size(kernel.cost.bytes()), microseconds),
+            format!("{:.1} %", 100.0 * share(profile, &Sum::of(kernel))),
+        ]);
+    }
+    align(&mut table, 5);
+    table.to_string()
+}
+
+/// Right-aligns the columns after the first `names`.
+fn align(table: &mut Table, names: usize) {
+    table.column_iter_mut().skip(names).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+}
+
+/// Returns the share of the step's time, or of its bytes if times are unknown.
+fn share(profile: &Profile, sum: &Sum) -> f64 {
+    let (part, whole) = match profile.rates {
+        Some(_) => (sum.seconds, profile.total.seconds),
+        None => (sum.bytes(), profile.total.bytes()),
+    };
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+fn positive(value: f64, format: impl Fn(f64) -> String) -> String {
+    if value > 0.0 { format(value) } else { "–".to_owned() }
+}
+
+fn microseconds(seconds: f64) -> String {
+    format!("{:.1} µs", 1e6 * seconds)
+}
+
+/// Formats the two largest operands.
+fn operands(kernel: &Kernel) -> String {
+    let mut shapes: Vec<&ShapeProto> = kernel.operands.iter().collect();
+    shapes.sort_by(|a, b| bytes(b).total_cmp(&bytes(a)));
+    shapes.into_iter().take(2).map(shape_text).collect::<Vec<_>>().join(", ")
+}
+
+/// Replaces the middle of a long text by `…`.
+fn shortened(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= WIDEST {
+        return text.to_owned();
+    }
+    let (head, tail) = (&characters[..WIDEST / 2], &characters[characters.len() - WIDEST / 2 + 1..]);
+    head.iter().chain(&['…']).chain(tail).collect()
+}
+
+/// Formats the values of the tables as one JSON object, in bytes, seconds and operations of a step on one device.
+pub fn to_json(profile: &Profile) -> Value {
+    let places = |places: &[(Place, Sum)]| -> Value {
+        let of = |(Place { scope, shape }, sum): &(Place, Sum)| {
+            with(sum_json(profile, sum), [("scope", scope), ("result", shape)])
+        };
+        places.iter().map(of).collect()
+    };
+    json!({
+        "total": sum_json(profile, &profile.total),
+        "loops": profile.loops,
+        "layer": {
+            "kernels": profile.layer.kernels,
+            "product_bytes": profile.layer.product_bytes,
+            "other_bytes": profile.layer.other_bytes,
+        },
+        "peak_rates_per_device": profile.rates.map(|[narrow, f32, memory]| json!({
+            "flops": narrow,
+            "flops_f32": f32,
+            "memory_bandwidth": memory,
+        })),
+        "kinds": profile.kinds.iter().map(|(kind, sum)| with(sum_json(profile, sum), [("kind", kind)])).collect::<Vec<_>>(),
+        "scopes": profile.scopes.iter().map(|(scope, sum)| with(sum_json(profile, sum), [("scope", scope)])).collect::<Vec<_>>(),
+        "costliest": profile.costliest.iter().map(|kernel| kernel_json(profile, kernel)).collect::<Vec<_>>(),
+        "square_arrays": places(&profile.squares),
+        "copies": places(&profile.copies),
+        "f32_products": places(&profile.f32_products),
+    })
+}
+
+fn kernel_json(profile: &Profile, kernel: &Kernel) -> Value {
+    let sum = with(sum_json(profile, &Sum::of(kernel)), [("name", &kernel.name), ("scope", &kernel.scope)]);
+    let sum = with(sum, [("kind", &kernel.kind)]);
+    let operands: Vec<String> = kernel.operands.iter().map(shape_text).collect();
+    with(with(sum, [("result", &shape_text(&kernel.shape))]), [("operands", &operands)])
+}
+
+fn sum_json(profile: &Profile, sum: &Sum) -> Value {
+    json!({
+        "kernels": sum.kernels,
+        "read_bytes": sum.read,
+        "written_bytes": sum.written,
+        "product_flops": sum.products,
+        "other_operations": sum.elementwise,
+        "seconds": profile.rates.map(|_| sum.seconds),
+        "share": share(profile, sum),
+    })
+}
+
+/// Adds keys to an object.
+fn with<const N: usize>(mut object: Value, keys: [(&str, &(impl serde::Serialize + ?Sized)); N]) -> Value {
+    for (key, value) in keys {
+        object[key] = json!(value);
+    }
+    object
+}

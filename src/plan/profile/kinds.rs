@@ -1,0 +1,122 @@
+//! Kinds of kernels.
+
+use serde::Serialize;
+
+use super::products::Product;
+use super::program::Program;
+use crate::hlo::proto::HloInstructionProto;
+
+/// The kind of a kernel, by the most expensive operation in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Matrix products, alone or fused with other operations, and calls of a library that computes them.
+    MatrixProduct,
+    /// Calls of other code. Their operations are unknown and count as none.
+    CustomCall,
+    /// Communication between replicas.
+    Collective,
+    /// Scatters and gathers.
+    ScatterOrGather,
+    /// Sorts.
+    Sort,
+    /// Kernels that only move elements: copies, transposes, slices and concatenations.
+    Copy,
+    /// Kernels that only change the element type.
+    Conversion,
+    /// Reductions, alone or fused with elementwise operations.
+    Reduction,
+    /// Elementwise fusions (`kLoop`).
+    LoopFusion,
+    /// Fusions around an operand (`kInput`) without a reduction.
+    InputFusion,
+    /// Fusions around a result (`kOutput`) without a product.
+    OutputFusion,
+    /// Fusions with their own code (`kCustom`) without a product.
+    CustomFusion,
+    /// Any other instruction.
+    Other,
+}
+
+impl Kind {
+    /// Returns the name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::MatrixProduct => "matrix products",
+            Kind::CustomCall => "custom calls",
+            Kind::Collective => "collectives",
+            Kind::ScatterOrGather => "scatters and gathers",
+            Kind::Sort => "sorts",
+            Kind::Copy => "copies and transposes",
+            Kind::Conversion => "type conversions",
+            Kind::Reduction => "reductions",
+            Kind::LoopFusion => "loop fusions",
+            Kind::InputFusion => "input fusions",
+            Kind::OutputFusion => "output fusions",
+            Kind::CustomFusion => "custom fusions",
+            Kind::Other => "other",
+        }
+    }
+
+    /// Classifies `kernel`.
+    pub fn of(program: &Program, kernel: &HloInstructionProto) -> Kind {
+        let interior = program.interior(kernel);
+        let contains = |wanted: &[&str]| interior.iter().any(|i| wanted.contains(&i.opcode.trim_end_matches("-start")));
+        let only = |allowed: &[&[&str]]| {
+            interior.iter().all(|i| allowed.iter().any(|list| list.contains(&i.opcode.trim_end_matches("-start"))))
+        };
+        match () {
+            () if interior.iter().any(|i| Product::of(program, i).is_some()) => Kind::MatrixProduct,
+            () if contains(&["custom-call"]) => Kind::CustomCall,
+            () if contains(&COLLECTIVES) => Kind::Collective,
+            () if contains(&["scatter", "select-and-scatter", "gather"]) => Kind::ScatterOrGather,
+            () if contains(&["sort"]) => Kind::Sort,
+            () if contains(&MOVES) && only(&[&MOVES, &FREE, &["convert", "broadcast"]]) => Kind::Copy,
+            () if contains(&["convert"]) && only(&[&FREE, &["convert"]]) => Kind::Conversion,
+            () if contains(&["reduce", "reduce-window"]) => Kind::Reduction,
+            () => match &*kernel.fusion_kind {
+                "kLoop" => Kind::LoopFusion,
+                "kInput" => Kind::InputFusion,
+                "kOutput" => Kind::OutputFusion,
+                "kCustom" => Kind::CustomFusion,
+                _ => Kind::Other,
+            },
+        }
+    }
+}
+
+/// Instructions that communicate.
+const COLLECTIVES: [&str; 7] = [
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+    "ragged-all-to-all",
+];
+
+/// Instructions that only move elements.
+const MOVES: [&str; 9] =
+    ["copy", "transpose", "reshape", "slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "reverse"];
+
+/// Instructions that are not kernels: they name values, or wait.
+pub(super) const FREE: [&str; 17] = [
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "add-dependency",
+    "opt-barrier",
+    "domain",
+    "partition-id",
+    "replica-id",
+    "all-reduce-done",
+    "all-gather-done",
+    "collective-permute-done",
+    "copy-done",
+    "async-update",
+    "async-done",
+];

@@ -1,0 +1,86 @@
+//! Trip counts of loops.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::program::Program;
+use crate::hlo::proto::HloInstructionProto;
+
+/// A loop of a program.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Loop {
+    /// The name of the instruction.
+    pub name: String,
+    /// Executions of the body each time that the loop is entered.
+    pub iterations: f64,
+    /// The origin of the number of iterations.
+    pub source: TripCount,
+}
+
+/// The origin of a number of iterations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TripCount {
+    /// The compiler's annotation `known_trip_count`.
+    Compiler,
+    /// The constant with which the condition compares the counter.
+    Condition,
+    /// The number that the caller expects, because it depends on the data.
+    Expected,
+}
+
+impl Loop {
+    /// Describes a `while` instruction. If its number of iterations depends on the data, it is `expected`.
+    pub fn of(program: &Program, instruction: &HloInstructionProto, expected: f64) -> Loop {
+        let counted = annotated(instruction).map(|n| (n, TripCount::Compiler));
+        let compared = || compared(program, instruction).map(|n| (n, TripCount::Condition));
+        let (iterations, source) = counted.or_else(compared).unwrap_or((expected, TripCount::Expected));
+        Loop { name: instruction.name.clone(), iterations, source }
+    }
+}
+
+/// Returns the annotation: `{"known_trip_count":{"n":"3"}}`.
+fn annotated(instruction: &HloInstructionProto) -> Option<f64> {
+    let config: Value = serde_json::from_slice(&instruction.backend_config).ok()?;
+    let n = config.get("known_trip_count")?.get("n")?;
+    n.as_f64().or_else(|| n.as_str()?.parse().ok())
+}
+
+/// Returns the bound of a loop that counts from zero in steps of one, `counter < bound` with a constant bound. The step is not
+/// checked: loops of a graph count in ones.
+fn compared(program: &Program, instruction: &HloInstructionProto) -> Option<f64> {
+    // A `while` lists its body before its condition.
+    let condition = program.computation(*instruction.called_computation_ids.get(1)?)?;
+    let root = program.root(condition)?;
+    let (compare, arguments) = match &*root.opcode {
+        "fusion" => (program.root(program.called(root).next()?)?, Some(root)),
+        _ => (root, None),
+    };
+    // A parameter of a fused comparison is an operand of the fusion.
+    let resolve = |operand: &HloInstructionProto| -> Option<HloInstructionProto> {
+        match (&*operand.opcode, arguments) {
+            ("parameter", Some(fusion)) => {
+                program.operand(fusion, usize::try_from(operand.parameter_number).ok()?).cloned()
+            }
+            _ => Some(operand.clone()),
+        }
+    };
+    let counter = resolve(program.operand(compare, 0)?)?;
+    let bound = resolve(program.operand(compare, 1)?)?;
+    if compare.opcode != "compare" || compare.comparison_direction != "LT" || counter.opcode != "get-tuple-element" {
+        return None;
+    }
+    let initial = program.operand(instruction, 0)?;
+    let start = program.operand(initial, usize::try_from(counter.tuple_index).ok()?)?;
+    (constant(start)? == 0.0).then_some(())?;
+    constant(&bound)
+}
+
+fn constant(instruction: &HloInstructionProto) -> Option<f64> {
+    let literal = instruction.literal.as_ref()?;
+    match (&*literal.s32s, &*literal.u32s) {
+        ([n], []) => Some(f64::from(*n)),
+        ([], [n]) => Some(f64::from(*n)),
+        _ => None,
+    }
+}
