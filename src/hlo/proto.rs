@@ -1,9 +1,9 @@
 //! The protobuf messages of XLA's module format, declared by hand and restricted to the fields that are read or written.
 //!
 //! Protobuf identifies a field by its number alone, so a subset of the fields reads and writes valid files. The numbers
-//! are those of `xla/service/hlo.proto` and `xla/xla_data.proto` in openxla/xla, where retired fields left gaps. A wrong
-//! number would not be an error but silently another field, so `tests/plugin/proto.rs` compares each number with the descriptor
-//! that is embedded in a plugin.
+//! are those of `xla/service/hlo.proto`, `xla/xla_data.proto` and `xla/xla.proto` in openxla/xla, where retired fields left
+//! gaps. A wrong number would not be an error but silently another field, so `tests/plugin/proto.rs` compares each number with
+//! the descriptor that is embedded in a plugin.
 //!
 //! Fields are documented where the name is not enough.
 

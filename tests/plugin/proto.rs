@@ -108,7 +108,7 @@ fn field_numbers_are_those_of_xla() {
     let plugins = Environment::of_process().plugin_files(Platform::Cpu);
     let plugin = plugins.first().expect("this test requires the CPU plugin: run `lambert plugin install cpu`");
     let program = fs::read(plugin).unwrap();
-    let files = ["xla/service/hlo.proto", "xla/xla_data.proto"].map(|name| descriptor(&program, name));
+    let files = ["xla/service/hlo.proto", "xla/xla_data.proto", "xla/xla.proto"].map(|name| descriptor(&program, name));
 
     let mut xla = HashMap::new();
     files.iter().for_each(|file| numbers(&file.messages, &mut xla));
