@@ -24,11 +24,9 @@ pub fn to_text(profile: &Profile, what: &str) -> String {
     sections.push(sums(profile, &["kind"], kinds, usize::MAX));
     sections.push(sums(profile, &["scope"], scopes, usize::MAX));
     sections.push(costliest(profile));
-    let lists = [
-        ("arrays of the square of the sequence length", &profile.squares),
-        ("copies, transposes and conversions", &profile.copies),
-        ("f32 matrix products", &profile.f32_products),
-    ];
+    sections.push(squares(profile));
+    let lists =
+        [("copies, transposes and conversions", &profile.copies), ("f32 matrix products", &profile.f32_products)];
     for (title, places) in lists {
         if places.is_empty() {
             sections.push(format!("{title}: none"));
@@ -108,10 +106,37 @@ fn sums(
         table.add_row(cells);
     }
     align(&mut table, names.len());
+    with_hidden(&table, hidden)
+}
+
+/// Appends the number of rows that a table leaves out.
+fn with_hidden(table: &Table, hidden: usize) -> String {
     match hidden {
         0 => table.to_string(),
         more => format!("{table}\n  … and {more} more (all with --json)"),
     }
+}
+
+/// Formats the arrays that grow with the square of the sequence length: only their own bytes are known, not a time.
+fn squares(profile: &Profile) -> String {
+    let title = "arrays of the square of the sequence length";
+    if profile.squares.is_empty() {
+        return format!("{title}: none");
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([title, "array", "written", "bytes", "share of all bytes"]);
+    for (Place { scope, shape }, sum) in profile.squares.iter().take(MOST_LINES) {
+        table.add_row([
+            shortened(scope),
+            shape.clone(),
+            format!("{} times", thousands(sum.kernels.round() as u64)),
+            byte_size(sum.written),
+            format!("{:.1} %", 100.0 * sum.written / profile.total.bytes()),
+        ]);
+    }
+    align(&mut table, 2);
+    with_hidden(&table, profile.squares.len().saturating_sub(MOST_LINES))
 }
 
 fn costliest(profile: &Profile) -> String {
@@ -206,10 +231,15 @@ pub fn to_json(profile: &Profile) -> Value {
         "kinds": profile.kinds.iter().map(|(kind, sum)| with(sum_json(profile, sum), [("kind", kind)])).collect::<Vec<_>>(),
         "scopes": profile.scopes.iter().map(|(scope, sum)| with(sum_json(profile, sum), [("scope", scope)])).collect::<Vec<_>>(),
         "costliest": profile.costliest.iter().map(|kernel| kernel_json(profile, kernel)).collect::<Vec<_>>(),
-        "square_arrays": places(&profile.squares),
+        "square_arrays": squares_json(&profile.squares),
         "copies": places(&profile.copies),
         "f32_products": places(&profile.f32_products),
     })
+}
+
+fn squares_json(squares: &[(Place, Sum)]) -> Value {
+    let of = |(Place { scope, shape }, sum): &(Place, Sum)| json!({ "scope": scope, "array": shape, "times": sum.kernels, "written_bytes": sum.written });
+    squares.iter().map(of).collect()
 }
 
 fn kernel_json(profile: &Profile, kernel: &Kernel) -> Value {
