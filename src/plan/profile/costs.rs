@@ -6,7 +6,7 @@
 
 use super::products::Product;
 use super::program::{Program, is_fused};
-use super::shapes::{arrays, element_size, elements};
+use super::shapes::{arrays, element_size, elements, memory_space};
 use crate::hlo::proto::{HloInstructionProto, ShapeProto};
 
 /// The cost of one execution of a kernel.
@@ -60,8 +60,7 @@ impl Counter<'_> {
 
     /// Returns the bytes of one array in the device's memory.
     fn stored(&self, array: &ShapeProto, elements: f64) -> f64 {
-        let space = array.layout.as_ref().map_or(0, |layout| layout.memory_space);
-        if self.on_chip == Some(space) { 0.0 } else { elements * element_size(array) }
+        if self.on_chip == Some(memory_space(array)) { 0.0 } else { elements * element_size(array) }
     }
 
     fn read(&self, kernel: &HloInstructionProto) -> f64 {

@@ -31,6 +31,9 @@ pub struct Kernel {
     pub seconds: Option<f64>,
 }
 
+/// Custom calls of libtpu that describe memory or values and compute nothing.
+const LABELS: [&str; 3] = ["AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast"];
+
 /// Lists the kernels and the loops of a program.
 pub(super) struct Walk<'a> {
     counter: Counter<'a>,
@@ -70,7 +73,7 @@ impl<'a> Walk<'a> {
                 opcode if opcode == "conditional" || opcode != "fusion" && is_fused(opcode) => {
                     program.called(instruction).for_each(|called| self.computation(called, executions));
                 }
-                opcode if FREE.contains(&opcode) => {}
+                opcode if FREE.contains(&opcode) || LABELS.contains(&&*instruction.custom_call_target) => {}
                 _ => {
                     let kernel = self.kernel(instruction, executions);
                     self.kernels.push(kernel);

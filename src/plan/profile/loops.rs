@@ -72,11 +72,15 @@ fn compared(program: &Program, instruction: &HloInstructionProto) -> Option<f64>
     }
     let initial = program.operand(instruction, 0)?;
     let start = program.operand(initial, usize::try_from(counter.tuple_index).ok()?)?;
-    (constant(start)? == 0.0).then_some(())?;
-    constant(&bound)
+    (constant(program, start)? == 0.0).then_some(())?;
+    constant(program, &bound)
 }
 
-fn constant(instruction: &HloInstructionProto) -> Option<f64> {
+/// Returns the value of a constant scalar, or of its copy.
+fn constant(program: &Program, instruction: &HloInstructionProto) -> Option<f64> {
+    if instruction.opcode == "copy" {
+        return constant(program, program.operand(instruction, 0)?);
+    }
     let literal = instruction.literal.as_ref()?;
     match (&*literal.s32s, &*literal.u32s) {
         ([n], []) => Some(f64::from(*n)),

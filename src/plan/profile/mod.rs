@@ -62,7 +62,7 @@ pub struct Profile {
     pub scopes: Vec<(String, Sum)>,
     /// The costliest kernels.
     pub costliest: Vec<Kernel>,
-    /// Results that grow with the square of the sequence length, by scope and shape. Only their own bytes count as written.
+    /// Results in the device's memory that grow with the square of the sequence length, by scope and shape. Only their own bytes count as written.
     pub squares: Vec<(Place, Sum)>,
     /// Copies, transposes and type conversions, by scope and shape.
     pub copies: Vec<(Place, Sum)>,
@@ -170,7 +170,9 @@ impl Profile {
         };
         let square = |kernel: &Kernel| -> Vec<(Place, Sum)> {
             let arrays = shapes::arrays(&kernel.shape).into_iter().cloned();
-            let squares = arrays.filter(|array| shapes::is_square_in(array, context.sequence_length));
+            let squares = arrays.filter(|array| {
+                shapes::is_square_in(array, context.sequence_length) && Some(shapes::memory_space(array)) != on_chip
+            });
             let of_array = |array: ShapeProto| {
                 let written = kernel.executions * shapes::bytes(&array);
                 let sum = Sum { kernels: kernel.executions, written, ..Sum::default() };

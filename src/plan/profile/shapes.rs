@@ -24,6 +24,11 @@ pub fn bytes(shape: &ShapeProto) -> f64 {
     arrays(shape).into_iter().map(|array| elements(array) * element_size(array)).sum()
 }
 
+/// Returns the number of the memory space of an array; 0 is the device's memory.
+pub fn memory_space(shape: &ShapeProto) -> i64 {
+    shape.layout.as_ref().map_or(0, |layout| layout.memory_space)
+}
+
 /// Returns the arrays of a shape: itself, or the leaves of the tuple.
 pub fn arrays(shape: &ShapeProto) -> Vec<&ShapeProto> {
     match shape.element_type() {

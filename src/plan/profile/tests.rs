@@ -203,7 +203,16 @@ fn trip_count_is_annotated_or_compared_or_expected() {
         let compare = module.computations.iter_mut().flat_map(|c| &mut c.instructions).find(|i| i.opcode == "compare");
         compare.unwrap().comparison_direction = "GT".to_owned();
     };
+    // A compiler may copy the initial counter to where the loop keeps it.
+    let copied = |module: &mut HloModuleProto| {
+        let entry = module.computations.last_mut().unwrap();
+        let initial = entry.instructions.iter_mut().find(|i| i.opcode == "tuple").unwrap();
+        let operand_ids = vec![std::mem::replace(&mut initial.operand_ids[0], 1_000)];
+        let copy = HloInstructionProto { opcode: "copy".to_owned(), operand_ids, id: 1_000, ..Default::default() };
+        entry.instructions.push(copy);
+    };
     assert_eq!(iterations("{}", &|_| {}), (5.0, loops::TripCount::Condition));
+    assert_eq!(iterations("{}", &copied), (5.0, loops::TripCount::Condition));
     assert_eq!(iterations("not JSON", &greater), (7.0, loops::TripCount::Expected));
     assert_eq!(iterations(r#"{"known_trip_count":{"n":"4"}}"#, &greater), (4.0, loops::TripCount::Compiler));
 }
