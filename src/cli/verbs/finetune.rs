@@ -64,11 +64,11 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
     }
     if results.iter().any(|result| result.outcome == Outcome::Interrupted) {
         // Standard output holds nothing but the object with --json.
-        let how_to_resume = format!("\ninterrupted; everything is saved. To resume:\n  {resume_command}");
+        let how_to_resume = format!("interrupted; everything is saved. To resume:\n  {resume_command}");
         if args.json {
-            note(how_to_resume)
+            note(how_to_resume);
         } else {
-            print(how_to_resume)?
+            print(format_args!("\n{how_to_resume}"))?;
         }
         return Ok(ExitCode::from(INTERRUPTED));
     }

@@ -11,15 +11,17 @@ use crate::pjrt::OptimizedProgram;
 
 const DAMAGED: &str = "the plugin's optimized program is not a protobuf message of an HLO module";
 
+/// The position of a computation in its module, and of an instruction in the computation.
+type Position = (usize, usize);
+
 /// A module, indexed. Ids are unique over the whole module.
 pub struct Program {
     /// The decoded module.
     pub module: HloModuleProto,
-    /// Computation and position of each instruction.
-    instructions: HashMap<i64, (usize, usize)>,
+    instructions: HashMap<i64, Position>,
     computations: HashMap<i64, usize>,
-    /// The users of each instruction: their computation and position, and the number of the operand.
-    users: HashMap<i64, Vec<((usize, usize), usize)>>,
+    /// The users of each instruction, with the number of the operand.
+    users: HashMap<i64, Vec<(Position, usize)>>,
 }
 
 impl Program {
@@ -62,7 +64,7 @@ impl Program {
         Some(self.at(*self.instructions.get(&id)?))
     }
 
-    fn at(&self, (computation, position): (usize, usize)) -> &HloInstructionProto {
+    fn at(&self, (computation, position): Position) -> &HloInstructionProto {
         &self.module.computations[computation].instructions[position]
     }
 
