@@ -17,7 +17,7 @@ pub struct Kernel {
     pub name: String,
     /// The kind.
     pub kind: Kind,
-    /// The place in the model, `gradients/encoder/layer.3/attention`.
+    /// The place in the model, `gradients/encoder/layer.3/attention`; after merging, `layer.*`.
     pub scope: String,
     /// The result.
     pub shape: ShapeProto,

@@ -60,7 +60,7 @@ pub struct Profile {
     pub kinds: Vec<(Kind, Sum)>,
     /// Kernels by scope over all layers, the costliest first.
     pub scopes: Vec<(String, Sum)>,
-    /// The costliest kernels.
+    /// The costliest kernels. Kernels that differ only in their name and layer are one.
     pub costliest: Vec<Kernel>,
     /// Results in the device's memory that grow with the square of the sequence length, by scope and shape. Only their own bytes count as written.
     pub squares: Vec<(Place, Sum)>,
@@ -188,6 +188,7 @@ impl Profile {
         let scopes = grouped(kernels.iter().map(|kernel| (scopes::over_layers(&kernel.scope), Sum::of(kernel))));
         let squares = grouped(kernels.iter().flat_map(square));
         let layer = Layer::of(&kernels, context.layers);
+        kernels = merged(kernels);
         kernels.sort_by(|a, b| order(&Sum::of(a), &Sum::of(b)));
         kernels.truncate(COSTLIEST);
         let rates = context.rates.as_ref().map(Rates::per_device);
@@ -208,6 +209,25 @@ impl Layer {
         }
         layer
     }
+}
+
+/// Merges kernels that differ only in their name and layer: adds their executions, and keeps the name of the first.
+fn merged(kernels: Vec<Kernel>) -> Vec<Kernel> {
+    let mut distinct: Vec<Kernel> = Vec::new();
+    let mut positions: HashMap<_, usize> = HashMap::new();
+    for kernel in kernels {
+        let scope = scopes::over_layers(&kernel.scope);
+        let operands: Vec<String> = kernel.operands.iter().map(shapes::text).collect();
+        let key = (kernel.kind, scope.clone(), shapes::text(&kernel.shape), operands, kernel.cost.bytes().to_bits());
+        match positions.get(&key) {
+            Some(&position) => distinct[position].executions += kernel.executions,
+            None => {
+                positions.insert(key, distinct.len());
+                distinct.push(Kernel { scope, ..kernel });
+            }
+        }
+    }
+    distinct
 }
 
 /// Sums by key, the costliest group first; groups of equal cost in the order of their first item.
