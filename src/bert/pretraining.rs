@@ -11,9 +11,10 @@ use super::{Bert, BertConfig, EncoderInputs, Recompute, Site, inputs, param_spec
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
+use crate::metrics::MetricKind;
 use crate::rng::Key;
 use crate::shape::{DType, HostTensor};
-use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, RatioKind, Task};
+use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, Task};
 
 /// The tensors of a batch in a graph.
 pub type BatchTensors<'g> = PretrainingTensors<Tensor<'g>>;
@@ -106,15 +107,10 @@ impl Task for BertPretraining {
 
     fn ratios(&self) -> &'static [Ratio] {
         &[
-            Ratio { name: "mlm_loss", label: "MLM loss", denominator: MASKED, kind: RatioKind::NegativeLogLikelihood },
-            Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: MASKED, kind: RatioKind::Share },
-            Ratio {
-                name: "nsp_loss",
-                label: "NSP loss",
-                denominator: SEQUENCES,
-                kind: RatioKind::NegativeLogLikelihood,
-            },
-            Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: SEQUENCES, kind: RatioKind::Share },
+            Ratio { name: "mlm_loss", label: "MLM loss", denominator: MASKED, kind: MetricKind::Loss },
+            Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: MASKED, kind: MetricKind::Share },
+            Ratio { name: "nsp_loss", label: "NSP loss", denominator: SEQUENCES, kind: MetricKind::Loss },
+            Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: SEQUENCES, kind: MetricKind::Share },
         ]
     }
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! The sub-modules import in one direction: [`corpus`] ← [`tokenizer`] ← [`store`] ← [`prepare`](mod@prepare) ←
-//! [`examples`] ← [`survey`]; [`labelled`] reads files of labelled examples. `docs/data.md` specifies the files byte by byte. The formulas are in
-//! [`epochs`](examples::epochs), [`permutation`](examples::permutation), [`pairs`](examples::pairs),
+//! [`examples`] ← [`survey`]; [`labelled`] reads files of labelled examples. `docs/data.md` specifies the files byte by byte. The
+//! formulas are in [`epochs`](examples::epochs), [`permutation`](examples::permutation), [`pairs`](examples::pairs),
 //! [`mask`](examples::mask) and [`packing`](examples::packing).
 //!
 //! # Example

@@ -353,42 +353,56 @@ pub struct ScatterDimensions {
     pub index_vector_dim: usize,
 }
 
-impl Op {
-    /// Returns HLO's opcode, as printed.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Op::Parameter { .. } => "parameter",
-            Op::Constant(_) => "constant",
-            Op::Iota { .. } => "iota",
-            Op::Unary(op) => op.name(),
-            Op::Convert { .. } => "convert",
-            Op::BitcastConvert { .. } => "bitcast-convert",
-            Op::Binary(op) => op.name(),
-            Op::Compare { .. } => "compare",
-            Op::Select => "select",
-            Op::Reshape { .. } => "reshape",
-            Op::Transpose { .. } => "transpose",
-            Op::Broadcast { .. } => "broadcast",
-            Op::Concatenate { .. } => "concatenate",
-            Op::Slice { .. } => "slice",
-            Op::Pad { .. } => "pad",
-            Op::Reduce { .. } => "reduce",
-            Op::DotGeneral { .. } => "dot",
-            Op::DynamicSlice { .. } => "dynamic-slice",
-            Op::DynamicUpdateSlice => "dynamic-update-slice",
-            Op::Gather(_) => "gather",
-            Op::ScatterAdd(_) => "scatter",
-            Op::While { .. } => "while",
-            Op::GetTupleElement { .. } => "get-tuple-element",
-            Op::OptimizationBarrier => "opt-barrier",
-            Op::StopGradient => "stop-gradient",
-            Op::ReplicaId => "replica-id",
-            Op::AllReduce { .. } => "all-reduce",
-            Op::AllGather { .. } => "all-gather",
-            Op::ReduceScatter { .. } => "reduce-scatter",
-        }
-    }
+/// Declares [`Op::name`] and [`Op::OPCODES`] from one match, so that a new operation does not compile until it is listed.
+macro_rules! names {
+    ($($pattern:pat => $opcode:literal,)*) => {
+        impl Op {
+            /// The opcodes of the operations that are neither [`UnaryOp`] nor [`BinaryOp`].
+            pub const OPCODES: &[&str] = &[$($opcode),*];
 
+            /// Returns HLO's opcode, as printed.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    Op::Unary(op) => op.name(),
+                    Op::Binary(op) => op.name(),
+                    $($pattern => $opcode,)*
+                }
+            }
+        }
+    };
+}
+
+names! {
+    Op::Parameter { .. } => "parameter",
+    Op::Constant(_) => "constant",
+    Op::Iota { .. } => "iota",
+    Op::Convert { .. } => "convert",
+    Op::BitcastConvert { .. } => "bitcast-convert",
+    Op::Compare { .. } => "compare",
+    Op::Select => "select",
+    Op::Reshape { .. } => "reshape",
+    Op::Transpose { .. } => "transpose",
+    Op::Broadcast { .. } => "broadcast",
+    Op::Concatenate { .. } => "concatenate",
+    Op::Slice { .. } => "slice",
+    Op::Pad { .. } => "pad",
+    Op::Reduce { .. } => "reduce",
+    Op::DotGeneral { .. } => "dot",
+    Op::DynamicSlice { .. } => "dynamic-slice",
+    Op::DynamicUpdateSlice => "dynamic-update-slice",
+    Op::Gather(_) => "gather",
+    Op::ScatterAdd(_) => "scatter",
+    Op::While { .. } => "while",
+    Op::GetTupleElement { .. } => "get-tuple-element",
+    Op::OptimizationBarrier => "opt-barrier",
+    Op::StopGradient => "stop-gradient",
+    Op::ReplicaId => "replica-id",
+    Op::AllReduce { .. } => "all-reduce",
+    Op::AllGather { .. } => "all-gather",
+    Op::ReduceScatter { .. } => "reduce-scatter",
+}
+
+impl Op {
     /// Returns whether two nodes with this operation and the same operands may be merged into one.
     pub(super) fn can_be_shared(&self) -> bool {
         // A barrier keeps two equal computations apart; parameters differ by their index anyway.

@@ -16,12 +16,14 @@
 
 pub mod classification;
 pub mod entities;
+pub mod kind;
 pub mod regression;
 pub mod spread;
 pub mod squad;
 
 pub use classification::{Confusion, LabelFrequencies};
 pub use entities::EntityCounts;
+pub use kind::MetricKind;
 pub use regression::{mean_squared_error, pearson, spearman};
 pub use spread::{Spread, standard_error_of_difference};
 

@@ -89,11 +89,11 @@ impl Plugin {
 
 /// Sets the environment variables that plugins read while they are loaded, unless the user has set them.
 ///
-/// XLA's messages below errors are suppressed. A user who sets the level to see them also sees libtpu's. On a machine without
-/// a TPU, where libtpu can only compile, it neither queries an absent metadata server, which takes minutes, nor locks out other
-/// processes that compile with it; and it would report the missing description of this machine as errors: the accelerator type
-/// and the worker's name silence them and do not affect compilation, which has its own topology. Errors of a compilation are
-/// results of the call.
+/// XLA's messages below errors are suppressed; errors of a compilation are results of the call. On a machine without a TPU,
+/// libtpu can only compile, for a topology that the call gives. It must then neither query the metadata server, which is absent
+/// and takes minutes to time out, nor lock out other processes that compile. Its log is suppressed too, and an accelerator type
+/// and a worker's name are set, because libtpu reports their absence as errors. If the user sets `TF_CPP_MIN_LOG_LEVEL`, all of
+/// libtpu's messages are shown.
 fn prepare_environment() {
     let quiet = std::env::var_os("TF_CPP_MIN_LOG_LEVEL").is_none();
     let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "2")];

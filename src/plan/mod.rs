@@ -8,7 +8,8 @@
 //! by the user, or unknown ([`packing`]); if it is unknown, every sequence counts as one row.
 //!
 //! [`plan`] compiles one phase after the other ([`phase`]), searching for a micro-batch size ([`search`]) with a [`compiler`]
-//! for the [`target`]; [`profile`] costs the kernels of the compiled program, and [`dump`] writes it; [`scaling`] carries the result over to other numbers of the same chips.
+//! for the [`target`]; [`profile`] costs the kernels of the compiled program, and [`dump`] writes it; [`scaling`] carries the
+//! result over to other numbers of the same chips.
 
 pub mod compiler;
 pub mod cost;
@@ -180,7 +181,8 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         rows_per_device(&shape.name, shape.global_batch, devices, micro_batch_size)?;
     }
     // Before minutes of compilation.
-    let names: Vec<String> = options.phases.iter().map(|phase| format!("phase-{}", phase + 1)).collect();
+    let dump_name = |phase: &usize| format!("phase-{}", phase + 1);
+    let names: Vec<String> = options.phases.iter().map(dump_name).collect();
     let dump = options.dump.as_deref().map(|directory| Dump::begin(directory, &names)).transpose()?;
     let compiler = Compiler::open(target, &options.platform)?;
     let mut saver = match &options.save {
@@ -206,7 +208,7 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
             Some(Candidate { program, compiled, fit }) => {
                 if options.profile || dump.is_some() {
                     let optimized = compiled.optimized_program()?;
-                    dump.iter().try_for_each(|dump| dump.write(&format!("phase-{}", phase + 1), &optimized))?;
+                    dump.iter().try_for_each(|dump| dump.write(&dump_name(&phase), &optimized))?;
                     let context = context(run, phase, target, &fit);
                     profile = options.profile.then(|| Profile::of(&optimized, &context)).transpose()?;
                 }

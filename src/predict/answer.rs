@@ -13,9 +13,6 @@ use crate::data::{
     Tokenizer, WindowOptions,
 };
 
-/// The longest question in tokens, as in google-research/bert; the rest of a longer one is cut off.
-pub const QUESTION_LENGTH: usize = 64;
-
 /// Tokenized questions with the windows of their contexts.
 #[derive(Clone, Debug)]
 pub struct AskedQuestions {
@@ -49,11 +46,7 @@ impl AskedQuestions {
     pub fn new(questions: Vec<QuestionLine>, model: &TextModel) -> anyhow::Result<AskedQuestions> {
         let numbered = questions.iter().enumerate();
         let unlabelled = numbered.map(|(i, line)| [(i + 1).to_string(), line.question.clone(), line.context.clone()]);
-        let options = WindowOptions {
-            sequence_length: model.sequence_length,
-            question_length: QUESTION_LENGTH,
-            ..WindowOptions::default()
-        };
+        let options = WindowOptions { sequence_length: model.sequence_length, ..WindowOptions::default() };
         let unlabelled = Arc::new(Questions::unlabelled(unlabelled));
         let (examples, windows) = LabelledExamples::question_answering(unlabelled, &model.tokenizer, options)?;
         Ok(AskedQuestions { questions, windows, examples })

@@ -4,38 +4,14 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::baselines::Baselines;
-use crate::task::{Ratio, RatioKind};
+use crate::metrics::MetricKind;
+use crate::task::Ratio;
 
 /// A gain over a baseline counts if it exceeds this many standard errors; chance alone gives less in 95 % of cases.
 const STANDARD_ERRORS: f64 = 2.0;
 
 /// The name of the head of a probe, which is no part of the model.
 pub const PROBE: &str = "probe";
-
-/// The kind of a metric, which decides how it is printed and what is better than its baseline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// A mean negative log-likelihood in nats. Lower is better.
-    Loss,
-    /// A mean squared error. Lower is better.
-    SquaredError,
-    /// A share of labels from 0 to 1, such as an accuracy; printed in percent. Higher is better.
-    Share,
-    /// A score from 0 to 1, such as F1; printed in percent. Higher is better, but an answer by chance can exceed the baseline.
-    Score,
-    /// A correlation from −1 to 1. Higher is better.
-    Correlation,
-}
-
-impl From<RatioKind> for MetricKind {
-    fn from(kind: RatioKind) -> MetricKind {
-        match kind {
-            RatioKind::NegativeLogLikelihood => MetricKind::Loss,
-            RatioKind::SquaredError => MetricKind::SquaredError,
-            RatioKind::Share => MetricKind::Share,
-        }
-    }
-}
 
 /// A metric of one head over held-out examples.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +95,7 @@ impl Evaluation {
                 head: common_words(of_head.map(|other| other.label)),
                 name: ratio.name.to_owned(),
                 label: ratio.label.to_owned(),
-                kind: ratio.kind.into(),
+                kind: ratio.kind,
                 value: sum / labels,
                 baseline: baselines.get(ratio.name),
                 labels,
@@ -245,10 +221,10 @@ mod tests {
     use crate::metrics::LabelFrequencies;
 
     const RATIOS: [Ratio; 4] = [
-        Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, kind: RatioKind::NegativeLogLikelihood },
-        Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: 0, kind: RatioKind::Share },
-        Ratio { name: "nsp_loss", label: "NSP loss", denominator: 1, kind: RatioKind::NegativeLogLikelihood },
-        Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: 1, kind: RatioKind::Share },
+        Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, kind: MetricKind::Loss },
+        Ratio { name: "mlm_accuracy", label: "MLM accuracy", denominator: 0, kind: MetricKind::Share },
+        Ratio { name: "nsp_loss", label: "NSP loss", denominator: 1, kind: MetricKind::Loss },
+        Ratio { name: "nsp_accuracy", label: "NSP accuracy", denominator: 1, kind: MetricKind::Share },
     ];
 
     /// An evaluation of the second head on 128 labels, of which 96 are 0, with the mean negative log-likelihood `loss` and

@@ -41,7 +41,7 @@ impl Reporter {
         scalars.retain(|(name, _)| !self.task.unreported().contains(name));
         self.record("train", step.done, &scalars)?;
         self.last_step = scalars.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        let accuracy = self.task.ratios().iter().find(|ratio| !ratio.kind.in_loss());
+        let accuracy = self.task.ratios().iter().find(|ratio| !ratio.kind.is_loss());
         self.progress.step(step, accuracy);
         self.summary.step(step, accuracy);
         Ok(())

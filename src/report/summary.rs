@@ -154,7 +154,7 @@ impl Summary {
         }
         if baselines(first) != baselines(&last.scalars()) {
             lines.push(format!(
-                "step {from} was evaluated on other examples, of another sequence length; its baseline differs"
+                "step {from} was evaluated on other examples, for example of another sequence length; its baseline differs"
             ));
         }
         lines.extend(last.verdicts());
@@ -171,12 +171,11 @@ fn baselines(scalars: &[(String, f64)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::MetricKind;
     use crate::report::baselines::Baselines;
-    use crate::task::RatioKind;
 
     fn evaluation(loss: f64) -> Evaluation {
-        let ratio =
-            Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, kind: RatioKind::NegativeLogLikelihood };
+        let ratio = Ratio { name: "mlm_loss", label: "MLM loss", denominator: 0, kind: MetricKind::Loss };
         Evaluation::new(&[ratio], &[100.0 * loss, 100.0], &Baselines::default().with("mlm_loss", 5.0), 100)
     }
 

@@ -15,7 +15,7 @@ use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
 
 /// A model and its weights.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FoundModel {
     /// The configuration of the model.
     pub config: BertConfig,

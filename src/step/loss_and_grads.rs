@@ -34,7 +34,7 @@ impl<'g> LossAndGrads<'g> {
     pub fn metrics(&self, spec: &StepSpec, gradient_norm: Tensor<'g>, all_finite: Tensor<'g>) -> Tensor<'g> {
         let ratios = spec.task.ratios();
         let of = |in_loss: bool| {
-            let chosen = ratios.iter().zip(&self.sums).filter(move |(ratio, _)| ratio.kind.in_loss() == in_loss);
+            let chosen = ratios.iter().zip(&self.sums).filter(move |(ratio, _)| ratio.kind.is_loss() == in_loss);
             chosen.map(|(ratio, &sum)| sum / self.denominators[ratio.denominator]).collect::<Vec<_>>()
         };
         let terms = of(true);
@@ -81,7 +81,7 @@ impl StepSpec {
         // Gradients have the type of these, so they are not rounded where a weight was.
         let weights: Vec<Tensor> = weights.iter().map(|weight| weight.convert(self.precision.master())).collect();
         let sums = self.task.sums(&weights, batch, self.precision, self.dropout.then_some(key));
-        let ratios = self.task.ratios().iter().zip(&sums).filter(|(ratio, _)| ratio.kind.in_loss());
+        let ratios = self.task.ratios().iter().zip(&sums).filter(|(ratio, _)| ratio.kind.is_loss());
         let terms: Vec<Tensor> = ratios.map(|(ratio, &sum)| sum / denominators[ratio.denominator]).collect();
         (gradients(sum_of(&terms), &weights), sums)
     }

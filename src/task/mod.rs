@@ -12,6 +12,7 @@ pub use precision::Precision;
 
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
+use crate::metrics::MetricKind;
 use crate::shape::{DType, Shape};
 
 /// A quantity that is the ratio of two sums over the global batch: a loss term or a metric.
@@ -23,26 +24,8 @@ pub struct Ratio {
     pub label: &'static str,
     /// The index in [`Task::denominators`] of the divisor.
     pub denominator: usize,
-    /// The quantity.
-    pub kind: RatioKind,
-}
-
-/// The quantity of a [`Ratio`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RatioKind {
-    /// A mean negative log-likelihood in nats, a term of the loss.
-    NegativeLogLikelihood,
-    /// A mean squared error, a term of the loss.
-    SquaredError,
-    /// A share of labels from 0 to 1, such as an accuracy.
-    Share,
-}
-
-impl RatioKind {
-    /// Returns whether the ratio is a term of the loss; others are metrics only.
-    pub const fn in_loss(self) -> bool {
-        matches!(self, RatioKind::NegativeLogLikelihood | RatioKind::SquaredError)
-    }
+    /// The kind; losses are terms of the task's loss.
+    pub kind: MetricKind,
 }
 
 /// The keys of dropout masks. A mask is a function of these keys and the layer where it is applied, not of device state.
@@ -137,7 +120,7 @@ pub trait Task: Model {
 /// gradient was not finite, so that nothing was updated).
 pub fn metric_names(task: &dyn Task) -> Vec<&'static str> {
     let ratios = |in_loss: bool| {
-        task.ratios().iter().filter(move |ratio| ratio.kind.in_loss() == in_loss).map(|ratio| ratio.name)
+        task.ratios().iter().filter(move |ratio| ratio.kind.is_loss() == in_loss).map(|ratio| ratio.name)
     };
     ["loss"].into_iter().chain(ratios(true)).chain(ratios(false)).chain(["grad_norm", "skipped"]).collect()
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use lambert::batch::{BatchSource, BatchSpec, HostBatch, TensorSpec};
 use lambert::graph::Tensor;
+use lambert::metrics::MetricKind;
 use lambert::rng::Key;
 use lambert::shape::{DType, HostTensor, Shape};
-use lambert::task::{DropoutKey, Init, Model, ParamSpec, Precision, Ratio, RatioKind, Task};
+use lambert::task::{DropoutKey, Init, Model, ParamSpec, Precision, Ratio, Task};
 
 /// Inputs, hidden units and classes.
 pub const INPUTS: usize = 6;
@@ -75,9 +76,9 @@ impl Task for Perceptron {
 
     fn ratios(&self) -> &'static [Ratio] {
         &[
-            Ratio { name: "class_loss", label: "class loss", denominator: 0, kind: RatioKind::NegativeLogLikelihood },
-            Ratio { name: "class_accuracy", label: "class accuracy", denominator: 0, kind: RatioKind::Share },
-            Ratio { name: "value_loss", label: "value loss", denominator: 1, kind: RatioKind::SquaredError },
+            Ratio { name: "class_loss", label: "class loss", denominator: 0, kind: MetricKind::Loss },
+            Ratio { name: "class_accuracy", label: "class accuracy", denominator: 0, kind: MetricKind::Share },
+            Ratio { name: "value_loss", label: "value loss", denominator: 1, kind: MetricKind::SquaredError },
         ]
     }
 

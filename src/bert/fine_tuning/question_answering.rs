@@ -8,9 +8,10 @@ use crate::bert::loss::weighted_sums;
 use crate::bert::params::Specs;
 use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
+use crate::metrics::MetricKind;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio, RatioKind};
+use crate::task::{ParamSpec, Ratio};
 
 /// The first and the last token of an answer: the loss is the mean cross entropy over the positions of a row, averaged over the
 /// two ends. Rows whose answer is not completely at positions `0..S` have no weight.
@@ -22,9 +23,9 @@ impl Objective for QuestionAnswering {
     /// `[B, S]` each
     const OUTPUTS: &'static [&'static str] = &["start_logits", "end_logits"];
     const RATIOS: &'static [Ratio] = &[
-        Ratio { name: "span_loss", label: "span loss", denominator: 0, kind: RatioKind::NegativeLogLikelihood },
-        Ratio { name: "start_accuracy", label: "start accuracy", denominator: 0, kind: RatioKind::Share },
-        Ratio { name: "end_accuracy", label: "end accuracy", denominator: 0, kind: RatioKind::Share },
+        Ratio { name: "span_loss", label: "span loss", denominator: 0, kind: MetricKind::Loss },
+        Ratio { name: "start_accuracy", label: "start accuracy", denominator: 0, kind: MetricKind::Share },
+        Ratio { name: "end_accuracy", label: "end accuracy", denominator: 0, kind: MetricKind::Share },
     ];
 
     fn parameters(&self, model: &BertConfig) -> Vec<ParamSpec> {

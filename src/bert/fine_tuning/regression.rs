@@ -6,9 +6,10 @@ use crate::batch::fine_tuning::LabelKind;
 use crate::bert::params::Specs;
 use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
+use crate::metrics::MetricKind;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio, RatioKind};
+use crate::task::{ParamSpec, Ratio};
 
 /// One number for each row: ŷ = classifier(dropout(pooler(first token))), loss = mean of (y − ŷ)².
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl Objective for Regression {
         name: "mean_squared_error",
         label: "mean squared error",
         denominator: 0,
-        kind: RatioKind::SquaredError,
+        kind: MetricKind::SquaredError,
     }];
 
     fn parameters(&self, model: &BertConfig) -> Vec<ParamSpec> {

@@ -6,9 +6,10 @@ use crate::bert::loss::weighted_sums;
 use crate::bert::params::Specs;
 use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
+use crate::metrics::MetricKind;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio, RatioKind};
+use crate::task::{ParamSpec, Ratio};
 
 /// One of `classes` classes for each row: logits = classifier(dropout(pooler(first token))), loss = mean cross entropy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +23,8 @@ impl Objective for SequenceClassification {
     /// `[B, C]`
     const OUTPUTS: &'static [&'static str] = &["logits"];
     const RATIOS: &'static [Ratio] = &[
-        Ratio {
-            name: "classification_loss",
-            label: "classification loss",
-            denominator: 0,
-            kind: RatioKind::NegativeLogLikelihood,
-        },
-        Ratio { name: "accuracy", label: "accuracy", denominator: 0, kind: RatioKind::Share },
+        Ratio { name: "classification_loss", label: "classification loss", denominator: 0, kind: MetricKind::Loss },
+        Ratio { name: "accuracy", label: "accuracy", denominator: 0, kind: MetricKind::Share },
     ];
 
     fn validate(&self) -> anyhow::Result<()> {

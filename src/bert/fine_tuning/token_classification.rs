@@ -6,9 +6,10 @@ use crate::bert::loss::weighted_sums;
 use crate::bert::params::Specs;
 use crate::bert::{Bert, BertConfig};
 use crate::graph::Tensor;
+use crate::metrics::MetricKind;
 use crate::rng::Stream;
 use crate::shape::HostTensor;
-use crate::task::{ParamSpec, Ratio, RatioKind};
+use crate::task::{ParamSpec, Ratio};
 
 /// One of `classes` classes for each position: logits = classifier(dropout(x)), loss = mean cross entropy over the labelled
 /// positions of all rows.
@@ -23,13 +24,8 @@ impl Objective for TokenClassification {
     /// `[B, S, C]`
     const OUTPUTS: &'static [&'static str] = &["logits"];
     const RATIOS: &'static [Ratio] = &[
-        Ratio {
-            name: "token_loss",
-            label: "classification loss",
-            denominator: 0,
-            kind: RatioKind::NegativeLogLikelihood,
-        },
-        Ratio { name: "token_accuracy", label: "token accuracy", denominator: 0, kind: RatioKind::Share },
+        Ratio { name: "token_loss", label: "classification loss", denominator: 0, kind: MetricKind::Loss },
+        Ratio { name: "token_accuracy", label: "token accuracy", denominator: 0, kind: MetricKind::Share },
     ];
 
     fn validate(&self) -> anyhow::Result<()> {

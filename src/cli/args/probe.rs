@@ -35,22 +35,18 @@ pub struct ProbeArgs {
 }
 
 impl ProbeArgs {
-    /// Reads the probe of the model that `model` opens, if one is requested, and prints how many texts were truncated.
+    /// Reads the probe of `model`, if one is requested, and prints how many texts were truncated.
     ///
     /// # Errors
-    /// As `model` and [`ModelProbe::open`].
-    pub fn open(
-        &self,
-        model: impl FnOnce() -> anyhow::Result<FoundModel>,
-        sequence_length: Option<usize>,
-    ) -> anyhow::Result<Option<ModelProbe>> {
+    /// As [`ModelProbe::open`].
+    pub fn open(&self, model: &FoundModel, sequence_length: Option<usize>) -> anyhow::Result<Option<ModelProbe>> {
         let Some(file) = &self.probe else { return Ok(None) };
         let columns = TextColumns {
             text: self.probe_text.clone(),
             text_pair: self.probe_text_pair.clone(),
             label: Some(self.probe_label.clone()),
         };
-        let probe = ModelProbe::open(model()?, file, self.probe_dev.as_deref(), &columns, sequence_length)?;
+        let probe = ModelProbe::open(model.clone(), file, self.probe_dev.as_deref(), &columns, sequence_length)?;
         if probe.data.truncated() > 0 {
             let (truncated, length) = (probe.data.truncated(), probe.model.sequence_length);
             note(format_args!("note: {truncated} texts of the probe are longer than {length} tokens and truncated"));

@@ -39,6 +39,7 @@ pub fn settings(run: &FineTuning, devices: &Devices) -> String {
         model.attention_probs_dropout_prob,
         settings.precision.compute(),
     ));
+    // The first line of the description is the name.
     let optimizer: Vec<String> = settings
         .optimizer
         .describe()

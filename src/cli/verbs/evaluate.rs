@@ -81,18 +81,13 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         args.examples > 0 && args.micro_batch_size > 0,
         "--examples and --micro-batch-size require at least 1, got 0"
     );
-    let directory = fetch_model(&args.model)?;
-    let open = || -> anyhow::Result<FoundModel> {
-        let model = open_model(&directory)?;
-        Ok(match args.random_weights {
-            Some(seed) => model.with_random_weights(seed),
-            None => model,
-        })
-    };
-    let model = open()?;
+    let mut model = open_model(&fetch_model(&args.model)?)?;
+    if let Some(seed) = args.random_weights {
+        model = model.with_random_weights(seed);
+    }
     let (path, step) = (model.path.display().to_string(), model.checkpoint.state.step);
     model.checkpoint_notes().iter().for_each(note);
-    let probe = args.probe.open(open, args.sequence_length)?;
+    let probe = args.probe.open(&model, args.sequence_length)?;
     let held_out = args.data.as_ref().map(|data| open_held_out(&args, model, data)).transpose()?;
     let devices = args.devices.open()?;
 

@@ -7,8 +7,8 @@ use clap::Args;
 
 use crate::cli::args::prediction::{PredictionArgs, note_truncated};
 use crate::cli::render::predictions::to_text;
+use crate::data::WindowOptions;
 use crate::output::{print, print_text};
-use crate::predict::answer::QUESTION_LENGTH;
 use crate::predict::inputs::Inputs;
 
 /// Predict with a model: masked tokens, labels or answers
@@ -39,7 +39,9 @@ pub fn run(args: Predict) -> anyhow::Result<ExitCode> {
     let (model, lines) = args.prediction.open()?;
     let inputs = Inputs::new(&lines, args.prediction.is_json(), &model)?;
     match &inputs {
-        Inputs::Questions(questions) => note_truncated(questions.truncated(), "question", QUESTION_LENGTH),
+        Inputs::Questions(questions) => {
+            note_truncated(questions.truncated(), "question", WindowOptions::default().question_length);
+        }
         texts => note_truncated(texts.truncated(), "text", model.sequence_length),
     }
     let devices = args.prediction.devices.open()?;

@@ -61,27 +61,30 @@ impl Kind {
     /// Classifies `kernel`.
     pub fn of(program: &Program, kernel: &HloInstructionProto) -> Kind {
         let interior = program.interior(kernel);
-        let contains = |wanted: &[&str]| interior.iter().any(|i| wanted.contains(&i.opcode.trim_end_matches("-start")));
+        let contains =
+            |opcodes: &[&str]| interior.iter().any(|i| opcodes.contains(&i.opcode.trim_end_matches("-start")));
         let only = |allowed: &[&[&str]]| {
             interior.iter().all(|i| allowed.iter().any(|list| list.contains(&i.opcode.trim_end_matches("-start"))))
         };
-        match () {
-            () if interior.iter().any(|i| Product::of(program, i).is_some()) => Kind::MatrixProduct,
-            () if contains(&["custom-call"]) => Kind::CustomCall,
-            () if contains(&COLLECTIVES) => Kind::Collective,
-            () if contains(&["scatter", "select-and-scatter", "gather"]) => Kind::ScatterOrGather,
-            () if contains(&["sort"]) => Kind::Sort,
-            () if contains(&MOVES) && only(&[&MOVES, &FREE, &["convert", "broadcast"]]) => Kind::Copy,
-            () if contains(&["convert"]) && only(&[&FREE, &["convert"]]) => Kind::Conversion,
-            () if contains(&["reduce", "reduce-window"]) => Kind::Reduction,
-            () => match &*kernel.fusion_kind {
-                "kLoop" => Kind::LoopFusion,
-                "kInput" => Kind::InputFusion,
-                "kOutput" => Kind::OutputFusion,
-                "kCustom" => Kind::CustomFusion,
-                _ => Kind::Other,
-            },
-        }
+        let is_product = interior.iter().any(|i| Product::of(program, i).is_some());
+        let contents = [
+            (is_product, Kind::MatrixProduct),
+            (contains(&["custom-call"]), Kind::CustomCall),
+            (contains(&COLLECTIVES), Kind::Collective),
+            (contains(&["scatter", "select-and-scatter", "gather"]), Kind::ScatterOrGather),
+            (contains(&["sort"]), Kind::Sort),
+            (contains(&MOVES) && only(&[&MOVES, &FREE, &["convert", "broadcast"]]), Kind::Copy),
+            (contains(&["convert"]) && only(&[&FREE, &["convert"]]), Kind::Conversion),
+            (contains(&["reduce", "reduce-window"]), Kind::Reduction),
+        ];
+        let by_contents = contents.into_iter().find_map(|(applies, kind)| applies.then_some(kind));
+        by_contents.unwrap_or(match &*kernel.fusion_kind {
+            "kLoop" => Kind::LoopFusion,
+            "kInput" => Kind::InputFusion,
+            "kOutput" => Kind::OutputFusion,
+            "kCustom" => Kind::CustomFusion,
+            _ => Kind::Other,
+        })
     }
 }
 

@@ -62,7 +62,8 @@ pub struct Profile {
     pub scopes: Vec<(String, Sum)>,
     /// The costliest kernels. Kernels that differ only in their name and layer are one.
     pub costliest: Vec<Kernel>,
-    /// Results in the device's memory that grow with the square of the sequence length, by scope and shape. Only their own bytes count as written.
+    /// Results in the device's memory that grow with the square of the sequence length, by scope and shape. Only their own bytes
+    /// count as written.
     pub squares: Vec<(Place, Sum)>,
     /// Copies, transposes and type conversions, by scope and shape.
     pub copies: Vec<(Place, Sum)>,

@@ -8,9 +8,9 @@ use anyhow::Context;
 use crate::bert::Head;
 use crate::data::labelled::{ExampleLabels, Gold, LabelledExamples, SpanLogits, WordClasses};
 use crate::metrics::squad::AnswerScore;
-use crate::metrics::{Confusion, EntityCounts, LabelFrequencies, pearson, spearman};
+use crate::metrics::{Confusion, EntityCounts, LabelFrequencies, MetricKind, pearson, spearman};
 use crate::report::baselines::Baselines;
-use crate::report::evaluation::{Metric, MetricKind};
+use crate::report::evaluation::Metric;
 use crate::run::fine_tuning::{Answers, TaskData};
 use crate::train::job::Scorer;
 
