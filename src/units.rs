@@ -56,6 +56,16 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// Formats the time of a step or of a part of it in seconds, with at least three digits: `1.571 ms`, `2.340 s`.
+pub fn step_time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.3} ms", 1e3 * s),
+        s if s < 100.0 => format!("{s:.3} s"),
+        // Estimates may exceed every duration.
+        s => duration(Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +78,8 @@ mod tests {
         assert_eq!(sizes, ["0 B", "812 B", "1.5 kB", "64.0 MB", "4.04 GB", "1.50 TB"]);
         let durations = [3.21, 48.0, 200.0, 18_120.0, 273_600.0].map(|s| duration(Duration::from_secs_f64(s)));
         assert_eq!(durations, ["3.2 s", "48 s", "3 min 20 s", "5 h 02 min", "3 d 04 h"]);
+        let steps = [0.001_571, 2.34, 200.0].map(step_time);
+        assert_eq!(steps, ["1.571 ms", "2.340 s", "3 min 20 s"]);
+        assert!(step_time(1e300).ends_with(" h"));
     }
 }

@@ -212,6 +212,10 @@ fn a_document_longer_than_a_shard_is_divided_and_keeps_its_split() {
     let place = Place::new(&format!("{long}\n\nThe end.\n"));
     let options = PrepareOptions { shard_tokens: 1024, ..options() };
     let PrepareOutcome::Prepared(manifest) = place.prepare("out", &options, false).unwrap() else { panic!("not new") };
+    // The keys of format 2, by which data of earlier builds is read.
+    let keys: serde_json::Value = serde_json::to_value(&manifest).unwrap();
+    assert_eq!(keys["cut_documents"], manifest.overlong_documents);
+    assert_eq!(keys["reading"]["cut_lines"], manifest.reading.overlong_lines);
     assert!(manifest.overlong_documents >= 3, "{}", manifest.overlong_documents);
     assert_eq!(manifest.train.documents, manifest.overlong_documents + 2);
     let sentences: usize = place.documents("out", Split::Train).iter().map(Vec::len).sum();

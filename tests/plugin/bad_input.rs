@@ -69,9 +69,9 @@ fn damaged_data_is_rejected_before_compilation() {
     damaged(
         &|d| {
             let text = std::fs::read_to_string(d.join("prepared.json")).expect("readable");
-            std::fs::write(d.join("prepared.json"), text.replace("\"format\": 3", "\"format\": 2")).expect("writable");
+            std::fs::write(d.join("prepared.json"), text.replace("\"format\": 2", "\"format\": 1")).expect("writable");
         },
-        &["copy/prepared.json: requires format 3, got format 2; run `lambert prepare` again", again],
+        &["copy/prepared.json: requires format 2, got format 1; run `lambert prepare` again", again],
     );
     damaged(
         &|d| cut(&d.join("tokenizer/vocab.txt"), 20),

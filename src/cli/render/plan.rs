@@ -10,7 +10,7 @@ use crate::plan::packing::RowsPerSequence;
 use crate::plan::roofline::seconds as as_duration;
 use crate::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
 use crate::task::Precision;
-use crate::units::{byte_size, duration, quantity, thousands};
+use crate::units::{byte_size, duration, quantity, step_time, thousands};
 
 /// One row: its name, its value in every phase, and the source of the values.
 type Row = (&'static str, Vec<String>, String);
@@ -352,13 +352,4 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
         "profile": phase.profile.as_ref().map(profile::to_json),
         "seconds": phase.seconds(),
     })
-}
-
-/// Formats the time of a step or of a part of it, with at least three digits.
-pub(super) fn step_time(seconds: f64) -> String {
-    match seconds {
-        s if s < 1.0 => format!("{:.3} ms", 1e3 * s),
-        s if s < 100.0 => format!("{s:.3} s"),
-        s => duration(as_duration(s)),
-    }
 }

@@ -3,13 +3,12 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-use super::plan::step_time;
 use crate::hlo::proto::ShapeProto;
 use crate::plan::profile::kernels::Kernel;
 use crate::plan::profile::loops::{Loop, TripCount};
 use crate::plan::profile::shapes::{bytes, text as shape_text};
 use crate::plan::profile::{Place, Profile, Sum};
-use crate::units::{byte_size, quantity, thousands};
+use crate::units::{byte_size, quantity, step_time, thousands};
 
 /// The most lines of a list of places; JSON has all.
 const MOST_LINES: usize = 10;

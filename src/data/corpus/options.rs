@@ -72,7 +72,8 @@ pub struct ReadCounts {
     pub replaced_bytes: u64,
     /// NUL characters, which are removed.
     pub nul_bytes: u64,
-    /// Lines longer than [`LONGEST_LINE`], which are split.
+    /// Lines longer than [`LONGEST_LINE`], which are split. The key is that of format 2 of the manifest.
+    #[serde(rename = "cut_lines")]
     pub overlong_lines: u64,
     /// Redirect pages of a Wikimedia dump.
     pub redirects: u64,

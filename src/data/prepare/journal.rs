@@ -44,6 +44,7 @@ pub(super) struct BlockRecord {
     pub train: Option<Spooled>,
     pub held_out: Option<Spooled>,
     pub counts: ReadCounts,
+    #[serde(rename = "cut_documents")]
     pub overlong_documents: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<String, Removed>,

@@ -12,7 +12,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 
 /// The version of the manifest format. Other versions are rejected.
-pub const MANIFEST_FORMAT: u32 = 3;
+pub const MANIFEST_FORMAT: u32 = 2;
 
 /// The next step for a user who named another directory.
 const NAME_PREPARED: &str = "name a directory of prepared data";
@@ -122,7 +122,8 @@ pub struct Manifest {
     pub held_out: Counts,
     /// The counters of reading all inputs.
     pub reading: ReadCounts,
-    /// Documents longer than a shard or 16 MiB of text, which are split.
+    /// Documents longer than a shard or 16 MiB of text, which are split. The key is that of format 2.
+    #[serde(rename = "cut_documents")]
     pub overlong_documents: u64,
     /// Removed documents, by the name of the filter, or as `exact_duplicates` and `near_duplicates`.
     pub removed: BTreeMap<String, Removed>,
