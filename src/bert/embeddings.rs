@@ -14,15 +14,19 @@ impl<'g> Bert<'_, 'g> {
         let EncoderInputs { input_ids, token_type_ids, packed, .. } = *inputs;
         let ((rows, length), hidden) = (inputs.dims(), self.config.hidden_size);
         let tokens = rows * length;
-        let by_row = |x: Tensor<'g>| x.reshape(&[rows, length, hidden]);
         let ids = input_ids.reshape(&[tokens]);
         let words = self.weight("bert.embeddings.word_embeddings.weight").take_rows(ids);
         let words = if self.fixed_padding { self.without_gradient_of_padding(words, ids) } else { words };
 
         let positions = self.weight("bert.embeddings.position_embeddings.weight").slice_in(0, 0, length);
         let positions = match packed {
-            None => positions.broadcast(&[rows, length, hidden], &[1, 2]),
-            Some(packed) => by_row(positions.take_rows(packed.position_ids.reshape(&[tokens]))),
+            // A row as one vector: its gradient is a sum over the rows of a matrix. As a sum over the first of three
+            // dimensions, it would make XLA:GPU lay out the activations of all layers for it, with rows innermost.
+            None => {
+                let row = positions.reshape(&[length * hidden]);
+                row.broadcast(&[rows, length * hidden], &[1]).reshape(&[tokens, hidden])
+            }
+            Some(packed) => positions.take_rows(packed.position_ids.reshape(&[tokens])),
         };
 
         // A product with one-hot rows: the table is tiny, and the gradient is a product too, instead of a scatter in which
@@ -33,8 +37,8 @@ impl<'g> Bert<'_, 'g> {
         let table = self.weight("bert.embeddings.token_type_embeddings.weight");
         let types = one_hot.matmul(table, self.precision.master());
 
-        let x = self.layer_norm(by_row(words) + positions + by_row(types), "bert.embeddings.LayerNorm");
-        self.dropped(x, Site::Embeddings)
+        let x = self.layer_norm(words + positions + types, "bert.embeddings.LayerNorm");
+        self.dropped(x.reshape(&[rows, length, hidden]), Site::Embeddings)
     }
 
     /// Stops the gradient of the rows of x `[N, H]` whose ids s32`[N]` are padding.
