@@ -15,6 +15,11 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
+/// Formats a number of things with their noun, whose plural ends in `s`: `1 step`, `8,599 steps`.
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// Formats a number of bytes in decimal units: `4.04 GB`, `64.0 MB`, `1.5 kB`, `812 B`.
 pub fn byte_size(bytes: f64) -> String {
     match bytes {
@@ -69,6 +74,11 @@ pub fn step_time(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_has_a_singular() {
+        assert_eq!([0, 1, 2, 8_599].map(|n| counted(n, "step")), ["0 steps", "1 step", "2 steps", "8,599 steps"]);
+    }
 
     #[test]
     fn numbers_have_few_digits_and_a_unit() {

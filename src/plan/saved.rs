@@ -23,6 +23,7 @@ use crate::pjrt::Plugin;
 use crate::runtime::compile::{self, CompileTimes};
 use crate::runtime::devices::Devices;
 use crate::step::program::Program;
+use crate::units::counted;
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
@@ -206,8 +207,9 @@ impl SavedSteps {
         let (kind, count) = (devices.devices[0].kind(), client.devices().len());
         let same_kind = target.accelerator.is_none_or(|accelerator| Accelerator::of_kind(kind) == Some(accelerator));
         if !same_kind || saved.devices != count {
-            let here = format!("{count} devices of kind {kind}");
-            return refuse("topology", &format!("{} ({} devices)", saved.topology, saved.devices), &here);
+            let here = format!("{} of kind {kind}", counted(count as u64, "device"));
+            let saved = format!("{} ({})", saved.topology, counted(saved.devices as u64, "device"));
+            return refuse("topology", &saved, &here);
         }
         Ok(())
     }

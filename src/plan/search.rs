@@ -6,6 +6,7 @@ use anyhow::bail;
 use crate::bert::{BertPretraining, Recompute};
 use crate::step::StepSpec;
 use crate::task::Precision;
+use crate::units::counted;
 
 /// The rule by which a plan chooses the micro-batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,8 @@ pub fn rows_per_device(
     let sizes = match global_batch.is_multiple_of(devices) {
         true => {
             let all = divisors(global_batch / devices).iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-            format!("; a device has {} rows, which micro-batch sizes {all} divide", global_batch / devices)
+            let rows = counted((global_batch / devices) as u64, "row");
+            format!("; with {rows} on each device, micro-batch sizes can be {all}")
         }
         false => String::new(),
     };
@@ -164,7 +166,7 @@ mod tests {
         assert_eq!(
             rows_per_device("128", 65_536, 2048, 64).unwrap_err().to_string(),
             "[[phase]] \"128\": global_batch must be a multiple of devices × micro-batch size (2048 × 64 = 131072), got \
-             65536; the nearest are 131072; a device has 32 rows, which micro-batch sizes 1, 2, 4, 8, 16, 32 divide"
+             65536; the nearest are 131072; with 32 rows on each device, micro-batch sizes can be 1, 2, 4, 8, 16, 32"
         );
         let odd = rows_per_device("x", 100, 3, 4).unwrap_err().to_string();
         assert!(odd.ends_with("got 100; the nearest are 96 and 108"), "{odd}");

@@ -13,7 +13,7 @@ use super::metrics::MetricsLog;
 use super::progress::Progress;
 use super::summary::Summary;
 use crate::task::Task;
-use crate::units::duration;
+use crate::units::{counted, duration};
 
 /// The metrics log, the progress display and the summary of one run.
 #[derive(Debug)]
@@ -60,9 +60,9 @@ impl Reporter {
     ) -> anyhow::Result<()> {
         self.record("evaluation", step, &evaluation.scalars())?;
         self.say(&format!(
-            "step {step}: held-out {} ({} examples of sequence length {sequence_length}, {})",
+            "step {step}: held-out {} ({} of sequence length {sequence_length}, {})",
             evaluation.to_text(),
-            evaluation.examples,
+            counted(evaluation.examples, "example"),
             duration(took),
         ));
         self.summary.evaluation(step, evaluation, took);

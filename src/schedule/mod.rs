@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::thousands;
+use crate::units::{counted, thousands};
 
 /// The default maximum of sequences in a packed row. With eight, 99 % of 512 positions have a token even if most documents
 /// are short.
@@ -416,7 +416,8 @@ impl Phase {
         match warmup {
             0.0 => format!("{peak}, {decay}{curve}"),
             _ => {
-                format!("linear warm-up{start} to {peak} over {} steps, then {decay}{curve}", thousands(warmup as u64))
+                let steps = counted(warmup as u64, "step");
+                format!("linear warm-up{start} to {peak} over {steps}, then {decay}{curve}")
             }
         }
     }

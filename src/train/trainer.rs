@@ -30,6 +30,7 @@ use crate::runtime::state::{StateLayout, TrainState};
 use crate::schedule::{PhaseWork, StepPlan};
 use crate::step::{StepSpec, TrainStep};
 use crate::task::metric_names;
+use crate::units::counted;
 
 /// A run on its devices, with compiled programs.
 pub struct Trainer {
@@ -350,7 +351,9 @@ impl Trainer {
         let what = match bad.as_slice() {
             [] => "the loss is not finite although every gradient is".to_owned(),
             [only] => format!("the gradient of {only} is not finite"),
-            [first, rest @ ..] => format!("the gradients of {first} and {} more tensors are not finite", rest.len()),
+            [first, rest @ ..] => {
+                format!("the gradients of {first} and {} are not finite", counted(rest.len() as u64, "other tensor"))
+            }
         };
         let (step, tolerated) = (self.done, self.job.skip_non_finite);
         if self.skipped <= tolerated {

@@ -287,7 +287,7 @@ fn gigabyte_lines_are_split_or_rejected_within_1_5_gb_of_memory() {
         (output.status.code(), text(&output))
     };
     let (code, message) = prepare("line.txt.zst", "", "");
-    assert!(code == Some(0) && message.contains("1 lines are longer than 1 MiB and were split"), "{message}");
+    assert!(code == Some(0) && message.contains("split 1 line of more than 1 MiB"), "{message}");
     let record = prepare("record.jsonl.zst", "{\"text\": \"", "\"}\n");
     let page =
         prepare("page.xml.zst", "<mediawiki><page><title>Huge</title><ns>0</ns><text>", "</text></page></mediawiki>");

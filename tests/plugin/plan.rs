@@ -54,7 +54,7 @@ fn user_errors_name_the_setting_and_the_accepted_values() {
         "cpu:2",
         &["--micro-batch-size", "3"],
         1,
-        &["(2 × 3 = 6), got 8; the nearest are 6 and 12; a device has 4 rows, which micro-batch sizes 1, 2, 4 divide"],
+        &["(2 × 3 = 6), got 8; the nearest are 6 and 12; with 4 rows on each device, micro-batch sizes can be 1, 2, 4"],
     );
     fails("cpu:2", &["--micro-batch-size", "9223372036854775808"], 1, &["got 8", "a device has 4 rows"]);
     fails("cpu:1", &["--phase", "3"], 1, &["--phase requires 1 to 2 (the phases of run.toml), got 3"]);
@@ -291,7 +291,7 @@ fn run_with_saved_steps_is_bit_identical_and_mismatches_are_rejected() {
 
     let one_device =
         ["pretrain", "loaded.toml", "--platform", "cpu", "--compiled", "steps", "--set", "checkpoint.directory=other"];
-    fails(&workshop, &one_device, 1, &["topology differs: saved for \"cpu:2 (2 devices)\", found \"1 devices"]);
+    fails(&workshop, &one_device, 1, &["topology differs: saved for \"cpu:2 (2 devices)\", found \"1 device of"]);
 
     let manifest = std::fs::read_to_string(workshop.path("steps/manifest.json")).unwrap();
     let with_manifest = |from: &str, to: &str| {

@@ -80,7 +80,7 @@ fn resumed_run_is_bit_identical() {
 
     // A completed run is reported as complete.
     let done = workshop.succeed(&["pretrain", "stopped.toml", "--platform", "cpu", "--resume"]);
-    assert!(text(&done).contains("small is complete: 10 steps are done"), "{}", text(&done));
+    assert!(text(&done).contains("small is complete after 10 steps"), "{}", text(&done));
 }
 
 #[cfg(unix)]

@@ -343,7 +343,7 @@ fn a_run_is_stored_in_google_cloud_storage() {
     site.succeed("two", &["pretrain", "run.toml", "--platform", "cpu"]);
     assert!(site.workshop.path("two/lambert/buckets/gs/pod%2Fruns%2Fsmall/step-00000010").exists());
     let done = site.succeed("three", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
-    assert!(done.contains("small is complete: 10 steps are done"), "{done}");
+    assert!(done.contains("small is complete after 10 steps"), "{done}");
 }
 
 #[test]

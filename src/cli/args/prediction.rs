@@ -14,6 +14,7 @@ use crate::run::buckets::fetch_model;
 use crate::run::weights::open_model;
 use crate::storage::Location;
 use crate::task::Precision;
+use crate::units::counted;
 
 #[derive(Debug, Args)]
 pub struct PredictionArgs {
@@ -62,10 +63,9 @@ impl PredictionArgs {
     }
 }
 
-/// Prints how many texts were longer than `longest` tokens and truncated, if any were. `what` names one of them.
+/// Prints how many texts of more than `longest` tokens were truncated, if any were. `what` names one of them.
 pub fn note_truncated(truncated: usize, what: &str, longest: usize) {
     if truncated > 0 {
-        let texts = if truncated == 1 { format!("1 {what} was") } else { format!("{truncated} {what}s were") };
-        note(format_args!("note: {texts} longer than {longest} tokens and truncated"));
+        note(format_args!("note: truncated {} of more than {longest} tokens", counted(truncated as u64, what)));
     }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::pooling::Pooling;
+use super::prediction::note_truncated;
 use crate::bert::EncoderOutput;
 use crate::data::{Column, TextColumns};
-use crate::output::note;
 use crate::run::weights::FoundModel;
 use crate::train::probe::ModelProbe;
 
@@ -47,10 +47,7 @@ impl ProbeArgs {
             label: Some(self.probe_label.clone()),
         };
         let probe = ModelProbe::open(model.clone(), file, self.probe_dev.as_deref(), &columns, sequence_length)?;
-        if probe.data.truncated() > 0 {
-            let (truncated, length) = (probe.data.truncated(), probe.model.sequence_length);
-            note(format_args!("note: {truncated} texts of the probe are longer than {length} tokens and truncated"));
-        }
+        note_truncated(probe.data.truncated(), "probe text", probe.model.sequence_length);
         Ok(Some(probe))
     }
 

@@ -8,32 +8,33 @@ use crate::run::fine_tuning::FineTuning;
 use crate::runtime::devices::Devices;
 use crate::train::Outcome;
 use crate::train::fine_tuning::SeedResult;
-use crate::units::thousands;
+use crate::units::counted;
 
 /// Formats the settings of `run`, line by line.
 pub fn settings(run: &FineTuning, devices: &Devices) -> String {
     let (settings, data, model, phase) = (&run.run, &run.data, &run.model, run.phase());
-    let (train, dev) = (thousands(data.train.len() as u64), thousands(data.dev.len() as u64));
+    let [train, dev] = [(&data.train, "training example"), (&data.dev, "dev example")]
+        .map(|(examples, noun)| counted(examples.len() as u64, noun));
     let mut lines = vec![
         format!("{} on {}", settings.name, devices.describe()),
         format!("task: {}", task(&data.head)),
         format!(
-            "data: {train} training examples from {}, {dev} dev examples from {}, sequence length {}",
+            "data: {train} from {}, {dev} from {}, sequence length {}",
             settings.task.train.display(),
             settings.task.dev.display(),
             phase.sequence_length
         ),
     ];
     if data.train.truncated() > 0 {
-        let longer = match data.head {
-            Head::QuestionAnswering => "questions are longer than max_query_length",
-            _ => "examples are longer",
+        let (noun, limit) = match data.head {
+            Head::QuestionAnswering => ("training question", "max_query_length"),
+            _ => ("training example", "sequence_length"),
         };
-        lines.push(format!("  {} training {longer} and are truncated", thousands(data.train.truncated() as u64)));
+        lines.push(format!("  truncated to {limit}: {}", counted(data.train.truncated() as u64, noun)));
     }
     lines.push(format!(
-        "model: {} layers, hidden size {}, dropout {} (hidden) and {} (attention), precision {}",
-        model.num_hidden_layers,
+        "model: {}, hidden size {}, dropout {} (hidden) and {} (attention), precision {}",
+        counted(model.num_hidden_layers as u64, "layer"),
         model.hidden_size,
         model.hidden_dropout_prob,
         model.attention_probs_dropout_prob,
@@ -48,14 +49,17 @@ pub fn settings(run: &FineTuning, devices: &Devices) -> String {
         .map(|(name, value)| format!("{} {value}", name.trim()))
         .collect();
     lines.push(format!("optimizer: {}, {}", settings.optimizer.name(), optimizer.join(", ")));
+    let epochs = match settings.train.epochs {
+        1.0 => "1 epoch".to_owned(),
+        epochs => format!("{epochs} epochs"),
+    };
     lines.push(format!(
-        "schedule: {} steps of {} examples ({} epochs); learning rate: {}",
-        thousands(phase.steps),
-        phase.global_batch,
-        settings.train.epochs,
+        "schedule: {} of {} ({epochs}); learning rate: {}",
+        counted(phase.steps, "step"),
+        counted(phase.global_batch as u64, "example"),
         phase.describe_learning_rate()
     ));
-    lines.push(format!("evaluation: every {} steps", thousands(run.evaluate_every())));
+    lines.push(format!("evaluation: every {}", counted(run.evaluate_every(), "step")));
     lines.join("\n") + "\n"
 }
 

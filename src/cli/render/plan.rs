@@ -10,7 +10,7 @@ use crate::plan::packing::RowsPerSequence;
 use crate::plan::roofline::seconds as as_duration;
 use crate::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
 use crate::task::Precision;
-use crate::units::{byte_size, duration, quantity, step_time, thousands};
+use crate::units::{byte_size, counted, duration, quantity, step_time, thousands};
 
 /// One row: its name, its value in every phase, and the source of the values.
 type Row = (&'static str, Vec<String>, String);
@@ -71,13 +71,13 @@ fn rows(plan: &Plan) -> Vec<Row> {
     let compiler = || "compiler".to_owned();
     let assumed = |share: f64, of: &str| format!("estimate at {:.0} % of {of}", 100.0 * share);
     let efficiency = &plan.efficiency;
-    let devices = thousands(plan.target.devices() as u64);
+    let devices = counted(plan.target.devices() as u64, "device");
     vec![
         ("fits", each(&verdict), "compiled on this machine".to_owned()),
         (
             "rows per device",
             rows_per_device(phases),
-            format!("global batch / {devices} devices = accumulation steps × micro-batch size"),
+            format!("global batch / {devices} = accumulation steps × micro-batch size"),
         ),
         ("rows computed", each(&|phase| rows_computed(plan, phase)), rows_source(plan)),
         ("arguments", memory(|fit| fit.memory.argument), compiler()),
@@ -235,9 +235,9 @@ fn chips_for(plan: &Plan, target_seconds: f64) -> String {
             if plan.target.accelerator.is_none() { "the rates of a CPU are unknown" } else { "not every phase fits" };
         return format!("target time {target_time}: no estimate, because {why}");
     };
-    let (chips, takes) = (thousands(target.chips() as u64), duration(as_duration(seconds)));
+    let (chips, takes) = (counted(target.chips() as u64, "chip"), duration(as_duration(seconds)));
     match seconds <= target_seconds {
-        true => format!("target time {target_time}: {chips} chips ({target}) take {takes}"),
+        true => format!("target time {target_time}: {takes} with {chips} ({target})"),
         false => format!(
             "target time {target_time}: not reachable with these chips; the largest offered number that divides the batches, \
              {chips} ({target}), takes {takes}"

@@ -8,7 +8,7 @@ use crate::plan::profile::kernels::Kernel;
 use crate::plan::profile::loops::{Loop, TripCount};
 use crate::plan::profile::shapes::{bytes, text as shape_text};
 use crate::plan::profile::{Place, Profile, Sum};
-use crate::units::{byte_size, quantity, step_time, thousands};
+use crate::units::{byte_size, counted, quantity, step_time, thousands};
 
 /// The most lines of a list of places; JSON has all.
 const MOST_LINES: usize = 10;
@@ -50,8 +50,8 @@ fn summary(profile: &Profile, what: &str) -> String {
         None => "no times, because the rates of the device are unknown".to_owned(),
     };
     let mut lines = vec![format!(
-        "profile of {what}, one step on one device: {} kernels, {}, {}FLOP in matrix products; {time}",
-        thousands(total.kernels as u64),
+        "profile of {what}, one step on one device: {}, {}, {}FLOP in matrix products; {time}",
+        counted(total.kernels as u64, "kernel"),
         byte_size(total.bytes()),
         quantity(total.products),
     )];
@@ -76,7 +76,7 @@ fn describe_loop(entered: &Loop) -> String {
         TripCount::Condition => "bound of its condition",
         TripCount::Expected => "expected; depends on the data",
     };
-    format!("{} runs {} times ({source})", entered.name, thousands(entered.iterations as u64))
+    format!("{} runs {} ({source})", entered.name, counted(entered.iterations as u64, "time"))
 }
 
 /// Formats one row for each group: its names, and its costs.
@@ -129,7 +129,7 @@ fn squares(profile: &Profile) -> String {
         table.add_row([
             shortened(scope),
             shape.clone(),
-            format!("{} times", thousands(sum.kernels.round() as u64)),
+            counted(sum.kernels.round() as u64, "time"),
             byte_size(sum.written),
             format!("{:.1} %", 100.0 * sum.written / profile.total.bytes()),
         ]);

@@ -10,7 +10,7 @@ use crate::runtime::compile::CompileTimes;
 use crate::runtime::devices::Devices;
 use crate::schedule::Phase;
 use crate::train::trainer::Coverage;
-use crate::units::{duration, thousands};
+use crate::units::{counted, duration, thousands};
 
 /// Formats compilation times: `compile: build 0.0 s, lower 0.0 s, XLA 3.2 s`.
 pub fn compile_times(times: &CompileTimes) -> String {
@@ -20,10 +20,11 @@ pub fn compile_times(times: &CompileTimes) -> String {
 /// Formats how often a phase visits the examples: `4,096 sequences, 4.10 epochs of 1,000 examples, each visited 4 or 5
 /// times; packed: up to 8 sequences per row, 0.513 rows per sequence`.
 pub fn coverage(coverage: &Coverage) -> String {
-    let (sequences, per_epoch) = (thousands(coverage.sequences), thousands(coverage.sequences_per_epoch));
+    let sequences = counted(coverage.sequences, "sequence");
+    let per_epoch = counted(coverage.sequences_per_epoch, "example");
     let visits = match coverage.epochs {
         epochs if epochs < 1.0 => "at most once".to_owned(),
-        epochs if epochs.fract() == 0.0 => format!("{epochs} times"),
+        epochs if epochs.fract() == 0.0 => counted(epochs as u64, "time"),
         epochs => format!("{} or {} times", epochs.floor(), epochs.ceil()),
     };
     let packing = match coverage.sequences_per_row {
@@ -32,10 +33,7 @@ pub fn coverage(coverage: &Coverage) -> String {
             format!("; packed: up to {most} sequences per row, {:.3} rows per sequence", coverage.rows_per_sequence)
         }
     };
-    format!(
-        "{sequences} sequences, {:.2} epochs of {per_epoch} examples, each visited {visits}{packing}",
-        coverage.epochs
-    )
+    format!("{sequences}, {:.2} epochs of {per_epoch}, each visited {visits}{packing}", coverage.epochs)
 }
 
 /// Formats every setting of `run`, line by line.
@@ -74,11 +72,11 @@ pub fn weights(initial_state: &InitialState, seed: u64) -> String {
 fn model(run: &Run) -> String {
     let model = &run.model;
     format!(
-        "model: {} layers, hidden size {}, {} attention heads, vocabulary size {}, dropout {} (hidden) and {} (attention), \
+        "model: {}, hidden size {}, {}, vocabulary size {}, dropout {} (hidden) and {} (attention), \
          precision {}",
-        model.num_hidden_layers,
+        counted(model.num_hidden_layers as u64, "layer"),
         model.hidden_size,
-        model.num_attention_heads,
+        counted(model.num_attention_heads as u64, "attention head"),
         thousands(model.vocab_size as u64),
         model.hidden_dropout_prob,
         model.attention_probs_dropout_prob,
@@ -94,13 +92,13 @@ fn data(run: &Run) -> String {
         ExampleMode::DocSentences => "full sentences of one document",
     };
     let unit = match (run.data.span_mask, run.data.whole_word_mask) {
-        (Some(spans), _) => format!(" in spans of up to {} words", spans.span_upper),
+        (Some(spans), _) => format!(" in spans of up to {}", counted(spans.span_upper as u64, "word")),
         (None, true) => " by whole words".to_owned(),
         (None, false) => String::new(),
     };
     let masking = match run.data.masking {
         Masking::Dynamic => "new masks in every epoch".to_owned(),
-        Masking::Static { duplicates } => format!("{duplicates} sets of masks, repeated"),
+        Masking::Static { duplicates } => format!("{}, repeated", counted(duplicates as u64, "mask set")),
     };
     let masked = 100.0 * run.data.masked_lm_prob;
     format!("data: {}: {examples}, {masked:.0} % of tokens masked{unit}, {masking}", run.data.path)

@@ -24,7 +24,7 @@ use crate::runtime::devices::Devices;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
 use crate::train::bench::{Measured, measure};
-use crate::units::quantity;
+use crate::units::{counted, quantity};
 
 /// Measure the speed of a training step
 ///
@@ -198,15 +198,15 @@ fn to_text(args: &Bench, sharding: Option<String>, measured: &Measured, devices:
     let flops = measured.flops / median;
     let rows = match args.sequences_per_row {
         1 => measured.sequences.to_string(),
-        packed => format!("{} rows of {packed} sequences", measured.sequences / packed),
+        packed => format!("{} of {packed} sequences", counted((measured.sequences / packed) as u64, "row")),
     };
     let share = measured.peak_flops.map(|peak| format!(", {:.1} % of peak", 100.0 * flops / peak)).unwrap_or_default();
     let mut lines = vec![
         format!("BERT-{} {}, {rows} × {} on {devices}", args.model, args.precision.compute(), args.sequence_length),
         format!(
-            "{} sequences/s, median of {} steps (range {} to {}; {median:.4} s per step), {}FLOP/s{share}",
+            "{} sequences/s, median of {} (range {} to {}; {median:.4} s per step), {}FLOP/s{share}",
             rate(median),
-            measured.steps.len(),
+            counted(measured.steps.len() as u64, "step"),
             rate(longest),
             rate(shortest),
             quantity(flops),

@@ -21,6 +21,7 @@ use crate::run::weights::{FoundModel, open_model};
 use crate::storage::Location;
 use crate::train::evaluate::ModelOnHeldOut;
 use crate::train::probe::probe_metric;
+use crate::units::counted;
 
 /// Measure a model on held-out examples
 ///
@@ -97,7 +98,8 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     if let Some(held_out) = held_out {
         if let Some(file) = &args.logits {
             held_out.write_logits(file, args.logits_examples, &devices)?;
-            print(format_args!("wrote the logits of {} examples to {}", args.logits_examples, file.display()))?;
+            let examples = counted(args.logits_examples as u64, "example");
+            print(format_args!("wrote the logits of {examples} to {}", file.display()))?;
             return Ok(ExitCode::SUCCESS);
         }
         let settings = EvaluateSettings {
@@ -108,7 +110,8 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         let length = held_out.dataset.config().sequence_length;
         evaluation = held_out.evaluate(&settings, &devices)?;
         object["sequence_length"] = length.into();
-        lines.push(format!("{path} (step {step}) on {} held-out examples of length {length}", evaluation.examples));
+        let examples = counted(evaluation.examples, "held-out example");
+        lines.push(format!("{path} (step {step}) on {examples} of length {length}"));
     }
     if let Some(probe) = probe {
         let length = probe.model.sequence_length;
@@ -120,7 +123,8 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         let folds = measured.deviation.map_or(String::new(), |deviation| {
             format!(", standard deviation over the folds {:.2} points", 100.0 * deviation)
         });
-        lines.push(format!("{path} (step {step}) probed on {} texts of up to {length} tokens{folds}", measured.rows));
+        let texts = counted(measured.rows as u64, "text");
+        lines.push(format!("{path} (step {step}) probed on {texts} of up to {length} tokens{folds}"));
     }
     if args.json {
         for (name, value) in evaluation.scalars() {

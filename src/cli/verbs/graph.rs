@@ -13,7 +13,7 @@ use crate::hlo;
 use crate::output::print;
 use crate::run::Run;
 use crate::step::TrainStep;
-use crate::units::{byte_size, duration};
+use crate::units::{byte_size, counted, duration};
 
 /// Write the training step of each phase as HLO, binary (.hlo.pb) and text
 #[derive(Debug, Args)]
@@ -55,13 +55,12 @@ pub fn run(args: Graph) -> anyhow::Result<ExitCode> {
         let path = args.out.join(format!("{stem}.hlo.pb"));
         write(&path, &module.bytes)?;
         print(format_args!(
-            "phase {} ({} rows of {} in {} micro-batches on each of {} devices): {} arguments, {} results, \
-             {}, built in {}, lowered in {}",
+            "phase {} ({} with {} of {} tokens each, in {}): {} arguments, {} results, {}, built in {}, lowered in {}",
             phase.name,
-            spec.rows,
+            counted(spec.replicas as u64, "device"),
+            counted(spec.rows as u64, "row"),
             phase.sequence_length,
-            spec.accumulation_steps,
-            spec.replicas,
+            counted(spec.accumulation_steps as u64, "accumulation step"),
             module.parameters.len(),
             module.results.len(),
             byte_size(module.bytes.len() as f64),

@@ -20,6 +20,7 @@ use crate::output::{note, print_text};
 use crate::report::pages::data::page;
 use crate::run::buckets::{check_copy, fetch_data};
 use crate::storage::Location;
+use crate::units::{counted, thousands};
 
 /// The number of examples for length statistics, at most.
 const MEASURED: u64 = 20_000;
@@ -171,12 +172,12 @@ fn show_examples(args: &Inspect, examples: &Dataset) -> anyhow::Result<()> {
         let counts = prepared.manifest().counts(split);
         writeln!(
             text,
-            "{split}: {} documents, {} sentences, {} tokens ({} [UNK]), {} examples in epoch 0",
-            counts.documents,
-            counts.sentences,
-            counts.tokens,
-            counts.unknown_tokens,
-            examples.epoch_len(0)
+            "{split}: {}, {}, {} ({} [UNK]), {} in epoch 0",
+            counted(counts.documents, "document"),
+            counted(counts.sentences, "sentence"),
+            counted(counts.tokens, "token"),
+            thousands(counts.unknown_tokens),
+            counted(examples.epoch_len(0), "example")
         )?;
         writeln!(text, "sentences per document  {}", in_words(&documents.sentences))?;
         writeln!(text, "tokens per document     {}", in_words(&documents.tokens))?;
@@ -211,7 +212,8 @@ fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyh
     let mut text = if args.examples == 0 { String::new() } else { legend() + "\n" };
     for (i, row) in rows.enumerate() {
         let tokens: usize = row.iter().map(|placed| placed.length).sum();
-        let head = format!("row {i}: {tokens} of {} positions, {} examples", packing.sequence_length, row.len());
+        let held = counted(row.len() as u64, "example");
+        let head = format!("row {i}: {tokens} of {} positions, {held}", packing.sequence_length);
         writeln!(text, "{}", style(head).bold())?;
         for placed in row {
             let example = examples.example(number(placed))?;
@@ -223,9 +225,9 @@ fn show_rows(args: &Inspect, examples: &Dataset, packed: PackingOptions) -> anyh
     }
     writeln!(
         text,
-        "{} examples in {} rows of {} tokens: {:.3} rows per sequence, {:.1} % of positions have a token",
-        args.global_batch,
-        packing.rows().len(),
+        "{} in {} of {} tokens: {:.3} rows per sequence, {:.1} % of positions have a token",
+        counted(args.global_batch as u64, "example"),
+        counted(packing.rows().len() as u64, "row"),
         packing.sequence_length,
         packing.rows_per_sequence(),
         100.0 * packing.fill()
@@ -267,11 +269,11 @@ fn in_words(spread: &LengthSummary) -> String {
 fn of_examples(lengths: &ExampleLengths) -> String {
     let mut text = format!("tokens per example      {}\n", in_words(&lengths.lengths));
     text += &format!(
-        "padding {:.1} %, masked {:.1} %, random next {:.1} % ({} examples)\n",
+        "padding {:.1} %, masked {:.1} %, random next {:.1} % ({})\n",
         100.0 * lengths.padding,
         100.0 * lengths.predicted,
         100.0 * lengths.random_next,
-        lengths.examples
+        counted(lengths.examples, "example")
     );
     let most = lengths.histogram.iter().map(|bar| bar.count).max().unwrap_or(0).max(1);
     for HistogramBin { from, to, count } in &lengths.histogram {

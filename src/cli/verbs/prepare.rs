@@ -20,7 +20,7 @@ use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::run::buckets::{claim_copy, upload_data};
 use crate::storage::Location;
-use crate::units::{byte_size, duration};
+use crate::units::{byte_size, counted, duration};
 
 /// The exit code of `--check` if the data is intact but an input has changed.
 const INPUTS_CHANGED: u8 = 3;
@@ -321,8 +321,12 @@ fn in_full(error: &DataError) -> String {
 fn summary(manifest: &Manifest) -> String {
     let (train, held_out) = (manifest.train, manifest.held_out);
     format!(
-        "{} documents, {} sentences, {} tokens to train on; {} documents, {} tokens held out",
-        train.documents, train.sentences, train.tokens, held_out.documents, held_out.tokens
+        "{}, {}, {} to train on; {}, {} held out",
+        counted(train.documents, "document"),
+        counted(train.sentences, "sentence"),
+        counted(train.tokens, "token"),
+        counted(held_out.documents, "document"),
+        counted(held_out.tokens, "token")
     )
 }
 
@@ -331,7 +335,11 @@ fn notes(manifest: &Manifest) {
     let unknown = manifest.train.unknown_tokens + manifest.held_out.unknown_tokens;
     let tokens = manifest.train.tokens + manifest.held_out.tokens;
     if unknown > 0 {
-        note(format_args!("note: {unknown} tokens are [UNK] ({:.3} %)", 100.0 * unknown as f64 / tokens as f64));
+        note(format_args!(
+            "note: {} ({:.3} %)",
+            counted(unknown, "[UNK] token"),
+            100.0 * unknown as f64 / tokens as f64
+        ));
     }
     for SourceSummary { source, read, .. } in sources_of(manifest).iter().filter(|source| source.to_train_on == 0) {
         note(format_args!(
@@ -340,19 +348,19 @@ fn notes(manifest: &Manifest) {
         ));
     }
     let reading = &manifest.reading;
-    for (count, what) in [
-        (reading.empty_documents, "records have an empty text and were skipped"),
-        (reading.without_text, "records have no text field and were skipped"),
-        (reading.redirects, "pages are redirects and were skipped"),
-        (reading.disambiguations, "pages are disambiguations and were skipped"),
-        (reading.other_pages, "pages are not articles and were skipped"),
-        (reading.replaced_bytes, "bytes are not UTF-8 and were removed"),
-        (reading.nul_bytes, "NUL characters were removed"),
-        (reading.overlong_lines, "lines are longer than 1 MiB and were split"),
-        (manifest.overlong_documents, "documents were longer than a shard or 16 MiB and were split"),
+    for (count, action, noun, which) in [
+        (reading.empty_documents, "skipped", "record", " with an empty text"),
+        (reading.without_text, "skipped", "record", " without a text field"),
+        (reading.redirects, "skipped", "redirect", ""),
+        (reading.disambiguations, "skipped", "disambiguation page", ""),
+        (reading.other_pages, "skipped", "page", " outside of the articles"),
+        (reading.replaced_bytes, "removed", "byte", " of invalid UTF-8"),
+        (reading.nul_bytes, "removed", "NUL character", ""),
+        (reading.overlong_lines, "split", "line", " of more than 1 MiB"),
+        (manifest.overlong_documents, "split", "document", " of more than a shard or 16 MiB"),
     ] {
         if count > 0 {
-            note(format_args!("note: {count} {what}"));
+            note(format_args!("note: {action} {}{which}", counted(count, noun)));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::output::print;
 use crate::run::Run;
 use crate::train::interrupt::INTERRUPTED;
 use crate::train::{Outcome, PretrainEvent, PretrainOptions, pretrain_with_events};
-use crate::units::thousands;
+use crate::units::counted;
 
 /// Pretrain a BERT model according to a run file
 ///
@@ -66,7 +66,7 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
 fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Result<()> {
     match event {
         PretrainEvent::AlreadyComplete { run, hosts } if hosts.is_leader() => {
-            print(format_args!("{} is complete: {} steps are done", run.name, thousands(run.schedule.steps())))
+            print(format_args!("{} is complete after {}", run.name, counted(run.schedule.steps(), "step")))
         }
         PretrainEvent::AlreadyComplete { .. } => Ok(()),
         PretrainEvent::Starting { run, devices, hosts, initial_state } if hosts.is_leader() => {

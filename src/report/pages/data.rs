@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::svg::{Column, Unit, bars, escape, share_curve};
 use crate::data::{HistogramBin, LengthSummary, Manifest, PackedLengths, PositionSlice, Source, Survey};
-use crate::units::{byte_size, thousands};
+use crate::units::{byte_size, counted, thousands};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1d2733; --soft: #67788a; --rule: #d9e0e7; --mark: #2f6fb3; --page: #fff; }
@@ -93,22 +93,22 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
     let head: Vec<String> = std::iter::once(String::new()).chain(each(&|s| s.split.to_string())).collect();
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let notes = [
-        (manifest.reading.replaced_bytes, "bytes were not valid UTF-8 and were replaced"),
-        (manifest.reading.overlong_lines, "lines were longer than 1 MiB and were split"),
-        (manifest.overlong_documents, "documents were longer than a shard or 16 MiB and were split"),
+        (manifest.reading.replaced_bytes, "Replaced", "byte", " of invalid UTF-8"),
+        (manifest.reading.overlong_lines, "Split", "line", " of more than 1 MiB"),
+        (manifest.overlong_documents, "Split", "document", " of more than a shard or 16 MiB"),
     ];
     let removed = manifest.removed.iter().map(|(rule, removed)| {
         format!(
-            "{} documents ({}) were removed by {}.",
-            thousands(removed.documents),
+            "Removed by {}: {} ({}).",
+            escape(rule),
+            counted(removed.documents, "document"),
             byte_size(removed.bytes as f64),
-            escape(rule)
         )
     });
     let notes: Vec<String> = notes
         .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, what)| format!("{} {what}.", thousands(*n)))
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, action, noun, which)| format!("{action} {}{which}.", counted(*count, noun)))
         .chain(removed)
         .collect();
     format!("{}<p>{}</p>\n", table(&head, &rows), notes.join(" "))
@@ -125,7 +125,7 @@ fn split(survey: &Survey) -> String {
     html += &histogram(&survey.examples.histogram, "examples", &caption);
     if let Some(packed) = &survey.packed {
         let PackedLengths { sequences_per_row, batch, rows, .. } = packed;
-        let caption = format!("Tokens per packed row of {length} positions ({} rows)", thousands(*rows));
+        let caption = format!("Tokens per packed row of {length} positions ({})", counted(*rows, "row"));
         html += &histogram(&packed.tokens_of_rows, "rows", &caption);
         let caption =
             format!("Examples per packed row (at most {sequences_per_row}; {batch} examples packed together)");
