@@ -152,7 +152,7 @@ def v1_scores(questions):
 
 
 def v2_result(questions, threshold):
-    """The scores of squad_evaluate, as fractions; null for a split without questions."""
+    """The scores of squad_evaluate, as fractions, and the questions of each split; scores of a split without any are null."""
     examples = [
         types.SimpleNamespace(qas_id=i, answers=[{"text": text} for text in q["gold"]]) for i, q in enumerate(questions)
     ]
@@ -162,7 +162,8 @@ def v2_result(questions, threshold):
     fraction = lambda key: found[key] / 100 if key in found else None
     scores = ["exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1", "best_exact", "best_f1"]
     thresholds = ["best_exact_thresh", "best_f1_thresh"]
-    return {"threshold": threshold, **{k: fraction(k) for k in scores}, **{k: found[k] for k in thresholds}}
+    totals = {k: found.get(k, 0) for k in ("total", "HasAns_total", "NoAns_total")}
+    return {"threshold": threshold, **{k: fraction(k) for k in scores}, **totals, **{k: found[k] for k in thresholds}}
 
 
 def squad_v1(rng):

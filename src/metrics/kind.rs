@@ -13,6 +13,8 @@ pub enum MetricKind {
     Score,
     /// A correlation from −1 to 1. Higher is better.
     Correlation,
+    /// A number of labels, which says nothing about a model.
+    Count,
 }
 
 impl MetricKind {

@@ -109,6 +109,10 @@ pub struct V2Scores {
     pub has_answer: AnswerScore,
     /// The mean over the questions without an answer, NoAns; NaN if there is none.
     pub no_answer: AnswerScore,
+    /// The number of questions with an answer.
+    pub has_answer_total: usize,
+    /// The number of questions without an answer.
+    pub no_answer_total: usize,
     /// The best exact match over all thresholds.
     pub best_exact: BestThreshold,
     /// The best F1 over all thresholds.
@@ -124,7 +128,10 @@ impl V2Scores {
             let selected = outcomes.iter().filter(|outcome| select(outcome));
             AnswerScore::mean(&selected.map(|outcome| outcome.score_at(threshold)).collect::<Vec<_>>())
         };
+        let has_answer_total = outcomes.iter().filter(|outcome| outcome.has_answer).count();
         V2Scores {
+            has_answer_total,
+            no_answer_total: outcomes.len() - has_answer_total,
             all: mean_of(&|_| true),
             has_answer: mean_of(&|outcome| outcome.has_answer),
             no_answer: mean_of(&|outcome| !outcome.has_answer),

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::baselines::Baselines;
 use crate::metrics::MetricKind;
 use crate::task::Ratio;
+use crate::units::thousands;
 
 /// A gain over a baseline counts if it exceeds this many standard errors; chance alone gives less in 95 % of cases.
 const STANDARD_ERRORS: f64 = 2.0;
@@ -51,7 +52,7 @@ impl Metric {
             MetricKind::SquaredError => (baseline - self.value, -baseline * (-z.powi(2) / n).exp_m1()),
             MetricKind::Share => (self.value - baseline, z * (baseline * (1.0 - baseline) / n).sqrt()),
             MetricKind::Correlation => (self.value - baseline, z / n.sqrt()),
-            MetricKind::Score => return None,
+            MetricKind::Score | MetricKind::Count => return None,
         };
         Some(gain > chance)
     }
@@ -61,6 +62,7 @@ impl Metric {
         match self.kind {
             MetricKind::Loss | MetricKind::SquaredError | MetricKind::Correlation => format!("{value:.4}"),
             MetricKind::Share | MetricKind::Score => format!("{:.2} %", 100.0 * value),
+            MetricKind::Count => thousands(value as u64),
         }
     }
 
@@ -70,6 +72,7 @@ impl Metric {
         match self.kind {
             MetricKind::Loss | MetricKind::SquaredError | MetricKind::Correlation => format!("{difference:+.4}"),
             MetricKind::Share | MetricKind::Score => format!("{:+.2} points", 100.0 * difference),
+            MetricKind::Count => format!("{difference:+}"),
         }
     }
 }
@@ -159,14 +162,15 @@ impl Evaluation {
         self.heads_without_gain().into_iter().map(sentence).collect()
     }
 
-    /// Formats the metrics: `MLM loss 6.4250 (baseline 6.9450), MLM accuracy 14.10 % (baseline 5.00 %)`.
+    /// Formats the metrics, without counts: `MLM loss 6.4250 (baseline 6.9450), MLM accuracy 14.10 % (baseline 5.00 %)`.
     pub fn to_text(&self) -> String {
         let text = |metric: &Metric| {
             let baseline =
                 metric.baseline.map_or(String::new(), |baseline| format!(" (baseline {})", metric.format(baseline)));
             format!("{} {}{baseline}", metric.label, metric.format(metric.value))
         };
-        self.metrics.iter().map(text).collect::<Vec<_>>().join(", ")
+        let measured = self.metrics.iter().filter(|metric| metric.kind != MetricKind::Count);
+        measured.map(text).collect::<Vec<_>>().join(", ")
     }
 
     /// Formats a table with a row for each metric: its value, its baseline and their difference.

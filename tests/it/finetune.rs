@@ -4,6 +4,8 @@
 use crate::common::labelled::{KINDS, LabelledFiles};
 use lambert::run::fine_tuning::FineTuning;
 use lambert::run::weights::export_model;
+use lambert::train::fine_tuning::scorer::TaskScorer;
+use lambert::train::job::Scorer;
 use serde_json::{Value, json};
 
 const CLASSES: &str = KINDS[0];
@@ -117,6 +119,49 @@ fn invalid_questions_are_refused_with_their_id() {
     for (overrides, expected) in cases {
         fails(&files, ANSWERS, overrides, expected);
     }
+}
+
+#[test]
+fn metrics_of_squad_v2_are_those_of_all_questions_and_of_those_with_and_without_an_answer() {
+    let files = LabelledFiles::new();
+    let entry = |(id, has_answer): (&str, bool)| match has_answer {
+        true => json!({"id": id, "question": "who is it", "answers": [{"text": "anna sees", "answer_start": 4}]}),
+        false => json!({"id": id, "question": "who is it", "answers": [], "is_impossible": true}),
+    };
+    let entries: Vec<Value> = [("a", true), ("b", true), ("c", false), ("d", false), ("e", false)].map(entry).into();
+    let paragraph = json!({"context": "the anna sees a house", "qas": entries});
+    files.write("squad.json", &json!({"data": [{"paragraphs": [paragraph]}]}).to_string());
+    let file = files.path("squad.json").display().to_string();
+    let sets = [format!("task.train={file}"), format!("task.dev={file}"), "task.version=\"2.0\"".to_owned()];
+    let run = files.open(ANSWERS, &sets.each_ref().map(String::as_str)).unwrap();
+    let scorer = TaskScorer::new(&FineTuning::open(run).unwrap().data).unwrap();
+
+    // [CLS] who is it [SEP] the anna sees a house [SEP]; [CLS] means that there is no answer.
+    let logits = |positions: [usize; 5]| -> Vec<f32> {
+        positions.into_iter().flat_map(|at| (0..16).map(move |i| if i == at { 5.0 } else { 0.0 })).collect()
+    };
+    let metrics = scorer.score(&[logits([6, 6, 0, 0, 7]), logits([7, 6, 0, 0, 7])]).unwrap();
+    let found = |name: &str| {
+        let metric = metrics.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}"));
+        (metric.value, metric.baseline)
+    };
+    for (name, value, baseline) in [
+        ("exact_match", 3.0 / 5.0, Some(3.0 / 5.0)),
+        // "anna" for "anna sees": precision 1, recall 1/2.
+        ("f1", (1.0 + 2.0 / 3.0 + 2.0) / 5.0, Some(3.0 / 5.0)),
+        ("total", 5.0, None),
+        ("HasAns_exact", 1.0 / 2.0, Some(0.0)),
+        ("HasAns_f1", (1.0 + 2.0 / 3.0) / 2.0, Some(0.0)),
+        ("HasAns_total", 2.0, None),
+        ("NoAns_exact", 2.0 / 3.0, Some(1.0)),
+        ("NoAns_f1", 2.0 / 3.0, Some(1.0)),
+        ("NoAns_total", 3.0, None),
+    ] {
+        let (measured, of_constant) = found(name);
+        assert!((measured - value).abs() < 1e-12, "{name}: {measured}, expected {value}");
+        assert_eq!(of_constant, baseline, "baseline of {name}");
+    }
+    assert_eq!(metrics.len(), 9);
 }
 
 #[test]

@@ -86,6 +86,10 @@ struct V2Result {
     no_answer_exact: Option<f64>,
     #[serde(rename = "NoAns_f1")]
     no_answer_f1: Option<f64>,
+    #[serde(rename = "HasAns_total")]
+    has_answer_total: usize,
+    #[serde(rename = "NoAns_total")]
+    no_answer_total: usize,
     best_exact: f64,
     #[serde(rename = "best_exact_thresh")]
     best_exact_threshold: f64,
@@ -177,8 +181,10 @@ fn answers_and_thresholds_score_as_in_squad_v2() {
         let outcome = |q: &V2Question| Outcome::new(&q.prediction, &q.gold, q.no_answer_probability);
         let outcomes: Vec<Outcome> = questions.iter().map(outcome).collect();
         for result in results {
-            let V2Scores { all, has_answer, no_answer, best_exact, best_f1 } =
-                V2Scores::of(&outcomes, result.threshold);
+            let scores = V2Scores::of(&outcomes, result.threshold);
+            let V2Scores { all, has_answer, no_answer, best_exact, best_f1, .. } = scores;
+            assert_eq!(scores.has_answer_total, result.has_answer_total);
+            assert_eq!(scores.no_answer_total, result.no_answer_total);
             assert_equal(all.exact, result.exact, "exact match");
             assert_equal(all.f1, result.f1, "F1");
             assert_equal_or_undefined(has_answer.exact, result.has_answer_exact, "exact match, HasAns");

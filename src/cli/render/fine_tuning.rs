@@ -73,11 +73,12 @@ fn task(head: &Head) -> String {
     }
 }
 
-/// Returns the spread over the seeds that have ended of every metric that all of them have, without baselines and counts.
+/// Returns the spread over the seeds that have ended of every metric that all of them have, without baselines and numbers of
+/// examples.
 pub fn spreads(results: &[SeedResult]) -> Vec<(String, Spread)> {
     let ended: Vec<&SeedResult> = results.iter().filter(|result| result.outcome != Outcome::Interrupted).collect();
     let names = ended.first().map_or(&[][..], |first| &first.metrics).iter().map(|(name, _)| name);
-    let is_metric = |name: &&String| !name.ends_with("_baseline") && *name != "examples";
+    let is_metric = |name: &&String| !["_baseline", "examples", "total"].iter().any(|end| name.ends_with(end));
     let of_seed =
         |result: &SeedResult, name: &str| result.metrics.iter().find(|(own, _)| own == name).map(|(_, value)| *value);
     names
@@ -115,12 +116,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_of_seeds_are_averaged_without_baselines_and_counts() {
+    fn metrics_of_seeds_are_averaged_without_baselines_and_numbers_of_examples() {
         let result = |seed: u64, accuracy: f64| SeedResult {
             seed,
             outcome: Outcome::Finished,
             best: None,
-            metrics: [("accuracy", accuracy), ("accuracy_baseline", 0.5), ("examples", 10.0)]
+            metrics: [("accuracy", accuracy), ("accuracy_baseline", 0.5), ("NoAns_total", 4.0), ("examples", 10.0)]
                 .map(|(name, value)| (name.to_owned(), value))
                 .to_vec(),
         };

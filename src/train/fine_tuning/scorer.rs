@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::bert::Head;
 use crate::data::labelled::{ExampleLabels, Gold, LabelledExamples, SpanLogits, WordClasses};
-use crate::metrics::squad::AnswerScore;
+use crate::metrics::squad::{AnswerScore, Outcome, V2Scores};
 use crate::metrics::{Confusion, EntityCounts, LabelFrequencies, MetricKind, pearson, spearman};
 use crate::report::baselines::Baselines;
 use crate::report::evaluation::Metric;
@@ -54,8 +54,9 @@ impl TaskScorer {
         let constant = scorer.scores(&scorer.constant_outputs())?;
         // A constant prediction has no correlation.
         let value = |score: &Score| if score.value.is_nan() { 0.0 } else { score.value };
+        let measured = constant.iter().filter(|score| score.kind != MetricKind::Count);
         scorer.baselines =
-            constant.iter().fold(Baselines::default(), |baselines, score| baselines.with(score.name, value(score)));
+            measured.fold(Baselines::default(), |baselines, score| baselines.with(score.name, value(score)));
         Ok(scorer)
     }
 
@@ -158,7 +159,8 @@ impl TaskScorer {
         ]
     }
 
-    /// Exact match and F1 of the answers, from logits `[N, S]` of the first and the last position.
+    /// Exact match and F1 of the answers, from logits `[N, S]` of the first and the last position; for SQuAD v2.0, also of the
+    /// questions with and without an answer.
     fn question_answering(&self, start: &[f32], end: &[f32]) -> anyhow::Result<Vec<Score>> {
         let answers = self.answers.as_ref().context("a scorer of answers requires the windows of the questions")?;
         let windows = start.chunks_exact(self.sequence_length).zip(end.chunks_exact(self.sequence_length));
@@ -171,16 +173,16 @@ impl TaskScorer {
             })
             .collect();
         let predicted = answers.windows.answers(&answers.tokenizer, &logits, answers.options)?;
-        let with_unanswerable = answers.options.null_threshold.is_some();
-        let of_question = |(prediction, gold): (&str, &Gold)| {
-            let gold = gold.texts();
-            if with_unanswerable { AnswerScore::v2(prediction, &gold) } else { AnswerScore::v1(prediction, &gold) }
-        };
-        let questions = answers.windows.questions().questions();
-        let pairs = predicted.iter().map(|answer| answer.text.as_str()).zip(questions.iter().map(|q| &q.gold));
-        let mean = AnswerScore::mean(&pairs.map(of_question).collect::<Vec<_>>());
-        let count = questions.len();
-        Ok(vec![score("f1", "F1", mean.f1, count), score("exact_match", "exact match", mean.exact, count)])
+        let with_gold = predicted.iter().zip(answers.windows.questions().questions());
+        if answers.options.null_threshold.is_none() {
+            let scores = with_gold.map(|(answer, question)| AnswerScore::v1(&answer.text, &question.gold.texts()));
+            return Ok(squad_v1(&scores.collect::<Vec<_>>()));
+        }
+        let outcomes = with_gold.map(|(answer, question)| {
+            let gold = if question.gold == Gold::Impossible { Vec::new() } else { question.gold.texts() };
+            Outcome::new(&answer.text, &gold, answer.null_score_difference.unwrap_or(f64::NEG_INFINITY))
+        });
+        Ok(squad_v2(&outcomes.collect::<Vec<_>>()))
     }
 }
 
@@ -207,6 +209,42 @@ fn regression(predicted: &[f32], gold: &[f32]) -> Vec<Score> {
         correlation("pearson", "Pearson", pearson(&gold, &predicted), gold.len()),
         correlation("spearman", "Spearman", spearman(&gold, &predicted), gold.len()),
     ]
+}
+
+/// The results of `evaluate-v1.1.py`.
+fn squad_v1(scores: &[AnswerScore]) -> Vec<Score> {
+    let AnswerScore { exact, f1 } = AnswerScore::mean(scores);
+    vec![score("f1", "F1", f1, scores.len()), score("exact_match", "exact match", exact, scores.len())]
+}
+
+/// The results of `evaluate-v2.0.py`, under its names except for `exact_match`: over all questions, those with an answer (HasAns)
+/// and those without (NoAns). A group without questions has no results.
+fn squad_v2(outcomes: &[Outcome]) -> Vec<Score> {
+    // No difference of scores exceeds this threshold, so the predicted texts count as they are.
+    let V2Scores { all, has_answer, no_answer, has_answer_total, no_answer_total, .. } =
+        V2Scores::of(outcomes, f64::INFINITY);
+    let groups = [
+        ([("f1", "F1"), ("exact_match", "exact match"), ("total", "questions")], all, outcomes.len()),
+        (
+            [("HasAns_f1", "HasAns F1"), ("HasAns_exact", "HasAns exact match"), ("HasAns_total", "HasAns questions")],
+            has_answer,
+            has_answer_total,
+        ),
+        (
+            [("NoAns_f1", "NoAns F1"), ("NoAns_exact", "NoAns exact match"), ("NoAns_total", "NoAns questions")],
+            no_answer,
+            no_answer_total,
+        ),
+    ];
+    let with_questions = groups.into_iter().filter(|(.., total)| *total > 0);
+    let results = with_questions.flat_map(|([f1, exact, count], mean, total)| {
+        [
+            score(f1.0, f1.1, mean.f1, total),
+            score(exact.0, exact.1, mean.exact, total),
+            Score { name: count.0, label: count.1, kind: MetricKind::Count, value: total as f64, labels: total },
+        ]
+    });
+    results.collect()
 }
 
 fn score(name: &'static str, label: &'static str, value: f64, labels: usize) -> Score {
