@@ -34,12 +34,12 @@ impl TaskKind {
         }
     }
 
-    /// Returns the metrics of the task, the default choice of the best checkpoint first.
+    /// Returns the metrics that can select the best checkpoint of the task, the default first.
     pub const fn metrics(self) -> &'static [&'static str] {
         match self {
             TaskKind::SequenceClassification => &["accuracy", "macro_f1", "matthews"],
             TaskKind::Regression => &["pearson", "spearman"],
-            TaskKind::TokenClassification => &["f1", "precision", "recall"],
+            TaskKind::TokenClassification => &["f1", "precision", "recall", "token_accuracy"],
             TaskKind::QuestionAnswering => &["f1", "exact_match"],
         }
     }
@@ -288,6 +288,7 @@ mod tests {
         let named = |name: &str| SelectionSettings { metric: Some(name.to_owned()), ..SelectionSettings::default() };
         assert_eq!(SelectionSettings::default().metric(TaskKind::Regression).unwrap(), "pearson");
         assert_eq!(named("matthews").metric(TaskKind::SequenceClassification).unwrap(), "matthews");
+        assert_eq!(named("token_accuracy").metric(TaskKind::TokenClassification).unwrap(), "token_accuracy");
         assert_eq!(
             named("f2").metric(TaskKind::QuestionAnswering).unwrap_err().to_string(),
             "`metric` requires f1 or exact_match for kind = \"question_answering\", got \"f2\""
