@@ -333,6 +333,20 @@ fn the_best_checkpoint_of_a_fine_tuning_run_is_downloaded() {
 
     let said = site.succeed("two", &["export", "s3://pod/runs/small", "--out", "exported"]);
     assert!(said.contains(best) && said.contains("has the best accuracy") && !said.contains(newest), "{said}");
+
+    // Another run starts from it: its head is kept, because the labels are the same.
+    let again =
+        ["import=s3://pod/runs/small", "checkpoint.directory=again", "train.epochs=0.25", "train.warmup={steps=0}"];
+    let again = again.iter().flat_map(|set| ["--set", set]);
+    let fine_tune: Vec<&str> = ["finetune", "run.toml", "--platform", "cpu"].into_iter().chain(again).collect();
+    let said = site.succeed("three", &fine_tune);
+    assert!(said.contains("downloading step") && said.contains("has the best accuracy"), "{said}");
+    let step: u64 = best.trim_start_matches("step-").parse().unwrap();
+    let log = site.workshop.path("log");
+    std::fs::create_dir(&log).unwrap();
+    std::fs::write(log.join("metrics.jsonl"), site.server.get("pod/runs/small/metrics.jsonl").unwrap()).unwrap();
+    let accuracy = |run: &Path, step: u64| metrics(run)[&("evaluation".to_owned(), step)]["accuracy"].as_f64();
+    assert_eq!(accuracy(&site.workshop.path("again"), 0), accuracy(&log, step));
 }
 
 #[test]

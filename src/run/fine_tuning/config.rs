@@ -1,6 +1,6 @@
 //! The run file of `lambert finetune`, and its checked settings: everything that needs neither the data nor the model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use crate::optim::OptimizerConfig;
 use crate::run::CheckpointSettings;
 use crate::run::file::RunFile;
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
+use crate::storage::Location;
 use crate::task::Precision;
 
 /// A fine-tuning run: the checked settings of a run file. Paths are relative to the working directory.
@@ -32,8 +33,9 @@ pub struct FineTuningRun {
     /// Steps with a gradient that is not finite that are skipped before the run stops.
     #[serde(default)]
     pub skip_non_finite: u64,
-    /// The directory of the model: a checkpoint, a run or a Hugging Face directory. Its configuration and tokenizer are used.
-    pub import: PathBuf,
+    /// The model: a checkpoint or a run, which may be in a bucket, or a Hugging Face directory. Its configuration and tokenizer are
+    /// used.
+    pub import: Location,
     /// Draw all weights with the seed instead of importing them: the comparison that shows what pretraining gave.
     #[serde(default)]
     pub random_weights: bool,

@@ -7,7 +7,7 @@ mod config;
 mod data;
 mod settings;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 pub use self::config::FineTuningRun;
 pub use self::data::{Answers, TaskData};
 pub use self::settings::{DropoutSettings, SelectionSettings, TaskKind, TaskSettings, TrainSettings};
+use super::buckets::fetch_model;
 use super::initial_state::{RUN_FILE, Resumable, text_of};
 use super::weights::{FoundModel, config_json, describe, open_model};
 use crate::bert::{BertConfig, Head, fine_tuning_task};
@@ -39,30 +40,33 @@ pub struct FineTuning {
     pub schedule: Schedule,
     /// The task on the training rows.
     pub task: Arc<dyn Task>,
-    /// The head of the imported model.
+    /// The local directory of the imported model, and its head.
+    import: PathBuf,
     imported_head: Head,
     tokenizer_files: Vec<(String, Vec<u8>)>,
     vocabulary_sha256: String,
 }
 
 impl FineTuning {
-    /// Opens the model's configuration and tokenizer, reads and tokenizes the examples, and checks that they fit together.
+    /// Opens the model's configuration and tokenizer, reads and tokenizes the examples, and checks that they fit together. A model in
+    /// a bucket is downloaded first.
     ///
     /// # Errors
     /// If the model or a file cannot be read, an example is wrong (with file and line), the labels differ from those of an
     /// imported head, or a setting is impossible for the data.
     pub fn open(run: FineTuningRun) -> anyhow::Result<FineTuning> {
-        let found = open_model(&run.import).context("import")?;
+        let import = fetch_model(&run.import).context("import")?;
+        let found = open_model(&import).context("import")?;
         let model = run.model.apply(&found.config);
         model.validate().context("[model]")?;
         let tokenizer = Tokenizer::open(&found.path, false).with_context(|| {
-            format!("import: {} requires the tokenizer of the model beside its weights", run.import.display())
+            format!("import: {} requires the tokenizer of the model beside its weights", run.import)
         })?;
         let vocabulary = tokenizer.vocabulary();
         ensure!(
             vocabulary.len() <= model.vocab_size,
             "import: {} requires a tokenizer of at most {} tokens, the vocab_size of its config.json, found {}",
-            run.import.display(),
+            run.import,
             model.vocab_size,
             vocabulary.len()
         );
@@ -75,6 +79,7 @@ impl FineTuning {
         let schedule = Schedule::new(vec![phase]).context("[train]")?;
         let opened = FineTuning {
             tokenizer_files: tokenizer_files(&found)?,
+            import,
             imported_head: found.head.clone(),
             run,
             model,
@@ -99,7 +104,7 @@ impl FineTuning {
         };
         bail!(
             "[task] requires the head of {}, {}, found {}; set labels in that order, or replace_head = true to train a new head",
-            run.import.display(),
+            run.import,
             describe(imported),
             describe(new)
         )
@@ -114,6 +119,7 @@ impl FineTuning {
             data: TaskData { train: Arc::new((*self.data.train).clone().shuffled(seed)), ..self.data.clone() },
             schedule: self.schedule.clone(),
             task: self.task.clone(),
+            import: self.import.clone(),
             imported_head: self.imported_head.clone(),
             tokenizer_files: self.tokenizer_files.clone(),
             vocabulary_sha256: self.vocabulary_sha256.clone(),
@@ -219,7 +225,7 @@ impl Resumable for FineTuning {
         if self.run.random_weights {
             return Ok(None);
         }
-        let found = open_model(&self.run.import).context("import")?;
+        let found = open_model(&self.import).context("import")?;
         Ok(Some(found.with_head(self.data.head.clone())))
     }
 }
