@@ -118,7 +118,10 @@ pub enum ProbeError {
         feature: usize,
     },
     /// Rounding keeps the minimiser from the required gradient, as for features of extreme size.
-    #[error("the probe did not converge in {iterations} iterations; scale the features to a common size")]
+    #[error(
+        "the logistic regression of the probe did not converge in {iterations} iterations; measure other features, such as \
+         another pooling of the hidden states"
+    )]
     NotConverged {
         /// Iterations of L-BFGS.
         iterations: usize,

@@ -12,6 +12,7 @@ use crate::predict::TextModel;
 use crate::predict::embed::encoder;
 use crate::predict::forward::{Forward, ForwardSettings};
 use crate::predict::probe::{ProbeAccuracy, ProbeData};
+use crate::probe::ProbeError;
 use crate::report::evaluation::{Metric, PROBE};
 use crate::run::weights::FoundModel;
 use crate::runtime::devices::Devices;
@@ -57,13 +58,27 @@ impl ProbeEvaluator {
         ProbeEvaluator { forward, data: spec.data.clone() }
     }
 
-    /// Measures the probe in phase `phase` of a model with parameters `specs` and unsharded `weights`, `[device][tensor]`.
+    /// Measures the probe in phase `phase` of a model with parameters `specs` and unsharded `weights`, `[device][tensor]`. Returns
+    /// the reason instead if the embeddings of this model have no probe, which is no reason to stop its training.
     ///
     /// # Errors
-    /// If the device fails, or an embedding is not finite.
-    pub fn evaluate(&mut self, phase: usize, specs: &[ParamSpec], weights: &[Vec<Buffer>]) -> anyhow::Result<Metric> {
+    /// If the device fails.
+    pub fn evaluate(
+        &mut self,
+        phase: usize,
+        specs: &[ParamSpec],
+        weights: &[Vec<Buffer>],
+    ) -> anyhow::Result<Result<Metric, ProbeError>> {
         let weights = self.forward.select(specs, &weights[..1])?;
-        Ok(probe_metric(&self.data[phase].accuracy(&mut self.forward, &weights)?))
+        metric_or_reason(self.data[phase].accuracy(&mut self.forward, &weights))
+    }
+}
+
+/// Separates the errors of a probe from those of a device.
+fn metric_or_reason(measured: anyhow::Result<ProbeAccuracy>) -> anyhow::Result<Result<Metric, ProbeError>> {
+    match measured {
+        Ok(measured) => Ok(Ok(probe_metric(&measured))),
+        Err(error) => error.downcast().map(Err),
     }
 }
 
@@ -112,5 +127,21 @@ impl ModelProbe {
         let mut forward = encoder(&self.model.model.config, pooling, devices, settings);
         let weights = forward.load(self.model.model)?;
         self.data.accuracy(&mut forward, &weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embeddings_without_a_probe_are_no_failure_of_the_device() {
+        let accuracy = ProbeAccuracy { accuracy: 0.75, deviation: None, majority: 0.5, rows: 8 };
+        let measured = metric_or_reason(Ok(accuracy)).unwrap().unwrap();
+        assert_eq!((measured.name.as_str(), measured.value, measured.baseline), ("probe_accuracy", 0.75, Some(0.5)));
+        for reason in [ProbeError::NotConverged { iterations: 7 }, ProbeError::NotFinite { row: 1, feature: 2 }] {
+            assert_eq!(metric_or_reason(Err(reason.clone().into())).unwrap(), Err(reason));
+        }
+        assert!(metric_or_reason(Err(anyhow::anyhow!("the device is lost"))).is_err());
     }
 }

@@ -51,6 +51,8 @@ pub struct Trainer {
     last_end: Instant,
     /// None on hosts other than the leader, and for runs without a probe.
     probe: Option<ProbeEvaluator>,
+    /// Whether an evaluation had no value of the probe, which is reported once.
+    probe_was_missing: bool,
     /// Whether the run was interrupted on any host.
     stop: bool,
     /// The best evaluation so far, if the run selects a checkpoint by a metric.
@@ -193,6 +195,7 @@ impl Trainer {
             skipped: 0,
             last_end: Instant::now(),
             probe,
+            probe_was_missing: false,
             stop: false,
             best,
             reporter,
@@ -383,8 +386,15 @@ impl Trainer {
         let mut evaluation = evaluator.evaluation(&self.hosts.all_reduce_sum(sums)?, &outputs)?;
         if self.job.probe.is_some() {
             let specs = self.state.layout().specs();
-            let metric = self.probe.as_mut().map(|probe| probe.evaluate(phase, specs, &weights)).transpose();
-            self.hosts.all_ok(metric)?.into_iter().for_each(|metric| evaluation.push(metric));
+            let measured = self.probe.as_mut().map(|probe| probe.evaluate(phase, specs, &weights)).transpose();
+            match self.hosts.all_ok(measured)? {
+                Some(Ok(metric)) => evaluation.push(metric),
+                Some(Err(reason)) if !std::mem::replace(&mut self.probe_was_missing, true) => {
+                    let missing = format!("step {}: probe_accuracy is missing", self.done);
+                    self.reporter.say(&format!("{missing}, and training continues: {reason}"));
+                }
+                Some(Err(_)) | None => {}
+            }
         }
         if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
             self.best = selection.updated(self.best.take(), evaluation.value(selection.metric), self.done);
