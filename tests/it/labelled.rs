@@ -75,8 +75,9 @@ fn labels_of_the_dev_file_must_occur_in_the_training_file() {
     let dev_texts = LabelledTexts::read(&dev, &TextColumns::default()).unwrap();
     let error = LabelledExamples::classification(&dev_texts, &names, &tokenizer(), 16).map(drop).unwrap_err();
     let expected = format!(
-        "{}: requires one of the labels \"bad\", \"good\" on line 3, got \"fair\"; correct it, or add it to labels",
-        dev.display()
+        "{}: requires one of the labels \"bad\", \"good\" on line 3, got \"fair\"; correct it, or add examples with it to {}",
+        dev.display(),
+        train.display()
     );
     assert_eq!(error.to_string(), expected);
 }

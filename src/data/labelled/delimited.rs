@@ -109,7 +109,7 @@ mod tests {
             (
                 "a\tb\n",
                 name("label"),
-                "dev.tsv: requires a column \"label\", got the columns \"a\", \"b\"; set label to one of them",
+                "dev.tsv: requires a column \"label\", got the columns \"a\", \"b\"; choose one of them as label",
             ),
             (
                 "a\tb\n",

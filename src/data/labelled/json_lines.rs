@@ -42,7 +42,7 @@ pub(super) fn value<'o>(
 ) -> Result<&'o Value> {
     object.get(name).ok_or_else(|| {
         let found = format!("the keys {}", quoted(object.keys().map(String::as_str)));
-        let next = format!("set {} to one of them", selected.setting);
+        let next = format!("choose one of them as {}", selected.setting);
         DataError::file(path, format!("the key {name:?} on line {number}"), found, next)
     })
 }
@@ -110,13 +110,13 @@ mod tests {
             (
                 "{\"y\": 1}\n{\"x\": 1}",
                 column(),
-                "requires the key \"y\" on line 2, got the keys \"x\"; set label to one of them",
+                "requires the key \"y\" on line 2, got the keys \"x\"; choose one of them as label",
             ),
             ("{\"y\": [1]}", column(), "requires a text or a number as \"y\" on line 1, got a list; correct the value"),
             (
                 "{}",
                 Column::Number(1),
-                "requires names of columns, got the number 1; set label to a name: only TSV and CSV files have numbered columns",
+                "requires names of columns, got the number 1; choose label by its name: only TSV and CSV files have numbered columns",
             ),
         ] {
             assert_eq!(rows(text, column).unwrap_err(), format!("x.jsonl: {expected}"));

@@ -1,6 +1,7 @@
 //! The names of the classes of a task.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use crate::data::error::{DataError, Result};
 pub struct LabelNames {
     names: Vec<String>,
     classes: HashMap<String, i32>,
+    /// The training file that the names were found in; none if they were given.
+    found_in: Option<PathBuf>,
 }
 
 impl LabelNames {
@@ -35,7 +38,7 @@ impl LabelNames {
                 return wrong("each name once", format!("{name:?} twice"));
             }
         }
-        Ok(LabelNames { names, classes })
+        Ok(LabelNames { names, classes, found_in: None })
     }
 
     /// Returns the names in the order of the classes.
@@ -58,7 +61,11 @@ impl LabelNames {
     pub(super) fn class_at(&self, name: &str, origin: &Origin, number: u64) -> Result<i32> {
         self.class(name).ok_or_else(|| {
             let required = format!("one of the labels {}", quoted(self.names.iter().map(String::as_str)));
-            origin.wrong(number, required, format!("{name:?}"), "correct it, or add it to labels")
+            let next = match &self.found_in {
+                Some(file) => format!("correct it, or add examples with it to {}", file.display()),
+                None => "correct it, or add it to labels".to_owned(),
+            };
+            origin.wrong(number, required, format!("{name:?}"), &next)
         })
     }
 
@@ -80,7 +87,7 @@ impl LabelNames {
         }
         match given {
             Some(names) => Ok(names.clone()),
-            None => LabelNames::new(sorted(occurring)),
+            None => Ok(LabelNames { found_in: Some(origin.path.clone()), ..LabelNames::new(sorted(occurring))? }),
         }
     }
 }
@@ -112,8 +119,6 @@ impl From<LabelNames> for Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     fn origin() -> Origin {
@@ -143,15 +148,22 @@ mod tests {
 
     #[test]
     fn one_class_repeated_names_and_unknown_labels_are_errors() {
-        let names = found(&["a", "b"]).unwrap();
+        let found_names = found(&["a", "b"]).unwrap();
+        let given_names = LabelNames::new(vec!["a".into(), "b".into()]).unwrap();
+        let dev = Origin { path: PathBuf::from("dev.tsv"), unit: "line" };
         for (error, expected) in [
             (
                 found(&["a", "a"]).unwrap_err(),
                 "train.tsv: requires labels of at least two classes, got only \"a\"; add examples of the other classes",
             ),
             (
-                names.class_at("c", &origin(), 7).unwrap_err(),
-                "train.tsv: requires one of the labels \"a\", \"b\" on line 7, got \"c\"; correct it, or add it to labels",
+                found_names.class_at("c", &dev, 7).unwrap_err(),
+                "dev.tsv: requires one of the labels \"a\", \"b\" on line 7, got \"c\"; correct it, or add examples with it to \
+                 train.tsv",
+            ),
+            (
+                given_names.class_at("c", &dev, 7).unwrap_err(),
+                "dev.tsv: requires one of the labels \"a\", \"b\" on line 7, got \"c\"; correct it, or add it to labels",
             ),
             (
                 LabelNames::new(vec!["a".into(), "a".into()]).unwrap_err(),

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(cells, [[Some("1"), Some("é")], [Some("0"), None], [Some("1"), Some("b")]]);
         let message = read(&path, &[select(&other)]).unwrap_err().to_string();
         let expected =
-            "requires a column \"other\", got the columns \"score\", \"text\", \"label\"; set label to one of them";
+            "requires a column \"other\", got the columns \"score\", \"text\", \"label\"; choose one of them as label";
         assert!(message.ends_with(expected), "{message}");
     }
 }

@@ -120,7 +120,7 @@ impl Questions {
     pub fn read(path: &Path, version: SquadVersion) -> Result<Questions> {
         let file: File = serde_json::from_str(&read_whole_text(path)?).map_err(|error| {
             let required = "the JSON of SQuAD, {\"data\": [{\"paragraphs\": [{\"context\", \"qas\"}]}]}";
-            DataError::file(path, required, error.to_string(), "correct the file")
+            DataError::file(path, required, format!("another form ({error})"), "correct the file")
         })?;
         let mut all = Questions { path: path.to_owned(), contexts: Vec::new(), questions: Vec::new() };
         let mut ids = HashSet::new();

@@ -115,7 +115,7 @@ impl Table {
 /// Returns the error of a file without a selected column.
 pub(super) fn no_column<'a>(path: &Path, selected: &Selected, found: impl Iterator<Item = &'a str>) -> DataError {
     let Selected { setting, column } = selected;
-    let next = format!("set {setting} to one of them");
+    let next = format!("choose one of them as {setting}");
     DataError::file(path, format!("a column {column}"), format!("the columns {}", quoted(found)), next)
 }
 
@@ -124,7 +124,7 @@ pub(super) fn name_of<'a>(path: &Path, selected: &Selected<'a>) -> Result<&'a st
     match selected.column {
         Column::Name(name) => Ok(name),
         Column::Number(number) => {
-            let next = format!("set {} to a name: only TSV and CSV files have numbered columns", selected.setting);
+            let next = format!("choose {} by its name: only TSV and CSV files have numbered columns", selected.setting);
             Err(DataError::file(path, "names of columns", format!("the number {number}"), next))
         }
     }
