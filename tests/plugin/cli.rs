@@ -28,6 +28,15 @@ fn user_errors_print_one_line_and_the_documented_exit_code() {
     let pretrain = |set: &'static str| ["pretrain", "run.toml", "--platform", "cpu", "--set", set];
 
     fails(&workshop, &["pretrian"], 2, &["unrecognized subcommand", "pretrain"]);
+    let logits = ["evaluate", "run", "--data", "data", "--logits", "logits.safetensors"];
+    for measured in [&["--probe", "reviews.tsv"][..], &["--json"]] {
+        fails(
+            &workshop,
+            &[&logits[..], measured].concat(),
+            2,
+            &["'--logits <FILE>' cannot be used with '", measured[0]],
+        );
+    }
     fails(&workshop, &["pretrain", "run.toml", "--platform", "gpu"], 2, &["requires auto, cpu, cuda, tpu"]);
     fails(&workshop, &["pretrain", "none.toml"], 1, &["cannot read the run file none.toml", "scripts/runs/"]);
     fails(

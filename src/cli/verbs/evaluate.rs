@@ -66,7 +66,7 @@ pub struct Evaluate {
     #[arg(long)]
     json: bool,
     /// Write the logits of the first examples to this safetensors file instead of measuring
-    #[arg(long, requires = "data", value_name = "FILE")]
+    #[arg(long, requires = "data", conflicts_with_all = ["probe", "json"], value_name = "FILE")]
     logits: Option<PathBuf>,
     /// With --logits: number of examples
     #[arg(long, default_value_t = 4, requires = "logits", value_name = "N")]
