@@ -23,8 +23,9 @@ Different, as in run_mlm.py:
 * Random weights are not truncated; lambert redraws those beyond two deviations. The order of the rows and all random numbers
   are PyTorch's.
 
-The time includes the first step of both programs and the Trainer's own work, but rows are cut in advance. Other programs on the
-machine change the number of steps, so train both without any.
+The time is that from the first step to the last. It includes masking, which the Trainer does between steps and lambert during
+steps, but not the cutting of the text into rows. Other programs on the machine change the number of steps, so train both
+without any.
 
 Needs numpy, safetensors, torch, transformers and accelerate. Mode of [data]: full_sentences. Optimizer: adamw.
 """
