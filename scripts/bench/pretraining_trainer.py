@@ -53,9 +53,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import (AutoTokenizer, BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling, PrinterCallback, Trainer,
                           TrainerCallback, TrainingArguments, set_seed)
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "report"))
 
-from picture import read_metrics
+from metrics_log import read_metrics
 
 SCORES = ("mlm_loss", "mlm_accuracy")
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Draws the metrics of a run as an SVG: the MLM loss and the learning rate over the steps, with the phases marked.
 
-    scripts/picture.py RUN --out docs/images/quickstart.svg
+    scripts/report/picture.py RUN --out docs/images/quickstart.svg
 
 RUN is a run directory with metrics.jsonl, whose evaluations also hold the unigram baseline: the MLM loss of a model that knows
 only the frequencies of the masked tokens. The SVG needs no other file and adapts to light and dark mode.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
+
+from metrics_log import read_metrics
 
 WIDTH, LEFT, RIGHT = 720, 64, 20
 LOSS = (44, 250)  # top and bottom of the loss panel
@@ -30,18 +31,6 @@ STYLE = """
     .train { stroke: #3f6488; } .rate { stroke: #6fabe6; } circle { fill: #fb923c; } .unigram { stroke: #93a3b3; }
   }
 """
-
-
-def read_metrics(run: Path) -> dict[str, list[dict]]:
-    """Returns the lines of metrics.jsonl by kind and in the order of steps. The last line of a step is the valid one."""
-    kinds: dict[str, dict[int, dict]] = {}
-    for text in (run / "metrics.jsonl").read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue  # an interrupted run may leave an incomplete line
-        kinds.setdefault(line["kind"], {})[line["step"]] = line
-    return {kind: [lines[step] for step in sorted(lines)] for kind, lines in kinds.items()}
 
 
 def round_step(least: float) -> float:

@@ -12,6 +12,8 @@ import math
 import sys
 from pathlib import Path
 
+from metrics_log import read_metrics
+
 METRICS = [("mlm_loss", "MLM loss"), ("mlm_accuracy", "MLM accuracy")]
 # In nats. A model that knows only how frequent each token is has 0.
 MARGIN = {"normal": 1.9, "thorough": 2.7}
@@ -26,10 +28,9 @@ def row(label: str, *values: str) -> None:
 
 
 def evaluations(run: Path) -> tuple[dict, dict]:
-    """Returns the first and the last evaluation of a run; of several lines for a step, the last is valid."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    by_step = {line["step"]: line for line in lines if line["kind"] == "evaluation"}
-    return by_step[min(by_step)], by_step[max(by_step)]
+    """Returns the first and the last evaluation of a run."""
+    evaluations = read_metrics(run)["evaluation"]
+    return evaluations[0], evaluations[-1]
 
 
 def probes(run: Path) -> list[tuple[str, dict, dict]]:
