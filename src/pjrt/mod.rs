@@ -48,8 +48,8 @@ pub use event::Event;
 pub use executable::{CompiledMemoryStats, Executable, ExecuteOptions, Execution, LoadedExecutable, OptimizedProgram};
 pub use named_value::{CreateOption, Value};
 pub use options::{
-    CUDA_MEMORY_FRACTION, CompileOptions, Effort, Override, client_options, multi_process_options,
-    recommended_overrides,
+    CUDA_MEMORY_FRACTION, CompileOptions, Effort, Override, client_options, deviceless_overrides,
+    multi_process_options, recommended_overrides,
 };
 pub use platform::Platform;
 pub use plugin::Plugin;

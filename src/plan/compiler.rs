@@ -10,9 +10,17 @@ use crate::pjrt::{
 };
 use crate::runtime::devices::Devices;
 
+/// The use of compiled programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Their memory, costs and kernels are read.
+    Inspect,
+    /// They are saved and will run.
+    Run,
+}
+
 /// A plugin that compiles for a [`Target`].
 pub struct Compiler {
-    target: Target,
     /// The loaded plugin.
     pub plugin: Plugin,
     /// The version string of the plugin.
@@ -22,7 +30,7 @@ pub struct Compiler {
 
 /// The means of compilation: a description of absent devices, or devices of this machine.
 enum Backend {
-    Absent(Topology),
+    Absent(Topology, CompileOptions),
     Present(Devices),
 }
 
@@ -46,11 +54,12 @@ impl std::ops::Deref for Compiled {
 }
 
 impl Compiler {
-    /// Loads the plugin selected by `choice` (`auto` selects the target's platform) and describes the target to it.
+    /// Loads the plugin selected by `choice` (`auto` selects the target's platform) and describes the target to it. Programs
+    /// that will run are compiled with [`deviceless_overrides`](crate::pjrt::deviceless_overrides).
     ///
     /// # Errors
     /// If the plugin is not found, cannot compile for absent hardware, or does not support the target.
-    pub fn open(target: &Target, choice: &PlatformChoice) -> anyhow::Result<Compiler> {
+    pub fn open(target: &Target, choice: &PlatformChoice, purpose: Purpose) -> anyhow::Result<Compiler> {
         let platform = target.platform();
         let choice = match choice {
             PlatformChoice::Auto => &PlatformChoice::Platform(platform),
@@ -60,12 +69,7 @@ impl Compiler {
             let devices = Devices::open(choice, Some(target.devices()))?;
             let platform_version = devices.client.platform_version().to_owned();
             let plugin = devices.client.plugin();
-            return Ok(Compiler {
-                target: target.clone(),
-                plugin,
-                platform_version,
-                backend: Backend::Present(devices),
-            });
+            return Ok(Compiler { plugin, platform_version, backend: Backend::Present(devices) });
         };
         let plugin = Environment::of_process().find(choice)?.item;
         let (name, options) = description(accelerator, target);
@@ -94,7 +98,12 @@ impl Compiler {
             accelerator.kind,
         );
         let platform_version = topology.platform_version()?;
-        Ok(Compiler { target: target.clone(), plugin, platform_version, backend: Backend::Absent(topology) })
+        let options = CompileOptions::replicas(target.devices()).for_platform(platform.name());
+        let options = match purpose {
+            Purpose::Inspect => options,
+            Purpose::Run => options.deviceless(platform.name()),
+        };
+        Ok(Compiler { plugin, platform_version, backend: Backend::Absent(topology, options) })
     }
 
     /// Compiles a serialized HloModuleProto with one replica on each device.
@@ -103,11 +112,7 @@ impl Compiler {
     /// If the compiler fails.
     pub fn compile(&self, hlo: &[u8]) -> Result<Compiled, anyhow::Error> {
         match &self.backend {
-            Backend::Absent(topology) => {
-                let options =
-                    CompileOptions::replicas(self.target.devices()).for_platform(self.target.platform().name());
-                Ok(Compiled::Absent(topology.compile(hlo, &options)?))
-            }
+            Backend::Absent(topology, options) => Ok(Compiled::Absent(topology.compile(hlo, options)?)),
             Backend::Present(devices) => Ok(Compiled::Present(devices.compile(hlo)?)),
         }
     }

@@ -28,7 +28,7 @@ pub mod traffic;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::compiler::Compiler;
+use self::compiler::{Compiler, Purpose};
 use self::dump::Dump;
 use self::packing::RowsPerSequence;
 use self::phase::{Candidate, PhasePlanner};
@@ -184,7 +184,8 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
     let dump_name = |phase: &usize| format!("phase-{}", phase + 1);
     let names: Vec<String> = options.phases.iter().map(dump_name).collect();
     let dump = options.dump.as_deref().map(|directory| Dump::begin(directory, &names)).transpose()?;
-    let compiler = Compiler::open(target, &options.platform)?;
+    let purpose = if options.save.is_some() { Purpose::Run } else { Purpose::Inspect };
+    let compiler = Compiler::open(target, &options.platform, purpose)?;
     let mut saver = match &options.save {
         Some(directory) => Some(Saver::begin(directory, target, &compiler.plugin)?),
         None => None,

@@ -1,5 +1,6 @@
 //! Saves compiled steps and loads them in place of compiling. A compiled step is valid for one program, one plugin file, and
-//! one kind and number of devices. `manifest.json` records these, and loading fails for any other.
+//! one kind and number of devices. `manifest.json` records these, and loading fails for any other. Steps for CUDA call a
+//! library for their matrix products, because kernels that are compiled without a GPU are not tuned.
 //!
 //! ```text
 //! DIR/manifest.json           plugin, topology and programs of the files, with their sha256; written last
@@ -15,11 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::compiler::Compiled;
 use super::hardware::Accelerator;
+use super::profile::products::triton_products;
+use super::profile::program as optimized;
 use super::target::Target;
 use crate::digest::{sha256_hex, sha256_of_file};
 use crate::files::{partial_path, replace_file};
 use crate::hlo::HloModule;
-use crate::pjrt::Plugin;
+use crate::pjrt::{Platform, Plugin};
 use crate::runtime::compile::{self, CompileTimes};
 use crate::runtime::devices::Devices;
 use crate::step::program::Program;
@@ -41,8 +44,27 @@ pub struct Manifest {
     pub topology: String,
     /// The number of devices.
     pub devices: usize,
+    /// The kernels of the matrix products on CUDA; none on other platforms. Manifests of older versions, whose steps have
+    /// Triton kernels that are not tuned, lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix_products: Option<MatrixProducts>,
     /// The saved steps.
     pub phases: Vec<SavedPhase>,
+}
+
+/// The kernels of the matrix products of a program for CUDA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatrixProducts {
+    /// Calls of cuBLASLt, which selects kernels by the shapes.
+    CublasLt,
+}
+
+impl MatrixProducts {
+    /// Returns the kernels of the programs that are saved for `platform`, a platform's name.
+    fn of(platform: &str) -> Option<MatrixProducts> {
+        (platform == Platform::Cuda.name()).then_some(MatrixProducts::CublasLt)
+    }
 }
 
 /// The saved step of one phase.
@@ -95,6 +117,7 @@ impl Saver {
             plugin: identity(plugin)?,
             topology: target.to_string(),
             devices: target.devices(),
+            matrix_products: MatrixProducts::of(target.platform().name()),
             phases: Vec::new(),
         };
         Ok(Saver { directory: directory.to_owned(), manifest })
@@ -103,7 +126,7 @@ impl Saver {
     /// Writes the step of `phase` (from 0).
     ///
     /// # Errors
-    /// If the plugin cannot serialize the step, or a file cannot be written.
+    /// If the plugin cannot serialize the step, a file cannot be written, or the step has kernels that are not tuned.
     pub fn add(
         &mut self,
         phase: usize,
@@ -111,6 +134,15 @@ impl Saver {
         program: &HloModule,
         compiled: &Compiled,
     ) -> anyhow::Result<()> {
+        if self.manifest.matrix_products == Some(MatrixProducts::CublasLt) {
+            let triton = triton_products(&optimized::Program::decode(&compiled.optimized_program()?)?);
+            ensure!(
+                triton == 0,
+                "cannot save the step of phase {}: its matrix products are required to be calls of cuBLASLt, but {triton} of them \
+                 are Triton kernels, which are not tuned without a GPU; use the plugin of `lambert plugin install cuda`",
+                phase + 1
+            );
+        }
         let serialized = compiled.serialize().context("the plugin cannot serialize a compiled program")?;
         if self.manifest.phases.is_empty() {
             let old = self.directory.join(MANIFEST);
@@ -165,7 +197,7 @@ impl SavedSteps {
     /// Reads the manifest in `directory`.
     ///
     /// # Errors
-    /// If `directory` does not hold compiled steps of this format.
+    /// If `directory` does not hold compiled steps of this format, or holds steps for CUDA that are not tuned.
     pub fn open(directory: &Path) -> anyhow::Result<SavedSteps> {
         let path = directory.join(MANIFEST);
         let text = fs::read_to_string(&path)
@@ -178,6 +210,12 @@ impl SavedSteps {
             "{}: expected format {FORMAT}, found {}; save the steps again with this version of lambert",
             path.display(),
             manifest.format
+        );
+        ensure!(
+            manifest.matrix_products == MatrixProducts::of(&manifest.platform),
+            "compiled steps in {}: their matrix products are required to be calls of cuBLASLt, but an older version of lambert \
+             saved Triton kernels that are not tuned, which take several times as long; save the steps again with `lambert plan`",
+            directory.display()
         );
         Ok(SavedSteps { directory: directory.to_owned(), manifest })
     }
@@ -261,5 +299,31 @@ impl SavedSteps {
             executable,
             times: CompileTimes { build: built, lower: lowered, compile: loaded },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_for_cuda_require_the_record_of_their_matrix_products() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |platform: &str, products: &str| {
+            let manifest = format!(
+                r#"{{"format": 1, "platform": "{platform}", "plugin": "", "topology": "", "devices": 1,{products} "phases": []}}"#
+            );
+            fs::write(folder.path().join(MANIFEST), manifest).unwrap();
+            SavedSteps::open(folder.path()).map(|steps| steps.manifest.matrix_products)
+        };
+        assert_eq!(open("tpu", "").unwrap(), None);
+        assert_eq!(open("cuda", r#" "matrix_products": "cublaslt","#).unwrap(), Some(MatrixProducts::CublasLt));
+        let error = open("cuda", "").unwrap_err().to_string();
+        assert!(
+            error.contains("required to be calls of cuBLASLt") && error.contains("save the steps again"),
+            "{error}"
+        );
+        let error = format!("{:#}", open("cuda", r#" "matrix_products": "triton","#).unwrap_err());
+        assert!(error.contains("unknown variant `triton`, expected `cublaslt`"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! Floating-point operations of matrix products: dots, the convolutions to which TPU compilers turn them, and calls of cuBLAS.
+//! Matrix products: their floating-point operations (dots, the convolutions to which TPU compilers turn them, and calls of
+//! cuBLAS), and those that are Triton kernels.
 
 use serde_json::Value;
 
@@ -32,6 +33,19 @@ impl Product {
         };
         Some(Product { flops, is_f32: program.operands(instruction).take(2).any(wide) })
     }
+}
+
+/// Counts the fusions of `program` that are Triton kernels and contain a dot. XLA's settings of such a fusion are
+/// `{"fusion_backend_config": {"kind": "__triton_nested_gemm_fusion", …}, …}`.
+pub fn triton_products(program: &Program) -> usize {
+    let is_triton = |fusion: &HloInstructionProto| {
+        let config: Option<Value> = serde_json::from_slice(&fusion.backend_config).ok();
+        let kind = config.as_ref().and_then(|config| config.pointer("/fusion_backend_config/kind")?.as_str());
+        kind.is_some_and(|kind| kind.starts_with("__triton"))
+    };
+    let has_dot = |fusion: &HloInstructionProto| program.interior(fusion).iter().any(|inside| inside.opcode == "dot");
+    let fusions = program.module.computations.iter().flat_map(|computation| &computation.instructions);
+    fusions.filter(|fusion| fusion.opcode == "fusion" && is_triton(fusion) && has_dot(fusion)).count()
 }
 
 /// Counts 2 · elements of the result · elements of the contracted dimensions.
@@ -116,6 +130,31 @@ mod tests {
         let of = |id| Product::of(&program, program.instruction(id).unwrap());
         assert_eq!(of(call), Some(Product { flops: 2.0 * 8.0 * 32.0 * 16.0, is_f32: true }));
         assert_eq!(of(other), None);
+    }
+
+    #[test]
+    fn triton_kernels_with_a_dot_are_counted() {
+        let mut b = Builder::default();
+        let product = b.computation(|b| {
+            let (x, w) = (b.parameter(bf16(&[8, 16])), b.parameter(bf16(&[16, 32])));
+            b.add("dot", bf16(&[8, 32]), &[x, w], |_| {})
+        });
+        let softmax = b.computation(|b| {
+            let x = b.parameter(bf16(&[8, 32]));
+            b.add("exponential", bf16(&[8, 32]), &[x], |_| {})
+        });
+        let (x, w) = (b.parameter(bf16(&[8, 16])), b.parameter(bf16(&[16, 32])));
+        let mut fuse = |computation, operands: &[i64], kind: &str| {
+            b.add("fusion", bf16(&[8, 32]), operands, |i| {
+                i.called_computation_ids = vec![computation];
+                i.backend_config = format!(r#"{{"fusion_backend_config":{{"kind":"{kind}"}}}}"#).into();
+            })
+        };
+        let y = fuse(product, &[x, w], "__triton_nested_gemm_fusion");
+        fuse(softmax, &[y], "__triton");
+        fuse(product, &[x, w], "__triton_gemm");
+        fuse(product, &[x, w], "__cudnn$fusion");
+        assert_eq!(triton_products(&b.program()), 2);
     }
 
     /// TPU compilers write the batch of a batched product as a spatial dimension: a window over the whole, padded, input, of
