@@ -19,11 +19,11 @@ use super::hardware::Accelerator;
 use super::profile::products::triton_products;
 use super::profile::program as optimized;
 use super::target::Target;
-use crate::digest::{sha256_hex, sha256_of_file};
+use crate::digest::sha256_hex;
 use crate::files::{partial_path, replace_file};
 use crate::hlo::HloModule;
 use crate::pjrt::{Platform, Plugin};
-use crate::runtime::compile::{self, CompileTimes};
+use crate::runtime::compile::{self, CompileTimes, Origin};
 use crate::runtime::devices::Devices;
 use crate::step::program::Program;
 use crate::units::counted;
@@ -38,7 +38,7 @@ pub struct Manifest {
     pub format: u32,
     /// The platform that the steps were compiled for.
     pub platform: String,
-    /// The plugin by its API version and the sha256 of its file. (Its version string differs with and without devices.)
+    /// The plugin by [`Plugin::identity`].
     pub plugin: String,
     /// The topology as [`Target`] parses it.
     pub topology: String,
@@ -114,7 +114,7 @@ impl Saver {
         let manifest = Manifest {
             format: FORMAT,
             platform: target.platform().name().to_owned(),
-            plugin: identity(plugin)?,
+            plugin: plugin.identity()?,
             topology: target.to_string(),
             devices: target.devices(),
             matrix_products: MatrixProducts::of(target.platform().name()),
@@ -173,14 +173,6 @@ impl Saver {
     }
 }
 
-/// Identifies a plugin by the version of its C API and the sha256 of its file.
-fn identity(plugin: &Plugin) -> anyhow::Result<String> {
-    let digest = sha256_of_file(plugin.path(), &|_| ());
-    let digest = digest.with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
-    let (major, minor) = plugin.api_version();
-    Ok(format!("PJRT C API {major}.{minor}, sha256 {digest}"))
-}
-
 /// Writes a file completely or not at all.
 fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     replace_file(path, &partial_path(path), content).with_context(|| format!("cannot write {}", path.display()))
@@ -236,7 +228,7 @@ impl SavedSteps {
         if saved.platform != client.platform_name() {
             return refuse("platform", &saved.platform, client.platform_name());
         }
-        let plugin = identity(&client.plugin())?;
+        let plugin = client.plugin().identity()?;
         if saved.plugin != plugin {
             return refuse("plugin", &saved.plugin, &plugin);
         }
@@ -297,7 +289,7 @@ impl SavedSteps {
             inputs: program.inputs,
             outputs: program.outputs,
             executable,
-            times: CompileTimes { build: built, lower: lowered, compile: loaded },
+            times: CompileTimes { build: built, lower: lowered, compile: loaded, origin: Origin::SavedSteps },
         })
     }
 }

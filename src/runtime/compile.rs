@@ -30,8 +30,22 @@ pub struct CompileTimes {
     pub build: Duration,
     /// Lowering the graph to HLO.
     pub lower: Duration,
-    /// XLA's compiler in the plugin.
+    /// XLA's compiler in the plugin, or loading what it compiled before.
     pub compile: Duration,
+    /// The origin of the machine code.
+    pub origin: Origin,
+}
+
+/// The origin of a compiled program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// This process compiled it.
+    #[default]
+    Compiler,
+    /// An earlier process compiled it, and the compilation cache kept it.
+    Cache,
+    /// `lambert plan --save` compiled it.
+    SavedSteps,
 }
 
 impl CompileTimes {
@@ -42,7 +56,7 @@ impl CompileTimes {
 }
 
 impl Compiled {
-    /// Builds, lowers and compiles a program.
+    /// Builds, lowers and compiles a program. What an earlier process compiled is loaded, if `devices` have a compilation cache.
     ///
     /// # Errors
     /// If the specification is invalid, or compilation fails.
@@ -52,9 +66,9 @@ impl Compiled {
         let build = begin.elapsed();
         let module = program.lower();
         let lower = begin.elapsed() - build;
-        let executable = devices.compile(&module.bytes)?;
+        let (executable, origin) = devices.load_or_compile(&module.bytes)?;
         let compile = begin.elapsed() - build - lower;
-        let times = CompileTimes { build, lower, compile };
+        let times = CompileTimes { build, lower, compile, origin };
         Ok(Compiled { inputs: program.inputs, outputs: program.outputs, executable, times })
     }
 

@@ -1,7 +1,13 @@
 //! The devices of a run, with one replica of the step on each. Replicas are numbered host after host, so that the replicas
 //! of one host are consecutive. A host transfers inputs to its own devices only; it refers to all others by number.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use anyhow::{Context, bail, ensure};
+
+use super::compilation_cache::CompilationCache;
+use super::compile::Origin;
 
 use crate::batch::ReplicaRange;
 use crate::pjrt::{
@@ -12,6 +18,7 @@ use crate::rendezvous::session::Session;
 
 /// The largest number of devices of one host. A plugin creates as many virtual devices as it is asked for, or crashes.
 pub const MOST_OF_A_HOST: usize = 1024;
+const CANNOT_COMPILE: &str = "cannot compile the step";
 
 /// A client and the devices in use.
 #[derive(Clone, Debug)]
@@ -28,6 +35,8 @@ pub struct Devices {
     host: usize,
     /// For each better platform that was not used, a sentence with the reason.
     pub passed_over: Vec<String>,
+    /// Where compiled programs are kept; none if every program is compiled anew.
+    cache: Option<Arc<CompilationCache>>,
 }
 
 impl Devices {
@@ -95,7 +104,7 @@ impl Devices {
         let host = first_replicas.iter().position(|&first| process(&all[first]) == own);
         let host = host.with_context(|| format!("the plugin has no device of this process, process {own}"))?;
         let replicas = all.iter().map(|device| i64::from(device.id())).collect();
-        Ok(Devices { client, devices: local, replicas, first_replicas, host, passed_over })
+        Ok(Devices { client, devices: local, replicas, first_replicas, host, passed_over, cache: None })
     }
 
     /// Checks that the runtime spans the hosts of the session and numbers them alike.
@@ -162,16 +171,39 @@ impl Devices {
         format!("{} × {kind} ({}){hosts}", self.len(), self.client.platform_name())
     }
 
+    /// Returns the same devices with a compilation cache in `directory`, if one is given. A run on several hosts has none: their
+    /// compilers work together (on CUDA they divide the kernels to time), so a host that loads a program would leave the others
+    /// waiting.
+    pub fn with_cache(self, directory: Option<&Path>) -> Devices {
+        let directory = directory.filter(|_| self.first_replicas.len() == 1);
+        let cache = directory.map(|directory| Arc::new(CompilationCache::new(directory, &self.client)));
+        Devices { cache, ..self }
+    }
+
     /// Compiles a serialized HloModuleProto for one replica on each device, with the compiler flags that are fastest there.
     ///
     /// # Errors
     /// If the compiler refuses it.
     pub fn compile(&self, hlo: &[u8]) -> anyhow::Result<LoadedExecutable> {
+        self.client.compile(hlo, &self.compile_options()).context(CANNOT_COMPILE)
+    }
+
+    /// Loads the program from the compilation cache, or compiles it as [`Devices::compile`] does.
+    ///
+    /// # Errors
+    /// If the compiler refuses it.
+    pub fn load_or_compile(&self, hlo: &[u8]) -> anyhow::Result<(LoadedExecutable, Origin)> {
+        match &self.cache {
+            Some(cache) => cache.load_or_compile(hlo, &self.compile_options()).context(CANNOT_COMPILE),
+            None => Ok((self.compile(hlo)?, Origin::Compiler)),
+        }
+    }
+
+    fn compile_options(&self) -> CompileOptions {
         let options = CompileOptions {
             device_assignment: Some(vec![self.replicas.clone()]),
             ..CompileOptions::replicas(self.len())
         };
-        let options = options.for_platform(self.client.platform_name());
-        self.client.compile(hlo, &options).context("cannot compile the step")
+        options.for_platform(self.client.platform_name())
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod collective;
+pub mod compilation_cache;
 pub mod compile;
 pub mod devices;
 pub mod gather;

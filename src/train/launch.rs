@@ -36,6 +36,8 @@ pub struct PretrainOptions {
     pub platform: PlatformChoice,
     /// Devices of this host; all of them if none is given, and one on the CPU.
     pub devices: Option<usize>,
+    /// The directory of the compilation cache; without it every program is compiled anew.
+    pub cache: Option<PathBuf>,
     /// Whether the run may resume.
     pub resume: ResumeOptions,
     /// The directory of compiled steps, as `lambert plan` saves them; without it the steps are compiled.
@@ -51,6 +53,7 @@ impl Default for PretrainOptions {
         PretrainOptions {
             platform: PlatformChoice::Auto,
             devices: None,
+            cache: None,
             resume: ResumeOptions::default(),
             compiled: None,
             rendezvous: None,
@@ -83,8 +86,6 @@ pub enum PretrainEvent<'a> {
     Ready {
         /// The trainer.
         trainer: &'a Trainer,
-        /// Whether saved programs were loaded instead of compiled.
-        loaded: bool,
     },
     /// Training has ended, and everything is saved.
     Ended {
@@ -162,6 +163,7 @@ fn train(
     }
     let monitor = session.clone().map(|session| monitor_peers(session, &options.resume_command)).transpose()?;
     let devices = Devices::open_among(&options.platform, options.devices, session.as_deref())?;
+    let devices = devices.with_cache(options.cache.as_deref());
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
     preflight::check_batches(run, devices.len())?;
     saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
@@ -199,7 +201,7 @@ fn train(
     let job = pretraining_job(run, &prepared, devices.len())?;
     let programs = Programs::new(&job, &devices, saved)?;
     let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state)?;
-    on_event(PretrainEvent::Ready { trainer: &trainer, loaded: saved.is_some() })?;
+    on_event(PretrainEvent::Ready { trainer: &trainer })?;
     let outcome = trainer.train(interrupt);
     // The devices need the other hosts no longer.
     drop(monitor);

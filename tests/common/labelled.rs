@@ -2,7 +2,7 @@
 //! learns in some ten steps.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use lambert::bert::{BertConfig, Head, param_specs_of};
 use lambert::checkpoint::{Checkpoint, State, save};
@@ -10,7 +10,7 @@ use lambert::run::fine_tuning::FineTuningRun;
 use lambert::run::weights::config_json;
 use serde_json::{Value, json};
 
-use super::text;
+use super::{lambert, text};
 
 /// Number of training examples.
 pub const TRAIN: usize = 64;
@@ -105,8 +105,7 @@ impl LabelledFiles {
 
     /// Runs `lambert` in the directory.
     pub fn lambert(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
-        command.args(arguments).current_dir(self.directory.path()).output().expect("lambert starts")
+        lambert().args(arguments).current_dir(self.directory.path()).output().expect("lambert starts")
     }
 }
 

@@ -57,7 +57,7 @@ impl Workshop {
 
     /// Builds the command `lambert` with `arguments` in this directory.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
+        let mut command = lambert();
         command.args(arguments).current_dir(self.directory.path());
         command
     }
@@ -73,6 +73,13 @@ impl Workshop {
         assert!(output.status.success(), "lambert {arguments:?}\n{}", text(&output));
         output
     }
+}
+
+/// Builds the command `lambert`, which neither reads nor writes the compiled programs of this user.
+pub fn lambert() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));
+    command.env("LAMBERT_NO_CACHE", "1");
+    command
 }
 
 /// Opens the CPU plugin with `devices` virtual devices.

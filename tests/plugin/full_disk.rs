@@ -12,6 +12,7 @@ fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
     let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_lambert")).args(arguments).current_dir(workshop.path("."));
+    command.env("LAMBERT_NO_CACHE", "1");
     command.output().expect("a shell starts")
 }
 

@@ -20,6 +20,7 @@ use crate::plan::dump::Dump;
 use crate::plan::profile::rates::Rates;
 use crate::plan::profile::{Context, Profile};
 use crate::plan::target::Target;
+use crate::runtime::compile::Origin;
 use crate::runtime::devices::Devices;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
@@ -211,7 +212,7 @@ fn to_text(args: &Bench, sharding: Option<String>, measured: &Measured, devices:
             rate(shortest),
             quantity(flops),
         ),
-        format!("compile: {}; loss {:.4}", compile_times(&measured.times), measured.loss),
+        format!("{}; loss {:.4}", compile_times(&measured.times), measured.loss),
     ];
     if let Some(sharding) = sharding {
         lines.push(format!("gradients all-reduced in {}; {sharding}", args.gradient_reduce_dtype.name()));
@@ -261,6 +262,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "build_seconds": measured.times.build.as_secs_f64(),
         "lower_seconds": measured.times.lower.as_secs_f64(),
         "compile_seconds": measured.times.compile.as_secs_f64(),
+        "loaded_from_cache": measured.times.origin == Origin::Cache,
         "loss": measured.loss,
         "program_argument_bytes": measured.memory.map(|memory| memory.argument),
         "program_state_bytes": measured.memory.map(|memory| memory.alias),

@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::Table;
 use serde::Serialize;
 
-use crate::cli::args::device::DeviceArgs;
+use crate::cli::args::device::DeviceChoice;
 use crate::output::print_text;
 use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
 use crate::units::byte_size;
@@ -22,7 +22,7 @@ Examples:
   lambert devices --platform cpu --devices 8 --json")]
 pub struct Devices {
     #[command(flatten)]
-    devices: DeviceArgs,
+    devices: DeviceChoice,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,

@@ -1,6 +1,5 @@
 //! `lambert finetune`: trains a saved model on labelled examples.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -47,8 +46,9 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
     let run = FineTuningRun::open(&args.training.run, &args.training.set)?;
     let resume_command = args.resume_command();
     let options = FineTuneOptions {
-        platform: args.training.devices.platform.clone(),
-        devices: args.training.devices.devices.map(NonZeroUsize::get),
+        platform: args.training.devices.platform().clone(),
+        devices: args.training.devices.count(),
+        cache: args.training.devices.cache(),
         resume: args.training.resume_options(),
         seeds: args.seeds.clone(),
         resume_command: resume_command.clone(),

@@ -1,6 +1,5 @@
 //! `lambert pretrain`: trains a run file.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,8 +48,9 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
     let run = Run::open(&args.training.run, &args.training.set)?;
     let resume_command = args.resume_command();
     let options = PretrainOptions {
-        platform: args.training.devices.platform.clone(),
-        devices: args.training.devices.devices.map(NonZeroUsize::get),
+        platform: args.training.devices.platform().clone(),
+        devices: args.training.devices.count(),
+        cache: args.training.devices.cache(),
         resume: args.training.resume_options(),
         compiled: args.compiled.clone(),
         rendezvous: args.hosts.rendezvous_config(&run.checkpoint.directory)?,
@@ -75,10 +75,9 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
         PretrainEvent::Starting { run, devices, hosts, .. } => {
             print(format_args!("{} on {}: {}", run.name, devices.describe(), hosts.describe()))
         }
-        PretrainEvent::Ready { trainer, loaded } => {
+        PretrainEvent::Ready { trainer } => {
             for (phase, step) in trainer.steps().iter().enumerate() {
-                let how = if loaded { "load" } else { "compile" };
-                print(format_args!("phase {} {how}: {}", phase + 1, render::compile_times(&step.times)))?;
+                print(format_args!("phase {} {}", phase + 1, render::compile_times(&step.times)))?;
             }
             for (phase, coverage) in trainer.coverage().into_iter().enumerate() {
                 print(format_args!("phase {} data: {}", phase + 1, render::coverage(&coverage)))?;

@@ -1,6 +1,8 @@
 //! A complete fine-tuning run on one host, for one or several seeds: data, devices, initial state, then the trainer.
 //! [`fine_tune`] is what `lambert finetune` calls.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 
 use super::{evaluation_spec, fine_tuning_job};
@@ -26,6 +28,8 @@ pub struct FineTuneOptions {
     pub platform: PlatformChoice,
     /// Devices; all of them if none is given, and one on the CPU.
     pub devices: Option<usize>,
+    /// The directory of the compilation cache; without it every program is compiled anew.
+    pub cache: Option<PathBuf>,
     /// Whether the run may resume.
     pub resume: ResumeOptions,
     /// The seeds to train one after the other, each in the directory `seed-N` of the run directory; with none, the seed of the
@@ -96,7 +100,7 @@ pub fn fine_tune(
         bail!("seeds: requires each seed once, got {seed} twice; remove one");
     }
     let opened = FineTuning::open(run)?;
-    let devices = Devices::open(&options.platform, options.devices)?;
+    let devices = Devices::open(&options.platform, options.devices)?.with_cache(options.cache.as_deref());
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
     opened.step_spec(devices.len())?;
     let runs = match options.seeds.as_slice() {
