@@ -5,15 +5,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use lambert::cli::{self, Cli, huge_pages};
 
 fn main() -> ExitCode {
-    match lambert::cli::run(lambert::cli::Cli::parse()) {
+    let cli = Cli::parse();
+    if let Some(devices) = cli.devices() {
+        huge_pages::request(devices.platform());
+    }
+    match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
             lambert::output::note(format_args!(
                 "{} {}",
                 console::style("error:").red().bold().for_stderr(),
-                lambert::cli::errors::message(&error)
+                cli::errors::message(&error)
             ));
             ExitCode::FAILURE
         }

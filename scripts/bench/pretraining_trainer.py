@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares a run of `lambert pretrain` with the Trainer of transformers, which trains on the same text for the same time.
 
-    export GLIBC_TUNABLES=glibc.malloc.hugetlb=1   # huge pages, as in scripts/quickstart
+    export GLIBC_TUNABLES=glibc.malloc.hugetlb=1   # huge pages, as lambert requests them
     scripts/bench/pretraining_trainer.py --run checkpoints/quickstart-… --data data/quickstart-… --lambert target/release/lambert
     scripts/bench/pretraining_trainer.py … --seconds 300 --learning-rate 0.001,0.003
 

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod errors;
+pub mod huge_pages;
 pub mod render;
 pub mod verbs;
 
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::args::device::DeviceArgs;
 use self::verbs::{
     bench, devices, embed, evaluate, export, finetune, graph, import, inspect, plan, plugin, predict, prepare,
     pretrain, tokenizer, verify,
@@ -55,6 +57,21 @@ pub enum Command {
     Bench(bench::Bench),
     Verify(verify::Verify),
     Graph(graph::Graph),
+}
+
+impl Cli {
+    /// Returns the devices of a verb that trains or predicts; none for other verbs.
+    pub fn devices(&self) -> Option<&DeviceArgs> {
+        match &self.command {
+            Command::Pretrain(verb) => Some(&verb.training.devices),
+            Command::Finetune(verb) => Some(&verb.training.devices),
+            Command::Evaluate(verb) => Some(&verb.devices),
+            Command::Predict(verb) => Some(&verb.prediction.devices),
+            Command::Embed(verb) => Some(&verb.prediction.devices),
+            Command::Bench(verb) => Some(&verb.devices),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the chosen verb and returns its exit code.

@@ -43,7 +43,7 @@ impl Platform {
     }
 
     /// Infers the platform from the file name of a plugin.
-    pub(super) fn of_file(path: &Path) -> Option<Platform> {
+    pub fn of_file(path: &Path) -> Option<Platform> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
         let contains = |words: &[&str]| words.iter().any(|word| name.contains(word));
         match () {

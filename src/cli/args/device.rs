@@ -12,7 +12,6 @@ use crate::pjrt::PlatformChoice;
 use crate::runtime::compilation_cache;
 use crate::runtime::devices::Devices;
 
-/// The devices to use.
 #[derive(Debug, Args)]
 pub struct DeviceChoice {
     /// Platform to use: auto, cpu, cuda, tpu, or the path of a PJRT plugin
@@ -26,7 +25,6 @@ pub struct DeviceChoice {
     pub devices: Option<NonZeroUsize>,
 }
 
-/// The devices to use, and the cache of what is compiled for them.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
     #[command(flatten)]

@@ -97,7 +97,7 @@ pub struct Bench {
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
     #[command(flatten)]
-    devices: DeviceArgs,
+    pub devices: DeviceArgs,
 }
 
 impl ValueEnum for GradientReduceDtype {

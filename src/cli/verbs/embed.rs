@@ -24,7 +24,7 @@ Examples:
   echo 'A short text.' | lambert embed checkpoints/quickstart --pooling cls")]
 pub struct Embed {
     #[command(flatten)]
-    prediction: PredictionArgs,
+    pub prediction: PredictionArgs,
     /// Pooling of the hidden states
     #[arg(long, value_enum, default_value_t, value_name = "POOLING")]
     pooling: Pooling,

@@ -74,7 +74,7 @@ pub struct Evaluate {
     #[command(flatten)]
     probe: ProbeArgs,
     #[command(flatten)]
-    devices: DeviceArgs,
+    pub devices: DeviceArgs,
 }
 
 pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {

@@ -33,7 +33,7 @@ With --seeds, each seed is trained in the directory seed-N of the run directory,
 the end shows the mean and the standard deviation of every metric.")]
 pub struct Finetune {
     #[command(flatten)]
-    training: TrainingArgs,
+    pub training: TrainingArgs,
     /// Seeds to train one after the other, separated by commas [default: the seed of the run file]
     #[arg(long, value_name = "N,N…", value_delimiter = ',')]
     seeds: Vec<u64>,

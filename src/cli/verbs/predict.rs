@@ -25,7 +25,7 @@ Examples:
   lambert predict checkpoints/squad questions.jsonl --top-k 3")]
 pub struct Predict {
     #[command(flatten)]
-    prediction: PredictionArgs,
+    pub prediction: PredictionArgs,
     /// Tokens of a mask, labels of a text or answers to a question, at most
     #[arg(long, default_value_t = 5, value_name = "N")]
     top_k: usize,

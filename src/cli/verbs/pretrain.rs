@@ -36,7 +36,7 @@ The run directory contains checkpoints (step-…), metrics.jsonl (one JSON objec
 TensorBoard files.")]
 pub struct Pretrain {
     #[command(flatten)]
-    training: TrainingArgs,
+    pub training: TrainingArgs,
     /// Load the compiled steps of `lambert plan --save` from this directory instead of compiling them
     #[arg(long, value_name = "DIR")]
     compiled: Option<PathBuf>,

@@ -38,8 +38,8 @@ impl CompilerIdentity {
     /// If the file of the plugin cannot be read.
     pub fn of(client: &Client) -> anyhow::Result<Option<CompilerIdentity>> {
         let flags = env::var("XLA_FLAGS").unwrap_or_default();
-        let flags_differ_in_effect = flags.contains("dump") || !(flags.is_empty() || flags.trim().starts_with("--"));
-        let Some(processor) = processor().filter(|_| !flags_differ_in_effect) else { return Ok(None) };
+        let must_compile = flags.contains("dump") || !(flags.is_empty() || flags.trim_start().starts_with("--"));
+        let Some(processor) = processor().filter(|_| !must_compile) else { return Ok(None) };
         let mut hasher = Sha256Hasher::default();
         let mut add = |part: &str| update(&mut hasher, part.as_bytes());
         add(FORMAT);

@@ -182,7 +182,7 @@ mod tests {
         fs::copy(store.path("k"), store.path("other")).unwrap();
         assert!(error("other").contains("is damaged"), "the key is part of the file");
         let bytes = fs::read(store.path("k")).unwrap();
-        for damaged in [&bytes[..bytes.len() - 1], &bytes[1..], b"", &[&bytes[..], b"x"].concat()] {
+        for damaged in [&bytes[..bytes.len() - 1], &bytes[1..], b"", [&bytes[..], b"x"].concat().as_slice()] {
             fs::write(store.path("k"), damaged).unwrap();
             assert!(error("k").ends_with("k.executable is damaged (its checksum differs)"), "{}", error("k"));
         }
