@@ -4,8 +4,9 @@
 //! requested tensor and the loss it appends nodes that compute the cotangents of the operands from that of the result,
 //! by the rules in [`vjp`]. The result is an ordinary graph that can be printed, evaluated, lowered and differentiated.
 //!
-//! A cotangent has the dimensions of its value, but may have another type: the cotangent of a bf16 operand of a dot is
-//! the f32 accumulation. So the gradient of an f32 weight that is converted to bf16 for a matmul is never rounded.
+//! A cotangent has the dimensions of its value, but may have another type. A dot rounds the cotangent of a bf16 activation
+//! to bf16, but not that of a bf16 weight: it is the f32 accumulation. So the gradient of an f32 weight that is converted to
+//! bf16 for a matmul is never rounded.
 //!
 //! The backward pass reads two kinds of forward values. A *kept* value is the node of the forward pass, which stays in
 //! memory until the backward pass has read it. A *recomputed* value, built under [`Graph::recomputed`], is computed again
@@ -31,10 +32,11 @@ use crate::shape::Shape;
 #[track_caller]
 pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     let graph = loss.graph();
-    let Backward { depends, constant } = Backward::survey(loss, wrt);
+    let Backward { depends, constant, weight } = Backward::survey(loss, wrt);
     let mut forward = ForwardValues {
         graph,
         constant,
+        weight,
         first_cotangent: HashMap::new(),
         copies: HashMap::new(),
         inputs: HashMap::new(),
@@ -96,6 +98,8 @@ struct Backward {
     depends: Vec<bool>,
     /// The node is computed from constants alone.
     constant: Vec<bool>,
+    /// The node is a requested tensor or computed from those alone: a weight, as the model reads it.
+    weight: Vec<bool>,
 }
 
 impl Backward {
@@ -112,15 +116,16 @@ impl Backward {
                 *requested = true;
             }
         }
-        let mut constant = vec![false; len];
+        let (mut constant, mut weight) = (vec![false; len], depends.clone());
         for i in 0..len {
             let node = loss.graph().node(NodeId(i as u32));
             let differentiable = node.shape.arrays().iter().any(|shape| shape.dtype.is_float());
             depends[i] |= differentiable && node.inputs.iter().any(|input| depends[input.index()]);
             constant[i] =
                 !matches!(node.op, Op::Parameter { .. }) && node.inputs.iter().all(|input| constant[input.index()]);
+            weight[i] |= !node.inputs.is_empty() && node.inputs.iter().all(|input| weight[input.index()]);
         }
-        Backward { depends, constant }
+        Backward { depends, constant, weight }
     }
 }
 
@@ -135,6 +140,7 @@ impl Backward {
 struct ForwardValues<'g> {
     graph: &'g Graph,
     constant: Vec<bool>,
+    weight: Vec<bool>,
     /// The cotangent for which a value of the region was first read.
     first_cotangent: HashMap<Recomputed, Tensor<'g>>,
     copies: HashMap<NodeId, Tensor<'g>>,
@@ -201,6 +207,29 @@ mod tests {
         assert_eq!(dots, 3, "one forward, two backward");
         // The dots produce the gradients of activations [..., K] and weights [K, N] without a transposition.
         assert!(!computation.nodes.iter().any(|node| matches!(node.op, Op::Transpose { .. })));
+    }
+
+    #[test]
+    fn dots_round_cotangents_of_activations_but_not_gradients_of_weights() {
+        let graph = Graph::new("rounded");
+        let x = graph.parameter("x", Shape::new(DType::BF16, [8, 4]));
+        let [v, w] = ["v", "w"].map(|name| graph.parameter(name, Shape::new(DType::F32, [4, 4])));
+        let product = |x: Tensor<'_>, w: Tensor<'_>| x.matmul(w.convert(DType::BF16), DType::F32).id();
+        let hidden = graph.tensor(product(x, v)).tanh().convert(DType::BF16);
+        let loss = graph.tensor(product(hidden, w)).tanh().sum();
+        let computation = graph.finish(&gradients(loss, &[v, w]));
+        let dots: Vec<usize> = (0..computation.nodes.len())
+            .filter(|&i| matches!(computation.nodes[i].op, Op::DotGeneral { .. }))
+            .collect();
+        let rounded = |dot: &&usize| {
+            let users = computation.nodes.iter().filter(|node| node.inputs.contains(&NodeId(**dot as u32)));
+            users.clone().count() > 0 && users.clone().all(|node| matches!(node.op, Op::Convert { dtype: DType::BF16 }))
+        };
+        // Backward: w, hidden, v. The forward products are read in f32, and the gradients are results.
+        assert_eq!((dots.len(), dots.iter().filter(rounded).count()), (5, 1));
+        for &output in &computation.outputs {
+            assert!(matches!(computation.node(output).op, Op::DotGeneral { dtype: DType::F32, .. }));
+        }
     }
 
     #[test]

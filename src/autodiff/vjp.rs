@@ -177,7 +177,7 @@ impl<'g> Rule<'_, 'g> {
                 let (x, y) = (self.x(), self.y());
                 // The backward dots have the operand and accumulation types of the forward dot.
                 let (for_x, for_y) = dot(x, y, ct.convert(x.dtype()), dimensions, *dtype);
-                two(for_x, for_y)
+                two(self.rounded(0, for_x), self.rounded(1, for_y))
             }
 
             // ---- index ----
@@ -297,6 +297,13 @@ impl<'g> Rule<'_, 'g> {
     fn inputs_from(&mut self, start: usize) -> Vec<Tensor<'g>> {
         let inputs = &self.node.inputs[start..];
         inputs.iter().map(|&input| self.read(input)).collect()
+    }
+
+    /// Rounds the cotangent of operand number `input` to the operand's type, unless the operand is a weight: its gradient,
+    /// a sum over all rows, is not rounded.
+    fn rounded(&self, input: usize, cotangent: Tensor<'g>) -> Tensor<'g> {
+        let is_weight = self.forward.weight[self.node.inputs[input].index()];
+        if is_weight { cotangent } else { cotangent.convert(self.shape_of(input).dtype) }
     }
 
     /// Returns the forward value of the result.

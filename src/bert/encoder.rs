@@ -66,11 +66,9 @@ impl<'g> Bert<'_, 'g> {
     fn self_attention(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         let (rows, length) = (mask.dims()[0], mask.dims()[1]);
         let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
-        let project = |projection: &str| {
-            let y = self.linear(x, &format!("bert.encoder.layer.{layer}.attention.self.{projection}"));
-            y.reshape(&[rows, length, heads, size])
-        };
-        let (q, k, v) = (project("query"), project("key"), project("value"));
+        let names = ["query", "key", "value"].map(|name| format!("bert.encoder.layer.{layer}.attention.self.{name}"));
+        let projections = self.linears(x, &names).reshape(&[rows, length, names.len(), heads, size]);
+        let [q, k, v] = [0, 1, 2].map(|i| projections.slice_in(2, i, i + 1).reshape(&[rows, length, heads, size]));
         let recompute = self.recompute == Recompute::Attention;
         let probs = self.recomputed_if(recompute, q, || {
             // [B, S, A, D] with [B, S, A, D] over D, for each row and head: [B, A, S, S]

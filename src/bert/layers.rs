@@ -70,15 +70,27 @@ impl<'c, 'g> Bert<'c, 'g> {
 
     /// Appends x·Wᵀ + b in the product type: `[…, in]` → `[…, out]`, W being `name.weight` `[out, in]`.
     pub(super) fn linear_wide(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
-        let weight = self.weight(&format!("{name}.weight"));
-        let bias = self.weight(&format!("{name}.bias"));
-        let y = self.times_transposed(x, weight);
-        y + bias.broadcast_like(y, &[last(y)])
+        self.affine(x, self.weight(&format!("{name}.weight")), self.weight(&format!("{name}.bias")))
     }
 
     /// Appends [`Bert::linear_wide`], rounded to the type of activations.
     pub(super) fn linear(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
         self.compute(self.linear_wide(x, name))
+    }
+
+    /// Appends [`Bert::linear`] of several names as one product, the outputs side by side: `[…, in]` → `[…, Σ out]`.
+    pub(super) fn linears(&self, x: Tensor<'g>, names: &[String]) -> Tensor<'g> {
+        let joined = |kind: &str| {
+            let tensors: Vec<Tensor> = names.iter().map(|name| self.weight(&format!("{name}.{kind}"))).collect();
+            x.graph().concatenate(&tensors, 0)
+        };
+        self.compute(self.affine(x, joined("weight"), joined("bias")))
+    }
+
+    /// Appends x·Wᵀ + b in the product type: x `[…, in]`, W `[out, in]`, b `[out]` → `[…, out]`.
+    fn affine(&self, x: Tensor<'g>, weight: Tensor<'g>, bias: Tensor<'g>) -> Tensor<'g> {
+        let y = self.times_transposed(x, weight);
+        y + bias.broadcast_like(y, &[last(y)])
     }
 
     /// Appends x·Wᵀ in the product type: `[…, in]` with W `[out, in]` → `[…, out]`.

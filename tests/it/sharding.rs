@@ -5,7 +5,7 @@ use crate::common::sharding::*;
 use crate::common::steps::{arguments, assert_close, run_all, spec};
 use lambert::bert::param_specs;
 use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::{Graph, Op, Tensor};
+use lambert::graph::{Computation, Graph, NodeId, Op, Tensor};
 use lambert::optim::{Optimizer, OptimizerConfig, Placement};
 use lambert::rng::Key;
 use lambert::runtime::backend::Evaluator;
@@ -158,16 +158,22 @@ fn gradients_are_reduced_by_one_collective_for_any_number_of_micro_batches() {
     }
 }
 
-/// The all-gather sends `matmul_only` weights in bf16, so only conversions to bf16 may read them. Every weight with no other
-/// reader must be marked `matmul_only`.
+/// The all-gather sends `matmul_only` weights in bf16, so only conversions to bf16 may read them, or concatenations that only
+/// such conversions read. Every weight with no other reader must be marked `matmul_only`.
 #[test]
 fn matmul_only_weights_are_read_in_bf16_only() {
     let spec = StepSpec { precision: Precision::Bf16, ..spec(&model(), 4, 1, 1) };
     let step = GradientStep::build(&spec).unwrap();
+    fn only_rounded(computation: &Computation, id: NodeId) -> bool {
+        let mut nodes = (0u32..).map(NodeId).zip(&computation.nodes);
+        nodes.all(|(reader, node)| match node.op {
+            _ if !node.inputs.contains(&id) => true,
+            Op::Concatenate { .. } => only_rounded(computation, reader),
+            _ => node.op == Op::Convert { dtype: DType::BF16 },
+        })
+    }
     let computation = &step.program.computation;
     for (param, &id) in step.params.iter().zip(&computation.parameters) {
-        let mut readers = computation.nodes.iter().filter(|node| node.inputs.contains(&id));
-        let only_rounded = readers.all(|node| node.op == Op::Convert { dtype: DType::BF16 });
-        assert_eq!(param.matmul_only, only_rounded, "{}", param.name);
+        assert_eq!(param.matmul_only, only_rounded(computation, id), "{}", param.name);
     }
 }
