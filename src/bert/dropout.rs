@@ -160,7 +160,9 @@ impl<'g> Dropout<'g> {
         let element = match self.position_ids {
             None => element(1),
             Some(positions) if attention => {
-                let keys = positions.convert(DType::U32).broadcast(&counted, &[0, 3]);
+                // Numbers of each site's own: the graph would share those of the first layer's region with all layers, and
+                // keep u32[B, A, S, S] for the backward pass.
+                let keys = positions.optimization_barrier().convert(DType::U32).broadcast(&counted, &[0, 3]);
                 element(1) * (counted[2] * counted[3]) as f64 + keys
             }
             Some(_) => element(2),
