@@ -103,7 +103,9 @@ impl StepSpec {
         let occupied = self.task.occupied_rows(batch).map(|occupied| self.occupied_micro_batches(occupied, rows));
         let zero = graph.scalar(0.0, self.precision.master());
         let mut initial = vec![graph.scalar(0.0, DType::S32)];
-        initial.extend(weights);
+        // Rounded before the loop, not in every iteration.
+        let read = params.iter().zip(weights).map(|(param, weight)| weight.convert(param.read_dtype(self.precision)));
+        initial.extend(read);
         initial.extend(batch);
         initial.extend([key.step, key.first_row, key.seed]);
         initial.extend(denominators);
