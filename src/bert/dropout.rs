@@ -17,8 +17,9 @@
 //! In packed rows every position has the words of its example and counts elements from the first position of that example,
 //! so that the mask of an example does not depend on its place in the row.
 
+use super::layers::in_flat_rows;
 use crate::batch::pretraining::PackedTensors;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{GatherDimensions, Graph, Tensor};
 use crate::shape::{DType, HostTensor, Shape};
 use crate::task::DropoutKey;
 
@@ -67,13 +68,13 @@ impl Site {
 /// The random words of one micro-batch.
 #[derive(Clone, Copy)]
 pub struct Dropout<'g> {
-    /// u32`[sites, B]`, to which the number of an element in its row is added; for packed rows u32`[sites, B, S]`, with the
+    /// u32`[sites, B]`, to which the number of an element in its row is added; by position u32`[sites, B, S]`, with the
     /// number of the first element of each position added.
     k0: Tensor<'g>,
-    /// u32`[sites, B]`; for packed rows u32`[sites, B, S]`.
+    /// u32`[sites, B]`; by position u32`[sites, B, S]`.
     k1: Tensor<'g>,
-    /// s32`[B, S]`: for packed rows, the place of each position in its example.
-    position_ids: Option<Tensor<'g>>,
+    /// s32`[B, S]`: if words are by position, the place of each key in its example.
+    keys: Option<Tensor<'g>>,
 }
 
 impl<'g> Dropout<'g> {
@@ -87,7 +88,7 @@ impl<'g> Dropout<'g> {
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
         let (k0, k1) = words_of(key, site, example);
         // The words are cheap, so that XLA would recompute them for each element of each mask.
-        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), position_ids: None }
+        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), keys: None }
     }
 
     /// Appends the words of packed rows with activations of `hidden_size`: `sequence_numbers` s32`[B, S]` is the number of the
@@ -115,20 +116,40 @@ impl<'g> Dropout<'g> {
             let word = word.broadcast_like(place, &[0, 1, 3]);
             owns.select(word, word.filled(0.0)).reduce_sum(&[3])
         };
-        let strides: Vec<u32> = (0..sites).map(|site| Site::stride(site, length, hidden_size) as u32).collect();
-        let strides = graph.constant(HostTensor::new([sites], &strides));
         let k0 = of_position(k0);
-        let position = packed.position_ids.convert(DType::U32).broadcast_like(k0, &[1, 2]);
-        let first = position * strides.broadcast_like(k0, &[0]) + k0;
+        let first = first_elements(packed.position_ids, k0, length, hidden_size);
         Dropout {
-            k0: first.optimization_barrier(),
+            k0: (first + k0).optimization_barrier(),
             k1: of_position(k1).optimization_barrier(),
-            position_ids: Some(packed.position_ids),
+            keys: Some(packed.position_ids),
         }
     }
 
+    /// Appends the words of `positions` s32`[B, N]` in rows of `length`, with activations of `hidden_size`. Activations of
+    /// these positions are `[B, A, N, S]` at [`Site::AttentionProbs`] and `[B, N, …]` elsewhere; their masks are those that
+    /// they have among the activations of all positions.
+    pub fn at(&self, positions: Tensor<'g>, length: usize, hidden_size: usize) -> Self {
+        let graph = positions.graph();
+        let (sites, rows, count) = (self.k0.dims()[0], positions.dims()[0], positions.dims()[1]);
+        let dims = [sites, rows, count];
+        let (k0, k1, keys) = match self.keys {
+            None => {
+                let [k0, k1] = [self.k0, self.k1].map(|word| word.broadcast(&dims, &[0, 1]));
+                let keys = graph.iota(Shape::new(DType::S32, [rows, length]), 1);
+                (first_elements(positions, k0, length, hidden_size) + k0, k1, keys)
+            }
+            Some(keys) => {
+                let columns = in_flat_rows(positions, length);
+                let taken =
+                    |words: Tensor<'g>| take_columns(words.reshape(&[sites, rows * length]), columns).reshape(&dims);
+                (taken(self.k0), taken(self.k1), keys)
+            }
+        };
+        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), keys: Some(keys) }
+    }
+
     /// Appends dropout of `x` with `probability`; kept elements are scaled by 1 / (1 − probability). The first dimension of
-    /// `x` counts the rows; for packed rows `x` is `[B, A, S, S]` at [`Site::AttentionProbs`] and `[B, S, …]` elsewhere.
+    /// `x` counts the rows; with words by position, `x` is `[B, A, S, S]` at [`Site::AttentionProbs`] and `[B, S, …]` elsewhere.
     pub fn apply(&self, x: Tensor<'g>, site: Site, probability: f64) -> Tensor<'g> {
         if probability == 0.0 {
             return x;
@@ -141,15 +162,15 @@ impl<'g> Dropout<'g> {
     pub fn kept(&self, dims: &[usize], site: Site, probability: f64) -> Tensor<'g> {
         let graph = self.k0.graph();
         let rows = self.k0.dims()[1];
-        // Plain rows number all of their elements; packed rows keep the dimensions, to find the position of each element.
-        let counted = match self.position_ids {
+        // Plain rows number all of their elements; words by position keep the dimensions, to find the position of each element.
+        let counted = match self.keys {
             None => vec![rows, dims.iter().product::<usize>() / rows],
             Some(_) => dims.to_vec(),
         };
         let attention = matches!(site, Site::AttentionProbs(_));
         let words = |k: Tensor<'g>| {
             let word = k.slice_in(0, site.index(), site.index() + 1).reshape(&k.dims()[1..]);
-            match self.position_ids {
+            match self.keys {
                 None => word.broadcast(&counted, &[0]),
                 // An attention probability belongs to the position of the query.
                 Some(_) if attention => word.broadcast(&counted, &[0, 2]),
@@ -157,13 +178,14 @@ impl<'g> Dropout<'g> {
             }
         };
         let element = |dimension: usize| graph.iota(Shape::new(DType::U32, counted.clone()), dimension);
-        let element = match self.position_ids {
+        let element = match self.keys {
             None => element(1),
-            Some(positions) if attention => {
+            Some(keys) if attention => {
                 // Numbers of each site's own: the graph would share those of the first layer's region with all layers, and
                 // keep u32[B, A, S, S] for the backward pass.
-                let keys = positions.optimization_barrier().convert(DType::U32).broadcast(&counted, &[0, 3]);
-                element(1) * (counted[2] * counted[3]) as f64 + keys
+                let length = counted[3];
+                let keys = keys.optimization_barrier().convert(DType::U32).broadcast(&counted, &[0, 3]);
+                element(1) * (length * length) as f64 + keys
             }
             Some(_) => element(2),
         };
@@ -175,6 +197,27 @@ impl<'g> Dropout<'g> {
         let threshold = (probability * 2f64.powi(32)).round().min(f64::from(u32::MAX));
         h.ge(h.filled(threshold)).reshape(dims)
     }
+}
+
+/// Appends the numbers of the first elements of `positions` s32`[B, N]` of their examples at each site, of the shape of
+/// `words` u32`[sites, B, N]`.
+fn first_elements<'g>(positions: Tensor<'g>, words: Tensor<'g>, length: usize, hidden_size: usize) -> Tensor<'g> {
+    let sites = words.dims()[0];
+    let strides: Vec<u32> = (0..sites).map(|site| Site::stride(site, length, hidden_size) as u32).collect();
+    let strides = words.graph().constant(HostTensor::new([sites], &strides));
+    positions.convert(DType::U32).broadcast_like(words, &[1, 2]) * strides.broadcast_like(words, &[0])
+}
+
+/// Appends the columns of x `[M, N]` at `indices` s32`[K]`: `[M, K]`.
+fn take_columns<'g>(x: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
+    let dimensions = GatherDimensions {
+        offset_dims: vec![0],
+        collapsed_slice_dims: vec![1],
+        start_index_map: vec![1],
+        index_vector_dim: 1,
+        slice_sizes: vec![x.dims()[0], 1],
+    };
+    x.gather(indices, dimensions)
 }
 
 /// Appends the pair of words of (seed, step).

@@ -2,10 +2,12 @@
 //!
 //! Source: google-research/bert `modeling.py`, transformer_model and attention_layer.
 
+use std::ops::Range;
+
 use super::Recompute;
 use super::dropout::Site;
 use super::inputs::EncoderInputs;
-use super::layers::{Bert, softmax};
+use super::layers::{Bert, at_positions, softmax};
 use crate::graph::{DotDimensions, Tensor};
 
 /// Added to the attention scores of padding: far below any score, and small enough for scores to keep their digits.
@@ -16,15 +18,34 @@ impl<'g> Bert<'_, 'g> {
     pub(super) fn hidden_states(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
         let graph = inputs.input_ids.graph();
         let x = graph.scope("embeddings", || self.embeddings(inputs));
-        graph.scope("encoder", || self.encoder(x, inputs))
+        graph.scope("encoder", || self.layers(x, self.attention_bias(inputs), 0..self.config.num_hidden_layers))
     }
 
-    /// Appends all layers: x `[B, S, H]` → `[B, S, H]`.
-    fn encoder(&self, x: Tensor<'g>, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
-        let mask = self.attention_bias(inputs);
-        (0..self.config.num_hidden_layers).fold(x, |x, layer| {
+    /// Appends embeddings and encoder: the hidden states `[B, N, H]` after the last layer at `positions` s32`[B, N]`. The last
+    /// layer computes only them: other positions take part in it as keys and values.
+    pub(super) fn hidden_states_at(&self, inputs: &EncoderInputs<'g>, positions: Tensor<'g>) -> Tensor<'g> {
+        let graph = inputs.input_ids.graph();
+        let x = graph.scope("embeddings", || self.embeddings(inputs));
+        graph.scope("encoder", || {
+            let (mask, last) = (self.attention_bias(inputs), self.config.num_hidden_layers - 1);
+            let x = self.layers(x, mask, 0..last);
+            graph.scope(&format!("layer.{last}"), || {
+                self.recomputed_if(self.recompute == Recompute::Layer, x, || {
+                    let taken = |x: Tensor<'g>| {
+                        at_positions(x, positions).reshape(&[&positions.dims()[..], &x.dims()[2..]].concat())
+                    };
+                    let mask = if inputs.packed.is_some() { taken(mask) } else { mask };
+                    self.at(positions, inputs.dims().1).encoder_layer(taken(x), x, mask, last)
+                })
+            })
+        })
+    }
+
+    /// Appends the layers of numbers `range`: x `[B, S, H]` → `[B, S, H]`.
+    fn layers(&self, x: Tensor<'g>, mask: Tensor<'g>, range: Range<usize>) -> Tensor<'g> {
+        range.fold(x, |x, layer| {
             x.graph().scope(&format!("layer.{layer}"), || {
-                self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, mask, layer))
+                self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, x, mask, layer))
             })
         })
     }
@@ -42,13 +63,15 @@ impl<'g> Bert<'_, 'g> {
         self.master(other) * MASKED
     }
 
-    fn encoder_layer(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
+    /// Appends a layer at the positions of the queries: queries `[B, N, H]`, x `[B, S, H]` → `[B, N, H]`. If it is computed at
+    /// all positions, `queries` is `x`.
+    fn encoder_layer(&self, queries: Tensor<'g>, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         let name = format!("bert.encoder.layer.{layer}");
         let graph = x.graph();
         let attended = graph.scope("attention", || {
-            let context = self.self_attention(x, mask, layer);
+            let context = self.self_attention(queries, x, mask, layer);
             let y = self.linear(context, &format!("{name}.attention.output.dense"));
-            self.add_and_norm(x, y, Site::AttentionOutput(layer), &format!("{name}.attention.output.LayerNorm"))
+            self.add_and_norm(queries, y, Site::AttentionOutput(layer), &format!("{name}.attention.output.LayerNorm"))
         });
         graph.scope("feed_forward", || {
             let inner = self.gelu(self.linear(attended, &format!("{name}.intermediate.dense")));
@@ -62,24 +85,36 @@ impl<'g> Bert<'_, 'g> {
         self.layer_norm(self.master(x) + self.master(self.dropped(y, site)), name)
     }
 
-    /// Appends softmax(q·kᵀ/√D + mask)·v for each head: x `[B, S, H]`, mask `[B, S]` or `[B, S, S]` → `[B, S, H]`.
-    fn self_attention(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
-        let (rows, length) = (mask.dims()[0], mask.dims()[1]);
-        let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
-        let names = ["query", "key", "value"].map(|name| format!("bert.encoder.layer.{layer}.attention.self.{name}"));
-        let projections = self.linears(x, &names).reshape(&[rows, length, names.len(), heads, size]);
-        let [q, k, v] = [0, 1, 2].map(|i| projections.slice_in(2, i, i + 1).reshape(&[rows, length, heads, size]));
+    /// Appends softmax(q·kᵀ/√D + mask)·v for each head: queries `[B, N, H]`, x `[B, S, H]`, mask `[B, S]` or `[B, N, S]` →
+    /// `[B, N, H]`.
+    fn self_attention(&self, queries: Tensor<'g>, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
+        let [q, k, v] = if queries.id() == x.id() {
+            self.heads(x, layer, ["query", "key", "value"])
+        } else {
+            let ([q], [k, v]) = (self.heads(queries, layer, ["query"]), self.heads(x, layer, ["key", "value"]));
+            [q, k, v]
+        };
+        let size = self.config.head_size();
         let recompute = self.recompute == Recompute::Attention;
         let probs = self.recomputed_if(recompute, q, || {
-            // [B, S, A, D] with [B, S, A, D] over D, for each row and head: [B, A, S, S]
+            // [B, N, A, D] with [B, S, A, D] over D, for each row and head: [B, A, N, S]
             let scores = self.dot(q, k, over(&[0, 2], &[3], &[0, 2], &[3])) * (1.0 / (size as f64).sqrt());
             let keys: &[usize] = if mask.dims().len() == 2 { &[0, 3] } else { &[0, 2, 3] };
             let probs = softmax(scores + mask.broadcast_like(scores, keys));
             self.dropped(self.compute(probs), Site::AttentionProbs(layer))
         });
-        // [B, A, S, S] with [B, S, A, D] over the keys: [B, A, S, D]
+        // [B, A, N, S] with [B, S, A, D] over the keys: [B, A, N, D]
         let context = self.compute(self.dot(probs, v, over(&[0, 1], &[3], &[0, 2], &[1])));
-        context.transpose(&[0, 2, 1, 3]).reshape(&[rows, length, heads * size])
+        context.transpose(&[0, 2, 1, 3]).reshape(&queries.dims())
+    }
+
+    /// Appends projections of x `[B, S, H]` for all heads, as one product: `[B, S, A, D]` each.
+    fn heads<const N: usize>(&self, x: Tensor<'g>, layer: usize, projections: [&str; N]) -> [Tensor<'g>; N] {
+        let names = projections.map(|name| format!("bert.encoder.layer.{layer}.attention.self.{name}"));
+        let (rows, length) = (x.dims()[0], x.dims()[1]);
+        let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
+        let all = self.linears(x, &names).reshape(&[rows, length, N, heads, size]);
+        std::array::from_fn(|i| all.slice_in(2, i, i + 1).reshape(&[rows, length, heads, size]))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::dropout::Site;
 use super::inputs::EncoderInputs;
-use super::layers::Bert;
+use super::layers::{Bert, at_positions};
 use crate::graph::Tensor;
 use crate::shape::DType;
 
@@ -29,16 +29,14 @@ impl<'g> Bert<'_, 'g> {
         self.compute(self.linear_wide(first, "bert.pooler.dense").tanh())
     }
 
-    /// Appends decoder(LayerNorm(gelu(dense(x at positions)))): x `[B, S, H]`, positions s32`[B, P]` → `[B, P, V]`.
+    /// Appends decoder(LayerNorm(gelu(dense(x)))): the hidden states of masked positions `[B·P, H]` → `[B·P, V]`.
     ///
     /// Source: google-research/bert `run_pretraining.py`, get_masked_lm_output.
-    pub(super) fn mlm_head(&self, x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
-        let dims = positions.dims();
-        let x = self.gelu(self.linear(at_positions(x, positions), "cls.predictions.transform.dense"));
+    pub(super) fn mlm_head(&self, x: Tensor<'g>) -> Tensor<'g> {
+        let x = self.gelu(self.linear(x, "cls.predictions.transform.dense"));
         let x = self.layer_norm(x, "cls.predictions.transform.LayerNorm");
         let logits = self.times_transposed(x, self.weight("bert.embeddings.word_embeddings.weight"));
-        let logits = logits + self.decoder_bias().broadcast_like(logits, &[1]);
-        logits.reshape(&[dims[0], dims[1], self.config.padded_vocab_size()])
+        logits + self.decoder_bias().broadcast_like(logits, &[1])
     }
 
     /// Appends the bias of the decoder, with [`ABSENT`] in the padded rows.
@@ -72,12 +70,4 @@ impl<'g> Bert<'_, 'g> {
         let dims = logits.dims();
         [0, 1].map(|end| logits.slice_in(2, end, end + 1).reshape(&dims[..2]))
     }
-}
-
-/// Appends the activations at `positions` s32`[B, N]` of their rows: x `[B, S, H]` → `[B·N, H]`.
-fn at_positions<'g>(x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
-    let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-    let row_starts = x.graph().iota(positions.shape(), 0) * length as f64;
-    let x = x.reshape(&[rows * length, hidden]);
-    x.take_rows((positions + row_starts).reshape(&[positions.shape().elements()]))
 }

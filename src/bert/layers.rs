@@ -44,6 +44,12 @@ impl<'c, 'g> Bert<'c, 'g> {
         Bert { fixed_padding: true, ..self }
     }
 
+    /// Returns the model for activations `[B, N, H]` of `positions` s32`[B, N]` in rows of `length`.
+    pub(super) fn at(&self, positions: Tensor<'g>, length: usize) -> Self {
+        let dropout = self.dropout.map(|dropout| dropout.at(positions, length, self.config.hidden_size));
+        Bert { weights: self.weights.clone(), dropout, ..*self }
+    }
+
     /// Returns the weight `name`.
     ///
     /// # Panics
@@ -146,6 +152,18 @@ impl<'c, 'g> Bert<'c, 'g> {
     ) -> Tensor<'g> {
         if condition { x.graph().recomputed(build) } else { build() }
     }
+}
+
+/// Appends the numbers of `positions` s32`[B, N]` of rows of `length` among the positions of all rows: s32`[B·N]`.
+pub(super) fn in_flat_rows(positions: Tensor<'_>, length: usize) -> Tensor<'_> {
+    let row_starts = positions.graph().iota(positions.shape(), 0) * length as f64;
+    (positions + row_starts).reshape(&[positions.shape().elements()])
+}
+
+/// Appends the activations at `positions` s32`[B, N]` of their rows: x `[B, S, H]` → `[B·N, H]`.
+pub(super) fn at_positions<'g>(x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
+    let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
+    x.reshape(&[rows * length, hidden]).take_rows(in_flat_rows(positions, length))
 }
 
 /// Returns the number of the last dimension.

@@ -3,9 +3,11 @@
 //! Source: google-research/bert `run_pretraining.py`. The loss is Σ w·nll / Σ w over masked tokens plus the mean over
 //! sequences of the second label's negative log-likelihood.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::flops::training_flops;
+use super::layers::at_positions;
 use super::loss::weighted_sums;
 use super::{Bert, BertConfig, EncoderInputs, Recompute, Site, inputs, param_specs, synthetic};
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
@@ -13,7 +15,7 @@ use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
 use crate::metrics::MetricKind;
 use crate::rng::Key;
-use crate::shape::{DType, HostTensor};
+use crate::shape::{DType, HostTensor, Shape};
 use crate::task::{DropoutKey, Model, ParamSpec, Precision, Ratio, Task};
 
 /// The tensors of a batch in a graph.
@@ -168,30 +170,51 @@ impl Task for BertPretraining {
 impl<'g> Bert<'_, 'g> {
     /// Appends the forward pass; outputs have the master type.
     pub fn forward(&self, batch: &BatchTensors<'g>) -> Outputs<'g> {
-        let (graph, inputs) = (batch.input_ids.graph(), batch.encoder_inputs());
+        let inputs = batch.encoder_inputs();
         let x = self.hidden_states(&inputs);
-        let masked_lm_logits = graph.scope("mlm", || self.mlm_head(x, batch.masked_lm_positions));
-        let first = self.first_tokens(x, &inputs);
-        let logits = graph.scope("nsp", || self.nsp_head(first));
-        let seq_relationship_logits = match batch.packed {
-            None => logits,
-            Some(packed) => logits.reshape(&[&packed.cls_positions.dims()[..], &[2]].concat()),
+        let (masked, first) = (at_positions(x, batch.masked_lm_positions), self.first_tokens(x, &inputs));
+        let of_each = |logits: Tensor<'g>, labels: Tensor<'g>| {
+            logits.reshape(&[&labels.dims()[..], &logits.dims()[1..]].concat())
         };
-        Outputs { sequence_output: self.master(x), masked_lm_logits, seq_relationship_logits }
+        let [masked_lm, seq_relationship] = self.logits(masked, first);
+        Outputs {
+            sequence_output: self.master(x),
+            masked_lm_logits: of_each(masked_lm, batch.masked_lm_ids),
+            seq_relationship_logits: of_each(seq_relationship, batch.next_sentence_labels),
+        }
     }
 
-    /// Appends both losses and both counts of correct predictions, summed over the micro-batch.
+    /// Appends the logits of both heads from the hidden states of masked positions `[B·P, H]` and of first tokens `[B·K, H]`.
+    fn logits(&self, masked: Tensor<'g>, first: Tensor<'g>) -> [Tensor<'g>; 2] {
+        let graph = masked.graph();
+        [graph.scope("mlm", || self.mlm_head(masked)), graph.scope("nsp", || self.nsp_head(first))]
+    }
+
+    /// Appends both losses and both counts of correct predictions, summed over the micro-batch. The last layer is computed at
+    /// the positions that the heads read.
     pub fn sums(&self, batch: &BatchTensors<'g>) -> Sums<'g> {
-        let outputs = self.forward(batch);
-        let graph = batch.input_ids.graph();
-        graph.scope("loss", || {
+        let (graph, positions) = (batch.input_ids.graph(), batch.masked_lm_positions);
+        let (rows, predictions) = (positions.dims()[0], positions.dims()[1]);
+        let first = match batch.packed {
+            None => graph.full(0.0, Shape::new(DType::S32, [rows, 1])),
+            Some(packed) => packed.cls_positions,
+        };
+        let read = graph.concatenate(&[positions, first], 1);
+        let x = self.hidden_states_at(&batch.encoder_inputs(), read);
+        let states = |range: Range<usize>| {
+            x.slice_in(1, range.start, range.end).reshape(&[rows * range.len(), self.config.hidden_size])
+        };
+        let logits = self.logits(states(0..predictions), states(predictions..read.dims()[1]));
+        self.sums_of(batch, logits)
+    }
+
+    /// Appends the sums from the logits of masked positions `[B·P, V]` and of sequences `[B·K, 2]`.
+    fn sums_of(&self, batch: &BatchTensors<'g>, [masked_lm, seq_relationship]: [Tensor<'g>; 2]) -> Sums<'g> {
+        batch.input_ids.graph().scope("loss", || {
             let (mlm_nll, mlm_correct) =
-                weighted_sums(outputs.masked_lm_logits, batch.masked_lm_ids, self.master(batch.masked_lm_weights));
-            let (nsp_nll, nsp_correct) = weighted_sums(
-                outputs.seq_relationship_logits,
-                batch.next_sentence_labels,
-                batch.sequence_weights(self.precision.master()),
-            );
+                weighted_sums(masked_lm, batch.masked_lm_ids, self.master(batch.masked_lm_weights));
+            let sequence_weights = batch.sequence_weights(self.precision.master());
+            let (nsp_nll, nsp_correct) = weighted_sums(seq_relationship, batch.next_sentence_labels, sequence_weights);
             Sums { mlm_nll, mlm_correct, nsp_nll, nsp_correct }
         })
     }
@@ -274,7 +297,52 @@ fn synthetic_batch(form: RowForm, vocab_size: usize, rows: usize) -> HostBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autodiff::gradients;
     use crate::bert::Preset;
+    use crate::eval::evaluate;
+    use crate::graph::Graph;
+
+    /// The same dropout masks too, in plain and in packed rows.
+    #[test]
+    fn sums_and_gradients_are_those_of_a_last_layer_at_all_positions() {
+        for sequences_per_row in [1, 3] {
+            let small = BertConfig {
+                hidden_size: 8,
+                num_attention_heads: 2,
+                intermediate_size: 12,
+                initializer_range: 0.3,
+                ..Preset::Tiny.config(60)
+            };
+            let rows = RowForm { sequence_length: 12, max_predictions: 4, sequences_per_row };
+            let task = BertPretraining { model: small, rows, sentence_pairs: true, recompute: Recompute::None };
+            let (params, graph) = (task.parameters(), Graph::new("sums"));
+            let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F64))).collect();
+            let batch = task.synthetic_batch(3);
+            let batch = batch.tensors.iter().map(|(_, tensor)| graph.constant((**tensor).clone())).collect();
+            let batch = BatchTensors::from_vec(batch);
+            let word = |value| graph.constant(HostTensor::scalar::<u32>(value));
+            let seed = graph.constant(HostTensor::new([2], &[1u32, 2]));
+            let key = DropoutKey { seed, step: word(3), first_row: word(7) };
+            let sites = Site::count(task.model.num_hidden_layers);
+            let dropout = batch.encoder_inputs().dropout(key, sites, task.model.hidden_size);
+            let bert = Bert::new(&task.model, &params, &weights, Precision::F64, Some(dropout), Recompute::None);
+            let Outputs { masked_lm_logits, seq_relationship_logits, .. } = bert.forward(&batch);
+            let everywhere = bert.sums_of(&batch, [masked_lm_logits, seq_relationship_logits]);
+            let outputs = [bert.sums(&batch), everywhere].map(|sums| {
+                let loss = sums.mlm_nll + sums.nsp_nll;
+                [vec![loss, sums.mlm_correct, sums.nsp_correct], gradients(loss, &weights)].concat()
+            });
+            let arguments: Vec<HostTensor> =
+                params.iter().map(|p| HostTensor::from_f64(p.shape(DType::F64), &p.initial(9).to_f64())).collect();
+            let values = evaluate(&graph.finish(&outputs.concat()), &arguments).unwrap();
+            let (found, expected) = values.split_at(outputs[0].len());
+            for (found, expected) in found.iter().zip(expected) {
+                for (x, y) in found.to_f64().into_iter().zip(expected.to_f64()) {
+                    assert!((x - y).abs() <= 1e-11 * (1.0 + y.abs()), "{x}, expected {y}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn synthetic_batch_has_the_tensors_of_the_task() {

@@ -2,6 +2,7 @@
 
 use crate::batch::BatchSpec;
 use crate::batch::prediction::{PredictionForm, PredictionTensors};
+use crate::bert::layers::at_positions;
 use crate::bert::params::Specs;
 use crate::bert::{Bert, BertConfig, Recompute, inputs};
 use crate::graph::Tensor;
@@ -50,7 +51,9 @@ impl Model for MaskedLanguageModel {
         let bert = Bert::new(&self.model, &params, weights, precision, None, Recompute::default());
         let batch = PredictionTensors::from_vec(batch.to_vec());
         let positions = batch.masked_lm_positions.expect("the batch of this model has masked positions");
-        let logits = bert.mlm_head(bert.hidden_states(&batch.encoder_inputs()), positions);
+        let x = bert.hidden_states(&batch.encoder_inputs());
+        let logits = bert.mlm_head(at_positions(x, positions));
+        let logits = logits.reshape(&[&positions.dims()[..], &logits.dims()[1..]].concat());
         vec![("logits", logits.slice_in(2, 0, self.model.vocab_size))]
     }
 }
