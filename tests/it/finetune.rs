@@ -151,7 +151,7 @@ fn metrics_of_squad_v2_are_those_of_all_questions_and_of_those_with_and_without_
         ("f1", (1.0 + 2.0 / 3.0 + 2.0) / 5.0, Some(3.0 / 5.0)),
         ("total", 5.0, None),
         ("HasAns_exact", 1.0 / 2.0, Some(0.0)),
-        ("HasAns_f1", (1.0 + 2.0 / 3.0) / 2.0, Some(0.0)),
+        ("HasAns_f1", f64::midpoint(1.0, 2.0 / 3.0), Some(0.0)),
         ("HasAns_total", 2.0, None),
         ("NoAns_exact", 2.0 / 3.0, Some(1.0)),
         ("NoAns_f1", 2.0 / 3.0, Some(1.0)),
