@@ -239,10 +239,13 @@ impl<'g> Tensor<'g> {
         self.graph.add(op, &[self])
     }
 
-    /// Returns the elements `start..limit` along one dimension.
+    /// Returns the elements `start..limit` along one dimension; the tensor itself if these are all.
     #[track_caller]
     pub fn slice_in(self, dimension: usize, start: usize, limit: usize) -> Self {
         let dims = self.dims();
+        if (start, limit) == (0, dims[dimension]) {
+            return self;
+        }
         let mut starts = vec![0; dims.len()];
         let mut limits = dims.clone();
         (starts[dimension], limits[dimension]) = (start, limit);

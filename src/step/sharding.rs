@@ -7,9 +7,17 @@
 //! The flat elements are split and not a dimension, because 2,048 replicas divide no dimension of BERT. The padding stays
 //! zero: a zero gradient changes neither a zero weight nor a zero moment. (This is weight-update sharding, arXiv 2004.13336;
 //! stage 1 of ZeRO, arXiv 1910.02054.)
+//!
+//! Shards are communicated together, in rows of [`LANES`] elements. libtpu 0.0.52 keeps an all-gather of whole rows, except on cubes
+//! of v5p, and a reduce-scatter of whole rows on slices whose sides differ, such as 2×4; on squares and cubes it makes one
+//! all-reduce, over the links of all dimensions at once. Of shards that end within a row it makes all-reduces of arrays padded
+//! with zeros everywhere, which send twice the bytes. Channels and global device ids, as in JAX's programs, change nothing.
 
 use crate::graph::Tensor;
 use crate::shape::{HostTensor, Shape};
+
+/// Elements of a row in which shards are communicated: the number of lanes of a TPU's vector register.
+const LANES: usize = 128;
 
 /// The number of shards of a tensor: one for each replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,55 +42,97 @@ impl Shards {
         HostTensor::from_bytes(shape, shard).expect("resized to the shape's bytes")
     }
 
-    /// Appends one reduce-scatter: the sum of each of `tensors` over the replicas, of which every replica gets its shard.
+    /// Appends one reduce-scatter: the sum of each of `tensors`, of one element type, over the replicas, of which every replica
+    /// gets its shard.
     pub fn reduce_scatter<'g>(self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-        let Some(first) = tensors.first() else { return Vec::new() };
-        // One shard a row, all tensors side by side.
-        let parts = |&tensor: &Tensor<'g>| {
-            let row = self.row(tensor);
-            row.reshape(&[self.count, row.dims()[0] / self.count])
+        let by_replica = |&tensor: &Tensor<'g>| {
+            let elements = self.padded(tensor);
+            elements.reshape(&[self.count, elements.dims()[0] / self.count])
         };
-        let parts: Vec<Tensor<'g>> = tensors.iter().map(parts).collect();
-        let own = first.graph().concatenate(&parts, 1).reduce_scatter(0, self.count);
-        let mut start = 0;
-        let part = |parts: &Tensor<'g>| {
-            let length = parts.dims()[1];
-            let part = own.slice_in(1, start, start + length).reshape(&[length]);
-            start += length;
-            part
-        };
-        parts.iter().map(part).collect()
+        let shards: Vec<Tensor<'g>> = tensors.iter().map(by_replica).collect();
+        let sums = together(&shards, |all| all.reduce_scatter(0, self.count));
+        sums.into_iter().map(|sum| sum.reshape(&sum.dims()[1..])).collect()
     }
 
-    /// Appends one all-gather: tensors with the dimensions of `shapes` from the `shards` of the replicas.
+    /// Appends one all-gather for each element type: tensors with the dimensions of `shapes` from the `shards` of the replicas.
     pub fn all_gather<'g>(self, shards: &[Tensor<'g>], shapes: &[Shape]) -> Vec<Tensor<'g>> {
-        let Some(first) = shards.first() else { return Vec::new() };
-        let rows = first.graph().all_gather(shards, 0, self.count);
-        rows.into_iter().zip(shapes).map(|(row, shape)| self.unsharded(row, shape)).collect()
+        let mut order: Vec<usize> = (0..shards.len()).collect();
+        order.sort_by_key(|&i| shards[i].dtype());
+        let of_one_type = |members: &[usize]| -> Vec<(usize, Tensor<'g>)> {
+            let own: Vec<Tensor<'g>> = members.iter().map(|&i| shards[i].reshape(&[1, shards[i].dims()[0]])).collect();
+            let all = together(&own, |own| own.all_gather(0, self.count));
+            members.iter().zip(all).map(|(&i, all)| (i, self.unsharded(all, &shapes[i]))).collect()
+        };
+        in_order(order.chunk_by(|&i, &j| shards[i].dtype() == shards[j].dtype()).flat_map(of_one_type))
     }
 
     /// Appends the elements of `tensor` with their padding, in one dimension.
-    fn row(self, tensor: Tensor<'_>) -> Tensor<'_> {
+    fn padded(self, tensor: Tensor<'_>) -> Tensor<'_> {
         let shape = tensor.shape();
-        let row = tensor.reshape(&[shape.elements()]);
-        match self.padding(&shape) {
-            0 => row,
-            padding => row.pad(row.graph().scalar(0.0, shape.dtype), &[0], &[padding], &[0]),
-        }
+        let length = self.shard_shape(&shape).elements() * self.count;
+        pad_last(tensor.reshape(&[shape.elements()]), length)
     }
 
-    /// Appends the tensor of shape `shape` whose padded elements are `row`.
-    fn unsharded<'g>(self, row: Tensor<'g>, shape: &Shape) -> Tensor<'g> {
-        let row = match self.padding(shape) {
-            0 => row,
-            _ => row.slice_in(0, 0, shape.elements()),
+    /// Appends the tensor with the dimensions of `shape` whose shards are the rows of `shards`.
+    fn unsharded<'g>(self, shards: Tensor<'g>, shape: &Shape) -> Tensor<'g> {
+        let padded = shards.reshape(&[shards.shape().elements()]);
+        padded.slice_in(0, 0, shape.elements()).reshape(&shape.dims)
+    }
+}
+
+/// Appends one communication of all `parts`, [n, length] of one element type, and returns its result for each of them, [m,
+/// length]. `communicate` maps the joined parts, [n, rows, [`LANES`]], to [m, rows, [`LANES`]].
+///
+/// A part of whole rows is joined as it is, so that XLA:TPU moves no element to another lane; the others share the last rows.
+fn together<'g>(parts: &[Tensor<'g>], communicate: impl FnOnce(Tensor<'g>) -> Tensor<'g>) -> Vec<Tensor<'g>> {
+    let Some(first) = parts.first() else { return Vec::new() };
+    let length = |i: usize| parts[i].dims()[1];
+    let (whole, others): (Vec<usize>, Vec<usize>) = (0..parts.len()).partition(|&i| length(i).is_multiple_of(LANES));
+    let others = Some(others).filter(|others| !others.is_empty());
+    let blocks: Vec<Vec<usize>> = whole.into_iter().map(|i| vec![i]).chain(others).collect();
+
+    let block = |members: &Vec<usize>| {
+        let side_by_side: Vec<Tensor<'g>> = members.iter().map(|&i| parts[i]).collect();
+        let elements = first.graph().concatenate(&side_by_side, 1);
+        let [n, length] = [0, 1].map(|dimension| elements.dims()[dimension]);
+        let rows = length.div_ceil(LANES);
+        pad_last(elements, rows * LANES).reshape(&[n, rows, LANES])
+    };
+    let joined: Vec<Tensor<'g>> = blocks.iter().map(block).collect();
+    let result = communicate(first.graph().concatenate(&joined, 1));
+
+    let (mut row, m) = (0, result.dims()[0]);
+    let split = |(members, block): (Vec<usize>, &Tensor<'g>)| -> Vec<(usize, Tensor<'g>)> {
+        let rows = block.dims()[1];
+        let elements = result.slice_in(1, row, row + rows).reshape(&[m, rows * LANES]);
+        row += rows;
+        let mut start = 0;
+        let member = |i| {
+            let part = elements.slice_in(1, start, start + length(i));
+            start += length(i);
+            (i, part)
         };
-        row.reshape(&shape.dims)
-    }
+        members.into_iter().map(member).collect()
+    };
+    in_order(blocks.into_iter().zip(&joined).flat_map(split))
+}
 
-    /// Returns the number of padding elements of a tensor of shape `unsharded`.
-    fn padding(self, unsharded: &Shape) -> usize {
-        self.shard_shape(unsharded).elements() * self.count - unsharded.elements()
+/// Returns the tensors in the order of their numbers.
+fn in_order<'g>(numbered: impl Iterator<Item = (usize, Tensor<'g>)>) -> Vec<Tensor<'g>> {
+    let mut numbered: Vec<(usize, Tensor<'g>)> = numbered.collect();
+    numbered.sort_by_key(|&(number, _)| number);
+    numbered.into_iter().map(|(_, tensor)| tensor).collect()
+}
+
+/// Appends `x` with zeros at the end of its last dimension, which then has `length` elements.
+fn pad_last(x: Tensor<'_>, length: usize) -> Tensor<'_> {
+    let dims = x.dims();
+    let (none, mut high) = (vec![0; dims.len()], vec![0; dims.len()]);
+    let last = dims.len() - 1;
+    high[last] = length - dims[last];
+    match high[last] {
+        0 => x,
+        _ => x.pad(x.graph().scalar(0.0, x.dtype()), &none, &high, &none),
     }
 }
 
@@ -90,12 +140,14 @@ impl Shards {
 mod tests {
     use super::*;
     use crate::eval::{Value, evaluate_replicas};
-    use crate::graph::Graph;
+    use crate::graph::{Graph, Op};
     use crate::shape::DType;
 
     #[test]
     fn host_and_graph_split_a_tensor_alike_and_gather_restores_it() {
-        for (dims, count) in [(vec![3, 2], 4), (vec![3, 2], 3), (vec![5], 8), (vec![2, 2, 2], 1)] {
+        let cases =
+            [(vec![3, 2], 4), (vec![3, 2], 3), (vec![5], 8), (vec![2, 2, 2], 1), (vec![4, 128], 2), (vec![300], 2)];
+        for (dims, count) in cases {
             let shards = Shards { count };
             let shape = Shape::new(DType::F32, dims);
             let numbers: Vec<f64> = (1..=shape.elements()).map(|n| n as f64).collect();
@@ -113,6 +165,50 @@ mod tests {
                 let times = |tensor: &HostTensor| tensor.to_f64().iter().map(|x| count as f64 * x).collect::<Vec<_>>();
                 assert_eq!(outputs[0].to_f64(), times(part), "{shape} in {count}");
                 assert_eq!((outputs[1].shape(), outputs[1].to_f64()), (&shape, times(&whole)));
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_are_communicated_together_in_whole_rows() {
+        // In two shards, the first and the last fill whole rows; the others share rows with tensors of their type.
+        let dims: [&[usize]; 5] = [&[2, 128], &[7, 3], &[130], &[9], &[512]];
+        let dtypes = [DType::F32, DType::BF16, DType::F32, DType::F32, DType::BF16];
+        let (count, shards) = (2, Shards { count: 2 });
+        let shapes: Vec<Shape> = dims.iter().map(|&dims| Shape::new(DType::F32, dims)).collect();
+        let whole: Vec<HostTensor> = shapes
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| {
+                let numbers: Vec<f64> = (0..shape.elements()).map(|n| (n % 64 + i) as f64).collect();
+                HostTensor::from_f64(shape.clone(), &numbers)
+            })
+            .collect();
+
+        let graph = Graph::new("shards");
+        let tensors: Vec<Tensor> = shapes.iter().map(|shape| graph.parameter("x", shape.clone())).collect();
+        let sums = shards.reduce_scatter(&tensors);
+        let read: Vec<Tensor> = sums.iter().zip(dtypes).map(|(sum, dtype)| sum.convert(dtype)).collect();
+        let gathered = shards.all_gather(&read, &shapes);
+        let computation = graph.finish(&[sums, gathered].concat());
+        let communicated: Vec<String> = computation
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.op, Op::ReduceScatter { .. } | Op::AllGather { .. }))
+            .map(|node| format!("{} {}", node.op.name(), node.shape))
+            .collect();
+        // 128 + 256, and 11 + 65 + 5 in a row of 128; by type, 128 with 65 + 5, and 256 with 11.
+        let expected = ["reduce-scatter f32[1,4,128]", "all-gather bf16[2,3,128]", "all-gather f32[2,2,128]"];
+        assert_eq!(communicated, expected);
+
+        let arguments = vec![whole.iter().map(Value::from).collect(); count];
+        let outputs = evaluate_replicas(&computation, &arguments).unwrap();
+        for (replica, outputs) in outputs.iter().enumerate() {
+            let (sums, gathered) = outputs.split_at(whole.len());
+            for (tensor, (sum, gathered)) in whole.iter().zip(sums.iter().zip(gathered)) {
+                let twice = |tensor: &HostTensor| tensor.to_f64().iter().map(|x| 2.0 * x).collect::<Vec<_>>();
+                assert_eq!(sum.to_f64(), twice(&shards.shard(tensor, replica)));
+                assert_eq!(gathered.to_f64(), twice(tensor));
             }
         }
     }
