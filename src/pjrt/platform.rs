@@ -3,6 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
+/// Returns whether a platform, by the name that its plugin reports, adds the updates of a scatter in a fixed order. GPUs add
+/// them with atomic operations, in the order in which threads arrive.
+pub fn scatters_in_fixed_order(platform: &str) -> bool {
+    platform != Platform::Cuda.name()
+}
+
 /// A kind of hardware that has a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {

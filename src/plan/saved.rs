@@ -261,7 +261,7 @@ impl SavedSteps {
         let begin = Instant::now();
         let program = build()?;
         let built = begin.elapsed();
-        let module = program.lower();
+        let module = devices.lower(&program);
         let lowered = begin.elapsed() - built;
         ensure!(
             sha256_hex(&module.bytes) == saved.program_sha256,

@@ -64,7 +64,7 @@ impl Compiled {
         let begin = Instant::now();
         let program = build()?;
         let build = begin.elapsed();
-        let module = program.lower();
+        let module = devices.lower(&program);
         let lower = begin.elapsed() - build;
         let (executable, origin) = devices.load_or_compile(&module.bytes)?;
         let compile = begin.elapsed() - build - lower;

@@ -10,11 +10,13 @@ use super::compilation_cache::CompilationCache;
 use super::compile::Origin;
 
 use crate::batch::ReplicaRange;
+use crate::hlo::HloModule;
 use crate::pjrt::{
     Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options,
-    multi_process_options,
+    multi_process_options, scatters_in_fixed_order,
 };
 use crate::rendezvous::session::Session;
+use crate::step::Program;
 
 /// The largest number of devices of one host. A plugin creates as many virtual devices as it is asked for, or crashes.
 pub const MOST_OF_A_HOST: usize = 1024;
@@ -180,6 +182,11 @@ impl Devices {
         Devices { cache, ..self }
     }
 
+    /// Lowers a program for these devices; see [`lower_for`].
+    pub fn lower(&self, program: &Program) -> HloModule {
+        lower_for(program, self.client.platform_name())
+    }
+
     /// Compiles a serialized HloModuleProto for one replica on each device, with the compiler flags that are fastest there.
     ///
     /// # Errors
@@ -205,5 +212,14 @@ impl Devices {
             ..CompileOptions::replicas(self.len())
         };
         options.for_platform(self.client.platform_name())
+    }
+}
+
+/// Lowers a program for a platform, by the name that its plugin reports: where scatters add in no fixed order, with sums that do
+/// not depend on it, so that a resumed run is bit-identical.
+pub fn lower_for(program: &Program, platform: &str) -> HloModule {
+    match scatters_in_fixed_order(platform) {
+        true => program.lower(),
+        false => program.with_reproducible_scatters().lower(),
     }
 }

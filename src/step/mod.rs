@@ -6,6 +6,7 @@ pub mod inputs;
 mod loss_and_grads;
 pub mod parallel;
 pub mod program;
+mod reproducible;
 pub mod sharding;
 pub mod train_step;
 

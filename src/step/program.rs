@@ -1,6 +1,7 @@
 //! A computation together with the names and roles of its arguments and results. Their order is the interface between
 //! graphs and the code that launches them.
 
+use super::reproducible::with_reproducible_scatters;
 use crate::batch::BatchSpec;
 use crate::graph::{Computation, Graph, Tensor};
 use crate::hlo::{self, DotPrecision, HloModule, LowerOptions};
@@ -69,6 +70,11 @@ impl Program {
                 dot_precision: DotPrecision::Highest,
             },
         )
+    }
+
+    /// Returns the program with scatters that give the same bits in any order of addition.
+    pub fn with_reproducible_scatters(&self) -> Program {
+        Program { computation: with_reproducible_scatters(&self.computation), ..self.clone() }
     }
 
     /// Returns the indices of the inputs of `role`, in order.
