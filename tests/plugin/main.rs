@@ -12,6 +12,7 @@ mod finetune;
 mod full_disk;
 mod hosts;
 mod interrupt;
+mod known_faults;
 mod large_batch;
 mod library;
 mod packing;

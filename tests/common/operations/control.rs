@@ -9,7 +9,15 @@ use super::{Case, any_bits, case, replicated, uniform};
 const REPLICAS: usize = 4;
 
 pub fn cases() -> Vec<Case> {
-    let cases = vec![loops(), nested_loops(), barriers(), collectives(), collectives_of_other_types()];
+    let cases = vec![
+        loops(),
+        nested_loops(),
+        small_updates_in_a_loop(),
+        moved_gradient(),
+        barriers(),
+        collectives(),
+        collectives_of_other_types(),
+    ];
     [cases, vec![collectives_of_several(), collective_in_a_loop(), layer_and_gradients()]]
         .concat()
         .into_iter()
@@ -55,6 +63,34 @@ fn nested_loops() -> Case {
         );
         let never = g.while_loop("never", &[x[0]], |_, state| state[0].ne(state[0]), |_, state| vec![state[0] + 1.0]);
         [outer, never].concat()
+    })
+}
+
+/// A loop that writes one element of an array in each iteration, and reads it in the next.
+fn small_updates_in_a_loop() -> Case {
+    case("while/small-updates", vec![uniform(44, DType::F32, &[300], -2.0, 2.0)], |g, x| {
+        g.while_loop(
+            "elements",
+            &[g.scalar(1.0, DType::S32), x[0]],
+            |g, state| state[0].lt(g.scalar(300.0, DType::S32)),
+            |_, state| {
+                let before = state[1].dynamic_slice(&[state[0] - 1.0], &[1]);
+                let here = state[1].dynamic_slice(&[state[0]], &[1]);
+                vec![state[0] + 1.0, state[1].dynamic_update_slice(here + before * 0.5, &[state[0]])]
+            },
+        )
+    })
+}
+
+/// Gradients of slices whose places differ, behind a reshape.
+fn moved_gradient() -> Case {
+    let arguments = vec![uniform(45, DType::F32, &[8, 16], -2.0, 2.0), HostTensor::scalar(1i32)];
+    case("dynamic-slice/gradient", arguments, |g, x| {
+        let zero = g.scalar(0.0, DType::S32);
+        let rows = x[0].reshape(&[1, 8, 16]).reshape(&[8, 16]);
+        let [first, second] = [zero, x[1]].map(|start| rows.dynamic_slice(&[start, zero], &[7, 16]));
+        let gradient = gradients((first * second).sum(), &[x[0]])[0];
+        vec![gradient, gradient.reshape(&[1, 8, 16])]
     })
 }
 
