@@ -101,6 +101,9 @@ pub struct HloInstructionProto {
     pub backend_config: Vec<u8>,
     #[prost(message, optional, tag = "48")]
     pub scatter_dimension_numbers: Option<ScatterDimensionNumbers>,
+    /// The replicas that communicate with each other; empty means all. Newer compilers write one of the two lists instead.
+    #[prost(message, repeated, tag = "49")]
+    pub replica_groups: Vec<ReplicaGroup>,
     #[prost(int64, tag = "50")]
     pub feature_group_count: i64,
     #[prost(message, optional, tag = "51")]
@@ -110,6 +113,32 @@ pub struct HloInstructionProto {
     /// `EQ`, `NE`, `GE`, `GT`, `LE` or `LT`.
     #[prost(string, tag = "63")]
     pub comparison_direction: String,
+    #[prost(message, optional, tag = "87")]
+    pub collective_device_list: Option<CollectiveDeviceListProto>,
+    #[prost(message, optional, tag = "92")]
+    pub iota_collective_device_list: Option<IotaReplicaGroupListProto>,
+}
+
+/// Replicas that communicate with each other.
+#[derive(Clone, PartialEq, Message)]
+pub struct ReplicaGroup {
+    #[prost(int64, repeated, tag = "1")]
+    pub replica_ids: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CollectiveDeviceListProto {
+    #[prost(message, repeated, tag = "1")]
+    pub replica_groups: Vec<ReplicaGroup>,
+}
+
+/// Groups of equal size, of consecutive replicas up to a transposition.
+#[derive(Clone, PartialEq, Message)]
+pub struct IotaReplicaGroupListProto {
+    #[prost(int64, tag = "1")]
+    pub num_replica_groups: i64,
+    #[prost(int64, tag = "2")]
+    pub num_devices_per_group: i64,
 }
 
 /// The message in which plugins return an optimized program; the other field is the configuration of the compiler.

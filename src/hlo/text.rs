@@ -132,6 +132,11 @@ impl<'a> Module<'a> {
         if i.channel_id > 0 {
             write!(f, ", channel_id={}", i.channel_id)?;
         }
+        let groups = i.collective_device_list.as_ref().map_or(&i.replica_groups, |list| &list.replica_groups);
+        if !groups.is_empty() {
+            let groups: Vec<String> = groups.iter().map(|group| Braced(&group.replica_ids).to_string()).collect();
+            write!(f, ", replica_groups={{{}}}", groups.join(","))?;
+        }
         if !i.custom_call_target.is_empty() {
             write!(f, ", custom_call_target={:?}", i.custom_call_target)?;
         }

@@ -2,10 +2,10 @@
 //! and estimates the time from the compiler's statistics and from the rates that vendors publish.
 //!
 //! A plan keeps measured, counted and estimated values apart. *Measured*: whether the step compiles, and its memory by kind
-//! (the compiler's own statistics). *Counted*: the bytes that replicas communicate (from the graph, [`traffic`]) and the
-//! model's floating-point operations. *Estimated*: the time, as the slowest of compute, memory and network at assumed shares
-//! of published rates ([`roofline`]). The number of rows that packed sequences take is surveyed in the prepared data, stated
-//! by the user, or unknown ([`packing`]); if it is unknown, every sequence counts as one row.
+//! (the compiler's own statistics). *Counted*: the bytes that replicas communicate (in the compiled program and in the graph,
+//! [`traffic`]) and the model's floating-point operations. *Estimated*: the time, as the slowest of compute, memory and
+//! network at assumed shares of published rates ([`roofline`]). The number of rows that packed sequences take is surveyed in
+//! the prepared data, stated by the user, or unknown ([`packing`]); if it is unknown, every sequence counts as one row.
 //!
 //! [`plan`] compiles one phase after the other ([`phase`]), searching for a micro-batch size ([`search`]) with a [`compiler`]
 //! for the [`target`]; [`profile`] costs the kernels of the compiled program, and [`dump`] writes it; [`scaling`] carries the
@@ -32,18 +32,24 @@ use self::compiler::{Compiler, Purpose};
 use self::dump::Dump;
 use self::packing::RowsPerSequence;
 use self::phase::{Candidate, PhasePlanner};
+use self::profile::collectives::Collective;
 use self::profile::rates::Rates;
 use self::profile::{Context, Profile};
 use self::roofline::{Demand, Efficiency, Times};
 use self::saved::{Manifest, Saver};
 use self::search::{MicroBatchChoice, rows_per_device};
 use self::target::Target;
+use self::traffic::Collectives;
 use crate::pjrt::{CompiledMemoryStats, PlatformChoice};
 use crate::run::Run;
 use crate::schedule::Phase;
 
-/// Minutes that the paper's mixed 64k/32k run took on 1,024 TPU v3 chips (arXiv 1904.00962, table 1).
-pub const PAPER_MINUTES: f64 = 76.19;
+/// The chips on which the paper's largest runs were timed: TPU v3 (arXiv 1904.00962, table 1).
+pub const PAPER_CHIPS: usize = 1024;
+
+/// The paper's largest runs of BERT-Large: the minutes, and (sequence length, batch, steps) of both phases.
+const PAPER_RUNS: [(f64, [(usize, usize, u64); 2]); 2] =
+    [(76.19, [(128, 65_536, 7_037), (512, 32_768, 1_562)]), (101.2, [(128, 32_768, 14_063), (512, 32_768, 1_562)])];
 
 /// The settings of a plan.
 #[derive(Clone, Debug)]
@@ -143,9 +149,14 @@ pub struct Fit {
     pub memory: CompiledMemoryStats,
     /// Floating-point operations of a step on one device by the compiler's own count, if the plugin reports it.
     pub compiler_flops: Option<f64>,
+    /// The collectives of the compiled program; none if the plugin does not return it.
+    pub compiled_collectives: Option<Vec<Collective>>,
+    /// The collectives of the graph, which the compiler may replace.
+    pub graph_collectives: Collectives,
     /// The work of one step: operations of every computed row by the model's formula
     /// ([`training_flops`](crate::bert::flops::training_flops) and
-    /// [`recomputed_flops`](crate::bert::flops::recomputed_flops)), bytes by the compiler's count.
+    /// [`recomputed_flops`](crate::bert::flops::recomputed_flops)), bytes by the compiler's count, communication of the compiled
+    /// program, or of the graph if that is not known.
     pub demand: Demand,
     /// Estimated times, if the target's rates are known.
     pub times: Option<Times>,
@@ -259,6 +270,26 @@ fn context(run: &Run, phase: usize, target: &Target, fit: &Fit) -> Context {
 }
 
 impl Plan {
+    /// Returns whether all phases of the run are planned.
+    pub fn is_complete(&self) -> bool {
+        self.phases.len() == self.run.schedule.phases().len()
+    }
+
+    /// Returns the chip-hours of all planned phases, if each has an estimate.
+    pub fn chip_hours(&self) -> Option<f64> {
+        Some(self.target.chips() as f64 * self.seconds()? / 3600.0)
+    }
+
+    /// Returns the minutes that the paper's run took on [`PAPER_CHIPS`] chips, if this is one of its runs: BERT-Large with the
+    /// same phases.
+    pub fn paper_minutes(&self) -> Option<f64> {
+        let phases = self.run.schedule.phases().iter();
+        let phases: Vec<_> = phases.map(|phase| (phase.sequence_length, phase.global_batch, phase.steps)).collect();
+        let is_large = (self.run.model.num_hidden_layers, self.run.model.hidden_size) == (24, 1024);
+        let run = PAPER_RUNS.iter().find(|(_, of_paper)| is_large && phases == of_paper);
+        run.map(|&(minutes, _)| minutes)
+    }
+
     /// Returns the seconds of all planned phases, if each has an estimate. Evaluation, checkpoints and compilation are not
     /// included.
     pub fn seconds(&self) -> Option<f64> {

@@ -7,6 +7,8 @@ use anyhow::Context;
 use super::compiler::{Compiled, Compiler};
 use super::cost::{LoopCost, bytes_per_update, parameters};
 use super::packing::rows_computed;
+use super::profile::collectives::Collective;
+use super::profile::program::Program;
 use super::roofline::{Demand, Efficiency, Times};
 use super::search::{MicroBatchChoice, Trial, divisors, expected_bytes, first_fit, largest_fit};
 use super::target::Target;
@@ -16,6 +18,7 @@ use crate::bert::flops::{recomputed_flops, training_flops};
 use crate::hlo::HloModule;
 use crate::pjrt::{CompiledMemoryStats, ErrorCode, PjrtError};
 use crate::run::Run;
+use crate::runtime::devices::lower_for;
 use crate::schedule::Schedule;
 use crate::step::train_step::{StepSpec, TrainStep};
 use crate::units::byte_size;
@@ -88,7 +91,7 @@ impl PhasePlanner<'_> {
         (self.progress)(Progress::Compiling { phase: name, micro_batch_size });
         let spec = self.spec(micro_batch_size)?;
         let step = TrainStep::build(&spec)?.program;
-        let program = step.lower();
+        let program = lower_for(&step, self.target.platform().name());
         let begin = Instant::now();
         let compiled = self.compiler.compile(&program.bytes);
         let took = begin.elapsed();
@@ -121,7 +124,13 @@ impl PhasePlanner<'_> {
         Ok(trial)
     }
 
-    fn fit(&self, spec: &StepSpec, memory: CompiledMemoryStats, compiled: &Compiled, collectives: Collectives) -> Fit {
+    fn fit(
+        &self,
+        spec: &StepSpec,
+        memory: CompiledMemoryStats,
+        compiled: &Compiled,
+        graph_collectives: Collectives,
+    ) -> Fit {
         let (shape, devices) = (&self.run.schedule.phases()[self.phase], self.target.devices());
         let micro_batch_size = spec.rows / spec.accumulation_steps;
         let rows_computed = rows_computed(shape, self.rows_per_sequence, spec.rows, micro_batch_size);
@@ -134,6 +143,11 @@ impl PhasePlanner<'_> {
         let loop_cost = LoopCost { flops: spec.rows as f64 * flops_per_row, iterations: spec.accumulation_steps };
         let counted = cost("flops");
         let computed = (rows_computed / micro_batch_size) as f64;
+        let compiled_collectives = collectives_of(compiled, computed);
+        let collectives = match &compiled_collectives {
+            Some(found) => Collectives::of_compiled(found, devices),
+            None => graph_collectives,
+        };
         let repeats = counted.map_or(1.0, |counted| computed / loop_cost.counted_iterations(counted));
         let once = bytes_per_update(self.run, &collectives, devices);
         let bytes = cost("bytes accessed").map(|bytes| once + (bytes - once).max(0.0) * repeats);
@@ -146,10 +160,18 @@ impl PhasePlanner<'_> {
             rows_computed,
             memory,
             compiler_flops: counted.map(|counted| counted * repeats),
+            compiled_collectives,
+            graph_collectives,
             demand,
             times: self.target.accelerator.and_then(|chip| Times::of(&demand, self.target, chip, self.efficiency)),
         }
     }
+}
+
+/// Lists the collectives of a compiled step with `micro_batches`; none if the plugin does not return the program.
+fn collectives_of(compiled: &Compiled, micro_batches: f64) -> Option<Vec<Collective>> {
+    let program = Program::decode(&compiled.optimized_program().ok()?).ok()?;
+    Some(Collective::of_program(&program, micro_batches))
 }
 
 /// Returns `run` with another micro-batch size in `phase`.

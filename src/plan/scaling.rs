@@ -56,6 +56,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::bert::{Preset, Recompute};
     use crate::optim::OptimizerConfig;
@@ -95,6 +97,8 @@ mod tests {
                 rows_computed,
                 memory: CompiledMemoryStats::default(),
                 compiler_flops: None,
+                compiled_collectives: None,
+                graph_collectives: collectives,
                 demand,
                 times: Times::of(&demand, &target, target.accelerator.unwrap(), &efficiency),
             };
@@ -139,6 +143,25 @@ mod tests {
     }
 
     #[test]
+    fn only_the_runs_of_the_paper_have_its_time() {
+        let mut plan = plan(1.0, OptimizerSharding::None);
+        assert_eq!((plan.paper_minutes(), plan.is_complete()), (None, true));
+        let hours = plan.chip_hours().unwrap();
+        assert!((hours - 64.0 * 119.6875 / 3600.0).abs() < 1e-9, "{hours}");
+        let file = |name: &str, more: &[String]| {
+            Run::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/runs").join(name), more).unwrap()
+        };
+        let mut minutes = |name, more: &[String]| {
+            plan.run = file(name, more);
+            plan.paper_minutes()
+        };
+        assert_eq!(minutes("bert-large-64k-paper.toml", &[]), Some(76.19));
+        assert_eq!(minutes("bert-large-32k-paper.toml", &[]), Some(101.2));
+        assert_eq!(minutes("bert-large-nvidia.toml", &[]), None);
+        assert_eq!(minutes("bert-large-64k-paper.toml", &["phase.1.steps=7000".to_owned()]), None);
+    }
+
+    #[test]
     fn target_for_a_time_is_the_smallest_slice_that_reaches_it() {
         let plan = plan(1.0, OptimizerSharding::None);
         let (target, seconds) = plan.target_for(200.0).unwrap();
@@ -177,7 +200,7 @@ mod tests {
         assert_eq!([1, 64, 128].map(|devices| once(&sharded, devices) * devices as f64), [32.0 * parameters; 3]);
         // Communication moves bytes once, too: it reads a whole gradient and writes a shard of the sum; for weights the reverse.
         let collectives =
-            Collectives { all_reduce: 0.0, reduce_scatter: 4.0 * parameters, all_gather: 2.0 * parameters };
+            Collectives { reduce_scatter: 4.0 * parameters, all_gather: 2.0 * parameters, ..Collectives::default() };
         let moved = bytes_per_update(&sharded.run, &collectives, 64) - once(&sharded, 64);
         assert!((moved - 6.0 * parameters * (1.0 + 1.0 / 64.0)).abs() < 1e-3 * parameters);
 

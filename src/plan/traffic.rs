@@ -1,5 +1,7 @@
-//! Counts the communication of a step from the collective operations in its graph, before the step is compiled.
+//! Counts the communication of a step: from the collectives of the compiled program, and from those of its graph, which the
+//! compiler may replace.
 
+use super::profile::collectives::{Collective, CollectiveKind};
 use crate::graph::{Computation, Node, NodeId, Op, ValueShape};
 
 /// Bytes of one replica's arrays that pass through collectives in a step, by kind. [`Collectives::sent_in_ring`] converts them
@@ -12,6 +14,8 @@ pub struct Collectives {
     pub reduce_scatter: f64,
     /// Result bytes of all-gathers (unsharded).
     pub all_gather: f64,
+    /// Operands of all-to-alls and collective-permutes. A graph has none.
+    pub all_to_all: f64,
 }
 
 impl Collectives {
@@ -22,17 +26,37 @@ impl Collectives {
         sum
     }
 
+    /// Sums the collectives of a program that is compiled for `replicas`. Of one within smaller groups, the bytes count with
+    /// which a ring of all replicas would send as much.
+    pub fn of_compiled(collectives: &[Collective], replicas: usize) -> Collectives {
+        let mut sum = Collectives::default();
+        for collective in collectives {
+            let share = match collective.group_size {
+                Some(members) if replicas > 1 => share_sent(members) / share_sent(replicas),
+                _ => 1.0,
+            };
+            let kind = match collective.kind {
+                CollectiveKind::AllReduce => &mut sum.all_reduce,
+                CollectiveKind::ReduceScatter => &mut sum.reduce_scatter,
+                CollectiveKind::AllGather => &mut sum.all_gather,
+                CollectiveKind::AllToAll | CollectiveKind::CollectivePermute => &mut sum.all_to_all,
+            };
+            *kind += share * collective.executions * collective.bytes;
+        }
+        sum
+    }
+
     /// Returns the bytes that each of `members` sends in a ring. In a ring of n, a reduce-scatter sends (n−1)/n of its operand,
-    /// an all-gather (n−1)/n of its result; an all-reduce is both.
+    /// an all-gather (n−1)/n of its result; an all-reduce is both. An all-to-all keeps 1/n of its operand.
     pub fn sent_in_ring(&self, members: usize) -> f64 {
-        let passes = 2.0 * self.all_reduce + self.reduce_scatter + self.all_gather;
-        passes * (members as f64 - 1.0) / members as f64
+        let passes = 2.0 * self.all_reduce + self.reduce_scatter + self.all_gather + self.all_to_all;
+        passes * share_sent(members)
     }
 
     /// Returns the bytes that each of `members` moves between its memory and its cores: operands are read, results written.
     pub fn moved(&self, members: usize) -> f64 {
         let whole_and_shard = self.reduce_scatter + self.all_gather;
-        2.0 * self.all_reduce + whole_and_shard + whole_and_shard / members as f64
+        2.0 * (self.all_reduce + self.all_to_all) + whole_and_shard + whole_and_shard / members as f64
     }
 
     fn add(&mut self, computation: &Computation, times: f64, trips: f64) {
@@ -48,6 +72,11 @@ impl Collectives {
             }
         }
     }
+}
+
+/// Returns the share of an array that each of `members` sends in one pass around their ring.
+fn share_sent(members: usize) -> f64 {
+    (members as f64 - 1.0) / members as f64
 }
 
 fn bytes(shape: &ValueShape) -> f64 {
@@ -79,7 +108,9 @@ mod tests {
         let scattered = graph.add(Op::ReduceScatter { dimension: 0, replicas: 4 }, &[loops[1]]);
         let gathered = graph.all_gather(&[scattered, scattered.convert(DType::BF16)], 0, 4);
         let collectives = Collectives::of(&graph.finish(&gathered), 5);
-        assert_eq!(collectives, Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 144.0 });
+        let expected =
+            Collectives { all_reduce: 96.0 + 5.0 * 48.0, reduce_scatter: 96.0, all_gather: 144.0, all_to_all: 0.0 };
+        assert_eq!(collectives, expected);
         // With two members, each sends half of the 336 all-reduced bytes twice, and half of the other 240 bytes once.
         assert_eq!([1, 2, 4].map(|members| collectives.sent_in_ring(members)), [0.0, 456.0, 684.0]);
         assert_eq!(collectives.moved(4), 672.0 + 240.0 + 60.0);

@@ -72,6 +72,7 @@ fn user_errors_name_the_setting_and_the_accepted_values() {
     fails("cpu:1", &["--rows-per-sequence", "half"], 2, &["--rows-per-sequence", "half"]);
     fails("cpu:1", &["--micro-batch-size", "0"], 2, &["requires auto or a whole number from 1"]);
     fails("cpu:1", &["--target-time", "60"], 2, &["for example 90s, 60m, 1.5h or 2d"]);
+    fails("cpu:1", &["--price=-1"], 2, &["requires a number from 0, for example 1.20"]);
     fails(
         "cpu:1",
         &["--save", "."],
@@ -108,6 +109,11 @@ fn plan_reports_the_compilers_statistics() {
         let (state, reduced) =
             (fit["alias_bytes"].as_f64().unwrap(), fit["collective_bytes"]["all_reduce"].as_f64().unwrap());
         assert!(reduced > state / 3.0 && reduced < state / 3.0 + 100.0, "{reduced} of {state}");
+        assert_eq!(fit["collective_bytes"], fit["graph_collective_bytes"], "this compiler keeps them");
+        assert_eq!(
+            (&fit["collective_bytes_source"], &fit["collectives"][0]["kind"]),
+            (&"compiled program".into(), &"all-reduce".into())
+        );
         assert!(fit["argument_bytes"].as_f64().unwrap() > state && fit["temporary_bytes"].as_f64().unwrap() > 0.0);
         assert!(fit["peak_bytes"].as_f64().unwrap() >= state);
         assert!(fit["step_seconds"].is_null(), "the rates of a CPU are unknown");
@@ -117,7 +123,17 @@ fn plan_reports_the_compilers_statistics() {
     let asked = ["--find-micro-batch-size", "--phase", "1", "--target-time", "1h"];
     let table = text(&workshop.succeed(&plan("cpu:1", &asked)));
     let no_rates = "no estimate, because the rates of a CPU are unknown";
-    for words in ["phase 1", "8 = 1 × 8", "temporaries", "compiler", "counted from the model; all devices", no_rates] {
+    for words in [
+        "phase 1",
+        "8 = 1 × 8",
+        "temporaries",
+        "collectives",
+        "none",
+        "compiled program; ring",
+        "compiler",
+        "counted from the model; all devices",
+        no_rates,
+    ] {
         assert!(table.contains(words), "requires {words:?}, got\n{table}");
     }
 }

@@ -6,8 +6,8 @@ use crate::common::sharding::*;
 use crate::common::steps::{arguments, run, run_loaded, spec};
 use crate::common::{Workshop, metrics};
 use lambert::bert::{BertConfig, param_specs};
-use lambert::hlo::proto::{HloModuleProto, PrimitiveType, ShapeProto};
-use lambert::pjrt::Executable;
+use lambert::plan::profile::collectives::Collective;
+use lambert::plan::profile::program::Program;
 use lambert::plan::traffic::Collectives;
 use lambert::runtime::backend::Backend;
 use lambert::runtime::compile::Compiled;
@@ -15,7 +15,6 @@ use lambert::runtime::state::{StateLayout, TrainState};
 use lambert::shape::{DType, HostTensor};
 use lambert::step::{GradientReduceDtype, GradientStep, Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
-use prost::Message;
 
 /// Returns weights, optimizer state and metrics after three steps from the same weights on the same batch.
 fn three_steps(spec: &StepSpec, model: &BertConfig, rows: usize) -> Vec<Vec<f64>> {
@@ -124,47 +123,6 @@ fn executable_arguments_hold_one_shard_of_the_state() {
     }
 }
 
-/// Returns the operand bytes of the collectives of a compiled program by opcode (for an all-gather: the result bytes), as
-/// `Collectives` counts them.
-fn compiled_collectives(executable: &Executable) -> Collectives {
-    let program = executable.optimized_program().expect("the plugin returns the optimized program");
-    let module = match program.format.as_str() {
-        "hlo" => HloModuleProto::decode(&*program.code),
-        _ => HloWithConfig::decode(&*program.code).map(|with_config| with_config.module.unwrap_or_default()),
-    };
-    let mut found = Collectives::default();
-    for computation in &module.expect("a module").computations {
-        let shape_of = |id: &i64| computation.instructions.iter().find(|i| i.id == *id).and_then(|i| i.shape.as_ref());
-        for instruction in &computation.instructions {
-            let operands = || instruction.operand_ids.iter().filter_map(shape_of).map(bytes_of).sum::<f64>();
-            match instruction.opcode.trim_end_matches("-start") {
-                "all-reduce" => found.all_reduce += operands(),
-                "reduce-scatter" => found.reduce_scatter += operands(),
-                "all-gather" => found.all_gather += instruction.shape.as_ref().map_or(0.0, bytes_of),
-                _ => {}
-            }
-        }
-    }
-    found
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct HloWithConfig {
-    #[prost(message, optional, tag = "1")]
-    module: Option<HloModuleProto>,
-}
-
-fn bytes_of(shape: &ShapeProto) -> f64 {
-    let parts: f64 = shape.tuple_shapes.iter().map(bytes_of).sum();
-    let element = match PrimitiveType::try_from(shape.element_type) {
-        Ok(PrimitiveType::Tuple) => return parts,
-        Ok(PrimitiveType::Bf16) => 2.0,
-        Ok(PrimitiveType::F32 | PrimitiveType::S32 | PrimitiveType::U32) => 4.0,
-        other => panic!("unexpected element type {other:?} of a collective"),
-    };
-    element * shape.dimensions.iter().map(|&n| n as f64).product::<f64>()
-}
-
 #[test]
 fn graph_collectives_match_the_compiled_program() {
     let devices = cpu(4);
@@ -173,7 +131,9 @@ fn graph_collectives_match_the_compiled_program() {
         let step = TrainStep::build(&spec).unwrap();
         let counted = Collectives::of(&step.program.computation, micro_batches);
         let compiled = Compiled::new(&devices, || Ok(step.program)).unwrap();
-        assert_eq!(compiled_collectives(&compiled.executable), counted, "{parallel:?}, {micro_batches} micro-batches");
+        let program = Program::decode(&compiled.executable.optimized_program().unwrap()).unwrap();
+        let found = Collectives::of_compiled(&Collective::of_program(&program, micro_batches as f64), 4);
+        assert_eq!(found, counted, "{parallel:?}, {micro_batches} micro-batches");
         // A sharded step reduce-scatters the gradients and all-gathers the weights: twice the bytes of the gradients.
         let weights: usize = spec.task.parameters().iter().map(|param| param.dims.iter().product::<usize>()).sum();
         let least = 2.0 * 0.75 * 4.0 * weights as f64;

@@ -7,8 +7,10 @@ use super::profile;
 use crate::bert::Recompute;
 use crate::plan::hardware::Accelerator;
 use crate::plan::packing::RowsPerSequence;
+use crate::plan::profile::collectives::{Collective, CollectiveKind};
 use crate::plan::roofline::seconds as as_duration;
-use crate::plan::{Fit, PAPER_MINUTES, PhasePlan, Plan, Verdict};
+use crate::plan::traffic::Collectives;
+use crate::plan::{Fit, PAPER_CHIPS, PhasePlan, Plan, Verdict};
 use crate::task::Precision;
 use crate::units::{byte_size, counted, duration, quantity, step_time, thousands};
 
@@ -16,12 +18,12 @@ use crate::units::{byte_size, counted, duration, quantity, step_time, thousands}
 type Row = (&'static str, Vec<String>, String);
 
 /// Formats the table and the lines around it.
-pub fn to_text(plan: &Plan, target_time: Option<f64>) -> String {
+pub fn to_text(plan: &Plan, target_time: Option<f64>, price: Option<f64>) -> String {
     let mut lines = vec![headline(plan)];
     lines.push(table(plan));
     lines.extend(upper_bound(plan));
     lines.extend(plan.target.accelerator.and_then(|accelerator| rates(accelerator, plan.run.precision)));
-    lines.extend(whole_run(plan));
+    lines.extend(whole_run(plan, price));
     lines.extend(target_time.map(|seconds| chips_for(plan, seconds)));
     lines.join("\n") + "\n"
 }
@@ -65,6 +67,9 @@ fn rows(plan: &Plan) -> Vec<Row> {
         let text = |phase: &PhasePlan| phase.fit.as_ref().and_then(value).unwrap_or_else(|| "–".to_owned());
         phases.iter().map(text).collect()
     };
+    let sent = |collectives: &dyn Fn(&Fit) -> Collectives| {
+        of_fit(&|fit| Some(byte_size(collectives(fit).sent_in_ring(plan.target.devices()))))
+    };
     let bytes = |n: i64| Some(byte_size(n as f64));
     let memory = |value: fn(&Fit) -> i64| of_fit(&|fit| bytes(value(fit)));
     let seconds = |value: fn(&Fit) -> Option<f64>| of_fit(&|fit| value(fit).map(step_time));
@@ -94,10 +99,16 @@ fn rows(plan: &Plan) -> Vec<Row> {
             format!("upper bound; {}", cost_source(plan)),
         ),
         (
-            "bytes sent per device",
-            of_fit(&|fit| Some(byte_size(fit.demand.collectives.sent_in_ring(plan.target.devices())))),
-            "graph; ring: all-reduce 2(n−1)/n, reduce-scatter and all-gather (n−1)/n".to_owned(),
+            "collectives",
+            of_fit(&|fit| Some(collectives_text(fit.compiled_collectives.as_ref()?))),
+            format!("{}; executions, bytes of the whole arrays", collectives_source(plan)),
         ),
+        (
+            "bytes sent per device",
+            sent(&|fit| fit.demand.collectives),
+            format!("{}; ring: all-reduce 2(n−1)/n, others (n−1)/n", collectives_source(plan)),
+        ),
+        ("bytes sent, by the graph", sent(&|fit| fit.graph_collectives), "collectives before compilation".to_owned()),
         ("compute time", seconds(|fit| Some(fit.times?.compute)), assumed(efficiency.compute, "peak FLOP/s")),
         ("memory time", seconds(|fit| fit.times?.memory), assumed(efficiency.memory, "memory bandwidth")),
         ("network time", seconds(|fit| Some(fit.times?.network)), assumed(efficiency.network, "network bandwidth")),
@@ -197,6 +208,34 @@ fn cost_source(plan: &Plan) -> &'static str {
     }
 }
 
+/// Formats the collectives of a compiled step by kind: `1 reduce-scatter, 1.36 GB`. Those during which the device computes are
+/// named asynchronous.
+fn collectives_text(found: &[Collective]) -> String {
+    let mut groups: Vec<(CollectiveKind, bool)> = found.iter().map(|c| (c.kind, c.asynchronous)).collect();
+    groups.sort();
+    groups.dedup();
+    let group = |(kind, asynchronous): (CollectiveKind, bool)| {
+        let members = || found.iter().filter(move |c| (c.kind, c.asynchronous) == (kind, asynchronous));
+        let executions = members().map(|c| c.executions).sum::<f64>().round() as u64;
+        let bytes = byte_size(members().map(|c| c.executions * c.bytes).sum());
+        let manner = if asynchronous { "asynchronous " } else { "" };
+        format!("{} {manner}{}, {bytes}", thousands(executions), kind.name())
+    };
+    match groups.as_slice() {
+        [] => "none".to_owned(),
+        _ => groups.into_iter().map(group).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+/// Returns the source of the communication. Not every plugin returns its programs.
+fn collectives_source(plan: &Plan) -> &'static str {
+    let mut fits = plan.phases.iter().filter_map(|phase| phase.fit.as_ref());
+    match fits.all(|fit| fit.compiled_collectives.is_some()) {
+        true => "compiled program",
+        false => "graph (this plugin does not return the compiled program)",
+    }
+}
+
 /// Formats the published rates that the times are computed from.
 fn rates(accelerator: &Accelerator, precision: Precision) -> Option<String> {
     let rate = |rate: f64| format!("{}B/s", quantity(rate));
@@ -216,16 +255,27 @@ fn rates(accelerator: &Accelerator, precision: Precision) -> Option<String> {
     ))
 }
 
-fn whole_run(plan: &Plan) -> Option<String> {
-    let seconds = plan.seconds()?;
-    let chip_hours = |chips: f64, seconds: f64| thousands((chips * seconds / 3600.0).round() as u64);
-    Some(format!(
-        "whole run: {:.2} minutes, {} chip-hours, without evaluation, checkpoints and start-up. The paper's mixed-batch run: \
-         {PAPER_MINUTES} minutes, {} chip-hours of TPU v3",
-        seconds / 60.0,
-        chip_hours(plan.target.chips() as f64, seconds),
-        chip_hours(1024.0, 60.0 * PAPER_MINUTES),
-    ))
+/// Formats the time, the chip-hours and, with the `price` of one, the cost.
+fn whole_run(plan: &Plan, price: Option<f64>) -> Option<String> {
+    let (seconds, hours) = (plan.seconds()?, plan.chip_hours()?);
+    let rounded = |hours: f64| thousands(hours.round() as u64);
+    let what = if plan.is_complete() { "whole run" } else { "planned phases" };
+    let mut text = format!("{what}: {:.2} minutes, {} chip-hours", seconds / 60.0, rounded(hours));
+    if let Some(price) = price {
+        text += &format!(", {} at {price} per chip-hour", money(hours * price));
+    }
+    text += ", without evaluation, checkpoints and start-up";
+    if let Some(minutes) = plan.paper_minutes().filter(|_| plan.is_complete()) {
+        let hours = PAPER_CHIPS as f64 * minutes / 60.0;
+        text += &format!(". The paper's run: {minutes} minutes, {} chip-hours of TPU v3", rounded(hours));
+    }
+    Some(text)
+}
+
+/// Formats an amount of money in the currency of the price: `1,234.50`.
+fn money(amount: f64) -> String {
+    let cents = (100.0 * amount).round() as u64;
+    format!("{}.{:02}", thousands(cents / 100), cents % 100)
 }
 
 fn chips_for(plan: &Plan, target_seconds: f64) -> String {
@@ -246,7 +296,7 @@ fn chips_for(plan: &Plan, target_seconds: f64) -> String {
 }
 
 /// Formats the values of the table as one JSON object, in bytes, seconds and operations.
-pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
+pub fn to_json(plan: &Plan, target_time: Option<f64>, price: Option<f64>) -> Value {
     let accelerator = plan.target.accelerator;
     let phases: Vec<Value> = plan.phases.iter().map(|phase| phase_json(plan, phase)).collect();
     let wanted = target_time.and_then(|wanted| {
@@ -288,9 +338,21 @@ pub fn to_json(plan: &Plan, target_time: Option<f64>) -> Value {
         })),
         "phases": phases,
         "seconds": plan.seconds(),
-        "paper_seconds": PAPER_MINUTES * 60.0,
+        "chip_hours": plan.chip_hours(),
+        "price_per_chip_hour": price,
+        "price": price.and_then(|price| Some(price * plan.chip_hours()?)),
+        "paper_seconds": plan.paper_minutes().map(|minutes| minutes * 60.0),
         "target_time": wanted,
         "saved": plan.saved,
+    })
+}
+
+fn collective_bytes(collectives: &Collectives) -> Value {
+    json!({
+        "all_reduce": collectives.all_reduce,
+        "reduce_scatter": collectives.reduce_scatter,
+        "all_gather": collectives.all_gather,
+        "all_to_all": collectives.all_to_all,
     })
 }
 
@@ -325,12 +387,12 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
             "peak_bytes": memory.peak_estimate(),
             "compiler_flops_per_device": fit.compiler_flops,
             "bytes_accessed_per_device": fit.demand.bytes,
-            "collective_bytes": {
-                "all_reduce": fit.demand.collectives.all_reduce,
-                "reduce_scatter": fit.demand.collectives.reduce_scatter,
-                "all_gather": fit.demand.collectives.all_gather,
-            },
+            "collectives": fit.compiled_collectives,
+            "collective_bytes": collective_bytes(&fit.demand.collectives),
+            "collective_bytes_source": collectives_source(plan),
             "sent_bytes_per_device": fit.demand.collectives.sent_in_ring(plan.target.devices()),
+            "graph_collective_bytes": collective_bytes(&fit.graph_collectives),
+            "graph_sent_bytes_per_device": fit.graph_collectives.sent_in_ring(plan.target.devices()),
             "step_seconds": fit.times.map(|times| json!({
                 "compute": times.compute,
                 "memory": times.memory,
@@ -352,4 +414,32 @@ fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
         "profile": phase.profile.as_ref().map(profile::to_json),
         "seconds": phase.seconds(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectives_are_listed_by_kind_with_executions_and_bytes() {
+        let collective = |kind, bytes, asynchronous, executions| Collective {
+            kind,
+            bytes,
+            group_size: None,
+            asynchronous,
+            executions,
+        };
+        let found = [
+            collective(CollectiveKind::AllGather, 1e9, true, 1.0),
+            collective(CollectiveKind::AllReduce, 16.0, false, 4.0),
+            collective(CollectiveKind::AllReduce, 936.0, false, 1.0),
+        ];
+        assert_eq!(collectives_text(&found), "5 all-reduce, 1.0 kB\n1 asynchronous all-gather, 1.00 GB");
+        assert_eq!(collectives_text(&[]), "none");
+    }
+
+    #[test]
+    fn money_has_cents() {
+        assert_eq!([0.0, 0.999, 1234.5].map(money), ["0.00", "1.00", "1,234.50"]);
+    }
 }

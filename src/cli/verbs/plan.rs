@@ -35,6 +35,7 @@ Examples:
   lambert plan scripts/runs/bert-large-64k-paper.toml --topology tpu:v3:32x32
   lambert plan scripts/runs/bert-base.toml --topology cuda:h200:1x8x8 --find-micro-batch-size
   lambert plan RUN.toml --topology tpu:v6e:16x16 --target-time 60m --json
+  lambert plan RUN.toml --topology tpu:v5e:16x16 --price 1.20
   lambert plan RUN.toml --topology tpu:v5e:16x16 --set 'recompute=\"layer\"'
   lambert plan RUN.toml --topology tpu:v5e:16x16 --micro-batch-size 4 --rows-per-sequence 0.52
   lambert plan RUN.toml --topology cuda:h200:1x1x1 --phase 1 --profile
@@ -87,6 +88,9 @@ pub struct Plan {
     /// Also print the number of chips that finish the run in this time, for example 90s, 60m, 1.5h or 2d
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     target_time: Option<Duration>,
+    /// Price of one chip for one hour, in any currency; also print the cost of the run
+    #[arg(long, value_name = "PER_CHIP_HOUR", value_parser = parse_price)]
+    price: Option<f64>,
     /// Save the compiled steps in this directory, for `lambert pretrain --compiled`
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
@@ -114,9 +118,9 @@ pub fn run(args: Plan) -> anyhow::Result<ExitCode> {
     let planned = plan(&run, &options, &mut |progress| spinner.show(progress))?;
     let target_time = args.target_time.map(|time| time.as_secs_f64());
     if args.json {
-        print(to_json(&planned, target_time))?;
+        print(to_json(&planned, target_time, args.price))?;
     } else {
-        print_text(to_text(&planned, target_time))?;
+        print_text(to_text(&planned, target_time, args.price))?;
         for phase in &planned.phases {
             if let Some(profile) = &phase.profile {
                 print_text(profile::to_text(profile, &format!("phase {}", phase.shape.name)))?;
@@ -253,6 +257,11 @@ fn parse_micro_batch_size(text: &str) -> Result<MicroBatchChoice, String> {
     }
 }
 
+fn parse_price(text: &str) -> Result<f64, String> {
+    let price = text.parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| format!("requires a number from 0, for example 1.20; got {text:?}"))
+}
+
 /// Parses `90s`, `60m`, `1.5h`, `2d`.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let seconds_of = |unit| match unit {
@@ -282,6 +291,14 @@ mod tests {
         assert_eq!(parse_time("2d"), Ok(Duration::from_secs(172_800)));
         for wrong in ["60", "m", "", "-1s", "0h", "1 y", "infs", "é"] {
             assert!(parse_time(wrong).unwrap_err().contains("for example 90s, 60m"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn price_is_a_number_from_zero() {
+        assert_eq!(parse_price("1.20"), Ok(1.2));
+        for wrong in ["-1", "inf", "NaN", "$2"] {
+            assert!(parse_price(wrong).unwrap_err().contains("for example 1.20"), "{wrong}");
         }
     }
 

@@ -1,13 +1,13 @@
-//! The kernels of a program: the instructions that a device executes one by one, with the number of executions in a step.
+//! The kernels of a program: the instructions that a device executes one by one and that compute, move or communicate.
 
+use super::collectives::of_execution;
 use super::costs::{Cost, Counter};
 use super::kinds::{FREE, Kind};
-use super::loops::Loop;
-use super::program::{Program, is_fused};
+use super::loops::Execution;
+use super::program::Program;
 use super::rates::Rates;
 use super::scopes::Scopes;
-use super::shapes::bytes;
-use crate::hlo::proto::{HloComputationProto, HloInstructionProto, ShapeProto};
+use crate::hlo::proto::ShapeProto;
 use crate::plan::traffic::Collectives;
 
 /// One kernel.
@@ -34,83 +34,41 @@ pub struct Kernel {
 /// Custom calls of libtpu that describe memory or values and compute nothing.
 const LABELS: [&str; 3] = ["AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast"];
 
-/// Lists the kernels and the loops of a program.
-pub(super) struct Walk<'a> {
+/// Describes kernels of a program.
+pub(super) struct Kernels<'a> {
     counter: Counter<'a>,
     scopes: Scopes,
     rates: Option<&'a Rates>,
-    /// Iterations of loops that depend on the data.
-    expected: f64,
-    pub(super) kernels: Vec<Kernel>,
-    pub(super) loops: Vec<Loop>,
 }
 
-impl<'a> Walk<'a> {
-    /// Walks through the whole program.
-    pub(super) fn of(counter: Counter<'a>, rates: Option<&'a Rates>, expected: f64) -> Walk<'a> {
+impl<'a> Kernels<'a> {
+    /// Prepares for the program of `counter`.
+    pub(super) fn new(counter: Counter<'a>, rates: Option<&'a Rates>) -> Kernels<'a> {
         let scopes = Scopes::new(counter.program);
-        let program = counter.program;
-        let mut walk = Walk { counter, scopes, rates, expected, kernels: Vec::new(), loops: Vec::new() };
-        if let Some(entry) = program.entry() {
-            walk.computation(entry, 1.0);
-        }
-        walk
+        Kernels { counter, scopes, rates }
     }
 
-    /// Adds the kernels of a computation that runs `executions` times. The branches of a conditional all count. The conditions
-    /// of loops do not count: they compare two scalars.
-    fn computation(&mut self, computation: &'a HloComputationProto, executions: f64) {
-        let program = self.counter.program;
-        for instruction in &computation.instructions {
-            match &*instruction.opcode {
-                "while" => {
-                    let entered = Loop::of(program, instruction, self.expected);
-                    if let Some(body) = program.called(instruction).next() {
-                        self.computation(body, executions * entered.iterations);
-                    }
-                    self.loops.push(entered);
-                }
-                opcode if opcode == "conditional" || opcode != "fusion" && is_fused(opcode) => {
-                    program.called(instruction).for_each(|called| self.computation(called, executions));
-                }
-                opcode if FREE.contains(&opcode) || LABELS.contains(&&*instruction.custom_call_target) => {}
-                _ => {
-                    let kernel = self.kernel(instruction, executions);
-                    self.kernels.push(kernel);
-                }
-            }
+    /// Describes an instruction; none if it only names values, or waits.
+    pub(super) fn kernel(&self, execution: &Execution<'_>) -> Option<Kernel> {
+        let Execution { instruction, times, .. } = *execution;
+        if FREE.contains(&&*instruction.opcode) || LABELS.contains(&&*instruction.custom_call_target) {
+            return None;
         }
-    }
-
-    fn kernel(&self, instruction: &HloInstructionProto, executions: f64) -> Kernel {
         let program: &Program = self.counter.program;
         let cost = self.counter.cost(instruction);
-        Kernel {
+        let seconds = |rates: &Rates| {
+            let collectives = of_execution(program, &Execution { times: 1.0, ..*execution });
+            rates.seconds(&cost, &Collectives::of_compiled(&collectives, rates.devices()))
+        };
+        Some(Kernel {
             name: instruction.name.clone(),
             kind: Kind::of(program, instruction),
             scope: self.scopes.of(program, instruction),
             shape: instruction.shape.clone().unwrap_or_default(),
             operands: program.operands(instruction).filter_map(|operand| operand.shape.clone()).collect(),
-            executions,
+            executions: times,
             cost,
-            seconds: self.rates.map(|rates| rates.seconds(&cost, &collectives(program, instruction))),
-        }
+            seconds: self.rates.map(seconds),
+        })
     }
-}
-
-/// Returns the bytes that an instruction passes through collectives.
-fn collectives(program: &Program, instruction: &HloInstructionProto) -> Collectives {
-    let sent = program.operands(instruction).filter_map(|operand| operand.shape.as_ref()).map(bytes).sum();
-    let received = instruction.shape.as_ref();
-    let mut collectives = Collectives::default();
-    match &*instruction.opcode {
-        "all-reduce" | "all-reduce-start" => collectives.all_reduce = sent,
-        "reduce-scatter" => collectives.reduce_scatter = sent,
-        "all-gather" => collectives.all_gather = received.map_or(0.0, bytes),
-        "all-gather-start" => {
-            collectives.all_gather = received.and_then(|shape| shape.tuple_shapes.get(1)).map_or(0.0, bytes);
-        }
-        _ => {}
-    }
-    collectives
 }

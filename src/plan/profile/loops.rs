@@ -1,10 +1,69 @@
-//! Trip counts of loops.
+//! The instructions that a device executes one by one, with the number of executions in a step: the trip counts of loops.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::program::Program;
-use crate::hlo::proto::HloInstructionProto;
+use super::program::{Program, is_fused};
+use crate::hlo::proto::{HloComputationProto, HloInstructionProto};
+
+/// An instruction that a device executes.
+#[derive(Clone, Copy)]
+pub(super) struct Execution<'a> {
+    /// The instruction, outside fusions.
+    pub instruction: &'a HloInstructionProto,
+    /// Executions in a step.
+    pub times: f64,
+    /// Whether it runs beside other instructions, started by `async-start`.
+    pub asynchronous: bool,
+}
+
+/// The instructions and the loops of a whole program.
+#[derive(Default)]
+pub(super) struct Schedule<'a> {
+    pub executions: Vec<Execution<'a>>,
+    pub loops: Vec<Loop>,
+}
+
+impl<'a> Schedule<'a> {
+    /// Lists what `program` executes. A loop whose number of iterations depends on the data has `expected` iterations.
+    pub(super) fn of(program: &'a Program, expected: f64) -> Schedule<'a> {
+        let mut schedule = Schedule::default();
+        if let Some(entry) = program.entry() {
+            schedule.add(program, entry, 1.0, false, expected);
+        }
+        schedule
+    }
+
+    /// Adds a computation that runs `times` times. The branches of a conditional all count. The conditions of loops do not
+    /// count: they compare two scalars.
+    fn add(
+        &mut self,
+        program: &'a Program,
+        computation: &'a HloComputationProto,
+        times: f64,
+        asynchronous: bool,
+        expected: f64,
+    ) {
+        for instruction in &computation.instructions {
+            match &*instruction.opcode {
+                "while" => {
+                    let entered = Loop::of(program, instruction, expected);
+                    if let Some(body) = program.called(instruction).next() {
+                        self.add(program, body, times * entered.iterations, asynchronous, expected);
+                    }
+                    self.loops.push(entered);
+                }
+                opcode if opcode == "conditional" || opcode != "fusion" && is_fused(opcode) => {
+                    let asynchronous = asynchronous || opcode == "async-start";
+                    program
+                        .called(instruction)
+                        .for_each(|called| self.add(program, called, times, asynchronous, expected));
+                }
+                _ => self.executions.push(Execution { instruction, times, asynchronous }),
+            }
+        }
+    }
+}
 
 /// A loop of a program.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,13 +1,14 @@
 //! The profile of a compiled step, without running it: each kernel of the optimized program with the bytes it moves, its
 //! floating-point operations, and the time that the slower of the two takes at the published rates.
 //!
-//! The program comes from the compiler ([`OptimizedProgram`]), for absent devices too. [`program`] indexes it; [`kernels`] walks
-//! through it and multiplies by the trip counts of [`loops`]; [`costs`] and [`products`] count one kernel; [`kinds`] and
-//! [`scopes`] group kernels; [`rates`] turns counts into times.
+//! The program comes from the compiler ([`OptimizedProgram`]), for absent devices too. [`program`] indexes it; [`loops`]
+//! lists what a device executes, with trip counts; [`kernels`] describes it, [`costs`] and [`products`] count one kernel,
+//! [`collectives`] its communication; [`kinds`] and [`scopes`] group kernels; [`rates`] turns counts into times.
 //!
 //! The time of a kernel is a lower bound: it reaches neither the published rates nor perfect reuse of caches, and elementwise
 //! arithmetic and launches are not counted. Differences between two programs are more reliable than the times themselves.
 
+pub mod collectives;
 pub mod costs;
 pub mod kernels;
 pub mod kinds;
@@ -25,9 +26,9 @@ use std::hash::Hash;
 use std::ops::AddAssign;
 
 use self::costs::Counter;
-use self::kernels::{Kernel, Walk};
+use self::kernels::{Kernel, Kernels};
 use self::kinds::Kind;
-use self::loops::Loop;
+use self::loops::{Loop, Schedule};
 use self::program::Program;
 use self::rates::Rates;
 use crate::hlo::proto::ShapeProto;
@@ -157,8 +158,9 @@ impl Profile {
     fn of_program(program: &Program, context: &Context) -> Profile {
         // libtpu numbers its vector memory 1; on GPUs that number is a part of the main memory.
         let on_chip = (context.platform == Platform::Tpu).then_some(1);
-        let counter = Counter { program, on_chip };
-        let Walk { mut kernels, loops, .. } = Walk::of(counter, context.rates.as_ref(), context.micro_batches);
+        let describe = Kernels::new(Counter { program, on_chip }, context.rates.as_ref());
+        let Schedule { executions, loops } = Schedule::of(program, context.micro_batches);
+        let mut kernels: Vec<Kernel> = executions.iter().filter_map(|execution| describe.kernel(execution)).collect();
         let mut total = Sum::default();
         kernels.iter().for_each(|kernel| total += Sum::of(kernel));
         let place = |kernel: &Kernel, shape: &ShapeProto| Place {

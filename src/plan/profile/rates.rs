@@ -19,6 +19,11 @@ impl Rates {
         Some(Rates { target: target.clone(), chip: target.accelerator? })
     }
 
+    /// Returns the number of devices of the target.
+    pub fn devices(&self) -> usize {
+        self.target.devices()
+    }
+
     /// Returns the peak FLOP/s of products of narrow types and of f32, and the bytes/s of the memory, for one device.
     pub fn per_device(&self) -> [f64; 3] {
         let Accelerator { peak_flops, peak_flops_f32, memory_bandwidth, devices, .. } = self.chip;
