@@ -47,8 +47,11 @@ use crate::schedule::Phase;
 /// The chips on which the paper's largest runs were timed: TPU v3 (arXiv 1904.00962, table 1).
 pub const PAPER_CHIPS: usize = 1024;
 
-/// The paper's largest runs of BERT-Large: the minutes, and (sequence length, batch, steps) of both phases.
-const PAPER_RUNS: [(f64, [(usize, usize, u64); 2]); 2] =
+/// Sequence length, global batch and steps of a phase.
+type PhaseShape = (usize, usize, u64);
+
+/// The paper's largest runs of BERT-Large: the minutes, and both phases.
+const PAPER_RUNS: [(f64, [PhaseShape; 2]); 2] =
     [(76.19, [(128, 65_536, 7_037), (512, 32_768, 1_562)]), (101.2, [(128, 32_768, 14_063), (512, 32_768, 1_562)])];
 
 /// The settings of a plan.

@@ -175,7 +175,7 @@ mod tests {
             let x = b.parameter(bf16(&[50]));
             let gathered = in_steps(b, x);
             b.add("custom-call", bf16(&[400]), &[gathered], |i| {
-                i.custom_call_target = "AsyncCollectiveStart".to_owned()
+                i.custom_call_target = "AsyncCollectiveStart".to_owned();
             })
         });
         let others = b.computation(|b| {
