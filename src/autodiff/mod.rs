@@ -98,7 +98,7 @@ struct Backward {
     depends: Vec<bool>,
     /// The node is computed from constants alone.
     constant: Vec<bool>,
-    /// The node is a requested tensor or computed from those alone: a weight, as the model reads it.
+    /// The node is a requested tensor, or computed from requested tensors and constants alone: a weight, as the model reads it.
     weight: Vec<bool>,
 }
 
@@ -123,7 +123,8 @@ impl Backward {
             depends[i] |= differentiable && node.inputs.iter().any(|input| depends[input.index()]);
             constant[i] =
                 !matches!(node.op, Op::Parameter { .. }) && node.inputs.iter().all(|input| constant[input.index()]);
-            weight[i] |= !node.inputs.is_empty() && node.inputs.iter().all(|input| weight[input.index()]);
+            weight[i] |= node.inputs.iter().any(|input| weight[input.index()])
+                && node.inputs.iter().all(|input| weight[input.index()] || constant[input.index()]);
         }
         Backward { depends, constant, weight }
     }
@@ -214,7 +215,8 @@ mod tests {
         let graph = Graph::new("rounded");
         let x = graph.parameter("x", Shape::new(DType::BF16, [8, 4]));
         let [v, w] = ["v", "w"].map(|name| graph.parameter(name, Shape::new(DType::F32, [4, 4])));
-        let product = |x: Tensor<'_>, w: Tensor<'_>| x.matmul(w.convert(DType::BF16), DType::F32).id();
+        // A scaled weight is a weight.
+        let product = |x: Tensor<'_>, w: Tensor<'_>| x.matmul((w * 0.5).convert(DType::BF16), DType::F32).id();
         let hidden = graph.tensor(product(x, v)).tanh().convert(DType::BF16);
         let loss = graph.tensor(product(hidden, w)).tanh().sum();
         let computation = graph.finish(&gradients(loss, &[v, w]));
@@ -227,8 +229,10 @@ mod tests {
         };
         // Backward: w, hidden, v. The forward products are read in f32, and the gradients are results.
         assert_eq!((dots.len(), dots.iter().filter(rounded).count()), (5, 1));
+        // The gradients are f32 products, scaled.
         for &output in &computation.outputs {
-            assert!(matches!(computation.node(output).op, Op::DotGeneral { dtype: DType::F32, .. }));
+            let scaled = &computation.node(output).inputs;
+            assert!(scaled.iter().any(|&x| matches!(computation.node(x).op, Op::DotGeneral { dtype: DType::F32, .. })));
         }
     }
 

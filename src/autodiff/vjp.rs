@@ -31,7 +31,7 @@
 //! | pad | the elements of `ct` that x fills; the sum of all others |
 //! | reduce (sum) | `ct`, broadcast |
 //! | reduce (max, min) | `ct / n` where `x = out`, with n the number of such elements |
-//! | dot | `ct · yᵀ`, `xᵀ · ct` |
+//! | dot | `ct · yᵀ`, `xᵀ · ct`, each rounded to its operand's type unless the operand is a weight |
 //! | dynamic-slice | zeros, updated with `ct` at the same starts |
 //! | dynamic-update-slice | `ct` with zeros in the window; the window of `ct` |
 //! | gather | `ct` scatter-added into zeros at the same (clamped) indices, – |

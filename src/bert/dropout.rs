@@ -181,8 +181,8 @@ impl<'g> Dropout<'g> {
         let element = match self.keys {
             None => element(1),
             Some(keys) if attention => {
-                // Numbers of each site's own: the graph would share those of the first layer's region with all layers, and
-                // keep u32[B, A, S, S] for the backward pass.
+                // Each site has its own barrier: without it, the graph would share these numbers between all layers and keep
+                // u32[B, A, S, S] for the backward pass.
                 let length = counted[3];
                 let keys = keys.optimization_barrier().convert(DType::U32).broadcast(&counted, &[0, 3]);
                 element(1) * (length * length) as f64 + keys

@@ -1,6 +1,7 @@
 //! Model FLOPs: the operations that the model needs, not those that a program executes. Recomputation, lookups, softmax,
 //! LayerNorm, GELU, dropout and the optimizer do not count, so that model FLOPs utilization can be compared between programs.
-//! The cost of recomputation is counted separately.
+//! The cost of recomputation is counted separately. The last layer counts at all positions, as in published rates, although
+//! pretraining computes it only where a head reads it.
 
 use super::{BertConfig, Recompute};
 

@@ -8,8 +8,9 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
-use crate::pjrt::{Platform, PlatformChoice};
+use crate::pjrt::{Environment, Platform, PlatformChoice};
 
 /// The variable of glibc's tunables: `NAME=VALUE`, separated by colons.
 const VARIABLE: &str = "GLIBC_TUNABLES";
@@ -18,7 +19,7 @@ const TUNABLE: &str = "glibc.malloc.hugetlb";
 /// would else start again without end.
 const DONE: &str = "LAMBERT_HUGE_PAGES";
 
-/// Executes this program again with huge pages, if it will run programs on the CPU by `platform`. Returns if it will not, if
+/// Executes this program again with huge pages, if it will run programs on the CPU by `platform`. Does nothing if it will not, if
 /// the user has set the tunable, in the second execution, with another C library, and if the program cannot be executed.
 pub fn request(platform: &PlatformChoice) {
     if !cfg!(all(target_os = "linux", target_env = "gnu")) || !is_cpu(platform) || env::var_os(DONE).is_some() {
@@ -29,12 +30,15 @@ pub fn request(platform: &PlatformChoice) {
     }
 }
 
-/// Returns whether `choice` will be the CPU. `auto` selects a TPU or GPU first, if the machine has one.
+/// Returns whether `choice` will be the CPU. `auto` selects a TPU or GPU first, if the machine has one; without a plugin for it, the
+/// CPU runs without huge pages.
 fn is_cpu(choice: &PlatformChoice) -> bool {
-    match choice {
-        PlatformChoice::Auto => [Platform::Tpu, Platform::Cuda].iter().all(|platform| platform.hardware().is_err()),
-        PlatformChoice::Platform(platform) => *platform == Platform::Cpu,
-        PlatformChoice::File(path) => Platform::of_file(path) == Some(Platform::Cpu),
+    match Environment::of_process().resolve(choice) {
+        Ok(PlatformChoice::Auto) => [Platform::Tpu, Platform::Cuda].iter().all(|platform| platform.hardware().is_err()),
+        Ok(PlatformChoice::Platform(platform)) => platform == Platform::Cpu,
+        Ok(PlatformChoice::File(path)) => Platform::of_file(&path) == Some(Platform::Cpu),
+        // Reported when the devices are opened.
+        Err(_) => false,
     }
 }
 
@@ -56,7 +60,9 @@ fn with_huge_pages(tunables: Option<&OsStr>) -> Option<OsString> {
 fn execute_again(tunables: &OsStr) {
     use std::os::unix::process::CommandExt;
     // After an execution that fails, signals have their default effects. A file that was removed is the likely reason.
-    let Some(program) = env::current_exe().ok().filter(|program| program.exists()) else { return };
+    let Some(program) = env::current_exe().ok().filter(|program| program.exists() && !is_loader(program)) else {
+        return;
+    };
     let mut arguments = env::args_os();
     let mut command = std::process::Command::new(program);
     if let Some(name) = arguments.next() {
@@ -64,6 +70,11 @@ fn execute_again(tunables: &OsStr) {
     }
     // Without huge pages the results are the same.
     let _ = command.args(arguments).env(VARIABLE, tunables).env(DONE, "1").exec();
+}
+
+/// Returns whether the file is the dynamic loader, which is the executable of a program that was started as its argument.
+fn is_loader(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-"))
 }
 
 #[cfg(test)]

@@ -220,7 +220,10 @@ impl Environment {
     }
 
     /// Replaces `auto` by `LAMBERT_PLUGIN` if that is set.
-    fn resolve(&self, choice: &PlatformChoice) -> Result<PlatformChoice, PjrtError> {
+    ///
+    /// # Errors
+    /// If the variable names no platform or plugin.
+    pub fn resolve(&self, choice: &PlatformChoice) -> Result<PlatformChoice, PjrtError> {
         match (choice, &self.lambert_plugin) {
             (PlatformChoice::Auto, Some(value)) => value
                 .to_string_lossy()

@@ -3,12 +3,6 @@
 use std::fmt;
 use std::path::Path;
 
-/// Returns whether a platform, by the name that its plugin reports, adds the updates of a scatter in a fixed order. GPUs add
-/// them with atomic operations, in the order in which threads arrive.
-pub fn scatters_in_fixed_order(platform: &str) -> bool {
-    platform != Platform::Cuda.name()
-}
-
 /// A kind of hardware that has a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {
@@ -18,6 +12,12 @@ pub enum Platform {
     Cuda,
     /// The processor, with any number of virtual devices.
     Cpu,
+}
+
+/// Returns whether a platform, by the name that its plugin reports, is known to add the updates of a scatter in a fixed order. GPUs
+/// add them with atomic operations, in the order in which threads arrive.
+pub fn scatters_in_fixed_order(platform: &str) -> bool {
+    [Platform::Cpu, Platform::Tpu].iter().any(|known| known.name() == platform)
 }
 
 impl Platform {

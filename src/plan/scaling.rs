@@ -11,7 +11,8 @@ impl Plan {
     /// there; if there is none, the largest target that divides the batches.
     ///
     /// Compute and the bytes of the micro-batches shrink with a device's share of the batch. Communication does not; the bytes
-    /// of the update shrink only if the devices shard the optimizer.
+    /// of the update shrink only if the devices shard the optimizer. The collectives are those of the compiled target; the compiler may
+    /// replace others on another slice.
     pub fn target_for(&self, seconds: f64) -> Option<(Target, f64)> {
         let mut best = None;
         for target in self.target.sizes() {

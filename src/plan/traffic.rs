@@ -14,7 +14,7 @@ pub struct Collectives {
     pub reduce_scatter: f64,
     /// Result bytes of all-gathers (unsharded).
     pub all_gather: f64,
-    /// Operands of all-to-alls and collective-permutes. A graph has none.
+    /// Operands of all-to-alls, and of collective-permutes, which send all of them. A graph has none.
     pub all_to_all: f64,
 }
 
@@ -31,8 +31,10 @@ impl Collectives {
     pub fn of_compiled(collectives: &[Collective], replicas: usize) -> Collectives {
         let mut sum = Collectives::default();
         for collective in collectives {
-            let share = match collective.group_size {
-                Some(members) if replicas > 1 => share_sent(members) / share_sent(replicas),
+            let share = match (collective.kind, collective.group_size) {
+                // It sends all of its operand.
+                (CollectiveKind::CollectivePermute, _) if replicas > 1 => 1.0 / share_sent(replicas),
+                (_, Some(members)) if replicas > 1 => share_sent(members) / share_sent(replicas),
                 _ => 1.0,
             };
             let kind = match collective.kind {

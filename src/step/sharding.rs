@@ -8,10 +8,9 @@
 //! zero: a zero gradient changes neither a zero weight nor a zero moment. (This is weight-update sharding, arXiv 2004.13336;
 //! stage 1 of ZeRO, arXiv 1910.02054.)
 //!
-//! Shards are communicated together, in rows of [`LANES`] elements. libtpu 0.0.52 keeps an all-gather of whole rows, except on cubes
-//! of v5p, and a reduce-scatter of whole rows on slices whose sides differ, such as 2×4; on squares and cubes it makes one
-//! all-reduce, over the links of all dimensions at once. Of shards that end within a row it makes all-reduces of arrays padded
-//! with zeros everywhere, which send twice the bytes. Channels and global device ids, as in JAX's programs, change nothing.
+//! Shards are communicated together, in rows of [`LANES`] elements. libtpu 0.0.52 keeps most all-gathers of whole rows, and
+//! replaces those of shards that end within a row by all-reduces of padded arrays, which send twice the bytes. Whether it keeps the
+//! reduce-scatter depends on the slice and the number of rows; `lambert plan` prints the collectives of the compiled program.
 
 use crate::graph::Tensor;
 use crate::shape::{HostTensor, Shape};
@@ -86,35 +85,58 @@ impl Shards {
 /// A part of whole rows is joined as it is, so that XLA:TPU moves no element to another lane; the others share the last rows.
 fn together<'g>(parts: &[Tensor<'g>], communicate: impl FnOnce(Tensor<'g>) -> Tensor<'g>) -> Vec<Tensor<'g>> {
     let Some(first) = parts.first() else { return Vec::new() };
-    let length = |i: usize| parts[i].dims()[1];
-    let (whole, others): (Vec<usize>, Vec<usize>) = (0..parts.len()).partition(|&i| length(i).is_multiple_of(LANES));
-    let others = Some(others).filter(|others| !others.is_empty());
-    let blocks: Vec<Vec<usize>> = whole.into_iter().map(|i| vec![i]).chain(others).collect();
-
-    let block = |members: &Vec<usize>| {
-        let side_by_side: Vec<Tensor<'g>> = members.iter().map(|&i| parts[i]).collect();
-        let elements = first.graph().concatenate(&side_by_side, 1);
-        let [n, length] = [0, 1].map(|dimension| elements.dims()[dimension]);
-        let rows = length.div_ceil(LANES);
-        pad_last(elements, rows * LANES).reshape(&[n, rows, LANES])
-    };
-    let joined: Vec<Tensor<'g>> = blocks.iter().map(block).collect();
+    let blocks = Block::of(parts);
+    let joined: Vec<Tensor<'g>> = blocks.iter().map(|block| block.join(parts)).collect();
     let result = communicate(first.graph().concatenate(&joined, 1));
+    let mut start = 0;
+    let of_blocks = blocks.iter().flat_map(|block| {
+        let rows = start..start + block.rows();
+        start = rows.end;
+        block.split(result.slice_in(1, rows.start, rows.end))
+    });
+    in_order(of_blocks)
+}
 
-    let (mut row, m) = (0, result.dims()[0]);
-    let split = |(members, block): (Vec<usize>, &Tensor<'g>)| -> Vec<(usize, Tensor<'g>)> {
-        let rows = block.dims()[1];
-        let elements = result.slice_in(1, row, row + rows).reshape(&[m, rows * LANES]);
-        row += rows;
+/// Some of the parts, side by side in whole rows.
+struct Block {
+    /// The numbers of the parts.
+    members: Vec<usize>,
+    /// The length of each.
+    lengths: Vec<usize>,
+}
+
+impl Block {
+    /// Divides `parts`: each part of whole rows is a block, and the others are one.
+    fn of(parts: &[Tensor<'_>]) -> Vec<Block> {
+        let length = |i: usize| parts[i].dims()[1];
+        let (whole, others): (Vec<usize>, Vec<usize>) =
+            (0..parts.len()).partition(|&i| length(i).is_multiple_of(LANES));
+        let others = Some(others).filter(|others| !others.is_empty());
+        let members = whole.into_iter().map(|i| vec![i]).chain(others);
+        members.map(|members| Block { lengths: members.iter().map(|&i| length(i)).collect(), members }).collect()
+    }
+
+    fn rows(&self) -> usize {
+        self.lengths.iter().sum::<usize>().div_ceil(LANES)
+    }
+
+    /// Appends the members, of `[n, length]` each, as `[n, rows, LANES]`.
+    fn join<'g>(&self, parts: &[Tensor<'g>]) -> Tensor<'g> {
+        let members: Vec<Tensor<'g>> = self.members.iter().map(|&i| parts[i]).collect();
+        let elements = members[0].graph().concatenate(&members, 1);
+        pad_last(elements, self.rows() * LANES).reshape(&[elements.dims()[0], self.rows(), LANES])
+    }
+
+    /// Appends the parts `[m, length]` of `[m, rows, LANES]`, with their numbers.
+    fn split<'g>(&self, joined: Tensor<'g>) -> Vec<(usize, Tensor<'g>)> {
+        let elements = joined.reshape(&[joined.dims()[0], self.rows() * LANES]);
         let mut start = 0;
-        let member = |i| {
-            let part = elements.slice_in(1, start, start + length(i));
-            start += length(i);
-            (i, part)
+        let part = |(&i, &length): (&usize, &usize)| {
+            start += length;
+            (i, elements.slice_in(1, start - length, start))
         };
-        members.into_iter().map(member).collect()
-    };
-    in_order(blocks.into_iter().zip(&joined).flat_map(split))
+        self.members.iter().zip(&self.lengths).map(part).collect()
+    }
 }
 
 /// Returns the tensors in the order of their numbers.

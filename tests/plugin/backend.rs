@@ -8,10 +8,11 @@ use std::sync::OnceLock;
 use crate::common::operations;
 use crate::common::operations::Case;
 use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::Graph;
+use lambert::graph::{Graph, ScatterDimensions};
 use lambert::hlo::{self, DotPrecision, LowerOptions};
 use lambert::pjrt::{Buffer, Client, CompileOptions, CreateOption, Environment, Platform, PlatformChoice};
 use lambert::shape::{DType, HostTensor, Shape};
+use lambert::step::Program;
 
 /// Returns a client with four virtual CPU devices, shared by all tests because it is slow to create.
 fn client() -> &'static Client {
@@ -125,4 +126,32 @@ fn donated_argument_is_deleted_and_others_are_kept() {
     assert!(!x.is_deleted().unwrap());
     assert!(y.is_deleted().unwrap());
     assert_eq!(executable.executable().memory_stats().unwrap().alias, 1024);
+}
+
+/// The sum of updates `[1, 2⁻⁶⁰]` into two rows: the unit of the rounded sums is 2⁻⁵⁰, so the small update is zero, which shows
+/// that the compiler keeps the rounding.
+#[test]
+fn reproducible_scatters_round_their_updates() {
+    let graph = Graph::new("scatter");
+    let ids = graph.parameter("ids", Shape::new(DType::S32, [2]));
+    let updates = graph.parameter("updates", Shape::new(DType::F32, [2, 1]));
+    let dimensions = ScatterDimensions {
+        update_window_dims: vec![1],
+        inserted_window_dims: vec![0],
+        scatter_dims_to_operand_dims: vec![0],
+        index_vector_dim: 1,
+    };
+    let sums = graph.full(0.0, Shape::new(DType::F32, [2, 1])).scatter_add(ids, updates, dimensions);
+    let computation = graph.finish(&[sums]);
+    let plain = Program { computation, inputs: Vec::new(), outputs: Vec::new(), donated: Vec::new(), replicas: 1 };
+    let arguments = vec![vec![
+        HostTensor::new([2], &[0i32, 1]),
+        HostTensor::from_f64(Shape::new(DType::F32, [2, 1]), &[1.0, 2f64.powi(-60)]),
+    ]];
+    let sums_of = |program: &Program| {
+        let (name, computation) = ("scatter".to_owned(), program.computation.clone());
+        run(&Case { name, computation, arguments: arguments.clone(), golden: false }).unwrap()[0][0].to_f64()
+    };
+    assert_eq!(sums_of(&plain), [1.0, 2f64.powi(-60)]);
+    assert_eq!(sums_of(&plain.with_reproducible_scatters()), [1.0, 0.0]);
 }

@@ -1,4 +1,4 @@
-//! Faults of XLA:CPU that are known and not mended in every plugin: programs of this crate must not contain their patterns.
+//! Known faults of XLA:CPU that some plugins still have: programs of this crate must not contain their patterns.
 //!
 //! * A `dynamic-update-slice` whose update is a shifted slice of the updated array, with a reshape behind it, gives wrong
 //!   values: the compiler updates the array in place and reads elements that it has overwritten (openxla/xla#49176).

@@ -106,7 +106,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
         (
             "bytes sent per device",
             sent(&|fit| fit.demand.collectives),
-            format!("{}; ring: all-reduce 2(n−1)/n, others (n−1)/n", collectives_source(plan)),
+            format!("{}; ring: all-reduce 2(n−1)/n, permutes 1, others (n−1)/n", collectives_source(plan)),
         ),
         ("bytes sent, by the graph", sent(&|fit| fit.graph_collectives), "collectives before compilation".to_owned()),
         ("compute time", seconds(|fit| Some(fit.times?.compute)), assumed(efficiency.compute, "peak FLOP/s")),

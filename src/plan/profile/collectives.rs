@@ -138,10 +138,11 @@ mod tests {
             i.collective_device_list = Some(CollectiveDeviceListProto { replica_groups: groups(&[8]) });
         });
         b.add("all-gather-done", bf16(&[400]), &[start], |_| {});
-        b.add("collective-permute", f32(&[8, 100]), &[x], |i| {
+        b.add("all-to-all", f32(&[8, 100]), &[x], |i| {
             let list = IotaReplicaGroupListProto { num_replica_groups: 4, num_devices_per_group: 2 };
             i.iota_collective_device_list = Some(list);
         });
+        b.add("collective-permute", f32(&[8, 100]), &[x], |_| {});
         use CollectiveKind::*;
         let collective = |kind, bytes, group_size, asynchronous| Collective {
             kind,
@@ -154,13 +155,17 @@ mod tests {
             collective(AllReduce, 3300.0, None, false),
             collective(ReduceScatter, 3200.0, Some(4), false),
             collective(AllGather, 800.0, Some(8), true),
-            collective(CollectivePermute, 3200.0, Some(2), false),
+            collective(AllToAll, 3200.0, Some(2), false),
+            collective(CollectivePermute, 3200.0, None, false),
         ];
         let found = Collective::of_program(&b.program(), 1.0);
         assert_eq!(found, expected);
         // Three quarters of 3,200 bytes are sent in each group of four: as much as 7/8 of 2,743 bytes.
         let sum = Collectives::of_compiled(&found[1..3], 8);
         assert!((sum.sent_in_ring(8) - (2400.0 + 700.0)).abs() < 1e-9, "{sum:?}");
+        // An all-to-all in pairs sends half of its operand, a permute all of it.
+        let sum = Collectives::of_compiled(&found[3..], 8);
+        assert!((sum.sent_in_ring(8) - (1600.0 + 3200.0)).abs() < 1e-9, "{sum:?}");
     }
 
     #[test]

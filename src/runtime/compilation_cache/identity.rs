@@ -10,7 +10,8 @@ use crate::pjrt::Client;
 /// The version of this list of parts.
 const FORMAT: &str = "1";
 /// Variables that compilers read have these beginnings.
-const COMPILER_VARIABLES: [&str; 4] = ["XLA_", "TF_XLA_", "LIBTPU_", "NVIDIA_TF32_"];
+const COMPILER_VARIABLES: [&str; 9] =
+    ["XLA_", "TF_XLA_", "LIBTPU_", "TPU_", "NVIDIA_TF32_", "CUDA_", "CUDNN_", "CUBLAS_", "LD_LIBRARY_PATH"];
 /// Lines of `/proc/cpuinfo` that describe the instructions of a processor, on x86-64 and on ARM.
 const PROCESSOR_LINES: [&str; 10] = [
     "vendor_id",

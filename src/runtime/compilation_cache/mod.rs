@@ -1,7 +1,8 @@
 //! The compilation cache: compiled programs on disk, so that the second start of a program loads what the first one compiled.
 //!
-//! [`identity`] hashes all that the result of a compilation depends on; [`store`] keeps the files. Whatever prevents the use of
-//! the cache, the program is compiled. A plugin that cannot serialize programs leaves the cache empty.
+//! [`identity`] hashes the program and what is known of its compiler: flags, plugin, devices, processor. Libraries that the plugin
+//! loads later are known by `LD_LIBRARY_PATH` only. [`store`] keeps the files. Whatever prevents the use of the cache, the program
+//! is compiled. A plugin that cannot serialize programs leaves the cache empty.
 
 pub mod identity;
 pub mod store;
@@ -98,7 +99,7 @@ impl CompilationCache {
 
     fn note_once(&self, error: &anyhow::Error) {
         if !self.noted.swap(true, Ordering::Relaxed) {
-            note(format_args!("compiled programs are not saved for the next start: {error:#}"));
+            note(format_args!("compilation cache: {error:#}"));
         }
     }
 }

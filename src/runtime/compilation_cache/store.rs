@@ -12,7 +12,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 
@@ -51,11 +52,11 @@ impl Store {
     pub fn read(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let path = self.path(key);
         let reading = || format!("cannot read {}", path.display());
-        if !path.exists() {
-            return Ok(None);
-        }
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(reading)?,
+        };
         check_owner(&self.directory, &fs::metadata(&self.directory).with_context(reading)?)?;
-        let mut file = File::open(&path).with_context(reading)?;
         check_owner(&path, &file.metadata().with_context(reading)?)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).with_context(reading)?;
@@ -72,8 +73,8 @@ impl Store {
     /// Writes the program with this key, and removes the least recently used ones until all files together are small enough.
     ///
     /// # Errors
-    /// If the directory belongs to another user or is writable for others, the program alone is too large, or the file cannot
-    /// be written.
+    /// If the directory belongs to another user or is writable for others, the program alone is too large, the file cannot be
+    /// written, or others cannot be removed.
     pub fn write(&self, key: &str, program: &[u8]) -> anyhow::Result<()> {
         let writing = || format!("cannot write to {}", self.directory.display());
         ensure!(
@@ -84,22 +85,38 @@ impl Store {
         );
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).with_context(writing)?;
         check_owner(&self.directory, &fs::metadata(&self.directory).with_context(writing)?)?;
-        // The name has the number of the process: another one may write the same program. The file is not synced to the disk,
-        // because the checksum reveals what a crash leaves incomplete.
-        let partial = self.directory.join(format!(".{key}.{}.partial", process::id()));
-        let written = write_privately(&partial, &[header(key, program).as_bytes(), program])
+        let partial = self.partial_path(key);
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).with_context(writing)?;
+        // The file is not synced to the disk, because the checksum reveals what a crash leaves incomplete.
+        let written = file
+            .write_all(header(key, program).as_bytes())
+            .and_then(|()| file.write_all(program))
             .and_then(|()| fs::rename(&partial, self.path(key)));
         if written.is_err() {
             let _ = fs::remove_file(&partial);
         }
-        written.and_then(|()| self.shrink()).with_context(writing)
+        written.with_context(writing)?;
+        self.shrink().with_context(|| format!("cannot remove old programs from {}", self.directory.display()))
     }
 
-    /// Removes the least recently used files until the others are small enough. A file that a killed process left is one.
+    /// Returns a name that no other writer has: other threads, processes and hosts may write the same program, and processes in
+    /// containers have equal numbers.
+    fn partial_path(&self, key: &str) -> PathBuf {
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        self.directory.join(format!(".{key}.{}.{now}.{number}.partial", process::id()))
+    }
+
+    /// Removes the least recently used programs until the others are small enough. Files that killed processes left count too.
     fn shrink(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
+            if !is_of_cache(&entry.path()) {
+                continue;
+            }
             // Another process may have removed it.
             let Ok(metadata) = entry.metadata() else { continue };
             files.push((metadata.modified()?, metadata.len(), entry.path()));
@@ -120,14 +137,13 @@ impl Store {
     }
 }
 
-fn header(key: &str, program: &[u8]) -> String {
-    format!("{MAGIC}\n{key}\n{}\n", sha256_hex(program))
+/// Returns whether the name is that of a program or of one that is being written.
+fn is_of_cache(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "executable" || extension == "partial")
 }
 
-/// Creates the file `path`, which only this user can read and write, with `parts` as its content.
-fn write_privately(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    parts.iter().try_for_each(|part| file.write_all(part))
+fn header(key: &str, program: &[u8]) -> String {
+    format!("{MAGIC}\n{key}\n{}\n", sha256_hex(program))
 }
 
 /// Checks that no other user can have written to `path`.
