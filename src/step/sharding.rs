@@ -8,7 +8,7 @@
 //! zero: a zero gradient changes neither a zero weight nor a zero moment. (This is weight-update sharding, arXiv 2004.13336;
 //! stage 1 of ZeRO, arXiv 1910.02054.)
 //!
-//! Shards are communicated together, in rows of [`LANES`] elements. libtpu 0.0.52 keeps most all-gathers of whole rows, and
+//! Shards are communicated together, in rows of 128 elements. libtpu 0.0.52 keeps most all-gathers of whole rows, and
 //! replaces those of shards that end within a row by all-reduces of padded arrays, which send twice the bytes. Whether it keeps the
 //! reduce-scatter depends on the slice and the number of rows; `lambert plan` prints the collectives of the compiled program.
 
