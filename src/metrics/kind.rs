@@ -13,7 +13,7 @@ pub enum MetricKind {
     Score,
     /// A correlation from −1 to 1. Higher is better.
     Correlation,
-    /// A number of labels, which says nothing about a model.
+    /// A number of examples, which does not measure quality.
     Count,
 }
 

@@ -4,7 +4,6 @@
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::OnceLock;
 
 use super::error::{ErrorCode, PjrtError};
 use super::sys::{self, Call, Struct};
@@ -13,8 +12,6 @@ use super::sys::{self, Call, Struct};
 pub(super) struct Api {
     table: *const sys::PJRT_Api,
     pub(super) path: PathBuf,
-    /// The identity of the plugin, once it was computed.
-    pub(super) identity: OnceLock<String>,
 }
 
 // SAFETY: the table is read-only after the plugin made it, and the C API's functions may be called from any thread.
@@ -28,7 +25,7 @@ impl Api {
     /// # Safety
     /// `table` points to a `PJRT_Api` of a plugin (of any version and length) that lives as long as the process.
     pub(super) unsafe fn new(table: *const sys::PJRT_Api, path: PathBuf) -> Result<Self, PjrtError> {
-        let api = Api { table, path, identity: OnceLock::new() };
+        let api = Api { table, path };
         let (found, required) = (api.version(), (sys::API_MAJOR, sys::API_MINOR_OLDEST));
         if found.0 != required.0 || found.1 < required.1 {
             return Err(PjrtError::Version { path: api.path, found, required });

@@ -51,7 +51,7 @@ pub use options::{
     CUDA_MEMORY_FRACTION, CompileOptions, Effort, Override, client_options, deviceless_overrides,
     multi_process_options, recommended_overrides,
 };
-pub use platform::{Platform, scatters_in_fixed_order};
+pub use platform::Platform;
 pub use plugin::Plugin;
 pub use topology::Topology;
 

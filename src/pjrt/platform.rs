@@ -14,12 +14,6 @@ pub enum Platform {
     Cpu,
 }
 
-/// Returns whether a platform, by the name that its plugin reports, is known to add the updates of a scatter in a fixed order. GPUs
-/// add them with atomic operations, in the order in which threads arrive.
-pub fn scatters_in_fixed_order(platform: &str) -> bool {
-    [Platform::Cpu, Platform::Tpu].iter().any(|known| known.name() == platform)
-}
-
 impl Platform {
     /// All platforms, fastest first: the order of `auto`.
     pub const ALL: [Platform; 3] = [Platform::Tpu, Platform::Cuda, Platform::Cpu];

@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use anyhow::Context;
 use libloading::Library;
 
 use super::api::Api;
@@ -14,7 +13,6 @@ use super::error::PjrtError;
 use super::named_value::{Value, named_values};
 use super::platform::Platform;
 use super::sys::{self, Struct};
-use crate::digest::sha256_of_file;
 
 /// A loaded and initialized PJRT plugin. Clones share it.
 #[derive(Clone)]
@@ -73,21 +71,6 @@ impl Plugin {
     /// Returns the version of the C API that the plugin was built with: major, minor.
     pub fn api_version(&self) -> (i32, i32) {
         self.api.version()
-    }
-
-    /// Identifies the plugin by the version of its C API and the sha256 of its file. (Its version string differs with and
-    /// without devices.) The file is read at the first call.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn identity(&self) -> anyhow::Result<String> {
-        if let Some(identity) = self.api.identity.get() {
-            return Ok(identity.clone());
-        }
-        let digest = sha256_of_file(self.path(), &|_| ());
-        let digest = digest.with_context(|| format!("cannot read the plugin {}", self.path().display()))?;
-        let (major, minor) = self.api_version();
-        Ok(self.api.identity.get_or_init(|| format!("PJRT C API {major}.{minor}, sha256 {digest}")).clone())
     }
 
     /// Returns the plugin's attributes, such as `xla_version`.

@@ -13,9 +13,9 @@ use crate::runtime::devices::Devices;
 /// The use of compiled programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Their memory, costs and kernels are read.
+    /// To read their memory, costs and kernels.
     Inspect,
-    /// They are saved and will run.
+    /// To save them and run them later.
     Run,
 }
 

@@ -23,6 +23,7 @@ use crate::digest::sha256_hex;
 use crate::files::{partial_path, replace_file};
 use crate::hlo::HloModule;
 use crate::pjrt::{Platform, Plugin};
+use crate::runtime::compilation_cache::identity::plugin_identity;
 use crate::runtime::compile::{self, CompileTimes, Origin};
 use crate::runtime::devices::Devices;
 use crate::step::program::Program;
@@ -38,7 +39,7 @@ pub struct Manifest {
     pub format: u32,
     /// The platform that the steps were compiled for.
     pub platform: String,
-    /// The plugin by [`Plugin::identity`].
+    /// The plugin by [`plugin_identity`].
     pub plugin: String,
     /// The topology as [`Target`] parses it.
     pub topology: String,
@@ -114,7 +115,7 @@ impl Saver {
         let manifest = Manifest {
             format: FORMAT,
             platform: target.platform().name().to_owned(),
-            plugin: plugin.identity()?,
+            plugin: plugin_identity(plugin)?,
             topology: target.to_string(),
             devices: target.devices(),
             matrix_products: MatrixProducts::of(target.platform().name()),
@@ -228,7 +229,7 @@ impl SavedSteps {
         if saved.platform != client.platform_name() {
             return refuse("platform", &saved.platform, client.platform_name());
         }
-        let plugin = client.plugin().identity()?;
+        let plugin = plugin_identity(&client.plugin())?;
         if saved.plugin != plugin {
             return refuse("plugin", &saved.plugin, &plugin);
         }

@@ -8,12 +8,11 @@ use anyhow::{Context, bail, ensure};
 
 use super::compilation_cache::CompilationCache;
 use super::compile::Origin;
-
 use crate::batch::ReplicaRange;
 use crate::hlo::HloModule;
 use crate::pjrt::{
-    Client, CompileOptions, Device, Environment, LoadedExecutable, PlatformChoice, client_options,
-    multi_process_options, scatters_in_fixed_order,
+    Client, CompileOptions, Device, Environment, LoadedExecutable, Platform, PlatformChoice, client_options,
+    multi_process_options,
 };
 use crate::rendezvous::session::Session;
 use crate::step::Program;
@@ -37,7 +36,7 @@ pub struct Devices {
     host: usize,
     /// For each better platform that was not used, a sentence with the reason.
     pub passed_over: Vec<String>,
-    /// Where compiled programs are kept; none if every program is compiled anew.
+    /// The cache of compiled programs; without one, every program is compiled anew.
     cache: Option<Arc<CompilationCache>>,
 }
 
@@ -215,10 +214,12 @@ impl Devices {
     }
 }
 
-/// Lowers a program for a platform, by the name that its plugin reports: where scatters add in no fixed order, with sums that do
-/// not depend on it, so that a resumed run is bit-identical.
+/// Lowers a program for a platform, by the name that its plugin reports. GPUs add the updates of a scatter with atomic
+/// operations, in the order in which threads arrive; there, and on unknown platforms, the program computes sums that do not depend
+/// on this order, so that a resumed run is bit-identical.
 pub fn lower_for(program: &Program, platform: &str) -> HloModule {
-    match scatters_in_fixed_order(platform) {
+    let adds_in_fixed_order = [Platform::Cpu, Platform::Tpu].iter().any(|known| known.name() == platform);
+    match adds_in_fixed_order {
         true => program.lower(),
         false => program.with_reproducible_scatters().lower(),
     }

@@ -59,7 +59,7 @@ impl ProbeEvaluator {
     }
 
     /// Measures the probe in phase `phase` of a model with parameters `specs` and unsharded `weights`, `[device][tensor]`. Returns
-    /// the reason instead if the embeddings of this model have no probe, which is no reason to stop its training.
+    /// the reason instead if the regression does not converge or an embedding is not finite; training can continue.
     ///
     /// # Errors
     /// If the device fails.

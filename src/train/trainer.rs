@@ -16,6 +16,7 @@ use crate::checkpoint::Best;
 use crate::output::note;
 use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
+use crate::probe::ProbeError;
 use crate::report::events::StepEvent;
 use crate::report::metrics::{self, MetricsLog};
 use crate::report::progress::Progress;
@@ -51,8 +52,8 @@ pub struct Trainer {
     last_end: Instant,
     /// None on hosts other than the leader, and for runs without a probe.
     probe: Option<ProbeEvaluator>,
-    /// Whether an evaluation had no value of the probe, which is reported once.
-    probe_was_missing: bool,
+    /// An evaluation had no value of the probe, and the reason was printed.
+    missing_probe_reported: bool,
     /// Whether the run was interrupted on any host.
     stop: bool,
     /// The best evaluation so far, if the run selects a checkpoint by a metric.
@@ -195,7 +196,7 @@ impl Trainer {
             skipped: 0,
             last_end: Instant::now(),
             probe,
-            probe_was_missing: false,
+            missing_probe_reported: false,
             stop: false,
             best,
             reporter,
@@ -389,11 +390,8 @@ impl Trainer {
             let measured = self.probe.as_mut().map(|probe| probe.evaluate(phase, specs, &weights)).transpose();
             match self.hosts.all_ok(measured)? {
                 Some(Ok(metric)) => evaluation.push(metric),
-                Some(Err(reason)) if !std::mem::replace(&mut self.probe_was_missing, true) => {
-                    let missing = format!("step {}: probe_accuracy is missing", self.done);
-                    self.reporter.say(&format!("{missing}, and training continues: {reason}"));
-                }
-                Some(Err(_)) | None => {}
+                Some(Err(reason)) => self.report_missing_probe(&reason),
+                None => {}
             }
         }
         if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
@@ -401,6 +399,15 @@ impl Trainer {
         }
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;
         self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed())
+    }
+
+    /// Prints at the first evaluation without a value of the probe that training continues.
+    fn report_missing_probe(&mut self, reason: &ProbeError) {
+        if !self.missing_probe_reported {
+            self.missing_probe_reported = true;
+            let missing = format!("step {}: probe_accuracy is missing", self.done);
+            self.reporter.say(&format!("{missing}, and training continues: {reason}"));
+        }
     }
 
     /// Writes a checkpoint on the leader; the other hosts wait until it is written.

@@ -4,8 +4,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::hlo::proto::ShapeProto;
+use crate::plan::profile::executions::{Loop, TripCount};
 use crate::plan::profile::kernels::Kernel;
-use crate::plan::profile::loops::{Loop, TripCount};
 use crate::plan::profile::shapes::{bytes, text as shape_text};
 use crate::plan::profile::{Place, Profile, Sum};
 use crate::units::{byte_size, counted, quantity, step_time, thousands};

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::loops::{Execution, Schedule};
+use super::executions::{Execution, Schedule};
 use super::program::Program;
 use super::shapes::bytes;
 use crate::hlo::proto::{HloInstructionProto, ReplicaGroup};
@@ -55,7 +55,7 @@ pub struct Collective {
     pub bytes: f64,
     /// The number of replicas that communicate with each other; none if all do.
     pub group_size: Option<usize>,
-    /// Whether the device computes while it communicates.
+    /// The device computes while it communicates.
     pub asynchronous: bool,
     /// Executions in a step.
     pub executions: f64,

@@ -2,8 +2,8 @@
 
 use super::collectives::of_execution;
 use super::costs::{Cost, Counter};
+use super::executions::Execution;
 use super::kinds::{FREE, Kind};
-use super::loops::Execution;
 use super::program::Program;
 use super::rates::Rates;
 use super::scopes::Scopes;

@@ -1,7 +1,7 @@
 //! The profile of a compiled step, without running it: each kernel of the optimized program with the bytes it moves, its
 //! floating-point operations, and the time that the slower of the two takes at the published rates.
 //!
-//! The program comes from the compiler ([`OptimizedProgram`]), for absent devices too. [`program`] indexes it; [`loops`]
+//! The program comes from the compiler ([`OptimizedProgram`]), for absent devices too. [`program`] indexes it; [`executions`]
 //! lists what a device executes, with trip counts; [`kernels`] describes it, [`costs`] and [`products`] count one kernel,
 //! [`collectives`] its communication; [`kinds`] and [`scopes`] group kernels; [`rates`] turns counts into times.
 //!
@@ -10,9 +10,9 @@
 
 pub mod collectives;
 pub mod costs;
+pub mod executions;
 pub mod kernels;
 pub mod kinds;
-pub mod loops;
 pub mod products;
 pub mod program;
 pub mod rates;
@@ -26,9 +26,9 @@ use std::hash::Hash;
 use std::ops::AddAssign;
 
 use self::costs::Counter;
+use self::executions::{Loop, Schedule};
 use self::kernels::{Kernel, Kernels};
 use self::kinds::Kind;
-use self::loops::{Loop, Schedule};
 use self::program::Program;
 use self::rates::Rates;
 use crate::hlo::proto::ShapeProto;

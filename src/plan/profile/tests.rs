@@ -166,7 +166,7 @@ fn kernels_in_a_loop_count_for_each_iteration() {
     let profile = Profile::of_program(&b.program(), &context("cuda:h200:1x1x1"));
     assert_eq!(
         profile.loops.iter().map(|l| (l.iterations, l.source)).collect::<Vec<_>>(),
-        [(3.0, loops::TripCount::Compiler)]
+        [(3.0, executions::TripCount::Compiler)]
     );
     // Two layers and three iterations: the product reads activation and weight and writes the result.
     let (activation, weight, product) = (65_536.0, 8_192.0, 2.0 * 8.0 * 64.0 * 64.0 * 64.0);
@@ -212,10 +212,10 @@ fn trip_count_is_annotated_or_compared_or_expected() {
         let copy = HloInstructionProto { opcode: "copy".to_owned(), operand_ids, id: 1_000, ..Default::default() };
         entry.instructions.push(copy);
     };
-    assert_eq!(iterations("{}", &|_| {}), (5.0, loops::TripCount::Condition));
-    assert_eq!(iterations("{}", &copied), (5.0, loops::TripCount::Condition));
-    assert_eq!(iterations("not JSON", &greater), (7.0, loops::TripCount::Expected));
-    assert_eq!(iterations(r#"{"known_trip_count":{"n":"4"}}"#, &greater), (4.0, loops::TripCount::Compiler));
+    assert_eq!(iterations("{}", &|_| {}), (5.0, executions::TripCount::Condition));
+    assert_eq!(iterations("{}", &copied), (5.0, executions::TripCount::Condition));
+    assert_eq!(iterations("not JSON", &greater), (7.0, executions::TripCount::Expected));
+    assert_eq!(iterations(r#"{"known_trip_count":{"n":"4"}}"#, &greater), (4.0, executions::TripCount::Compiler));
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! The identity of a compilation: a hash of the program, its options, and everything else that the compiled program depends on.
+//! The identity of a compilation: a hash of the program, its options, and what is known of the compiler and its machine.
 
 use std::env;
 use std::fs;
 use std::thread;
 
-use crate::digest::Sha256Hasher;
-use crate::pjrt::Client;
+use anyhow::Context;
+
+use crate::digest::{Sha256Hasher, sha256_of_file};
+use crate::pjrt::{Client, Plugin};
 
 /// The version of this list of parts.
 const FORMAT: &str = "1";
@@ -26,7 +28,7 @@ const PROCESSOR_LINES: [&str; 10] = [
     "Features",
 ];
 
-/// A hash of everything that the compilation of a program depends on besides program and options.
+/// A hash of the compiler: plugin, flags, devices and processor.
 #[derive(Clone, Debug)]
 pub struct CompilerIdentity(Sha256Hasher);
 
@@ -44,7 +46,7 @@ impl CompilerIdentity {
         let mut hasher = Sha256Hasher::default();
         let mut add = |part: &str| update(&mut hasher, part.as_bytes());
         add(FORMAT);
-        add(&client.plugin().identity()?);
+        add(&plugin_identity(&client.plugin())?);
         add(client.platform_name());
         add(client.platform_version());
         for device in client.devices() {
@@ -65,6 +67,18 @@ impl CompilerIdentity {
         update(&mut hasher, program);
         hasher.finish()
     }
+}
+
+/// Identifies a plugin by the version of its C API and the sha256 of its file. (Its version string differs with and without
+/// devices.)
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn plugin_identity(plugin: &Plugin) -> anyhow::Result<String> {
+    let digest = sha256_of_file(plugin.path(), &|_| ());
+    let digest = digest.with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
+    let (major, minor) = plugin.api_version();
+    Ok(format!("PJRT C API {major}.{minor}, sha256 {digest}"))
 }
 
 /// Hashes `part` behind its size, so that no two lists of parts give the same bytes.

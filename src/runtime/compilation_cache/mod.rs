@@ -32,7 +32,7 @@ pub struct CompilationCache {
     store: Store,
     /// Computed at the first compilation; none if programs of this process cannot be identified.
     identity: OnceLock<Option<CompilerIdentity>>,
-    /// Whether a message about a program that could not be saved has been printed. It concerns all programs alike.
+    /// The reason why programs are not saved was printed. It concerns all programs alike.
     noted: AtomicBool,
 }
 

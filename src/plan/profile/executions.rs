@@ -13,7 +13,7 @@ pub(super) struct Execution<'a> {
     pub instruction: &'a HloInstructionProto,
     /// Executions in a step.
     pub times: f64,
-    /// Whether it runs beside other instructions, started by `async-start`.
+    /// It runs beside other instructions, started by `async-start`.
     pub asynchronous: bool,
 }
 
