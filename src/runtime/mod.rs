@@ -8,4 +8,5 @@ pub mod devices;
 pub mod gather;
 pub mod hosts;
 pub mod prefetch;
+pub mod processor;
 pub mod state;

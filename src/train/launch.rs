@@ -28,6 +28,7 @@ use crate::run::preflight::{self, CheckpointSeries};
 use crate::run::shared_values::shared_values;
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
+use crate::runtime::processor::faster_precision;
 
 /// The settings of a run that are not in its run file, because they do not change the weights.
 #[derive(Clone, Debug)]
@@ -168,6 +169,9 @@ fn train(
     preflight::check_batches(run, devices.len())?;
     saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
     let hosts = Hosts::new(&devices, session.clone())?;
+    if hosts.is_leader() {
+        faster_precision(&devices, run.precision).iter().for_each(note);
+    }
     if session.is_none() && hosts.len() > 1 {
         hosts.check_equal("run", &shared_values(run, &prepared)?)?;
     }

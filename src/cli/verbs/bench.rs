@@ -22,6 +22,7 @@ use crate::plan::profile::{Context, Profile};
 use crate::plan::target::Target;
 use crate::runtime::compile::Origin;
 use crate::runtime::devices::Devices;
+use crate::runtime::processor::faster_precision;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
 use crate::train::bench::{Measured, measure};
@@ -127,6 +128,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     model.max_position_embeddings = model.max_position_embeddings.max(args.sequence_length);
     let layers = model.num_hidden_layers;
     let devices = args.devices.open()?;
+    faster_precision(&devices, args.precision).iter().for_each(note);
     let optimizer = OptimizerConfig::default();
     let parallel = ParallelSettings {
         gradient_reduce_dtype: args.gradient_reduce_dtype,

@@ -17,6 +17,7 @@ use crate::run::initial_state::{InitialState, ResumeOptions, refuse_existing_run
 use crate::run::preflight::{self, CheckpointSeries};
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::Hosts;
+use crate::runtime::processor::faster_precision;
 use crate::train::interrupt::Interrupt;
 use crate::train::job::{EvaluationSpec, Selection};
 use crate::train::trainer::{Outcome, Programs, Trainer};
@@ -102,6 +103,7 @@ pub fn fine_tune(
     let opened = FineTuning::open(run)?;
     let devices = Devices::open(&options.platform, options.devices)?.with_cache(options.cache.as_deref());
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
+    faster_precision(&devices, opened.run.precision).iter().for_each(note);
     opened.step_spec(devices.len())?;
     let runs = match options.seeds.as_slice() {
         [] => vec![opened],
