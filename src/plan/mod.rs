@@ -124,6 +124,11 @@ pub struct Attempt {
     pub took: Duration,
     /// The result.
     pub verdict: Verdict,
+    /// Peak bytes of one device by the compiler's statistics, if the step compiled.
+    pub peak_memory: Option<f64>,
+    /// The predicted sequences/s of all devices at the published peak rates, an upper bound to compare sizes with; none if the
+    /// step does not fit, or the rates are unknown.
+    pub sequences_per_second: Option<f64>,
 }
 
 /// The result of one compilation.
@@ -220,7 +225,7 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
         let attempts = planner.attempts;
         let mut profile = None;
         let fit = match found {
-            Some(Candidate { program, compiled, fit }) => {
+            Some(Candidate { program, compiled, fit, .. }) => {
                 if options.profile || dump.is_some() {
                     let optimized = compiled.optimized_program()?;
                     dump.iter().try_for_each(|dump| dump.write(&dump_name(&phase), &optimized))?;

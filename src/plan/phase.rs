@@ -7,13 +7,14 @@ use anyhow::Context;
 use super::compiler::{Compiled, Compiler};
 use super::cost::{LoopCost, bytes_per_update, parameters};
 use super::packing::rows_computed;
+use super::profile::Profile;
 use super::profile::collectives::Collective;
 use super::profile::program::Program;
 use super::roofline::{Demand, Efficiency, Times};
-use super::search::{MicroBatchChoice, Trial, divisors, expected_bytes, first_fit, largest_fit};
+use super::search::{MicroBatchChoice, Trial, divisors, doubling_divisors, expected_bytes, fastest_fit, first_fit};
 use super::target::Target;
 use super::traffic::Collectives;
-use super::{Attempt, Fit, Progress, Verdict};
+use super::{Attempt, Fit, Progress, Verdict, context};
 use crate::bert::flops::{recomputed_flops, training_flops};
 use crate::hlo::HloModule;
 use crate::pjrt::{CompiledMemoryStats, ErrorCode, PjrtError};
@@ -42,6 +43,8 @@ pub(super) struct Candidate {
     pub(super) program: HloModule,
     pub(super) compiled: Compiled,
     pub(super) fit: Fit,
+    /// The predicted rate of all devices at the published peak rates, an upper bound; none if these are unknown.
+    pub(super) sequences_per_second: Option<f64>,
 }
 
 impl PhasePlanner<'_> {
@@ -50,11 +53,10 @@ impl PhasePlanner<'_> {
         let run = self.run;
         let shape = &run.schedule.phases()[self.phase];
         let rows = shape.global_batch / self.target.devices();
-        let sizes = divisors(rows);
         let found = match choice {
             MicroBatchChoice::Size(size) => first_fit([size], |n| self.attempt(n))?,
             MicroBatchChoice::Auto => {
-                let powers: Vec<usize> = sizes.into_iter().filter(|n| n.is_power_of_two()).collect();
+                let powers: Vec<usize> = divisors(rows).into_iter().filter(|n| n.is_power_of_two()).collect();
                 let expected = self.expected_size(&powers)?;
                 let candidates = powers.into_iter().filter(|&n| n <= expected).rev();
                 // Skipping empty micro-batches saves more than larger matrix products do.
@@ -62,9 +64,15 @@ impl PhasePlanner<'_> {
                 let (skipping, others): (Vec<usize>, Vec<usize>) = candidates.partition(skips_rows);
                 first_fit(skipping.into_iter().chain(others), |n| self.attempt(n))?
             }
-            MicroBatchChoice::Largest => {
+            MicroBatchChoice::Fastest => {
+                let sizes = doubling_divisors(rows);
                 let expected = self.expected_size(&sizes)?;
-                largest_fit(&sizes, expected, |n| self.attempt(n))?
+                fastest_fit(
+                    &sizes,
+                    expected,
+                    |candidate: &Candidate| candidate.sequences_per_second,
+                    |n| self.attempt(n),
+                )?
             }
         };
         Ok(found)
@@ -96,6 +104,7 @@ impl PhasePlanner<'_> {
         let compiled = self.compiler.compile(&program.bytes);
         let took = begin.elapsed();
         let collectives = Collectives::of(&step.computation, spec.accumulation_steps);
+        let mut peak_memory = None;
         let (verdict, trial) = match compiled {
             Err(error) => match verdict(&error) {
                 Verdict::TooLarge(reason) => (Verdict::TooLarge(reason), Trial::TooLarge),
@@ -104,24 +113,41 @@ impl PhasePlanner<'_> {
             Ok(compiled) => {
                 let memory =
                     compiled.memory_stats().context("the plugin does not report the memory of a compiled program")?;
-                match self.target.memory_limit().filter(|&limit| memory.peak_estimate() as f64 > limit) {
+                let peak = memory.peak_estimate() as f64;
+                peak_memory = Some(peak);
+                match self.target.memory_limit().filter(|&limit| peak > limit) {
                     Some(limit) => {
-                        let peak = memory.peak_estimate() as f64;
                         let reason = format!("needs {} of {}", byte_size(peak), byte_size(limit));
                         (Verdict::TooLarge(reason), Trial::TooLarge)
                     }
                     None => {
                         let fit = self.fit(&spec, memory, &compiled, collectives);
-                        (Verdict::Fits, Trial::Fits(Candidate { program, compiled, fit }))
+                        let sequences_per_second = self.sequences_per_second(&compiled, &fit);
+                        (Verdict::Fits, Trial::Fits(Candidate { program, compiled, fit, sequences_per_second }))
                     }
                 }
             }
         };
-        self.attempts.push(Attempt { micro_batch_size, took, verdict });
+        let sequences_per_second = match &trial {
+            Trial::Fits(candidate) => candidate.sequences_per_second,
+            Trial::TooLarge | Trial::Failed => None,
+        };
+        self.attempts.push(Attempt { micro_batch_size, took, verdict, peak_memory, sequences_per_second });
         if let Some(last) = self.attempts.last() {
             (self.progress)(Progress::Compiled(last));
         }
         Ok(trial)
+    }
+
+    /// Predicts the sequences/s of a compiled step on all devices: the roofline time of each of its kernels, or of the whole step
+    /// if the plugin does not return the program. Returns none if the rates of the target are unknown.
+    fn sequences_per_second(&self, compiled: &Compiled, fit: &Fit) -> Option<f64> {
+        let context = context(self.run, self.phase, self.target, fit);
+        context.rates.as_ref()?;
+        let profile = compiled.optimized_program().ok().and_then(|program| Profile::of(&program, &context).ok());
+        let of_kernels = profile.map(|profile| profile.total.seconds).filter(|&seconds| seconds > 0.0);
+        let seconds = of_kernels.or_else(|| Some(fit.times?.step()))?;
+        Some(self.run.schedule.phases()[self.phase].global_batch as f64 / seconds)
     }
 
     fn fit(

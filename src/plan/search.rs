@@ -1,12 +1,17 @@
 //! The search for a micro-batch size: the candidates, the expected memory, and which candidate to compile next. A larger
 //! micro-batch uses the matrix units better and reads the weights less often; memory limits it.
 
+use std::collections::VecDeque;
+
 use anyhow::bail;
 
 use crate::bert::{BertPretraining, Recompute};
 use crate::step::StepSpec;
 use crate::task::Precision;
 use crate::units::counted;
+
+/// The share of the best rate that a smaller micro-batch, which needs less memory, may lose.
+const NEGLIGIBLE: f64 = 0.01;
 
 /// The rule by which a plan chooses the micro-batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +21,9 @@ pub enum MicroBatchChoice {
     Auto,
     /// A fixed number of rows.
     Size(usize),
-    /// The largest size that fits, found by compiling.
-    Largest,
+    /// The smallest size within 1 % of the most predicted sequences/s, found by compiling; the largest that fits if the rates of the
+    /// target are unknown.
+    Fastest,
 }
 
 /// The result of compiling one candidate.
@@ -37,6 +43,18 @@ pub fn divisors(n: usize) -> Vec<usize> {
     let large: Vec<usize> = small.iter().rev().map(|d| n / d).filter(|d| d * d > n).collect();
     small.extend(large);
     small
+}
+
+/// Returns divisors of `n` from 1 to `n`, each at least twice the one before: 1, 2, 4, 10, 20, 50, 100.
+pub fn doubling_divisors(n: usize) -> Vec<usize> {
+    let mut sizes = divisors(n);
+    let mut last = 0;
+    sizes.retain(|&divisor| {
+        let far = divisor >= 2 * last;
+        last = if far { divisor } else { last };
+        far
+    });
+    sizes
 }
 
 /// Returns the rows of `global_batch` on each of `devices`, which `micro_batch_size` divides.
@@ -119,31 +137,49 @@ pub fn first_fit<T>(
     Ok(None)
 }
 
-/// Returns the largest of `candidates` (ascending) that fits, by binary search from `first`. If a candidate fits, all smaller
-/// ones must fit too. Stops at the first failure, with the best found until then.
+/// Returns the position of the smallest micro-batch size whose rate is within [`NEGLIGIBLE`] of the best; that of the largest
+/// size if a rate is unknown. `rates` are the sequences/s of ascending sizes.
+pub fn fastest(rates: &[Option<f64>]) -> Option<usize> {
+    let Some(known) = rates.iter().copied().collect::<Option<Vec<f64>>>() else {
+        return rates.len().checked_sub(1);
+    };
+    let best = known.iter().copied().fold(0.0, f64::max);
+    known.iter().position(|&rate| rate >= (1.0 - NEGLIGIBLE) * best)
+}
+
+/// Returns the one of `candidates` (ascending) that [`fastest`] selects by `rate` among those that fit. If a candidate fits, all
+/// smaller ones must fit too.
+///
+/// Starts at the largest candidate up to `first`. Tries larger ones while each is faster, then smaller ones until one is slower,
+/// so few are compiled. Stops at the first failure, with the best found until then.
 ///
 /// # Errors
 /// If `attempt` returns an error.
-pub fn largest_fit<T>(
+pub fn fastest_fit<T>(
     candidates: &[usize],
     first: usize,
+    rate: impl Fn(&T) -> Option<f64>,
     mut attempt: impl FnMut(usize) -> anyhow::Result<Trial<T>>,
 ) -> anyhow::Result<Option<T>> {
-    let (mut low, mut high) = (0, candidates.len());
-    let mut best = None;
-    let mut probe = candidates.partition_point(|&c| c <= first).saturating_sub(1);
-    while low < high {
-        match attempt(candidates[probe])? {
-            Trial::Fits(found) => {
-                best = Some(found);
-                low = probe + 1;
-            }
-            Trial::TooLarge => high = probe,
-            Trial::Failed => break,
+    let middle = candidates.partition_point(|&size| size <= first).max(1).min(candidates.len());
+    let (smaller, larger) = candidates.split_at(middle);
+    let (mut smaller, mut larger) = (smaller.iter().rev().peekable(), larger.iter().peekable());
+    // The tried candidates that fit, ascending.
+    let mut fitting: VecDeque<T> = VecDeque::new();
+    loop {
+        let best = fastest(&fitting.iter().map(&rate).collect::<Vec<_>>());
+        let upward = larger.next_if(|_| best.is_some_and(|best| best + 1 == fitting.len()));
+        let descends = fitting.front().is_none_or(|smallest| best == Some(0) && rate(smallest).is_some());
+        let Some(&size) = upward.or_else(|| smaller.next_if(|_| descends)) else {
+            return Ok(best.and_then(|position| fitting.remove(position)));
+        };
+        match attempt(size)? {
+            Trial::Fits(found) if upward.is_some() => fitting.push_back(found),
+            Trial::Fits(found) => fitting.push_front(found),
+            Trial::TooLarge => larger = [].iter().peekable(),
+            Trial::Failed => (smaller, larger) = ([].iter().rev().peekable(), [].iter().peekable()),
         }
-        probe = usize::midpoint(low, high);
     }
-    Ok(best)
 }
 
 #[cfg(test)]
@@ -174,22 +210,64 @@ mod tests {
     }
 
     #[test]
-    fn largest_fit_is_found_from_any_start_in_few_attempts() {
-        let candidates = divisors(1024);
-        for limit in 0..=1100 {
-            for first in [1, 3, 16, 1024] {
-                let mut attempts = 0;
-                let found = largest_fit(&candidates, first, |n| {
-                    attempts += 1;
-                    Ok(if n <= limit { Trial::Fits(n) } else { Trial::TooLarge })
-                });
-                let expected = candidates.iter().copied().filter(|&c| c <= limit).max();
-                assert_eq!(found.unwrap(), expected, "limit {limit} from {first}");
-                assert!(attempts <= 5, "{attempts} attempts");
-            }
+    fn doubling_divisors_skip_neighbours() {
+        assert_eq!(doubling_divisors(64), [1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!(doubling_divisors(100), [1, 2, 4, 10, 20, 50, 100]);
+        assert_eq!(doubling_divisors(1), [1]);
+    }
+
+    #[test]
+    fn fastest_is_the_smallest_within_one_percent_of_the_best() {
+        let of = |rates: &[f64]| fastest(&rates.iter().copied().map(Some).collect::<Vec<_>>());
+        assert_eq!(of(&[50.0, 90.0, 98.9, 99.0, 100.0, 99.9]), Some(3));
+        assert_eq!(of(&[50.0, 100.0, 80.0]), Some(1));
+        assert_eq!(of(&[100.0, 100.5, 100.9]), Some(0));
+        assert_eq!(of(&[]), None);
+        assert_eq!(fastest(&[Some(100.0), None, Some(50.0)]), Some(2), "the largest without all rates");
+    }
+
+    /// Searches 1, 2, 4 … 256 from `first`. The first `rates.len()` sizes fit. Returns the chosen size and all that were tried.
+    fn search_fastest(rates: &[f64], first: usize) -> (Option<usize>, Vec<usize>) {
+        let mut tried = Vec::new();
+        let rate = |&size: &usize| rates.get(size.ilog2() as usize).copied();
+        let found = fastest_fit(&doubling_divisors(256), first, rate, |size| {
+            tried.push(size);
+            Ok(if rate(&size).is_some() { Trial::Fits(size) } else { Trial::TooLarge })
+        });
+        (found.unwrap(), tried)
+    }
+
+    #[test]
+    fn fastest_fit_is_found_from_any_start_in_few_attempts() {
+        // Rates saturate at 16 rows; 64 rows are the most that fit.
+        let saturating = [10.0, 18.0, 30.0, 60.0, 99.5, 100.0, 100.1];
+        assert_eq!(search_fastest(&saturating, 64), (Some(16), vec![64, 128, 32, 16, 8]));
+        assert_eq!(search_fastest(&saturating, 128), (Some(16), vec![128, 64, 32, 16, 8]));
+        assert_eq!(search_fastest(&saturating, 16), (Some(16), vec![16, 32, 8]));
+        assert_eq!(search_fastest(&saturating, 4), (Some(16), vec![4, 8, 16, 32]));
+        // Larger micro-batches are always faster: the largest that fits.
+        assert_eq!(search_fastest(&[1.0, 2.0, 4.0, 8.0], 8), (Some(8), vec![8, 16, 4]));
+        // The rate falls again, as with packed rows, of which more are computed.
+        assert_eq!(search_fastest(&[10.0, 20.0, 40.0, 30.0, 20.0], 16), (Some(4), vec![16, 32, 8, 4, 2]));
+        assert_eq!(search_fastest(&[], 4), (None, vec![4, 2, 1]));
+    }
+
+    #[test]
+    fn search_without_rates_returns_the_largest_that_fits() {
+        let search = |limit: usize, first: usize| {
+            fastest_fit(
+                &doubling_divisors(64),
+                first,
+                |_| None,
+                |size| Ok(if size <= limit { Trial::Fits(size) } else { Trial::TooLarge }),
+            )
+            .unwrap()
+        };
+        for first in [1, 3, 16, 64, 1000] {
+            assert_eq!([0, 1, 20, 64].map(|limit| search(limit, first)), [None, Some(1), Some(16), Some(64)]);
         }
-        assert!(largest_fit(&candidates, 8, |_| -> anyhow::Result<Trial<()>> { bail!("no compiler") }).is_err());
-        assert_eq!(largest_fit(&[], 1, |_| Ok(Trial::Fits(()))).unwrap(), None);
+        assert!(fastest_fit(&[8], 8, |()| None, |_| bail!("no compiler")).is_err());
+        assert_eq!(fastest_fit(&[], 1, |()| None, |_| Ok(Trial::Fits(()))).unwrap(), None);
     }
 
     #[test]
@@ -202,7 +280,7 @@ mod tests {
             };
             let found = match descending {
                 true => first_fit([8, 4, 2, 1], attempt),
-                false => largest_fit(&[1, 2, 4, 8], 4, attempt),
+                false => fastest_fit(&[1, 2, 4, 8], 4, |_| None, attempt),
             };
             (found.unwrap(), attempts)
         };

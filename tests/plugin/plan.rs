@@ -116,6 +116,9 @@ fn plan_reports_the_compilers_statistics() {
         );
         assert!(fit["argument_bytes"].as_f64().unwrap() > state && fit["temporary_bytes"].as_f64().unwrap() > 0.0);
         assert!(fit["peak_bytes"].as_f64().unwrap() >= state);
+        let attempt = &phase["attempts"][0];
+        assert_eq!(attempt["peak_bytes"].as_f64(), fit["peak_bytes"].as_f64());
+        assert!(attempt["sequences_per_second_at_most"].is_null(), "the rates of a CPU are unknown");
         assert!(fit["step_seconds"].is_null(), "the rates of a CPU are unknown");
         assert!(fit["flops_per_step"].as_f64().unwrap() > 1e6);
         assert_eq!((&fit["rows_computed_per_device"], &fit["rows_per_sequence"]), (&rows.into(), &1.0.into()));

@@ -10,7 +10,7 @@ use crate::plan::packing::RowsPerSequence;
 use crate::plan::profile::collectives::{Collective, CollectiveKind};
 use crate::plan::roofline::seconds as as_duration;
 use crate::plan::traffic::Collectives;
-use crate::plan::{Fit, PAPER_CHIPS, PhasePlan, Plan, Verdict};
+use crate::plan::{Attempt, Fit, PAPER_CHIPS, PhasePlan, Plan, Verdict};
 use crate::task::Precision;
 use crate::units::{byte_size, counted, duration, quantity, step_time, thousands};
 
@@ -21,6 +21,7 @@ type Row = (&'static str, Vec<String>, String);
 pub fn to_text(plan: &Plan, target_time: Option<f64>, price: Option<f64>) -> String {
     let mut lines = vec![headline(plan)];
     lines.push(table(plan));
+    lines.extend(plan.phases.iter().filter(|phase| phase.attempts.len() > 1).map(candidates));
     lines.extend(upper_bound(plan));
     lines.extend(plan.target.accelerator.and_then(|accelerator| rates(accelerator, plan.run.precision)));
     lines.extend(whole_run(plan, price));
@@ -58,6 +59,42 @@ fn table(plan: &Plan) -> String {
         .take(plan.phases.len())
         .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table.to_string()
+}
+
+/// Formats the micro-batch sizes of a phase that were compiled, ascending.
+fn candidates(phase: &PhasePlan) -> String {
+    let mut attempts: Vec<&Attempt> = phase.attempts.iter().collect();
+    attempts.sort_by_key(|attempt| attempt.micro_batch_size);
+    let chosen = phase.fit.as_ref().map(|fit| fit.micro_batch_size);
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        format!("phase {}: micro-batch size", phase.shape.name),
+        "result".to_owned(),
+        "peak memory per device".to_owned(),
+        "sequences/s, at most".to_owned(),
+    ]);
+    let known = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+    for attempt in attempts {
+        let size = attempt.micro_batch_size;
+        table.add_row([
+            if chosen == Some(size) { format!("{size} (chosen)") } else { size.to_string() },
+            verdict_name(&attempt.verdict).to_owned(),
+            known(attempt.peak_memory.map(byte_size)),
+            known(attempt.sequences_per_second.map(|rate| thousands(rate.round() as u64))),
+        ]);
+    }
+    table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table.to_string()
+}
+
+/// Returns the name of a compilation's result.
+fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Fits => "fits",
+        Verdict::TooLarge(_) => "does not fit",
+        Verdict::Failed(_) => "does not compile",
+    }
 }
 
 fn rows(plan: &Plan) -> Vec<Row> {
@@ -358,16 +395,17 @@ fn collective_bytes(collectives: &Collectives) -> Value {
 
 fn phase_json(plan: &Plan, phase: &PhasePlan) -> Value {
     let attempts = phase.attempts.iter().map(|attempt| {
-        let (verdict, reason) = match &attempt.verdict {
-            Verdict::Fits => ("fits", None),
-            Verdict::TooLarge(reason) => ("does not fit", Some(reason)),
-            Verdict::Failed(reason) => ("does not compile", Some(reason)),
+        let reason = match &attempt.verdict {
+            Verdict::Fits => None,
+            Verdict::TooLarge(reason) | Verdict::Failed(reason) => Some(reason),
         };
         json!({
             "micro_batch_size": attempt.micro_batch_size,
             "seconds": attempt.took.as_secs_f64(),
-            "verdict": verdict,
+            "verdict": verdict_name(&attempt.verdict),
             "reason": reason,
+            "peak_bytes": attempt.peak_memory,
+            "sequences_per_second_at_most": attempt.sequences_per_second,
         })
     });
     let fit = phase.fit.as_ref().map(|fit| {

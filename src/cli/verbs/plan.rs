@@ -67,7 +67,10 @@ pub struct Plan {
     /// rows: the largest at which at least one micro-batch is empty and skipped)
     #[arg(long, value_name = "ROWS", default_value = "auto", value_parser = parse_micro_batch_size)]
     micro_batch_size: MicroBatchChoice,
-    /// Compile until the largest micro-batch size that fits is found
+    /// Compile several micro-batch sizes, and use the smallest one within 1 % of the most sequences/s
+    ///
+    /// Sequences/s are predicted from the kernels of each compiled step at the published peak rates. Also prints a table of the
+    /// compiled sizes. On a CPU, whose rates are unknown, the largest size is used.
     #[arg(long, conflicts_with = "micro_batch_size")]
     find_micro_batch_size: bool,
     /// Rows per sequence with packed rows, above 0 and up to 1 [default: measured on the prepared data, else 1]
@@ -160,7 +163,7 @@ impl Plan {
             target: self.topology.parse::<Target>()?,
             platform: self.platform.clone(),
             micro_batch_size: if self.find_micro_batch_size {
-                MicroBatchChoice::Largest
+                MicroBatchChoice::Fastest
             } else {
                 self.micro_batch_size
             },
@@ -233,7 +236,7 @@ impl Spinner {
                 bar.enable_steady_tick(Duration::from_millis(120));
                 self.bar = Some(bar);
             }
-            Progress::Compiled(Attempt { micro_batch_size, took, verdict }) => {
+            Progress::Compiled(Attempt { micro_batch_size, took, verdict, .. }) => {
                 self.reminder = None;
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
