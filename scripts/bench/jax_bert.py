@@ -8,14 +8,17 @@ synthetic batch, with the MLM head on the masked positions only. bf16 means bf16
 accumulation; everything else is f32. XLA_FLAGS sets XLA's flags. Needs jax.
 """
 
-import statistics
 import time
 
 import jax
 import jax.numpy as jnp
-from bench_arguments import bench_arguments
+from bench_arguments import bench_arguments, report
 
-ARGS = bench_arguments(__doc__)
+ARGS = bench_arguments(__doc__, lambda parser: parser.add_argument(
+    "--attention", choices=["composed", "fused"], default="composed",
+    help="fused: jax.nn.dot_product_attention, with cuDNN on cuda; it has no dropout of attention (default: %(default)s)",
+))
+jax.config.update("jax_platforms", ARGS.platform)
 DTYPE = jnp.bfloat16 if ARGS.precision == "bf16" else jnp.float32
 HEADS = ARGS.hidden_size // 64
 
@@ -58,14 +61,28 @@ def dropout(key, x):
     return jnp.where(jax.random.bernoulli(key, 1 - ARGS.dropout, x.shape), x / (1 - ARGS.dropout), 0)
 
 
+def composed_attention(q, k, v, mask, key):
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+    scores = dot(q, k.swapaxes(-1, -2)) / q.shape[-1] ** 0.5 + mask
+    return dot(dropout(key, jax.nn.softmax(scores)), v).transpose(0, 2, 1, 3)
+
+
+def fused_attention(q, k, v, mask, key):
+    implementation = "cudnn" if ARGS.platform == "cuda" else "xla"
+    # Lengths instead of an additive mask, which cuDNN would need in full, with its gradient.
+    lengths = (mask[:, 0, 0, :] == 0).sum(-1).astype(jnp.int32)
+    return jax.nn.dot_product_attention(
+        *(x.astype(DTYPE) for x in (q, k, v)), query_seq_lengths=lengths, key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+
+
 def encoder_layer(p, x, mask, key):
     b, s, h = x.shape
     keys = jax.random.split(key, 3)
-    heads = lambda y: y.reshape(b, s, HEADS, h // HEADS).transpose(0, 2, 1, 3)
-    q, k, v = (heads(linear(p[name], x)) for name in "qkv")
-    scores = dot(q, k.swapaxes(-1, -2)) / (h // HEADS) ** 0.5 + mask
-    weights = dropout(keys[0], jax.nn.softmax(scores))
-    context = dot(weights, v).transpose(0, 2, 1, 3).reshape(b, s, h)
+    attention = fused_attention if ARGS.attention == "fused" else composed_attention
+    context = attention(*(linear(p[name], x).reshape(b, s, HEADS, h // HEADS) for name in "qkv"), mask, keys[0])
+    context = context.reshape(b, s, h)
     x = norm(p["n1"], x + dropout(keys[1], linear(p["o"], context)))
     inner = jax.nn.gelu(linear(p["up"], x), approximate=False)
     return norm(p["n2"], x + dropout(keys[2], linear(p["down"], inner)))
@@ -126,10 +143,9 @@ def main():
         p, m, v, value = step(p, m, v, batch, jnp.int32(number))
         value = float(value)
         seconds.append(time.perf_counter() - begin)
-    median = statistics.median(seconds[2:])
-    print(f"JAX {jax.__version__} {ARGS.precision}: {rows / median:.2f} sequences/s, median of {ARGS.steps} steps"
-          f" ({median:.3f} s a step, from {min(seconds[2:]):.3f} to {max(seconds[2:]):.3f}), loss {value:.3f},"
-          f" compiled in {compiled:.0f} s")
+    stats = jax.devices()[0].memory_stats() or {}
+    report(ARGS, f"JAX {jax.__version__}", seconds[2:], loss=value, compile_seconds=compiled,
+           device_peak_bytes=stats.get("peak_bytes_in_use"))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ Measures the same work as `lambert bench`: forward, backward and LAMB on one syn
 positions only. Needs torch and transformers.
 """
 
-import statistics
 import time
 
 import torch
-from bench_arguments import bench_arguments
+from bench_arguments import bench_arguments, report
 from transformers import BertConfig, BertForPreTraining
 
 
@@ -34,7 +33,10 @@ def lamb(parameters, m, v, step, rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-6
 
 
 def main():
-    args = bench_arguments(__doc__)
+    args = bench_arguments(__doc__, lambda parser: parser.add_argument(
+        "--compile", action="store_true", help="compile the forward and the backward pass with torch.compile",
+    ))
+    torch.set_default_device(args.platform)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=args.vocab_size, num_hidden_layers=args.layers, hidden_size=args.hidden_size,
@@ -54,13 +56,18 @@ def main():
     labels = torch.randint(0, 2, (rows,))
     cross_entropy = torch.nn.functional.cross_entropy
 
-    def step(number):
-        model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
+    def forward():
+        with torch.autocast(args.platform, dtype=torch.bfloat16, enabled=args.precision == "bf16"):
             hidden, pooled = model.bert(ids, mask, types, return_dict=False)
             picked = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
             mlm, nsp = model.cls(picked.reshape(rows * predictions, -1), pooled)
-        loss = cross_entropy(mlm.float(), targets) + cross_entropy(nsp.float(), labels)
+        return cross_entropy(mlm.float(), targets) + cross_entropy(nsp.float(), labels)
+
+    loss_of = torch.compile(forward) if args.compile else forward
+
+    def step(number):
+        model.zero_grad(set_to_none=True)
+        loss = loss_of()
         loss.backward()
         lamb(parameters, m, v, number)
         return loss.item()
@@ -70,9 +77,10 @@ def main():
         begin = time.perf_counter()
         loss = step(number)
         seconds.append(time.perf_counter() - begin)
-    median = statistics.median(seconds[2:])
-    print(f"PyTorch {torch.__version__} {args.precision}: {rows / median:.2f} sequences/s, median of {args.steps} steps"
-          f" ({median:.3f} s a step, from {min(seconds[2:]):.3f} to {max(seconds[2:]):.3f}), loss {loss:.3f}")
+    # The first step compiles.
+    more = {"compile_seconds": seconds[0]} if args.compile else {}
+    peak = torch.cuda.max_memory_allocated() if args.platform == "cuda" else None
+    report(args, f"PyTorch {torch.__version__}", seconds[2:], loss=loss, device_peak_bytes=peak, **more)
 
 
 if __name__ == "__main__":
