@@ -40,6 +40,7 @@ use self::saved::{Manifest, Saver};
 use self::search::{MicroBatchChoice, rows_per_device};
 use self::target::Target;
 use self::traffic::Collectives;
+use crate::bert::flops::training_flops;
 use crate::pjrt::{CompiledMemoryStats, PlatformChoice};
 use crate::run::Run;
 use crate::schedule::Phase;
@@ -268,12 +269,15 @@ pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)
 
 /// Returns the facts about a compiled step that its profile needs.
 fn context(run: &Run, phase: usize, target: &Target, fit: &Fit) -> Context {
+    let shape = &run.schedule.phases()[phase];
+    let of_row = training_flops(&run.model, shape.sequence_length, shape.max_predictions_per_seq);
     Context {
         platform: target.platform(),
         rates: Rates::of(target),
-        sequence_length: run.schedule.phases()[phase].sequence_length,
+        sequence_length: shape.sequence_length,
         layers: run.model.num_hidden_layers,
         micro_batches: (fit.rows_computed / fit.micro_batch_size) as f64,
+        model_flops: fit.rows_computed as f64 * of_row,
     }
 }
 

@@ -8,15 +8,21 @@
 //! zero: a zero gradient changes neither a zero weight nor a zero moment. (This is weight-update sharding, arXiv 2004.13336;
 //! stage 1 of ZeRO, arXiv 1910.02054.)
 //!
-//! Shards are communicated together, in rows of 128 elements. libtpu 0.0.52 keeps most all-gathers of whole rows, and
-//! replaces those of shards that end within a row by all-reduces of padded arrays, which send twice the bytes. Whether it keeps the
-//! reduce-scatter depends on the slice and the number of rows; `lambert plan` prints the collectives of the compiled program.
+//! Shards are communicated together, in rows of 128 elements. libtpu 0.0.52 keeps all-gathers of whole rows, except small ones
+//! over hundreds of devices, and replaces those of shards that end within a row by all-reduces of padded arrays, which send twice
+//! the bytes. On slices that are one ring (2x4, 4x8) it keeps a reduce-scatter of any number of rows, but may pad the shards and
+//! then move them into place with permutes; multiples of [`TILE_ROWS`] need fewer of them. On square slices of more than
+//! four devices it replaces every reduce-scatter by an all-reduce, whatever its shape. `lambert plan` prints the collectives of
+//! the compiled program.
 
 use crate::graph::Tensor;
 use crate::shape::{HostTensor, Shape};
 
 /// Elements of a row in which shards are communicated: the number of lanes of a TPU's vector register.
 const LANES: usize = 128;
+/// The rows of a shard in a reduce-scatter are padded to a multiple of this number. It does not appear in the state or in
+/// checkpoints.
+const TILE_ROWS: usize = 16;
 
 /// The number of shards of a tensor: one for each replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ impl Shards {
             elements.reshape(&[self.count, elements.dims()[0] / self.count])
         };
         let shards: Vec<Tensor<'g>> = tensors.iter().map(by_replica).collect();
-        let sums = together(&shards, |all| all.reduce_scatter(0, self.count));
+        let sums = together(&shards, |all| in_whole_tiles(all).reduce_scatter(0, self.count));
         sums.into_iter().map(|sum| sum.reshape(&sum.dims()[1..])).collect()
     }
 
@@ -69,7 +75,7 @@ impl Shards {
     fn padded(self, tensor: Tensor<'_>) -> Tensor<'_> {
         let shape = tensor.shape();
         let length = self.shard_shape(&shape).elements() * self.count;
-        pad_last(tensor.reshape(&[shape.elements()]), length)
+        padded_to(tensor.reshape(&[shape.elements()]), 0, length)
     }
 
     /// Appends the tensor with the dimensions of `shape` whose shards are the rows of `shards`.
@@ -80,7 +86,7 @@ impl Shards {
 }
 
 /// Appends one communication of all `parts`, [n, length] of one element type, and returns its result for each of them, [m,
-/// length]. `communicate` maps the joined parts, [n, rows, [`LANES`]], to [m, rows, [`LANES`]].
+/// length]. `communicate` maps the joined parts, [n, rows, [`LANES`]], to [m, rows, [`LANES`]]; it may add rows at the end.
 ///
 /// A part of whole rows is joined as it is, so that XLA:TPU moves no element to another lane; the others share the last rows.
 fn together<'g>(parts: &[Tensor<'g>], communicate: impl FnOnce(Tensor<'g>) -> Tensor<'g>) -> Vec<Tensor<'g>> {
@@ -124,7 +130,7 @@ impl Block {
     fn join<'g>(&self, parts: &[Tensor<'g>]) -> Tensor<'g> {
         let members: Vec<Tensor<'g>> = self.members.iter().map(|&i| parts[i]).collect();
         let elements = members[0].graph().concatenate(&members, 1);
-        pad_last(elements, self.rows() * LANES).reshape(&[elements.dims()[0], self.rows(), LANES])
+        padded_to(elements, 1, self.rows() * LANES).reshape(&[elements.dims()[0], self.rows(), LANES])
     }
 
     /// Appends the parts `[m, length]` of `[m, rows, LANES]`, with their numbers.
@@ -146,13 +152,17 @@ fn in_order<'g>(numbered: impl Iterator<Item = (usize, Tensor<'g>)>) -> Vec<Tens
     numbered.into_iter().map(|(_, tensor)| tensor).collect()
 }
 
-/// Appends `x` with zeros at the end of its last dimension, which then has `length` elements.
-fn pad_last(x: Tensor<'_>, length: usize) -> Tensor<'_> {
+/// Appends the joined shards [n, rows, [`LANES`]] with rows of zeros up to a multiple of [`TILE_ROWS`].
+fn in_whole_tiles(joined: Tensor<'_>) -> Tensor<'_> {
+    padded_to(joined, 1, joined.dims()[1].next_multiple_of(TILE_ROWS))
+}
+
+/// Appends `x` with zeros at the end of `dimension`, which then has `length` elements.
+fn padded_to(x: Tensor<'_>, dimension: usize, length: usize) -> Tensor<'_> {
     let dims = x.dims();
     let (none, mut high) = (vec![0; dims.len()], vec![0; dims.len()]);
-    let last = dims.len() - 1;
-    high[last] = length - dims[last];
-    match high[last] {
+    high[dimension] = length - dims[dimension];
+    match high[dimension] {
         0 => x,
         _ => x.pad(x.graph().scalar(0.0, x.dtype()), &none, &high, &none),
     }
@@ -219,8 +229,8 @@ mod tests {
             .filter(|node| matches!(node.op, Op::ReduceScatter { .. } | Op::AllGather { .. }))
             .map(|node| format!("{} {}", node.op.name(), node.shape))
             .collect();
-        // 128 + 256, and 11 + 65 + 5 in a row of 128; by type, 128 with 65 + 5, and 256 with 11.
-        let expected = ["reduce-scatter f32[1,4,128]", "all-gather bf16[2,3,128]", "all-gather f32[2,2,128]"];
+        // 128 + 256, 11 + 65 + 5 in a row of 128, and 12 rows of padding; by type, 128 with 65 + 5, and 256 with 11.
+        let expected = ["reduce-scatter f32[1,16,128]", "all-gather bf16[2,3,128]", "all-gather f32[2,2,128]"];
         assert_eq!(communicated, expected);
 
         let arguments = vec![whole.iter().map(Value::from).collect(); count];

@@ -6,6 +6,7 @@ mod common;
 mod backend;
 mod bad_input;
 mod cli;
+mod collectives;
 mod compilation_cache;
 mod fine_tuning;
 mod finetune;

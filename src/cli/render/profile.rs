@@ -55,6 +55,11 @@ fn summary(profile: &Profile, what: &str) -> String {
         byte_size(total.bytes()),
         quantity(total.products),
     )];
+    lines.push(format!(
+        "FLOP in matrix products / FLOP of the model: {:.3} (the model's {}FLOP include the whole last layer)",
+        profile.executed_over_model(),
+        quantity(profile.model_flops),
+    ));
     let mut loops = profile.loops.iter().map(describe_loop).peekable();
     if loops.peek().is_some() {
         lines.push(format!("loops: {}", loops.collect::<Vec<_>>().join("; ")));
@@ -216,6 +221,8 @@ pub fn to_json(profile: &Profile) -> Value {
     };
     json!({
         "total": sum_json(profile, &profile.total),
+        "model_flops": profile.model_flops,
+        "product_flops_over_model_flops": profile.executed_over_model(),
         "loops": profile.loops,
         "layer": {
             "kernels": profile.layer.kernels,

@@ -161,7 +161,8 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         if args.profile || dump.is_some() {
             let program = compiled.executable.optimized_program()?;
             dump.iter().try_for_each(|dump| dump.write("step", &program))?;
-            profile = args.profile.then(|| Profile::of(&program, &args.context(layers, &devices))).transpose()?;
+            profile =
+                args.profile.then(|| Profile::of(&program, &args.context(layers, &spec, &devices))).transpose()?;
         }
         Ok(())
     })?;
@@ -183,7 +184,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
 
 impl Bench {
     /// Returns the facts about the step that its profile needs.
-    fn context(&self, layers: usize, devices: &Devices) -> Context {
+    fn context(&self, layers: usize, spec: &StepSpec, devices: &Devices) -> Context {
         let target = Target::of_host(devices.devices[0].kind(), devices.len());
         Context {
             platform: target.as_ref().map_or(Platform::Cpu, Target::platform),
@@ -191,6 +192,7 @@ impl Bench {
             sequence_length: self.sequence_length,
             layers,
             micro_batches: self.accumulation_steps as f64,
+            model_flops: spec.rows as f64 * spec.task.training_flops(),
         }
     }
 }

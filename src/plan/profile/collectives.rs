@@ -1,5 +1,6 @@
 //! The collectives of an optimized program. They may differ from those of the graph: libtpu makes all-reduces of an all-gather
-//! or a reduce-scatter that it cannot keep, and every compiler joins and splits collectives.
+//! or a reduce-scatter that it cannot keep, and every compiler joins and splits collectives. libtpu also writes a reduce-scatter
+//! as a fusion of an all-reduce and the slice of it that a replica keeps (`all-reduce-scatter`), for the same algorithm.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -74,7 +75,12 @@ pub(super) fn of_execution(program: &Program, execution: &Execution<'_>) -> Vec<
     let interior = program.interior(execution.instruction);
     let starts = interior.iter().any(|instruction| instruction.custom_call_target == "AsyncCollectiveStart");
     let collective = |instruction: &&HloInstructionProto| {
-        let kind = CollectiveKind::of(&instruction.opcode)?;
+        let kind = match CollectiveKind::of(&instruction.opcode)? {
+            CollectiveKind::AllReduce if is_only_sliced(program, execution.instruction, instruction) => {
+                CollectiveKind::ReduceScatter
+            }
+            kind => kind,
+        };
         let in_steps = is_computed_in_steps(instruction);
         (starts || !in_steps).then(|| Collective {
             kind,
@@ -85,6 +91,12 @@ pub(super) fn of_execution(program: &Program, execution: &Execution<'_>) -> Vec<
         })
     };
     interior.iter().filter_map(collective).collect()
+}
+
+/// Returns whether `all_reduce` is inside the fusion `kernel`, which keeps only a slice of its result.
+fn is_only_sliced(program: &Program, kernel: &HloInstructionProto, all_reduce: &HloInstructionProto) -> bool {
+    let mut users = program.users(all_reduce).map(|(user, _)| &*user.opcode).peekable();
+    kernel.id != all_reduce.id && users.peek().is_some() && users.all(|user| user == "dynamic-slice")
 }
 
 /// Returns whether libtpu has spread a collective over several fusions, with matrix products beside it. It is then written in
@@ -199,6 +211,26 @@ mod tests {
             executions: 1.0,
         };
         assert_eq!(Collective::of_program(&b.program(), 1.0), [expected]);
+    }
+
+    #[test]
+    fn all_reduce_fused_with_the_slice_of_a_replica_is_a_reduce_scatter() {
+        let sliced = |b: &mut Builder| {
+            let (x, at) = (b.parameter(f32(&[8, 100])), b.parameter(f32(&[])));
+            let sum = b.add("all-reduce", f32(&[8, 100]), &[x], |_| {});
+            b.add("dynamic-slice", f32(&[1, 100]), &[sum, at, at], |_| {})
+        };
+        let mut b = Builder::default();
+        let fused = b.computation(sliced);
+        let (x, at) = (b.parameter(f32(&[8, 100])), b.parameter(f32(&[])));
+        b.fusion(fused, f32(&[1, 100]), &[x, at]);
+        let fused = Collective::of_program(&b.program(), 1.0);
+        let mut b = Builder::default();
+        sliced(&mut b);
+        let separate = Collective::of_program(&b.program(), 1.0);
+        let facts = |found: &[Collective]| found.iter().map(|c| (c.kind, c.bytes)).collect::<Vec<_>>();
+        assert_eq!(facts(&fused), [(CollectiveKind::ReduceScatter, 3200.0)]);
+        assert_eq!(facts(&separate), [(CollectiveKind::AllReduce, 3200.0)]);
     }
 
     #[test]

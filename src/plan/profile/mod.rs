@@ -50,6 +50,9 @@ pub struct Context {
     pub layers: usize,
     /// Micro-batches of a step on one device, for a loop whose number of iterations depends on the data.
     pub micro_batches: f64,
+    /// Floating-point operations of the model in a step on one device, without recomputation
+    /// ([`training_flops`](crate::bert::flops::training_flops)).
+    pub model_flops: f64,
 }
 
 /// The profile of one step on one device.
@@ -74,6 +77,8 @@ pub struct Profile {
     pub layer: Layer,
     /// The loops of the program.
     pub loops: Vec<Loop>,
+    /// [`Context::model_flops`].
+    pub model_flops: f64,
     /// The rates of a device ([`Rates::per_device`]); none if they are unknown. Kernels then have no times, and bytes order them.
     pub rates: Option<[f64; 3]>,
 }
@@ -195,7 +200,15 @@ impl Profile {
         kernels.sort_by(|a, b| order(&Sum::of(a), &Sum::of(b)));
         kernels.truncate(COSTLIEST);
         let rates = context.rates.as_ref().map(Rates::per_device);
-        Profile { total, kinds, scopes, costliest: kernels, squares, copies, f32_products, layer, loops, rates }
+        let model_flops = context.model_flops;
+        let costliest = kernels;
+        Profile { total, kinds, scopes, costliest, squares, copies, f32_products, layer, loops, model_flops, rates }
+    }
+
+    /// Returns the operations of the program's matrix products over those of the model: more than 1 is recomputation, padding or
+    /// products that the model does not count.
+    pub fn executed_over_model(&self) -> f64 {
+        self.total.products / self.model_flops
     }
 }
 

@@ -107,6 +107,7 @@ fn context(target: &str) -> Context {
         sequence_length: 64,
         layers: 2,
         micro_batches: 7.0,
+        model_flops: 1e6,
     }
 }
 
@@ -180,6 +181,7 @@ fn kernels_in_a_loop_count_for_each_iteration() {
         assert!((sum.seconds - bytes / 4.8e12).abs() < 1e-15, "all of it is bound by memory");
     }
     assert_eq!(profile.total.kernels, 12.0);
+    assert_eq!(profile.executed_over_model(), 6.0 * product / 1e6);
     let scopes: Vec<&str> = profile.scopes.iter().map(|(scope, _)| scope.as_str()).collect();
     assert_eq!(scopes, ["encoder/layer.*/attention"]);
     // Once per layer, whatever the number of iterations.
