@@ -11,7 +11,12 @@
 //! The backward pass reads two kinds of forward values. A *kept* value is the node of the forward pass, which stays in
 //! memory until the backward pass has read it. A *recomputed* value, built under [`Graph::recomputed`], is computed again
 //! in the backward pass from the inputs of its region (activation checkpointing).
+//!
+//! The backward pass of a scan is a scan in the opposite direction ([`scan`]). What it reads of the forward iterations becomes
+//! stacked outputs of the forward scan ([`residuals`]).
 
+mod residuals;
+mod scan;
 pub mod vjp;
 
 use std::collections::HashMap;
@@ -31,8 +36,22 @@ use crate::shape::Shape;
 /// These are bugs in the code that builds the graph.
 #[track_caller]
 pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-    let graph = loss.graph();
-    let Backward { depends, constant, weight } = Backward::survey(loss, wrt);
+    let shape = loss.shape();
+    assert!(shape.dtype.is_float() && shape.rank() == 0, "the loss must be a floating-point scalar, got {shape}");
+    let found = cotangents(loss.graph(), &[(loss, loss.filled(1.0))], wrt, wrt);
+    wrt.iter().zip(found).map(|(t, ct)| ct.map_or_else(|| t.filled(0.0), |ct| ct.convert(t.dtype()))).collect()
+}
+
+/// Appends the cotangents of `wrt` from those of results, given as (result, cotangent) pairs. A cotangent has any floating-point
+/// type; None is zero. Those of `wrt` that are among `weights` count as weights.
+#[track_caller]
+fn cotangents<'g>(
+    graph: &'g Graph,
+    results: &[(Tensor<'g>, Tensor<'g>)],
+    wrt: &[Tensor<'g>],
+    weights: &[Tensor<'g>],
+) -> Vec<Option<Tensor<'g>>> {
+    let Backward { depends, constant, weight } = Backward::survey(graph, results, wrt, weights);
     let mut forward = ForwardValues {
         graph,
         constant,
@@ -43,7 +62,10 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     };
     // By node and, for a tuple, by element.
     let mut cotangents: HashMap<(NodeId, usize), Tensor<'g>> = HashMap::new();
-    cotangents.insert((loss.id(), 0), loss.filled(1.0));
+    for &(result, cotangent) in results {
+        let sum = cotangents.entry((result.id(), 0));
+        sum.and_modify(|others| *others = wider(*others, cotangent)).or_insert(cotangent);
+    }
 
     for id in (0..depends.len()).rev().map(|i| NodeId(i as u32)) {
         let node = graph.node(id);
@@ -54,14 +76,14 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
             continue;
         }
         graph.in_scope(backward_scope(&node.scope), || {
-            // A conversion accepts a cotangent of any type; every other rule computes in the type of its node.
+            // These pass on a cotangent of any type; every other rule computes in the type of its node.
             let typed = |(ct, shape): (Option<Tensor<'g>>, &Shape)| match node.op {
-                Op::Convert { .. } => ct,
+                Op::Convert { .. } | Op::Scan(_) | Op::GetTupleElement { .. } => ct,
                 _ => ct.map(|ct| ct.convert(shape.dtype)),
             };
             let of_results = found.into_iter().zip(node.shape.arrays()).map(typed).collect();
             let element = if let Op::GetTupleElement { index } = node.op { index } else { 0 };
-            let mut rule = vjp::Rule { id, node: &node, of_results, forward: &mut forward };
+            let mut rule = vjp::Rule { id, node: &node, of_results, depends: &depends, forward: &mut forward };
             for (i, (&input, contribution)) in node.inputs.iter().zip(rule.cotangents()).enumerate() {
                 let Some(contribution) = contribution.filter(|_| depends[input.index()]) else { continue };
                 let (found, required) = (contribution.shape(), graph.node(input).shape.arrays()[element].clone());
@@ -75,8 +97,7 @@ pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
             }
         });
     }
-    let cotangent = |t: &Tensor<'g>| cotangents.get(&(t.id(), 0)).copied();
-    wrt.iter().map(|t| cotangent(t).map_or_else(|| t.filled(0.0), |ct| ct.convert(t.dtype()))).collect()
+    wrt.iter().map(|t| cotangents.get(&(t.id(), 0)).copied()).collect()
 }
 
 /// Adds two cotangents of one value in the wider of their types.
@@ -92,33 +113,39 @@ fn backward_scope(forward: &str) -> Arc<str> {
     }
 }
 
-/// Properties of every node up to the loss, by node index.
+/// Properties of every node up to the last result, by node index.
 struct Backward {
     /// The node is a requested tensor or computed from one, and has a derivative.
     depends: Vec<bool>,
     /// The node is computed from constants alone.
     constant: Vec<bool>,
-    /// The node is a requested tensor, or computed from requested tensors and constants alone: a weight, as the model reads it.
+    /// The node is a weight, or computed from weights and constants alone: a weight, as the model reads it.
     weight: Vec<bool>,
 }
 
 impl Backward {
     #[track_caller]
-    fn survey<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Backward {
-        let shape = loss.shape();
-        assert!(shape.dtype.is_float() && shape.rank() == 0, "the loss must be a floating-point scalar, got {shape}");
-        let len = loss.id().index() + 1;
-        let mut depends = vec![false; len];
-        for tensor in wrt {
-            assert!(tensor.dtype().is_float(), "gradients require floating-point tensors, got {tensor:?}");
-            assert!(std::ptr::eq(tensor.graph(), loss.graph()), "{tensor:?} and the loss belong to different graphs");
-            if let Some(requested) = depends.get_mut(tensor.id().index()) {
-                *requested = true;
+    fn survey<'g>(
+        graph: &'g Graph,
+        results: &[(Tensor<'g>, Tensor<'g>)],
+        wrt: &[Tensor<'g>],
+        weights: &[Tensor<'g>],
+    ) -> Backward {
+        let len = results.iter().map(|(result, _)| result.id().index() + 1).max().unwrap_or(0);
+        let marked = |tensors: &[Tensor<'g>]| {
+            let mut marks = vec![false; len];
+            for tensor in tensors {
+                assert!(tensor.dtype().is_float(), "gradients require floating-point tensors, got {tensor:?}");
+                assert!(std::ptr::eq(tensor.graph(), graph), "{tensor:?} and the loss belong to different graphs");
+                if let Some(mark) = marks.get_mut(tensor.id().index()) {
+                    *mark = true;
+                }
             }
-        }
-        let (mut constant, mut weight) = (vec![false; len], depends.clone());
+            marks
+        };
+        let (mut depends, mut constant, mut weight) = (marked(wrt), vec![false; len], marked(weights));
         for i in 0..len {
-            let node = loss.graph().node(NodeId(i as u32));
+            let node = graph.node(NodeId(i as u32));
             let differentiable = node.shape.arrays().iter().any(|shape| shape.dtype.is_float());
             depends[i] |= differentiable && node.inputs.iter().any(|input| depends[input.index()]);
             constant[i] =

@@ -41,6 +41,7 @@
 //! | all-reduce (max, min) | the all-reduce of `ct`, divided by n, where `x = out`, with n the number of such replicas |
 //! | all-gather | the reduce-scatter of `ct` |
 //! | reduce-scatter | the all-gather of `ct` |
+//! | scan | the scan of the body's cotangents in the opposite direction |
 //! | while | panics: take gradients inside the body |
 //! | all others | none: the operation is piecewise constant, not floating-point, or a leaf |
 //!
@@ -62,6 +63,8 @@ pub(super) struct Rule<'a, 'g> {
     pub node: &'a Node,
     /// The cotangent of each result that the loss depends on; at least one is present.
     pub of_results: Vec<Option<Tensor<'g>>>,
+    /// Whether each node's cotangent is wanted.
+    pub depends: &'a [bool],
     pub forward: &'a mut ForwardValues<'g>,
 }
 
@@ -239,6 +242,7 @@ impl<'g> Rule<'_, 'g> {
                 self.node.op.name(),
                 self.node.scope
             ),
+            Op::Scan(scan) => self.scan(scan),
             // The caller assigns it to this element of the tuple.
             Op::GetTupleElement { .. } => one(ct),
             Op::OptimizationBarrier => self.first(&[Some(ct)]),
@@ -278,7 +282,8 @@ impl<'g> Rule<'_, 'g> {
         }
     }
 
-    fn read(&mut self, id: NodeId) -> Tensor<'g> {
+    /// Returns the forward value of a node.
+    pub(super) fn read(&mut self, id: NodeId) -> Tensor<'g> {
         let cotangent = self.cotangent();
         self.forward.read(id, self.node.recomputed, cotangent)
     }

@@ -38,10 +38,13 @@ pub enum Site {
     Classifier(usize),
 }
 
+/// The number of sites of a layer.
+const SITES_OF_LAYER: usize = 3;
+
 impl Site {
     /// Returns the number of sites of an encoder of `layers` layers.
     pub const fn count(layers: usize) -> usize {
-        1 + 3 * layers
+        1 + SITES_OF_LAYER * layers
     }
 
     /// Returns the number of sites of an encoder of `layers` layers and a classifier.
@@ -75,6 +78,8 @@ pub struct Dropout<'g> {
     k1: Tensor<'g>,
     /// s32`[B, S]`: if words are by position, the place of each key in its example.
     keys: Option<Tensor<'g>>,
+    /// The index of the first site that there are words of.
+    first_site: usize,
 }
 
 impl<'g> Dropout<'g> {
@@ -88,7 +93,7 @@ impl<'g> Dropout<'g> {
         let example = graph.iota(shape, 1) + first_example.broadcast_like(site, &[]);
         let (k0, k1) = words_of(key, site, example);
         // The words are cheap, so that XLA would recompute them for each element of each mask.
-        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), keys: None }
+        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), keys: None, first_site: 0 }
     }
 
     /// Appends the words of packed rows with activations of `hidden_size`: `sequence_numbers` s32`[B, S]` is the number of the
@@ -122,6 +127,7 @@ impl<'g> Dropout<'g> {
             k0: (first + k0).optimization_barrier(),
             k1: of_position(k1).optimization_barrier(),
             keys: Some(packed.position_ids),
+            first_site: 0,
         }
     }
 
@@ -145,7 +151,27 @@ impl<'g> Dropout<'g> {
                 (taken(self.k0), taken(self.k1), keys)
             }
         };
-        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), keys: Some(keys) }
+        Dropout { k0: k0.optimization_barrier(), k1: k1.optimization_barrier(), keys: Some(keys), ..*self }
+    }
+
+    /// Appends the words of the first `layers` layers, stacked: u32`[layers, 3, B]` or `[layers, 3, B, S]`.
+    pub(super) fn of_layers(&self, layers: usize) -> [Tensor<'g>; 2] {
+        let first = Site::AttentionProbs(0).index() - self.first_site;
+        [self.k0, self.k1].map(|k| {
+            let words = k.slice_in(0, first, first + SITES_OF_LAYER * layers);
+            words.reshape(&[&[layers, SITES_OF_LAYER], &k.dims()[1..]].concat())
+        })
+    }
+
+    /// Returns the words of a layer, as [`Dropout::of_layers`] stacks them, for a layer that is built as layer 0.
+    pub(super) fn of_layer(words: [Tensor<'g>; 2], keys: Option<Tensor<'g>>) -> Self {
+        let [k0, k1] = words;
+        Dropout { k0, k1, keys, first_site: Site::AttentionProbs(0).index() }
+    }
+
+    /// Returns the place of each key in its example, if words are by position.
+    pub(super) fn keys(&self) -> Option<Tensor<'g>> {
+        self.keys
     }
 
     /// Appends dropout of `x` with `probability`; kept elements are scaled by 1 / (1 − probability). The first dimension of
@@ -169,7 +195,8 @@ impl<'g> Dropout<'g> {
         };
         let attention = matches!(site, Site::AttentionProbs(_));
         let words = |k: Tensor<'g>| {
-            let word = k.slice_in(0, site.index(), site.index() + 1).reshape(&k.dims()[1..]);
+            let place = site.index() - self.first_site;
+            let word = k.slice_in(0, place, place + 1).reshape(&k.dims()[1..]);
             match self.keys {
                 None => word.broadcast(&counted, &[0]),
                 // An attention probability belongs to the position of the query.

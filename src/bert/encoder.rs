@@ -5,10 +5,13 @@
 use std::ops::Range;
 
 use super::Recompute;
-use super::dropout::Site;
+use super::dropout::{Dropout, Site};
 use super::inputs::EncoderInputs;
 use super::layers::{Bert, at_positions, softmax};
-use crate::graph::{DotDimensions, Tensor};
+use crate::graph::{DotDimensions, ScanInputs, ScanOutputs, Tensor};
+
+/// The beginning of the names of the weights of layer 0.
+const LAYER_0: &str = "bert.encoder.layer.0.";
 
 /// Added to the attention scores of padding: far below any score, and small enough for scores to keep their digits.
 const MASKED: f64 = -10000.0;
@@ -43,11 +46,58 @@ impl<'g> Bert<'_, 'g> {
 
     /// Appends the layers of numbers `range`: x `[B, S, H]` → `[B, S, H]`.
     fn layers(&self, x: Tensor<'g>, mask: Tensor<'g>, range: Range<usize>) -> Tensor<'g> {
-        range.fold(x, |x, layer| {
-            x.graph().scope(&format!("layer.{layer}"), || {
-                self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, x, mask, layer))
-            })
-        })
+        if self.layers.are_looped(range.len()) {
+            return self.layer_loop(x, mask, range.len());
+        }
+        range.fold(x, |x, layer| x.graph().scope(&format!("layer.{layer}"), || self.layer(x, mask, layer)))
+    }
+
+    /// Appends the first `count` layers as a loop: x `[B, S, H]` → `[B, S, H]`. Its body is layer 0, with the weights and random
+    /// words of each layer in turn.
+    fn layer_loop(&self, x: Tensor<'g>, mask: Tensor<'g>, count: usize) -> Tensor<'g> {
+        let graph = x.graph();
+        let mut kinds: Vec<&str> = self.weights.keys().filter_map(|name| name.strip_prefix(LAYER_0)).collect();
+        kinds.sort_unstable();
+        let weights = kinds.iter().map(|kind| {
+            let of_layer = |layer| {
+                let weight = self.weight(&format!("bert.encoder.layer.{layer}.{kind}"));
+                weight.reshape(&[&[1], &weight.dims()[..]].concat())
+            };
+            let stacked = graph.concatenate(&(0..count).map(of_layer).collect::<Vec<_>>(), 0);
+            // Matrices are operands of products only: the stack has the type in which these read it.
+            if stacked.dims().len() == 3 { self.compute(stacked) } else { stacked }
+        });
+        let words = self.dropout.map(|dropout| dropout.of_layers(count));
+        let inputs = ScanInputs {
+            constants: [mask].into_iter().chain(self.dropout.and_then(|dropout| dropout.keys())).collect(),
+            carried: vec![x],
+            stacked: weights.chain(words.into_iter().flatten()).collect(),
+        };
+        let outputs = graph.scan("layers", count, &inputs, |ScanInputs { constants, carried, stacked }| {
+            let (weights, words) = stacked.split_at(kinds.len());
+            let weights = self.weights.keys().filter_map(|&name| {
+                let kind = kinds.binary_search(&name.strip_prefix(LAYER_0)?).ok()?;
+                Some((name, weights[kind]))
+            });
+            let dropout = <[Tensor; 2]>::try_from(words).ok();
+            let layer = Bert {
+                config: self.config,
+                weights: weights.collect(),
+                precision: self.precision,
+                dropout: dropout.map(|words| Dropout::of_layer(words, constants.get(1).copied())),
+                recompute: self.recompute,
+                layers: self.layers,
+                fixed_padding: self.fixed_padding,
+            };
+            let x = carried[0].graph().scope("layers", || layer.layer(carried[0], constants[0], 0));
+            ScanOutputs { carried: vec![x], stacked: Vec::new() }
+        });
+        outputs.carried[0]
+    }
+
+    /// Appends a layer at all positions: x `[B, S, H]` → `[B, S, H]`.
+    fn layer(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
+        self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, x, mask, layer))
     }
 
     /// Appends the bias of the scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and

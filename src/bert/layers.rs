@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::dropout::{Dropout, Site};
-use super::{Activation, BertConfig, Recompute};
+use super::{Activation, BertConfig, Layers, Recompute};
 use crate::graph::{DotDimensions, Tensor};
 use crate::task::ParamSpec;
 use crate::task::Precision;
@@ -15,10 +15,11 @@ use crate::task::Precision;
 /// A BERT in a graph under construction: its weights by name and its configuration.
 pub struct Bert<'c, 'g> {
     pub(super) config: &'c BertConfig,
-    weights: HashMap<&'c str, Tensor<'g>>,
+    pub(super) weights: HashMap<&'c str, Tensor<'g>>,
     pub(super) precision: Precision,
     pub(super) dropout: Option<Dropout<'g>>,
     pub(super) recompute: Recompute,
+    pub(super) layers: Layers,
     /// Lookups of the padding token give its embedding no gradient.
     pub(super) fixed_padding: bool,
 }
@@ -35,7 +36,12 @@ impl<'c, 'g> Bert<'c, 'g> {
         recompute: Recompute,
     ) -> Self {
         let weights = specs.iter().map(|s| s.name.as_str()).zip(weights.iter().copied()).collect();
-        Bert { config, weights, precision, dropout, recompute, fixed_padding: false }
+        Bert { config, weights, precision, dropout, recompute, layers: Layers::Unrolled, fixed_padding: false }
+    }
+
+    /// Builds the encoder's layers in this form; unrolled by default.
+    pub fn with_layers(self, layers: Layers) -> Self {
+        Bert { layers, ..self }
     }
 
     /// Gives the embedding of the padding token no gradient from lookups, as `padding_idx` of transformers' `BertModel`. It makes

@@ -13,6 +13,7 @@ pub mod flops;
 mod head;
 mod heads;
 mod inputs;
+mod layer_form;
 mod layers;
 mod loss;
 mod params;
@@ -28,6 +29,7 @@ pub use fine_tuning::{
 };
 pub use head::Head;
 pub use inputs::EncoderInputs;
+pub use layer_form::Layers;
 pub use layers::Bert;
 pub use params::{param_specs, param_specs_of};
 pub use prediction::{Encoder, EncoderOutput, MaskedLanguageModel};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::flops::training_flops;
 use super::layers::at_positions;
 use super::loss::weighted_sums;
-use super::{Bert, BertConfig, EncoderInputs, Recompute, Site, inputs, param_specs, synthetic};
+use super::{Bert, BertConfig, EncoderInputs, Layers, Recompute, Site, inputs, param_specs, synthetic};
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
@@ -56,6 +56,8 @@ pub struct BertPretraining {
     pub sentence_pairs: bool,
     /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
+    /// The form of the encoder's layers in the programs of training and evaluation steps.
+    pub layers: Layers,
 }
 
 /// The second denominator: sequences with a label of their second segment.
@@ -132,7 +134,8 @@ impl Task for BertPretraining {
         let (sites, width) = (Site::count(self.model.num_hidden_layers), self.model.hidden_size);
         let dropout = dropout.map(|key| batch.encoder_inputs().dropout(key, sites, width));
         let params = self.parameters();
-        let bert = Bert::new(&self.model, &params, weights, precision, dropout, self.recompute);
+        let bert =
+            Bert::new(&self.model, &params, weights, precision, dropout, self.recompute).with_layers(self.layers);
         let sums = bert.sums(&batch);
         vec![sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct]
     }
@@ -304,17 +307,24 @@ mod tests {
 
     /// The same dropout masks too, in plain and in packed rows.
     #[test]
-    fn sums_and_gradients_are_those_of_a_last_layer_at_all_positions() {
+    fn sums_and_gradients_are_those_of_a_last_layer_at_all_positions_and_of_unrolled_layers() {
         for sequences_per_row in [1, 3] {
             let small = BertConfig {
                 hidden_size: 8,
+                num_hidden_layers: 3,
                 num_attention_heads: 2,
                 intermediate_size: 12,
                 initializer_range: 0.3,
                 ..Preset::Tiny.config(60)
             };
             let rows = RowForm { sequence_length: 12, max_predictions: 4, sequences_per_row };
-            let task = BertPretraining { model: small, rows, sentence_pairs: true, recompute: Recompute::None };
+            let task = BertPretraining {
+                model: small,
+                rows,
+                sentence_pairs: true,
+                recompute: Recompute::None,
+                layers: Layers::Unrolled,
+            };
             let (params, graph) = (task.parameters(), Graph::new("sums"));
             let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F64))).collect();
             let batch = task.synthetic_batch(3);
@@ -328,15 +338,16 @@ mod tests {
             let bert = Bert::new(&task.model, &params, &weights, Precision::F64, Some(dropout), Recompute::None);
             let Outputs { masked_lm_logits, seq_relationship_logits, .. } = bert.forward(&batch);
             let everywhere = bert.sums_of(&batch, [masked_lm_logits, seq_relationship_logits]);
-            let outputs = [bert.sums(&batch), everywhere].map(|sums| {
+            let unrolled = bert.sums(&batch);
+            let outputs = [everywhere, unrolled, bert.with_layers(Layers::Loop).sums(&batch)].map(|sums| {
                 let loss = sums.mlm_nll + sums.nsp_nll;
                 [vec![loss, sums.mlm_correct, sums.nsp_correct], gradients(loss, &weights)].concat()
             });
             let arguments: Vec<HostTensor> =
                 params.iter().map(|p| HostTensor::from_f64(p.shape(DType::F64), &p.initial(9).to_f64())).collect();
             let values = evaluate(&graph.finish(&outputs.concat()), &arguments).unwrap();
-            let (found, expected) = values.split_at(outputs[0].len());
-            for (found, expected) in found.iter().zip(expected) {
+            let (expected, found) = values.split_at(outputs[0].len());
+            for (found, expected) in found.iter().zip(expected.iter().cycle()) {
                 for (x, y) in found.to_f64().into_iter().zip(expected.to_f64()) {
                     assert!((x - y).abs() <= 1e-11 * (1.0 + y.abs()), "{x}, expected {y}");
                 }
@@ -353,6 +364,7 @@ mod tests {
                 rows,
                 sentence_pairs: true,
                 recompute: Recompute::None,
+                layers: Layers::Unrolled,
             };
             let batch = task.synthetic_batch(2);
             let found: Vec<_> = batch.tensors.iter().map(|(name, tensor)| (*name, tensor.shape().clone())).collect();

@@ -2,7 +2,7 @@
 
 use super::value::Value;
 use super::{EvalError, arrays, elementwise};
-use crate::graph::{BinaryOp, Computation, Node, Op, ValueShape};
+use crate::graph::{BinaryOp, Computation, Node, Op, Scan, ScanInputs, ValueShape};
 use crate::shape::{DType, Shape};
 
 /// Returns the outputs of `computation` for each replica; `replicas` are their ids.
@@ -21,6 +21,7 @@ pub(super) fn run(
             .collect();
         let result = match &node.op {
             Op::While { condition, body } => run_loop(condition, body, &operands, replicas)?,
+            Op::Scan(scan) => run_scan(scan, &operands, replicas)?,
             Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
                 let mut results: Vec<Vec<Value>> = vec![Vec::new(); replicas.len()];
                 for operand in 0..node.inputs.len() {
@@ -115,6 +116,7 @@ fn apply(node: &Node, operands: &[&Value]) -> Value {
         // ---- handled by `run` ----
         Op::Parameter { .. }
         | Op::While { .. }
+        | Op::Scan(_)
         | Op::ReplicaId
         | Op::AllReduce { .. }
         | Op::AllGather { .. }
@@ -199,10 +201,49 @@ fn run_loop(
     Ok(state)
 }
 
+/// Runs the iterations of a scan on every replica.
+fn run_scan(scan: &Scan, operands: &[Vec<&Value>], replicas: &[usize]) -> Result<Vec<Vec<Value>>, EvalError> {
+    let operands: Vec<ScanInputs<&Value>> = operands.iter().map(|all| scan.inputs(all)).collect();
+    let owned = |values: &[&Value]| values.iter().map(|&value| value.clone()).collect::<Vec<Value>>();
+    let mut carried: Vec<Vec<Value>> = operands.iter().map(|inputs| owned(&inputs.carried)).collect();
+    // By replica, output and slice.
+    let outputs = scan.body.outputs.len() - scan.carried;
+    let mut slices: Vec<Vec<Vec<Value>>> = vec![vec![Vec::new(); outputs]; replicas.len()];
+    for iteration in 0..scan.length {
+        let of_replica = |(inputs, carried): (&ScanInputs<&Value>, Vec<Value>)| {
+            let stacked = inputs.stacked.iter().map(|value| {
+                let dims = [&[1], &value.shape().dims[1..]].concat();
+                let starts = [vec![scan.slice(iteration)], vec![0; dims.len() - 1]].concat();
+                arrays::slice(value, &starts, &vec![1; dims.len()], &dims).with_dims(&dims[1..])
+            });
+            ScanInputs { constants: owned(&inputs.constants), carried, stacked: stacked.collect() }.all()
+        };
+        let arguments: Vec<Vec<Value>> = operands.iter().zip(carried).map(of_replica).collect();
+        let results = run(&scan.body, &arguments, replicas)?.into_iter().map(|all| scan.outputs(&all));
+        let (next, written): (Vec<_>, Vec<_>) = results.map(|results| (results.carried, results.stacked)).unzip();
+        carried = next;
+        for (slices, written) in slices.iter_mut().zip(written) {
+            slices.iter_mut().zip(written).for_each(|(slices, slice)| slices.push(slice));
+        }
+    }
+    let stacked = |mut slices: Vec<Value>| {
+        if scan.reverse {
+            slices.reverse();
+        }
+        let shape = slices[0].shape().clone();
+        let slices: Vec<Value> = slices.iter().map(|s| s.with_dims(&[&[1], &shape.dims[..]].concat())).collect();
+        let shape = Shape::new(shape.dtype, [&[scan.length], &shape.dims[..]].concat());
+        arrays::concatenate(&slices.iter().collect::<Vec<_>>(), 0, &shape)
+    };
+    let results = carried.into_iter().zip(slices);
+    Ok(results.map(|(carried, slices)| carried.into_iter().chain(slices.into_iter().map(stacked)).collect()).collect())
+}
+
 fn has_collectives(computation: &Computation) -> bool {
     computation.nodes.iter().any(|node| match &node.op {
         Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => true,
         Op::While { condition, body } => has_collectives(condition) || has_collectives(body),
+        Op::Scan(scan) => has_collectives(&scan.body),
         _ => false,
     })
 }

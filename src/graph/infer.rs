@@ -36,6 +36,7 @@ pub fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
             rule.check(result == [&Shape::scalar(DType::Pred)], "a condition with result pred[]", || join(&result))?;
             return Ok(ValueShape::Tuple(state.into_iter().cloned().collect()));
         }
+        Op::Scan(scan) => return scan.result_shapes(&rule.arrays(inputs)?).map(ValueShape::Tuple),
         Op::GetTupleElement { index } => {
             return match inputs {
                 [ValueShape::Tuple(elements)] if *index < elements.len() => {
@@ -218,7 +219,9 @@ impl Rule {
             }
 
             // ---- control ----
-            Op::While { .. } | Op::GetTupleElement { .. } => unreachable!("tuples are handled before arrays"),
+            Op::While { .. } | Op::Scan(_) | Op::GetTupleElement { .. } => {
+                unreachable!("tuples are handled before arrays")
+            }
             Op::OptimizationBarrier => match inputs {
                 [first, ..] => Ok((*first).clone()),
                 [] => self.refuse("at least 1 operand", "none".to_owned()),

@@ -11,10 +11,12 @@
 //!
 //! * [`op`]: the operations
 //! * [`infer`]: the shape rule of each operation
+//! * [`Scan`]: loops over stacked arrays
 //! * [`Tensor`]: the methods and operators that append nodes
 
 pub mod infer;
 pub mod op;
+mod scan;
 mod tensor;
 mod text;
 
@@ -24,6 +26,7 @@ use std::fmt;
 
 pub use infer::ShapeError;
 pub use op::{BinaryOp, Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions, UnaryOp};
+pub use scan::{Scan, ScanInputs, ScanOutputs, scans_as_loops};
 pub use tensor::Tensor;
 
 use crate::shape::Shape;
@@ -201,6 +204,20 @@ impl Graph {
         Tensor::new(self, id)
     }
 
+    /// Replaces the operation of a node by one that gives the same results, and perhaps further ones.
+    fn replace(&self, id: NodeId, op: Op) {
+        let mut state = self.state.borrow_mut();
+        let shapes: Vec<&ValueShape> =
+            state.nodes[id.index()].inputs.iter().map(|input| &state.nodes[input.index()].shape).collect();
+        let shape = infer::shape(&op, &shapes).unwrap_or_else(|e| panic!("{e}"));
+        let node = &mut state.nodes[id.index()];
+        (node.op, node.shape) = (op, shape);
+    }
+
+    fn scope_of_next(&self) -> std::sync::Arc<str> {
+        self.state.borrow().scope.clone()
+    }
+
     /// Returns the number of nodes so far.
     pub fn len(&self) -> usize {
         self.state.borrow().nodes.len()
@@ -224,6 +241,43 @@ impl Graph {
 
     pub(super) fn shape_of(&self, id: NodeId) -> ValueShape {
         self.state.borrow().nodes[id.index()].shape.clone()
+    }
+
+    /// Returns the computation that leads from `inputs`, which become its parameters, to `outputs`.
+    ///
+    /// # Panics
+    /// If the outputs need a parameter of the graph that is not an input.
+    pub fn between(&self, name: &str, inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) -> Computation {
+        let state = self.state.borrow();
+        let mut needed = vec![false; state.nodes.len()];
+        outputs.iter().for_each(|output| needed[output.id_in(self).index()] = true);
+        let mut renumbered = vec![NodeId(u32::MAX); state.nodes.len()];
+        let mut nodes = Vec::new();
+        for (index, input) in inputs.iter().enumerate() {
+            let id = input.id_in(self).index();
+            renumbered[id] = NodeId(index as u32);
+            let name = match &state.nodes[id].op {
+                Op::Parameter { name, .. } => name.clone(),
+                _ => format!("input.{index}"),
+            };
+            let op = Op::Parameter { index, name, shape: input.shape() };
+            nodes.push(Node { op, inputs: Vec::new(), recomputed: None, ..state.nodes[id].clone() });
+        }
+        let is_input: Vec<bool> = renumbered.iter().map(|id| id.index() < inputs.len()).collect();
+        for (i, node) in state.nodes.iter().enumerate().rev().filter(|(i, _)| !is_input[*i]) {
+            if needed[i] {
+                assert!(!matches!(node.op, Op::Parameter { .. }), "{name} requires {} as an input", NodeId(i as u32));
+                node.inputs.iter().for_each(|input| needed[input.index()] = true);
+            }
+        }
+        for (i, node) in state.nodes.iter().enumerate().filter(|(i, _)| needed[*i] && !is_input[*i]) {
+            renumbered[i] = NodeId(nodes.len() as u32);
+            let inputs = node.inputs.iter().map(|input| renumbered[input.index()]).collect();
+            nodes.push(Node { inputs, ..node.clone() });
+        }
+        let outputs = outputs.iter().map(|output| renumbered[output.id_in(self).index()]).collect();
+        let parameters = (0..inputs.len() as u32).map(NodeId).collect();
+        Computation { name: name.to_string(), nodes, parameters, outputs }
     }
 
     /// Returns the computation of `outputs`: all parameters, used or not, and the nodes that the outputs need,
@@ -258,6 +312,23 @@ impl Graph {
 }
 
 impl Computation {
+    /// Returns a graph with these nodes and parameters, under the same ids, to which others can be added.
+    pub fn reopened(&self) -> Graph {
+        let of = |(i, node): (usize, &Node)| ((node.op.clone(), node.inputs.clone()), NodeId(i as u32));
+        let regions = self.nodes.iter().filter_map(|node| node.recomputed).map(|Recomputed(region)| region + 1).max();
+        Graph {
+            name: self.name.clone(),
+            state: RefCell::new(State {
+                nodes: self.nodes.clone(),
+                parameters: self.parameters.clone(),
+                interned: self.nodes.iter().enumerate().filter(|(_, node)| node.op.can_be_shared()).map(of).collect(),
+                scope: "".into(),
+                recomputed: None,
+                regions: regions.unwrap_or(0),
+            }),
+        }
+    }
+
     /// Returns one node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::Computation;
+use super::{Computation, Scan};
 use crate::shape::{DType, HostTensor, Shape};
 
 /// A primitive operation with its attributes. The operands are the node's inputs, in HLO's order.
@@ -148,6 +148,9 @@ pub enum Op {
         /// State → state.
         body: Arc<Computation>,
     },
+    /// A body applied to the slices of stacked operands, one after the other; see [`Scan`]. The result is the tuple of the
+    /// carried values and the stacked outputs. HLO has no such operation: it lowers to a while.
+    Scan(Scan),
     /// One element of a tuple-shaped operand.
     GetTupleElement {
         /// Position in the tuple.
@@ -156,7 +159,7 @@ pub enum Op {
     /// The first operand, unavailable until all operands are. XLA does not move operations across it, so it prevents
     /// that recomputed values are merged with the originals or computed early.
     OptimizationBarrier,
-    /// The identity, with derivative zero. The only operation without an HLO counterpart: it lowers to its operand.
+    /// The identity, with derivative zero. HLO has no such operation: it lowers to its operand.
     StopGradient,
 
     // ---- collective, over all replicas ----
@@ -393,6 +396,7 @@ names! {
     Op::Gather(_) => "gather",
     Op::ScatterAdd(_) => "scatter",
     Op::While { .. } => "while",
+    Op::Scan(_) => "scan",
     Op::GetTupleElement { .. } => "get-tuple-element",
     Op::OptimizationBarrier => "opt-barrier",
     Op::StopGradient => "stop-gradient",
@@ -403,6 +407,11 @@ names! {
 }
 
 impl Op {
+    /// Returns the attributes of a scan.
+    pub fn scan(&self) -> Option<&Scan> {
+        if let Op::Scan(scan) = self { Some(scan) } else { None }
+    }
+
     /// Returns whether two nodes with this operation and the same operands may be merged into one.
     pub(super) fn can_be_shared(&self) -> bool {
         // A barrier keeps two equal computations apart; parameters differ by their index anyway.

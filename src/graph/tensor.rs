@@ -453,7 +453,8 @@ impl Graph {
         }
     }
 
-    fn elements<'g>(&'g self, tuple: Tensor<'g>, count: usize) -> Vec<Tensor<'g>> {
+    /// Appends the elements of a tuple.
+    pub(super) fn elements<'g>(&'g self, tuple: Tensor<'g>, count: usize) -> Vec<Tensor<'g>> {
         (0..count).map(|index| self.add(Op::GetTupleElement { index }, &[tuple])).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    Comparison, Computation, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions,
+    Comparison, Computation, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, Scan, ScatterDimensions,
     ValueShape,
 };
 
@@ -27,8 +27,10 @@ impl fmt::Display for Computation {
                 _ => write!(f, "({})", list(&node.inputs))?,
             }
             write_attributes(f, node)?;
-            if let Op::While { condition, body } = &node.op {
-                inner.extend([condition.clone(), body.clone()]);
+            match &node.op {
+                Op::While { condition, body } => inner.extend([condition.clone(), body.clone()]),
+                Op::Scan(scan) => inner.push(scan.body.clone()),
+                _ => {}
             }
             match &*node.scope {
                 "" => writeln!(f)?,
@@ -55,6 +57,9 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         Op::Gather(dimensions) => write!(f, ", {dimensions}"),
         Op::ScatterAdd(dimensions) => write!(f, ", {dimensions}"),
         Op::While { condition, body } => write!(f, ", condition={}, body={}", condition.name, body.name),
+        Op::Scan(Scan { body, carried, stacked, length, reverse }) => {
+            write!(f, ", carried={carried}, stacked={stacked}, length={length}, reverse={reverse}, body={}", body.name)
+        }
         Op::GetTupleElement { index } => write!(f, ", index={index}"),
         Op::AllReduce { reduction } => write!(f, ", {reduction}"),
         Op::AllGather { dimension, replicas } | Op::ReduceScatter { dimension, replicas } => {

@@ -67,7 +67,7 @@ mod tests {
     use crate::plan::packing::RowsPerSequence;
     use crate::plan::roofline::Efficiency;
     use crate::plan::traffic::Collectives;
-    use crate::run::{EvaluateSettings, Run};
+    use crate::run::{CompileSettings, EvaluateSettings, Run};
     use crate::schedule::{Phase, Schedule};
     use crate::step::parallel::{OptimizerSharding, ParallelSettings};
     use crate::task::Precision;
@@ -112,6 +112,7 @@ mod tests {
             seed: 0,
             precision: Precision::Bf16,
             recompute: Recompute::None,
+            compile: CompileSettings::default(),
             skip_non_finite: 0,
             model: Preset::Base.config(30_522),
             import: None,

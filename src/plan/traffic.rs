@@ -70,6 +70,7 @@ impl Collectives {
                 Op::ReduceScatter { .. } => self.reduce_scatter += operands(node),
                 Op::AllGather { .. } => self.all_gather += times * bytes(&node.shape),
                 Op::While { body, .. } => self.add(body, times * trips, trips),
+                Op::Scan(scan) => self.add(&scan.body, times * scan.length as f64, trips),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use super::file::RunFile;
-use super::{CheckpointSettings, DataSettings, EvaluateSettings, Run};
+use super::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, Run};
 use crate::bert::{BertConfig, BertSettings, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
@@ -27,6 +27,8 @@ pub struct RunConfig {
     /// The activations that the backward pass recomputes instead of storing: `none`, `attention` or `layer`.
     #[serde(default)]
     recompute: Recompute,
+    #[serde(default)]
+    compile: CompileSettings,
     #[serde(default)]
     skip_non_finite: u64,
     /// Start from the weights in this directory instead of random ones.
@@ -78,6 +80,7 @@ impl RunConfig {
             seed: self.seed,
             precision: self.precision,
             recompute: self.recompute,
+            compile: self.compile,
             skip_non_finite: self.skip_non_finite,
             model,
             import: self.import,

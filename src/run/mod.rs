@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::config::RunConfig;
 use self::file::RunFile;
-pub use self::settings::{CheckpointSettings, DataSettings, EvaluateSettings};
+pub use self::settings::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings};
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
 use crate::bert::{BertConfig, BertPretraining, Recompute};
@@ -49,6 +49,8 @@ pub struct Run {
     pub precision: Precision,
     /// The activations that the backward pass recomputes instead of storing.
     pub recompute: Recompute,
+    /// The `[compile]` table.
+    pub compile: CompileSettings,
     /// Steps with a gradient that is not finite that are skipped before the run stops.
     pub skip_non_finite: u64,
     /// The configuration of the model.
@@ -125,6 +127,7 @@ impl Run {
             },
             sentence_pairs: self.data.mode.is_pair(),
             recompute: self.recompute,
+            layers: self.compile.layers,
         }
     }
 

@@ -1,9 +1,10 @@
-//! The tables `[data]`, `[evaluate]` and `[checkpoint]` of a run file, with their defaults.
+//! The tables `[compile]`, `[data]`, `[evaluate]` and `[checkpoint]` of a run file, with their defaults.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bert::Layers;
 use crate::data::{Column, ExampleConfig, ExampleMode, Masking, SpanMask, TextColumns};
 use crate::storage::Location;
 
@@ -113,6 +114,14 @@ impl EvaluateSettings {
         let is_set = columns.into_iter().find(|(_, column)| column.is_some() && self.probe.is_none());
         is_set.map(|(name, _)| name)
     }
+}
+
+/// The form of the compiled programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompileSettings {
+    /// The form of the encoder's layers: `unrolled`, `loop` or `auto`. Weights are rounded differently, but otherwise the same.
+    pub layers: Layers,
 }
 
 /// The location and frequency of checkpoints.

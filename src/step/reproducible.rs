@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use crate::graph::{Computation, Graph, Op, ScatterDimensions, Tensor};
+use crate::graph::{Computation, Graph, Op, Scan, ScatterDimensions, Tensor};
 use crate::shape::DType;
 
 /// The bits of the exponent of an f32. An f32 with these bits alone is a power of two.
@@ -40,6 +40,10 @@ pub(super) fn with_reproducible_scatters(computation: &Computation) -> Computati
             (Op::While { condition, body }, _) => {
                 let body = Arc::new(with_reproducible_scatters(body));
                 graph.add(Op::While { condition: condition.clone(), body }, &inputs)
+            }
+            (Op::Scan(scan), _) => {
+                let body = Arc::new(with_reproducible_scatters(&scan.body));
+                graph.add(Op::Scan(Scan { body, ..scan.clone() }), &inputs)
             }
             (op, _) => graph.add(op.clone(), &inputs),
         });

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use super::evaluator::Evaluator;
 use super::pretraining::evaluation_spec;
 use crate::batch::pretraining::RowForm;
-use crate::bert::{BertPretraining, Recompute, param_specs};
+use crate::bert::{BertPretraining, Layers, Recompute, param_specs};
 use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
@@ -102,6 +102,7 @@ impl ModelOnHeldOut {
             rows: RowForm { sequence_length: length, max_predictions: length, sequences_per_row: 1 },
             sentence_pairs: true,
             recompute: Recompute::default(),
+            layers: Layers::default(),
         };
         let spec = ForwardSpec { model: Arc::new(task), precision: self.precision, rows, replicas: 1 };
         let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;

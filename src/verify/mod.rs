@@ -24,7 +24,7 @@ pub use self::dropout::losses as dropout_losses;
 pub use self::splits::{Split, SplitChecks, verify_splits};
 use crate::batch::HostBatch;
 use crate::batch::pretraining::RowForm;
-use crate::bert::{BertPretraining, Recompute};
+use crate::bert::{BertPretraining, Layers, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::runtime::backend::Backend;
 use crate::shape::HostTensor;
@@ -49,6 +49,8 @@ pub struct VerifyOptions {
     pub micro_batches: usize,
     /// The activations that the backward pass recomputes.
     pub recompute: Recompute,
+    /// The form of the encoder's layers.
+    pub layers: Layers,
     /// Shard weights and optimizer state over the replicas.
     pub shard_optimizer: bool,
     /// End every trajectory after so many steps, without comparing final weights.
@@ -197,6 +199,7 @@ impl<'a, E: Backend> Verification<'a, E> {
             rows: RowForm { sequence_length, max_predictions, sequences_per_row: 1 },
             sentence_pairs: true,
             recompute: self.options.recompute,
+            layers: self.options.layers,
         }
     }
 

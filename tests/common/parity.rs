@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lambert::bert::Recompute;
+use lambert::bert::{Layers, Recompute};
 use lambert::runtime::backend::Backend;
 use lambert::task::Precision;
 use lambert::verify::reference::ReferenceCase;
@@ -17,6 +17,7 @@ pub fn options(precision: Precision) -> VerifyOptions {
         precision,
         micro_batches: 1,
         recompute: Recompute::default(),
+        layers: Layers::default(),
         shard_optimizer: false,
         steps: None,
         optimizer: None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{Activation, BertConfig, BertPretraining, Preset, Recompute, param_specs};
+use lambert::bert::{Activation, BertConfig, BertPretraining, Layers, Preset, Recompute, param_specs};
 use lambert::optim::OptimizerConfig;
 use lambert::runtime::backend::Backend;
 use lambert::shape::HostTensor;
@@ -32,6 +32,7 @@ pub fn task(model: &BertConfig) -> BertPretraining {
         rows: RowForm { sequence_length: 8, max_predictions: 3, sequences_per_row: 1 },
         sentence_pairs: true,
         recompute: Recompute::default(),
+        layers: Layers::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::common::operations;
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{BertConfig, BertPretraining, Preset, Recompute};
+use lambert::bert::{BertConfig, BertPretraining, Layers, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
 use lambert::optim::OptimizerConfig;
@@ -96,6 +96,7 @@ fn tiny_train_step_matches_its_golden_files() {
         rows: RowForm { sequence_length: 6, max_predictions: 2, sequences_per_row: 1 },
         sentence_pairs: true,
         recompute: Recompute::default(),
+        layers: Layers::default(),
     };
     let spec = StepSpec {
         task: Arc::new(task),

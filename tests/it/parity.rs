@@ -5,7 +5,7 @@ use crate::common::parity::*;
 use std::sync::Arc;
 
 use crate::common::steps::{arguments, assert_close, run, small, spec, spec_of, task};
-use lambert::bert::{BertConfig, BertPretraining, Recompute};
+use lambert::bert::{BertConfig, BertPretraining, Layers, Recompute};
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::step::{ForwardSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
@@ -55,6 +55,21 @@ fn step_with_dropout_is_independent_of_micro_batches_replicas_and_recomputation(
     };
     let metrics = whole.len() - 3;
     assert!((other_masks[metrics][0] - whole[metrics][0]).abs() > 1e-4, "another step has other dropout masks");
+}
+
+#[test]
+fn layers_in_a_loop_take_the_step_of_unrolled_layers() {
+    let (model, rows) = (BertConfig { num_hidden_layers: 4, ..small() }, 4);
+    let step = |layers, recompute, micro_batches| {
+        let task = BertPretraining { recompute, layers, ..task(&model) };
+        let program = TrainStep::build(&spec_of(task, rows, micro_batches, 1)).unwrap().program;
+        run(&Evaluator { replicas: 1 }, &program, &arguments(&program, &model, rows))
+    };
+    let unrolled = step(Layers::Unrolled, Recompute::None, 1);
+    for recompute in Recompute::ALL {
+        let looped = step(Layers::Loop, recompute, 2);
+        assert_close(&looped, &unrolled, 1e-9, &format!("a loop, {recompute:?}"));
+    }
 }
 
 /// Returns the loss of a model without padded vocabulary rows, computed from the logits without dropout.

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::batch::pretraining::RowForm;
-use crate::bert::{BertPretraining, Preset, Recompute};
+use crate::bert::{BertPretraining, Layers, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::render::profile::{to_json as profile_to_json, to_text as profile_to_text};
 use crate::cli::render::run::compile_times;
@@ -82,6 +82,11 @@ pub struct Bench {
     /// are stored.
     #[arg(long, default_value_t, value_name = "POLICY")]
     recompute: Recompute,
+    /// Form of the encoder's layers: auto, unrolled or loop
+    ///
+    /// loop compiles one layer for all layers but the last: less compilation, more time and memory in a step.
+    #[arg(long, default_value_t, value_name = "FORM")]
+    layers: Layers,
     /// Dropout probability of hidden states and attention
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
@@ -143,6 +148,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         },
         sentence_pairs: true,
         recompute: args.recompute,
+        layers: args.layers,
     };
     let sharding = parallel.describe(&task.parameters(), &optimizer, devices.len());
     let spec = StepSpec {
@@ -247,6 +253,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
     json!({
         "model": args.model,
         "recompute": args.recompute,
+        "layers": args.layers,
         "precision": args.precision,
         "sequence_length": args.sequence_length,
         "sequences_per_row": args.sequences_per_row,

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bert::Recompute;
+use crate::bert::{Layers, Recompute};
 use crate::output::{note, print};
 use crate::pjrt::PlatformChoice;
 use crate::runtime::devices::Devices;
@@ -45,6 +45,9 @@ pub struct Verify {
     /// Activations to recompute in the backward pass: none, attention or layer
     #[arg(long, default_value_t, value_name = "POLICY")]
     recompute: Recompute,
+    /// Form of the encoder's layers: auto, unrolled or loop
+    #[arg(long, default_value_t, value_name = "FORM")]
+    layers: Layers,
     /// Sharding of weights and optimizer state over the devices
     #[arg(long, value_enum, default_value_t = Sharding::None, value_name = "HOW")]
     optimizer_sharding: Sharding,
@@ -72,6 +75,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
         precision: args.precision,
         micro_batches: 1,
         recompute: args.recompute,
+        layers: args.layers,
         shard_optimizer: args.optimizer_sharding == Sharding::Sharded,
         steps: None,
         optimizer: None,
@@ -99,6 +103,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
             "optimizer_sharding": args.optimizer_sharding.to_possible_value().map(|value| value.get_name().to_owned()),
             "precision": options.precision,
             "recompute": options.recompute,
+            "layers": options.layers,
             "splits": checked.iter().map(|checks| json(checks, rows)).collect::<Vec<_>>(),
         });
         print(format_args!("{result:#}"))?;

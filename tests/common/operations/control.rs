@@ -1,7 +1,7 @@
 //! Cases of loops, barriers and collectives, and a layer with its gradients.
 
 use lambert::autodiff::gradients;
-use lambert::graph::Reduction;
+use lambert::graph::{Op, Reduction, Scan, ScanInputs, ScanOutputs};
 use lambert::shape::{DType, HostTensor};
 
 use super::{Case, any_bits, case, replicated, uniform};
@@ -13,6 +13,8 @@ pub fn cases() -> Vec<Case> {
         loops(),
         nested_loops(),
         small_updates_in_a_loop(),
+        scans(),
+        scans_and_gradients(),
         moved_gradient(),
         barriers(),
         collectives(),
@@ -63,6 +65,51 @@ fn nested_loops() -> Case {
         );
         let never = g.while_loop("never", &[x[0]], |_, state| state[0].ne(state[0]), |_, state| vec![state[0] + 1.0]);
         [outer, never].concat()
+    })
+}
+
+/// A recurrence with a constant, in both directions, and one inside another.
+fn scans() -> Case {
+    let arguments = vec![
+        uniform(45, DType::F32, &[3, 2], -2.0, 2.0),
+        uniform(46, DType::F32, &[2], -1.0, 1.0),
+        any_bits(47, DType::U32, &[3]),
+    ];
+    case("scan", arguments, |g, x| {
+        let inputs = ScanInputs { constants: vec![x[1]], carried: vec![x[1], x[2]], stacked: vec![x[0], x[2]] };
+        let forward = g.scan("forward", 3, &inputs, |ScanInputs { constants, carried, stacked }| {
+            let state = carried[0] * constants[0] + stacked[0];
+            let sum = carried[1] + stacked[1].broadcast_like(carried[1], &[]);
+            ScanOutputs { carried: vec![state, sum], stacked: vec![carried[0], stacked[1]] }
+        });
+        let Op::Scan(scan) = g.node(g.node(forward.carried[0].id()).inputs[0]).op else { panic!("not a scan") };
+        let reverse = g.add_scan(Scan { reverse: true, ..scan }, &inputs);
+        let outer = ScanInputs { constants: Vec::new(), carried: vec![x[1]], stacked: vec![x[0]] };
+        let nested = g.scan("outer", 3, &outer, |ScanInputs { carried, stacked, .. }| {
+            let graph = carried[0].graph();
+            let inner = ScanInputs { constants: Vec::new(), carried: carried.clone(), stacked: vec![stacked[0]] };
+            let sums = graph.scan("inner", 2, &inner, |ScanInputs { carried, stacked, .. }| {
+                let sum = carried[0] + stacked[0].broadcast_like(carried[0], &[]);
+                ScanOutputs { carried: vec![sum], stacked: vec![sum] }
+            });
+            ScanOutputs { carried: sums.carried, stacked: sums.stacked }
+        });
+        [forward.all(), reverse.all(), nested.all()].concat()
+    })
+}
+
+/// Gradients through a scan with bf16 weights, whose sums are f32.
+fn scans_and_gradients() -> Case {
+    let arguments = vec![uniform(48, DType::F32, &[3, 4, 4], -1.0, 1.0), uniform(49, DType::BF16, &[2, 4], -1.0, 1.0)];
+    case("scan/gradients", arguments, |g, x| {
+        let weights = x[0].convert(DType::BF16);
+        let inputs = ScanInputs { constants: Vec::new(), carried: vec![x[1]], stacked: vec![weights] };
+        let last = g.scan("layers", 3, &inputs, |ScanInputs { carried, stacked, .. }| {
+            let y = (carried[0].matmul(stacked[0], DType::F32).tanh() + carried[0].convert(DType::F32)) * 0.5;
+            ScanOutputs { carried: vec![y.convert(DType::BF16)], stacked: Vec::new() }
+        });
+        let loss = last.carried[0].convert(DType::F32).square().sum();
+        [vec![loss], gradients(loss, &[x[0]])].concat()
     })
 }
 

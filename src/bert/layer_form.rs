@@ -1,0 +1,58 @@
+//! The form of the encoder's layers in a program.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::ConfigError;
+
+/// The form of the encoder's layers in the program of a step. The weights, and the weights' tensors, are the same in both; sums
+/// may be rounded differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layers {
+    /// Unrolled: the loop takes more time and memory in a step than it saves in compilation.
+    #[default]
+    Auto,
+    /// Each layer by itself: the compiler optimizes across layers and fits the memory of each value to its use.
+    Unrolled,
+    /// A loop over stacked layers: the compiler sees one layer, so that it takes nearly the same time for any number of them.
+    Loop,
+}
+
+impl Layers {
+    /// All forms.
+    pub const ALL: [Layers; 3] = [Layers::Auto, Layers::Unrolled, Layers::Loop];
+
+    /// Returns the name in run files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Layers::Auto => "auto",
+            Layers::Unrolled => "unrolled",
+            Layers::Loop => "loop",
+        }
+    }
+
+    /// Returns whether `count` layers are a loop.
+    pub(super) fn are_looped(self, count: usize) -> bool {
+        self == Layers::Loop && count > 1
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Layers {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        Layers::ALL.into_iter().find(|form| form.name() == name).ok_or_else(|| {
+            let names = Layers::ALL.map(Layers::name).join(", ");
+            ConfigError::new("layers", format!("one of {names}"), format!("{name:?}"))
+        })
+    }
+}
