@@ -373,18 +373,18 @@ fn recurrence<'g>(
     reverse: bool,
     result: impl Fn(&ScanOutputs<Tensor<'g>>) -> Tensor<'g>,
 ) -> Tensor<'g> {
-    let (graph, constant) = (t.graph, t.argument(&[2, 2]));
+    let (graph, constant) = (t.graph, 0.1 * t.argument(&[2, 2]));
     let start = graph.full(0.5, constant.shape());
     let inputs = ScanInputs {
         constants: vec![constant],
-        carried: vec![start, graph.scalar(0.0, DType::S32), t.argument(&[2, 2])],
-        stacked: vec![t.argument(&[3, 2, 2])],
+        carried: vec![start, graph.scalar(0.0, DType::S32), 0.1 * t.argument(&[2, 2])],
+        stacked: vec![0.1 * t.argument(&[3, 2, 2])],
     };
     let scan = graph.scan("recurrence", 3, &inputs, |ScanInputs { constants, carried, stacked }| {
         let number = carried[1].convert(DType::F64).broadcast_like(stacked[0], &[]);
         let product = carried[0].matmul(stacked[0], DType::F64).tanh() + carried[2] * number;
         let next = product * constants[0] + 0.1 * carried[0].square();
-        ScanOutputs { carried: vec![next, carried[1] + 1.0, carried[2]], stacked: vec![product, carried[0].exp()] }
+        ScanOutputs { carried: vec![next, carried[1] + 1.0, carried[2]], stacked: vec![product, carried[0].tanh()] }
     });
     let Op::Scan(attributes) = graph.node(graph.node(scan.carried[0].id()).inputs[0]).op else { panic!("not a scan") };
     result(&graph.add_scan(Scan { reverse, ..attributes }, &inputs))
@@ -392,9 +392,9 @@ fn recurrence<'g>(
 
 fn scan_in_a_scan<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
     let inputs = ScanInputs {
-        constants: vec![t.argument(&[2])],
-        carried: vec![t.argument(&[2])],
-        stacked: vec![t.argument(&[3, 4, 2])],
+        constants: vec![0.1 * t.argument(&[2])],
+        carried: vec![0.1 * t.argument(&[2])],
+        stacked: vec![0.1 * t.argument(&[3, 4, 2])],
     };
     let outer = t.graph.scan("outer", 3, &inputs, |ScanInputs { constants, carried, stacked }| {
         let inner = ScanInputs { constants: constants.clone(), carried: carried.clone(), stacked: vec![stacked[0]] };
