@@ -30,40 +30,40 @@ pub(super) fn residuals(
     for (i, node) in nodes.iter().enumerate() {
         backward[i] |= node.inputs.iter().any(|input| backward[input.index()]);
     }
-    let mut network = Network::new(2 * nodes.len() + 2);
-    let (source, sink) = (2 * nodes.len(), 2 * nodes.len() + 1);
+    // Each value is an edge from its entry to its exit, of its size.
     let (entry, exit) = (|i: usize| 2 * i, |i: usize| 2 * i + 1);
-    for output in outputs.iter().filter(|output| !backward[output.id().index()]) {
-        network.edge(exit(output.id().index()), sink, UNLIMITED);
-    }
-    for i in (0..nodes.len()).rev() {
-        let node = &nodes[i];
+    let (source, sink) = (2 * nodes.len(), 2 * nodes.len() + 1);
+    let mut network = Network::new(2 * nodes.len() + 2);
+    outputs.iter().map(|output| output.id().index()).filter(|&i| !backward[i]).for_each(|i| {
+        network.edge(exit(i), sink, UNLIMITED);
+    });
+    for (i, node) in nodes.iter().enumerate().rev() {
         if !needed[i] {
             continue;
         }
-        node.inputs.iter().for_each(|input| needed[input.index()] = true);
+        let inputs = node.inputs.iter().map(|input| input.index());
+        inputs.clone().for_each(|input| needed[input] = true);
         if backward[i] {
-            let read = node.inputs.iter().filter(|input| !backward[input.index()]);
-            read.for_each(|input| network.edge(exit(input.index()), sink, UNLIMITED));
+            inputs.filter(|&input| !backward[input]).for_each(|input| network.edge(exit(input), sink, UNLIMITED));
             continue;
         }
-        let bytes = match &node.shape {
+        let size = match &node.shape {
             ValueShape::Array(_) if available[i] => 0,
             ValueShape::Array(shape) => shape.bytes() as u64,
             ValueShape::Tuple(_) => UNLIMITED,
         };
-        network.edge(entry(i), exit(i), bytes);
+        network.edge(entry(i), exit(i), size);
         if is_repeated(&node.op) {
-            node.inputs.iter().for_each(|input| network.edge(exit(input.index()), entry(i), UNLIMITED));
+            inputs.for_each(|input| network.edge(exit(input), entry(i), UNLIMITED));
         } else {
             network.edge(source, entry(i), UNLIMITED);
         }
     }
     network.saturate(source, sink);
-    // Of several minimum cuts, the one that computes least again.
+    // Of several minimum cuts, the one after which least is computed again.
     let reaches = network.reaching(sink);
-    let cut = (0..nodes.len()).filter(|&i| reaches[exit(i)] && !reaches[entry(i)] && !backward[i]);
-    cut.filter(|&i| needed[i]).map(|i| NodeId(i as u32)).collect()
+    let is_cut = |&i: &usize| needed[i] && !backward[i] && reaches[exit(i)] && !reaches[entry(i)];
+    (0..nodes.len()).filter(is_cut).map(|i| NodeId(i as u32)).collect()
 }
 
 /// Returns whether the operation is computed again instead of storing its result: it moves or maps elements.
@@ -174,5 +174,35 @@ impl Network {
             }
         }
         reaches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::autodiff::gradients;
+    use crate::graph::{Graph, ScanInputs, ScanOutputs};
+    use crate::shape::{DType, Shape};
+
+    #[test]
+    fn layers_store_their_inputs_and_rounded_products() {
+        let graph = Graph::new("layers");
+        let x = graph.parameter("x", Shape::new(DType::BF16, [8, 4]));
+        let weights = graph.parameter("weights", Shape::new(DType::F32, [3, 4, 4]));
+        let stacked = vec![weights.convert(DType::BF16)];
+        let inputs = ScanInputs { constants: Vec::new(), carried: vec![x], stacked };
+        let last = graph.scan("layers", 3, &inputs, |ScanInputs { carried, stacked, .. }| {
+            let product = carried[0].matmul(stacked[0], DType::F32).convert(DType::BF16).convert(DType::F32);
+            let activation = product * (1.0 + product.tanh());
+            ScanOutputs { carried: vec![activation.convert(DType::BF16)], stacked: Vec::new() }
+        });
+        let loss = last.carried[0].convert(DType::F32).square().sum();
+        let gradient = gradients(loss, &[weights])[0];
+        let computation = graph.finish(&[loss, gradient]);
+        let scans: Vec<_> = computation.nodes.iter().filter_map(|node| node.op.scan()).collect();
+        assert_eq!(scans.iter().map(|scan| scan.reverse).collect::<Vec<_>>(), [false, true]);
+        let rounded = Shape::new(DType::BF16, [8, 4]);
+        assert_eq!(scans[0].body.output_shapes(), [&rounded; 3]);
+        // The gradients of the weights are sums in f32.
+        assert_eq!(scans[1].body.output_shapes()[1], &Shape::new(DType::F32, [4, 4]));
     }
 }

@@ -72,6 +72,21 @@ fn losses_are_independent_of_micro_batch_size_and_devices() {
 }
 
 #[test]
+fn losses_are_those_of_unrolled_layers_if_the_layers_are_a_loop() {
+    let workshop = Workshop::new();
+    for form in ["unrolled", "loop"] {
+        let (file, layers) = (format!("{form}.toml"), format!("compile.layers=\"{form}\""));
+        workshop.run_file(&file, form, |text| text.replace("num_hidden_layers = 1", "num_hidden_layers = 4"));
+        workshop.succeed(&["pretrain", &file, "--platform", "cpu", "--set", &layers]);
+    }
+    let unrolled = losses(&workshop, "unrolled");
+    assert_eq!(unrolled.len(), 10);
+    for (step, (a, b)) in unrolled.iter().zip(losses(&workshop, "loop")).enumerate() {
+        assert!((a - b).abs() < 1e-4, "step {}: {a}, {b} in a loop", step + 1);
+    }
+}
+
+#[test]
 fn masked_lm_prob_of_a_phase_applies_to_that_phase_only() {
     let workshop = Workshop::new();
     workshop.run_file("same.toml", "same", |text| text);
