@@ -76,9 +76,11 @@ fn cotangents<'g>(
             continue;
         }
         graph.in_scope(backward_scope(&node.scope), || {
-            // These pass on a cotangent of any type; every other rule computes in the type of its node.
+            // These pass on a cotangent of any type, for weights also those that move elements, so that the gradients of rounded
+            // weights are not rounded. Every other rule computes in the type of its node.
             let typed = |(ct, shape): (Option<Tensor<'g>>, &Shape)| match node.op {
                 Op::Convert { .. } | Op::Scan(_) | Op::GetTupleElement { .. } => ct,
+                Op::Concatenate { .. } | Op::Reshape { .. } if forward.weight[id.index()] => ct,
                 _ => ct.map(|ct| ct.convert(shape.dtype)),
             };
             let of_results = found.into_iter().zip(node.shape.arrays()).map(typed).collect();
@@ -260,6 +262,19 @@ mod tests {
         for &output in &computation.outputs {
             let scaled = &computation.node(output).inputs;
             assert!(scaled.iter().any(|&x| matches!(computation.node(x).op, Op::DotGeneral { dtype: DType::F32, .. })));
+        }
+    }
+
+    #[test]
+    fn gradients_of_joined_weights_are_not_rounded() {
+        let graph = Graph::new("joined");
+        let x = graph.parameter("x", Shape::new(DType::BF16, [8, 4]));
+        let weights = ["v", "w"].map(|name| graph.parameter(name, Shape::new(DType::F32, [4, 4])));
+        let joined = graph.concatenate(&weights.map(|weight| weight.convert(DType::BF16)), 1);
+        let loss = x.matmul(joined, DType::F32).tanh().sum();
+        let computation = graph.finish(&gradients(loss, &weights));
+        for &output in &computation.outputs {
+            assert!(matches!(computation.node(output).op, Op::Slice { .. }), "rounded: {:?}", computation.node(output));
         }
     }
 
