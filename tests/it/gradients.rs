@@ -5,20 +5,19 @@
 //! element and replica by replica. One macro generates [`CASES`] and an exhaustive match over [`Op`]: an operation
 //! without a case does not compile, and a case that does not contain its operation fails.
 
-mod scans;
+mod formulas;
 
 use std::panic::catch_unwind;
 
 use lambert::autodiff::gradients;
 use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::{
-    BinaryOp, Computation, DotDimensions, GatherDimensions, Graph, Op, Reduction, Scan, ScanInputs, ScanOutputs,
-    ScatterDimensions, Tensor, UnaryOp,
-};
+use lambert::graph::{BinaryOp, Computation, Graph, Op, Reduction, Tensor, UnaryOp};
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 
-use self::scans::{recurrence, scan_in_a_scan};
+use self::formulas::{
+    gather_windows, recurrence, scan_in_a_scan, scatter_rows, scatter_windows, two_batches_two_contractions,
+};
 
 /// Trials of each case, with different shapes and values.
 const TRIALS: u64 = 6;
@@ -311,54 +310,6 @@ const SECOND_DERIVATIVES: &[(&str, Case)] = &[
         t.slope(shifted - shifted.exp().reduce_sum(&[1]).log().broadcast_like(x, &[0]), x)
     }),
 ];
-
-fn two_batches_two_contractions<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
-    // Batch and contracting dimensions are scattered, and in a different order on each side.
-    let dimensions = DotDimensions {
-        lhs_batch: vec![3, 0],
-        rhs_batch: vec![1, 4],
-        lhs_contracting: vec![1, 4],
-        rhs_contracting: vec![3, 0],
-    };
-    let [b0, b1] = [1 + t.stream.below(2) as usize, 2];
-    let (k0, k1, m, n) = (2, 1 + t.stream.below(2) as usize, 2, 1);
-    t.argument(&[b1, k0, m, b0, k1]).dot_general(t.argument(&[k1, b0, n, k0, b1]), dimensions, DType::F32)
-}
-
-fn gather_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
-    // Index vectors of two components, in the first dimension of the indices; some starts are clamped.
-    let dimensions = GatherDimensions {
-        offset_dims: vec![0, 2],
-        collapsed_slice_dims: vec![1],
-        start_index_map: vec![2, 0],
-        index_vector_dim: 0,
-        slice_sizes: vec![2, 1, 2],
-    };
-    t.argument(&[3, 2, 4]).gather(t.indices(&[2, 5], 5), dimensions)
-}
-
-fn scatter_rows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
-    let [n, d, a] = t.sizes();
-    let dimensions = ScatterDimensions {
-        update_window_dims: vec![1],
-        inserted_window_dims: vec![0],
-        scatter_dims_to_operand_dims: vec![0],
-        index_vector_dim: 1,
-    };
-    let (table, rows) = (t.argument(&[n + 1, d]), t.argument(&[a, d]));
-    table.scatter_add(t.indices(&[a], n + 2), rows, dimensions)
-}
-
-fn scatter_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
-    let dimensions = ScatterDimensions {
-        update_window_dims: vec![0, 2],
-        inserted_window_dims: vec![1],
-        scatter_dims_to_operand_dims: vec![2, 0],
-        index_vector_dim: 0,
-    };
-    let (table, windows) = (t.argument(&[3, 2, 4]), t.argument(&[2, 4, 2]));
-    table.scatter_add(t.indices(&[2, 4], 4), windows, dimensions).tanh()
-}
 
 fn looped(x: Tensor<'_>) -> Tensor<'_> {
     let count = x.graph().scalar(0.0, DType::S32);

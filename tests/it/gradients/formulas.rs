@@ -1,6 +1,6 @@
-//! Formulas with scans.
+//! The longer formulas of the cases.
 
-use lambert::graph::{Op, Scan, ScanInputs, ScanOutputs, Tensor};
+use lambert::graph::{DotDimensions, GatherDimensions, Op, Scan, ScanInputs, ScanOutputs, ScatterDimensions, Tensor};
 use lambert::shape::DType;
 
 use super::Trial;
@@ -45,4 +45,52 @@ pub(super) fn scan_in_a_scan<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
         ScanOutputs { carried: vec![inner.carried[0] + inner.stacked[0].reduce_sum(&[0])], stacked: Vec::new() }
     });
     outer.carried[0]
+}
+
+pub(super) fn two_batches_two_contractions<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    // Batch and contracting dimensions are scattered, and in a different order on each side.
+    let dimensions = DotDimensions {
+        lhs_batch: vec![3, 0],
+        rhs_batch: vec![1, 4],
+        lhs_contracting: vec![1, 4],
+        rhs_contracting: vec![3, 0],
+    };
+    let [b0, b1] = [1 + t.stream.below(2) as usize, 2];
+    let (k0, k1, m, n) = (2, 1 + t.stream.below(2) as usize, 2, 1);
+    t.argument(&[b1, k0, m, b0, k1]).dot_general(t.argument(&[k1, b0, n, k0, b1]), dimensions, DType::F32)
+}
+
+pub(super) fn gather_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    // Index vectors of two components, in the first dimension of the indices; some starts are clamped.
+    let dimensions = GatherDimensions {
+        offset_dims: vec![0, 2],
+        collapsed_slice_dims: vec![1],
+        start_index_map: vec![2, 0],
+        index_vector_dim: 0,
+        slice_sizes: vec![2, 1, 2],
+    };
+    t.argument(&[3, 2, 4]).gather(t.indices(&[2, 5], 5), dimensions)
+}
+
+pub(super) fn scatter_rows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    let [n, d, a] = t.sizes();
+    let dimensions = ScatterDimensions {
+        update_window_dims: vec![1],
+        inserted_window_dims: vec![0],
+        scatter_dims_to_operand_dims: vec![0],
+        index_vector_dim: 1,
+    };
+    let (table, rows) = (t.argument(&[n + 1, d]), t.argument(&[a, d]));
+    table.scatter_add(t.indices(&[a], n + 2), rows, dimensions)
+}
+
+pub(super) fn scatter_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    let dimensions = ScatterDimensions {
+        update_window_dims: vec![0, 2],
+        inserted_window_dims: vec![1],
+        scatter_dims_to_operand_dims: vec![2, 0],
+        index_vector_dim: 0,
+    };
+    let (table, windows) = (t.argument(&[3, 2, 4]), t.argument(&[2, 4, 2]));
+    table.scatter_add(t.indices(&[2, 4], 4), windows, dimensions).tanh()
 }
