@@ -11,7 +11,7 @@ use std::panic::catch_unwind;
 
 use lambert::autodiff::gradients;
 use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::{BinaryOp, Computation, Graph, Op, Reduction, Tensor, UnaryOp};
+use lambert::graph::{BinaryOp, Computation, DotDimensions, Graph, Op, Reduction, Tensor, UnaryOp};
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 
