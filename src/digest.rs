@@ -16,6 +16,19 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hasher.finish()
 }
 
+/// The value of the key `sha256` in a JSON text that is not sealed.
+const UNSEALED: &str = "\"sha256\": \"\"";
+
+/// Seals a JSON text: its first key `sha256`, whose value is empty, receives the sha256 of the text as it is.
+pub fn seal(text: &str) -> String {
+    text.replacen(UNSEALED, &format!("\"sha256\": \"{}\"", sha256_hex(text.as_bytes())), 1)
+}
+
+/// Returns whether a text is as [`seal`] returned it, with the value `sha256`.
+pub fn is_sealed(text: &str, sha256: &str) -> bool {
+    !sha256.is_empty() && sha256_hex(text.replacen(sha256, "", 1).as_bytes()) == sha256
+}
+
 /// Returns the sha256 of the file `path`; `progress` receives the size of each block that was read, in bytes.
 ///
 /// # Errors
@@ -101,6 +114,16 @@ impl<W: Write> Write for Sha256Writer<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sealed_text_cannot_be_changed() {
+        let text = seal("{\"format\": 1, \"sha256\": \"\", \"rows\": 7}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let sha256 = value["sha256"].as_str().unwrap();
+        assert!(sha256.len() == 64 && is_sealed(&text, sha256));
+        assert!(!is_sealed(&text.replace('7', "8"), sha256));
+        assert!(!is_sealed(&text, "") && !is_sealed(&text, &"0".repeat(64)));
+    }
 
     #[test]
     fn bytes_readers_files_and_writers_give_the_published_digest() {

@@ -36,6 +36,12 @@ pub enum CheckpointError {
     )]
     InUse { directory: PathBuf },
 
+    #[error(
+        "{} was moved or deleted while the run used it, so no checkpoint was saved; move it back, then resume the run",
+        directory.display()
+    )]
+    Moved { directory: PathBuf },
+
     #[error("{} is damaged ({fault}); use another checkpoint, or delete this one", path.display())]
     Damaged { path: PathBuf, fault: String },
 

@@ -31,10 +31,10 @@ pub use error::CheckpointError;
 pub use load::{Contents, Loaded, arrange, load, load_latest, open};
 pub use lock::RunLock;
 pub use remote::{CheckpointFetch, Mirrored, RemoteRun};
-pub use save::{Saved, save};
+pub use save::{Keep, RunDirectory, Saved};
 pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 
-use crate::digest::sha256_hex;
+use crate::digest::{is_sealed, seal};
 use crate::shape::HostTensor;
 
 /// The version of the layout above; other versions cannot be loaded.
@@ -133,15 +133,15 @@ impl Manifest {
             sha256: String::new(),
             state: self.state.clone(),
             files: self.files.clone(),
-        })? + "\n";
-        let sealed = format!("\"sha256\": \"{}\"", sha256_hex(unsealed.as_bytes()));
-        Ok(unsealed.replacen("\"sha256\": \"\"", &sealed, 1))
+        })?;
+        Ok(seal(&(unsealed + "\n")))
     }
 
     /// Reads `state.json` in `directory`.
     ///
     /// # Errors
-    /// [`CheckpointError::NotACheckpoint`] if there is none; as [`Manifest::parse`].
+    /// [`CheckpointError::NotACheckpoint`] if there is none; [`CheckpointError::Damaged`] if the directory is named for another
+    /// step; as [`Manifest::parse`].
     fn read(directory: &Path) -> Result<Manifest, CheckpointError> {
         let path = directory.join(STATE);
         let text = match std::fs::read_to_string(&path) {
@@ -155,7 +155,14 @@ impl Manifest {
             }
             Err(e) => return Err(CheckpointError::io("read", &path)(e)),
         };
-        Manifest::parse(&path, &text)
+        let manifest = Manifest::parse(&path, &text)?;
+        match directory.file_name().and_then(|name| step_of(name.to_str()?)) {
+            Some(named) if named != manifest.state.step => {
+                let fault = format!("it holds step {}, in a directory named for step {named}", manifest.state.step);
+                Err(CheckpointError::damaged(&path, fault))
+            }
+            _ => Ok(manifest),
+        }
     }
 
     /// Parses the text of the file `path`.
@@ -175,8 +182,13 @@ impl Manifest {
             return Err(CheckpointError::Version { path, found, supported: FORMAT_VERSION });
         }
         let manifest: Manifest = serde_json::from_str(text).map_err(not_json)?;
-        let unsealed = text.replacen(&manifest.sha256, "", 1);
-        if manifest.sha256.is_empty() || sha256_hex(unsealed.as_bytes()) != manifest.sha256 {
+        if let Some(other) = manifest.files.keys().find(|name| *name == STATE || !save::is_checkpoint_file(name)) {
+            return Err(CheckpointError::damaged(
+                path,
+                format!("it lists {other:?}, which is no file of a checkpoint"),
+            ));
+        }
+        if !is_sealed(text, &manifest.sha256) {
             return Err(CheckpointError::damaged(path, tensor_file::SHA256_MISMATCH));
         }
         Ok(manifest)

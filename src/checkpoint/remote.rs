@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::save::{complete, is_checkpoint_file, put_in_place, remove_checkpoint};
+use super::save::{Keep, complete, is_checkpoint_file, put_in_place, remove_checkpoint};
 use super::{Best, CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
 use crate::files::{partial_path, replace_file};
 use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Object};
@@ -104,8 +104,8 @@ impl RemoteRun {
         Ok(CheckpointFetch { run: self, step, best: manifest.state.best, files, state })
     }
 
-    /// Makes the bucket hold the newest `keep` (0: all) of all local and remote checkpoints, and the best one: uploads those that
-    /// it lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included. A
+    /// Makes the bucket hold those of all local and remote checkpoints that `keep` names, and the best one: uploads those that it
+    /// lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included. A
     /// different checkpoint of the same step is renamed. The growing file `journal` of the run directory is uploaded too, if it
     /// exists.
     ///
@@ -113,7 +113,7 @@ impl RemoteRun {
     /// If a file cannot be uploaded; nothing has been removed then.
     pub fn mirror(
         &self,
-        keep: usize,
+        keep: Keep,
         journal: &str,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Mirrored, CheckpointError> {
@@ -122,12 +122,10 @@ impl RemoteRun {
         let remote_steps = complete_steps(&remote);
         let local = self.local_steps()?;
         let all: BTreeSet<u64> = remote_steps.iter().chain(&local).copied().collect();
-        let kept: BTreeSet<u64> = match keep {
-            0 => all,
-            _ => {
-                all.iter().rev().take(keep).copied().chain(self.best_step(&local).filter(|s| all.contains(s))).collect()
-            }
-        };
+        let older = all.len().saturating_sub(if keep.newest == 0 { all.len() } else { keep.newest });
+        let best = self.best_step(&local);
+        let stays = |&(place, step): &(usize, u64)| place >= older || keep.always(step) || best == Some(step);
+        let kept: BTreeSet<u64> = all.into_iter().enumerate().filter(stays).map(|(_, step)| step).collect();
         for &step in local.iter().filter(|step| kept.contains(step)) {
             let objects = remote.get(&step).map_or(&[][..], Vec::as_slice);
             self.upload(step, objects, &mut mirrored, progress)?;
@@ -138,7 +136,7 @@ impl RemoteRun {
         // An incomplete checkpoint is useless once a newer one is complete.
         let newest = kept.last().copied().unwrap_or(0);
         for (&step, objects) in remote.iter().filter(|&(&step, _)| !kept.contains(&step) && step < newest) {
-            if keep > 0 || !remote_steps.contains(&step) {
+            if keep.newest > 0 || !remote_steps.contains(&step) {
                 mirrored.notes.extend(self.remove(step, objects)?);
             }
         }

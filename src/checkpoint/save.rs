@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::tensor_file::{FileRecord, write_bytes, write_tensors};
 use super::{COPIED_FILES, Checkpoint, CheckpointError, FORMAT_VERSION, MODEL, Manifest, OPTIMIZER, STATE};
@@ -21,45 +23,127 @@ pub struct Saved {
     pub notes: Vec<String>,
 }
 
-/// Saves `checkpoint` into the run directory `run`, then removes all but the newest `keep` checkpoints (0 keeps all) and the
-/// best one. A different checkpoint of the same step is renamed, not replaced.
-///
-/// # Errors
-/// [`CheckpointError::NoSpace`] before anything is written; or if the file system reports an error. Earlier checkpoints are
-/// then unchanged.
-pub fn save(run: &Path, checkpoint: &Checkpoint, keep: usize) -> Result<Saved, CheckpointError> {
-    if let Some((name, _)) = checkpoint.files.iter().find(|(name, _)| !COPIED_FILES.contains(&name.as_str())) {
-        return Err(CheckpointError::UnknownFile { name: name.clone() });
-    }
-    fs::create_dir_all(run).map_err(CheckpointError::io("create", run))?;
-    let mut notes = remove_partial(run)?;
-    let tensors = checkpoint.model.iter().chain(&checkpoint.optimizer).map(|(_, tensor)| tensor.bytes().len());
-    let copied = checkpoint.files.iter().map(|(_, content)| content.len());
-    check_space(run, tensors.chain(copied).sum::<usize>() as u64)?;
+/// The checkpoints that stay when a new one is saved, beside the best one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The number of newest checkpoints; 0 keeps all.
+    pub newest: usize,
+    /// Keeps those of every step that this divides; 0 keeps none for this reason.
+    pub every: u64,
+}
 
-    let name = step_name(checkpoint.state.step);
-    let path = run.join(&name);
-    let partial = run.join(format!(".{name}.partial"));
-    let files = match write_partial(&partial, checkpoint) {
-        Ok(files) => files,
-        Err(error) => {
-            // The first error is reported; the next save removes files that cannot be removed now.
-            let _ = remove_checkpoint(&partial);
-            return Err(error);
+impl Keep {
+    /// Keeps all checkpoints.
+    pub const ALL: Keep = Keep { newest: 0, every: 0 };
+
+    /// Returns whether the checkpoint of `step` stays, whatever its age.
+    pub fn always(self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
+}
+
+/// A run directory that checkpoints are saved into.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    keep: Keep,
+    /// Steps of checkpoints that this value has written or read as a whole, and whether they are undamaged.
+    checked: BTreeMap<u64, bool>,
+}
+
+impl RunDirectory {
+    /// Returns the run directory `path`, which the first save creates.
+    pub fn new(path: &Path, keep: Keep) -> RunDirectory {
+        RunDirectory { path: path.to_path_buf(), keep, checked: BTreeMap::new() }
+    }
+
+    /// Saves `checkpoint`, then removes older ones but those that [`Keep`] names and the best one. A different or damaged
+    /// checkpoint of the same step is renamed, not replaced.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoSpace`] before anything is written; or if the file system reports an error. Earlier checkpoints are
+    /// then unchanged.
+    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<Saved, CheckpointError> {
+        if let Some((name, _)) = checkpoint.files.iter().find(|(name, _)| !COPIED_FILES.contains(&name.as_str())) {
+            return Err(CheckpointError::UnknownFile { name: name.clone() });
         }
-    };
+        let run = self.path.as_path();
+        fs::create_dir_all(run).map_err(CheckpointError::io("create", run))?;
+        let mut notes = remove_partial(run)?;
+        let tensors = checkpoint.model.iter().chain(&checkpoint.optimizer).map(|(_, tensor)| tensor.bytes().len());
+        let copied = checkpoint.files.iter().map(|(_, content)| content.len());
+        check_space(run, tensors.chain(copied).sum::<usize>() as u64)?;
 
-    if Manifest::read(&path).is_ok_and(|earlier| holds_same_tensors(&earlier.files, &files) && complete(&path)) {
-        remove_checkpoint(&partial)?;
-        return Ok(Saved { path, notes });
-    }
-    notes.extend(put_in_place(&partial, run, &name)?);
-
-    if keep > 0 {
+        let step = checkpoint.state.step;
+        let name = step_name(step);
+        let path = run.join(&name);
+        let partial = run.join(format!(".{name}.partial"));
+        let files = match write_partial(&partial, checkpoint) {
+            Ok(files) => files,
+            Err(error) => {
+                // The first error is reported; the next save removes files that cannot be removed now.
+                let _ = remove_checkpoint(&partial);
+                return Err(error);
+            }
+        };
+        let same = |earlier: Manifest| holds_same_tensors(&earlier.files, &files);
+        if Manifest::read(&path).is_ok_and(same) && is_undamaged(&path) {
+            remove_checkpoint(&partial)?;
+        } else {
+            notes.extend(put_in_place(&partial, run, &name)?);
+        }
+        self.checked.insert(step, true);
         let best = checkpoint.state.best.as_ref().map(|best| best.step);
-        notes.extend(remove_oldest(run, keep, &[Some(checkpoint.state.step), best])?);
+        notes.extend(self.remove_older(&[Some(step), best])?);
+        Ok(Saved { path, notes })
     }
-    Ok(Saved { path, notes })
+
+    /// Removes the complete checkpoints that are older than the newest undamaged ones, but for those that are always kept and
+    /// those of the steps `required`.
+    fn remove_older(&mut self, required: &[Option<u64>]) -> Result<Vec<String>, CheckpointError> {
+        let mut notes = Vec::new();
+        if self.keep.newest == 0 {
+            return Ok(notes);
+        }
+        let mut newer = 0;
+        for step in steps_in(&self.path)?.into_iter().rev() {
+            let path = self.path.join(step_name(step));
+            if !complete(&path) {
+                continue;
+            }
+            if newer < self.keep.newest {
+                newer += usize::from(self.check(step, &path, &mut notes));
+                continue;
+            }
+            if self.keep.always(step) || required.contains(&Some(step)) {
+                continue;
+            }
+            if !holds_only_checkpoint_files(&path)? {
+                notes.push(format!(
+                    "{} was not removed: it holds files that are not part of a checkpoint",
+                    path.display()
+                ));
+                continue;
+            }
+            // It is renamed first, so that an interruption between two removals leaves no incomplete checkpoint under its name.
+            let partial = self.path.join(format!(".{}.partial", step_name(step)));
+            fs::rename(&path, &partial).map_err(CheckpointError::io("rename", &path))?;
+            remove_checkpoint(&partial)?;
+        }
+        Ok(notes)
+    }
+
+    /// Returns whether the checkpoint of `step` is undamaged, which is found out once; adds a message if it is not.
+    fn check(&mut self, step: u64, path: &Path, notes: &mut Vec<String>) -> bool {
+        *self.checked.entry(step).or_insert_with(|| {
+            let undamaged = is_undamaged(path);
+            if !undamaged {
+                notes
+                    .push(format!("{} is damaged, so it does not count among the checkpoints to keep", path.display()));
+            }
+            undamaged
+        })
+    }
 }
 
 /// Renames the directory `partial` to `name` in the run directory. An existing directory of that name is renamed too, with a
@@ -69,8 +153,9 @@ pub(super) fn put_in_place(partial: &Path, run: &Path, name: &str) -> Result<Opt
     let mut note = None;
     if path.exists() {
         let aside = unused_name(run, name);
+        let what = if is_undamaged(&path) { "another checkpoint of this step" } else { "a damaged checkpoint" };
         fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
-        note = Some(format!("{}, another checkpoint of this step, was renamed to {}", path.display(), aside.display()));
+        note = Some(format!("{}, {what}, was renamed to {}", path.display(), aside.display()));
     }
     fs::rename(partial, &path).map_err(CheckpointError::io("rename", partial))?;
     sync_directory(run)?;
@@ -87,18 +172,30 @@ pub(super) fn check_space(directory: &Path, bytes: u64) -> Result<(), Checkpoint
     Ok(())
 }
 
+/// Writes all files of a checkpoint into the new directory `partial`. The files are written, hashed and synced side by side,
+/// because a sync may wait for the disk; the manifest follows.
 fn write_partial(partial: &Path, checkpoint: &Checkpoint) -> Result<BTreeMap<String, FileRecord>, CheckpointError> {
     fn borrowed(tensors: &[(String, HostTensor)]) -> Vec<(&str, &HostTensor)> {
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
     fs::create_dir(partial).map_err(CheckpointError::io("create", partial))?;
-    let mut files = BTreeMap::new();
-    for (name, tensors) in [(MODEL, &checkpoint.model), (OPTIMIZER, &checkpoint.optimizer)] {
-        files.insert(name.to_owned(), write_tensors(&partial.join(name), &borrowed(tensors))?);
-    }
-    for (name, content) in &checkpoint.files {
-        files.insert(name.clone(), write_bytes(&partial.join(name), content)?);
-    }
+    let write = |name: &str| {
+        let path = partial.join(name);
+        let record = match name {
+            MODEL => write_tensors(&path, &borrowed(&checkpoint.model)),
+            OPTIMIZER => write_tensors(&path, &borrowed(&checkpoint.optimizer)),
+            _ => write_bytes(&path, checkpoint.file(name).unwrap_or_default()),
+        };
+        record.map(|record| (name.to_owned(), record))
+    };
+    let names = [MODEL, OPTIMIZER].into_iter().chain(checkpoint.files.iter().map(|(name, _)| name.as_str()));
+    let files: BTreeMap<String, FileRecord> = thread::scope(|scope| {
+        let writers: Vec<_> = names.map(|name| scope.spawn(move || write(name))).collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect::<Result<_, _>>()
+    })?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         sha256: String::new(),
@@ -131,6 +228,14 @@ pub(super) fn complete(directory: &Path) -> bool {
     Manifest::read(directory).is_ok_and(|manifest| manifest.check_sizes(directory).is_ok())
 }
 
+/// Returns whether `directory` holds a checkpoint whose files all have their recorded content. Reads them all.
+fn is_undamaged(directory: &Path) -> bool {
+    let unchanged = |(name, record): (&String, &FileRecord)| {
+        FileRecord::of(&directory.join(name)).is_ok_and(|found| found == *record)
+    };
+    Manifest::read(directory).is_ok_and(|manifest| manifest.files.iter().all(unchanged))
+}
+
 /// Returns `step-00004200.replaced-1`, or the name with the first unused number.
 fn unused_name(run: &Path, name: &str) -> PathBuf {
     let candidate = |n: u32| run.join(format!("{name}.replaced-{n}"));
@@ -150,27 +255,6 @@ fn remove_partial(run: &Path) -> Result<Vec<String>, CheckpointError> {
                 entry.path().display()
             ));
         }
-    }
-    Ok(notes)
-}
-
-/// Removes all complete checkpoints but the newest `keep` and those of the steps `required`.
-fn remove_oldest(run: &Path, keep: usize, required: &[Option<u64>]) -> Result<Vec<String>, CheckpointError> {
-    let mut notes = Vec::new();
-    let steps: Vec<u64> = steps_in(run)?.into_iter().filter(|&step| complete(&run.join(step_name(step)))).collect();
-    for &step in &steps[..steps.len().saturating_sub(keep)] {
-        let path = run.join(step_name(step));
-        if required.contains(&Some(step)) {
-            continue;
-        }
-        if !holds_only_checkpoint_files(&path)? {
-            notes.push(format!("{} was not removed: it holds files that are not part of a checkpoint", path.display()));
-            continue;
-        }
-        // It is renamed first, so that an interruption between two removals leaves no incomplete checkpoint under its name.
-        let partial = run.join(format!(".{}.partial", step_name(step)));
-        fs::rename(&path, &partial).map_err(CheckpointError::io("rename", &path))?;
-        remove_checkpoint(&partial)?;
     }
     Ok(notes)
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::checkpoint::*;
+use crate::digest::sha256_hex;
 use crate::shape::Shape;
 
 /// Returns a checkpoint whose values depend on `step`; they include NaN and negative zero, to compare bits.
@@ -34,6 +35,18 @@ fn checkpoint(step: u64) -> Checkpoint {
         optimizer: vec![tensor("m/z.weight", &[3, 5]), tensor("v/z.weight", &[3, 5])],
         files: vec![("run.toml".into(), b"seed = 1\n".to_vec()), ("vocab.txt".into(), b"[PAD]\n".to_vec())],
     }
+}
+
+/// Saves as a run that keeps the newest `newest` checkpoints and has just started.
+fn save(run: &Path, checkpoint: &Checkpoint, newest: usize) -> Result<Saved, CheckpointError> {
+    RunDirectory::new(run, Keep { newest, every: 0 }).save(checkpoint)
+}
+
+/// Changes a file without changing its size.
+fn damage(path: &Path) {
+    let mut content = fs::read(path).unwrap();
+    *content.last_mut().unwrap() ^= 0x20;
+    fs::write(path, content).unwrap();
 }
 
 fn listing(run: &Path) -> Vec<String> {
@@ -86,6 +99,78 @@ fn the_newest_checkpoints_are_kept_and_user_files_never_removed() {
     // A save of an earlier step is not removed by itself.
     let saved = save(run.path(), &checkpoint(2), 1).unwrap();
     assert_eq!(load(&saved.path, Contents::All).unwrap(), checkpoint(2));
+}
+
+#[test]
+fn checkpoints_of_every_nth_step_are_kept_beside_the_newest() {
+    let run = tempfile::tempdir().unwrap();
+    let mut directory = RunDirectory::new(run.path(), Keep { newest: 2, every: 30 });
+    for step in (10..=80).step_by(10) {
+        directory.save(&checkpoint(step)).unwrap();
+    }
+    assert_eq!(listing(run.path()), ["step-00000030", "step-00000060", "step-00000070", "step-00000080"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_saved_again_and_does_not_count_among_those_to_keep() {
+    let run = tempfile::tempdir().unwrap();
+    let path = |step: u64| run.path().join(step_name(step));
+    for step in [1, 2, 3] {
+        save(run.path(), &checkpoint(step), 0).unwrap();
+    }
+    damage(&path(3).join(MODEL));
+    damage(&path(2).join(OPTIMIZER));
+    assert_eq!(latest_step(run.path()), 1);
+
+    // A resumed run trains step 2 and 3 again.
+    let mut resumed = RunDirectory::new(run.path(), Keep { newest: 2, every: 0 });
+    let saved = resumed.save(&checkpoint(2)).unwrap();
+    let [renamed, uncounted] = &saved.notes[..] else { panic!("{:?}", saved.notes) };
+    assert!(renamed.contains("a damaged checkpoint, was renamed to") && renamed.contains("step-00000002.replaced-1"));
+    assert!(uncounted.contains("step-00000003 is damaged, so it does not count"), "{uncounted}");
+    assert_eq!(load(&path(2), Contents::All).unwrap(), checkpoint(2));
+    assert!(path(1).exists(), "one of the two newest checkpoints is damaged");
+
+    let saved = resumed.save(&checkpoint(3)).unwrap();
+    assert_eq!((saved.notes.len(), latest_step(run.path())), (1, 3), "{:?}", saved.notes);
+    let left = ["step-00000002", "step-00000002.replaced-1", "step-00000003", "step-00000003.replaced-1"];
+    assert_eq!(listing(run.path()), left);
+}
+
+#[test]
+fn a_manifest_with_other_files_or_another_step_than_its_directory_is_damaged() {
+    let run = tempfile::tempdir().unwrap();
+    let path = save(run.path(), &checkpoint(1), 0).unwrap().path;
+    for name in ["../../secret", "/etc/passwd", STATE, "notes.txt"] {
+        let mut manifest = Manifest::read(&path).unwrap();
+        manifest.files.insert(name.to_owned(), FileRecord { bytes: 1, sha256: String::new() });
+        let text = manifest.to_text().unwrap();
+        let error = Manifest::parse(&path.join(STATE), &text).err().unwrap();
+        assert!(error.is_damage() && error.to_string().contains(name), "{error}");
+    }
+    let renamed = run.path().join(step_name(99));
+    fs::rename(&path, &renamed).unwrap();
+    let error = load(&renamed, Contents::All).unwrap_err();
+    assert!(error.is_damage() && error.to_string().contains("step 1, in a directory named for step 99"), "{error}");
+    // Under a name without a step it is an ordinary copy.
+    let copy = run.path().join("best so far");
+    fs::rename(&renamed, &copy).unwrap();
+    assert_eq!(load(&copy, Contents::All).unwrap(), checkpoint(1));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_directory_that_was_moved_or_replaced_is_noticed() {
+    let parent = tempfile::tempdir().unwrap();
+    let [run, elsewhere] = ["run", "elsewhere"].map(|name| parent.path().join(name));
+    let lock = RunLock::take(&run).unwrap();
+    lock.check().unwrap();
+    fs::rename(&run, &elsewhere).unwrap();
+    let moved = lock.check().unwrap_err().to_string();
+    assert!(moved.contains("run was moved or deleted"), "{moved}");
+    let other = RunLock::take(&run).unwrap();
+    assert!(matches!(lock.check(), Err(CheckpointError::Moved { .. })));
+    other.check().unwrap();
 }
 
 #[test]

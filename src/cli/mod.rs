@@ -30,7 +30,8 @@ From text to a model (`scripts/quickstart` runs all of these):
   lambert pretrain scripts/runs/bert-base.toml --set data.path=data/my/prepared
   lambert export checkpoints/bert-base --out my-bert
 
-Exit codes: 0 success, 1 failure, 2 invalid command line, 130 interrupted and saved.")]
+Exit codes: 0 success, 1 failure, 2 invalid command line, 75 time limit
+reached and saved, 130 interrupted and saved.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -74,11 +75,19 @@ impl Cli {
     }
 }
 
+/// Makes a write beyond the limit on the size of files (`ulimit -f`) fail with an error that names the file. The default of its
+/// signal, which remains if no handler can be installed, ends the process without a message.
+fn report_file_size_limit() {
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
+}
+
 /// Runs the chosen verb and returns its exit code.
 ///
 /// # Errors
 /// As the verb.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    report_file_size_limit();
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Plugin(command) => plugin::run(command),

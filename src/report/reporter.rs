@@ -69,9 +69,14 @@ impl Reporter {
         Ok(())
     }
 
+    /// Reports a time for which no step ran because of a checkpoint.
+    pub fn held_up_by_save(&mut self, took: Duration) {
+        self.summary.held_up_by_save(took);
+    }
+
     /// Reports a checkpoint saved at `path`.
-    pub fn saved(&mut self, path: PathBuf, took: Duration) {
-        self.summary.saved(path, took);
+    pub fn saved(&mut self, path: PathBuf) {
+        self.summary.saved(path);
     }
 
     /// Prints a line above the progress display.

@@ -83,9 +83,13 @@ impl Summary {
         self.first_evaluation = Some((0, scalars));
     }
 
-    /// Adds a checkpoint.
-    pub fn saved(&mut self, path: PathBuf, took: Duration) {
+    /// Adds a time for which no step ran because of a checkpoint.
+    pub fn held_up_by_save(&mut self, took: Duration) {
         self.saving += took;
+    }
+
+    /// Sets the newest checkpoint.
+    pub fn saved(&mut self, path: PathBuf) {
         self.last_checkpoint = Some(path);
     }
 

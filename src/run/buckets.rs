@@ -134,7 +134,7 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool, is_leader: bool) -
     }
     if resume && is_leader && remote.is_ahead_of(&steps)? {
         note(format_args!("uploading the checkpoints that an earlier run could not upload to {address}"));
-        let Mirrored { uploaded, notes } = remote.mirror(settings.keep, METRICS_FILE, &|_| ())?;
+        let Mirrored { uploaded, notes } = remote.mirror(settings.kept(), METRICS_FILE, &|_| ())?;
         notes.iter().for_each(note);
         uploaded.iter().for_each(|checkpoint| note(format_args!("uploaded {checkpoint}")));
         return Ok(());

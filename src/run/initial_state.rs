@@ -9,8 +9,9 @@ use super::Run;
 use super::weights::{FoundModel, open_model};
 use crate::bert::Head;
 use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, load_latest};
+use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, State, load_latest};
 use crate::data::{Manifest, Split};
+use crate::schedule::{Position, Schedule};
 use crate::settings::differing_settings;
 
 /// The copy of the run file in a checkpoint.
@@ -59,8 +60,8 @@ pub trait Resumable {
     /// Returns the run directory.
     fn directory(&self) -> &Path;
 
-    /// Returns the number of steps of the run.
-    fn steps(&self) -> u64;
+    /// Returns the schedule of the run.
+    fn schedule(&self) -> &Schedule;
 
     /// Returns the identity of the settings and the data, which a resumed run must share with its checkpoint.
     fn fingerprint(&self) -> String;
@@ -95,8 +96,8 @@ impl Resumable for RunOnData<'_> {
         self.run.checkpoint.directory.local()
     }
 
-    fn steps(&self) -> u64 {
-        self.run.schedule.steps()
+    fn schedule(&self) -> &Schedule {
+        &self.run.schedule
     }
 
     fn fingerprint(&self) -> String {
@@ -136,13 +137,15 @@ impl InitialState {
                 if !options.accept_changes {
                     return Err(ResumeError::SettingsChanged { checkpoint: shown, differing }.into());
                 }
-                let (step, steps) = (checkpoint.state.step, run.steps());
+                let (step, steps) = (checkpoint.state.step, run.schedule().steps());
                 ensure!(
                     step <= steps,
                     "cannot resume from {shown}: the schedule of the run file requires a checkpoint of at most step {steps}, found \
                      step {step}; raise the number of steps"
                 );
                 notes.push(format!("resuming with changed settings: {differing}"));
+            } else {
+                check_position(run.schedule(), &checkpoint.state, &path)?;
             }
             return Ok((InitialState::Resumed { checkpoint: Box::new(checkpoint), path }, notes));
         }
@@ -199,6 +202,20 @@ fn differing_from(run: &dyn Resumable, checkpoint: &Checkpoint) -> Option<String
         Err(_) => vec!["its run file is of another kind of run or version".to_owned()],
     };
     Some(if differing.is_empty() { "the data".to_owned() } else { differing.join(", ") })
+}
+
+/// Checks that the position in `state` of the checkpoint `path` is that of `schedule` after as many steps.
+fn check_position(schedule: &Schedule, state: &State, path: &Path) -> anyhow::Result<()> {
+    let &State { step, phase, step_in_phase, next_example, optimizer_steps, .. } = state;
+    let found = Position { phase, step_in_phase, next_example, optimizer_steps };
+    ensure!(
+        schedule.position(step).is_ok_and(|required| required == found),
+        "cannot resume from {}: its state.json requires the position of the run's schedule after its step, found step {step}, \
+         phase {phase}, step {step_in_phase} of the phase, example {next_example} and optimizer step {optimizer_steps}; it was \
+         changed after it was written, so remove or rename this checkpoint to resume from an earlier one",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Returns the sha256 of the vocabulary and of the content of every training shard.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 
 use super::{CheckpointSettings, Run};
+use crate::checkpoint::Keep;
 use crate::data::{Dataset, PreparedData, Split};
 use crate::optim::OptimizerConfig;
 use crate::schedule::Phase;
@@ -96,11 +97,13 @@ impl CheckpointSeries<'_> {
         scheduled + self.best_of_every.map_or(0, |every| self.steps.div_ceil(every))
     }
 
-    /// Returns the number of checkpoints that stay: the newest ones, and the best one.
+    /// Returns the number of checkpoints that stay, at most: the newest ones, those of every `keep_every` steps, and the best one.
     fn kept(&self) -> u64 {
-        match self.settings.keep {
+        let Keep { newest, every } = self.settings.kept();
+        let of_steps = self.steps.checked_div(every).unwrap_or(0);
+        match newest {
             0 => self.saves(),
-            keep => self.saves().min(keep as u64 + u64::from(self.best_of_every.is_some())),
+            newest => self.saves().min(newest as u64 + of_steps + u64::from(self.best_of_every.is_some())),
         }
     }
 

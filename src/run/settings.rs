@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::bert::Layers;
+use crate::checkpoint::Keep;
 use crate::data::{Column, ExampleConfig, ExampleMode, Masking, SpanMask, TextColumns};
 use crate::storage::Location;
 
@@ -139,6 +140,16 @@ pub struct CheckpointSettings {
     /// The number of newest checkpoints to keep; 0 keeps all.
     #[serde(default = "default::keep")]
     pub keep: usize,
+    /// The checkpoints of steps that this divides are kept too; 0 keeps none for this reason.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep_every: u64,
+}
+
+impl CheckpointSettings {
+    /// Returns the checkpoints that stay.
+    pub fn kept(&self) -> Keep {
+        Keep { newest: self.keep, every: self.keep_every }
+    }
 }
 
 mod default {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
-use crate::checkpoint::{Checkpoint, Contents, Loaded, RunLock, load_latest, open, save};
+use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RunDirectory, RunLock, load_latest, open};
 use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
@@ -219,7 +219,7 @@ pub fn import_checkpoint(directory: &Path, out: &Path) -> anyhow::Result<Importe
     let mut imported = import(directory, &model)?;
     pad(&config, &mut imported.checkpoint);
     let _lock = RunLock::take(out)?;
-    let saved = save(out, &imported.checkpoint, 0)?;
+    let saved = RunDirectory::new(out, Keep::ALL).save(&imported.checkpoint)?;
     Ok(ImportedCheckpoint { path: saved.path, imported, tensors: model.tensors.len(), notes: saved.notes })
 }
 
@@ -268,7 +268,7 @@ mod tests {
             optimizer: Vec::new(),
             files: vec![("config.json".to_owned(), serde_json::to_vec(&keys).unwrap())],
         };
-        save(run, &checkpoint, 0).unwrap();
+        RunDirectory::new(run, Keep::ALL).save(&checkpoint).unwrap();
         checkpoint
     }
 

@@ -101,13 +101,13 @@ impl Hosts {
         Ok(sum_of(&self.all_gather(&collectives.messages, &words)?))
     }
 
-    /// Starts a vote of all hosts that runs beside the steps; returns none on a single host.
+    /// Starts a vote of all hosts for numbers that runs beside the steps; returns none on a single host.
     ///
     /// # Errors
     /// As [`Hosts::all_reduce_sum`].
-    pub fn vote(&self, yes: bool) -> anyhow::Result<Option<Vote>> {
+    pub fn vote(&self, number: u32) -> anyhow::Result<Option<Vote>> {
         let Some(collectives) = &self.collectives else { return Ok(None) };
-        Ok(Some(Vote(collectives.votes.start(&vec![vec![u32::from(yes)]; self.local])?)))
+        Ok(Some(Vote(collectives.votes.start(&vec![vec![number]; self.local])?)))
     }
 
     /// Waits for all hosts and returns this host's `result` if the results of all hosts are ok.
@@ -151,12 +151,12 @@ impl Hosts {
 }
 
 impl Vote {
-    /// Waits for the vote; returns whether any host voted yes.
+    /// Waits for the vote; returns the greatest number of any host.
     ///
     /// # Errors
     /// As [`Hosts::all_reduce_sum`].
-    pub fn any(self) -> anyhow::Result<bool> {
-        Ok(self.0.wait()?.iter().any(|words| words[0] != 0))
+    pub fn max(self) -> anyhow::Result<u32> {
+        Ok(self.0.wait()?.iter().map(|words| words[0]).max().unwrap_or(0))
     }
 }
 

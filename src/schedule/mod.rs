@@ -195,6 +195,19 @@ pub struct StepPlan {
     pub optimizer_step: u64,
 }
 
+/// The state of the schedule after some steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Index of the phase of the next step; that of the last step at the end.
+    pub phase: usize,
+    /// Completed steps in this phase.
+    pub step_in_phase: u64,
+    /// The index of the next sequence in the sequences of the phase.
+    pub next_example: u64,
+    /// The step count of the bias correction at the last completed step.
+    pub optimizer_steps: u64,
+}
+
 /// A validated list of phases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -239,6 +252,21 @@ impl Schedule {
     /// Returns the first step of phase `phase`.
     pub fn start_of(&self, phase: usize) -> u64 {
         self.starts[phase]
+    }
+
+    /// Returns the position after `done` steps.
+    ///
+    /// # Errors
+    /// If the schedule has fewer steps.
+    pub fn position(&self, done: u64) -> Result<Position, ScheduleError> {
+        if done == self.steps() {
+            let StepPlan { phase, step_in_phase, first_example, global_batch, optimizer_step, .. } =
+                self.at(done - 1)?;
+            let (step_in_phase, next_example) = (step_in_phase + 1, first_example + global_batch as u64);
+            return Ok(Position { phase, step_in_phase, next_example, optimizer_steps: optimizer_step });
+        }
+        let StepPlan { phase, step_in_phase, first_example, optimizer_step, .. } = self.at(done)?;
+        Ok(Position { phase, step_in_phase, next_example: first_example, optimizer_steps: optimizer_step - 1 })
     }
 
     /// Returns the values of step `n`, from 0.

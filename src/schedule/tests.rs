@@ -39,6 +39,16 @@ fn nvidias_two_phases() {
     close(plan.learning_rate, 4e-3 / (0.128 * 1563.0));
     assert_eq!(schedule.at(7037).unwrap().optimizer_step, 7038);
     assert_eq!(schedule.at(8600).unwrap().first_example, 1562 * 32768);
+    let position = |phase, step_in_phase, optimizer_steps| {
+        let next_example = step_in_phase * 32768 * if phase == 0 { 2 } else { 1 };
+        Position { phase, step_in_phase, next_example, optimizer_steps }
+    };
+    assert_eq!(schedule.position(0).unwrap(), position(0, 0, 0));
+    assert_eq!(schedule.position(7037).unwrap(), position(0, 7037, 7037));
+    assert_eq!(schedule.position(7038).unwrap(), position(1, 0, 0));
+    assert_eq!(schedule.position(8600).unwrap(), position(1, 1562, 1562));
+    assert_eq!(schedule.position(8601).unwrap(), position(1, 1563, 1563));
+    assert!(schedule.position(8602).is_err() && schedule.position(u64::MAX).is_err());
     let e = schedule.at(8601).unwrap_err();
     assert_eq!(e.to_string(), "step 8601 is past the end: the schedule has 8601 steps (0 to 8600)");
 }

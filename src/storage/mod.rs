@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! s3://BUCKET/wiki  ──download, sha256 checked──►  local directory ──►  PreparedData::open, checkpoint::load
-//! s3://BUCKET/run   ◄──upload, marker last───────  local directory ◄──  checkpoint::save
+//! s3://BUCKET/run   ◄──upload, marker last───────  local directory ◄──  checkpoint::RunDirectory
 //! ```
 //!
 //! A bucket has neither renames nor locks. One object therefore marks complete content; it is written last and removed first

@@ -1,111 +1,161 @@
-//! Saves the checkpoints of a run into its run directory, and starts their upload to its bucket.
+//! Saves the checkpoints of a run into its run directory, and starts their upload to its bucket. Training waits for the copy
+//! from the devices only: a thread writes it to the disk while the next steps run.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use anyhow::bail;
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value};
 
 use super::job::Job;
 use super::uploader::Uploader;
-use crate::checkpoint::{Best, Checkpoint, State, save};
+use crate::checkpoint::{Best, Checkpoint, RunDirectory, RunLock, Saved, State};
 use crate::runtime::state::TrainState;
+use crate::schedule::Position;
 use crate::shape::HostTensor;
 
-/// Writes the checkpoints of one run, on host 0.
+/// Writes the checkpoints of one run, on host 0, one at a time.
 pub struct Checkpointer {
     job: Arc<Job>,
+    lock: Arc<RunLock>,
+    writer: Writer,
+}
+
+/// The part of the checkpointer that a save needs.
+enum Writer {
+    Idle(Box<Destination>),
+    Saving(JoinHandle<(Box<Destination>, anyhow::Result<Saved>)>),
+    /// The thread of the last save panicked.
+    Lost,
+}
+
+/// The places that checkpoints are written to.
+struct Destination {
+    directory: RunDirectory,
     /// For a run in a bucket.
     uploader: Option<Uploader>,
 }
 
 impl Checkpointer {
-    /// Returns the checkpointer of a run.
+    /// Returns the checkpointer of a run whose directory is locked by `lock`.
     ///
     /// # Errors
     /// If the run directory is not the copy of the run in its bucket.
-    pub fn new(job: Arc<Job>) -> anyhow::Result<Checkpointer> {
+    pub fn new(job: Arc<Job>, lock: Arc<RunLock>) -> anyhow::Result<Checkpointer> {
         let uploader = Uploader::new(&job.checkpoint)?;
-        Ok(Checkpointer { job, uploader })
+        let directory = RunDirectory::new(job.checkpoint.directory.local(), job.checkpoint.kept());
+        Ok(Checkpointer { job, lock, writer: Writer::Idle(Box::new(Destination { directory, uploader })) })
     }
 
-    /// Writes a checkpoint of `state` after `done` updates, with the `metrics` of the last one and the `best` evaluation. `say`
-    /// receives messages for the user.
+    /// Copies `state` after `done` updates to the host, and starts to write it as a checkpoint, with the `metrics` of the last
+    /// step and the `best` evaluation. An earlier save must be complete ([`Checkpointer::wait`]).
     ///
     /// # Errors
-    /// If a value is not finite, or the disk fails.
-    pub fn save(
+    /// If the run directory was moved, the copy fails, or the system cannot start a thread.
+    pub fn start(
         &mut self,
         state: &TrainState,
         done: u64,
         metrics: &Map<String, Value>,
         best: Option<&Best>,
-        say: impl Fn(&str),
-    ) -> anyhow::Result<PathBuf> {
-        let directory = &self.job.checkpoint.directory;
+    ) -> anyhow::Result<()> {
         let (model, optimizer) = state.to_host()?;
-        if let Some((name, _)) = model.iter().chain(&optimizer).find(|(_, tensor)| !is_finite(tensor)) {
-            bail!(
-                "step {done}: {name} holds a value that is not finite, so no checkpoint was saved; the checkpoints in {directory} \
-                 are older. Resume from them with a lower learning_rate, and accept the changed setting"
-            );
-        }
+        self.lock.check()?;
         let position = State { metrics: metrics.clone(), best: best.cloned(), ..self.position(done)? };
         let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };
-        // Saving removes old checkpoints, which must not be in an upload.
-        self.wait_for_upload(&say);
-        let saved = save(self.job.checkpoint.directory.local(), &checkpoint, self.job.checkpoint.keep)?;
-        saved.notes.iter().for_each(|note| say(note));
-        if let Some(uploader) = &mut self.uploader {
-            uploader.start()?;
-        }
-        Ok(saved.path)
+        let Writer::Idle(mut destination) = std::mem::replace(&mut self.writer, Writer::Lost) else {
+            bail!("step {done}: the previous checkpoint is not complete");
+        };
+        let save = move || {
+            let saved = destination.save(&checkpoint);
+            (destination, saved)
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(save);
+        self.writer = Writer::Saving(thread.context("cannot start the thread that writes checkpoints")?);
+        Ok(())
     }
 
-    /// Waits until all checkpoints are in the bucket; returns messages about the uploads.
+    /// Returns whether a save has ended whose result [`Checkpointer::wait`] has not returned yet.
+    pub fn has_ended(&self) -> bool {
+        matches!(&self.writer, Writer::Saving(thread) if thread.is_finished())
+    }
+
+    /// Waits for the save in progress, if there is one.
+    ///
+    /// # Errors
+    /// If a value is not finite, or the disk fails.
+    pub fn wait(&mut self) -> anyhow::Result<Option<Saved>> {
+        match std::mem::replace(&mut self.writer, Writer::Lost) {
+            Writer::Saving(thread) => {
+                let (destination, saved) =
+                    thread.join().map_err(|_| anyhow!("the thread that writes checkpoints panicked"))?;
+                self.writer = Writer::Idle(destination);
+                saved.map(Some)
+            }
+            other => {
+                self.writer = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until all checkpoints are in the bucket; returns messages about the uploads. The last save must be complete.
     ///
     /// # Errors
     /// If the newest checkpoint could not be uploaded.
     pub fn finish(&mut self) -> anyhow::Result<Vec<String>> {
-        self.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait)
-    }
-
-    /// Waits for the upload. Its failure does not stop training, because the next upload includes the same files.
-    fn wait_for_upload(&mut self, say: impl Fn(&str)) {
-        match self.finish() {
-            Ok(notes) => notes.iter().for_each(|note| say(note)),
-            Err(error) => say(&format!("{error:#}")),
+        match &mut self.writer {
+            Writer::Idle(destination) => destination.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait),
+            Writer::Saving(_) | Writer::Lost => Ok(Vec::new()),
         }
     }
 
     /// Returns all values besides tensors that the step after `done` updates depends on.
     fn position(&self, done: u64) -> anyhow::Result<State> {
-        let schedule = &self.job.schedule;
-        let state = State {
+        let Position { phase, step_in_phase, next_example, optimizer_steps } = self.job.schedule.position(done)?;
+        Ok(State {
             step: done,
+            phase,
+            step_in_phase,
+            next_example,
+            optimizer_steps,
             seed: self.job.seed,
             run_fingerprint: self.job.fingerprint.clone(),
             vocabulary_sha256: self.job.vocabulary_sha256.clone(),
             ..State::default()
-        };
-        if done < schedule.steps() {
-            let next = schedule.at(done)?;
-            return Ok(State {
-                phase: next.phase,
-                step_in_phase: next.step_in_phase,
-                next_example: next.first_example,
-                optimizer_steps: next.optimizer_step - 1,
-                ..state
-            });
-        }
-        let last = schedule.at(done - 1)?;
-        Ok(State {
-            phase: last.phase,
-            step_in_phase: last.step_in_phase + 1,
-            next_example: last.first_example + last.global_batch as u64,
-            optimizer_steps: last.optimizer_step,
-            ..state
         })
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        // A save in progress completes even if the run fails.
+        let _ = self.wait();
+    }
+}
+
+impl Destination {
+    /// Writes `checkpoint` into the run directory, and starts its upload.
+    fn save(&mut self, checkpoint: &Checkpoint) -> anyhow::Result<Saved> {
+        let step = checkpoint.state.step;
+        if let Some((name, _)) =
+            checkpoint.model.iter().chain(&checkpoint.optimizer).find(|(_, tensor)| !is_finite(tensor))
+        {
+            bail!(
+                "step {step}: {name} holds a value that is not finite, so no checkpoint was saved; resume from the checkpoint \
+                 before with a lower learning_rate, and accept the changed setting"
+            );
+        }
+        // Saving removes old checkpoints, which must not be in an upload. Its failure does not stop training, because the next
+        // upload includes the same files.
+        let uploaded = self.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait);
+        let mut notes = uploaded.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        let saved = self.directory.save(checkpoint)?;
+        notes.extend(saved.notes);
+        if let Some(uploader) = &mut self.uploader {
+            uploader.start()?;
+        }
+        Ok(Saved { path: saved.path, notes })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -41,6 +42,8 @@ pub struct PretrainOptions {
     pub cache: Option<PathBuf>,
     /// Whether the run may resume.
     pub resume: ResumeOptions,
+    /// The time after which the run saves and ends.
+    pub max_time: Option<Duration>,
     /// The directory of compiled steps, as `lambert plan` saves them; without it the steps are compiled.
     pub compiled: Option<PathBuf>,
     /// Set on each of several hosts, unless the platform connects them itself (a TPU slice).
@@ -56,6 +59,7 @@ impl Default for PretrainOptions {
             devices: None,
             cache: None,
             resume: ResumeOptions::default(),
+            max_time: None,
             compiled: None,
             rendezvous: None,
             resume_command: "start the run again and let it resume".to_owned(),
@@ -117,6 +121,7 @@ pub fn pretrain_with_events(
     options: &PretrainOptions,
     on_event: &mut dyn FnMut(PretrainEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
+    let deadline = options.max_time.map(|time| Instant::now() + time);
     let saved = options.compiled.as_deref().map(SavedSteps::open).transpose()?;
     fetch_data(&run.data.path).context("[data] path")?;
     let prepared = preflight::open_data(run)?;
@@ -125,7 +130,7 @@ pub fn pretrain_with_events(
     checking.finish();
     check_copy(&run.data.path, checked)?;
     let session = options.rendezvous.clone().map(join).transpose()?;
-    let ended = train(run, options, prepared, saved.as_ref(), session.clone(), on_event);
+    let ended = train(run, options, deadline, prepared, saved.as_ref(), session.clone(), on_event);
     if let (Err(error), Some(session)) = (&ended, &session) {
         session.abort(&format!("{error:#}"));
     }
@@ -153,6 +158,7 @@ fn monitor_peers(session: Arc<Session>, resume_command: &str) -> anyhow::Result<
 fn train(
     run: &Run,
     options: &PretrainOptions,
+    deadline: Option<Instant>,
     prepared: Arc<PreparedData>,
     saved: Option<&SavedSteps>,
     session: Option<Arc<Session>>,
@@ -180,8 +186,8 @@ fn train(
         || fetch_run(&run.checkpoint, options.resume.resume, hosts.is_leader()).context("[checkpoint] directory");
     hosts.all_ok(if hosts.is_leader() { fetch() } else { Ok(()) })?;
     hosts.all_ok(if hosts.is_leader() { Ok(()) } else { fetch() })?;
-    // The lock is held to the end. It is taken before the newest checkpoint is opened, which another run could replace.
-    let (_lock, initial_state, notes) = hosts.all_ok(find_initial_state(run, options, &prepared, hosts.is_leader()))?;
+    // The trainer holds the lock to the end. It is taken before the newest checkpoint is opened, which another run could replace.
+    let (lock, initial_state, notes) = hosts.all_ok(find_initial_state(run, options, &prepared, hosts.is_leader()))?;
     hosts.check_equal("start", &shared_value("the step of the newest checkpoint", initial_state.step()))?;
     if hosts.is_leader() {
         notes.iter().for_each(note);
@@ -199,12 +205,12 @@ fn train(
     };
     let check = || preflight::check_directory(&series, 0);
     hosts.all_ok(if hosts.is_leader() { check() } else { Ok(()) })?;
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install(deadline)?;
 
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
     let job = pretraining_job(run, &prepared, devices.len())?;
     let programs = Programs::new(&job, &devices, saved)?;
-    let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state)?;
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state, lock)?;
     on_event(PretrainEvent::Ready { trainer: &trainer })?;
     let outcome = trainer.train(interrupt);
     // The devices need the other hosts no longer.
@@ -221,9 +227,9 @@ fn find_initial_state(
     options: &PretrainOptions,
     prepared: &PreparedData,
     is_leader: bool,
-) -> anyhow::Result<(Option<RunLock>, InitialState, Vec<String>)> {
+) -> anyhow::Result<(Option<Arc<RunLock>>, InitialState, Vec<String>)> {
     let directory = run.checkpoint.directory.local();
-    let lock = is_leader.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?;
+    let lock = is_leader.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?.map(Arc::new);
     let fingerprint = data_fingerprint(prepared.manifest());
     let on_data = RunOnData { run, data_fingerprint: &fingerprint };
     let (initial_state, notes) = InitialState::find(&on_data, options.resume)?;

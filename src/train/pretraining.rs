@@ -152,10 +152,10 @@ fn copied_files(run: &Run, prepared: &PreparedData) -> anyhow::Result<Vec<(Strin
         ("run.toml".to_owned(), run.text.clone().into_bytes()),
         ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
     ];
-    let tokenizer = prepared.tokenizer_directory();
+    let (tokenizer, recorded) = (prepared.tokenizer_directory(), &prepared.manifest().tokenizer);
     for name in COPIED_FILES {
         let path = tokenizer.join(name);
-        if files.iter().all(|(taken, _)| taken != name) && path.exists() {
+        if files.iter().all(|(taken, _)| taken != name) && (recorded.contains_key(name) || path.exists()) {
             let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.push((name.to_owned(), content));
         }

@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 
 use super::checkpointer::Checkpointer;
 use super::evaluator::{Evaluator, Measured};
-use super::interrupt::Interrupt;
+use super::interrupt::{Interrupt, Request};
 use super::job::Job;
 use super::probe::ProbeEvaluator;
 use crate::batch::BatchSource;
-use crate::checkpoint::Best;
+use crate::checkpoint::{Best, RunLock, Saved};
 use crate::output::note;
 use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
@@ -54,10 +54,12 @@ pub struct Trainer {
     probe: Option<ProbeEvaluator>,
     /// An evaluation had no value of the probe, and the reason was printed.
     missing_probe_reported: bool,
-    /// Whether the run was interrupted on any host.
-    stop: bool,
+    /// The strongest request on any host that is not fulfilled yet.
+    request: Request,
     /// The best evaluation so far, if the run selects a checkpoint by a metric.
     best: Option<Best>,
+    /// The first failure to write a checkpoint or a metric: the run saves its state and ends.
+    failure: Option<anyhow::Error>,
     reporter: Reporter,
     /// None on hosts other than the leader.
     checkpointer: Option<Checkpointer>,
@@ -117,6 +119,15 @@ pub enum Outcome {
     StoppedEarly,
     /// Interrupted by Ctrl-C or SIGTERM, with everything saved.
     Interrupted,
+    /// Ended at its time limit, with everything saved.
+    TimeLimit,
+}
+
+impl Outcome {
+    /// Returns whether the run ended before its steps were done, and can be resumed.
+    pub fn is_incomplete(self) -> bool {
+        matches!(self, Outcome::Interrupted | Outcome::TimeLimit)
+    }
 }
 
 /// A step that was launched and whose metrics have not been read.
@@ -126,15 +137,16 @@ struct Running {
     waited: Duration,
     padding: f64,
     positions: usize,
-    /// The vote of the hosts on stopping.
-    stop: Option<Vote>,
+    /// The vote of the hosts on requests.
+    request: Option<Vote>,
     metrics: HostTransfer,
     trust_ratios: HostTransfer,
     finite: HostTransfer,
 }
 
 impl Trainer {
-    /// Transfers the initial weights to the devices and opens the logs. `programs` are those of `job` on `devices`.
+    /// Transfers the initial weights to the devices and opens the logs. `programs` are those of `job` on `devices`; the leader
+    /// has the `lock` of the run directory.
     ///
     /// # Errors
     /// If the weights do not fit the model, the devices are out of memory, or a file cannot be opened.
@@ -144,6 +156,7 @@ impl Trainer {
         devices: Devices,
         hosts: Hosts,
         start: InitialState,
+        lock: Option<Arc<RunLock>>,
     ) -> anyhow::Result<Trainer> {
         let job = Arc::new(job);
         let Programs { steps, evaluators, took: compiled } = programs;
@@ -170,16 +183,16 @@ impl Trainer {
         };
         let directory = job.checkpoint.directory.local();
         let mut summary = Summary::new(&job.schedule, directory, compiled);
-        let open = || {
+        let open = |lock| {
             let log = MetricsLog::open(directory, done)?;
             if done > 0
                 && let Some(first) = metrics::recorded(directory, "evaluation", 0)?
             {
                 summary.evaluation_before_first_step(first);
             }
-            Ok((log, Checkpointer::new(job.clone())?))
+            Ok((log, Checkpointer::new(job.clone(), lock)?))
         };
-        let (log, checkpointer) = hosts.all_ok(hosts.is_leader().then(open).transpose())?.unzip();
+        let (log, checkpointer) = hosts.all_ok(lock.map(open).transpose())?.unzip();
         let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
         let reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
         let probe = job.probe.as_ref().filter(|_| hosts.is_leader()).map(|spec| ProbeEvaluator::new(spec, &devices));
@@ -197,8 +210,9 @@ impl Trainer {
             last_end: Instant::now(),
             probe,
             missing_probe_reported: false,
-            stop: false,
+            request: Request::Continue,
             best,
+            failure: None,
             reporter,
             checkpointer,
         })
@@ -243,7 +257,8 @@ impl Trainer {
     /// Takes the remaining steps.
     ///
     /// # Errors
-    /// If more updates were skipped than the run allows, or data, device or disk fail. Earlier checkpoints remain.
+    /// If more updates were skipped than the run allows, or data, device or disk fail. Earlier checkpoints remain; if a metric
+    /// or a checkpoint could not be written, the state is first saved (once more).
     pub fn train(&mut self, interrupt: Interrupt) -> anyhow::Result<Outcome> {
         let total = self.job.schedule.steps();
         if self.done == 0 {
@@ -254,7 +269,8 @@ impl Trainer {
         self.last_end = Instant::now();
         while let Some((inputs, waited)) = prefetch.wait()? {
             let plan = inputs.plan.clone();
-            let launched = self.launch(inputs, waited, interrupt.is_requested())?;
+            let request = if self.failure.is_some() { Request::Interrupt } else { interrupt.request() };
+            let launched = self.launch(inputs, waited, request)?;
             if let Some(before) = running.replace(launched) {
                 self.read(before)?;
             }
@@ -263,9 +279,12 @@ impl Trainer {
             let ends_phase = plan.step_in_phase + 1 == phase.steps;
             let due = |every: u64| ends_phase || (every > 0 && after.is_multiple_of(every));
             let (evaluate, save) = (due(self.job.evaluate_every), due(self.job.checkpoint.every));
-            // All hosts must stop at the same step, so the vote decides; it is known one step later.
-            let stop = self.stop || self.hosts.len() == 1 && interrupt.is_requested();
-            if !(evaluate || save || stop) {
+            // All hosts must save and stop at the same step, so their vote decides; it is known one step later.
+            if self.hosts.len() == 1 {
+                self.request = self.request.max(request);
+            }
+            let request = std::mem::take(&mut self.request);
+            if !(evaluate || save || request > Request::Continue) {
                 continue;
             }
             if let Some(last) = running.take() {
@@ -277,25 +296,25 @@ impl Trainer {
                 improved = self.best.as_ref().is_some_and(|best| best.step == self.done);
             }
             let stops_early = evaluate && self.job.selection.is_some_and(|select| select.stops(self.best.as_ref()));
-            if save || stop || improved || stops_early {
+            if save || request > Request::Continue || improved || stops_early {
                 self.save()?;
             }
-            if stops_early && self.done < total {
-                self.finish_upload()?;
-                return Ok(Outcome::StoppedEarly);
-            }
-            if stop && self.done < total {
-                self.finish_upload()?;
-                return Ok(Outcome::Interrupted);
+            if (stops_early || request.ends()) && self.done < total {
+                self.finish()?;
+                return Ok(match request {
+                    _ if stops_early => Outcome::StoppedEarly,
+                    Request::TimeLimit => Outcome::TimeLimit,
+                    _ => Outcome::Interrupted,
+                });
             }
             self.last_end = Instant::now();
         }
-        self.finish_upload()?;
+        self.finish()?;
         Ok(Outcome::Finished)
     }
 
-    /// Launches a step and returns while it runs; `stop` is the vote of this host on stopping.
-    fn launch(&mut self, inputs: Prefetched, waited: Duration, stop: bool) -> anyhow::Result<Running> {
+    /// Launches a step and returns while it runs; `request` is the vote of this host.
+    fn launch(&mut self, inputs: Prefetched, waited: Duration, request: Request) -> anyhow::Result<Running> {
         let Prefetched { step, plan, buffers, padding, positions } = inputs;
         let phase = &self.job.schedule.phases()[plan.phase];
         if plan.step_in_phase == 0 && plan.phase > 0 && !phase.carry_moments {
@@ -311,7 +330,7 @@ impl Trainer {
             waited,
             padding,
             positions,
-            stop: self.hosts.vote(stop)?,
+            request: self.hosts.vote(request as u32)?,
             metrics: launched.read("metrics")?,
             trust_ratios: launched.read("trust_ratios")?,
             finite: launched.read("finite")?,
@@ -325,7 +344,8 @@ impl Trainer {
         let metrics = running.metrics.wait().with_context(failed)?.to_f64();
         let trust_ratios = running.trust_ratios.wait().with_context(failed)?.to_f64();
         let finite = running.finite.wait().with_context(failed)?.to_f64();
-        self.stop |= running.stop.map_or(Ok(false), Vote::any)?;
+        let request = running.request.map_or(Ok(0), Vote::max)?;
+        self.request = self.request.max(Request::of_vote(request));
         let elapsed = self.last_end.elapsed();
         self.last_end = Instant::now();
         self.done = step + 1;
@@ -335,7 +355,12 @@ impl Trainer {
         let metrics = names.into_iter().zip(metrics).collect();
         let finished =
             StepEvent { done: self.done, plan, metrics, trust_ratios, positions, padding, epochs, elapsed, waited };
-        self.reporter.step(&finished)?;
+        let reported = self.reporter.step(&finished);
+        self.note_failure(reported);
+        if self.checkpointer.as_ref().is_some_and(Checkpointer::has_ended) {
+            let written = self.written();
+            self.note_failure(written);
+        }
         let loss = finished.metric("loss");
         if finished.metric("skipped") != 0.0 || !loss.is_finite() {
             self.skip(&finished.plan, loss, &finite)?;
@@ -398,7 +423,16 @@ impl Trainer {
             self.best = selection.updated(self.best.take(), evaluation.value(selection.metric), self.done);
         }
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;
-        self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed())
+        let reported = self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed());
+        self.note_failure(reported);
+        Ok(())
+    }
+
+    /// Records a failure of this host that ends the run on all hosts, after the next step at the latest.
+    fn note_failure(&mut self, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.failure.get_or_insert(error);
+        }
     }
 
     /// Prints at the first evaluation without a value of the probe that training continues.
@@ -410,26 +444,40 @@ impl Trainer {
         }
     }
 
-    /// Writes a checkpoint on the leader; the other hosts wait until it is written.
+    /// Starts to write a checkpoint on the leader, when the one before is complete.
     fn save(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let (state, reporter) = (&self.state, &self.reporter);
-        let written = match &mut self.checkpointer {
-            Some(checkpointer) => {
-                let (metrics, best) = (reporter.last_step(), self.best.as_ref());
-                checkpointer.save(state, self.done, metrics, best, |line| reporter.say(line)).map(Some)
-            }
-            None => state.participate_in_to_host().map(|()| None),
+        let written = self.written();
+        self.note_failure(written);
+        let state = &self.state;
+        let started = match &mut self.checkpointer {
+            Some(checkpointer) => checkpointer.start(state, self.done, self.reporter.last_step(), self.best.as_ref()),
+            None => state.participate_in_to_host(),
         };
-        if let Some(path) = self.hosts.all_ok(written)? {
-            self.reporter.saved(path, begin.elapsed());
-        }
+        self.reporter.held_up_by_save(begin.elapsed());
+        self.hosts.all_ok(started)
+    }
+
+    /// Waits for the save in progress on the leader, and reports it.
+    fn written(&mut self) -> anyhow::Result<()> {
+        let Some(Saved { path, notes }) = self.checkpointer.as_mut().map_or(Ok(None), Checkpointer::wait)? else {
+            return Ok(());
+        };
+        notes.iter().for_each(|note| self.reporter.say(note));
+        self.reporter.saved(path);
         Ok(())
     }
 
-    /// Waits until every checkpoint is uploaded.
-    fn finish_upload(&mut self) -> anyhow::Result<()> {
+    /// Waits until every checkpoint is saved and uploaded.
+    ///
+    /// # Errors
+    /// The first failure of the run, also an earlier one.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let written = self.written();
+        self.note_failure(written);
         self.reporter.finish();
+        let failure = self.failure.take();
+        self.hosts.all_ok(failure.map_or(Ok(()), Err))?;
         let notes = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
         notes.iter().for_each(note);
         Ok(())

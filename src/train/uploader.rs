@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{CheckpointError, Mirrored, RemoteRun};
+use crate::checkpoint::{CheckpointError, Keep, METRICS_FILE, Mirrored, RemoteRun};
 use crate::run::CheckpointSettings;
 use crate::units::duration;
 
 /// The upload of a run directory to its bucket.
 pub struct Uploader {
     run: Arc<RemoteRun>,
-    keep: usize,
+    keep: Keep,
     upload: Option<JoinHandle<Upload>>,
 }
 
@@ -30,7 +29,7 @@ impl Uploader {
     pub fn new(settings: &CheckpointSettings) -> anyhow::Result<Option<Uploader>> {
         let Some(address) = settings.directory.address() else { return Ok(None) };
         let run = RemoteRun::open(address, settings.directory.local()).context("[checkpoint] directory")?;
-        Ok(Some(Uploader { run: Arc::new(run), keep: settings.keep, upload: None }))
+        Ok(Some(Uploader { run: Arc::new(run), keep: settings.kept(), upload: None }))
     }
 
     /// Starts to upload the checkpoints that the bucket lacks; [`Uploader::wait`] must have been called for an earlier upload.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use lambert::bert::{BertConfig, Head, param_specs_of};
-use lambert::checkpoint::{Checkpoint, State, save};
+use lambert::checkpoint::{Checkpoint, Keep, RunDirectory, State};
 use lambert::run::fine_tuning::FineTuningRun;
 use lambert::run::weights::config_json;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl LabelledFiles {
                 ("vocab.txt".to_owned(), words.join("\n").into_bytes()),
             ],
         };
-        save(&self.path(name), &checkpoint, 0).expect("the model is written");
+        RunDirectory::new(&self.path(name), Keep::ALL).save(&checkpoint).expect("the model is written");
     }
 
     /// Returns the text of the run file of the task `kind` with the run directory `directory`.

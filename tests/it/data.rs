@@ -31,6 +31,7 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
     }
     let mut manifest = Manifest {
         format: MANIFEST_FORMAT,
+        sha256: None,
         vocabulary_sha256: vocabulary.sha256().to_owned(),
         vocabulary_size: vocabulary.len(),
         tokenizer: Default::default(),

@@ -518,6 +518,8 @@ fn check_verifies_every_file_and_every_total() {
     for pointer in sums.iter().map(String::as_str).chain(others).chain(texts).chain(["/lowercase"]) {
         restore();
         let mut changed = manifest.clone();
+        // With this key, every change would be found by the sha256 of the manifest.
+        changed.as_object_mut().expect("an object").remove("sha256").expect("the manifest is sealed");
         let value = changed.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}"));
         *value = match &*value {
             serde_json::Value::Number(number) => (number.as_u64().expect("a count") + 1).into(),
@@ -525,7 +527,6 @@ fn check_verifies_every_file_and_every_total() {
             _ if pointer == "/shards/0/split" => "held_out".into(),
             text => text.as_str().expect("a text").replace(['0', '1', 'a'], "b").into(),
         };
-        assert_ne!(&changed, &manifest, "{pointer}");
         fs::write(data.join("prepared.json"), changed.to_string()).expect("writable");
         place.fails(&check, 1, &["data"]);
     }

@@ -65,6 +65,13 @@ fn damaged_data_is_rejected_before_compilation() {
     damaged(&|d| std::fs::write(shard(d), "").expect("writable"), &[file, "got 0 bytes", again]);
     damaged(&|d| std::fs::remove_file(shard(d)).expect("removed"), &[file, "no such file", again]);
     damaged(&|d| flip(&d.join("held_out-00000.safetensors"), 3), &["copy/held_out-00000.safetensors", "sha256", again]);
+    damaged(
+        &|d| {
+            let text = std::fs::read_to_string(d.join("prepared.json")).expect("readable");
+            std::fs::write(d.join("prepared.json"), text.replace("\"seed\": ", "\"seed\": 1")).expect("writable");
+        },
+        &["copy/prepared.json: requires the content that it was written with, got another sha256", again],
+    );
     damaged(&|d| cut(&d.join("prepared.json"), 40), &["copy/prepared.json: requires a manifest"]);
     damaged(
         &|d| {

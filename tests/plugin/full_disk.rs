@@ -8,8 +8,7 @@ use crate::common::{Workshop, metrics, text};
 
 /// Runs `lambert` with a limit of about `kilobytes` on file sizes (shells count in units of 512 or 1,024 bytes).
 fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
-    // The signal of the limit would end the process; if it is ignored, the write fails as on a full disk.
-    let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
+    let script = format!("ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_lambert")).args(arguments).current_dir(workshop.path("."));
     command.env("LAMBERT_NO_CACHE", "1");
@@ -64,6 +63,20 @@ fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
     let output = limited(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
     refused(&output, &["words", DISK_FULL]);
     assert_eq!(names(&workshop, "words"), Vec::<String>::new());
+}
+
+#[test]
+fn a_run_that_cannot_write_its_metrics_saves_its_state_and_ends() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    std::fs::create_dir(workshop.path("run")).expect("the run directory is created");
+    // The limit of the file's size is reached after a few steps.
+    std::fs::write(workshop.path("run/metrics.jsonl"), "\n".repeat(510 * 1024)).expect("the metrics are written");
+    let output = limited(&workshop, 512, &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
+    refused(&output, &["cannot write run/metrics.jsonl", "to resume: lambert"]);
+    let saved = names(&workshop, "run").into_iter().filter(|name| name.starts_with("step-")).collect::<Vec<_>>();
+    assert_eq!(saved.len(), 1, "{saved:?}\n{}", text(&output));
+    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
 }
 
 #[test]

@@ -89,6 +89,39 @@ fn one_signal_finishes_the_step_and_saves() {
     }
 }
 
+#[test]
+fn a_signal_for_a_checkpoint_saves_and_the_run_continues() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", endless);
+    let run = workshop.path("run");
+    let last_step = || metrics(&run).into_keys().map(|(_, step)| step).max();
+    let mut child = start(&workshop);
+    wait_until(&mut child, "a step", || run.join("metrics.jsonl").exists());
+    signal(&child, "USR1");
+    wait_until(&mut child, "a checkpoint", || !checkpoints(&run).is_empty());
+    let saved = checkpoints(&run)[0];
+    wait_until(&mut child, "another step", || last_step() > Some(saved));
+    assert_eq!(checkpoints(&run), [saved]);
+    signal(&child, "TERM");
+    let (status, words) = output_of(&mut child);
+    assert_eq!(status.code(), Some(130), "{words}");
+}
+
+#[test]
+fn a_run_saves_and_ends_at_its_time_limit() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", endless);
+    let run = workshop.path("run");
+    let begin = Instant::now();
+    let mut child = spawn(&workshop, &["pretrain", "run.toml", "--platform", "cpu", "--max-time", "5s"]);
+    let (status, words) = output_of(&mut child);
+    assert_eq!(status.code(), Some(75), "{words}");
+    assert!(begin.elapsed() >= Duration::from_secs(5), "{words}");
+    assert!(words.contains("the time limit is reached; everything is saved. To resume:"), "{words}");
+    assert!(words.contains("lambert pretrain run.toml --resume --max-time 5s --platform cpu"), "{words}");
+    assert_eq!(checkpoints(&run).last().copied(), metrics(&run).into_keys().map(|(_, step)| step).max());
+}
+
 /// A process that trains on the CPU executes its own program once more, with huge pages.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::common::cpu;
 use crate::common::perceptron::{Examples, Perceptron};
 use crate::common::task_steps::{assert_results_close, perceptron_spec, run_once, unsharded};
-use lambert::checkpoint::{Contents, load_latest};
+use lambert::checkpoint::{Contents, RunLock, load_latest};
 use lambert::report::baselines::Baselines;
 use lambert::run::CheckpointSettings;
 use lambert::run::initial_state::InitialState;
@@ -86,8 +86,9 @@ fn train(directory: &Path, replicas: usize, initial: InitialState) {
     let hosts = Hosts::new(&devices, None).unwrap();
     let job = job(directory, replicas);
     let programs = Programs::new(&job, &devices, None).unwrap();
-    let mut trainer = Trainer::new(job, programs, devices, hosts, initial).unwrap();
-    assert!(matches!(trainer.train(Interrupt::install().unwrap()).unwrap(), Outcome::Finished));
+    let lock = Arc::new(RunLock::take(directory).unwrap());
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial, Some(lock)).unwrap();
+    assert!(matches!(trainer.train(Interrupt::install(None).unwrap()).unwrap(), Outcome::Finished));
 }
 
 fn values(directory: &Path, kind: &str, name: &str) -> Vec<f64> {

@@ -1,6 +1,7 @@
 //! The arguments of `pretrain` and `finetune`: a run file, what replaces its keys, and whether to resume.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -19,6 +20,9 @@ pub struct TrainingArgs {
     /// With --resume: accept changed settings that affect the weights
     #[arg(long, requires = "resume")]
     accept_changes: bool,
+    /// Save and end with code 75 after this time since the start, for example 3h or 90min; leave time for one step and a save
+    #[arg(long, value_name = "TIME")]
+    max_time: Option<humantime::Duration>,
     /// Override a key of the run file, for example optimizer.beta2=0.98; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -31,11 +35,18 @@ impl TrainingArgs {
         ResumeOptions { resume: self.resume, accept_changes: self.accept_changes }
     }
 
+    pub fn max_time(&self) -> Option<Duration> {
+        self.max_time.map(Into::into)
+    }
+
     /// Returns the command that resumes the run, for example `lambert pretrain RUN.toml --resume`, without the options that
     /// only the verb has.
     pub fn resume_command(&self, verb: &str) -> String {
         let mut command = format!("lambert {verb} {} --resume", quoted(&self.run.display().to_string()));
         self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
+        if let Some(time) = self.max_time {
+            command += &format!(" --max-time {}", quoted(&time.to_string()));
+        }
         command + &self.devices.to_command_line()
     }
 }
@@ -51,11 +62,11 @@ mod tests {
             #[command(flatten)]
             training: TrainingArgs,
         }
-        let line = ["x", "a b.toml", "--set", "name=it's", "--platform", "cpu", "--devices", "2"];
+        let line = ["x", "a b.toml", "--set", "name=it's", "--max-time", "90min", "--devices", "2"];
         let training = <Line as clap::Parser>::parse_from(line).training;
         assert_eq!(
             training.resume_command("pretrain"),
-            r"lambert pretrain 'a b.toml' --resume --set 'name=it'\''s' --platform cpu --devices 2"
+            r"lambert pretrain 'a b.toml' --resume --set 'name=it'\''s' --max-time '1h 30m' --devices 2"
         );
     }
 }

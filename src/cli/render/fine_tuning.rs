@@ -6,7 +6,6 @@ use crate::bert::Head;
 use crate::metrics::Spread;
 use crate::run::fine_tuning::FineTuning;
 use crate::runtime::devices::Devices;
-use crate::train::Outcome;
 use crate::train::fine_tuning::SeedResult;
 use crate::units::counted;
 
@@ -76,7 +75,7 @@ fn task(head: &Head) -> String {
 /// Returns the spread over the seeds that have ended of every metric that all of them have, without baselines and numbers of
 /// examples.
 pub fn spreads(results: &[SeedResult]) -> Vec<(String, Spread)> {
-    let ended: Vec<&SeedResult> = results.iter().filter(|result| result.outcome != Outcome::Interrupted).collect();
+    let ended: Vec<&SeedResult> = results.iter().filter(|result| !result.outcome.is_incomplete()).collect();
     let names = ended.first().map_or(&[][..], |first| &first.metrics).iter().map(|(name, _)| name);
     let is_metric = |name: &&String| !["_baseline", "examples", "total"].iter().any(|end| name.ends_with(end));
     let of_seed =
@@ -114,6 +113,7 @@ pub fn seeds(results: &[SeedResult]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Outcome;
 
     #[test]
     fn metrics_of_seeds_are_averaged_without_baselines_and_numbers_of_examples() {

@@ -1,4 +1,5 @@
-//! The text that `lambert pretrain` prints about a run before training: its settings, compilation times and data coverage.
+//! The text that `lambert pretrain` prints about a run: its settings, compilation times and data coverage before training, and the
+//! reason of an early end.
 
 use comfy_table::{Table, presets};
 
@@ -9,7 +10,8 @@ use crate::run::initial_state::InitialState;
 use crate::runtime::compile::{CompileTimes, Origin};
 use crate::runtime::devices::Devices;
 use crate::schedule::Phase;
-use crate::train::trainer::Coverage;
+use crate::train::interrupt::{INTERRUPTED, TIME_LIMIT};
+use crate::train::trainer::{Coverage, Outcome};
 use crate::units::{counted, duration, thousands};
 
 /// Formats compilation times: `compile: build 0.0 s, lower 0.0 s, XLA 3.2 s`, or `loaded from the cache: build 0.0 s, lower
@@ -22,6 +24,15 @@ pub fn compile_times(times: &CompileTimes) -> String {
     };
     let (build, lower) = (duration(times.build), duration(times.lower));
     format!("{how}: build {build}, lower {lower}, {last} {}", duration(times.compile))
+}
+
+/// Returns the exit code of a run that ended before its steps were done, and the reason.
+pub fn early_end(outcome: Outcome) -> Option<(u8, &'static str)> {
+    match outcome {
+        Outcome::Finished | Outcome::StoppedEarly => None,
+        Outcome::Interrupted => Some((INTERRUPTED, "interrupted")),
+        Outcome::TimeLimit => Some((TIME_LIMIT, "the time limit is reached")),
+    }
 }
 
 /// Formats how often a phase visits the examples: `4,096 sequences, 4.10 epochs of 1,000 examples, each visited 4 or 5

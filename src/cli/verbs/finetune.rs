@@ -8,12 +8,11 @@ use serde_json::json;
 use crate::checkpoint::Best;
 use crate::cli::args::training::TrainingArgs;
 use crate::cli::render::fine_tuning as render;
-use crate::cli::render::run::weights;
+use crate::cli::render::run::{early_end, weights};
 use crate::output::{note, print};
 use crate::run::fine_tuning::FineTuningRun;
 use crate::train::Outcome;
 use crate::train::fine_tuning::{FineTuneEvent, FineTuneOptions, SeedResult, fine_tune};
-use crate::train::interrupt::INTERRUPTED;
 
 /// Fine-tune a model on labelled examples according to a run file
 ///
@@ -50,6 +49,7 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
         devices: args.training.devices.count(),
         cache: args.training.devices.cache(),
         resume: args.training.resume_options(),
+        max_time: args.training.max_time(),
         seeds: args.seeds.clone(),
         resume_command: resume_command.clone(),
     };
@@ -62,15 +62,15 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
     } else if results.len() > 1 {
         print(format_args!("\n{}", render::seeds(&results)))?;
     }
-    if results.iter().any(|result| result.outcome == Outcome::Interrupted) {
+    if let Some((code, reason)) = results.iter().find_map(|result| early_end(result.outcome)) {
         // Standard output holds nothing but the object with --json.
-        let how_to_resume = format!("interrupted; everything is saved. To resume:\n  {resume_command}");
+        let how_to_resume = format!("{reason}; everything is saved. To resume:\n  {resume_command}");
         if args.json {
             note(how_to_resume);
         } else {
             print(format_args!("\n{how_to_resume}"))?;
         }
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(ExitCode::from(code));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -89,7 +89,7 @@ fn print_event(event: FineTuneEvent<'_>) -> std::io::Result<()> {
             }
             match outcome {
                 Outcome::StoppedEarly => print("stopped early: the metric did not improve for `patience` evaluations"),
-                Outcome::Finished | Outcome::Interrupted => Ok(()),
+                Outcome::Finished | Outcome::Interrupted | Outcome::TimeLimit => Ok(()),
             }
         }
     }

@@ -11,15 +11,14 @@ use crate::cli::args::training::TrainingArgs;
 use crate::cli::render::run as render;
 use crate::output::print;
 use crate::run::Run;
-use crate::train::interrupt::INTERRUPTED;
-use crate::train::{Outcome, PretrainEvent, PretrainOptions, pretrain_with_events};
+use crate::train::{PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::counted;
 
 /// Pretrain a BERT model according to a run file
 ///
 /// All settings and data are checked before anything is compiled, and all phases are compiled before the first step. Ctrl-C
-/// (or SIGTERM) finishes the step, saves a checkpoint, prints the command that resumes the run, and exits with code 130. A
-/// resumed run is bit-identical to an uninterrupted one.
+/// (or SIGTERM) finishes the step, saves a checkpoint, prints the command that resumes the run, and exits with code 130.
+/// SIGUSR1 saves a checkpoint, and the run continues. A resumed run is bit-identical to an uninterrupted one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -52,15 +51,13 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
         devices: args.training.devices.count(),
         cache: args.training.devices.cache(),
         resume: args.training.resume_options(),
+        max_time: args.training.max_time(),
         compiled: args.compiled.clone(),
         rendezvous: args.hosts.rendezvous_config(&run.checkpoint.directory)?,
         resume_command: resume_command.clone(),
     };
     let outcome = pretrain_with_events(&run, &options, &mut |event| Ok(print_event(event, &resume_command)?))?;
-    Ok(match outcome {
-        Outcome::Finished | Outcome::StoppedEarly => ExitCode::SUCCESS,
-        Outcome::Interrupted => ExitCode::from(INTERRUPTED),
-    })
+    Ok(render::early_end(outcome).map_or(ExitCode::SUCCESS, |(code, _)| ExitCode::from(code)))
 }
 
 fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Result<()> {
@@ -88,10 +85,10 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
             if hosts.is_leader() {
                 print(format_args!("\n{}", summary.to_text()))?;
             }
-            match outcome {
-                Outcome::Finished | Outcome::StoppedEarly => Ok(()),
-                Outcome::Interrupted => {
-                    print(format_args!("\ninterrupted; everything is saved. To resume:\n  {resume_command}"))
+            match render::early_end(outcome) {
+                None => Ok(()),
+                Some((_, reason)) => {
+                    print(format_args!("\n{reason}; everything is saved. To resume:\n  {resume_command}"))
                 }
             }
         }

@@ -235,6 +235,7 @@ impl Preparation<'_> {
     fn manifest(&self) -> Manifest {
         Manifest {
             format: MANIFEST_FORMAT,
+            sha256: None,
             vocabulary_sha256: self.tokenizer.vocabulary().sha256().to_owned(),
             vocabulary_size: self.tokenizer.vocabulary().len(),
             tokenizer: BTreeMap::new(),
@@ -363,8 +364,8 @@ impl Preparation<'_> {
             manifest.tokenizer.insert(name.to_owned(), sha256_hex(content.as_bytes()));
         }
         let path = staging.join(MANIFEST);
-        let json = serde_json::to_string_pretty(&manifest).map_err(|e| DataError::io("write", &path)(e.into()))? + "\n";
-        write_to_disk(&path, json.as_bytes())?;
+        let text = manifest.to_text().map_err(|e| DataError::io("write", &path)(e.into()))?;
+        write_to_disk(&path, text.as_bytes())?;
         Ok(manifest)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::manifest::{Manifest, ShardEntry};
+use super::manifest::{Manifest, PREPARE_AGAIN, ShardEntry};
 use super::prepared::PreparedData;
 use super::shard::{Counts, Split};
 use super::shard_reader::Shard;
@@ -17,8 +17,6 @@ use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
 use crate::data::tokenizer::files::TOKENIZER_FILES;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::data::tokenizer::wordpiece::Tokenizer;
-
-const PREPARE_AGAIN: &str = "run `lambert prepare` again (set force to overwrite the data)";
 
 /// The current state of an input file.
 #[derive(Debug)]

@@ -10,12 +10,16 @@ use crate::data::corpus::filter::Filter;
 use crate::data::corpus::{InputEntry, ReadCounts, ReadOptions};
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
+use crate::digest::{is_sealed, seal};
 
 /// The version of the manifest format. Other versions are rejected.
 pub const MANIFEST_FORMAT: u32 = 2;
 
 /// The next step for a user who named another directory.
 const NAME_PREPARED: &str = "name a directory of prepared data";
+
+/// The next step for a user whose data is damaged.
+pub(super) const PREPARE_AGAIN: &str = "run `lambert prepare` again (set force to overwrite the data)";
 
 /// The removal of repeated documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +109,9 @@ pub struct ShardEntry {
 pub struct Manifest {
     /// [`MANIFEST_FORMAT`].
     pub format: u32,
+    /// The sha256 of this file without these digits. Data of earlier versions does not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// sha256 of the vocabulary.
     pub vocabulary_sha256: String,
     /// Number of tokens in the vocabulary.
@@ -151,7 +158,7 @@ impl Manifest {
     /// Parses the manifest with the content `text`, read from the file `path`.
     ///
     /// # Errors
-    /// If the text is not a manifest, or of another format.
+    /// If the text is not a manifest, of another format, or not the one that was written.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
@@ -167,7 +174,22 @@ impl Manifest {
                 "run `lambert prepare` again with this version (set force to overwrite the data)",
             ));
         }
-        serde_json::from_slice(text).map_err(unreadable)
+        let manifest: Manifest = serde_json::from_slice(text).map_err(unreadable)?;
+        match &manifest.sha256 {
+            Some(sha256) if !is_sealed(&String::from_utf8_lossy(text), sha256) => {
+                Err(DataError::file(path, "the content that it was written with", "another sha256", PREPARE_AGAIN))
+            }
+            _ => Ok(manifest),
+        }
+    }
+
+    /// Returns the text of `prepared.json`.
+    ///
+    /// # Errors
+    /// If a value has no JSON form.
+    pub fn to_text(&self) -> serde_json::Result<String> {
+        let unsealed = serde_json::to_string_pretty(&Manifest { sha256: Some(String::new()), ..self.clone() })?;
+        Ok(seal(&(unsealed + "\n")))
     }
 
     /// Returns the counts of a split.

@@ -195,8 +195,8 @@ impl Resumable for FineTuning {
         self.run.checkpoint.directory.local()
     }
 
-    fn steps(&self) -> u64 {
-        self.schedule.steps()
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn fingerprint(&self) -> String {

@@ -2,6 +2,8 @@
 //! [`fine_tune`] is what `lambert finetune` calls.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -33,6 +35,8 @@ pub struct FineTuneOptions {
     pub cache: Option<PathBuf>,
     /// Whether the run may resume.
     pub resume: ResumeOptions,
+    /// The time after which the run saves and ends.
+    pub max_time: Option<Duration>,
     /// The seeds to train one after the other, each in the directory `seed-N` of the run directory; with none, the seed of the
     /// run file is trained in the run directory itself.
     pub seeds: Vec<u64>,
@@ -96,6 +100,7 @@ pub fn fine_tune(
     options: &FineTuneOptions,
     on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<SeedResult>> {
+    let deadline = options.max_time.map(|time| Instant::now() + time);
     let seeds = &options.seeds;
     if let Some(seed) = (1..seeds.len()).find(|&i| seeds[..i].contains(&seeds[i])).map(|i| seeds[i]) {
         bail!("seeds: requires each seed once, got {seed} twice; remove one");
@@ -110,16 +115,17 @@ pub fn fine_tune(
         seeds => seeds.iter().map(|&seed| opened.with_seed(seed)).collect(),
     };
     // All directories are checked before the first seed is trained; the locks are held to the end.
-    let _locks: Vec<RunLock> = runs.iter().map(|run| claim(run, options.resume)).collect::<anyhow::Result<_>>()?;
+    let claimed = |run| Ok(Arc::new(claim(run, options.resume)?));
+    let locks: Vec<Arc<RunLock>> = runs.iter().map(claimed).collect::<anyhow::Result<_>>()?;
     on_event(FineTuneEvent::Opened { run: &runs[0], devices: &devices })?;
     let evaluation = evaluation_spec(&runs[0])?;
     let mut shared = Shared { devices, evaluation, programs: None };
     let mut results = Vec::new();
-    for (index, run) in runs.iter().enumerate() {
-        let result = fine_tune_one(run, &runs[index + 1..], options, &mut shared, on_event)?;
-        let interrupted = result.outcome == Outcome::Interrupted;
+    for (index, (run, lock)) in runs.iter().zip(&locks).enumerate() {
+        let result = fine_tune_one(run, lock, &runs[index + 1..], options, deadline, &mut shared, on_event)?;
+        let incomplete = result.outcome.is_incomplete();
         results.push(result);
-        if interrupted {
+        if incomplete {
             break;
         }
     }
@@ -145,11 +151,13 @@ struct Shared {
     programs: Option<Programs>,
 }
 
-/// Fine-tunes `run`. The disk must have space for the runs `later`, too.
+/// Fine-tunes `run`, whose directory is locked by `lock`. The disk must have space for the runs `later`, too.
 fn fine_tune_one(
     run: &FineTuning,
+    lock: &Arc<RunLock>,
     later: &[FineTuning],
     options: &FineTuneOptions,
+    deadline: Option<Instant>,
     shared: &mut Shared,
     on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<SeedResult> {
@@ -166,7 +174,7 @@ fn fine_tune_one(
     }
     let reserved = later.iter().map(|run| checkpoints(run).bytes_to_come()).sum();
     preflight::check_directory(&checkpoints(run), reserved)?;
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install(deadline)?;
 
     on_event(FineTuneEvent::Starting { run, initial_state: &initial_state })?;
     let programs = match &shared.programs {
@@ -175,7 +183,7 @@ fn fine_tune_one(
     };
     shared.programs = Some(programs.clone());
     let hosts = Hosts::new(&shared.devices, None)?;
-    let mut trainer = Trainer::new(job, programs, shared.devices.clone(), hosts, initial_state)?;
+    let mut trainer = Trainer::new(job, programs, shared.devices.clone(), hosts, initial_state, Some(lock.clone()))?;
     let outcome =
         trainer.train(interrupt).with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
     on_event(FineTuneEvent::Ended { outcome, summary: trainer.summary(), best: trainer.best() })?;
