@@ -12,8 +12,8 @@
 //! memory until the backward pass has read it. A *recomputed* value, built under [`Graph::recomputed`], is computed again
 //! in the backward pass from the inputs of its region (activation checkpointing).
 //!
-//! The backward pass of a scan is a scan in the opposite direction ([`scan`]). What it reads of the forward iterations becomes
-//! stacked outputs of the forward scan ([`residuals`]).
+//! The backward pass of a scan is a scan in the opposite direction (`scan.rs`). What it reads of the forward iterations becomes
+//! stacked outputs of the forward scan (`residuals.rs`).
 
 mod residuals;
 mod scan;

@@ -137,7 +137,7 @@ pub fn first_fit<T>(
     Ok(None)
 }
 
-/// Returns the position of the smallest micro-batch size whose rate is within [`NEGLIGIBLE`] of the best; that of the largest
+/// Returns the position of the smallest micro-batch size whose rate is within 1 % of the best; that of the largest
 /// size if a rate is unknown. `rates` are the sequences/s of ascending sizes.
 pub fn fastest(rates: &[Option<f64>]) -> Option<usize> {
     let Some(known) = rates.iter().copied().collect::<Option<Vec<f64>>>() else {

@@ -11,7 +11,7 @@
 //! Shards are communicated together, in rows of 128 elements. libtpu 0.0.52 keeps all-gathers of whole rows, except small ones
 //! over hundreds of devices, and replaces those of shards that end within a row by all-reduces of padded arrays, which send twice
 //! the bytes. On slices that are one ring (2x4, 4x8) it keeps a reduce-scatter of any number of rows, but may pad the shards and
-//! then move them into place with permutes; multiples of [`TILE_ROWS`] need fewer of them. On square slices of more than
+//! then move them into place with permutes; multiples of a tile (16 rows) need fewer of them. On square slices of more than
 //! four devices it replaces every reduce-scatter by an all-reduce, whatever its shape. `lambert plan` prints the collectives of
 //! the compiled program.
 
