@@ -163,7 +163,7 @@ pub struct Fit {
     /// The collectives of the graph, which the compiler may replace.
     pub graph_collectives: Collectives,
     /// The work of one step: operations of every computed row by the model's formula
-    /// ([`training_flops`](crate::bert::flops::training_flops) and
+    /// ([`training_flops`] and
     /// [`recomputed_flops`](crate::bert::flops::recomputed_flops)), bytes by the compiler's count, communication of the compiled
     /// program, or of the graph if that is not known.
     pub demand: Demand,
