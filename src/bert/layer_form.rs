@@ -12,12 +12,12 @@ use super::config::ConfigError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layers {
-    /// Unrolled: the loop takes more time and memory in a step than it saves in compilation.
+    /// Unrolled: over a run, the loop loses more time in its steps than it saves in compilation.
     #[default]
     Auto,
     /// Each layer by itself: the compiler optimizes across layers and fits the memory of each value to its use.
     Unrolled,
-    /// A loop over stacked layers: the compiler sees one layer, so that it takes nearly the same time for any number of them.
+    /// A loop over stacked layers: the compiler sees one layer for all of them.
     Loop,
 }
 

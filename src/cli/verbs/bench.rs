@@ -84,7 +84,7 @@ pub struct Bench {
     recompute: Recompute,
     /// Form of the encoder's layers: auto, unrolled or loop
     ///
-    /// loop compiles one layer for all layers but the last: less compilation, more time and memory in a step.
+    /// loop compiles one layer for all layers but the last: less compilation, more time in a step.
     #[arg(long, default_value_t, value_name = "FORM")]
     layers: Layers,
     /// Dropout probability of hidden states and attention

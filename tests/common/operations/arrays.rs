@@ -3,7 +3,7 @@
 use lambert::graph::{DotDimensions, GatherDimensions, Reduction, ScatterDimensions, Tensor};
 use lambert::shape::{DType, HostTensor};
 
-use super::{Case, any_bits, case, uniform, values};
+use super::{Case, any_bits, case, uniform, values, whole_numbers};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![reduce_predicates(), reduce_bits(), dynamic_slices().golden(), gathers().golden()];
@@ -56,11 +56,8 @@ fn shapes(dtype: DType) -> Case {
 /// Uses whole numbers for bf16, whose sums are exact: devices add bf16 in bf16, which would require too large a tolerance.
 /// (A model converts to f32 first.)
 fn reduce_numbers(dtype: DType) -> Case {
-    let mut x = uniform(22, dtype, &[3, 4, 5], if dtype == DType::U32 { 0.0 } else { -9.0 }, 9.0);
-    if dtype == DType::BF16 {
-        let whole: Vec<f64> = x.to_f64().into_iter().map(f64::round).collect();
-        x = HostTensor::from_f64(x.shape().clone(), &whole);
-    }
+    let numbers = if dtype == DType::BF16 { whole_numbers } else { uniform };
+    let x = numbers(22, dtype, &[3, 4, 5], if dtype == DType::U32 { 0.0 } else { -9.0 }, 9.0);
     case(format!("reduce/{dtype}"), vec![x], |_, x| {
         let x = x[0];
         vec![

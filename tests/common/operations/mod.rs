@@ -64,6 +64,13 @@ fn uniform(seed: u64, dtype: DType, dims: &[usize], low: f64, high: f64) -> Host
     HostTensor::from_f64(shape, &values)
 }
 
+/// Draws whole numbers between `low` and `high`.
+fn whole_numbers(seed: u64, dtype: DType, dims: &[usize], low: f64, high: f64) -> HostTensor {
+    let x = uniform(seed, dtype, dims, low, high);
+    let whole: Vec<f64> = x.to_f64().into_iter().map(f64::round).collect();
+    HostTensor::from_f64(x.shape().clone(), &whole)
+}
+
 /// Draws from the whole range of an integer type, or true and false for pred.
 fn any_bits(seed: u64, dtype: DType, dims: &[usize]) -> HostTensor {
     let shape = Shape::new(dtype, dims);
