@@ -180,7 +180,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use crate::autodiff::gradients;
-    use crate::graph::{Graph, ScanInputs, ScanOutputs};
+    use crate::graph::{Graph, Op, ScanInputs, ScanOutputs};
     use crate::shape::{DType, Shape};
 
     #[test]
@@ -198,7 +198,11 @@ mod tests {
         let loss = last.carried[0].convert(DType::F32).square().sum();
         let gradient = gradients(loss, &[weights])[0];
         let computation = graph.finish(&[loss, gradient]);
-        let scans: Vec<_> = computation.nodes.iter().filter_map(|node| node.op.scan()).collect();
+        let scans: Vec<_> = computation
+            .nodes
+            .iter()
+            .filter_map(|node| if let Op::Scan(scan) = &node.op { Some(scan) } else { None })
+            .collect();
         assert_eq!(scans.iter().map(|scan| scan.reverse).collect::<Vec<_>>(), [false, true]);
         let rounded = Shape::new(DType::BF16, [8, 4]);
         assert_eq!(scans[0].body.output_shapes(), [&rounded; 3]);

@@ -25,12 +25,12 @@ struct Derivative {
     types: ScanInputs<Option<DType>>,
 }
 
-/// What is known of a scan from outside its body.
+/// A scan, and the cotangents outside of its body that are given and wanted.
 struct Request<'a> {
     scan: &'a Scan,
-    /// Whether the cotangent of each operand is wanted.
+    /// Marks the operands whose cotangents are wanted.
     wanted: Vec<bool>,
-    /// Whether each operand is a weight.
+    /// Marks the operands that are weights.
     weights: Vec<bool>,
     /// The types of the cotangents of the results; None where there is none.
     results: ScanOutputs<Option<DType>>,

@@ -63,7 +63,7 @@ pub(super) struct Rule<'a, 'g> {
     pub node: &'a Node,
     /// The cotangent of each result that the loss depends on; at least one is present.
     pub of_results: Vec<Option<Tensor<'g>>>,
-    /// Whether each node's cotangent is wanted.
+    /// Marks the nodes whose cotangents are wanted.
     pub depends: &'a [bool],
     pub forward: &'a mut ForwardValues<'g>,
 }

@@ -165,12 +165,20 @@ impl FromStr for Preset {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        let known = Preset::ALL.into_iter().find(|p| p.name() == name);
-        known.ok_or_else(|| {
-            let names = Preset::ALL.map(Preset::name).join(", ");
-            ConfigError::new("preset", format!("one of {names}"), format!("{name:?}"))
-        })
+        by_name("preset", Preset::ALL, Preset::name, name)
     }
+}
+
+/// Returns the one of `all` values of a key whose name is `text`.
+pub(super) fn by_name<T: Copy, const N: usize>(
+    key: &'static str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+    text: &str,
+) -> Result<T, ConfigError> {
+    all.into_iter()
+        .find(|&value| name(value) == text)
+        .ok_or_else(|| ConfigError::new(key, format!("one of {}", all.map(name).join(", ")), format!("{text:?}")))
 }
 
 /// A missing or invalid value of the configuration.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::ConfigError;
+use super::config::{ConfigError, by_name};
 
 /// The form of the encoder's layers in the program of a step. The weights, and the weights' tensors, are the same in both; sums
 /// may be rounded differently.
@@ -50,9 +50,6 @@ impl FromStr for Layers {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        Layers::ALL.into_iter().find(|form| form.name() == name).ok_or_else(|| {
-            let names = Layers::ALL.map(Layers::name).join(", ");
-            ConfigError::new("layers", format!("one of {names}"), format!("{name:?}"))
-        })
+        by_name("layers", Layers::ALL, Layers::name, name)
     }
 }

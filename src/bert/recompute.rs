@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::ConfigError;
+use super::config::{ConfigError, by_name};
 
 /// The activations that the backward pass recomputes instead of storing them; see [`crate::graph::Graph::recomputed`].
 /// Losses and gradients do not depend on it. Dropout masks are recomputed under every policy.
@@ -45,9 +45,6 @@ impl FromStr for Recompute {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        Recompute::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
-            let names = Recompute::ALL.map(Recompute::name).join(", ");
-            ConfigError::new("recompute", format!("one of {names}"), format!("{name:?}"))
-        })
+        by_name("recompute", Recompute::ALL, Recompute::name, name)
     }
 }

@@ -5,9 +5,9 @@
 //! [`Graph::finish`] turns the graph into an immutable [`Computation`], a list of nodes in topological order, which can be printed, evaluated
 //! ([`eval`](crate::eval)) and lowered ([`hlo`](crate::hlo)). Only a device or the evaluator **runs** it.
 //!
-//! Nodes are append-only and a node's id is its position, so the order of ids is a topological order. A node with the
-//! same operation and operands as an earlier node is that node, so there are no common subexpressions. [`Graph::finish`]
-//! drops the nodes that no output needs.
+//! Nodes are append-only (but [`Graph::extend_scan`] adds results to a scan) and a node's id is its position, so the order of
+//! ids is a topological order. A node with the same operation and operands as an earlier node is that node, so there are no
+//! common subexpressions. [`Graph::finish`] drops the nodes that no output needs.
 //!
 //! * [`op`]: the operations
 //! * [`infer`]: the shape rule of each operation

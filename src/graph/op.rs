@@ -407,11 +407,6 @@ names! {
 }
 
 impl Op {
-    /// Returns the attributes of a scan.
-    pub fn scan(&self) -> Option<&Scan> {
-        if let Op::Scan(scan) = self { Some(scan) } else { None }
-    }
-
     /// Returns whether two nodes with this operation and the same operands may be merged into one.
     pub(super) fn can_be_shared(&self) -> bool {
         // A barrier keeps two equal computations apart; parameters differ by their index anyway.

@@ -25,7 +25,7 @@ pub struct Scan {
     pub stacked: usize,
     /// The number of iterations, at least 1: the first dimension of stacked arrays.
     pub length: usize,
-    /// Whether the iterations run from the last slice to the first.
+    /// The iterations run from the last slice to the first.
     pub reverse: bool,
 }
 
@@ -164,16 +164,13 @@ impl Graph {
     /// If `tuple` is not a scan, or the parameters or the first results of the bodies have different shapes.
     #[track_caller]
     pub fn extend_scan<'g>(&'g self, tuple: Tensor<'g>, body: Computation) -> Vec<Tensor<'g>> {
-        let mut node = self.node(tuple.id());
-        let Op::Scan(scan) = &mut node.op else { panic!("{} is not a scan", tuple.id()) };
-        let before = std::mem::replace(&mut scan.body, Arc::new(body));
-        let known = before.outputs.len();
-        let extends = before.parameter_shapes() == scan.body.parameter_shapes()
-            && scan.body.output_shapes().starts_with(&before.output_shapes());
+        let Op::Scan(scan) = self.node(tuple.id()).op else { panic!("{} is not a scan", tuple.id()) };
+        let before = &scan.body;
+        let extends = before.parameter_shapes() == body.parameter_shapes()
+            && body.output_shapes().starts_with(&before.output_shapes());
         assert!(extends, "{} requires a body with the parameters and first results of the one it has", tuple.id());
-        let op = node.op.clone();
-        self.replace(tuple.id(), op);
-        let count = node.op.scan().map_or(0, |scan| scan.body.outputs.len());
+        let (known, count) = (before.outputs.len(), body.outputs.len());
+        self.replace(tuple.id(), Op::Scan(Scan { body: Arc::new(body), ..scan }));
         self.elements(tuple, count).split_off(known)
     }
 }

@@ -247,6 +247,16 @@ steps = 40
 learning_rate = 0.002
 ";
 
+    #[test]
+    fn a_run_with_layers_in_a_loop_does_not_resume_one_with_unrolled_layers() {
+        let fingerprint = |form: &str| {
+            let text = format!("{TWO_PHASES}[compile]\nlayers = \"{form}\"\n");
+            Run::from_checkpoint(Path::new("run.toml"), &text, 8192).unwrap().fingerprint("d")
+        };
+        assert_eq!(fingerprint("unrolled"), fingerprint("auto"));
+        assert_ne!(fingerprint("loop"), fingerprint("auto"));
+    }
+
     /// Returns the error about [`TWO_PHASES`] with the first `change.0` replaced by `change.1`.
     fn message(change: (&str, &str)) -> String {
         assert!(TWO_PHASES.contains(change.0));

@@ -24,7 +24,7 @@ use self::file::RunFile;
 pub use self::settings::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings};
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
-use crate::bert::{BertConfig, BertPretraining, Recompute};
+use crate::bert::{BertConfig, BertPretraining, Layers, Recompute};
 use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
@@ -178,6 +178,10 @@ impl Run {
         let reduce_dtype = self.parallel.gradient_reduce_dtype;
         if reduce_dtype != GradientReduceDtype::default() {
             settings["parallel"] = json!({ "gradient_reduce_dtype": reduce_dtype });
+        }
+        // A loop rounds differently; the other forms are one.
+        if self.compile.layers == Layers::Loop {
+            settings["compile"] = json!({ "layers": self.compile.layers });
         }
         settings
     }

@@ -121,7 +121,8 @@ impl EvaluateSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompileSettings {
-    /// The form of the encoder's layers: `unrolled`, `loop` or `auto`. Weights are rounded differently, but otherwise the same.
+    /// The form of the encoder's layers: `unrolled`, `loop` or `auto`. A loop rounds differently, so it is one of the
+    /// settings that a resumed run must share.
     pub layers: Layers,
 }
 
