@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::save::{Keep, complete, is_checkpoint_file, put_in_place, remove_checkpoint};
+use super::save::{Keep, complete, is_checkpoint_file, is_undamaged, put_in_place, remove_checkpoint};
 use super::{Best, CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
 use crate::files::{partial_path, replace_file};
 use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Object};
@@ -105,9 +105,9 @@ impl RemoteRun {
     }
 
     /// Makes the bucket hold those of all local and remote checkpoints that `keep` names, and the best one: uploads those that it
-    /// lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included. A
-    /// different checkpoint of the same step is renamed. The growing file `journal` of the run directory is uploaded too, if it
-    /// exists.
+    /// lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included, damaged local
+    /// ones are not. A different checkpoint of the same step is renamed. The growing file `journal` of the run directory is
+    /// uploaded too, if it exists.
     ///
     /// # Errors
     /// If a file cannot be uploaded; nothing has been removed then.
@@ -120,15 +120,18 @@ impl RemoteRun {
         let mut mirrored = Mirrored::default();
         let remote = by_step(self.bucket.list()?);
         let remote_steps = complete_steps(&remote);
-        let local = self.local_steps()?;
-        let all: BTreeSet<u64> = remote_steps.iter().chain(&local).copied().collect();
+        let lacking = self.lacking(&remote, &mut mirrored.notes)?;
+        let all: BTreeSet<u64> = remote_steps.iter().chain(lacking.keys()).copied().collect();
         let older = all.len().saturating_sub(if keep.newest == 0 { all.len() } else { keep.newest });
-        let best = self.best_step(&local);
+        let best = self.best_step()?;
         let stays = |&(place, step): &(usize, u64)| place >= older || keep.always(step) || best == Some(step);
         let kept: BTreeSet<u64> = all.into_iter().enumerate().filter(stays).map(|(_, step)| step).collect();
-        for &step in local.iter().filter(|step| kept.contains(step)) {
-            let objects = remote.get(&step).map_or(&[][..], Vec::as_slice);
-            self.upload(step, objects, &mut mirrored, progress)?;
+        for (&step, manifest) in lacking.iter().filter(|(step, _)| kept.contains(step)) {
+            if remote_steps.contains(&step) {
+                mirrored.notes.push(self.set_aside(&step_name(step), &remote[&step])?);
+            }
+            self.upload(step, manifest, progress)?;
+            mirrored.uploaded.push(self.address().join(&step_name(step)));
         }
         if self.directory.join(journal).exists() {
             self.bucket.upload(&self.directory, &[journal], progress)?;
@@ -143,38 +146,50 @@ impl RemoteRun {
         Ok(mirrored)
     }
 
-    /// Returns the step of the best checkpoint, which the newest of the `local` ones names in a run that selects by a metric.
-    fn best_step(&self, local: &[u64]) -> Option<u64> {
-        let newest = Manifest::read(&self.directory.join(step_name(*local.last()?))).ok()?;
-        Some(newest.state.best?.step)
+    /// Returns the local checkpoints that the bucket lacks, or of which it has different ones, with their manifests. Adds a message
+    /// to `notes` for each that is damaged, instead of returning it.
+    fn lacking(
+        &self,
+        remote: &BTreeMap<u64, Vec<Object>>,
+        notes: &mut Vec<String>,
+    ) -> Result<BTreeMap<u64, Manifest>, CheckpointError> {
+        let mut lacking = BTreeMap::new();
+        for step in self.local_steps()? {
+            let local = self.directory.join(step_name(step));
+            let manifest = Manifest::read(&local)?;
+            if remote.contains_key(&step) && self.holds(step, &manifest)? {
+                continue;
+            }
+            if is_undamaged(&local) {
+                lacking.insert(step, manifest);
+            } else {
+                notes.push(format!("{} was not uploaded: it is damaged", local.display()));
+            }
+        }
+        Ok(lacking)
     }
 
-    /// Uploads one checkpoint, unless the bucket has it.
-    fn upload(
-        &self,
-        step: u64,
-        objects: &[Object],
-        mirrored: &mut Mirrored,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), CheckpointError> {
-        let name = step_name(step);
-        let local = self.directory.join(&name);
-        let manifest = Manifest::read(&local)?;
-        let in_step = |file: &str| format!("{name}/{file}");
-        if objects.iter().any(|object| object.name == STATE) {
-            let state = self.bucket.read(&in_step(STATE))?.unwrap_or_default();
-            let earlier = Manifest::parse(&local, &String::from_utf8_lossy(&state));
-            if earlier.is_ok_and(|earlier| earlier.files == manifest.files) {
-                return Ok(());
-            }
-            mirrored.notes.push(self.set_aside(&name, objects)?);
-        }
+    /// Returns whether the bucket has the checkpoint of `step` with the files of `manifest`.
+    fn holds(&self, step: u64, manifest: &Manifest) -> Result<bool, CheckpointError> {
+        let Some(state) = self.bucket.read(&format!("{}/{STATE}", step_name(step)))? else { return Ok(false) };
+        let found = Manifest::parse(&self.directory.join(step_name(step)), &String::from_utf8_lossy(&state));
+        Ok(found.is_ok_and(|found| found.files == manifest.files))
+    }
+
+    /// Returns the step of the best checkpoint, which the newest local one names in a run that selects by a metric.
+    fn best_step(&self) -> Result<Option<u64>, CheckpointError> {
+        let Some(newest) = self.local_steps()?.pop() else { return Ok(None) };
+        let best = Manifest::read(&self.directory.join(step_name(newest))).ok().and_then(|newest| newest.state.best);
+        Ok(best.map(|best| best.step))
+    }
+
+    /// Uploads the checkpoint of `step`, its manifest last.
+    fn upload(&self, step: u64, manifest: &Manifest, progress: &(dyn Fn(u64) + Sync)) -> Result<(), CheckpointError> {
+        let in_step = |file: &str| format!("{}/{file}", step_name(step));
         let names: Vec<String> = manifest.files.keys().map(|file| in_step(file)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.bucket.upload(&self.directory, &names, progress)?;
-        self.bucket.upload(&self.directory, &[&in_step(STATE)], progress)?;
-        mirrored.uploaded.push(self.address().join(&name));
-        Ok(())
+        Ok(self.bucket.upload(&self.directory, &[&in_step(STATE)], progress)?)
     }
 
     /// Renames a damaged checkpoint, so that its step can be saved again; returns a message with the new name.

@@ -229,7 +229,7 @@ pub(super) fn complete(directory: &Path) -> bool {
 }
 
 /// Returns whether `directory` holds a checkpoint whose files all have their recorded content. Reads them all.
-fn is_undamaged(directory: &Path) -> bool {
+pub(super) fn is_undamaged(directory: &Path) -> bool {
     let unchanged = |(name, record): (&String, &FileRecord)| {
         FileRecord::of(&directory.join(name)).is_ok_and(|found| found == *record)
     };

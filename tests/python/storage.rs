@@ -396,6 +396,30 @@ fn requests_to_a_busy_server_are_retried_and_failed_uploads_are_sent_later() {
 }
 
 #[test]
+fn damaged_local_checkpoints_are_not_uploaded() {
+    let site = Site::new();
+    site.prepared("one", "s3://pod/wiki", &[]);
+    run_file(&site, "run.toml", "s3");
+    site.succeed("one", &["pretrain", "run.toml", "--platform", "cpu"]);
+    let saved = site.workshop.path("one/lambert/buckets/s3/pod%2Fruns%2Fsmall/step-00000010/optimizer.safetensors");
+    let before = site.server.keys("pod", "runs/small/");
+
+    // The bucket loses its newest checkpoint, and the local one is damaged: the older one in the bucket must stay.
+    for key in before.iter().filter(|key| key.contains("step-00000010")) {
+        site.server.delete(&format!("pod/{key}"));
+    }
+    let mut damaged = std::fs::read(&saved).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&saved, damaged).unwrap();
+    let output = site.succeed("one", &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
+    assert!(output.contains("step-00000010 was not uploaded: it is damaged"), "{output}");
+    // The step was trained and saved again.
+    assert_eq!(site.server.keys("pod", "runs/small/").len(), before.len());
+    let uploaded = site.server.get("pod/runs/small/step-00000010/optimizer.safetensors");
+    assert!(uploaded == std::fs::read(&saved).ok(), "the saved and the uploaded checkpoint differ");
+}
+
+#[test]
 fn errors_of_a_bucket_say_what_to_do_next() {
     let site = Site::new();
     site.workshop.run_file("run.toml", "runs", |text| text);
