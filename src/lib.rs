@@ -83,5 +83,6 @@ pub mod storage;
 pub mod task;
 pub mod tls;
 pub mod train;
+pub mod triton;
 pub mod units;
 pub mod verify;

@@ -96,6 +96,7 @@ fn is_repeated(op: &Op) -> bool {
         | Op::ScatterAdd(_)
         | Op::While { .. }
         | Op::Scan(_)
+        | Op::Composite(_)
         | Op::AllReduce { .. }
         | Op::AllGather { .. }
         | Op::ReduceScatter { .. } => false,

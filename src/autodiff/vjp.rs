@@ -42,6 +42,7 @@
 //! | all-gather | the reduce-scatter of `ct` |
 //! | reduce-scatter | the all-gather of `ct` |
 //! | scan | the scan of the body's cotangents in the opposite direction |
+//! | composite | the composite's own derivative |
 //! | while | panics: take gradients inside the body |
 //! | all others | none: the operation is piecewise constant, not floating-point, or a leaf |
 //!
@@ -53,7 +54,8 @@ use std::f64::consts::PI;
 
 use super::ForwardValues;
 use crate::graph::{
-    BinaryOp, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions, Tensor, UnaryOp,
+    BinaryOp, Composite, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions, Tensor,
+    UnaryOp,
 };
 use crate::shape::{DType, HostTensor, Shape};
 
@@ -243,6 +245,7 @@ impl<'g> Rule<'_, 'g> {
                 self.node.scope
             ),
             Op::Scan(scan) => self.scan(scan),
+            Op::Composite(composite) => self.composite(composite),
             // The caller assigns it to this element of the tuple.
             Op::GetTupleElement { .. } => one(ct),
             Op::OptimizationBarrier => self.first(&[Some(ct)]),
@@ -280,6 +283,28 @@ impl<'g> Rule<'_, 'g> {
             | Op::StopGradient
             | Op::ReplicaId => vec![None; self.node.inputs.len()],
         }
+    }
+
+    /// Appends the derivative of a composite.
+    fn composite(&mut self, composite: &Composite) -> Vec<Option<Tensor<'g>>> {
+        let Some(derivative) = &composite.derivative else {
+            panic!(
+                "{} = {} (scope {:?}) lies between the loss and a requested gradient, and has no derivative",
+                self.id, composite.definition.name, self.node.scope
+            )
+        };
+        let results = self.of_results.len();
+        let (cotangents, residuals) = self.of_results.split_at(results - composite.residuals);
+        assert!(residuals.iter().all(Option::is_none), "only the derivative reads residuals");
+        let cotangents = cotangents.to_vec();
+        let mut operands = self.inputs_from(0);
+        operands.extend((0..results).map(|index| self.result(index)));
+        for (index, cotangent) in cotangents.into_iter().enumerate() {
+            let zeros = || operands[self.node.inputs.len() + index].filled(0.0);
+            operands.push(cotangent.unwrap_or_else(zeros));
+        }
+        let found = operands[0].graph().composite(derivative, &operands);
+        self.first(&found.into_iter().map(Some).collect::<Vec<_>>())
     }
 
     /// Returns the forward value of a node.

@@ -17,7 +17,7 @@
 //! In packed rows every position has the words of its example and counts elements from the first position of that example,
 //! so that the mask of an example does not depend on its place in the row.
 
-use super::layers::in_flat_rows;
+use super::positions::in_flat_rows;
 use crate::batch::pretraining::PackedTensors;
 use crate::graph::{GatherDimensions, Graph, Tensor};
 use crate::shape::{DType, HostTensor, Shape};
@@ -80,6 +80,27 @@ pub struct Dropout<'g> {
     keys: Option<Tensor<'g>>,
     /// The index of the first site that there are words of.
     first_site: usize,
+}
+
+/// The random words of the attention probabilities of one layer, by position.
+#[derive(Clone, Copy)]
+pub struct AttentionWords<'g> {
+    /// u32`[B, S]`, by query: the first word, with the number of the query's first element added.
+    pub first: Tensor<'g>,
+    /// u32`[B, S]`, by query: the second word.
+    pub second: Tensor<'g>,
+    /// s32`[B, S]`: the place of each key in its example.
+    pub keys: Tensor<'g>,
+}
+
+/// The factor of the first round of the finaliser.
+pub(super) const FIRST_FACTOR: u32 = 0x7feb_352d;
+/// The factor of the second round.
+pub(super) const SECOND_FACTOR: u32 = 0x846c_a68b;
+
+/// Returns the least word of the elements that are kept. A word is below it with `probability`, up to 2⁻³².
+pub(super) fn threshold(probability: f64) -> u32 {
+    (probability * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32
 }
 
 impl<'g> Dropout<'g> {
@@ -169,6 +190,27 @@ impl<'g> Dropout<'g> {
         Dropout { k0, k1, keys, first_site: Site::AttentionProbs(0).index() }
     }
 
+    /// Appends the words of the attention probabilities of `layer`, in rows of `length`.
+    pub(super) fn attention_words(&self, layer: usize, length: usize) -> AttentionWords<'g> {
+        let place = Site::AttentionProbs(layer).index() - self.first_site;
+        let [first, second] = [self.k0, self.k1].map(|k| k.slice_in(0, place, place + 1).reshape(&k.dims()[1..]));
+        match self.keys {
+            Some(keys) => AttentionWords { first, second, keys },
+            None => {
+                let dims = [first.dims()[0], length];
+                let position = |dtype| first.graph().iota(Shape::new(dtype, dims), 1);
+                let first = first.broadcast(&dims, &[0]) + position(DType::U32) * length as f64;
+                AttentionWords { first, second: second.broadcast(&dims, &[0]), keys: position(DType::S32) }
+            }
+        }
+    }
+
+    /// Returns the words of attention probabilities as those of layer 0.
+    pub(super) fn of_attention(AttentionWords { first, second, keys }: AttentionWords<'g>) -> Self {
+        let [k0, k1] = [first, second].map(|words| words.reshape(&[&[1], &words.dims()[..]].concat()));
+        Dropout { k0, k1, keys: Some(keys), first_site: Site::AttentionProbs(0).index() }
+    }
+
     /// Returns the place of each key in its example, if words are by position.
     pub(super) fn keys(&self) -> Option<Tensor<'g>> {
         self.keys
@@ -218,11 +260,9 @@ impl<'g> Dropout<'g> {
         };
         let shifted = |h: Tensor<'g>, by: f64| h.shift_right_logical(h.filled(by));
         let mut h = element + words(self.k0);
-        h = h.xor(shifted(h, 16.0)) * f64::from(0x7feb_352du32);
-        h = h.xor(shifted(h, 15.0).xor(words(self.k1))) * f64::from(0x846c_a68bu32);
-        // A word is below the threshold with the given probability, up to 2⁻³².
-        let threshold = (probability * 2f64.powi(32)).round().min(f64::from(u32::MAX));
-        h.ge(h.filled(threshold)).reshape(dims)
+        h = h.xor(shifted(h, 16.0)) * f64::from(FIRST_FACTOR);
+        h = h.xor(shifted(h, 15.0).xor(words(self.k1))) * f64::from(SECOND_FACTOR);
+        h.ge(h.filled(f64::from(threshold(probability)))).reshape(dims)
     }
 }
 

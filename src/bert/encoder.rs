@@ -5,23 +5,23 @@
 use std::ops::Range;
 
 use super::Recompute;
+use super::attention::{AttentionInputs, FusedAttention, MASKED, over};
 use super::dropout::{Dropout, Site};
 use super::inputs::EncoderInputs;
-use super::layers::{Bert, at_positions, softmax};
-use crate::graph::{DotDimensions, ScanInputs, ScanOutputs, Tensor};
+use super::layers::{Bert, softmax};
+use super::positions::at_positions;
+use crate::graph::{ScanInputs, ScanOutputs, Tensor};
+use crate::shape::DType;
 
 /// The beginning of the names of the weights of layer 0.
 const LAYER_0: &str = "bert.encoder.layer.0.";
-
-/// Added to the attention scores of padding: far below any score, and small enough for scores to keep their digits.
-const MASKED: f64 = -10000.0;
 
 impl<'g> Bert<'_, 'g> {
     /// Appends embeddings and encoder: the hidden states `[B, S, H]` after the last layer.
     pub(super) fn hidden_states(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
         let graph = inputs.input_ids.graph();
         let x = graph.scope("embeddings", || self.embeddings(inputs));
-        graph.scope("encoder", || self.layers(x, self.attention_bias(inputs), 0..self.config.num_hidden_layers))
+        graph.scope("encoder", || self.layers(x, self.layer_mask(inputs), 0..self.config.num_hidden_layers))
     }
 
     /// Appends embeddings and encoder: the hidden states `[B, N, H]` after the last layer at `positions` s32`[B, N]`. The last
@@ -30,8 +30,9 @@ impl<'g> Bert<'_, 'g> {
         let graph = inputs.input_ids.graph();
         let x = graph.scope("embeddings", || self.embeddings(inputs));
         graph.scope("encoder", || {
-            let (mask, last) = (self.attention_bias(inputs), self.config.num_hidden_layers - 1);
-            let x = self.layers(x, mask, 0..last);
+            let last = self.config.num_hidden_layers - 1;
+            let x = self.layers(x, self.layer_mask(inputs), 0..last);
+            let mask = self.attention_bias(inputs);
             graph.scope(&format!("layer.{last}"), || {
                 self.recomputed_if(self.recompute == Recompute::Layer, x, || {
                     let taken = |x: Tensor<'g>| {
@@ -87,6 +88,7 @@ impl<'g> Bert<'_, 'g> {
                 dropout: dropout.map(|words| Dropout::of_layer(words, constants.get(1).copied())),
                 recompute: self.recompute,
                 layers: self.layers,
+                attention: self.attention,
                 fixed_padding: self.fixed_padding,
             };
             let x = carried[0].graph().scope("layers", || layer.layer(carried[0], constants[0], 0));
@@ -98,6 +100,13 @@ impl<'g> Bert<'_, 'g> {
     /// Appends a layer at all positions: x `[B, S, H]` → `[B, S, H]`.
     fn layer(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         self.recomputed_if(self.recompute == Recompute::Layer, x, || self.encoder_layer(x, x, mask, layer))
+    }
+
+    /// Appends the mask of layers at all positions: the bias of the scores, or the numbers of the sequences s32`[B, S]` for fused
+    /// attention in packed rows.
+    fn layer_mask(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
+        let by_number = self.attention.is_fused() && inputs.packed.is_some();
+        if by_number { inputs.attention_mask } else { self.attention_bias(inputs) }
     }
 
     /// Appends the bias of the scores, 0 or [`MASKED`]: `[B, S]` by key, for padding; in packed rows `[B, S, S]` by query and
@@ -138,6 +147,9 @@ impl<'g> Bert<'_, 'g> {
     /// Appends softmax(q·kᵀ/√D + mask)·v for each head: queries `[B, N, H]`, x `[B, S, H]`, mask `[B, S]` or `[B, N, S]` →
     /// `[B, N, H]`.
     fn self_attention(&self, queries: Tensor<'g>, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
+        if queries.id() == x.id() && self.attention.is_fused() {
+            return self.fused_attention(x, mask, layer);
+        }
         let [q, k, v] = if queries.id() == x.id() {
             self.heads(x, layer, ["query", "key", "value"])
         } else {
@@ -158,21 +170,36 @@ impl<'g> Bert<'_, 'g> {
         context.transpose(&[0, 2, 1, 3]).reshape(&queries.dims())
     }
 
-    /// Appends projections of x `[B, S, H]` for all heads, as one product: `[B, S, A, D]` each.
+    /// Appends self-attention at all positions as one operation: x `[B, S, H]` → `[B, S, H]`; see [`Bert::layer_mask`].
+    fn fused_attention(&self, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
+        let (rows, length) = (x.dims()[0], x.dims()[1]);
+        let probability = self.config.attention_probs_dropout_prob;
+        let words = self.dropout.filter(|_| probability > 0.0).map(|dropout| dropout.attention_words(layer, length));
+        let attention = FusedAttention {
+            rows,
+            length,
+            heads: self.config.num_attention_heads,
+            size: self.config.head_size(),
+            packed: mask.dtype() == DType::S32,
+            dropout: if words.is_some() { probability } else { 0.0 },
+            dtype: self.precision.compute(),
+        };
+        let qkv = self.projections(x, layer, ["query", "key", "value"]);
+        attention.apply(AttentionInputs { qkv, mask, words }).reshape(&x.dims())
+    }
+
+    /// Appends projections of x `[B, S, H]` for all heads: `[B, S, A, D]` each.
     fn heads<const N: usize>(&self, x: Tensor<'g>, layer: usize, projections: [&str; N]) -> [Tensor<'g>; N] {
+        let all = self.projections(x, layer, projections);
+        let dims = all.dims();
+        std::array::from_fn(|i| all.slice_in(2, i, i + 1).reshape(&[&dims[..2], &dims[3..]].concat()))
+    }
+
+    /// Appends projections of x `[B, S, H]` for all heads, as one product: `[B, S, N, A, D]`.
+    fn projections<const N: usize>(&self, x: Tensor<'g>, layer: usize, projections: [&str; N]) -> Tensor<'g> {
         let names = projections.map(|name| format!("bert.encoder.layer.{layer}.attention.self.{name}"));
         let (rows, length) = (x.dims()[0], x.dims()[1]);
         let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
-        let all = self.linears(x, &names).reshape(&[rows, length, N, heads, size]);
-        std::array::from_fn(|i| all.slice_in(2, i, i + 1).reshape(&[rows, length, heads, size]))
-    }
-}
-
-fn over(lhs_batch: &[usize], lhs: &[usize], rhs_batch: &[usize], rhs: &[usize]) -> DotDimensions {
-    DotDimensions {
-        lhs_batch: lhs_batch.to_vec(),
-        rhs_batch: rhs_batch.to_vec(),
-        lhs_contracting: lhs.to_vec(),
-        rhs_contracting: rhs.to_vec(),
+        self.linears(x, &names).reshape(&[rows, length, N, heads, size])
     }
 }

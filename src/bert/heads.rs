@@ -3,7 +3,8 @@
 
 use super::dropout::Site;
 use super::inputs::EncoderInputs;
-use super::layers::{Bert, at_positions};
+use super::layers::Bert;
+use super::positions::at_positions;
 use crate::graph::Tensor;
 use crate::shape::DType;
 

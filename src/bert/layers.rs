@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::dropout::{Dropout, Site};
-use super::{Activation, BertConfig, Layers, Recompute};
+use super::{Activation, AttentionKernel, BertConfig, Layers, Recompute};
 use crate::graph::{DotDimensions, Tensor};
 use crate::task::ParamSpec;
 use crate::task::Precision;
@@ -20,6 +20,7 @@ pub struct Bert<'c, 'g> {
     pub(super) dropout: Option<Dropout<'g>>,
     pub(super) recompute: Recompute,
     pub(super) layers: Layers,
+    pub(super) attention: AttentionKernel,
     /// Lookups of the padding token give its embedding no gradient.
     pub(super) fixed_padding: bool,
 }
@@ -36,12 +37,26 @@ impl<'c, 'g> Bert<'c, 'g> {
         recompute: Recompute,
     ) -> Self {
         let weights = specs.iter().map(|s| s.name.as_str()).zip(weights.iter().copied()).collect();
-        Bert { config, weights, precision, dropout, recompute, layers: Layers::Unrolled, fixed_padding: false }
+        Bert {
+            config,
+            weights,
+            precision,
+            dropout,
+            recompute,
+            layers: Layers::Unrolled,
+            attention: AttentionKernel::Composed,
+            fixed_padding: false,
+        }
     }
 
     /// Builds the encoder's layers in this form; unrolled by default.
     pub fn with_layers(self, layers: Layers) -> Self {
         Bert { layers, ..self }
+    }
+
+    /// Computes self-attention at all positions with this kernel; composed by default.
+    pub fn with_attention(self, attention: AttentionKernel) -> Self {
+        Bert { attention, ..self }
     }
 
     /// Gives the embedding of the padding token no gradient from lookups, as `padding_idx` of transformers' `BertModel`. It makes
@@ -158,18 +173,6 @@ impl<'c, 'g> Bert<'c, 'g> {
     ) -> Tensor<'g> {
         if condition { x.graph().recomputed(build) } else { build() }
     }
-}
-
-/// Appends the numbers of `positions` s32`[B, N]` of rows of `length` among the positions of all rows: s32`[B·N]`.
-pub(super) fn in_flat_rows(positions: Tensor<'_>, length: usize) -> Tensor<'_> {
-    let row_starts = positions.graph().iota(positions.shape(), 0) * length as f64;
-    (positions + row_starts).reshape(&[positions.shape().elements()])
-}
-
-/// Appends the activations at `positions` s32`[B, N]` of their rows: x `[B, S, H]` → `[B·N, H]`.
-pub(super) fn at_positions<'g>(x: Tensor<'g>, positions: Tensor<'g>) -> Tensor<'g> {
-    let (rows, length, hidden) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-    x.reshape(&[rows * length, hidden]).take_rows(in_flat_rows(positions, length))
 }
 
 /// Returns the number of the last dimension.

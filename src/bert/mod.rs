@@ -4,6 +4,7 @@
 //! layouts are those of transformers' `BertForPreTraining`, `BertForSequenceClassification`, `BertForTokenClassification` and
 //! `BertForQuestionAnswering`.
 
+mod attention;
 mod config;
 mod dropout;
 mod embeddings;
@@ -17,11 +18,13 @@ mod layer_form;
 mod layers;
 mod loss;
 mod params;
+mod positions;
 mod prediction;
 mod pretraining;
 mod recompute;
 mod synthetic;
 
+pub use attention::{AttentionKernel, FusedAttention};
 pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
 pub use fine_tuning::{

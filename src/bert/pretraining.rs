@@ -7,9 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::flops::training_flops;
-use super::layers::at_positions;
 use super::loss::weighted_sums;
-use super::{Bert, BertConfig, EncoderInputs, Layers, Recompute, Site, inputs, param_specs, synthetic};
+use super::positions::at_positions;
+use super::{
+    AttentionKernel, Bert, BertConfig, EncoderInputs, Layers, Recompute, Site, inputs, param_specs, synthetic,
+};
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
@@ -58,6 +60,8 @@ pub struct BertPretraining {
     pub recompute: Recompute,
     /// The form of the encoder's layers in the programs of training and evaluation steps.
     pub layers: Layers,
+    /// The kernel of self-attention in these programs.
+    pub attention: AttentionKernel,
 }
 
 /// The second denominator: sequences with a label of their second segment.
@@ -136,7 +140,7 @@ impl Task for BertPretraining {
         let params = self.parameters();
         let bert =
             Bert::new(&self.model, &params, weights, precision, dropout, self.recompute).with_layers(self.layers);
-        let sums = bert.sums(&batch);
+        let sums = bert.with_attention(self.attention).sums(&batch);
         vec![sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct]
     }
 
@@ -324,6 +328,7 @@ mod tests {
                 sentence_pairs: true,
                 recompute: Recompute::None,
                 layers: Layers::Unrolled,
+                attention: AttentionKernel::Composed,
             };
             let (params, graph) = (task.parameters(), Graph::new("sums"));
             let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F64))).collect();
@@ -365,6 +370,7 @@ mod tests {
                 sentence_pairs: true,
                 recompute: Recompute::None,
                 layers: Layers::Unrolled,
+                attention: AttentionKernel::Composed,
             };
             let batch = task.synthetic_batch(2);
             let found: Vec<_> = batch.tensors.iter().map(|(name, tensor)| (*name, tensor.shape().clone())).collect();

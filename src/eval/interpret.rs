@@ -22,6 +22,10 @@ pub(super) fn run(
         let result = match &node.op {
             Op::While { condition, body } => run_loop(condition, body, &operands, replicas)?,
             Op::Scan(scan) => run_scan(scan, &operands, replicas)?,
+            Op::Composite(composite) => {
+                let owned = |values: &Vec<&Value>| values.iter().map(|&value| value.clone()).collect();
+                run(&composite.definition, &operands.iter().map(owned).collect::<Vec<Vec<Value>>>(), replicas)?
+            }
             Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
                 let mut results: Vec<Vec<Value>> = vec![Vec::new(); replicas.len()];
                 for operand in 0..node.inputs.len() {
@@ -117,6 +121,7 @@ fn apply(node: &Node, operands: &[&Value]) -> Value {
         Op::Parameter { .. }
         | Op::While { .. }
         | Op::Scan(_)
+        | Op::Composite(_)
         | Op::ReplicaId
         | Op::AllReduce { .. }
         | Op::AllGather { .. }
@@ -244,6 +249,7 @@ fn has_collectives(computation: &Computation) -> bool {
         Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => true,
         Op::While { condition, body } => has_collectives(condition) || has_collectives(body),
         Op::Scan(scan) => has_collectives(&scan.body),
+        Op::Composite(composite) => has_collectives(&composite.definition),
         _ => false,
     })
 }

@@ -37,6 +37,7 @@ pub fn shape(op: &Op, inputs: &[&ValueShape]) -> Result<ValueShape> {
             return Ok(ValueShape::Tuple(state.into_iter().cloned().collect()));
         }
         Op::Scan(scan) => return scan.result_shapes(&rule.arrays(inputs)?).map(ValueShape::Tuple),
+        Op::Composite(composite) => return composite.result_shape(&rule.arrays(inputs)?),
         Op::GetTupleElement { index } => {
             return match inputs {
                 [ValueShape::Tuple(elements)] if *index < elements.len() => {
@@ -219,7 +220,7 @@ impl Rule {
             }
 
             // ---- control ----
-            Op::While { .. } | Op::Scan(_) | Op::GetTupleElement { .. } => {
+            Op::While { .. } | Op::Scan(_) | Op::Composite(_) | Op::GetTupleElement { .. } => {
                 unreachable!("tuples are handled before arrays")
             }
             Op::OptimizationBarrier => match inputs {

@@ -12,8 +12,12 @@
 //! * [`op`]: the operations
 //! * [`infer`]: the shape rule of each operation
 //! * [`Scan`]: loops over stacked arrays
+//! * [`Composite`]: computations with a derivative or a kernel of their own
+//! * [`expanded`]: the operations that HLO does not have, as those that it has
 //! * [`Tensor`]: the methods and operators that append nodes
 
+mod composite;
+mod expand;
 pub mod infer;
 pub mod op;
 mod scan;
@@ -24,9 +28,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 
+pub use composite::{Composite, CustomCall};
+pub use expand::expanded;
 pub use infer::ShapeError;
 pub use op::{BinaryOp, Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions, UnaryOp};
-pub use scan::{Scan, ScanInputs, ScanOutputs, scans_as_loops};
+pub use scan::{Scan, ScanInputs, ScanOutputs};
 pub use tensor::Tensor;
 
 use crate::shape::Shape;
@@ -342,6 +348,16 @@ impl Computation {
     /// Returns the shapes of the outputs, in order.
     pub fn output_shapes(&self) -> Vec<&Shape> {
         self.outputs.iter().map(|&id| self.array_shape(id)).collect()
+    }
+
+    /// Returns whether a composite with a kernel is among the nodes, or in a loop.
+    pub fn has_kernels(&self) -> bool {
+        self.nodes.iter().any(|node| match &node.op {
+            Op::Composite(composite) => composite.kernel.is_some(),
+            Op::While { condition, body } => condition.has_kernels() || body.has_kernels(),
+            Op::Scan(scan) => scan.body.has_kernels(),
+            _ => false,
+        })
     }
 
     /// Returns the shape of a node that is an array.

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::{Computation, Scan};
+use super::{Composite, Computation, Scan};
 use crate::shape::{DType, HostTensor, Shape};
 
 /// A primitive operation with its attributes. The operands are the node's inputs, in HLO's order.
@@ -151,6 +151,8 @@ pub enum Op {
     /// A body applied to the slices of stacked operands, one after the other; see [`Scan`]. The result is the tuple of the
     /// carried values and the stacked outputs. HLO has no such operation: it lowers to a while.
     Scan(Scan),
+    /// A computation that is one node; see [`Composite`]. It lowers to a custom call if it has a kernel, else to its definition.
+    Composite(Composite),
     /// One element of a tuple-shaped operand.
     GetTupleElement {
         /// Position in the tuple.
@@ -397,6 +399,7 @@ names! {
     Op::ScatterAdd(_) => "scatter",
     Op::While { .. } => "while",
     Op::Scan(_) => "scan",
+    Op::Composite(_) => "composite",
     Op::GetTupleElement { .. } => "get-tuple-element",
     Op::OptimizationBarrier => "opt-barrier",
     Op::StopGradient => "stop-gradient",

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    Comparison, Computation, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, Scan, ScatterDimensions,
-    ValueShape,
+    Comparison, Composite, Computation, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, Scan,
+    ScatterDimensions, ValueShape,
 };
 
 impl fmt::Display for Computation {
@@ -30,6 +30,7 @@ impl fmt::Display for Computation {
             match &node.op {
                 Op::While { condition, body } => inner.extend([condition.clone(), body.clone()]),
                 Op::Scan(scan) => inner.push(scan.body.clone()),
+                Op::Composite(composite) => inner.push(composite.definition.clone()),
                 _ => {}
             }
             match &*node.scope {
@@ -59,6 +60,10 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         Op::While { condition, body } => write!(f, ", condition={}, body={}", condition.name, body.name),
         Op::Scan(Scan { body, carried, stacked, length, reverse }) => {
             write!(f, ", carried={carried}, stacked={stacked}, length={length}, reverse={reverse}, body={}", body.name)
+        }
+        Op::Composite(Composite { definition, kernel, .. }) => {
+            write!(f, ", definition={}", definition.name)?;
+            kernel.as_ref().map_or(Ok(()), |kernel| write!(f, ", kernel={:?}", kernel.target))
         }
         Op::GetTupleElement { index } => write!(f, ", index={index}"),
         Op::AllReduce { reduction } => write!(f, ", {reduction}"),

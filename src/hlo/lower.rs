@@ -18,7 +18,7 @@ use prost::Message;
 
 use super::proto::*;
 use super::{DotPrecision, HloModule, LowerOptions};
-use crate::graph::{Comparison, Computation, Node, Op, Reduction, ValueShape, scans_as_loops};
+use crate::graph::{Comparison, Computation, Node, Op, Reduction, ValueShape, expanded};
 use crate::shape::{DType, Element, HostTensor, Shape};
 
 /// Lowers `computation` to a module whose parameters are separate arrays and whose root is the tuple of its outputs.
@@ -29,7 +29,7 @@ use crate::shape::{DType, Element, HostTensor, Shape};
 pub fn lower(computation: &Computation, options: &LowerOptions) -> HloModule {
     let parameters: Vec<Shape> = computation.parameter_shapes().into_iter().cloned().collect();
     let results: Vec<Shape> = computation.output_shapes().into_iter().cloned().collect();
-    let computation = &*scans_as_loops(computation);
+    let computation = &*expanded(computation);
     check_donations(options.donated, &parameters, &results);
 
     let mut lowering = Lowering { options, computations: Vec::new(), reducers: HashMap::new(), last_id: 0 };
@@ -268,7 +268,18 @@ impl Lowering<'_> {
                 let condition = self.computation(condition, Interface::Condition);
                 i.called_computation_ids = vec![body, condition];
             }
-            Op::Scan(_) => unreachable!("scans are lowered as loops"),
+            Op::Scan(_) => unreachable!("scans are expanded"),
+            Op::Composite(composite) => {
+                let kernel = composite.kernel.as_ref().expect("composites without a kernel are expanded");
+                i.opcode = "custom-call".to_owned();
+                i.custom_call_target = kernel.target.clone();
+                i.backend_config = kernel.backend_config.clone().into_bytes();
+                i.custom_call_api_version = CustomCallApiVersion::TypedFfi.into();
+                // The kernel reads and writes arrays in row-major order.
+                i.constrain_layout = true;
+                i.operand_shapes_with_layout =
+                    node.inputs.iter().map(|&input| array_shape(computation.array_shape(input))).collect();
+            }
             Op::GetTupleElement { index } => i.tuple_index = *index as i64,
             Op::OptimizationBarrier => {
                 // HLO's barrier has one operand: the tuple of several.

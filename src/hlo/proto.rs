@@ -108,15 +108,31 @@ pub struct HloInstructionProto {
     pub feature_group_count: i64,
     #[prost(message, optional, tag = "51")]
     pub precision_config: Option<PrecisionConfig>,
+    /// Whether the operands of a custom call have the layouts of `operand_shapes_with_layout`, and its result that of `shape`.
+    #[prost(bool, tag = "56")]
+    pub constrain_layout: bool,
+    #[prost(message, repeated, tag = "57")]
+    pub operand_shapes_with_layout: Vec<ShapeProto>,
     #[prost(int64, tag = "58")]
     pub batch_group_count: i64,
     /// `EQ`, `NE`, `GE`, `GT`, `LE` or `LT`.
     #[prost(string, tag = "63")]
     pub comparison_direction: String,
+    #[prost(enumeration = "CustomCallApiVersion", tag = "77")]
+    pub custom_call_api_version: i32,
     #[prost(message, optional, tag = "87")]
     pub collective_device_list: Option<CollectiveDeviceListProto>,
     #[prost(message, optional, tag = "92")]
     pub iota_collective_device_list: Option<IotaReplicaGroupListProto>,
+}
+
+/// The calling convention of a custom call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum CustomCallApiVersion {
+    Unspecified = 0,
+    /// The target is known to the plugin; `backend_config` is a dictionary in the syntax of MLIR.
+    TypedFfi = 4,
 }
 
 /// Replicas that communicate with each other.

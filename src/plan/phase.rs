@@ -21,7 +21,7 @@ use crate::pjrt::{CompiledMemoryStats, ErrorCode, PjrtError};
 use crate::run::Run;
 use crate::runtime::devices::lower_for;
 use crate::schedule::Schedule;
-use crate::step::train_step::{StepSpec, TrainStep};
+use crate::step::{StepSpec, TrainStep};
 use crate::units::byte_size;
 
 /// Chooses the micro-batch size of one phase by compiling its step.
@@ -99,7 +99,7 @@ impl PhasePlanner<'_> {
         (self.progress)(Progress::Compiling { phase: name, micro_batch_size });
         let spec = self.spec(micro_batch_size)?;
         let step = TrainStep::build(&spec)?.program;
-        let program = lower_for(&step, self.target.platform().name());
+        let program = lower_for(&step, self.target.platform().name())?;
         let begin = Instant::now();
         let compiled = self.compiler.compile(&program.bytes);
         let took = begin.elapsed();

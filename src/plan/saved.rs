@@ -23,8 +23,9 @@ use crate::digest::sha256_hex;
 use crate::files::{partial_path, replace_file};
 use crate::hlo::HloModule;
 use crate::pjrt::{Platform, Plugin};
+use crate::runtime::compilation_cache::Origin;
 use crate::runtime::compilation_cache::identity::plugin_identity;
-use crate::runtime::compile::{self, CompileTimes, Origin};
+use crate::runtime::compile::{self, CompileTimes};
 use crate::runtime::devices::Devices;
 use crate::step::program::Program;
 use crate::units::counted;
@@ -262,7 +263,7 @@ impl SavedSteps {
         let begin = Instant::now();
         let program = build()?;
         let built = begin.elapsed();
-        let module = devices.lower(&program);
+        let module = devices.lower(&program)?;
         let lowered = begin.elapsed() - built;
         ensure!(
             sha256_hex(&module.bytes) == saved.program_sha256,

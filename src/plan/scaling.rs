@@ -67,7 +67,7 @@ mod tests {
     use crate::plan::packing::RowsPerSequence;
     use crate::plan::roofline::Efficiency;
     use crate::plan::traffic::Collectives;
-    use crate::run::{CompileSettings, EvaluateSettings, Run};
+    use crate::run::{CompileSettings, EvaluateSettings, KernelSettings, Run};
     use crate::schedule::{Phase, Schedule};
     use crate::step::parallel::{OptimizerSharding, ParallelSettings};
     use crate::task::Precision;
@@ -113,6 +113,7 @@ mod tests {
             precision: Precision::Bf16,
             recompute: Recompute::None,
             compile: CompileSettings::default(),
+            kernels: KernelSettings::default(),
             skip_non_finite: 0,
             model: Preset::Base.config(30_522),
             import: None,

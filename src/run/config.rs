@@ -7,8 +7,8 @@ use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use super::file::RunFile;
-use super::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, Run};
-use crate::bert::{BertConfig, BertSettings, Recompute};
+use super::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, KernelSettings, Run};
+use crate::bert::{BertConfig, BertSettings, FusedAttention, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
 use crate::step::ParallelSettings;
@@ -29,6 +29,8 @@ pub struct RunConfig {
     recompute: Recompute,
     #[serde(default)]
     compile: CompileSettings,
+    #[serde(default)]
+    kernels: KernelSettings,
     #[serde(default)]
     skip_non_finite: u64,
     /// Start from the weights in this directory instead of random ones.
@@ -68,6 +70,12 @@ impl RunConfig {
                 .validate_batch(phase.sequence_length, phase.max_predictions_per_seq)
                 .with_context(|| format!("{path}: [[phase]] {:?}", phase.name))?;
         }
+        if self.kernels.attention.is_fused() {
+            for phase in schedule.phases() {
+                FusedAttention::check(&model, phase.sequence_length, self.precision)
+                    .with_context(|| format!("{path}: [kernels], for [[phase]] {:?}", phase.name))?;
+            }
+        }
         ensure!(self.evaluate.micro_batch_size > 0, "{path}: [evaluate] micro_batch_size requires at least 1, got 0");
         ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
         if let Some(column) = self.evaluate.column_without_probe() {
@@ -81,6 +89,7 @@ impl RunConfig {
             precision: self.precision,
             recompute: self.recompute,
             compile: self.compile,
+            kernels: self.kernels,
             skip_non_finite: self.skip_non_finite,
             model,
             import: self.import,

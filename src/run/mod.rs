@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::config::RunConfig;
 use self::file::RunFile;
-pub use self::settings::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings};
+pub use self::settings::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, KernelSettings};
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
 use crate::bert::{BertConfig, BertPretraining, Layers, Recompute};
@@ -29,8 +29,8 @@ use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
 use crate::schedule::{PhaseWork, Schedule};
+use crate::step::StepSpec;
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
-use crate::step::train_step::StepSpec;
 use crate::task::{Model, Precision};
 use crate::units::thousands;
 
@@ -51,6 +51,8 @@ pub struct Run {
     pub recompute: Recompute,
     /// The `[compile]` table.
     pub compile: CompileSettings,
+    /// The `[kernels]` table.
+    pub kernels: KernelSettings,
     /// Steps with a gradient that is not finite that are skipped before the run stops.
     pub skip_non_finite: u64,
     /// The configuration of the model.
@@ -128,6 +130,7 @@ impl Run {
             sentence_pairs: self.data.mode.is_pair(),
             recompute: self.recompute,
             layers: self.compile.layers,
+            attention: self.kernels.attention,
         }
     }
 
@@ -182,6 +185,9 @@ impl Run {
         // A loop rounds differently; the other forms are one.
         if self.compile.layers == Layers::Loop {
             settings["compile"] = json!({ "layers": self.compile.layers });
+        }
+        if self.kernels.attention.is_fused() {
+            settings["kernels"] = json!({ "attention": self.kernels.attention });
         }
         settings
     }

@@ -55,7 +55,7 @@ impl Backend for Devices {
     }
 
     fn load(&self, program: &Program) -> Result<LoadedExecutable> {
-        self.compile(&self.lower(program).bytes)
+        self.compile(&self.lower(program)?.bytes)
     }
 
     fn put(&self, tensor: &HostTensor, replica: usize) -> Result<Buffer> {

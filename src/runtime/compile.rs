@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::compilation_cache::Origin;
 use super::devices::Devices;
 use crate::pjrt::{Buffer, Client, Device, HostTransfer, LoadedExecutable};
 use crate::step::StepInputs;
@@ -36,18 +37,6 @@ pub struct CompileTimes {
     pub origin: Origin,
 }
 
-/// The origin of a compiled program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
-    /// This process compiled it.
-    #[default]
-    Compiler,
-    /// An earlier process compiled it, and the compilation cache kept it.
-    Cache,
-    /// `lambert plan --save` compiled it.
-    SavedSteps,
-}
-
 impl CompileTimes {
     /// Returns the sum of all stages.
     pub fn total(&self) -> Duration {
@@ -64,7 +53,7 @@ impl Compiled {
         let begin = Instant::now();
         let program = build()?;
         let build = begin.elapsed();
-        let module = devices.lower(&program);
+        let module = devices.lower(&program)?;
         let lower = begin.elapsed() - build;
         let (executable, origin) = devices.load_or_compile(&module.bytes)?;
         let compile = begin.elapsed() - build - lower;

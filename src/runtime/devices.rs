@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use super::compilation_cache::CompilationCache;
-use super::compile::Origin;
+use super::compilation_cache::{CompilationCache, Origin};
 use crate::batch::ReplicaRange;
 use crate::hlo::HloModule;
 use crate::pjrt::{
@@ -182,7 +181,10 @@ impl Devices {
     }
 
     /// Lowers a program for these devices; see [`lower_for`].
-    pub fn lower(&self, program: &Program) -> HloModule {
+    ///
+    /// # Errors
+    /// As [`lower_for`].
+    pub fn lower(&self, program: &Program) -> anyhow::Result<HloModule> {
         lower_for(program, self.client.platform_name())
     }
 
@@ -214,13 +216,31 @@ impl Devices {
     }
 }
 
+/// Checks that a platform, by the name that its plugin reports, runs Triton kernels.
+///
+/// # Errors
+/// Otherwise; the message names the setting.
+pub fn check_runs_kernels(platform: &str) -> anyhow::Result<()> {
+    ensure!(
+        platform == Platform::Cuda.name(),
+        "attention = \"triton\" requires the platform cuda, got {platform}; set attention to \"composed\""
+    );
+    Ok(())
+}
+
 /// Lowers a program for a platform, by the name that its plugin reports. GPUs add the updates of a scatter with atomic
 /// operations, in the order in which threads arrive; there, and on unknown platforms, the program computes sums that do not depend
 /// on this order, so that a resumed run is bit-identical.
-pub fn lower_for(program: &Program, platform: &str) -> HloModule {
+///
+/// # Errors
+/// If the program has kernels that the platform does not run.
+pub fn lower_for(program: &Program, platform: &str) -> anyhow::Result<HloModule> {
+    if program.computation.has_kernels() {
+        check_runs_kernels(platform)?;
+    }
     let adds_in_fixed_order = [Platform::Cpu, Platform::Tpu].iter().any(|known| known.name() == platform);
-    match adds_in_fixed_order {
+    Ok(match adds_in_fixed_order {
         true => program.lower(),
         false => program.with_reproducible_scatters().lower(),
-    }
+    })
 }

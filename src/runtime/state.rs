@@ -13,8 +13,8 @@ use super::gather::Gather;
 use crate::checkpoint::{Checkpoint, arrange};
 use crate::pjrt::Buffer;
 use crate::shape::{DType, HostTensor, Shape};
+use crate::step::StepSpec;
 use crate::step::sharding::Shards;
-use crate::step::train_step::StepSpec;
 use crate::task::ParamSpec;
 
 /// The names and shapes of the tensors of a training state, in the order of the arguments and results of a step: all

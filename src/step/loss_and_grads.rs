@@ -5,7 +5,7 @@
 //! depend on how the batch is split.
 
 use super::program::{Arguments, Role};
-use super::train_step::StepSpec;
+use super::spec::StepSpec;
 use crate::autodiff::gradients;
 use crate::graph::{Reduction, Tensor};
 use crate::shape::{DType, Shape};

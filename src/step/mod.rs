@@ -8,10 +8,12 @@ pub mod parallel;
 pub mod program;
 mod reproducible;
 pub mod sharding;
+mod spec;
 pub mod train_step;
 
 pub use eval_step::{EvalSpec, EvalStep, ForwardSpec, ForwardStep};
 pub use inputs::{Scalars, StepInputs};
 pub use parallel::{GradientReduceDtype, OptimizerSharding, Parallel, ParallelSettings};
 pub use program::{Program, Role, Value};
-pub use train_step::{GradientStep, StepSpec, TrainStep};
+pub use spec::StepSpec;
+pub use train_step::{GradientStep, TrainStep};

@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use crate::graph::{Computation, Graph, Op, Scan, ScatterDimensions, Tensor};
+use crate::graph::{Composite, Computation, Graph, Op, Scan, ScatterDimensions, Tensor};
 use crate::shape::DType;
 
 /// The bits of the exponent of an f32. An f32 with these bits alone is a power of two.
@@ -44,6 +44,10 @@ pub(super) fn with_reproducible_scatters(computation: &Computation) -> Computati
             (Op::Scan(scan), _) => {
                 let body = Arc::new(with_reproducible_scatters(&scan.body));
                 graph.add(Op::Scan(Scan { body, ..scan.clone() }), &inputs)
+            }
+            (Op::Composite(composite), _) => {
+                let definition = Arc::new(with_reproducible_scatters(&composite.definition));
+                graph.add(Op::Composite(Composite { definition, ..composite.clone() }), &inputs)
             }
             (op, _) => graph.add(op.clone(), &inputs),
         });

@@ -1,6 +1,7 @@
 //! A complete pretraining run: data, hosts, devices, initial state, then the trainer. [`pretrain`] is what `lambert pretrain`
 //! calls.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use anyhow::Context;
 use super::interrupt::Interrupt;
 use super::pretraining::pretraining_job;
 use super::trainer::{Outcome, Programs, Trainer};
-use crate::bert::param_specs;
+use crate::bert::{AttentionKernel, FusedAttention, param_specs};
 use crate::checkpoint::RunLock;
 use crate::data::PreparedData;
 use crate::output::byte_progress::ByteProgress;
@@ -22,14 +23,16 @@ use crate::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
 use crate::rendezvous::session::Session;
 use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::report::summary::Summary;
-use crate::run::Run;
 use crate::run::buckets::{check_copy, fetch_data, fetch_run};
 use crate::run::initial_state::{InitialState, ResumeOptions, RunOnData, data_fingerprint};
 use crate::run::preflight::{self, CheckpointSeries};
 use crate::run::shared_values::shared_values;
-use crate::runtime::devices::Devices;
+use crate::run::{KernelSettings, Run};
+use crate::runtime::devices::{Devices, check_runs_kernels};
 use crate::runtime::hosts::Hosts;
 use crate::runtime::processor::faster_precision;
+use crate::schedule::Phase;
+use crate::verify::kernels::check_kernels;
 
 /// The settings of a run that are not in its run file, because they do not change the weights.
 #[derive(Clone, Debug)]
@@ -175,6 +178,7 @@ fn train(
     preflight::check_batches(run, devices.len())?;
     saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
     let hosts = Hosts::new(&devices, session.clone())?;
+    let run = &*with_correct_kernels(run, &devices)?;
     if hosts.is_leader() {
         faster_precision(&devices, run.precision).iter().for_each(note);
     }
@@ -219,6 +223,30 @@ fn train(
     on_event(PretrainEvent::Ended { outcome, summary: trainer.summary(), hosts: trainer.hosts() })?;
     trainer.hosts().shutdown().iter().for_each(note);
     Ok(outcome)
+}
+
+/// Compares the kernels that `run` names with the composed form on the device. On one host, the run goes on in the composed form if
+/// they differ.
+///
+/// # Errors
+/// If the platform does not run kernels, or they differ and there are several hosts, which would go on in different forms.
+fn with_correct_kernels<'r>(run: &'r Run, devices: &Devices) -> anyhow::Result<Cow<'r, Run>> {
+    if !run.kernels.attention.is_fused() {
+        return Ok(Cow::Borrowed(run));
+    }
+    check_runs_kernels(devices.client.platform_name()).context("[kernels]")?;
+    let of_phase = |phase: &Phase| {
+        let plain = FusedAttention::of(&run.model, 1, phase.sequence_length);
+        [plain, FusedAttention { packed: true, ..plain }]
+    };
+    let attentions: Vec<FusedAttention> = run.schedule.phases().iter().flat_map(of_phase).collect();
+    let Err(error) = check_kernels(devices, &attentions) else { return Ok(Cow::Borrowed(run)) };
+    if devices.first_replicas().len() > 1 {
+        return Err(error.context("[kernels] attention = \"triton\" cannot be used; set it to \"composed\""));
+    }
+    note(format_args!("[kernels] attention = \"triton\" is not used, attention is composed: {error:#}"));
+    let kernels = KernelSettings { attention: AttentionKernel::Composed };
+    Ok(Cow::Owned(Run { kernels, ..run.clone() }))
 }
 
 /// Finds the initial state, with messages for the user; the leader first locks the run directory.

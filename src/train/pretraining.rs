@@ -8,7 +8,7 @@ use super::job::{EvaluationSpec, Job};
 use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
-use crate::bert::{BertConfig, BertPretraining, Head, Layers, Recompute};
+use crate::bert::{AttentionKernel, BertConfig, BertPretraining, Head, Layers, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split, Tokenizer};
 use crate::metrics::LabelFrequencies;
@@ -46,6 +46,7 @@ pub fn evaluation_spec(
         sentence_pairs: examples.mode.is_pair(),
         recompute: Recompute::default(),
         layers: Layers::default(),
+        attention: AttentionKernel::default(),
     };
     let mut spec = EvaluationSpec {
         step: EvalSpec {

@@ -8,7 +8,7 @@ use super::reference::ReferenceCase;
 use super::{Verification, VerifyOptions};
 use crate::optim::OptimizerConfig;
 use crate::runtime::backend::Backend;
-use crate::step::train_step::StepSpec;
+use crate::step::StepSpec;
 use crate::task::Precision;
 
 /// The dropout probability of BERT, at every site.

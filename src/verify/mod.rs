@@ -11,6 +11,7 @@
 
 mod check;
 mod dropout;
+pub mod kernels;
 pub mod reference;
 mod splits;
 
@@ -24,7 +25,7 @@ pub use self::dropout::losses as dropout_losses;
 pub use self::splits::{Split, SplitChecks, verify_splits};
 use crate::batch::HostBatch;
 use crate::batch::pretraining::RowForm;
-use crate::bert::{BertPretraining, Layers, Recompute};
+use crate::bert::{AttentionKernel, BertPretraining, Layers, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::runtime::backend::Backend;
 use crate::shape::HostTensor;
@@ -32,7 +33,7 @@ use crate::step::eval_step::{ForwardSpec, ForwardStep};
 use crate::step::parallel::Parallel;
 use crate::step::program::{Program, Role};
 use crate::step::sharding::Shards;
-use crate::step::train_step::{GradientStep, StepSpec, TrainStep};
+use crate::step::{GradientStep, StepSpec, TrainStep};
 use crate::step::{Scalars, StepInputs};
 use crate::task::{Model, Precision, metric_names};
 use crate::verify::reference::{ReferenceCase, Row, Trajectory};
@@ -200,6 +201,7 @@ impl<'a, E: Backend> Verification<'a, E> {
             sentence_pairs: true,
             recompute: self.options.recompute,
             layers: self.options.layers,
+            attention: AttentionKernel::Composed,
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::common::operations;
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{BertConfig, BertPretraining, Layers, Preset, Recompute};
+use lambert::bert::{AttentionKernel, BertConfig, BertPretraining, FusedAttention, Layers, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
 use lambert::optim::OptimizerConfig;
@@ -81,6 +81,21 @@ fn donated_argument_prints_as_an_alias() {
     assert!(print.contains(head), "{print}");
 }
 
+/// The Triton programs of fused self-attention, in plain rows and, with dropout, in packed ones.
+#[test]
+fn kernels_match_their_golden_files() {
+    let plain =
+        FusedAttention { heads: 2, size: 16, dropout: 0.0, ..FusedAttention::of(&Preset::Tiny.config(32), 2, 128) };
+    let packed = FusedAttention { packed: true, dropout: 0.1, ..plain };
+    let prints = [("plain", plain), ("packed", packed)].into_iter().flat_map(|(form, attention)| {
+        attention
+            .kernels()
+            .expect("the kernels compute this shape")
+            .map(|kernel| (format!("{}.{form}", kernel.name()), kernel.to_string()))
+    });
+    check("kernels", prints.collect());
+}
+
 /// The complete train step on the smallest shapes: one layer, dropout, micro-batches in a loop, two replicas, donation.
 #[test]
 fn tiny_train_step_matches_its_golden_files() {
@@ -97,6 +112,7 @@ fn tiny_train_step_matches_its_golden_files() {
         sentence_pairs: true,
         recompute: Recompute::default(),
         layers: Layers::default(),
+        attention: AttentionKernel::default(),
     };
     let spec = StepSpec {
         task: Arc::new(task),

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["cache", "deadline", "digest", "files", "metrics", "rng", "settings", "shape", "tls", "units"],
     &["output", "probe"],
     &["batch", "graph", "key_value", "storage"],
-    &["autodiff", "eval", "hlo", "pjrt", "task"],
+    &["autodiff", "eval", "hlo", "pjrt", "task", "triton"],
     &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],
     &["rendezvous", "step"],
     &["run", "runtime"],

@@ -10,8 +10,9 @@ use crate::common::steps::{arguments, run_loaded, small, spec};
 use crate::common::{Workshop, cpu, metrics, text};
 use lambert::pjrt::{Environment, Platform, PlatformChoice};
 use lambert::runtime::backend::Backend;
+use lambert::runtime::compilation_cache::Origin;
 use lambert::runtime::compilation_cache::store::Store;
-use lambert::runtime::compile::{Compiled, Origin};
+use lambert::runtime::compile::Compiled;
 use lambert::step::{StepSpec, TrainStep};
 use lambert::task::Precision;
 

@@ -13,6 +13,7 @@ mod finetune;
 mod full_disk;
 mod hosts;
 mod interrupt;
+mod kernels;
 mod known_faults;
 mod large_batch;
 mod library;

@@ -2,8 +2,8 @@
 
 use crate::batch::BatchSpec;
 use crate::batch::prediction::{PredictionForm, PredictionTensors};
-use crate::bert::layers::at_positions;
 use crate::bert::params::Specs;
+use crate::bert::positions::at_positions;
 use crate::bert::{Bert, BertConfig, Recompute, inputs};
 use crate::graph::Tensor;
 use crate::task::{Model, ParamSpec, Precision};

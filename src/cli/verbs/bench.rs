@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::batch::pretraining::RowForm;
-use crate::bert::{BertPretraining, Layers, Preset, Recompute};
+use crate::bert::{AttentionKernel, BertPretraining, FusedAttention, Layers, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::render::profile::{to_json as profile_to_json, to_text as profile_to_text};
 use crate::cli::render::run::compile_times;
@@ -20,13 +21,14 @@ use crate::plan::dump::Dump;
 use crate::plan::profile::rates::Rates;
 use crate::plan::profile::{Context, Profile};
 use crate::plan::target::Target;
-use crate::runtime::compile::Origin;
-use crate::runtime::devices::Devices;
+use crate::runtime::compilation_cache::Origin;
+use crate::runtime::devices::{Devices, check_runs_kernels};
 use crate::runtime::processor::faster_precision;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
 use crate::train::bench::{Measured, measure};
 use crate::units::{counted, quantity};
+use crate::verify::kernels::check_kernels;
 
 /// Measure the speed of a training step
 ///
@@ -87,6 +89,11 @@ pub struct Bench {
     /// loop compiles one layer for all layers but the last: less compilation, more time in a step.
     #[arg(long, default_value_t, value_name = "FORM")]
     layers: Layers,
+    /// Kernel of self-attention: auto, composed or triton
+    ///
+    /// triton is experimental. It requires an NVIDIA GPU and bf16; the kernels are compared with the composed form first.
+    #[arg(long, default_value_t, value_name = "KERNEL")]
+    attention: AttentionKernel,
     /// Dropout probability of hidden states and attention
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
@@ -149,7 +156,14 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         sentence_pairs: true,
         recompute: args.recompute,
         layers: args.layers,
+        attention: args.attention,
     };
+    if args.attention.is_fused() {
+        FusedAttention::check(&task.model, args.sequence_length, args.precision).context("--attention")?;
+        check_runs_kernels(devices.client.platform_name()).context("--attention")?;
+        let plain = FusedAttention::of(&task.model, 1, args.sequence_length);
+        check_kernels(&devices, &[FusedAttention { packed: args.sequences_per_row > 1, ..plain }])?;
+    }
     let sharding = parallel.describe(&task.parameters(), &optimizer, devices.len());
     let spec = StepSpec {
         parallel: parallel.resolve(&task.parameters(), &optimizer, devices.len()),
@@ -254,6 +268,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "model": args.model,
         "recompute": args.recompute,
         "layers": args.layers,
+        "attention": args.attention,
         "precision": args.precision,
         "sequence_length": args.sequence_length,
         "sequences_per_row": args.sequences_per_row,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::products::Product;
 use super::program::Program;
 use crate::hlo::proto::HloInstructionProto;
+use crate::triton::TARGET;
 
 /// The kind of a kernel, by the most expensive operation in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -12,7 +13,7 @@ use crate::hlo::proto::HloInstructionProto;
 pub enum Kind {
     /// Matrix products, alone or fused with other operations, and calls of a library that computes them.
     MatrixProduct,
-    /// Calls of other code. Their operations are unknown and count as none.
+    /// Calls of other code: lambert's own kernels, and code whose operations are unknown and count as none.
     CustomCall,
     /// Communication between replicas.
     Collective,
@@ -67,7 +68,10 @@ impl Kind {
             interior.iter().all(|i| allowed.iter().any(|list| list.contains(&i.opcode.trim_end_matches("-start"))))
         };
         let is_product = interior.iter().any(|i| Product::of(program, i).is_some());
+        // These compute more than their products.
+        let is_own_kernel = interior.iter().any(|i| i.custom_call_target == TARGET);
         let contents = [
+            (is_own_kernel, Kind::CustomCall),
             (is_product, Kind::MatrixProduct),
             (contains(&["custom-call"]), Kind::CustomCall),
             (contains(&COLLECTIVES), Kind::Collective),

@@ -1,11 +1,12 @@
-//! Matrix products: their floating-point operations (dots, the convolutions to which TPU compilers turn them, and calls of
-//! cuBLAS), and those that are Triton kernels.
+//! Matrix products: their floating-point operations (dots, the convolutions to which TPU compilers turn them, calls of cuBLAS,
+//! and those of lambert's own kernels), and those that are Triton kernels.
 
 use serde_json::Value;
 
 use super::program::Program;
 use super::shapes::{arrays, elements};
 use crate::hlo::proto::{HloInstructionProto, PrimitiveType, ShapeProto, WindowDimension};
+use crate::triton::{TARGET, product_flops};
 
 /// A matrix product.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +25,9 @@ impl Product {
                 dot(program, instruction, &instruction.dot_dimension_numbers.as_ref()?.lhs_contracting_dimensions)?
             }
             "convolution" => convolution(program, instruction)?,
+            "custom-call" if instruction.custom_call_target == TARGET => {
+                product_flops(std::str::from_utf8(&instruction.backend_config).ok()?)?
+            }
             "custom-call" => dot(program, instruction, &contracting_dimensions(&instruction.backend_config)?)?,
             _ => return None,
         };

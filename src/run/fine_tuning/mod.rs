@@ -24,7 +24,7 @@ use crate::checkpoint::{COPIED_FILES, Checkpoint};
 use crate::data::Tokenizer;
 use crate::digest::sha256_hex;
 use crate::schedule::{Phase, Schedule};
-use crate::step::train_step::StepSpec;
+use crate::step::StepSpec;
 use crate::task::Task;
 
 /// A fine-tuning run on its data.

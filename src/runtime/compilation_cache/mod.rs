@@ -15,10 +15,21 @@ use anyhow::Context;
 
 use self::identity::CompilerIdentity;
 use self::store::Store;
-use super::compile::Origin;
 use crate::cache;
 use crate::output::note;
 use crate::pjrt::{Client, CompileOptions, ErrorCode, LoadedExecutable, PjrtError};
+
+/// The origin of a compiled program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// This process compiled it.
+    #[default]
+    Compiler,
+    /// An earlier process compiled it, and the compilation cache kept it.
+    Cache,
+    /// `lambert plan --save` compiled it.
+    SavedSteps,
+}
 
 /// Returns the directory of the compilation cache: `lambert/compiled` in the user's cache directory, if there is one.
 pub fn directory() -> Option<PathBuf> {

@@ -1,7 +1,9 @@
 //! Cases of loops, barriers and collectives, and a layer with its gradients.
 
+use std::sync::Arc;
+
 use lambert::autodiff::gradients;
-use lambert::graph::{Op, Reduction, Scan, ScanInputs, ScanOutputs};
+use lambert::graph::{Composite, Graph, Op, Reduction, Scan, ScanInputs, ScanOutputs};
 use lambert::shape::{DType, HostTensor};
 
 use super::{Case, any_bits, case, replicated, uniform, whole_numbers};
@@ -15,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         small_updates_in_a_loop(),
         scans(),
         scans_and_gradients(),
+        composites(),
         moved_gradient(),
         barriers(),
         collectives(),
@@ -112,6 +115,20 @@ fn scans_and_gradients() -> Case {
         });
         let loss = last.carried[0].convert(DType::F32).square().sum();
         [vec![loss], gradients(loss, &[x[0]])].concat()
+    })
+}
+
+/// Composites without a kernel, with one and with two results.
+fn composites() -> Case {
+    let arguments = vec![uniform(51, DType::F32, &[3, 2], -2.0, 2.0), uniform(52, DType::F32, &[3, 2], -2.0, 2.0)];
+    case("composite", arguments, |g, x| {
+        let of = |count: usize| {
+            let graph = Graph::new(format!("polynomials.{count}"));
+            let [a, b] = ["a", "b"].map(|name| graph.parameter(name, x[0].shape()));
+            let definition = Arc::new(graph.finish(&[a * b, a - b][..count]));
+            g.composite(&Composite { definition, residuals: 0, derivative: None, kernel: None }, &[x[0], x[1]])
+        };
+        [of(1), of(2)].concat()
     })
 }
 

@@ -1,7 +1,12 @@
 //! The longer formulas of the cases.
 
-use lambert::graph::{DotDimensions, GatherDimensions, Op, Scan, ScanInputs, ScanOutputs, ScatterDimensions, Tensor};
-use lambert::shape::DType;
+use std::sync::Arc;
+
+use lambert::graph::{
+    Composite, DotDimensions, GatherDimensions, Graph, NodeId, Op, Scan, ScanInputs, ScanOutputs, ScatterDimensions,
+    Tensor,
+};
+use lambert::shape::{DType, Shape};
 
 use super::Trial;
 
@@ -45,6 +50,38 @@ pub(super) fn scan_in_a_scan<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
         ScanOutputs { carried: vec![inner.carried[0] + inner.stacked[0].reduce_sum(&[0])], stacked: Vec::new() }
     });
     outer.carried[0]
+}
+
+/// x · tanh(y), with a number that has no cotangent, a derivative of its own and tanh(y) as what it reads.
+pub(super) fn composite<'g>(t: &mut Trial<'g>) -> Vec<Tensor<'g>> {
+    let [a, b] = t.sizes();
+    let (shape, number) = (Shape::new(DType::F64, [a, b]), Shape::scalar(DType::S32));
+    let computation = |name: &str, shapes: &[&Shape], results: &dyn Fn(&[Tensor<'_>]) -> Vec<usize>| {
+        let graph = Graph::new(name);
+        let parameters: Vec<_> = shapes.iter().map(|&shape| graph.parameter("x", shape.clone())).collect();
+        let outputs: Vec<_> = results(&parameters).into_iter().map(|id| graph.tensor(NodeId(id as u32))).collect();
+        Arc::new(graph.finish(&outputs))
+    };
+    let id = |tensor: Tensor<'_>| tensor.id().index();
+    let definition = computation("scaled", &[&shape, &shape, &number], &|x| {
+        let (tanh, scale) = (x[1].tanh(), x[2].convert(DType::F64).broadcast_like(x[0], &[]));
+        vec![id(x[0] * tanh * scale), id(tanh)]
+    });
+    let derivative = computation("scaled.gradients", &[&shape, &shape, &number, &shape, &shape, &shape], &|x| {
+        let (tanh, ct) = (x[4], x[5] * x[2].convert(DType::F64).broadcast_like(x[0], &[]));
+        vec![id(ct * tanh), id(ct * x[0] * (1.0 - tanh.square()))]
+    });
+    let derivative = Composite { definition: derivative, residuals: 0, derivative: None, kernel: None };
+    let composite = Composite { definition, residuals: 1, derivative: Some(Arc::new(derivative)), kernel: None };
+    let operands = [t.argument(&[a, b]), t.argument(&[a, b]), t.graph.scalar(3.0, DType::S32)];
+    t.graph.composite(&composite, &operands)
+}
+
+/// A composite that cannot be differentiated: the identity.
+pub(super) fn without_derivative(shape: Shape) -> Composite {
+    let graph = Graph::new("identity");
+    let x = graph.parameter("x", shape);
+    Composite { definition: Arc::new(graph.finish(&[x])), residuals: 0, derivative: None, kernel: None }
 }
 
 pub(super) fn two_batches_two_contractions<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
