@@ -82,6 +82,29 @@ fn value(found: &str) -> &str {
     }
 }
 
+/// The numbers that [`fits_f32`] accepts, for messages.
+pub const F32_NUMBER: &str = "a number in the range of f32, which computes it (magnitudes from 1.2e-38 to 3.4e38)";
+
+/// Returns whether `x` keeps its size when it is rounded to f32, in which devices compute: it does not become infinite, nor 0 or
+/// subnormal (which devices replace by 0) unless it is 0.
+pub fn fits_f32(x: f64) -> bool {
+    x == 0.0 || (x as f32).is_normal()
+}
+
+/// Returns the first number of `value` that does not fit f32, with its dotted key.
+pub fn outside_f32(value: &Value) -> Option<(String, f64)> {
+    let below = |key: &str, value: &Value| {
+        let (path, x) = outside_f32(value)?;
+        Some((if path.is_empty() { key.to_owned() } else { format!("{key}.{path}") }, x))
+    };
+    match value {
+        Value::Object(table) => table.iter().find_map(|(key, value)| below(key, value)),
+        Value::Array(values) => (1..).zip(values).find_map(|(i, value): (usize, _)| below(&i.to_string(), value)),
+        Value::Number(number) => number.as_f64().filter(|&x| !fits_f32(x)).map(|x| (String::new(), x)),
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
+    }
+}
+
 /// Returns the dotted keys of the settings that differ between two tables, in order.
 pub fn differing_settings(a: &Value, b: &Value) -> Vec<String> {
     fn walk(path: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
@@ -160,6 +183,20 @@ mod tests {
         assert_eq!(toml("a = 5"), "a requires a name in quotes or a table");
         assert_eq!(toml("a = { small = 1, large = 2 }"), "a requires a table of one key, got several");
         assert_eq!(refusal("kind", "\"huge\""), "phase.2.kind requires `small` or `large`, got `huge`");
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_f32_are_found_in_every_table() {
+        let min = f64::from(f32::MIN_POSITIVE);
+        for x in [0.0, -0.0, min, -min, f64::from(f32::MAX), 1.0] {
+            assert!(fits_f32(x), "{x:e}");
+        }
+        for x in [min / 2.0, 1e-60, -1e-60, 1e39, f64::MAX, f64::INFINITY, f64::NAN] {
+            assert!(!fits_f32(x), "{x:e}");
+        }
+        let table = json!({"a": 1e-8, "b": [{"c": "1e-60"}, {"d": {"e": 1e-60}}]});
+        assert_eq!(outside_f32(&table), Some(("b.2.d.e".to_owned(), 1e-60)));
+        assert_eq!(outside_f32(&json!({"a": [1, 2.5, null, true]})), None);
     }
 
     #[test]

@@ -148,9 +148,16 @@ impl OptimizerConfig {
     /// Checks the range of every setting.
     ///
     /// # Errors
-    /// The first setting that is out of range, with what it requires.
+    /// The first setting that is out of range, or does not fit f32, with what it requires.
     pub fn validate(&self) -> Result<(), OptimizerError> {
-        self.rule().validate()
+        self.rule().validate()?;
+        let settings = serde_json::to_value(self).map_err(|e| OptimizerError::Settings(e.to_string()))?;
+        match settings::outside_f32(&settings) {
+            Some((key, x)) => {
+                Err(OptimizerError::Settings(format!("{key} requires {}, got {x:e}", settings::F32_NUMBER)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Returns the optimizer's name for people, as `LAMB`.

@@ -148,9 +148,10 @@ pub(super) fn or_none(patterns: &[String]) -> String {
     if patterns.is_empty() { "none".to_string() } else { patterns.join(", ") }
 }
 
-/// Requires 0 ≤ `value` < 1.
+/// Requires 0 ≤ `value` < 1, also after rounding to f32: a moment with the factor 1 would never decay.
 pub(super) fn below_one(key: &'static str, value: f64) -> Result<(), OptimizerError> {
-    require(key, "a number from 0 to less than 1", value, (0.0..1.0).contains(&value))
+    let holds = (0.0..1.0).contains(&value) && (value as f32) < 1.0;
+    require(key, "a number from 0 to less than 1 in f32", value, holds)
 }
 
 /// Requires a finite `value` > 0.

@@ -47,7 +47,8 @@ fn written_settings_are_read_back() {
 fn errors_name_the_setting_and_the_accepted_values() {
     let refusal = |text: &str| read(text).unwrap_err();
     assert!(refusal("weight_deca = 0.1").starts_with("unknown field `weight_deca`, expected one of `beta1`"));
-    assert_eq!(refusal("beta2 = 1.0"), "beta2 requires a number from 0 to less than 1, got 1");
+    assert_eq!(refusal("beta2 = 1.0"), "beta2 requires a number from 0 to less than 1 in f32, got 1");
+    assert_eq!(refusal("beta2 = 0.99999999"), "beta2 requires a number from 0 to less than 1 in f32, got 0.99999999");
     assert_eq!(refusal("epsilon = 0.0"), "epsilon requires a number above 0, got 0");
     assert!(refusal("preset = 'nvidia'").starts_with("preset requires one of paper, albert, apex"));
     assert_eq!(refusal("kind = 'adam'"), "kind requires one of lamb, lars, adamw, sgd, got \"adam\"");
@@ -61,6 +62,23 @@ fn errors_name_the_setting_and_the_accepted_values() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn settings_that_do_not_fit_f32_are_refused_in_every_optimizer() {
+    let requires = "requires a number in the range of f32, which computes it (magnitudes from 1.2e-38 to 3.4e38), got";
+    for (setting, key) in [
+        ("epsilon = 1e-60", "epsilon"),
+        ("kind = 'adamw'\nepsilon = 1e-60", "epsilon"),
+        ("weight_decay = 1e-60", "weight_decay"),
+        ("kind = 'lars'\ntrust_coefficient = 1e-60", "trust_coefficient"),
+        ("kind = 'sgd'\nmomentum = 1e-60", "momentum"),
+        ("gradient_clip = { global_norm = { max = 1e-60 } }", "gradient_clip.global_norm.max"),
+        ("ratio_clamp = { min = 1e-60, max = 1.0 }", "ratio_clamp.min"),
+    ] {
+        assert_eq!(read(setting).unwrap_err(), format!("{key} {requires} 1e-60"), "{setting}");
+    }
+    assert_eq!(read("weight_decay = 1e300").unwrap_err(), format!("weight_decay {requires} 1e300"));
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //! table and key. `config.rs` checks the values.
 
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
 use super::FIRST_NAMES_IN_PHASE;
+use super::file_values::{self, InvalidValue};
 use crate::settings::{self, WrongSetting};
 
 /// The text of a run file with overrides applied.
@@ -25,11 +27,12 @@ impl RunFile {
     /// `phase.2.learning_rate=0.003` (phases count from 1). A value that is not TOML is a string.
     ///
     /// # Errors
-    /// If the file cannot be read or is not TOML, or an override has no `=` or a key below a value.
+    /// If the file cannot be read or is not TOML in UTF-8, or an override has no `=` or a key below a value.
     pub fn read(path: &Path, overrides: &[String]) -> anyhow::Result<RunFile> {
         let path = path.to_path_buf();
-        let text = std::fs::read_to_string(&path)
+        let bytes = std::fs::read(&path)
             .with_context(|| format!("cannot read the run file {}; scripts/runs/ has examples", path.display()))?;
+        let text = String::from_utf8(bytes).map_err(|error| not_utf8(&path, &error))?;
         let file = RunFile { path, text, generated: false };
         let mut table: toml::Table = file.parse()?;
         if overrides.is_empty() {
@@ -56,6 +59,9 @@ impl RunFile {
     /// If a value or key is invalid. The error has the location, the key and the requirement, and for an unknown key the most
     /// similar known key.
     pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        if let Err(InvalidValue { at, sentence }) = file_values::check(&self.text) {
+            bail!("{}: {sentence}", self.location(at));
+        }
         toml::Deserializer::parse(&self.text)
             .map_err(|error| WrongSetting { key: String::new(), error })
             .and_then(settings::read)
@@ -85,6 +91,20 @@ impl RunFile {
         let line = self.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("{path}:{line}")
     }
+}
+
+/// Returns the error about the first bytes of a file that are not UTF-8.
+fn not_utf8(path: &Path, error: &FromUtf8Error) -> anyhow::Error {
+    let bytes = error.as_bytes();
+    let (valid, rest) = bytes.split_at(error.utf8_error().valid_up_to());
+    let line_start = valid.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let column = String::from_utf8_lossy(&valid[line_start..]).chars().count() + 1;
+    let byte = rest.first().copied().unwrap_or_default();
+    anyhow!(
+        "{}:{line}: requires UTF-8 text, got the byte 0x{byte:02x} in column {column}; save the file as UTF-8",
+        path.display()
+    )
 }
 
 /// Returns the message about a key that does not exist.
@@ -152,7 +172,11 @@ fn table_at(text: &str, at: usize) -> String {
 fn set(table: &mut toml::Table, assignment: &str) -> anyhow::Result<()> {
     let (key, value) = assignment.split_once('=').context("requires KEY=VALUE, as in checkpoint.keep=5")?;
     let value = value.trim();
-    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+    let toml = format!("value = {value}");
+    if let Err(InvalidValue { sentence, .. }) = file_values::check_assignment(key.trim(), &toml) {
+        bail!(sentence);
+    }
+    let value = toml::from_str::<toml::Table>(&toml)
         .ok()
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
@@ -230,6 +254,37 @@ mod tests {
         );
         assert_eq!(message("[[phase]]\nsteps = -1\n", &[]), ":2: phase.1.steps requires a whole number from 0, got -1");
         assert!(message("[[phase]\nsteps = 1\n", &[]).starts_with(":1"));
+    }
+
+    #[test]
+    fn values_are_checked_by_type_with_their_line_and_key() {
+        let text = "name = \"a\"\n[[phase]]\nsteps = 1\n";
+        let requires = "phase.1.steps requires a whole number of at most 9223372036854775807, got 9223372036854775808";
+        assert_eq!(message(&text.replace("= 1", "= 9223372036854775808"), &[]), format!(":3: {requires}"));
+        let set = "phase.1.steps=9223372036854775808";
+        assert_eq!(message(text, &[set]), format!("override {set}: {requires}"));
+        let empty = "name requires a text with at least one character, got an empty one";
+        assert_eq!(message(&text.replace("\"a\"", "\"\""), &[]), format!(":1: {empty}"));
+        assert_eq!(message(text, &["name="]), format!(" with overrides: {empty}"));
+        assert_eq!(message(text, &["name=''"]), format!("override name='': {empty}"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_reported_with_their_position() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.toml");
+        let message = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let message = format!("{:#}", RunFile::read(&path, &[]).unwrap_err());
+            message.rsplit_once("run.toml").unwrap().1.to_owned()
+        };
+        let requires = "requires UTF-8 text, got the byte";
+        let next = "save the file as UTF-8";
+        let latin = b"seed = 1\nname = \"caf\xe9\"\n";
+        assert_eq!(message(latin), format!(":2: {requires} 0xe9 in column 12; {next}"));
+        let after = [&b"# \xc3\xa9 "[..], b"\xff"].concat();
+        assert_eq!(message(&after), format!(":1: {requires} 0xff in column 5; {next}"));
+        assert_eq!(message(b"\xff\xfen\0a\0"), format!(":1: {requires} 0xff in column 1; {next}"));
     }
 
     #[test]

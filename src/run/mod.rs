@@ -7,6 +7,7 @@
 pub mod buckets;
 pub mod config;
 pub mod file;
+mod file_values;
 pub mod fine_tuning;
 pub mod initial_state;
 pub mod preflight;
@@ -33,6 +34,9 @@ use crate::step::StepSpec;
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
 use crate::task::{Model, Precision};
 use crate::units::thousands;
+
+/// The phases that a listing for people shows, at most.
+pub const SHOWN_PHASES: usize = 20;
 
 /// Keys of a `[[phase]]` that have been renamed, with the names that fingerprints and earlier checkpoints use.
 const FIRST_NAMES_IN_PHASE: [(&str, &str); 2] =
@@ -229,10 +233,13 @@ impl Run {
             .collect()
     }
 
-    /// Formats [`Run::arithmetic`] as the table at the top of the shipped run files, which a run also prints at its start.
+    /// Formats [`Run::arithmetic`] as the table at the top of the shipped run files, which a run also prints at its start: the
+    /// first [`SHOWN_PHASES`] phases.
     pub fn arithmetic_table(&self) -> Vec<String> {
         let mut lines = vec!["phase   steps   batch  length       sequences            tokens      FLOP".to_owned()];
-        for (index, (phase, sums)) in self.schedule.phases().iter().zip(self.arithmetic()).enumerate() {
+        for (index, (phase, sums)) in
+            self.schedule.phases().iter().zip(self.arithmetic()).take(SHOWN_PHASES).enumerate()
+        {
             lines.push(format!(
                 "{:<5}{:>8}{:>8}{:>8}{:>16}{:>18}{:>10}",
                 index + 1,

@@ -20,6 +20,9 @@ const MIN_LENGTH_TO_PACK: usize = 256;
 /// with few of them it saves little.
 const MIN_ACCUMULATION_STEPS_TO_PACK: usize = 4;
 
+/// The most phases. Each is compiled before the first step, and has lines of its own in the output.
+const MOST_PHASES: usize = 1000;
+
 /// Optimizers count steps in s32.
 const MOST_STEPS: u64 = i32::MAX as u64;
 
@@ -172,6 +175,8 @@ pub enum Curve {
 pub enum ScheduleError {
     #[error("a schedule requires at least one [[phase]], got none")]
     Empty,
+    #[error("a schedule requires at most {MOST_PHASES} [[phase]] tables, because each is compiled, got {got}")]
+    Many { got: usize },
     #[error("phase {phase:?}: {key} requires {requires}, got {got}")]
     Phase { phase: String, key: &'static str, requires: String, got: String },
     #[error("step {step} is past the end: the schedule has {steps} steps (0 to {})", steps - 1)]
@@ -218,10 +223,13 @@ pub struct Schedule {
 
 impl Schedule {
     /// # Errors
-    /// If there is no phase, or one has a value that no phase can have.
+    /// If there is no phase, there are too many, or one has a value that no phase can have.
     pub fn new(mut phases: Vec<Phase>) -> Result<Self, ScheduleError> {
         if phases.is_empty() {
             return Err(ScheduleError::Empty);
+        }
+        if phases.len() > MOST_PHASES {
+            return Err(ScheduleError::Many { got: phases.len() });
         }
         let mut starts = vec![0_u64];
         for (i, phase) in phases.iter_mut().enumerate() {
@@ -338,6 +346,20 @@ impl Phase {
         }
         if self.sqrt_scaled.is_some_and(|s| s.base_batch == 0) {
             return refuse("sqrt_scaled.base_batch", "at least 1", "0".to_string());
+        }
+        match self.warmup {
+            Warmup::Proportion(proportion) if !(0.0..=1.0).contains(&proportion) => {
+                return refuse("warmup.proportion", "a number from 0 to 1", proportion.to_string());
+            }
+            Warmup::LinearEpoch { base_batch: 0, .. } => {
+                return refuse("warmup.linear_epoch.base_batch", "at least 1", "0".to_string());
+            }
+            // A large one is possible at a larger batch size than that of the phase.
+            Warmup::LinearEpoch { base_proportion, .. } if !(0.0..).contains(&base_proportion) => {
+                let key = "warmup.linear_epoch.base_proportion";
+                return refuse(key, "a number of at least 0", base_proportion.to_string());
+            }
+            Warmup::Steps(_) | Warmup::Proportion(_) | Warmup::LinearEpoch { .. } => {}
         }
         let warmup = self.warmup_steps();
         if !(0.0..=self.steps as f64).contains(&warmup) {

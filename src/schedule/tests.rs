@@ -162,7 +162,21 @@ fn invalid_phases_are_rejected_by_name_and_key() {
         "phase \"1\": max_predictions_per_seq requires at most sequence_length (128), got 129"
     );
     assert!(refusal(|p| p.learning_rate = None).contains("given once"));
-    assert!(refusal(|p| p.warmup = Warmup::Proportion(1.5)).contains("warmup requires"));
+    assert!(refusal(|p| p.warmup = Warmup::Steps(7039)).contains("warmup requires between none and all"));
+    // The sign counts even if the proportion rounds to no step.
+    for (proportion, found) in [(-1e-9, "-0.000000001"), (1.5, "1.5"), (f64::NAN, "NaN")] {
+        let phase = Phase { warmup: Warmup::Proportion(proportion), ..good.clone() };
+        let expected = format!("phase \"1\": warmup.proportion requires a number from 0 to 1, got {found}");
+        assert_eq!(phase.validate().unwrap_err().to_string(), expected);
+    }
+    let epochs = |base_proportion, base_batch| Warmup::LinearEpoch { base_proportion, base_batch };
+    for (warmup, expected) in [
+        (epochs(-1e-9, 512), "warmup.linear_epoch.base_proportion requires a number of at least 0, got -0.000000001"),
+        (epochs(0.1, 0), "warmup.linear_epoch.base_batch requires at least 1, got 0"),
+    ] {
+        let message = Phase { warmup, ..good.clone() }.validate().unwrap_err().to_string();
+        assert!(message.ends_with(expected), "{message}");
+    }
     let most = "steps × global_batch × sequence_length of at most 9007199254740992, got ";
     assert!(refusal(|p| p.global_batch = 64 << 50).contains(most));
     let long = Phase { steps: 1 << 30, global_batch: 64, ..good.clone() };
@@ -172,6 +186,10 @@ fn invalid_phases_are_rejected_by_name_and_key() {
     assert_eq!(good.accumulation_steps(8).unwrap(), 128);
     assert!(good.accumulation_steps(3).unwrap_err().to_string().contains("micro_batch_size × replicas (64 × 3)"));
     assert_eq!(Schedule::new(vec![]).unwrap_err(), ScheduleError::Empty);
+    let short = Phase { name: String::new(), steps: 1, warmup: Warmup::default(), ..good.clone() };
+    assert_eq!(Schedule::new(vec![short.clone(); 1000]).unwrap().steps(), 1000);
+    let refused = Schedule::new(vec![short; 20_000]).unwrap_err().to_string();
+    assert_eq!(refused, "a schedule requires at most 1000 [[phase]] tables, because each is compiled, got 20000");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use comfy_table::{Table, presets};
 
 use crate::bert::param_specs;
 use crate::data::{ExampleMode, Masking};
-use crate::run::Run;
 use crate::run::initial_state::InitialState;
+use crate::run::{Run, SHOWN_PHASES};
 use crate::runtime::compilation_cache::Origin;
 use crate::runtime::compile::CompileTimes;
 use crate::runtime::devices::Devices;
@@ -70,9 +70,13 @@ pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> S
     });
     lines.extend([knobs.to_string(), String::new()]);
     lines.extend(run.arithmetic_table());
-    for shape in run.schedule.phases() {
+    let phases = run.schedule.phases();
+    for shape in phases.iter().take(SHOWN_PHASES) {
         lines.push(phase(shape));
         lines.extend(shape.choices().into_iter().map(|choice| format!("  {choice}")));
+    }
+    if let Some(more @ 1..) = phases.len().checked_sub(SHOWN_PHASES) {
+        lines.push(format!("and {more} more phases"));
     }
     lines.join("\n") + "\n"
 }
