@@ -1,12 +1,14 @@
-//! The BERT configuration, with the keys of Hugging Face's `config.json`, and the `[model]` table of run files.
-//!
-//! [`BertConfig`] is complete. It is read from any `config.json`, and ignores keys that do not affect the pretraining model.
-//! [`BertSettings`] is partial: a run file names a preset and overrides some of its values; unknown keys are errors.
+//! The BERT configuration, with the keys of Hugging Face's `config.json`. It is read from any `config.json`, and ignores keys that
+//! do not affect the pretraining model.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::settings::{F32_NUMBER, fits_f32};
 
 /// The number of embedding rows is padded to a multiple of this: the lane count of a TPU, and a multiple of the tile sizes
 /// of GPU and CPU matrix units.
@@ -18,6 +20,20 @@ const MOST_TOKENS: usize = i32::MAX as usize / VOCABULARY_MULTIPLE * VOCABULARY_
 const MOST: usize = 1 << 20;
 /// The largest number of layers. The program contains every layer separately.
 const MOST_LAYERS: usize = 1000;
+
+/// The keys that determine the shapes of the tensors.
+pub const SIZES: [&str; 6] = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+];
+
+/// The keys that do not change what given weights compute without dropout.
+const KEYS_OF_TRAINING: [&str; 4] =
+    ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"];
 
 /// The configuration of one BERT. Field names and defaults are those of Hugging Face's `BertConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,7 +77,7 @@ pub struct BertConfig {
     pub pad_token_id: usize,
 }
 
-mod defaults {
+pub(super) mod defaults {
     pub fn dropout() -> f64 {
         0.1
     }
@@ -208,8 +224,8 @@ impl BertConfig {
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let unreadable =
             |e: serde_json::Error| ConfigError::new("config.json", "the configuration of a BERT model", e.to_string());
-        let json: serde_json::Value = serde_json::from_str(text).map_err(unreadable)?;
-        let only = |key: &'static str, expected: serde_json::Value| match json.get(key) {
+        let json: Value = serde_json::from_str(text).map_err(unreadable)?;
+        let only = |key: &'static str, expected: Value| match json.get(key) {
             Some(found) if !found.is_null() && *found != expected => {
                 Err(ConfigError::new(key, expected.to_string(), found.to_string()))
             }
@@ -218,6 +234,8 @@ impl BertConfig {
         only("model_type", "bert".into())?;
         only("position_embedding_type", "absolute".into())?;
         only("is_decoder", false.into())?;
+        only("add_cross_attention", false.into())?;
+        only("pruned_heads", serde_json::json!({}))?;
         only("tie_word_embeddings", true.into())?;
         let config: BertConfig = serde_json::from_value(json).map_err(unreadable)?;
         config.validate()?;
@@ -233,6 +251,25 @@ impl BertConfig {
     /// Returns the width of one attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
+    }
+
+    /// Returns the keys whose values differ from those of `other`, with both values. Dropout and the distribution of new weights
+    /// may differ: with either, given weights compute the same function.
+    pub fn differences(&self, other: &BertConfig) -> Vec<(String, Value, Value)> {
+        let [mut own, mut other] = [self, other].map(BertConfig::to_map);
+        let keys: BTreeSet<String> = own.keys().chain(other.keys()).cloned().collect();
+        let values = keys.into_iter().map(|key| {
+            let [own, other] = [&mut own, &mut other].map(|map| map.remove(&key).unwrap_or_default());
+            (key, own, other)
+        });
+        values.filter(|(key, own, other)| own != other && !KEYS_OF_TRAINING.contains(&key.as_str())).collect()
+    }
+
+    fn to_map(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            other => unreachable!("a configuration is an object, got {other:?}"),
+        }
     }
 
     /// Checks every value.
@@ -265,12 +302,21 @@ impl BertConfig {
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
             ("classifier_dropout", self.classifier_dropout.unwrap_or(0.0)),
         ];
-        if let Some((key, p)) = probabilities.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
+        if let Some((key, p)) = probabilities.into_iter().find(|(_, p)| !(0.0..1.0).contains(p) || *p as f32 == 1.0) {
             return Err(ConfigError::new(key, "a probability from 0 to less than 1", p.to_string()));
         }
         let positive = [("initializer_range", self.initializer_range), ("layer_norm_eps", self.layer_norm_eps)];
         if let Some((key, x)) = positive.into_iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
             return Err(ConfigError::new(key, "a positive number", x.to_string()));
+        }
+        if let Some((key, x)) = probabilities.into_iter().chain(positive).find(|(_, x)| !fits_f32(*x)) {
+            return Err(ConfigError::new(key, F32_NUMBER, format!("{x:e}")));
+        }
+        // Norms of the weights are sums of squares.
+        let deviation = self.initializer_range;
+        if !fits_f32(deviation * deviation) {
+            let requires = "a number from 1.1e-19 to 1.8e19, whose square is computed in f32";
+            return Err(ConfigError::new("initializer_range", requires, format!("{deviation:e}")));
         }
         Ok(())
     }
@@ -287,6 +333,18 @@ impl BertConfig {
         Ok(())
     }
 
+    /// Checks that sequences of this number of segments fit the model: each has a row of the token type embeddings.
+    ///
+    /// # Errors
+    /// If the model has fewer token types.
+    pub fn validate_segments(&self, segments: usize) -> Result<(), ConfigError> {
+        if segments > self.type_vocab_size {
+            let requires = format!("at least {segments}, a token type for each segment of a sequence");
+            return Err(ConfigError::new("type_vocab_size", requires, self.type_vocab_size.to_string()));
+        }
+        Ok(())
+    }
+
     /// Checks that batches of this shape fit the model.
     ///
     /// # Errors
@@ -298,88 +356,6 @@ impl BertConfig {
             return Err(ConfigError::new("max_predictions_per_seq", requires, predictions.to_string()));
         }
         Ok(())
-    }
-}
-
-/// The `[model]` table of a run file: a preset with overrides, or all sizes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BertSettings {
-    /// The preset that supplies unset sizes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub preset: Option<Preset>,
-    /// Vocabulary size. The default is that of the tokenizer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vocab_size: Option<usize>,
-    /// Width of the hidden states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden_size: Option<usize>,
-    /// Number of encoder layers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub num_hidden_layers: Option<usize>,
-    /// Number of attention heads per layer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub num_attention_heads: Option<usize>,
-    /// Width of the feed-forward layer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub intermediate_size: Option<usize>,
-    /// Activation of the feed-forward layer and the MLM transform.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden_act: Option<Activation>,
-    /// Dropout probability of embeddings and layer outputs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden_dropout_prob: Option<f64>,
-    /// Dropout probability of attention probabilities.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attention_probs_dropout_prob: Option<f64>,
-    /// Dropout probability of the input of a classifier. The default is `hidden_dropout_prob`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub classifier_dropout: Option<f64>,
-    /// Maximum sequence length: rows of the position embeddings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_position_embeddings: Option<usize>,
-    /// Number of token types (segments).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub type_vocab_size: Option<usize>,
-    /// Standard deviation of the initial weights.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub initializer_range: Option<f64>,
-    /// The epsilon of LayerNorm.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layer_norm_eps: Option<f64>,
-    /// The id of the padding token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pad_token_id: Option<usize>,
-}
-
-impl BertSettings {
-    /// Returns the complete configuration. `vocabulary`, the vocabulary size of the tokenizer, is the default of `vocab_size`.
-    ///
-    /// # Errors
-    /// If a size is missing and no preset is set, or the configuration is invalid.
-    pub fn resolve(&self, vocabulary: usize) -> Result<BertConfig, ConfigError> {
-        let size = |key: &'static str, own: Option<usize>, preset: fn(&BertConfig) -> usize| {
-            own.or_else(|| self.preset.map(|p| preset(&p.config(vocabulary))))
-                .ok_or_else(|| ConfigError::new(key, "a value if `preset` is not set", "none"))
-        };
-        let config = BertConfig {
-            vocab_size: self.vocab_size.unwrap_or(vocabulary),
-            hidden_size: size("hidden_size", self.hidden_size, |c| c.hidden_size)?,
-            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers, |c| c.num_hidden_layers)?,
-            num_attention_heads: size("num_attention_heads", self.num_attention_heads, |c| c.num_attention_heads)?,
-            intermediate_size: size("intermediate_size", self.intermediate_size, |c| c.intermediate_size)?,
-            hidden_act: self.hidden_act.unwrap_or_default(),
-            hidden_dropout_prob: self.hidden_dropout_prob.unwrap_or_else(defaults::dropout),
-            attention_probs_dropout_prob: self.attention_probs_dropout_prob.unwrap_or_else(defaults::dropout),
-            classifier_dropout: self.classifier_dropout,
-            max_position_embeddings: self.max_position_embeddings.unwrap_or_else(defaults::max_position_embeddings),
-            type_vocab_size: self.type_vocab_size.unwrap_or_else(defaults::type_vocab_size),
-            initializer_range: self.initializer_range.unwrap_or_else(defaults::initializer_range),
-            layer_norm_eps: self.layer_norm_eps.unwrap_or_else(defaults::layer_norm_eps),
-            pad_token_id: self.pad_token_id.unwrap_or(0),
-        };
-        config.validate()?;
-        Ok(config)
     }
 }
 
@@ -405,6 +381,16 @@ mod tests {
             "transformers_version": "5.0", "position_embedding_type": "absolute", "classifier_dropout": null}"#;
         let config = BertConfig::from_json(text).unwrap();
         assert_eq!((config.hidden_act, config.padded_vocab_size()), (Activation::GeluTanh, 512));
+        for (key, requires) in [
+            ("\"position_embedding_type\": \"relative_key\"", "position_embedding_type requires \"absolute\""),
+            ("\"pruned_heads\": {\"0\": [1]}", "pruned_heads requires {}"),
+            ("\"add_cross_attention\": true", "add_cross_attention requires false"),
+            ("\"is_decoder\": true", "is_decoder requires false"),
+        ] {
+            let text = text.replace("\"position_embedding_type\": \"absolute\"", key);
+            let message = BertConfig::from_json(&text).unwrap_err().to_string();
+            assert!(message.starts_with(requires), "{message}");
+        }
         let other = text.replace("\"bert\"", "\"roberta\"");
         let e = BertConfig::from_json(&other).unwrap_err();
         assert_eq!(e.to_string(), "model_type requires \"bert\", got \"roberta\"");
@@ -435,19 +421,66 @@ mod tests {
             refusal(|c| c.hidden_dropout_prob = 1.0),
             "hidden_dropout_prob requires a probability from 0 to less than 1, got 1"
         );
+        assert!(refusal(|c| c.classifier_dropout = Some(0.999_999_999)).contains("to less than 1, got 0.999999999"));
+        let useless =
+            "requires a number in the range of f32, which computes it (magnitudes from 1.2e-38 to 3.4e38), got 1e-60";
+        assert_eq!(refusal(|c| c.layer_norm_eps = 1e-60), format!("layer_norm_eps {useless}"));
+        assert_eq!(refusal(|c| c.initializer_range = 1e-60), format!("initializer_range {useless}"));
+        assert_eq!(refusal(|c| c.hidden_dropout_prob = 1e-60), format!("hidden_dropout_prob {useless}"));
+        for (deviation, found) in [(1e30, "1e30"), (1e-30, "1e-30")] {
+            let message =
+                BertConfig { initializer_range: deviation, ..base.clone() }.validate().unwrap_err().to_string();
+            let requires =
+                "initializer_range requires a number from 1.1e-19 to 1.8e19, whose square is computed in f32";
+            assert_eq!(message, format!("{requires}, got {found}"));
+        }
         let e = base.validate_batch(513, 20).unwrap_err();
         assert_eq!(e.to_string(), "sequence_length requires 1 to max_position_embeddings (512), got 513");
         let e = base.validate_batch(128, 129).unwrap_err();
         assert_eq!(e.to_string(), "max_predictions_per_seq requires 1 to sequence_length (128), got 129");
     }
 
+    type Change = fn(&mut BertConfig);
+
     #[test]
-    fn run_files_override_presets_and_unknown_keys_are_errors() {
-        let settings: BertSettings = toml::from_str("preset = \"tiny\"\nnum_hidden_layers = 3").unwrap();
-        let config = settings.resolve(8192).unwrap();
-        assert_eq!((config.vocab_size, config.num_hidden_layers, config.hidden_size), (8192, 3, 128));
-        let e = BertSettings::default().resolve(8192).unwrap_err();
-        assert_eq!(e.to_string(), "hidden_size requires a value if `preset` is not set, got none");
-        assert!(toml::from_str::<BertSettings>("num_heads = 3").is_err());
+    fn keys_that_change_the_function_of_weights_are_compared() {
+        let base = Preset::Base.config(1000);
+        let differences = |change: Change| {
+            let mut other = base.clone();
+            change(&mut other);
+            let found = base.differences(&other).into_iter();
+            found.map(|(key, own, other)| format!("{key} {own} {other}")).collect::<Vec<_>>()
+        };
+        let changes: [(Change, &str); 10] = [
+            (|c| c.vocab_size = 1001, "vocab_size 1000 1001"),
+            (|c| c.hidden_size = 384, "hidden_size 768 384"),
+            (|c| c.num_hidden_layers = 11, "num_hidden_layers 12 11"),
+            (|c| c.num_attention_heads = 6, "num_attention_heads 12 6"),
+            (|c| c.intermediate_size = 9, "intermediate_size 3072 9"),
+            (|c| c.hidden_act = Activation::GeluTanh, "hidden_act \"gelu\" \"gelu_new\""),
+            (|c| c.max_position_embeddings = 64, "max_position_embeddings 512 64"),
+            (|c| c.type_vocab_size = 1, "type_vocab_size 2 1"),
+            (|c| c.layer_norm_eps = 1e-5, "layer_norm_eps 1e-12 1e-5"),
+            (|c| c.pad_token_id = 3, "pad_token_id 0 3"),
+        ];
+        for (change, expected) in changes {
+            assert_eq!(differences(change).join(", "), expected);
+        }
+        let of_training = |c: &mut BertConfig| {
+            (c.hidden_dropout_prob, c.attention_probs_dropout_prob) = (0.0, 0.2);
+            (c.classifier_dropout, c.initializer_range) = (Some(0.3), 0.01);
+        };
+        assert!(differences(of_training).is_empty());
+        assert_eq!(base.to_map().len(), changes.len() + KEYS_OF_TRAINING.len() - 1, "classifier_dropout is not set");
+    }
+
+    #[test]
+    fn a_segment_requires_a_token_type() {
+        let mut config = Preset::Base.config(1000);
+        config.validate_segments(2).unwrap();
+        config.type_vocab_size = 1;
+        config.validate_segments(1).unwrap();
+        let message = config.validate_segments(2).unwrap_err().to_string();
+        assert_eq!(message, "type_vocab_size requires at least 2, a token type for each segment of a sequence, got 1");
     }
 }

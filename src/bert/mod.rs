@@ -22,10 +22,11 @@ mod positions;
 mod prediction;
 mod pretraining;
 mod recompute;
+mod settings;
 mod synthetic;
 
 pub use attention::{AttentionKernel, FusedAttention};
-pub use config::{Activation, BertConfig, BertSettings, ConfigError, Preset, VOCABULARY_MULTIPLE};
+pub use config::{Activation, BertConfig, ConfigError, Preset, SIZES, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
 pub use fine_tuning::{
     FineTuning, Objective, QuestionAnswering, Regression, SequenceClassification, TokenClassification, fine_tuning_task,
@@ -38,3 +39,4 @@ pub use params::{param_specs, param_specs_of};
 pub use prediction::{Encoder, EncoderOutput, MaskedLanguageModel};
 pub use pretraining::{BatchTensors, BertPretraining, Outputs, Sums};
 pub use recompute::Recompute;
+pub use settings::BertSettings;

@@ -66,6 +66,13 @@ pub enum CheckpointError {
     #[error("{}: requires one tensor {tensor}, found two; use another checkpoint", file.display())]
     TensorTwice { file: PathBuf, tensor: String },
 
+    #[error(
+        "{}: tensor {tensor} requires finite values, found {value} at {index:?}, the first of {count} such values among {of}; use \
+         weights that were saved before their training diverged",
+        file.display()
+    )]
+    NotFinite { file: PathBuf, tensor: String, value: f32, index: Vec<usize>, count: usize, of: usize },
+
     #[error("{}: {key} requires {required}, found {found}; correct the file or choose another directory", path.display())]
     Config { path: PathBuf, key: String, required: String, found: String },
 

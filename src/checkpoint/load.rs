@@ -15,6 +15,8 @@ pub enum Contents {
     All,
     /// All files but the optimizer state, to evaluate or export; [`Checkpoint::optimizer`] is empty.
     ModelOnly,
+    /// The copied files only, to read the configuration; [`Checkpoint::model`] is empty, too.
+    CopiedFiles,
 }
 
 /// A checkpoint and the directory that it was loaded from.
@@ -38,8 +40,9 @@ pub fn load(step: &Path, contents: Contents) -> Result<Checkpoint, CheckpointErr
     for (name, record) in &files {
         let path = step.join(name);
         match name.as_str() {
+            MODEL if contents == Contents::CopiedFiles => {}
             MODEL => checkpoint.model = TensorFile::open(&path)?.read_all(record)?,
-            OPTIMIZER if contents == Contents::ModelOnly => {}
+            OPTIMIZER if contents != Contents::All => {}
             OPTIMIZER => checkpoint.optimizer = TensorFile::open(&path)?.read_all(record)?,
             _ => checkpoint.files.push((name.clone(), read_file(&path, record)?)),
         }
@@ -100,7 +103,7 @@ fn damage_note(path: &Path, error: &CheckpointError, step: u64) -> String {
 }
 
 /// Loads the checkpoint at `path`: a checkpoint directory (damage is then an error), or that of a run directory: the newest one
-/// or, for [`Contents::ModelOnly`] of a run that selects checkpoints by a metric, the best one.
+/// or, unless all [`Contents`] are loaded, of a run that selects checkpoints by a metric, the best one.
 ///
 /// # Errors
 /// As [`load`] and [`load_latest`]; [`CheckpointError::NotACheckpoint`] if `path` is neither.
@@ -116,13 +119,13 @@ pub fn open(path: &Path, contents: Contents) -> Result<Loaded, CheckpointError> 
     }
     let newest = load_latest(path, contents)?.ok_or_else(|| not_one("it holds no step-… directory"))?;
     match newest.checkpoint.state.best.clone() {
-        Some(best) if contents == Contents::ModelOnly => best_of(path, newest, &best),
+        Some(best) if contents != Contents::All => best_of(path, newest, &best, contents),
         _ => Ok(newest),
     }
 }
 
 /// Returns the checkpoint of the evaluation `best`, or `newest` with a message if it does not exist any more.
-fn best_of(run: &Path, mut newest: Loaded, best: &Best) -> Result<Loaded, CheckpointError> {
+fn best_of(run: &Path, mut newest: Loaded, best: &Best, contents: Contents) -> Result<Loaded, CheckpointError> {
     let (step, name) = (best.step, step_name(best.step));
     let chosen = format!("step {step} has the best {} ({:.4})", best.metric, best.value);
     if step == newest.checkpoint.state.step {
@@ -136,7 +139,7 @@ fn best_of(run: &Path, mut newest: Loaded, best: &Best) -> Result<Loaded, Checkp
             .push(format!("{}: {chosen}, but {name} does not exist; using the newest checkpoint", run.display()));
         return Ok(newest);
     }
-    let checkpoint = load(&directory, Contents::ModelOnly)?;
+    let checkpoint = load(&directory, contents)?;
     newest.notes.push(format!(
         "{}: {chosen}, so it is used; the newest step is {}",
         run.display(),

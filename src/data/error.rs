@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::data::tokenizer::comparison::VocabularyDifference;
 use crate::storage::StorageError;
 
 /// An error of the data module. The cause of [`DataError::Io`], [`DataError::Full`] and [`DataError::Stopped`] is their
@@ -30,6 +31,14 @@ pub enum DataError {
         required: String,
         /// The content found.
         found: String,
+        /// The next step for the user.
+        next: String,
+    },
+    /// Two vocabularies differ that must be equal.
+    #[error("{difference}; {next}")]
+    Vocabularies {
+        /// The files and their first difference.
+        difference: Box<VocabularyDifference>,
         /// The next step for the user.
         next: String,
     },

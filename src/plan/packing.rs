@@ -30,7 +30,7 @@ impl RowsPerSequence {
         if !run.data.path.local().join(MANIFEST).exists() {
             return Ok(RowsPerSequence::Unknown);
         }
-        let prepared = preflight::open_data(run)?;
+        let (prepared, _) = preflight::open_data(run)?;
         let of_phase = |(phase, shape): (usize, &Phase)| -> anyhow::Result<f64> {
             let most = most_sequences_per_row(shape);
             if most == 1 {

@@ -42,13 +42,14 @@ impl AskedQuestions {
     /// Tokenizes questions and contexts into windows of the sequence length of `model`.
     ///
     /// # Errors
-    /// If a question leaves no place for its context.
+    /// If a question leaves no place for its context, or the model has one token type.
     pub fn new(questions: Vec<QuestionLine>, model: &TextModel) -> anyhow::Result<AskedQuestions> {
         let numbered = questions.iter().enumerate();
         let unlabelled = numbered.map(|(i, line)| [(i + 1).to_string(), line.question.clone(), line.context.clone()]);
         let options = WindowOptions { sequence_length: model.sequence_length, ..WindowOptions::default() };
         let unlabelled = Arc::new(Questions::unlabelled(unlabelled));
         let (examples, windows) = LabelledExamples::question_answering(unlabelled, &model.tokenizer, options)?;
+        model.check_segments(&examples)?;
         Ok(AskedQuestions { questions, windows, examples })
     }
 

@@ -51,7 +51,8 @@ impl ClassifiedTexts {
     /// Tokenizes texts; longer ones are truncated to the sequence length of `model`.
     ///
     /// # Errors
-    /// If the labels of the model are fewer than two or not unique, or the sequence length is below 5.
+    /// If the labels of the model are fewer than two or not unique, the sequence length is below 5, or
+    /// there are pairs and the model has one token type.
     pub fn new(texts: Vec<TextPair>, model: &TextModel) -> anyhow::Result<ClassifiedTexts> {
         let labelled = LabelledTexts::from(texts.clone());
         let (tokenizer, length) = (&model.tokenizer, model.sequence_length);
@@ -65,6 +66,7 @@ impl ClassifiedTexts {
             }
             None => LabelledExamples::regression(&labelled, tokenizer, length)?,
         };
+        model.check_segments(&examples)?;
         Ok(ClassifiedTexts { texts, labels, examples })
     }
 

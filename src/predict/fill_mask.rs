@@ -126,9 +126,8 @@ impl MaskedTexts {
         forward.map(weights, self, |example, outputs| {
             let (text, masks) = (&self.texts[example], &self.sequences[example].masks);
             let of_mask = |(mask, logits): (usize, &[f32])| {
-                let probabilities = softmax(logits);
-                let best = largest(&probabilities, top_k).into_iter();
-                best.filter_map(|id| Fill::new(text, mask, id, probabilities[id], tokenizer)).collect()
+                let best = most_probable(logits, tokenizer.vocabulary().len(), top_k).into_iter();
+                best.filter_map(|(id, probability)| Fill::new(text, mask, id, probability, tokenizer)).collect()
             };
             let logits = outputs[0].chunks(self.vocab_size).take(masks.len());
             Ok(FilledText { text: text.clone(), masks: logits.enumerate().map(of_mask).collect() })
@@ -227,6 +226,12 @@ fn filled(text: &str, mask: usize, token: &str) -> String {
     }
 }
 
+/// Returns the `count` most probable of the first `tokens` ids with their probabilities. A model may have more rows than tokens.
+fn most_probable(logits: &[f32], tokens: usize, count: usize) -> Vec<(usize, f64)> {
+    let probabilities = softmax(logits);
+    largest(&probabilities[..tokens.min(logits.len())], count).into_iter().map(|id| (id, probabilities[id])).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +240,13 @@ mod tests {
     fn tokenizer() -> Tokenizer {
         let tokens = SPECIAL_TOKENS.into_iter().chain("the cat play ##ing .".split(' ')).map(str::to_owned).collect();
         Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase: true })
+    }
+
+    #[test]
+    fn rows_without_a_token_fill_no_mask() {
+        let best =
+            |tokens| most_probable(&[0.0, 2.0, 1.0, 3.0], tokens, 2).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!((best(4), best(3)), (vec![3, 1], vec![1, 2]));
     }
 
     #[test]

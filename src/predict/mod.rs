@@ -17,11 +17,12 @@ pub mod tokens;
 
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use self::forward::{Forward, ForwardSettings};
 use crate::bert::{Head, Recompute, fine_tuning_task};
-use crate::data::{Tokenizer, WindowOptions};
+use crate::data::{LabelledExamples, Tokenizer, VocabularyFile, WindowOptions};
+use crate::run::compatibility::check_rows;
 use crate::run::weights::FoundModel;
 use crate::runtime::devices::Devices;
 use crate::task::Model;
@@ -35,6 +36,8 @@ pub struct TextModel {
     pub tokenizer: Tokenizer,
     /// The longest sequence in tokens, special tokens included. Longer texts are truncated, longer contexts divided.
     pub sequence_length: usize,
+    /// A note for the user about the tokens and the rows of the model, if their numbers differ.
+    pub note: Option<String>,
 }
 
 impl TextModel {
@@ -45,13 +48,8 @@ impl TextModel {
     /// If the directory has no tokenizer, the tokenizer has more tokens than the model, or the model has too few positions.
     pub fn open(model: FoundModel, sequence_length: Option<usize>) -> anyhow::Result<TextModel> {
         let tokenizer = Tokenizer::open(&model.path, false)?;
-        let (tokens, embeddings) = (tokenizer.vocabulary().len(), model.config.vocab_size);
-        ensure!(
-            tokens <= embeddings,
-            "{} requires a tokenizer of at most vocab_size ({embeddings}) tokens, got {tokens}; copy the tokenizer that the \
-             model was trained with",
-            model.path.display()
-        );
+        let vocabulary = VocabularyFile { path: model.path.clone(), vocabulary: tokenizer.vocabulary().clone() };
+        let note = check_rows(model.path.display(), &model.config, &vocabulary)?;
         let longest = model.config.max_position_embeddings;
         let default = match model.head {
             Head::QuestionAnswering => WindowOptions::default().sequence_length.min(longest),
@@ -59,7 +57,16 @@ impl TextModel {
         };
         let sequence_length = sequence_length.unwrap_or(default);
         model.config.validate_sequence_length(sequence_length)?;
-        Ok(TextModel { model, tokenizer, sequence_length })
+        Ok(TextModel { model, tokenizer, sequence_length, note })
+    }
+
+    /// Checks that the model has a token type for each segment of `examples`.
+    ///
+    /// # Errors
+    /// If it has fewer, so that pairs of texts are impossible.
+    pub fn check_segments(&self, examples: &LabelledExamples) -> anyhow::Result<()> {
+        let checked = self.model.config.validate_segments(examples.segments());
+        checked.with_context(|| format!("{} takes no pairs of texts", self.model.path.display()))
     }
 
     /// Returns the forward pass of the model with its head of fine-tuning.

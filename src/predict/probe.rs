@@ -68,6 +68,12 @@ impl ProbeData {
         Ok(ProbeData { training, dev, names })
     }
 
+    /// Returns the number of segments of a row, at most: 2 if there are pairs of texts.
+    pub fn segments(&self) -> usize {
+        let dev = self.dev.as_ref().map_or(1, |dev| dev.examples.segments());
+        self.training.examples.segments().max(dev)
+    }
+
     /// Returns the number of texts that were longer than the sequence length.
     pub fn truncated(&self) -> usize {
         self.training.examples.truncated() + self.dev.as_ref().map_or(0, |dev| dev.examples.truncated())

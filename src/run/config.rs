@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::file::RunFile;
+use super::weights::open_configuration;
 use super::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, KernelSettings, Run};
 use crate::bert::{BertConfig, BertSettings, FusedAttention, Recompute};
 use crate::optim::OptimizerConfig;
@@ -48,12 +49,27 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// Converts the tables of `file` into a run. `vocab_size` is the vocabulary size of the prepared data; without it the
-    /// file must state one.
+    /// Returns the configuration of the weights that the run starts from, if it imports any.
+    ///
+    /// # Errors
+    /// If it cannot be read. A directory that does not exist is reported later, by the caller that needs the weights, if the
+    /// file has a `[model]`: the run can be planned without them.
+    pub fn configuration_of_import(&self, file: &RunFile) -> anyhow::Result<Option<BertConfig>> {
+        match &self.import {
+            Some(import) if import.exists() || self.model.is_none() => {
+                let config = open_configuration(import).with_context(|| format!("{}: import", file.path.display()));
+                config.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Converts the tables of `file` into a run. `weights` is the configuration of the weights that the run starts from, `tokens`
+    /// the number of tokens of the prepared data; without both the file must state a vocabulary size.
     ///
     /// # Errors
     /// If a value is not allowed; the message names the file, the table, the key, the requirement and the value.
-    pub fn into_run(self, file: &RunFile, vocab_size: Option<usize>) -> anyhow::Result<Run> {
+    pub fn into_run(self, file: &RunFile, weights: Option<&BertConfig>, tokens: Option<usize>) -> anyhow::Result<Run> {
         let path = file.path.display();
         ensure!(!self.name.trim().is_empty(), "{path}: `name` requires a name, as in name = \"quickstart\"");
         ensure!(self.precision != Precision::F64, "{path}: `precision` requires \"f32\" or \"bf16\", got \"f64\"");
@@ -62,7 +78,10 @@ impl RunConfig {
         data.path = cached.with_context(|| format!("{path}: [data] cache"))?;
         let cached = checkpoint.directory.cached_in(checkpoint.cache.as_deref());
         checkpoint.directory = cached.with_context(|| format!("{path}: [checkpoint] cache"))?;
-        let model = self.model(vocab_size).with_context(|| format!("{path}: [model]"))?;
+        let model = self.model(weights, tokens).with_context(|| format!("{path}: [model]"))?;
+        if let Err(error) = model.validate_segments(data.mode.segments()) {
+            bail!("{path}: [model]: {error}; raise it, or set [data] mode to \"full_sentences\" or \"doc_sentences\"");
+        }
 
         let schedule = Schedule::new(self.phase).with_context(|| format!("{path}: [[phase]]"))?;
         for phase in schedule.phases() {
@@ -109,25 +128,23 @@ impl RunConfig {
         Ok(run)
     }
 
-    /// Returns the model of `[model]` or, without that table, of the imported `config.json`.
-    fn model(&self, vocab_size: Option<usize>) -> anyhow::Result<BertConfig> {
-        if let Some(settings) = &self.model {
-            let vocab_size = vocab_size.or(settings.vocab_size).ok_or_else(|| {
-                let data = &self.data.path;
-                anyhow!(
-                    "requires vocab_size, because there is no prepared data at {data}; set vocab_size, or prepare the data \
-                     with `lambert prepare`"
-                )
-            })?;
-            return Ok(settings.resolve(vocab_size)?);
-        }
-        let Some(import) = &self.import else {
-            bail!("requires this table, as in [model] preset = \"base\", or `import` with the directory of a model");
+    /// Returns the model of `[model]` or, without that table, that of the weights.
+    fn model(&self, weights: Option<&BertConfig>, tokens: Option<usize>) -> anyhow::Result<BertConfig> {
+        let Some(settings) = &self.model else {
+            let weights = weights.context(
+                "requires this table, as in [model] preset = \"base\", or `import` with the directory of a model",
+            )?;
+            return Ok(weights.clone());
         };
-        let config = import.join("config.json");
-        let text = std::fs::read_to_string(&config)
-            .with_context(|| format!("cannot read {} of `import`", config.display()))?;
-        BertConfig::from_json(&text).with_context(|| config.display().to_string())
+        let vocab_size = settings.vocab_size.or(weights.map(|weights| weights.vocab_size)).or(tokens);
+        let vocab_size = vocab_size.with_context(|| {
+            let data = &self.data.path;
+            format!(
+                "requires vocab_size, because there is no prepared data at {data}; set vocab_size, or prepare the data with \
+                 `lambert prepare`"
+            )
+        })?;
+        Ok(settings.resolve(vocab_size)?)
     }
 }
 
@@ -136,6 +153,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::bert::Preset;
     use crate::schedule::Curve;
 
     fn shipped() -> Vec<(PathBuf, String, Run)> {
@@ -147,9 +165,7 @@ mod tests {
             let file = RunFile::read(&path, &[]).unwrap();
             // The quickstart leaves its vocabulary to the data, which scripts/quickstart gives 8,192 entries.
             let config: RunConfig = file.parse().unwrap_or_else(|e| panic!("{e:#}"));
-            let run = config.into_run(&file, None);
-            let run =
-                run.or_else(|_| Run::from_checkpoint(&path, &file.text, 8192)).unwrap_or_else(|e| panic!("{e:#}"));
+            let run = config.into_run(&file, None, Some(8192)).unwrap_or_else(|e| panic!("{e:#}"));
             (path, file.text, run)
         };
         files.into_iter().map(read).collect()
@@ -197,6 +213,11 @@ mod tests {
         assert_eq!(sequences, [461_242_368, 51_216_384]);
     }
 
+    /// Reads the run file of a checkpoint with 8,192 tokens.
+    fn read(name: &str, text: &str) -> anyhow::Result<Run> {
+        Run::from_checkpoint(Path::new(name), text, &Preset::Tiny.config(8192))
+    }
+
     /// The values are those of version 0.1.0, which wrote `predictions`, `micro_batch` and `[evaluate] batch`.
     #[test]
     fn fingerprints_of_renamed_settings_are_those_of_earlier_checkpoints() {
@@ -210,7 +231,7 @@ mod tests {
                 "3ac93c157444f5089b3c4df00bf7f4759b3dcf294d0e9d5e64028b95b98e25c9",
             ),
         ] {
-            let run = Run::from_checkpoint(Path::new("run.toml"), text, 8192).unwrap();
+            let run = read("run.toml", text).unwrap();
             assert_eq!(run.fingerprint("d"), fingerprint);
             // A checkpoint holds the run file as it was written.
             let renamed = text
@@ -218,7 +239,7 @@ mod tests {
                 .replace("micro_batch_size", "micro_batch")
                 .replace("gradient_reduce_dtype", "gradient_exchange");
             let earlier = renamed.replace("[evaluate]", "[evaluate]\nbatch = 8");
-            let earlier = Run::from_checkpoint(Path::new("run.toml"), &earlier, 8192).unwrap();
+            let earlier = read("run.toml", &earlier).unwrap();
             assert_eq!(earlier.settings(), run.settings());
             assert_eq!(earlier.schedule, run.schedule);
         }
@@ -260,7 +281,7 @@ learning_rate = 0.002
     fn a_run_with_layers_in_a_loop_does_not_resume_one_with_unrolled_layers() {
         let fingerprint = |form: &str| {
             let text = format!("{TWO_PHASES}[compile]\nlayers = \"{form}\"\n");
-            Run::from_checkpoint(Path::new("run.toml"), &text, 8192).unwrap().fingerprint("d")
+            read("run.toml", &text).unwrap().fingerprint("d")
         };
         assert_eq!(fingerprint("unrolled"), fingerprint("auto"));
         assert_ne!(fingerprint("loop"), fingerprint("auto"));
@@ -270,7 +291,7 @@ learning_rate = 0.002
     fn message(change: (&str, &str)) -> String {
         assert!(TWO_PHASES.contains(change.0));
         let text = TWO_PHASES.replacen(change.0, change.1, 1);
-        format!("{:#}", Run::from_checkpoint(Path::new("q.toml"), &text, 8192).unwrap_err())
+        format!("{:#}", read("q.toml", &text).unwrap_err())
     }
 
     #[test]
@@ -297,6 +318,23 @@ learning_rate = 0.002
         ] {
             assert!(message(change).contains(said), "{}", message(change));
         }
+        let segments = "[model]: type_vocab_size requires at least 2, a token type for each segment of a sequence, got 1; raise \
+                        it, or set [data] mode to \"full_sentences\" or \"doc_sentences\"";
+        let one_type = ("preset = \"tiny\"", "preset = \"tiny\"\ntype_vocab_size = 1");
+        assert_eq!(message(one_type), format!("q.toml: {segments}"));
+        let single = TWO_PHASES.replacen(one_type.0, one_type.1, 1).replace("[data]", "[data]\nmode = 'doc_sentences'");
+        assert_eq!(read("q.toml", &single).unwrap().model.type_vocab_size, 1);
+        let f32 = "requires a number in the range of f32, which computes it (magnitudes from 1.2e-38 to 3.4e38), got";
+        for (change, key) in [
+            (("learning_rate = 0.008", "learning_rate = 1e-50"), "phase.1.learning_rate"),
+            (("preset = \"paper\"", "preset = \"paper\"\nepsilon = 1e-50"), "optimizer.epsilon"),
+            (("preset = \"tiny\"", "preset = \"tiny\"\ninitializer_range = 1e-50"), "model.initializer_range"),
+            (("[data]", "[data]\nshort_seq_prob = 1e-50"), "data.short_seq_prob"),
+        ] {
+            let message = message(change);
+            assert!(message.ends_with(&format!("{key} {f32} 1e-50")), "{message}");
+        }
+        assert!(message(("\"run\"", "\"\"")).contains("checkpoint.directory requires a text with at least one"));
         let unknown = [
             (("preset = \"paper\"", "preset = \"paper\"\nwieght_decay = 0.1"), "`wieght_decay`", "`weight_decay`"),
             (("preset = \"tiny\"", "hiden_size = 64"), "`hiden_size`", "`hidden_size`"),

@@ -2,20 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::Run;
-use super::weights::{FoundModel, open_model};
-use crate::bert::Head;
+use super::compatibility::{check_model, check_vocabulary};
+use super::weights::{FoundModel, configuration_in, open_model};
+use crate::bert::{BertConfig, Head, SIZES};
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, State, load_latest};
-use crate::data::{Manifest, Split};
+use crate::data::{Manifest, PreparedData, Split, VocabularyFile};
 use crate::schedule::{Position, Schedule};
 use crate::settings::differing_settings;
 
 /// The copy of the run file in a checkpoint.
 pub(super) const RUN_FILE: &str = "run.toml";
+
+/// The names of settings in an error, at most.
+const SHOWN_SETTINGS: usize = 20;
 
 /// The state before the first step that this process takes.
 #[derive(Debug)]
@@ -63,8 +67,19 @@ pub trait Resumable {
     /// Returns the schedule of the run.
     fn schedule(&self) -> &Schedule;
 
+    /// Returns the configuration of the model.
+    fn model(&self) -> &BertConfig;
+
+    /// Returns the vocabulary of the tokens that the run trains on.
+    fn vocabulary(&self) -> VocabularyFile;
+
     /// Returns the identity of the settings and the data, which a resumed run must share with its checkpoint.
-    fn fingerprint(&self) -> String;
+    fn fingerprint(&self) -> String {
+        self.fingerprint_of(&self.settings())
+    }
+
+    /// Returns the identity of other `settings` and the data of this run.
+    fn fingerprint_of(&self, settings: &Value) -> String;
 
     /// Returns the settings that determine the weights.
     fn settings(&self) -> Value;
@@ -82,13 +97,13 @@ pub trait Resumable {
     fn import(&self) -> anyhow::Result<Option<FoundModel>>;
 }
 
-/// A pretraining run and the fingerprint of its data.
+/// A pretraining run and its data.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOnData<'a> {
     /// The run.
     pub run: &'a Run,
-    /// The fingerprint of the prepared data ([`data_fingerprint`]).
-    pub data_fingerprint: &'a str,
+    /// The prepared data.
+    pub prepared: &'a PreparedData,
 }
 
 impl Resumable for RunOnData<'_> {
@@ -100,8 +115,16 @@ impl Resumable for RunOnData<'_> {
         &self.run.schedule
     }
 
-    fn fingerprint(&self) -> String {
-        self.run.fingerprint(self.data_fingerprint)
+    fn model(&self) -> &BertConfig {
+        &self.run.model
+    }
+
+    fn vocabulary(&self) -> VocabularyFile {
+        self.prepared.vocabulary_file()
+    }
+
+    fn fingerprint_of(&self, settings: &Value) -> String {
+        Run::fingerprint_of(settings.clone(), &data_fingerprint(self.prepared.manifest()))
     }
 
     fn settings(&self) -> Value {
@@ -110,7 +133,8 @@ impl Resumable for RunOnData<'_> {
 
     fn settings_of(&self, checkpoint: &Checkpoint) -> anyhow::Result<Value> {
         let run_file = text_of(checkpoint, RUN_FILE)?;
-        Ok(Run::from_checkpoint(RUN_FILE.as_ref(), run_file, self.run.model.vocab_size)?.settings())
+        let (model, _) = configuration_in(checkpoint, "".as_ref())?;
+        Ok(Run::from_checkpoint(RUN_FILE.as_ref(), run_file, &model)?.settings())
     }
 
     fn import(&self) -> anyhow::Result<Option<FoundModel>> {
@@ -125,18 +149,21 @@ impl InitialState {
     ///
     /// # Errors
     /// If the run directory holds a run and `resume` is false; if the checkpoint belongs to another run, with the names of
-    /// the settings that differ; if it is damaged.
+    /// the settings that differ; if the weights have another vocabulary or, unless this run trained them, another
+    /// configuration; if the checkpoint is damaged.
     pub fn find(run: &dyn Resumable, options: ResumeOptions) -> anyhow::Result<(InitialState, Vec<String>)> {
         let directory = run.directory();
         if !options.resume {
             refuse_existing_run(directory)?;
         } else if let Some(Loaded { path, checkpoint, mut notes }) = load_latest(directory, Contents::All)? {
             let differing = differing_from(run, &checkpoint);
+            notes.extend(check_weights(run, &checkpoint, &path, differing.as_deref())?);
             if let Some(differing) = differing {
                 let shown = path.display().to_string();
                 if !options.accept_changes {
                     return Err(ResumeError::SettingsChanged { checkpoint: shown, differing }.into());
                 }
+                check_sizes(run, &checkpoint, &path)?;
                 let (step, steps) = (checkpoint.state.step, run.schedule().steps());
                 ensure!(
                     step <= steps,
@@ -150,7 +177,10 @@ impl InitialState {
             return Ok((InitialState::Resumed { checkpoint: Box::new(checkpoint), path }, notes));
         }
         let Some(found) = run.import()? else { return Ok((InitialState::Random, Vec::new())) };
-        let notes = found.notes();
+        let next = "prepare the data with the tokenizer of the weights, or start from other weights";
+        let note = check_vocabulary(&found.checkpoint, &found.path, &run.vocabulary(), next).context("import")?;
+        check_model(&found.path, &found.config, run.model()).context("import")?;
+        let notes = found.notes().into_iter().chain(note).collect();
         Ok((InitialState::Imported(Box::new(found)), notes))
     }
 
@@ -189,19 +219,66 @@ pub(super) fn text_of<'c>(checkpoint: &'c Checkpoint, name: &str) -> anyhow::Res
     std::str::from_utf8(file).with_context(|| format!("{name} of the checkpoint requires UTF-8 text"))
 }
 
-/// Lists the settings that differ between `run` and `checkpoint`; returns none if their fingerprints are equal.
+/// Lists the settings that differ between `run` and `checkpoint`, and the data if it does; returns none if their fingerprints are
+/// equal.
 fn differing_from(run: &dyn Resumable, checkpoint: &Checkpoint) -> Option<String> {
-    let state = &checkpoint.state;
+    let fingerprint = &checkpoint.state.run_fingerprint;
     // A checkpoint of `lambert import` has no fingerprint, because it fits every run of its model.
-    if state.run_fingerprint.is_empty() || state.run_fingerprint == run.fingerprint() {
+    if fingerprint.is_empty() || *fingerprint == run.fingerprint() {
         return None;
     }
     let differing = match run.settings_of(checkpoint) {
-        Ok(earlier) => differing_settings(&earlier, &run.settings()),
-        Err(_) if checkpoint.file(RUN_FILE).is_none() => Vec::new(),
+        Ok(earlier) => {
+            let mut differing = differing_settings(&earlier, &run.settings());
+            if run.fingerprint_of(&earlier) != *fingerprint {
+                differing.push("the data".to_owned());
+            }
+            differing
+        }
+        Err(_) if checkpoint.file(RUN_FILE).is_none() => vec!["the data".to_owned()],
         Err(_) => vec!["its run file is of another kind of run or version".to_owned()],
     };
-    Some(if differing.is_empty() { "the data".to_owned() } else { differing.join(", ") })
+    Some(listed(&differing))
+}
+
+/// Joins the names of settings, of which a run with many phases can have thousands.
+fn listed(names: &[String]) -> String {
+    let shown = names[..names.len().min(SHOWN_SETTINGS)].join(", ");
+    match names.len().saturating_sub(SHOWN_SETTINGS) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Checks that the weights of `checkpoint`, which was read from `path`, have the vocabulary of `run` and, if an import wrote them,
+/// its configuration: no option accepts other ones. `differing` lists other settings for the error. Returns a note if the checkpoint
+/// has no tokenizer.
+fn check_weights(
+    run: &dyn Resumable,
+    checkpoint: &Checkpoint,
+    path: &Path,
+    differing: Option<&str>,
+) -> anyhow::Result<Option<String>> {
+    let next = "a run keeps its vocabulary, so restore it, or start another run";
+    let others = differing.map_or(String::new(), |others| format!(" (it was trained with other settings: {others})"));
+    let failed = || format!("cannot resume from {}{others}", path.display());
+    let note = check_vocabulary(checkpoint, path, &run.vocabulary(), next).with_context(failed)?;
+    if checkpoint.state.run_fingerprint.is_empty() {
+        let (found, _) = configuration_in(checkpoint, path)?;
+        check_model(path, &found, run.model()).with_context(failed)?;
+    }
+    Ok(note)
+}
+
+/// Checks that the tensors of `checkpoint`, which was read from `path`, have the shapes of `run`, whose settings changed.
+fn check_sizes(run: &dyn Resumable, checkpoint: &Checkpoint, path: &Path) -> anyhow::Result<()> {
+    let (found, _) = configuration_in(checkpoint, path)?;
+    let differing = found.differences(run.model()).into_iter().find(|(key, ..)| SIZES.contains(&key.as_str()));
+    let Some((key, found, size)) = differing else { return Ok(()) };
+    bail!(
+        "cannot resume from {}: its weights require {key} = {found}, got {size}; restore the key in [model], or start another run",
+        path.display()
+    )
 }
 
 /// Checks that the position in `state` of the checkpoint `path` is that of `schedule` after as many steps.

@@ -5,6 +5,7 @@
 //! steps; the other fields (checkpoints, micro-batch size, evaluation) change no weight beyond rounding.
 
 pub mod buckets;
+pub mod compatibility;
 pub mod config;
 pub mod file;
 mod file_values;
@@ -80,8 +81,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads and checks the run file `path` with `overrides` (`checkpoint.keep=5`, `phase.2.steps=20`) applied. The
-    /// vocabulary size is that of the prepared data, if they exist.
+    /// Reads and checks the run file `path` with `overrides` (`checkpoint.keep=5`, `phase.2.steps=20`) applied. The default of
+    /// the vocabulary size is that of the imported weights or, without `import`, that of the prepared data.
     ///
     /// # Errors
     /// If the file cannot be read, is not TOML, or has a key or value that is not allowed; the message names the file, the
@@ -90,17 +91,19 @@ impl Run {
         let file = RunFile::read(path, overrides)?;
         let config: RunConfig = file.parse()?;
         // Data that does not exist is reported later, by the caller that needs it; damaged data is reported first.
-        let vocabulary_size = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
-        config.into_run(&file, vocabulary_size)
+        let tokens = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
+        let weights = config.configuration_of_import(&file)?;
+        config.into_run(&file, weights.as_ref(), tokens)
     }
 
-    /// Reads the run from a checkpoint's copy of the run file; `origin` is named in errors.
+    /// Reads the run from a checkpoint's copy of the run file; `origin` is named in errors. `model` is the configuration in the
+    /// checkpoint.
     ///
     /// # Errors
     /// If `text` is not a run file of this or an earlier version.
-    pub fn from_checkpoint(origin: &Path, text: &str, vocabulary_size: usize) -> anyhow::Result<Run> {
+    pub fn from_checkpoint(origin: &Path, text: &str, model: &BertConfig) -> anyhow::Result<Run> {
         let file = RunFile::from_checkpoint(origin, text);
-        file.parse::<RunConfig>()?.into_run(&file, Some(vocabulary_size))
+        file.parse::<RunConfig>()?.into_run(&file, Some(model), None)
     }
 
     /// Returns the configuration of the training examples of phase `phase`.
@@ -197,10 +200,14 @@ impl Run {
     }
 
     /// Returns the sha256 of [`Run::settings`] and the prepared data, which a resumed run must share with its checkpoint.
+    pub fn fingerprint(&self, data_fingerprint: &str) -> String {
+        Run::fingerprint_of(self.settings(), data_fingerprint)
+    }
+
+    /// Returns the fingerprint of a run with these [`Run::settings`] on this data.
     ///
     /// Fingerprints are an on-disk format: a key that has been renamed is hashed under its first name.
-    pub fn fingerprint(&self, data_fingerprint: &str) -> String {
-        let mut settings = self.settings();
+    pub fn fingerprint_of(mut settings: Value, data_fingerprint: &str) -> String {
         for phase in settings["phase"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
             for (key, first_name) in FIRST_NAMES_IN_PHASE {
                 if let Some(value) = phase.remove(key) {

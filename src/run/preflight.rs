@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
+use super::compatibility::check_rows;
 use super::{CheckpointSettings, Run};
 use crate::checkpoint::Keep;
 use crate::data::{Dataset, PreparedData, Split};
@@ -20,11 +21,12 @@ pub fn checkpoint_bytes(params: &[ParamSpec], optimizer: &OptimizerConfig) -> u6
     (1 + optimizer.state_names().len() as u64) * 4 * elements as u64
 }
 
-/// Opens the prepared data of a run and checks that its vocabulary size is that of the model.
+/// Opens the prepared data of a run, and checks that the model has a row of the word embeddings for each token of the data, and
+/// the same padding token. Also returns a note if it has more rows.
 ///
 /// # Errors
-/// If the data is damaged or does not exist, or the sizes differ.
-pub fn open_data(run: &Run) -> anyhow::Result<Arc<PreparedData>> {
+/// If the data is damaged or does not exist, or does not fit the model.
+pub fn open_data(run: &Run) -> anyhow::Result<(Arc<PreparedData>, Option<String>)> {
     let path = run.data.path.local();
     ensure!(
         path.exists(),
@@ -32,14 +34,19 @@ pub fn open_data(run: &Run) -> anyhow::Result<Arc<PreparedData>> {
         path.display()
     );
     let prepared = Arc::new(PreparedData::open(path)?);
-    let (model, data) = (run.model.vocab_size, prepared.vocabulary().len());
+    let vocabulary = prepared.vocabulary_file();
+    let model = match &run.import {
+        Some(import) => format!("the model of {}", import.display()),
+        None => "[model]".to_owned(),
+    };
+    let note = check_rows(&model, &run.model, &vocabulary)?;
+    let (pad, found) = (vocabulary.vocabulary.special().pad, run.model.pad_token_id);
     ensure!(
-        model == data,
-        "[model] vocab_size requires the vocabulary size of the data ({data} in {}), got {model}; remove the key to use the \
-         size of the data, or prepare the data with the model's tokenizer",
-        path.display()
+        pad as usize == found,
+        "{model} requires pad_token_id {pad}, the id of [PAD] in {}, got {found}; set pad_token_id in [model]",
+        vocabulary.path.display()
     );
-    Ok(prepared)
+    Ok((prepared, note))
 }
 
 /// Opens the training examples of every phase.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
+use super::compatibility::{check_rows, vocabulary_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
 use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RunDirectory, RunLock, load_latest, open};
-use crate::digest::sha256_hex;
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
 
@@ -83,39 +83,77 @@ impl FoundModel {
 /// # Errors
 /// If `path` is none of these, or the model is damaged.
 pub fn open_model(path: &Path) -> anyhow::Result<FoundModel> {
-    let config_path = path.join("config.json");
-    let is_checkpoint = path.join("state.json").exists();
-    if !is_checkpoint && config_path.exists() {
-        return import_model(path, &config_path);
+    if is_hugging_face(path) {
+        let ImportedModel { config, head, imported, .. } = import_model(path)?;
+        let (checkpoint, path) = (imported.checkpoint, path.to_path_buf());
+        return Ok(FoundModel { config, head, checkpoint, path, loaded: Vec::new() });
     }
-    let loaded = open(path, Contents::ModelOnly)?;
-    let config_path = loaded.path.join("config.json");
-    let Some(text) = loaded.checkpoint.file("config.json") else {
+    let Loaded { path, checkpoint, notes } = open(path, Contents::ModelOnly)?;
+    let (config, head) = configuration_in(&checkpoint, &path)?;
+    Ok(FoundModel { config, head, checkpoint, path, loaded: notes })
+}
+
+/// Reads the configuration of the model in `path` without its weights; `path` is as for [`open_model`].
+///
+/// # Errors
+/// If `path` is no model, or its configuration is not supported.
+pub fn open_configuration(path: &Path) -> anyhow::Result<BertConfig> {
+    if is_hugging_face(path) {
+        return Ok(describe_directory(path)?.0);
+    }
+    let Loaded { path, checkpoint, .. } = open(path, Contents::CopiedFiles)?;
+    Ok(configuration_in(&checkpoint, &path)?.0)
+}
+
+/// Returns the configuration and the head of a checkpoint that was read from `path`.
+///
+/// # Errors
+/// If the checkpoint has no configuration, or an unsupported one.
+pub fn configuration_in(checkpoint: &Checkpoint, path: &Path) -> anyhow::Result<(BertConfig, Head)> {
+    let config_path = path.join("config.json");
+    let Some(text) = checkpoint.file("config.json") else {
         bail!("{} is required, found none; name a checkpoint that a run wrote", config_path.display());
     };
     let (config, head, _) = describe(&config_path, text)?;
-    Ok(FoundModel { config, head, checkpoint: loaded.checkpoint, path: loaded.path, loaded: loaded.notes })
+    Ok((config, head))
 }
 
-fn import_model(directory: &Path, config_path: &Path) -> anyhow::Result<FoundModel> {
-    let text = std::fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
-    let (config, head, model) = describe(config_path, &text)?;
+/// Returns whether `path` is the output of `save_pretrained` and not a checkpoint, which has a `config.json`, too.
+fn is_hugging_face(path: &Path) -> bool {
+    path.join("config.json").exists() && !path.join("state.json").exists()
+}
+
+/// The model of a Hugging Face directory.
+struct ImportedModel {
+    config: BertConfig,
+    head: Head,
+    /// The number of tensors of the model.
+    tensors: usize,
+    /// The weights, in device shapes.
+    imported: Imported,
+}
+
+fn import_model(directory: &Path) -> anyhow::Result<ImportedModel> {
+    let (config, head, model) = describe_directory(directory)?;
     let mut imported = import(directory, &model)?;
     pad(&config, &mut imported.checkpoint);
-    let (checkpoint, path) = (imported.checkpoint, directory.to_path_buf());
-    Ok(FoundModel { config, head, checkpoint, path, loaded: Vec::new() })
+    Ok(ImportedModel { config, head, tensors: model.tensors.len(), imported })
 }
 
-/// Pads imported tensors to the device shapes that a checkpoint has, and sets its vocabulary hash.
-pub fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
+fn describe_directory(directory: &Path) -> anyhow::Result<(BertConfig, Head, PublishedModel)> {
+    let path = directory.join("config.json");
+    let text = std::fs::read(&path)
+        .with_context(|| format!("cannot read {}; name the output directory of save_pretrained", path.display()))?;
+    describe(&path, &text)
+}
+
+/// Pads imported tensors to the device shapes that a checkpoint has.
+fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
     let specs: HashMap<_, _> = param_specs(config).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
     for (name, tensor) in &mut checkpoint.model {
         if let Some(spec) = specs.get(name) {
             *tensor = spec.pad(tensor);
         }
-    }
-    if let Some(vocabulary) = checkpoint.file("vocab.txt") {
-        checkpoint.state.vocabulary_sha256 = sha256_hex(vocabulary);
     }
 }
 
@@ -206,21 +244,26 @@ pub struct ImportedCheckpoint {
 /// Imports the Hugging Face `directory` as the checkpoint of step 0 in the new run directory `out`.
 ///
 /// # Errors
-/// If `directory` holds no BERT model, or `out` holds checkpoints.
+/// If `directory` holds no BERT model, its tokenizer has more tokens than the model has rows, or `out` holds checkpoints.
 pub fn import_checkpoint(directory: &Path, out: &Path) -> anyhow::Result<ImportedCheckpoint> {
     if load_latest(out, Contents::ModelOnly)?.is_some() {
         bail!("{} already holds checkpoints; choose another output directory", out.display());
     }
-    let config_path = directory.join("config.json");
-    let text = std::fs::read(&config_path).with_context(|| {
-        format!("cannot read {}; name the output directory of save_pretrained", config_path.display())
-    })?;
-    let (config, _, model) = describe(&config_path, &text)?;
-    let mut imported = import(directory, &model)?;
-    pad(&config, &mut imported.checkpoint);
+    let ImportedModel { config, tensors, mut imported, .. } = import_model(directory)?;
+    let checkpoint = &mut imported.checkpoint;
+    let note = match vocabulary_of(checkpoint, directory) {
+        Ok(Some(file)) => {
+            checkpoint.state.vocabulary_sha256 = file.vocabulary.sha256().to_owned();
+            check_rows(directory.display(), &config, &file)?
+        }
+        Ok(None) => Some(format!("note: {} holds no tokenizer, so the checkpoint has none", directory.display())),
+        // A model with another kind of tokenizer can still be exported.
+        Err(error) => Some(format!("note: the tokenizer is copied, but no run can use it: {error}")),
+    };
     let _lock = RunLock::take(out)?;
-    let saved = RunDirectory::new(out, Keep::ALL).save(&imported.checkpoint)?;
-    Ok(ImportedCheckpoint { path: saved.path, imported, tensors: model.tensors.len(), notes: saved.notes })
+    let saved = RunDirectory::new(out, Keep::ALL).save(checkpoint)?;
+    let notes = note.into_iter().chain(saved.notes).collect();
+    Ok(ImportedCheckpoint { path: saved.path, imported, tensors, notes })
 }
 
 #[cfg(test)]

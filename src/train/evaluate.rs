@@ -13,6 +13,7 @@ use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
 use crate::report::evaluation::Evaluation;
+use crate::run::compatibility::{check_rows, check_vocabulary};
 use crate::run::weights::FoundModel;
 use crate::run::{EvaluateSettings, Run};
 use crate::runtime::compile::Compiled;
@@ -31,6 +32,8 @@ pub struct ModelOnHeldOut {
     pub dataset: Arc<Dataset>,
     /// The precision of the matrix products.
     pub precision: Precision,
+    /// Notes for the user about the vocabulary.
+    pub notes: Vec<String>,
 }
 
 impl ModelOnHeldOut {
@@ -46,7 +49,10 @@ impl ModelOnHeldOut {
         sequence_length: Option<usize>,
         max_predictions_per_seq: Option<usize>,
     ) -> anyhow::Result<ModelOnHeldOut> {
-        check_vocabulary(&model, prepared)?;
+        let vocabulary = prepared.vocabulary_file();
+        let next = "prepare the text with the model's tokenizer";
+        let compared = check_vocabulary(&model.checkpoint, &model.path, &vocabulary, next)?;
+        let unused_rows = check_rows(model.path.display(), &model.config, &vocabulary)?;
         let run = run_of(&model);
         let last = run.as_ref().and_then(|run| run.schedule.phases().last());
         let length = sequence_length.unwrap_or_else(|| default_length(&model, run.as_ref()));
@@ -61,9 +67,12 @@ impl ModelOnHeldOut {
             Some(run) => run.data.examples(length, predictions),
             None => ExampleConfig::bert(length, predictions),
         };
+        let segments = model.config.validate_segments(examples.mode.segments());
+        segments.with_context(|| format!("{} takes no pairs of sentences", model.path.display()))?;
         let precision = run.map(|run| run.precision).unwrap_or_default();
         let dataset = Arc::new(Dataset::new(prepared.clone(), Split::HeldOut, examples)?);
-        Ok(ModelOnHeldOut { model, dataset, precision })
+        let notes = compared.into_iter().chain(unused_rows).collect();
+        Ok(ModelOnHeldOut { model, dataset, precision, notes })
     }
 
     /// Evaluates the model.
@@ -131,7 +140,7 @@ impl ModelOnHeldOut {
 /// Returns the run that pretrained `model`, if its checkpoint holds the run file.
 pub(super) fn run_of(model: &FoundModel) -> Option<Run> {
     let text = std::str::from_utf8(model.checkpoint.file("run.toml")?).ok()?;
-    Run::from_checkpoint(&model.path.join("run.toml"), text, model.config.vocab_size).ok()
+    Run::from_checkpoint(&model.path.join("run.toml"), text, &model.config).ok()
 }
 
 /// Returns the sequence length of the last phase of the run that pretrained `model`, or 128.
@@ -144,19 +153,4 @@ pub(super) fn default_length(model: &FoundModel, run: Option<&Run>) -> usize {
 fn restore(model: FoundModel, devices: &Devices) -> anyhow::Result<TrainState> {
     let layout = StateLayout::replicated(param_specs(&model.config), &[]);
     TrainState::restore(layout, model.checkpoint, &model.path, 0, devices)
-}
-
-fn check_vocabulary(model: &FoundModel, prepared: &PreparedData) -> anyhow::Result<()> {
-    let (sha256, vocabulary) = (&model.checkpoint.state.vocabulary_sha256, prepared.vocabulary());
-    let same = sha256.is_empty() || sha256 == vocabulary.sha256();
-    ensure!(
-        same && model.config.vocab_size == vocabulary.len(),
-        "{} requires data with its own vocabulary (size {}), {} has another (size {}); prepare the text with the model's \
-         tokenizer",
-        model.path.display(),
-        model.config.vocab_size,
-        prepared.directory().display(),
-        vocabulary.len()
-    );
-    Ok(())
 }

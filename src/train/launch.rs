@@ -24,7 +24,7 @@ use crate::rendezvous::session::Session;
 use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::report::summary::Summary;
 use crate::run::buckets::{check_copy, fetch_data, fetch_run};
-use crate::run::initial_state::{InitialState, ResumeOptions, RunOnData, data_fingerprint};
+use crate::run::initial_state::{InitialState, ResumeOptions, RunOnData};
 use crate::run::preflight::{self, CheckpointSeries};
 use crate::run::shared_values::shared_values;
 use crate::run::{KernelSettings, Run};
@@ -127,7 +127,8 @@ pub fn pretrain_with_events(
     let deadline = options.max_time.map(|time| Instant::now() + time);
     let saved = options.compiled.as_deref().map(SavedSteps::open).transpose()?;
     fetch_data(&run.data.path).context("[data] path")?;
-    let prepared = preflight::open_data(run)?;
+    let (prepared, unused_rows) = preflight::open_data(run)?;
+    unused_rows.iter().for_each(note);
     let checking = ByteProgress::new("checking", prepared.manifest().shards.iter().map(|shard| shard.bytes).sum());
     let checked = prepared.verify(&|read| checking.add(read));
     checking.finish();
@@ -258,8 +259,6 @@ fn find_initial_state(
 ) -> anyhow::Result<(Option<Arc<RunLock>>, InitialState, Vec<String>)> {
     let directory = run.checkpoint.directory.local();
     let lock = is_leader.then(|| RunLock::take(directory)).transpose().context("[checkpoint] directory")?.map(Arc::new);
-    let fingerprint = data_fingerprint(prepared.manifest());
-    let on_data = RunOnData { run, data_fingerprint: &fingerprint };
-    let (initial_state, notes) = InitialState::find(&on_data, options.resume)?;
+    let (initial_state, notes) = InitialState::find(&RunOnData { run, prepared }, options.resume)?;
     Ok((lock, initial_state, notes))
 }

@@ -139,7 +139,9 @@ fn probe_spec(run: &Run, prepared: &PreparedData) -> anyhow::Result<Option<Probe
     let columns = run.evaluate.probe_columns();
     let of_phase = |phase: &Phase| {
         let data = ProbeData::read(file, None, &columns, &tokenizer, phase.sequence_length);
-        Ok(Arc::new(data.context("[evaluate] probe")?))
+        let data = data.context("[evaluate] probe")?;
+        run.model.validate_segments(data.segments()).context("[evaluate] probe_text_pair")?;
+        Ok(Arc::new(data))
     };
     let data = run.schedule.phases().iter().map(of_phase).collect::<anyhow::Result<_>>()?;
     let settings = ForwardSettings { precision: run.precision, micro_batch_size: run.evaluate.micro_batch_size };

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
+
 use super::evaluate::{default_length, run_of};
 use crate::bert::{BertConfig, EncoderOutput};
 use crate::data::TextColumns;
@@ -98,7 +100,7 @@ impl ModelProbe {
     /// truncated to `sequence_length` tokens, by default the length of the last phase of that run, or 128.
     ///
     /// # Errors
-    /// If the model has no tokenizer, or as [`ProbeData::read`].
+    /// If the model has no tokenizer, or too few token types for pairs; as [`ProbeData::read`].
     pub fn open(
         model: FoundModel,
         file: &Path,
@@ -110,6 +112,7 @@ impl ModelProbe {
         let sequence_length = sequence_length.unwrap_or_else(|| default_length(&model, run.as_ref()));
         let model = TextModel::open(model, Some(sequence_length))?;
         let data = ProbeData::read(file, dev, columns, &model.tokenizer, sequence_length)?;
+        model.model.config.validate_segments(data.segments()).with_context(|| file.display().to_string())?;
         Ok(ModelProbe { model, data, precision: run.map(|run| run.precision).unwrap_or_default() })
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use lambert::bert::Preset;
 use lambert::cli::Cli;
 use lambert::run::Run;
 
@@ -140,7 +141,7 @@ fn run_file_of_the_readme_is_valid() {
     let documents = documents();
     let readme = documents.iter().find(|document| document.path == Path::new("README.md")).unwrap();
     let text: String = readme.code("toml").iter().map(|(_, line)| format!("{line}\n")).collect();
-    let run = Run::from_checkpoint(&readme.path, &text, 30_522).unwrap();
+    let run = Run::from_checkpoint(&readme.path, &text, &Preset::Base.config(30_522)).unwrap();
     assert_eq!(run.schedule.steps(), 7037 + 1562);
 }
 

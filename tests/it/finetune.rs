@@ -2,12 +2,16 @@
 //! requires and what was found, before anything is compiled.
 
 use crate::common::labelled::{KINDS, LabelledFiles};
+use lambert::checkpoint::{Checkpoint, Keep, RunDirectory, State, TensorFile, write_tensors};
 use lambert::run::fine_tuning::FineTuning;
+use lambert::run::initial_state::{InitialState, Resumable, ResumeOptions};
 use lambert::run::weights::export_model;
+use lambert::shape::HostTensor;
 use lambert::train::fine_tuning::scorer::TaskScorer;
 use lambert::train::job::Scorer;
 use serde_json::{Value, json};
 
+const ACCEPT: ResumeOptions = ResumeOptions { resume: true, accept_changes: true };
 const CLASSES: &str = KINDS[0];
 const NUMBERS: &str = KINDS[1];
 const WORDS: &str = KINDS[2];
@@ -165,6 +169,58 @@ fn metrics_of_squad_v2_are_those_of_all_questions_and_of_those_with_and_without_
 }
 
 #[test]
+fn a_resumed_run_keeps_the_vocabulary_of_its_model() {
+    let files = LabelledFiles::new();
+    let open = |import: &str| {
+        let set = format!("import={}", files.path(import).display());
+        FineTuning::open(files.open(CLASSES, &[&set]).unwrap()).unwrap()
+    };
+    let run = open("model");
+    let state = State { run_fingerprint: run.fingerprint(), seed: run.run.seed, ..State::default() };
+    let checkpoint = Checkpoint { state, files: run.copied_files().unwrap(), ..Checkpoint::default() };
+    RunDirectory::new(run.directory(), Keep::ALL).save(&checkpoint).unwrap();
+    assert!(InitialState::find(&run, ACCEPT).unwrap().1.is_empty());
+
+    // The same model with the ids of two tokens swapped.
+    export_model(&files.path("model"), None, &files.path("swapped")).unwrap();
+    let words = std::fs::read_to_string(files.path("swapped/vocab.txt")).unwrap();
+    let swapped = words.replace("\ngood\n", "\n???\n").replace("\nbad\n", "\ngood\n").replace("\n???\n", "\nbad\n");
+    files.write("swapped/vocab.txt", &swapped);
+    let message = format!("{:#}", InitialState::find(&open("swapped"), ACCEPT).unwrap_err());
+    let expected = [
+        "cannot resume from ",
+        "/run/step-00000000/vocab.txt and ",
+        "/swapped hold different vocabularies: token \"good\" has id 17 in the first and id 18 in the second, and 2 of 22 ids",
+        "a run keeps its vocabulary",
+    ];
+    expected.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in: {message}"));
+}
+
+#[test]
+fn pairs_require_two_token_types() {
+    let files = LabelledFiles::new();
+    export_model(&files.path("model"), None, &files.path("single")).unwrap();
+    let config = std::fs::read_to_string(files.path("single/config.json")).unwrap();
+    files.write("single/config.json", &config.replace("\"type_vocab_size\": 2", "\"type_vocab_size\": 1"));
+    let weights = files.path("single/model.safetensors");
+    let mut file = TensorFile::open(&weights).unwrap();
+    let names: Vec<String> = file.names().map(str::to_owned).collect();
+    let mut tensors: Vec<(String, HostTensor)> =
+        names.into_iter().map(|name| (name.clone(), file.read(&name).unwrap())).collect();
+    let types = tensors.iter_mut().find(|(name, _)| name.ends_with("token_type_embeddings.weight")).unwrap();
+    types.1 = types.1.rows(0, 1);
+    std::fs::remove_file(&weights).unwrap();
+    write_tensors(&weights, &tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect::<Vec<_>>()).unwrap();
+
+    files.write("pairs.tsv", "text\tother\tlabel\nthe house\ta river\tyes\na river\tthe house\tno\n");
+    let pairs = ["import=single", "task.train=pairs.tsv", "task.dev=pairs.tsv", "task.text_pair=other"];
+    let one = "import: single: type_vocab_size requires at least 2, a token type for each segment of a sequence, got 1";
+    fails(&files, CLASSES, &pairs, one);
+    fails(&files, ANSWERS, &pairs[..1], one);
+    FineTuning::open(files.open(CLASSES, &[&format!("import={}", files.path("single").display())]).unwrap()).unwrap();
+}
+
+#[test]
 fn impossible_settings_and_models_are_refused() {
     let files = LabelledFiles::new();
     files.write_model("words", &["more"]);
@@ -178,7 +234,7 @@ fn impossible_settings_and_models_are_refused() {
         (&["import=bare"], "import: bare requires the tokenizer of the model"),
         (
             &["import=words"],
-            "import: words requires a tokenizer of at most 22 tokens, the vocab_size of its config.json, found 23",
+            "import: words requires word embeddings with a row for each of the 23 tokens in words/step-00000000, found [22, 16]",
         ),
         (&["task.sequence_length=25"], "sequence_length requires 1 to max_position_embeddings (24), got 25"),
         (&["task.sequence_length=9223372036854775807"], "sequence_length requires 1 to max_position_embeddings (24)"),

@@ -10,6 +10,7 @@ mod finetune;
 mod goldens;
 mod gradients;
 mod hosts;
+mod initial_state;
 mod inspect;
 mod key_value;
 mod labelled;

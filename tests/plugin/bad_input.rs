@@ -222,13 +222,13 @@ fn damaged_checkpoints_and_other_vocabularies_are_rejected() {
     fails(
         &workshop,
         &["evaluate", "run", "--data", "other", "--platform", "cpu"],
-        &["requires data with its own vocabulary", "other has another (size 90)", "with the model's tokenizer"],
+        &["vocab.txt and other/tokenizer/vocab.txt hold different vocabularies", "with the model's tokenizer"],
     );
-    fails(
-        &workshop,
-        &["pretrain", "run.toml", "--platform", "cpu", "--resume", "--set", "data.path=other"],
-        &["cannot resume from run/step-00000010", "--accept-changes"],
-    );
+    let other = ["--resume", "--set", "data.path=other", "--set", "model.vocab_size=118", "--set", "seed=3"];
+    let refused = "cannot resume from run/step-00000010 (it was trained with other settings: seed, the data): run/step-00000010/\
+                   vocab.txt and other/tokenizer/vocab.txt hold different vocabularies";
+    fails(&workshop, &[&TRAIN[..], &other].concat(), &[refused]);
+    fails(&workshop, &[&TRAIN[..], &other, &["--accept-changes"]].concat(), &[refused]);
 }
 
 #[test]
@@ -238,6 +238,52 @@ fn invalid_settings_are_rejected_before_compilation() {
     let with = |set: &'static str| [&TRAIN[..], &["--set", set]].concat();
     fails(&workshop, &with("phase.1.learning_rate=nan"), &["learning_rate requires a positive number", "got NaN"]);
     fails(&workshop, &with("phase.1.global_batch=0"), &["global_batch requires at least 1, got 0"]);
+    let f32 = "requires a number in the range of f32, which computes it (magnitudes from 1.2e-38 to 3.4e38), got";
+    fails(&workshop, &with("phase.1.learning_rate=1e300"), &["phase.1.learning_rate", f32, "got 1e300"]);
+    fails(&workshop, &with("optimizer.epsilon=1e-60"), &["optimizer.epsilon", f32, "got 1e-60"]);
+    fails(
+        &workshop,
+        &with("model.initializer_range=1e30"),
+        &["initializer_range requires a number from 1.1e-19", "got 1e30"],
+    );
+    fails(
+        &workshop,
+        &with("phase.1.warmup={proportion=-0.01}"),
+        &["warmup.proportion requires a number from 0 to 1, got -0.01"],
+    );
+    fails(
+        &workshop,
+        &with("seed=9223372036854775808"),
+        &["seed requires a whole number of at most 9223372036854775807"],
+    );
+    fails(
+        &workshop,
+        &with("checkpoint.directory="),
+        &["checkpoint.directory requires a text with at least one character"],
+    );
+    fails(
+        &workshop,
+        &with("name=\"a\\u001bb\""),
+        &["name requires a text without control characters, got \"a\\u{1b}b\""],
+    );
+    fails(
+        &workshop,
+        &with("model.type_vocab_size=1"),
+        &["[model]: type_vocab_size requires at least 2", "got 1; raise it"],
+    );
+    let phase = "[[phase]]\nsequence_length=24\nmax_predictions_per_seq=4\nglobal_batch=8\nmicro_batch_size=4\nsteps=1\nlearning_rate=1\n";
+    workshop.run_file("many.toml", "run", |text| text + &phase.repeat(19_998));
+    fails(
+        &workshop,
+        &["pretrain", "many.toml"],
+        &["many.toml: [[phase]]: a schedule requires at most 1000", "got 20000"],
+    );
+    std::fs::write(workshop.path("latin.toml"), b"name = \"caf\xe9\"").expect("writable");
+    fails(
+        &workshop,
+        &["pretrain", "latin.toml"],
+        &["latin.toml:1: requires UTF-8 text, got the byte 0xe9 in column 12"],
+    );
     fails(&workshop, &with("phase.1.warmup_start=3"), &["warmup_start requires 0 or a negative step, got 3"]);
     fails(&workshop, &with("optimizer.wieght_decay=1"), &["unknown key `wieght_decay`", "`weight_decay`?"]);
     fails(&workshop, &with("import=nowhere"), &["import: nowhere"]);

@@ -51,7 +51,12 @@ fn user_errors_print_one_line_and_the_documented_exit_code() {
         1,
         &["no prepared data at nowhere", "set vocab_size, or prepare the data with `lambert prepare`"],
     );
-    fails(&workshop, &pretrain("model.vocab_size=999"), 1, &["vocab_size", "999"]);
+    fails(
+        &workshop,
+        &pretrain("model.vocab_size=99"),
+        1,
+        &["[model] requires word embeddings with a row for each", "[99, 16]"],
+    );
     fails(
         &workshop,
         &pretrain("model.num_attention_heads=3"),

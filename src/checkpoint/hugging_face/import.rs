@@ -2,7 +2,7 @@
 //!
 //! Directories differ: names of TensorFlow checkpoints (`gamma`, `beta`), a `BertModel` without the prefix `bert.`, half
 //! precision, several files, copies of tied tensors, missing heads. All of these are accepted and reported; a tensor of the
-//! wrong shape or a missing encoder tensor is an error.
+//! wrong shape, a missing encoder tensor or a value that is not finite is an error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ pub struct Imported {
 /// Reads a directory that `save_pretrained` of any version wrote and whose `config.json` describes `model`.
 ///
 /// # Errors
-/// [`CheckpointError::NotSafetensors`] for pickled weights, [`CheckpointError::TensorShape`], [`CheckpointError::Config`]
-/// for a tied tensor whose copy differs, [`CheckpointError::TensorMissing`] for a tensor below the heads, [`CheckpointError::Damaged`].
+/// [`CheckpointError::NotSafetensors`] for pickled weights, [`CheckpointError::TensorShape`], [`CheckpointError::NotFinite`],
+/// [`CheckpointError::Config`] for a tied tensor whose copy differs, [`CheckpointError::TensorMissing`] for a tensor below the heads, [`CheckpointError::Damaged`].
 pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, CheckpointError> {
     let required = &model.tensors;
     let mut sources = Sources::open(directory)?;
@@ -61,7 +61,9 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
         if tensor.shape().dtype != DType::F32 {
             converted.push(name);
         }
-        taken[i] = Some(to_f32(tensor));
+        let tensor = to_f32(tensor);
+        check_finite(&file, &source, &tensor)?;
+        taken[i] = Some(tensor);
     }
 
     // Tied tensors may be stored twice; the copies must then be equal, or the model is not tied.
@@ -120,6 +122,23 @@ fn modern_name(source: &str, is_known: impl Fn(&str) -> bool) -> String {
     };
     let prefixed = format!("bert.{name}");
     if !is_known(&name) && is_known(&prefixed) { prefixed } else { name }
+}
+
+/// Checks that all values of an f32 tensor are finite.
+fn check_finite(file: &Path, name: &str, tensor: &HostTensor) -> Result<(), CheckpointError> {
+    let values = bytemuck::allocation::pod_collect_to_vec::<u8, f32>(tensor.bytes());
+    let mut others = values.iter().enumerate().filter(|(_, value)| !value.is_finite());
+    let Some((at, value)) = others.next() else { return Ok(()) };
+    let shape = tensor.shape();
+    let index = shape.strides().iter().zip(&shape.dims).map(|(stride, size)| at / stride % size).collect();
+    Err(CheckpointError::NotFinite {
+        file: file.to_path_buf(),
+        tensor: name.to_owned(),
+        value: *value,
+        index,
+        count: 1 + others.count(),
+        of: values.len(),
+    })
 }
 
 /// Converts a floating-point tensor to f32; the conversion from half precision is exact.

@@ -228,6 +228,41 @@ fn tensors_of_another_model_are_rejected_by_name() {
 }
 
 #[test]
+fn values_that_are_not_finite_are_rejected_by_tensor_and_index() {
+    let model = published(9, 1);
+    let refused = |tensor: usize, change: &dyn Fn(&HostTensor) -> HostTensor| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tensors = weights(&model);
+        tensors[tensor].1 = change(&tensors[tensor].1);
+        write_directory(folder.path(), &[tensors]);
+        import(folder.path(), &model).unwrap_err().to_string()
+    };
+    let with = |positions: &'static [usize], value: f64| {
+        move |tensor: &HostTensor| {
+            let mut values = tensor.to_f64();
+            positions.iter().for_each(|&at| values[at] = value);
+            HostTensor::from_f64(tensor.shape().clone(), &values)
+        }
+    };
+    let embeddings = format!("tensor {WORD_EMBEDDINGS} requires finite values, found");
+    let error = refused(0, &with(&[20, 21, 53], f64::NAN));
+    let expected =
+        format!("model.safetensors: {embeddings} NaN at [3, 2], the first of 3 such values among 54; use weights");
+    assert!(error.contains(&expected), "{error}");
+    let error = refused(0, &with(&[53], f64::INFINITY));
+    assert!(error.contains(&format!("{embeddings} inf at [8, 5], the first of 1 such values among 54")), "{error}");
+    let error = refused(4, &with(&[7], f64::NEG_INFINITY));
+    assert!(error.contains("intermediate.dense.bias requires finite values, found -inf at [7]"), "{error}");
+    // A value that is too large for f32.
+    let large = |tensor: &HostTensor| words(tensor, |x| if x == 0.5 { 1e300 } else { x });
+    let error = refused(0, &large);
+    assert!(error.contains(&format!("{embeddings} inf at [")), "{error}");
+    let half = |tensor: &HostTensor| words(tensor, |x| if x == 0.5 { f16::NAN } else { f16::from_f64(x) });
+    let error = refused(0, &half);
+    assert!(error.contains(&format!("{embeddings} NaN at [")), "{error}");
+}
+
+#[test]
 fn pickled_weights_are_rejected_with_instructions() {
     let folder = tempfile::tempdir().unwrap();
     let error = import(folder.path(), &published(9, 1)).unwrap_err().to_string();

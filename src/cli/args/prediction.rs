@@ -50,6 +50,7 @@ impl PredictionArgs {
         let model = open_model(&fetch_model(&self.model)?)?;
         model.checkpoint_notes().iter().for_each(note);
         let model = TextModel::open(model, self.sequence_length)?;
+        model.note.iter().for_each(note);
         Ok((model, Lines::read(path_of(&self.input).as_deref())?))
     }
 

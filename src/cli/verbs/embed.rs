@@ -44,6 +44,7 @@ pub fn run(args: Embed) -> anyhow::Result<ExitCode> {
     let (model, lines) = args.prediction.open()?;
     let texts = lines.texts(if args.prediction.is_json() { LineFormat::JsonLines } else { LineFormat::Text })?;
     let examples = tokenize(texts.clone(), &model.tokenizer, model.sequence_length)?;
+    model.check_segments(&examples)?;
     note_truncated(examples.truncated(), "text", model.sequence_length);
     let devices = args.prediction.devices.open()?;
     let mut forward = encoder(&model.model.config, args.pooling.output(), &devices, args.prediction.settings());

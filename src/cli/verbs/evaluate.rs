@@ -90,6 +90,10 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
     model.checkpoint_notes().iter().for_each(note);
     let probe = args.probe.open(&model, args.sequence_length)?;
     let held_out = args.data.as_ref().map(|data| open_held_out(&args, model, data)).transpose()?;
+    let mut notes: Vec<&String> = held_out.iter().flat_map(|held_out| &held_out.notes).collect();
+    notes.extend(probe.iter().filter_map(|probe| probe.model.note.as_ref()));
+    notes.dedup();
+    notes.into_iter().for_each(note);
     let devices = args.devices.open()?;
 
     let mut object = json!({ "model": path, "step": step, "random_weights": args.random_weights });

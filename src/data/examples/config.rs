@@ -32,6 +32,11 @@ impl ExampleMode {
     pub fn is_pair(self) -> bool {
         matches!(self, ExampleMode::NextSentence | ExampleMode::SentenceOrder)
     }
+
+    /// Returns the number of segments of an example.
+    pub fn segments(self) -> usize {
+        if self.is_pair() { 2 } else { 1 }
+    }
 }
 
 /// Dynamic or static masking (RoBERTa, section 4.1).

@@ -167,6 +167,12 @@ impl LabelledExamples {
         self.sequences.len()
     }
 
+    /// Returns the number of segments of an example, at most: 1 or, if one is a pair, 2.
+    pub fn segments(&self) -> usize {
+        let is_pair = |sequence: &Sequence| sequence.ids.len() > sequence.first;
+        if self.sequences.iter().any(is_pair) { 2 } else { 1 }
+    }
+
     /// Returns whether there is no example.
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()

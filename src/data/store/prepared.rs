@@ -11,6 +11,7 @@ use super::shard::Split;
 use super::shard_reader::Shard;
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
+use crate::data::tokenizer::comparison::VocabularyFile;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
 /// An opened directory of prepared data.
@@ -92,6 +93,11 @@ impl PreparedData {
     /// Returns the vocabulary.
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
+    }
+
+    /// Returns the vocabulary and its file, for comparisons with that of a model.
+    pub fn vocabulary_file(&self) -> VocabularyFile {
+        VocabularyFile { path: self.tokenizer_directory().join("vocab.txt"), vocabulary: self.vocabulary.clone() }
     }
 
     /// Returns the documents of a split.

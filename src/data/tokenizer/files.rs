@@ -5,12 +5,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::comparison::VocabularyFile;
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
 use super::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};
 use crate::data::error::{DataError, Result};
 
-const TOKENIZER_JSON: &str = "tokenizer.json";
-const VOCABULARY: &str = "vocab.txt";
+pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
+pub(super) const VOCABULARY: &str = "vocab.txt";
 const CONFIG: &str = "tokenizer_config.json";
 /// Names of the files that [`Tokenizer::files`] returns.
 pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
@@ -54,11 +55,9 @@ impl Tokenizer {
         let tokenizer = match (there(TOKENIZER_JSON), from_text) {
             (Some(json), from_text) => {
                 let tokenizer = Tokenizer::from_json(&json)?;
-                let vocabulary = tokenizer.vocabulary();
-                if let Some((other, path)) = from_text.filter(|(other, _)| other.sha256() != vocabulary.sha256()) {
-                    let required = format!("the {} tokens of {TOKENIZER_JSON} in the same directory", vocabulary.len());
-                    let found = format!("{} different tokens", other.len());
-                    return Err(DataError::file(path, required, found, "remove the wrong file"));
+                if let Some((vocabulary, path)) = from_text {
+                    let other = VocabularyFile { path: json, vocabulary: tokenizer.vocabulary().clone() };
+                    VocabularyFile { path, vocabulary }.check_equal(&other, "remove the wrong file")?;
                 }
                 tokenizer
             }
@@ -94,14 +93,9 @@ impl Tokenizer {
 
     fn from_json(path: &Path) -> Result<Self> {
         let json = read_json(path)?;
-        let wrong = |required: &str, found: &Value| {
-            let found: String = found.to_string().chars().take(80).collect();
-            DataError::file(path, required, found, NEXT)
-        };
+        let wrong = |required: &str, found: &Value| wrong_value(path, required, found);
+        let vocabulary = vocabulary_in(path, &json)?;
         let (model, normalizer) = (&json["model"], &json["normalizer"]);
-        if model["vocab"].is_null() || model["type"].as_str().is_some_and(|t| t != "WordPiece") {
-            return Err(wrong("a model of type WordPiece", &model["type"]));
-        }
         for (key, required) in [
             ("unk_token", json!("[UNK]")),
             ("continuing_subword_prefix", json!(CONTINUATION_PREFIX)),
@@ -125,19 +119,6 @@ impl Tokenizer {
         if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
             return Err(wrong("a pre_tokenizer of type BertPreTokenizer", &json["pre_tokenizer"]));
         }
-        let entries =
-            model["vocab"].as_object().ok_or_else(|| wrong("model.vocab to be an object", &model["vocab"]))?;
-        let mut tokens = vec![String::new(); entries.len()];
-        for (token, id) in entries {
-            let slot = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
-            *slot.ok_or_else(|| wrong("ids from 0 to the number of tokens minus one", id))? = token.clone();
-        }
-        if let Some(id) = tokens.iter().position(String::is_empty) {
-            let required = format!("a token for each id from 0 to {}", tokens.len() - 1);
-            return Err(DataError::file(path, required, format!("none for {id}, and another id twice"), NEXT));
-        }
-        let vocabulary =
-            Vocabulary::new(tokens).map_err(|(required, found)| DataError::file(path, required, found, NEXT))?;
         let added = json["added_tokens"].as_array().into_iter().flatten();
         check_added(path, added.map(|token| (token["id"].as_u64(), &token["content"])), &vocabulary)?;
         Ok(Tokenizer::new(vocabulary, WordRules { lowercase }))
@@ -203,6 +184,38 @@ impl Tokenizer {
     }
 }
 
+/// Returns the vocabulary of the `tokenizer.json` at `path` with this content.
+///
+/// # Errors
+/// If it is not JSON, or its model is not a WordPiece vocabulary. Its other settings are not checked.
+pub(super) fn vocabulary_of_json(path: &Path, content: &[u8]) -> Result<Vocabulary> {
+    vocabulary_in(path, &parse_json(path, content)?)
+}
+
+fn vocabulary_in(path: &Path, json: &Value) -> Result<Vocabulary> {
+    let wrong = |required: &str, found: &Value| wrong_value(path, required, found);
+    let model = &json["model"];
+    if model["vocab"].is_null() || model["type"].as_str().is_some_and(|t| t != "WordPiece") {
+        return Err(wrong("a model of type WordPiece", &model["type"]));
+    }
+    let entries = model["vocab"].as_object().ok_or_else(|| wrong("model.vocab to be an object", &model["vocab"]))?;
+    let mut tokens = vec![String::new(); entries.len()];
+    for (token, id) in entries {
+        let slot = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
+        *slot.ok_or_else(|| wrong("ids from 0 to the number of tokens minus one", id))? = token.clone();
+    }
+    if let Some(id) = tokens.iter().position(String::is_empty) {
+        let required = format!("a token for each id from 0 to {}", tokens.len() - 1);
+        return Err(DataError::file(path, required, format!("none for {id}, and another id twice"), NEXT));
+    }
+    Vocabulary::new(tokens).map_err(|(required, found)| DataError::file(path, required, found, NEXT))
+}
+
+fn wrong_value(path: &Path, required: &str, found: &Value) -> DataError {
+    let found: String = found.to_string().chars().take(80).collect();
+    DataError::file(path, required, found, NEXT)
+}
+
 /// Returns an error if a settings file contradicts the tokenizer in the same directory.
 fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
     let rules = [
@@ -247,8 +260,11 @@ fn check_added<'a>(
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read(path).map_err(DataError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|e| DataError::file(path, "JSON", e.to_string(), NEXT))
+    parse_json(path, &std::fs::read(path).map_err(DataError::io("read", path))?)
+}
+
+fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {
+    serde_json::from_slice(content).map_err(|e| DataError::file(path, "JSON", e.to_string(), NEXT))
 }
 
 fn read_object(path: &Path) -> Result<Value> {

@@ -1,5 +1,6 @@
 //! WordPiece tokenizers: training a vocabulary, reading and writing tokenizer files, and encoding text.
 
+pub mod comparison;
 pub mod files;
 pub mod train;
 pub mod vocabulary;

@@ -12,6 +12,9 @@ pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MAS
 /// The prefix of a token that continues a word.
 pub const CONTINUATION_PREFIX: &str = "##";
 
+/// The next step for a user whose vocabulary cannot be used.
+const NEXT: &str = "name a WordPiece vocabulary, or train one with `lambert tokenizer train`";
+
 /// Ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialIds {
@@ -69,17 +72,25 @@ impl Vocabulary {
     }
 
     /// Reads a `vocab.txt`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or as [`Vocabulary::parse`].
     pub fn read(path: &Path) -> Result<Self> {
-        const NEXT: &str = "name a WordPiece vocabulary, or train one with `lambert tokenizer train`";
-        let text = match std::fs::read_to_string(path) {
+        match std::fs::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(DataError::file(path, "a vocabulary, one token a line", "no such file", NEXT));
+                Err(DataError::file(path, "a vocabulary, one token a line", "no such file", NEXT))
             }
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-                return Err(DataError::file(path, "UTF-8 text, one token a line", "other bytes", NEXT));
-            }
-            text => text.map_err(DataError::io("read", path))?,
-        };
+            read => Vocabulary::parse(path, &read.map_err(DataError::io("read", path))?),
+        }
+    }
+
+    /// Parses the content of the `vocab.txt` at `path`.
+    ///
+    /// # Errors
+    /// If it is not UTF-8, or as [`Vocabulary::new`].
+    pub fn parse(path: &Path, content: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(content)
+            .map_err(|_| DataError::file(path, "UTF-8 text, one token a line", "other bytes", NEXT))?;
         Vocabulary::new(text.lines().map(str::to_owned).collect())
             .map_err(|(required, found)| DataError::file(path, required, found, NEXT))
     }

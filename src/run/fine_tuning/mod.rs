@@ -10,18 +10,19 @@ mod settings;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 pub use self::config::FineTuningRun;
 pub use self::data::{Answers, TaskData};
 pub use self::settings::{DropoutSettings, SelectionSettings, TaskKind, TaskSettings, TrainSettings};
 use super::buckets::fetch_model;
+use super::compatibility::check_rows;
 use super::initial_state::{RUN_FILE, Resumable, text_of};
 use super::weights::{FoundModel, config_json, describe, open_model};
 use crate::bert::{BertConfig, Head, fine_tuning_task};
 use crate::checkpoint::{COPIED_FILES, Checkpoint};
-use crate::data::Tokenizer;
+use crate::data::{Tokenizer, VocabularyFile};
 use crate::digest::sha256_hex;
 use crate::schedule::{Phase, Schedule};
 use crate::step::StepSpec;
@@ -44,7 +45,8 @@ pub struct FineTuning {
     import: PathBuf,
     imported_head: Head,
     tokenizer_files: Vec<(String, Vec<u8>)>,
-    vocabulary_sha256: String,
+    vocabulary: VocabularyFile,
+    note: Option<String>,
 }
 
 impl FineTuning {
@@ -53,7 +55,7 @@ impl FineTuning {
     ///
     /// # Errors
     /// If the model or a file cannot be read, an example is wrong (with file and line), the labels differ from those of an
-    /// imported head, or a setting is impossible for the data.
+    /// imported head, the tokenizer has more tokens than the model, or a setting is impossible for the data.
     pub fn open(run: FineTuningRun) -> anyhow::Result<FineTuning> {
         let import = fetch_model(&run.import).context("import")?;
         let found = open_model(&import).context("import")?;
@@ -62,16 +64,11 @@ impl FineTuning {
         let tokenizer = Tokenizer::open(&found.path, false).with_context(|| {
             format!("import: {} requires the tokenizer of the model beside its weights", run.import)
         })?;
-        let vocabulary = tokenizer.vocabulary();
-        ensure!(
-            vocabulary.len() <= model.vocab_size,
-            "import: {} requires a tokenizer of at most {} tokens, the vocab_size of its config.json, found {}",
-            run.import,
-            model.vocab_size,
-            vocabulary.len()
-        );
-        let vocabulary_sha256 = vocabulary.sha256().to_owned();
+        let vocabulary = VocabularyFile { path: found.path.clone(), vocabulary: tokenizer.vocabulary().clone() };
+        let note = check_rows(&run.import, &model, &vocabulary).context("import")?;
         let data = TaskData::open(&run.task, Arc::new(tokenizer), run.seed).context("[task]")?;
+        let segments = data.train.segments().max(data.dev.segments());
+        model.validate_segments(segments).with_context(|| format!("import: {}", run.import))?;
         let task = fine_tuning_task(&model, &data.head, run.task.sequence_length, run.recompute);
         let task = task.context("[task] kind requires a task with a head")?;
         task.validate(run.train.micro_batch_size).context("[task]")?;
@@ -86,7 +83,8 @@ impl FineTuning {
             data,
             schedule,
             task,
-            vocabulary_sha256,
+            vocabulary,
+            note,
         };
         opened.check_head()?;
         Ok(opened)
@@ -122,7 +120,8 @@ impl FineTuning {
             import: self.import.clone(),
             imported_head: self.imported_head.clone(),
             tokenizer_files: self.tokenizer_files.clone(),
-            vocabulary_sha256: self.vocabulary_sha256.clone(),
+            vocabulary: self.vocabulary.clone(),
+            note: self.note.clone(),
             run,
         }
     }
@@ -158,9 +157,9 @@ impl FineTuning {
         })
     }
 
-    /// Returns the sha256 of the vocabulary.
-    pub fn vocabulary_sha256(&self) -> &str {
-        &self.vocabulary_sha256
+    /// Returns the note for the user about the tokens and the rows of the model, if their numbers differ.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Returns the files that are copied into every checkpoint: the run file, the model's configuration with its labels, and
@@ -199,8 +198,16 @@ impl Resumable for FineTuning {
         &self.schedule
     }
 
-    fn fingerprint(&self) -> String {
-        sha256_hex(format!("{}\n{}", self.settings(), self.data.fingerprint).as_bytes())
+    fn model(&self) -> &BertConfig {
+        &self.model
+    }
+
+    fn vocabulary(&self) -> VocabularyFile {
+        self.vocabulary.clone()
+    }
+
+    fn fingerprint_of(&self, settings: &Value) -> String {
+        sha256_hex(format!("{settings}\n{}", self.data.fingerprint).as_bytes())
     }
 
     fn settings(&self) -> Value {

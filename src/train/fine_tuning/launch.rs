@@ -106,6 +106,7 @@ pub fn fine_tune(
         bail!("seeds: requires each seed once, got {seed} twice; remove one");
     }
     let opened = FineTuning::open(run)?;
+    opened.note().iter().for_each(note);
     let devices = Devices::open(&options.platform, options.devices)?.with_cache(options.cache.as_deref());
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
     faster_precision(&devices, opened.run.precision).iter().for_each(note);

@@ -1,0 +1,76 @@
+//! Checks that saved weights and a run, data or a tokenizer belong together: equal vocabularies, a row of the embedding for each
+//! token, and a configuration with which the weights compute the same function.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use anyhow::ensure;
+
+use crate::bert::BertConfig;
+use crate::checkpoint::Checkpoint;
+use crate::data::{self, VocabularyFile};
+
+/// Returns the vocabulary of the tokenizer in `checkpoint`, which was read from `directory`; none if it holds no tokenizer.
+///
+/// # Errors
+/// If the tokenizer has no WordPiece vocabulary, or two different ones.
+pub fn vocabulary_of(checkpoint: &Checkpoint, directory: &Path) -> data::Result<Option<VocabularyFile>> {
+    VocabularyFile::of_tokenizer(directory, |name| checkpoint.file(name))
+}
+
+/// Checks that the vocabulary of `checkpoint`, which was read from `directory`, is `used`. `next` is the next step if it is not.
+/// Returns a note if the checkpoint holds no tokenizer.
+///
+/// # Errors
+/// If the vocabularies differ, with the first difference; as [`vocabulary_of`].
+pub fn check_vocabulary(
+    checkpoint: &Checkpoint,
+    directory: &Path,
+    used: &VocabularyFile,
+    next: &str,
+) -> data::Result<Option<String>> {
+    match vocabulary_of(checkpoint, directory)? {
+        Some(own) => own.check_equal(used, next).map(|()| None),
+        None => Ok(Some(format!(
+            "note: {} holds no tokenizer, so its vocabulary cannot be compared with {}",
+            directory.display(),
+            used.path.display()
+        ))),
+    }
+}
+
+/// Checks that the model of `owner` has a row of the word embeddings for each token. Returns a note if it has more rows, as many
+/// models have: their number is often a multiple of 8 or 64.
+///
+/// # Errors
+/// If it has fewer.
+pub fn check_rows(owner: impl Display, model: &BertConfig, used: &VocabularyFile) -> anyhow::Result<Option<String>> {
+    let (rows, tokens) = (model.vocab_size, used.vocabulary.len());
+    ensure!(
+        tokens <= rows,
+        "{owner} requires word embeddings with a row for each of the {tokens} tokens in {}, found [{rows}, {}] (vocab_size \
+         {rows}); choose the tokenizer that belongs to the model, or a larger vocab_size for a new model",
+        used.path.display(),
+        model.hidden_size
+    );
+    let more = rows - tokens;
+    Ok((more > 0)
+        .then(|| format!("note: {owner} has {rows} rows of word embeddings for {tokens} tokens; {more} are not used")))
+}
+
+/// Checks that weights with the configuration `found` compute the same function in a run with the configuration `run`: all keys
+/// are equal but those of training and of new weights. `directory` holds the weights.
+///
+/// # Errors
+/// Every key that differs, with both values.
+pub fn check_model(directory: &Path, found: &BertConfig, run: &BertConfig) -> anyhow::Result<()> {
+    let differing: Vec<String> =
+        found.differences(run).into_iter().map(|(key, found, run)| format!("{key} = {found} (got {run})")).collect();
+    ensure!(
+        differing.is_empty(),
+        "[model] requires the values with which the weights were trained, those of {}: {}; set these keys of [model]",
+        directory.join("config.json").display(),
+        differing.join(", ")
+    );
+    Ok(())
+}
