@@ -13,8 +13,8 @@ use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::store::check::check;
 use crate::data::{
     CheckReport, Counts, DataError, Deduplication, Filter, FoundInputs, Input, InputEntry, InputState, Manifest,
-    Preparation, PrepareOptions, PrepareOutcome, PrepareStage, ReadOptions, SentenceMode, Source, SourcePath,
-    Tokenizer, find_sources, prepare,
+    Preparation, PrepareOptions, PrepareOutcome, PrepareStage, PreparedData, ReadOptions, SentenceMode, Source,
+    SourcePath, Split, Tokenizer, find_sources, prepare,
 };
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
@@ -194,6 +194,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
                 print(format_args!("{shown}: {} in {} ({rate:.0} tokens/s)", summary(&manifest), duration(took)))?;
             }
             notes(&manifest);
+            note_single_sentences(&PreparedData::open(out.local())?);
         }
     }
     if let (Some(address), Some(bytes)) = (out.address(), upload_data(out, args.force)?) {
@@ -328,6 +329,19 @@ fn summary(manifest: &Manifest) -> String {
         counted(held_out.documents, "document"),
         counted(held_out.tokens, "token")
     )
+}
+
+/// Prints a note if most documents have one sentence only.
+fn note_single_sentences(prepared: &PreparedData) {
+    let documents = prepared.documents(Split::Train);
+    let (single, all) = (documents.of_one_sentence(), documents.len());
+    if 2 * single > all {
+        note(format_args!(
+            "note: {single} of the {all} documents to train on have one sentence only, of which the modes \"nsp\" and \"sop\" \
+             make no pair of consecutive sentences; train with mode = \"full_sentences\", or split the text into one sentence a \
+             line and prepare it with --sentences lines"
+        ));
+    }
 }
 
 /// Prints notes about the text.

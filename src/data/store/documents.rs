@@ -44,6 +44,11 @@ impl Documents {
         self.first_sentence[self.shards.len()]
     }
 
+    /// Returns the number of documents that have one sentence only, from which no pair of consecutive sentences can be made.
+    pub fn of_one_sentence(&self) -> usize {
+        self.shards.iter().map(Shard::documents_of_one_sentence).sum()
+    }
+
     /// Returns document `index` of the split.
     pub fn get(&self, index: usize) -> Document<'_> {
         let shard = self.first_document.partition_point(|&first| first <= index) - 1;

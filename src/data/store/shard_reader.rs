@@ -168,6 +168,11 @@ impl Shard {
         starts[document] as usize..starts[document + 1] as usize
     }
 
+    /// Returns the number of documents that have one sentence only.
+    pub(super) fn documents_of_one_sentence(&self) -> usize {
+        self.document_starts().windows(2).filter(|starts| starts[1] - starts[0] == 1).count()
+    }
+
     /// Returns the document that a sentence belongs to.
     pub fn document_of(&self, sentence: usize) -> usize {
         self.document_starts().partition_point(|&start| start as usize <= sentence) - 1
