@@ -82,6 +82,62 @@ fn unmatched_markup_is_removed_and_text_kept() {
 }
 
 #[test]
+fn quantities_are_shown_whole_or_not_at_all() {
+    for (arguments, shown) in [
+        ("120|km|mi", "120 km"),
+        ("1,200|m|0|abbr=on", "1,200 m"),
+        ("5|ft|11|in|cm|0", "5 ft 11 in"),
+        ("11|st|4|lb|kg", "11 st 4 lb"),
+        ("3|mi|2|furlong|20|yd", "3 mi 2 furlong 20 yd"),
+        ("5|±|2|km|mi", "5 ± 2 km"),
+        ("5|+/-|2|km", "5 ± 2 km"),
+        ("6|by|4|by|2|ft|m|1", "6 by 4 by 2 ft"),
+        ("6|x|4|in|cm", "6 × 4 in"),
+        ("10|-|15|km/h|mph", "10–15 km/h"),
+        ("10|to|15|or|20|m3", "10 to 15 or 20 m3"),
+        ("-40|C|F", "-40 C"),
+        ("1+1/2|in|mm|lk=on", "1 1/2 in"),
+        ("{{frac|1|2}}|mi", ""),
+        ("|km", ""),
+        ("2.5|e6km2", ""),
+        ("5|//|2|km", ""),
+        ("5|ft|x|6|ft", ""),
+        ("5|to|about ten|km", ""),
+        ("five|km", ""),
+        ("5", ""),
+        ("5|by|6", ""),
+    ] {
+        let within = format!("a {shown} b").replace("  ", " ");
+        assert_eq!(plain(&format!("a {{{{convert|{arguments}}}}} b")), within, "{arguments}");
+        assert_eq!(plain(&format!("{{{{cvt|{arguments}}}}}")), shown, "{arguments}");
+    }
+}
+
+#[test]
+fn quotations_keep_their_prose() {
+    for (template, shown) in [
+        (
+            "quote|It ''rains'' in [[North Vale|the vale]]. It pours.|A. Miller|''Rivers''",
+            "It rains in the vale. It pours.",
+        ),
+        ("Blockquote|text=One = one.|author=B", "One = one."),
+        ("cquote|1=First line.\n\nSecond line.", "First line.\nSecond line."),
+        ("Quote box|width=30%|quote=A {{lang|la|''vox''}} said.|source=C", "A vox said."),
+        ("rquote|right|To the right.|D", "To the right."),
+        ("Zitat|Text=Es regnet.|Autor=E", "Es regnet."),
+        ("цитата|Идёт дождь.|автор", "Идёт дождь."),
+        ("poemquote|one<br />two", "one two"),
+    ] {
+        let text = format!("Before: {{{{{template}}}}} After.");
+        assert_eq!(plain(&text), format!("Before:\n{shown}\nAfter."), "{template}");
+    }
+    assert_eq!(plain("Before: {{quote}} After."), "Before:\nAfter.");
+    for reference in ["cite quote|not shown", "citation|title=Not shown"] {
+        assert_eq!(plain(&format!("Before: {{{{{reference}}}}} After.")), "Before: After.");
+    }
+}
+
+#[test]
 fn namespaces_are_hidden_by_their_names_in_the_wiki() {
     let mut wiki = Wiki::default();
     assert_eq!(wiki.plain_text("[[Datei:x.jpg|mini|Bild]]a").trim(), "mini|Bilda");
