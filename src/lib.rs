@@ -58,6 +58,7 @@ pub mod data;
 pub mod deadline;
 pub mod digest;
 pub mod eval;
+mod file_kind;
 pub mod files;
 pub mod graph;
 pub mod hlo;

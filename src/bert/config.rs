@@ -35,6 +35,23 @@ pub const SIZES: [&str; 6] = [
 const KEYS_OF_TRAINING: [&str; 4] =
     ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"];
 
+/// The keys whose value is not null: all but `classifier_dropout`.
+const WITH_VALUES: [&str; 13] = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+    "layer_norm_eps",
+    "pad_token_id",
+];
+
 /// The configuration of one BERT. Field names and defaults are those of Hugging Face's `BertConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BertConfig {
@@ -237,6 +254,10 @@ impl BertConfig {
         only("add_cross_attention", false.into())?;
         only("pruned_heads", serde_json::json!({}))?;
         only("tie_word_embeddings", true.into())?;
+        if let Some(key) = WITH_VALUES.into_iter().find(|key| json.get(key).is_some_and(Value::is_null)) {
+            let got = "null; write the value of the model, or remove the key if it has its usual value";
+            return Err(ConfigError::new(key, "a value", got));
+        }
         let config: BertConfig = serde_json::from_value(json).map_err(unreadable)?;
         config.validate()?;
         Ok(config)
@@ -390,6 +411,12 @@ mod tests {
             let text = text.replace("\"position_embedding_type\": \"absolute\"", key);
             let message = BertConfig::from_json(&text).unwrap_err().to_string();
             assert!(message.starts_with(requires), "{message}");
+        }
+        for key in WITH_VALUES {
+            let mut json: Value = serde_json::from_str(text).unwrap();
+            json[key] = Value::Null;
+            let message = BertConfig::from_json(&json.to_string()).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{key} requires a value, got null; write")), "{message}");
         }
         let other = text.replace("\"bert\"", "\"roberta\"");
         let e = BertConfig::from_json(&other).unwrap_err();

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::hugging_face::Architecture;
+use crate::file_kind::WrongKind;
 use crate::shape::Shape;
 use crate::storage::StorageError;
 use crate::units::byte_size;
@@ -88,6 +89,12 @@ pub enum CheckpointError {
     #[error("a checkpoint cannot hold the file {}; it can hold {}", name, super::COPIED_FILES.join(", "))]
     UnknownFile { name: String },
 
+    #[error("{} lists {}, which {} missing; download all files of the directory", index.display(), missing.join(", "), if missing.len() == 1 { "is" } else { "are" })]
+    ShardsMissing { index: PathBuf, missing: Vec<String> },
+
+    #[error(transparent)]
+    WrongKind(Box<WrongKind>),
+
     #[error("{} holds {found}, and weights are read from safetensors only: {next}", path.display())]
     NotSafetensors { path: PathBuf, found: String, next: String },
 
@@ -123,10 +130,18 @@ impl CheckpointError {
     /// Returns whether files do not hold what was written to them, so that an earlier checkpoint may be used instead.
     pub fn is_damage(&self) -> bool {
         match self {
-            CheckpointError::Damaged { .. } | CheckpointError::NotACheckpoint { .. } => true,
+            CheckpointError::Damaged { .. }
+            | CheckpointError::NotACheckpoint { .. }
+            | CheckpointError::WrongKind(_) => true,
             CheckpointError::Storage(error) => matches!(**error, StorageError::Object { .. }),
             _ => false,
         }
+    }
+}
+
+impl From<WrongKind> for CheckpointError {
+    fn from(error: WrongKind) -> CheckpointError {
+        CheckpointError::WrongKind(Box::new(error))
     }
 }
 

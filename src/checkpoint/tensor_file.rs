@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CheckpointError;
 use crate::digest::{Sha256Hasher, Sha256Writer};
+use crate::file_kind::WrongKind;
 use crate::shape::{DType, HostTensor, Shape};
 
 /// The fault of a file whose content has another sha256 than the recorded one.
@@ -114,10 +115,14 @@ impl TensorFile {
     /// Reads and checks the header.
     ///
     /// # Errors
-    /// [`CheckpointError::Damaged`] if the header is invalid, or the file does not have the length that it gives.
+    /// [`CheckpointError::WrongKind`] if it is recognised as another kind of file; [`CheckpointError::Damaged`] if the header is
+    /// invalid, or the file does not have the length that it gives.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |source| CheckpointError::io("read", path)(source);
-        let damaged = |what: String| CheckpointError::damaged(path, what);
+        let damaged = |what: String| {
+            let other = WrongKind::of_file(path, "a safetensors file").filter(|kind| kind.found != "safetensors");
+            other.map_or_else(|| CheckpointError::damaged(path, what), CheckpointError::from)
+        };
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
 
@@ -272,6 +277,26 @@ mod tests {
             std::fs::write(&path, &whole[..length]).unwrap();
             let Err(error) = TensorFile::open(&path) else { panic!("{length} bytes were accepted") };
             assert!(error.is_damage() && error.to_string().contains("cut.safetensors"), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        for (content, found) in [
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440473133\n",
+                "a pointer of Git LFS; fetch",
+            ),
+            ("<!doctype html><title>Sign in</title>", "a web page; download the file itself"),
+            ("Entry not found", "the error message of a server; download the file itself"),
+            ("PK\u{3}\u{4}archive/data.pkl", "a zip archive; unpack it"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let Err(error) = TensorFile::open(&path) else { panic!("{content}") };
+            let expected = format!("model.safetensors: requires a safetensors file, found {found}");
+            assert!(error.is_damage() && error.to_string().contains(&expected), "{error}");
         }
     }
 

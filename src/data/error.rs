@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::data::tokenizer::comparison::VocabularyDifference;
+use crate::file_kind::WrongKind;
 use crate::storage::StorageError;
 
 /// An error of the data module. The cause of [`DataError::Io`], [`DataError::Full`] and [`DataError::Stopped`] is their
@@ -140,6 +141,15 @@ impl DataError {
         }
     }
 
+    /// Returns the error of `content`, which could not be read as `required`: that of its kind if it is recognised as something
+    /// else, or `other`.
+    pub(crate) fn of_content(path: &Path, required: &'static str, content: &[u8], other: DataError) -> DataError {
+        match WrongKind::of(path, required, content) {
+            Some(WrongKind { path, required, found, next }) => DataError::file(path, required, found, next),
+            None => other,
+        }
+    }
+
     pub(crate) fn setting(setting: &'static str, required: impl Into<String>, found: impl ToString) -> DataError {
         DataError::Setting { setting, required: required.into(), found: found.to_string() }
     }
@@ -151,12 +161,15 @@ impl DataError {
     }
 }
 
-/// Describes an error in a line of JSON, without serde_json's line number, which is relative to the line, and without the
-/// expectation.
-pub(crate) fn describe_json_error(error: &serde_json::Error) -> String {
-    let (line, column) = (error.line(), error.column());
+/// Describes an error in `line`, a line of JSON, without serde_json's line number, which is relative to the line, and without
+/// the expectation.
+pub(crate) fn describe_json_error(line: &str, error: &serde_json::Error) -> String {
+    let (number, column) = (error.line(), error.column());
+    if let Some(name) = number_that_is_not_json(line, column) {
+        return format!("{name} at column {column}, which is not JSON (write null in its place)");
+    }
     let message = error.to_string();
-    let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
+    let message = message.strip_suffix(&format!(" at line {number} column {column}")).unwrap_or(&message);
     let found = message.split(", expected ").next().unwrap_or_default();
     let found = match found.strip_prefix("invalid type: ") {
         Some("sequence") => "a list",
@@ -168,4 +181,13 @@ pub(crate) fn describe_json_error(error: &serde_json::Error) -> String {
         0 => found.to_owned(),
         _ => format!("{found} at column {column}"),
     }
+}
+
+/// Returns the number at the column (from 1, in bytes) of a syntax error that Python's `json` writes although JSON has none.
+fn number_that_is_not_json(line: &str, column: usize) -> Option<&'static str> {
+    let at = column.checked_sub(1)?;
+    // The error of -Infinity stands behind the sign.
+    let starts = [at.checked_sub(1), Some(at)].into_iter().flatten();
+    let mut rests = starts.filter_map(|start| line.as_bytes().get(start..));
+    rests.find_map(|rest| ["NaN", "Infinity", "-Infinity"].into_iter().find(|name| rest.starts_with(name.as_bytes())))
 }

@@ -120,7 +120,7 @@ impl Lines {
             self.wrong(
                 index,
                 &format!("a JSON object {form}"),
-                &describe_json_error(&error),
+                &describe_json_error(line, &error),
                 "write each input whole, on a line of its own",
             )
         })

@@ -11,6 +11,7 @@ use super::compatibility::{check_rows, vocabulary_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
 use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RunDirectory, RunLock, load_latest, open};
+use crate::file_kind::WrongKind;
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
 
@@ -163,8 +164,14 @@ fn pad(config: &BertConfig, checkpoint: &mut Checkpoint) {
 /// # Errors
 /// If it is not a BERT configuration, or its head is not supported.
 pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, Head, PublishedModel)> {
-    let text = std::str::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
-    let config = BertConfig::from_json(text).with_context(|| path.display().to_string())?;
+    // A file that is something else is named before its first key is missed.
+    let recognised = |error: anyhow::Error| match WrongKind::of(path, "the configuration of a model in JSON", text) {
+        Some(kind) => kind.into(),
+        None => error,
+    };
+    let text =
+        std::str::from_utf8(text).with_context(|| format!("{} is not text", path.display())).map_err(recognised)?;
+    let config = BertConfig::from_json(text).with_context(|| path.display().to_string()).map_err(recognised)?;
     let head = Head::from_config(&serde_json::from_str(text)?).with_context(|| path.display().to_string())?;
     let published = |spec: ParamSpec| (spec.name, Shape::new(DType::F32, spec.published_dims));
     let model = PublishedModel {
@@ -285,8 +292,15 @@ mod tests {
         assert_eq!(shape("cls.predictions.bias").as_deref(), Some("f32[21]"));
         assert_eq!(shape("cls.predictions.decoder.weight"), None);
         assert_eq!(model.config["hidden_act"], "gelu_new");
-        let error = describe(Path::new("D/config.json"), b"{}").unwrap_err();
-        assert!(format!("{error:#}").contains("D/config.json"), "{error:#}");
+        let error = |text: &str| format!("{:#}", describe(Path::new("D/config.json"), text.as_bytes()).unwrap_err());
+        assert!(error("{}").contains("D/config.json"), "{}", error("{}"));
+        for (text, found) in [
+            ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; fetch"),
+            ("\u{feff}{}", "a byte order mark at its start; save"),
+        ] {
+            let expected = format!("D/config.json: requires the configuration of a model in JSON, found {found}");
+            assert!(error(text).starts_with(&expected), "{}", error(text));
+        }
     }
 
     fn labels(names: &[&str]) -> Vec<String> {

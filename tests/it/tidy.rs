@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, lowest first. A module may import from lower layers; modules of one layer do not import each other.
 const LAYERS: &[&[&str]] = &[
     &["cache", "deadline", "digest", "files", "metrics", "rng", "settings", "shape", "tls", "units"],
-    &["output", "probe"],
+    &["file_kind", "output", "probe"],
     &["batch", "graph", "key_value", "storage"],
     &["autodiff", "eval", "hlo", "pjrt", "task", "triton"],
     &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],

@@ -11,7 +11,6 @@
 mod byte_ranges;
 mod decompress;
 mod discover;
-mod file_kind;
 pub mod filter;
 mod formats;
 mod input;

@@ -25,7 +25,7 @@ pub(super) fn objects(path: &Path, text: &str) -> impl Iterator<Item = Result<(u
     lines.map(move |(line, number)| {
         let object = serde_json::from_str(line).map_err(|error| {
             let required = format!("a JSON object on line {number}");
-            let found = describe_json_error(&error);
+            let found = describe_json_error(line, &error);
             DataError::file(path, required, found, "write each example whole, on a line of its own")
         })?;
         Ok((number, object))

@@ -89,10 +89,13 @@ impl Vocabulary {
     /// # Errors
     /// If it is not UTF-8, or as [`Vocabulary::new`].
     pub fn parse(path: &Path, content: &[u8]) -> Result<Self> {
+        let invalid = |required: String, found: String| {
+            let other = DataError::file(path, required, found, NEXT);
+            DataError::of_content(path, "a vocabulary, one token a line", content, other)
+        };
         let text = std::str::from_utf8(content)
-            .map_err(|_| DataError::file(path, "UTF-8 text, one token a line", "other bytes", NEXT))?;
-        Vocabulary::new(text.lines().map(str::to_owned).collect())
-            .map_err(|(required, found)| DataError::file(path, required, found, NEXT))
+            .map_err(|_| invalid("UTF-8 text, one token a line".to_owned(), "other bytes".to_owned()))?;
+        Vocabulary::new(text.lines().map(str::to_owned).collect()).map_err(|(required, found)| invalid(required, found))
     }
 
     /// Returns the content of `vocab.txt`.

@@ -8,8 +8,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take};
 use std::ops::Range;
 use std::path::Path;
 
-use super::file_kind::{HEAD, Kind, file_kind, read_head};
 use crate::data::error::{DataError, Result};
+use crate::file_kind::{BYTE_ORDER_MARK, HEAD, file_kind, read_head};
 use bzip2_blocks::Bzip2Blocks;
 
 const BUFFER: usize = 1 << 18;
@@ -41,7 +41,7 @@ impl Compression {
         }
     }
 
-    /// Returns the name, as in [`Kind::name`].
+    /// Returns the name, as in [`FileKind::name`](crate::file_kind::FileKind).
     const fn name(self) -> &'static str {
         match self {
             Compression::None => "plain",
@@ -59,7 +59,7 @@ impl Compression {
         match file_kind(head) {
             _ if self == Compression::None => Ok(()),
             Some(kind) if kind.name == self.name() => Ok(()),
-            Some(Kind { name, next, .. }) => wrong(name, next),
+            Some(kind) => wrong(kind.name, &kind.next_for_text()),
             None if head.is_empty() => wrong("0 bytes", FETCH_AGAIN),
             None => wrong("other first bytes", "if it is not compressed, rename it"),
         }
@@ -88,8 +88,7 @@ impl<'a> Decompressed<'a> {
     /// Opens a byte range of a file. Calls `progress` with the number of bytes read from disk.
     ///
     /// # Errors
-    /// If it cannot be read or is not compressed as its name says; if it is not text but of another [`Kind`]; if it has
-    /// the byte order mark of UTF-16, which would be read as single characters.
+    /// If it cannot be read or is not compressed as its name says; if it is not text but of another [kind](crate::file_kind).
     pub fn open(
         path: &'a Path,
         compression: Compression,
@@ -126,21 +125,15 @@ impl<'a> Decompressed<'a> {
     /// Skips the byte order mark of UTF-8. Returns an error if the content is not UTF-8 text.
     fn begin_text(&mut self) -> Result<()> {
         let start = self.start()?;
-        if let Some(Kind { name, next, .. }) = file_kind(&start) {
+        if let Some(kind) = file_kind(&start) {
+            let (path, name) = (self.path, kind.name);
             return Err(match self.compression {
-                Compression::None => DataError::file(self.path, "text", *name, *next),
-                outer => {
-                    DataError::file(self.path, format!("text in the {} file", outer.name()), *name, "unpack it first")
-                }
+                Compression::None => DataError::file(path, "text", name, kind.next_for_text()),
+                outer => DataError::file(path, format!("text in the {} file", outer.name()), name, "unpack it first"),
             });
         }
-        match start.as_slice() {
-            [0xef, 0xbb, 0xbf, ..] => self.reader.consume(3),
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-                let next = "convert it first, for example with `iconv -f UTF-16 -t UTF-8`";
-                return Err(DataError::file(self.path, "text in UTF-8", "the byte order mark of UTF-16", next));
-            }
-            _ => {}
+        if start.starts_with(BYTE_ORDER_MARK) {
+            self.reader.consume(BYTE_ORDER_MARK.len());
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ fn record(json: &str, path: &Path, number: u64, batches: &mut BatchWriter) -> Re
             Category::Data => "correct the record, or set text_field to another field",
             _ => "write each record whole, on a line of its own",
         };
-        wrong(path, batches, number, describe_json_error(&error), next)
+        wrong(path, batches, number, describe_json_error(json, &error), next)
     })?;
     match text {
         FieldOfText::Text(text) => {

@@ -12,10 +12,10 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
 use super::panics::catch_panic;
-use crate::data::corpus::file_kind::{Kind, file_kind, read_head};
 use crate::data::corpus::options::Tolerance;
 use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
+use crate::file_kind::{file_kind, read_head};
 
 /// Rows per read; they share the memory of their page.
 const ROWS: usize = 256;
@@ -74,8 +74,8 @@ pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(Seriali
 pub(in crate::data) fn open_file(path: &Path) -> Result<SerializedFileReader<File>> {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     match file_kind(&read_head(&file).map_err(DataError::io("read", path))?) {
-        Some(Kind { name, next, .. }) if *name != "Parquet" => {
-            return Err(DataError::file(path, "a Parquet file, as its name says", *name, *next));
+        Some(kind) if kind.name != "Parquet" => {
+            return Err(DataError::file(path, "a Parquet file, as its name says", kind.name, kind.next_for_text()));
         }
         _ => {}
     }

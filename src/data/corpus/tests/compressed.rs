@@ -88,9 +88,11 @@ fn wrong_compression_reports_the_actual_kind() {
 }
 
 #[test]
-fn binary_files_are_rejected_under_any_name() {
+fn files_that_are_no_text_are_rejected_under_any_name() {
     let tar = [&b"name"[..], &[0; 253], b"ustar\x0000", &[0; 248]].concat();
-    let files: [(&str, &[u8]); 16] = [
+    let files: [(&str, &[u8]); 18] = [
+        ("a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+        ("a web page", b"<!DOCTYPE html>\n<html>"),
         ("gzip", &gzip_of(b"Some words.")),
         ("zstd", &zstd_of(b"Some words.")),
         ("zstd", b"\x5e\x2a\x4d\x18\x02\0\0\0\0\0"),

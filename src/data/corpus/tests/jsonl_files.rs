@@ -40,7 +40,11 @@ fn an_invalid_record_is_reported_with_its_line_and_column() {
         ("{\"text\": \"x\"},", "trailing characters at column "),
         ("{\"text\": \"x", "EOF while parsing a string at column"),
         ("{", "EOF while parsing an object at column"),
-        ("{\"a\": NaN, \"text\": \"x\"}", "expected value at column "),
+        ("{\"a\": NaN, \"text\": \"x\"}", "NaN at column 7, which is not JSON (write null in its place); "),
+        ("{\"text\": \"x\", \"a\": [1, Infinity]}", "Infinity at column "),
+        ("{\"text\": \"x\", \"a\": -Infinity}", "-Infinity at column "),
+        ("{\"text\": NaN}", "NaN at column "),
+        ("{\"a\": nan, \"text\": \"x\"}", "expected ident at column "),
         ("x", "expected value at column "),
         (&deep, "a list"),
     ] {

@@ -120,7 +120,7 @@ fn utf16_is_rejected_even_if_invalid_bytes_are_counted() {
         let text = [mark.as_slice(), b"a\0b\0\n\0"].concat();
         for name in ["a.txt", "a.jsonl", "a.xml"] {
             let message = message(&[(name, &text)]);
-            assert!(message.contains("requires text in UTF-8, got the byte order mark of UTF-16"), "{message}");
+            assert!(message.contains("requires text, got UTF-16 instead of UTF-8; convert it first"), "{message}");
         }
     }
 }

@@ -47,7 +47,7 @@ fn a_broken_dump_reports_the_pages_read() {
     };
     let message_of = |dump: &[u8]| message(&[("a.xml", dump)]);
     assert!(message_of(cut).contains("requires </mediawiki>, got the end of the file, after 5 pages"));
-    assert!(message_of(b"<html><p>x</p></html>").contains("<mediawiki>, got <html>"));
+    assert!(message_of(b"<feed><p>x</p></feed>").contains("<mediawiki>, got <feed>"));
     assert!(message_of(&with("</title>", b"</titles>")).contains("well-formed"));
     assert!(message_of(&DUMP.as_bytes()[..DUMP.len() - 14]).contains("requires </mediawiki>"));
     for nothing in [&b""[..], b" \n", b"plain text", b"<?xml version=\"1.0\"?>\n"] {
