@@ -16,11 +16,17 @@
         LAMBERT is the program, DIR a tokenizer. Checks that `lambert tokenizer encode` gives the ids of AutoTokenizer for
         every line of the TEXT files (.txt, or .jsonl with a key "text") and for a list of difficult lines.
 
+    hugging_face.py rules LAMBERT DIR
+        LAMBERT is the program. Writes a tokenizer for each combination of do_lower_case, strip_accents and
+        tokenize_chinese_chars to DIR/NAME, and checks that `lambert tokenizer encode` gives the ids of AutoTokenizer for the
+        texts of tests/fixtures/languages.json and the difficult lines.
+
     hugging_face.py imported LAMBERT DIR
         LAMBERT is the program. Writes directories DIR/NAME in the formats of current and former versions of
         save_pretrained, with random weights and several sizes. Imports each and checks the list of missing tensors;
         exports the complete ones and checks that BertForPreTraining gives the same bits before and after; and checks
-        that an export for another class loads into that class completely and without a warning.
+        that an export for another class loads into that class completely and without a warning. The tokenizers of the
+        directories are of several kinds; each file must be equal after import and export.
 
     hugging_face.py fine_tuned LAMBERT DIR
         LAMBERT is the program. Writes directories DIR/TASK of fine-tuned models with the weights of
@@ -33,12 +39,14 @@ Prints one line per check; exits with 1 at the first failure. Versions: requirem
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -47,6 +55,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import tokenizers
 import torch
 import transformers
 import fine_tuning_reference as reference
@@ -54,6 +63,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 TOLERANCE = 1e-4
+LANGUAGES = Path(__file__).resolve().parents[2] / "tests/fixtures/languages.json"
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 # Tensors of an export that a class does not use. The class reports them for every BertForPreTraining checkpoint.
 HEADS_IT_LACKS = {
@@ -153,8 +164,14 @@ def check_tokenizer(lambert, directory, texts):
     for path in texts:
         text = path.read_text(errors="replace")
         lines += [json.loads(line)["text"] for line in text.splitlines() if line] if path.suffix == ".jsonl" else text.split("\n")
+    tokens = require_same_ids(lambert, directory, lines)
+    passed(f"token ids equal on {len(lines)} texts, {tokens} tokens, including {len(DIFFICULT)} difficult texts")
+
+
+def require_same_ids(lambert, directory, texts):
+    """Returns the number of tokens."""
     # A text may contain line feeds, a line may not.
-    lines = [line for text in lines for line in text.split("\n")]
+    lines = [line for text in texts for line in text.split("\n")]
     tokenizer = AutoTokenizer.from_pretrained(directory)
     with tempfile.TemporaryDirectory() as scratch:
         source, out = Path(scratch, "lines.txt"), Path(scratch, "ids.jsonl")
@@ -165,8 +182,24 @@ def check_tokenizer(lambert, directory, texts):
     # "[MASK]" in a corpus is plain text.
     theirs = tokenizer(lines, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     for line, ids in zip(ours, theirs):
-        require(line["ids"] == ids, f"{line['text'][:200]!r}: AutoTokenizer {ids[:60]}, lambert {line['ids'][:60]}")
-    passed(f"token ids equal on {len(lines)} lines, {sum(map(len, theirs))} tokens, including {len(DIFFICULT)} difficult texts")
+        require(line["ids"] == ids, f"{directory}: {line['text'][:200]!r}: AutoTokenizer {ids[:60]}, lambert {line['ids'][:60]}")
+    return sum(map(len, theirs))
+
+
+def check_rules(lambert, directory):
+    texts = [language["text"] for language in json.loads(LANGUAGES.read_text(encoding="utf-8"))]
+    forms = [form for text in DIFFICULT + texts for lower in (text, text.lower()) for form in (lower, unicodedata.normalize("NFD", lower))]
+    characters = sorted({c for form in forms for c in form if c.isprintable() and not c.isspace()})
+    vocabulary = SPECIAL_TOKENS + characters + [f"##{c}" for c in characters]
+    tokens = 0
+    for settings in itertools.product([False, True], [None, False, True], [False, True]):
+        out = directory / "-".join(map(str, settings))
+        out.mkdir(parents=True)
+        (out / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+        keys = dict(zip(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), settings))
+        (out / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | keys))
+        tokens += require_same_ids(lambert, out, DIFFICULT + texts)
+    passed(f"token ids equal under 12 combinations of settings: {len(texts)} languages, {tokens} tokens")
 
 
 def check_logits(model, ours):
@@ -228,10 +261,51 @@ CASES = [
 ]
 
 
+# "vocabulary" is a bare vocab.txt.
+TOKENIZERS = ["vocabulary", "WordPiece", "byte-level BPE", "WordPiece without accents"]
+# The files that save_pretrained writes for a model and lambert writes anew.
+OF_THE_MODEL = {"config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"}
+
+
+def write_tokenizer(out, kind, vocabulary):
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    if kind == "vocabulary":
+        (out / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        return
+    if kind == "byte-level BPE":
+        tokens = {token: i for i, token in enumerate(["a", "b", "c", "ab", "abc"])}
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE(tokens, [("a", "b"), ("ab", "c")]))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
+        backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=False, strip_accents="without" in kind)
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    if kind == "byte-level BPE":
+        backend.add_tokens(["<url>", "two words"])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=None).save_pretrained(out)
+
+
+def require_same_tokenizer(source, exported):
+    """Returns the number of files."""
+    def files(directory):
+        others = (path for path in directory.iterdir() if path.name not in OF_THE_MODEL | {"lambert_export.json"})
+        return {path.name: path.read_bytes() for path in others}
+
+    (theirs, ours) = files(source), files(exported)
+    require(theirs.keys() == ours.keys(), f"{source}: tokenizer files {sorted(theirs)}, after import and export {sorted(ours)}")
+    changed = [name for name, content in theirs.items() if ours[name] != content]
+    require(not changed, f"{source}: changed by import and export: {changed}")
+    line = "abcab <url> Äb abc"
+    if "tokenizer.json" in theirs:
+        before, after = (AutoTokenizer.from_pretrained(directory)(line)["input_ids"] for directory in (source, exported))
+        require(before == after, f"{source}: ids {before} before, {after} after import and export")
+    return len(theirs)
+
+
 def write_case(out, seed, name, layers, heads, hidden, cls, change):
     """Writes a directory; returns the names of its missing tensors."""
     torch.manual_seed(seed)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [mark + c for mark in ("", "##") for c in "abcdefghij"]
+    vocabulary = SPECIAL_TOKENS + [mark + c for mark in ("", "##") for c in "abcdefghij"]
     config = BertConfig(vocab_size=len(vocabulary) + seed, num_hidden_layers=layers, num_attention_heads=heads,
                         hidden_size=hidden, intermediate_size=3 * hidden, max_position_embeddings=20 + seed,
                         hidden_act="gelu" if seed % 2 else "gelu_new", layer_norm_eps=1e-12 if seed % 3 else 1e-7)
@@ -243,7 +317,7 @@ def write_case(out, seed, name, layers, heads, hidden, cls, change):
     if change:
         file = out / "model.safetensors"
         save_file(change(load_file(file)), file, metadata={"format": "pt"})
-    (out / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    write_tokenizer(out, TOKENIZERS[seed % len(TOKENIZERS)], vocabulary)
     has = {f"bert.{key}" if cls is BertModel else key for key in model.state_dict()}
     return {key for key in BertForPreTraining(config).state_dict() if key not in has and ".decoder." not in key}
 
@@ -260,7 +334,8 @@ def check_imported(lambert, directory):
             continue
         subprocess.run([lambert, "export", run, "--out", exported], check=True, stdout=subprocess.DEVNULL)
         require_same(source, exported)
-        passed(f"{name}: bit-identical after import and export")
+        files = require_same_tokenizer(source, exported)
+        passed(f"{name}: bit-identical after import and export, with {files} tokenizer files")
         for cls in (BertForMaskedLM, BertModel):
             out = directory / f"{name}.{cls.__name__}"
             command = [lambert, "export", run, "--out", out, "--architecture", cls.__name__]
@@ -335,6 +410,9 @@ def main():
     tokenizer.add_argument("lambert", type=Path)
     tokenizer.add_argument("directory", type=Path)
     tokenizer.add_argument("text", type=Path, nargs="*")
+    rules = verbs.add_parser("rules")
+    rules.add_argument("lambert", type=Path)
+    rules.add_argument("directory", type=Path)
     imported = verbs.add_parser("imported")
     imported.add_argument("lambert", type=Path)
     imported.add_argument("directory", type=Path)
@@ -347,6 +425,8 @@ def main():
         check_exported(args.directory, args.logits)
     elif args.verb == "tokenizer":
         check_tokenizer(args.lambert, args.directory, args.text)
+    elif args.verb == "rules":
+        check_rules(args.lambert, args.directory)
     elif args.verb == "imported":
         check_imported(args.lambert, args.directory)
     else:

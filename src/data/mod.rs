@@ -96,5 +96,5 @@ pub use survey::{DuplicateCounts, MaskStatistics, PackingOptions, PositionSlice,
 pub use tokenizer::comparison::{VocabularyDifference, VocabularyFile};
 pub use tokenizer::train::{TrainedTokenizer, train_tokenizer};
 pub use tokenizer::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
-pub use tokenizer::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
-pub use tokenizer::wordpiece::{Tokenizer, WordRules};
+pub use tokenizer::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, train_vocabulary};
+pub use tokenizer::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};

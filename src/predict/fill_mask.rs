@@ -239,7 +239,7 @@ mod tests {
 
     fn tokenizer() -> Tokenizer {
         let tokens = SPECIAL_TOKENS.into_iter().chain("the cat play ##ing .".split(' ')).map(str::to_owned).collect();
-        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase: true })
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules::bert(true))
     }
 
     #[test]

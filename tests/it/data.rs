@@ -26,7 +26,7 @@ fn vocabulary() -> Vocabulary {
 fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
     let vocabulary = vocabulary();
     std::fs::create_dir_all(directory.join(TOKENIZER_DIRECTORY)).unwrap();
-    for (name, content) in Tokenizer::new(vocabulary.clone(), WordRules { lowercase: true }).files() {
+    for (name, content) in Tokenizer::new(vocabulary.clone(), WordRules::bert(true)).files() {
         std::fs::write(directory.join(TOKENIZER_DIRECTORY).join(name), content).unwrap();
     }
     let mut manifest = Manifest {
@@ -36,6 +36,8 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
         vocabulary_size: vocabulary.len(),
         tokenizer: Default::default(),
         lowercase: true,
+        strip_accents: None,
+        tokenize_chinese_chars: None,
         options: PrepareOptions::default(),
         train: Default::default(),
         held_out: Default::default(),

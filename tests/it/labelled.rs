@@ -17,7 +17,7 @@ fn tokenizer() -> Tokenizer {
     let letters = "abcdefghijklmnopqrstuvwxyz0123456789".chars().flat_map(|c| [c.to_string(), format!("##{c}")]);
     let others = "good bad film the a . , ( ) -".split(' ').filter(|token| *token != "a").map(str::to_owned);
     let tokens = specials.into_iter().chain(letters).chain(others).collect();
-    Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase: true })
+    Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules::bert(true))
 }
 
 fn write(directory: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {

@@ -14,6 +14,7 @@ mod initial_state;
 mod inspect;
 mod key_value;
 mod labelled;
+mod languages;
 mod launch;
 mod metrics;
 mod optimizers;

@@ -47,8 +47,8 @@ impl Place {
         let training = directory.path().join("training.txt");
         fs::write(&training, corpus(50, 1)).unwrap();
         let inputs = find_inputs(&[training]).unwrap().inputs;
-        let vocabulary = train_vocabulary(&inputs, &VocabularyOptions::new(150, true), &|_| ()).unwrap();
-        Place { directory, tokenizer: Tokenizer::new(vocabulary, WordRules { lowercase: true }) }
+        let vocabulary = train_vocabulary(&inputs, &VocabularyOptions::new(150, true), &|_| ()).unwrap().vocabulary;
+        Place { directory, tokenizer: Tokenizer::new(vocabulary, WordRules::bert(true)) }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -289,10 +289,11 @@ fn a_vocabulary_depends_on_the_text_alone() {
     fs::write(&file, corpus(300, 8)).unwrap();
     let inputs = find_inputs(&[file]).unwrap().inputs;
     let options = VocabularyOptions::new(180, false);
-    let first = train_vocabulary(&inputs, &options, &|_| ()).unwrap();
+    let train = || train_vocabulary(&inputs, &options, &|_| ()).unwrap().vocabulary;
+    let first = train();
     for threads in [1, 2, 5] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        assert_eq!(pool.install(|| train_vocabulary(&inputs, &options, &|_| ())).unwrap(), first, "{threads} threads");
+        assert_eq!(pool.install(train), first, "{threads} threads");
     }
     assert_eq!(first.len(), 180);
     assert_eq!(first.tokens()[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
@@ -314,14 +315,70 @@ fn a_tokenizer_is_trained_once_and_never_silently_replaced() {
         let inputs = find_inputs(&[place.at("text.txt")]).unwrap().inputs;
         train_tokenizer(&inputs, &VocabularyOptions::new(size, true), &place.at("tokenizer"), force, &|_| ())
     };
-    assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::New(_)));
+    assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::New { .. }));
     assert!(matches!(train(120, false).unwrap(), TrainedTokenizer::UpToDate(_)));
     let before = files(&place.at("tokenizer"));
     assert!(train(130, false).unwrap_err().to_string().contains("set force"));
     assert_eq!(files(&place.at("tokenizer")), before);
-    assert!(
-        matches!(train(130, true).unwrap(), TrainedTokenizer::New(tokenizer) if tokenizer.vocabulary().len() == 130)
-    );
+    let again = train(130, true).unwrap();
+    assert!(matches!(again, TrainedTokenizer::New { tokenizer, .. } if tokenizer.vocabulary().len() == 130));
+}
+
+#[test]
+fn overlong_words_take_no_part_in_training() {
+    let directory = tempfile::tempdir().unwrap();
+    let train = |name: &str, text: &str, options: &VocabularyOptions| {
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        train_vocabulary(&find_inputs(&[file]).unwrap().inputs, options, &|_| ()).unwrap()
+    };
+    let words = corpus(100, 8);
+    // Each word of 120 letters is more frequent than any other, and a line of 300,000 letters is one word.
+    let [long, longest] = ["qvw".repeat(40), "xyz".repeat(100_000)];
+    let overlong = format!("{words}\n{longest} {long}\n") + &format!("{long}\n").repeat(500);
+    for options in [VocabularyOptions::new(150, true), VocabularyOptions::new(150, false)] {
+        let expected = train("words.txt", &words, &options);
+        let started = std::time::Instant::now();
+        let found = train("overlong.txt", &overlong, &options);
+        assert_eq!(found.vocabulary, expected.vocabulary);
+        assert_eq!((expected.left_out.overlong_words, found.left_out.overlong_words), (0, 502));
+        // With training on the long word, this took minutes.
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
+    let file = directory.path().join("only.txt");
+    fs::write(&file, "x".repeat(101)).unwrap();
+    let inputs = find_inputs(&[file]).unwrap().inputs;
+    let message = train_vocabulary(&inputs, &VocabularyOptions::new(150, true), &|_| ()).unwrap_err().to_string();
+    assert!(message.contains("got 1 words, all above 100 characters"), "{message}");
+}
+
+#[test]
+fn texts_that_lose_sentences_or_signs_are_reported() {
+    let place = Place::new(&"कुछ शब्द हैं\n\n".repeat(30));
+    let lambert = |arguments: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_lambert"))
+            .args(arguments.split(' '))
+            .current_dir(place.directory.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let train = "tokenizer train text.txt --vocab-size 60 --out";
+    // Of each line, the signs of "ku", "bda" and "hain" (two).
+    let notes = lambert(&format!("{train} stripped"));
+    assert!(notes.contains("removed 120 vowel or voicing signs") && notes.contains("--strip-accents false"), "{notes}");
+    let notes = lambert(&format!("{train} whole --strip-accents false"));
+    assert!(!notes.contains("signs"), "{notes}");
+    let vocabulary = |name: &str| fs::read_to_string(place.at(name).join("vocab.txt")).unwrap();
+    assert!(vocabulary("whole").lines().any(|token| token == "कुछ") && !vocabulary("stripped").contains("कुछ"));
+
+    let prepare = "prepare text.txt --tokenizer whole --held-out 0 --out";
+    let notes = lambert(&format!("{prepare} single"));
+    assert!(notes.contains("30 of the 30 documents to train on have one sentence only"), "{notes}");
+    fs::write(place.at("text.txt"), "कुछ शब्द हैं। कुछ शब्द।\n\n".repeat(30)).unwrap();
+    let notes = lambert(&format!("{prepare} several"));
+    assert!(!notes.contains("one sentence"), "{notes}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn texts() -> Vec<TextPair> {
 fn examples(texts: Vec<TextPair>) -> LabelledExamples {
     let letters = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
     let tokens = SPECIAL_TOKENS.into_iter().map(str::to_owned).chain(letters).collect();
-    let tokenizer = Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase: true });
+    let tokenizer = Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules::bert(true));
     tokenize(texts, &tokenizer, LENGTH).unwrap()
 }
 

@@ -11,19 +11,20 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::{
-    self, FoundInputs, Input, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions, find_inputs,
-    train_tokenizer,
+    self, FoundInputs, Input, LONGEST_WORD, LeftOut, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions,
+    WordRules, find_inputs, train_tokenizer,
 };
 use crate::files::write_atomically;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
-use crate::units::duration;
+use crate::units::{counted, duration};
 
 const TRAIN_EXAMPLES: &str = "
 
 Examples:
   lambert tokenizer train books/ wiki.jsonl.gz --out data/my/tokenizer
-  lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer";
+  lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer
+  lambert tokenizer train hindi/ --strip-accents false --out data/hindi/tokenizer";
 
 /// Train a tokenizer, and encode text with it
 #[derive(Debug, Subcommand)]
@@ -68,9 +69,18 @@ pub struct Train {
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Keep upper case and accents
+    /// Keep upper case and, unless --strip-accents is given, accents
     #[arg(long)]
     cased: bool,
+    /// Remove accents [default: false with --cased, else true]
+    ///
+    /// This decomposes characters and drops nonspacing marks. In many scripts of Asia these are vowel signs: use false for Hindi,
+    /// Tamil, Thai, Japanese and others.
+    #[arg(long, value_name = "BOOL")]
+    strip_accents: Option<bool>,
+    /// Make every Chinese character a word [default: true]
+    #[arg(long, value_name = "BOOL")]
+    tokenize_chinese_chars: Option<bool>,
     /// Occurrences that a pair of pieces needs to be merged
     #[arg(long, default_value_t = 2, value_name = "N")]
     min_frequency: u64,
@@ -132,6 +142,7 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
         min_frequency: args.min_frequency,
         alphabet: args.limit_alphabet,
         reading: ReadOptions { sentences: SentenceMode::Lines, ..args.reading.options() },
+        rules: WordRules::from_settings(!args.cased, args.strip_accents, args.tokenize_chinese_chars),
         ..VocabularyOptions::new(args.vocab_size, !args.cased)
     };
     let started = Instant::now();
@@ -144,13 +155,31 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
         TrainedTokenizer::UpToDate(tokenizer) => {
             print(format_args!("{out}: up to date, {} tokens", tokenizer.vocabulary().len()))?;
         }
-        TrainedTokenizer::New(tokenizer) => {
+        TrainedTokenizer::New { tokenizer, left_out } => {
             let found = tokenizer.vocabulary().len();
             print(format_args!("{out}: {found} tokens in {}", duration(started.elapsed())))?;
             if found < args.vocab_size {
                 note(format_args!("note: the text yields only {found} of the {} tokens requested", args.vocab_size));
             }
+            note_left_out(left_out);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the training left out of the text.
+fn note_left_out(LeftOut { overlong_words, signs }: LeftOut) {
+    if overlong_words > 0 {
+        note(format_args!(
+            "note: left out {} of more than {LONGEST_WORD} characters, which become [UNK] in every text",
+            counted(overlong_words, "word")
+        ));
+    }
+    if signs > 0 {
+        note(format_args!(
+            "note: removed {} as accents, which makes other words of Indic, Thai, Japanese and similar text; to keep them, \
+             train again with --strip-accents false",
+            counted(signs, "vowel or voicing sign")
+        ));
+    }
 }

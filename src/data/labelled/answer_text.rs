@@ -43,7 +43,7 @@ mod tests {
             ("cafe", "cafe\u{301}!", "cafe\u{301}!"),
             ("", "a b", "a b"),
         ] {
-            let range = characters_of(predicted, original, WordRules { lowercase: true }).unwrap();
+            let range = characters_of(predicted, original, WordRules::bert(true)).unwrap();
             let found: String = original.chars().skip(range.start).take(range.len()).collect();
             assert_eq!(found, expected, "{predicted} in {original}");
         }

@@ -388,7 +388,7 @@ mod tests {
     fn tokenizer() -> Tokenizer {
         let pieces = "a b c d e ##a ##b ##c ##d ##e".split(' ');
         let tokens = SPECIAL_TOKENS.into_iter().chain(pieces).map(str::to_owned).collect();
-        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase: true })
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules::bert(true))
     }
 
     fn texts(texts: &[(&str, Option<&str>)]) -> LabelledTexts {

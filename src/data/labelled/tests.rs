@@ -62,7 +62,7 @@ fn questions(fixture: &Fixture) -> Arc<Questions> {
 }
 
 fn tokenizer(fixture: &Fixture) -> Tokenizer {
-    Tokenizer::new(Vocabulary::new(fixture.vocabulary.clone()).unwrap(), WordRules { lowercase: true })
+    Tokenizer::new(Vocabulary::new(fixture.vocabulary.clone()).unwrap(), WordRules::bert(true))
 }
 
 fn window_options(options: &Options) -> WindowOptions {

@@ -202,9 +202,9 @@ impl Preparation<'_> {
                 format!("with another one of {old} tokens"),
             );
         }
-        let lowercase = self.tokenizer.rules().lowercase;
-        if manifest.lowercase != lowercase {
-            return differs(format!("lower-casing {lowercase}"), format!("with {}", manifest.lowercase));
+        let (rules, existing) = (self.tokenizer.rules(), manifest.rules());
+        if rules != existing {
+            return differs(rules.to_string(), format!("with {existing}"));
         }
         if let Some((requested, existing)) = differing_settings(self.options, &manifest.options) {
             return differs(requested, format!("with {existing}"));
@@ -233,13 +233,16 @@ impl Preparation<'_> {
 
     /// Returns the manifest of the request, without results.
     fn manifest(&self) -> Manifest {
+        let rules = self.tokenizer.rules();
         Manifest {
             format: MANIFEST_FORMAT,
             sha256: None,
             vocabulary_sha256: self.tokenizer.vocabulary().sha256().to_owned(),
             vocabulary_size: self.tokenizer.vocabulary().len(),
             tokenizer: BTreeMap::new(),
-            lowercase: self.tokenizer.rules().lowercase,
+            lowercase: rules.lowercase,
+            strip_accents: rules.written_strip_accents(),
+            tokenize_chinese_chars: (!rules.tokenize_chinese_chars).then_some(false),
             options: self.options.clone(),
             train: Counts::default(),
             held_out: Counts::default(),

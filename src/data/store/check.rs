@@ -119,10 +119,9 @@ impl Manifest {
             let required = format!("{} tokens with sha256 {}", self.vocabulary_size, self.vocabulary_sha256);
             return differs(&directory, required, format!("{} with {}", vocabulary.len(), vocabulary.sha256()));
         }
-        let lowercase = tokenizer.rules().lowercase;
-        if lowercase != self.lowercase {
-            let required = format!("lower-casing {}, as for the prepared data", self.lowercase);
-            return differs(&directory, required, lowercase.to_string());
+        let (rules, required) = (tokenizer.rules(), self.rules());
+        if rules != required {
+            return differs(&directory, format!("{required}, as for the prepared data"), rules.to_string());
         }
         Ok(vocabulary.clone())
     }

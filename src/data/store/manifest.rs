@@ -10,6 +10,7 @@ use crate::data::corpus::filter::Filter;
 use crate::data::corpus::{InputEntry, ReadCounts, ReadOptions};
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
+use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::{is_sealed, seal};
 
 /// The version of the manifest format. Other versions are rejected.
@@ -121,6 +122,12 @@ pub struct Manifest {
     pub tokenizer: BTreeMap<String, String>,
     /// Whether the tokenizer lower-cases.
     pub lowercase: bool,
+    /// Whether the tokenizer removes accents; absent if it does if and only if it lower-cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strip_accents: Option<bool>,
+    /// Whether every Chinese character is a word; absent for `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenize_chinese_chars: Option<bool>,
     /// The options of the preparation.
     pub options: PrepareOptions,
     /// Counts of the training split.
@@ -190,6 +197,11 @@ impl Manifest {
     pub fn to_text(&self) -> serde_json::Result<String> {
         let unsealed = serde_json::to_string_pretty(&Manifest { sha256: Some(String::new()), ..self.clone() })?;
         Ok(seal(&(unsealed + "\n")))
+    }
+
+    /// Returns the rules of words of the tokenizer.
+    pub fn rules(&self) -> WordRules {
+        WordRules::from_settings(self.lowercase, self.strip_accents, self.tokenize_chinese_chars)
     }
 
     /// Returns the counts of a split.

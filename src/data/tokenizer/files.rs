@@ -1,7 +1,7 @@
 //! Reads and writes the files of a tokenizer in the format of Hugging Face's libraries. The files repeat many settings,
 //! and libraries differ in which file they trust; so files that contradict each other are rejected.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -25,8 +25,8 @@ const NEXT: &str =
 const CORRECT: &str = "correct the wrong file";
 
 impl Tokenizer {
-    /// Reads a tokenizer: a directory with `tokenizer.json` or `vocab.txt` (with `tokenizer_config.json` for its case),
-    /// or one of these files. A bare `vocab.txt` is lower-case unless `cased`.
+    /// Reads a tokenizer: a directory with `tokenizer.json` or `vocab.txt` (with `tokenizer_config.json` for its rules of
+    /// words), or one of these files. A bare `vocab.txt` is lower-case unless `cased`.
     ///
     /// # Errors
     /// If there is no tokenizer, if it is not BERT's WordPiece, or if two files of the directory, or a file and
@@ -38,7 +38,7 @@ impl Tokenizer {
                 return Err(DataError::file(path, "a tokenizer", "no such file or directory", NEXT));
             }
             Some(extension) if extension == "json" => Tokenizer::from_json(path)?,
-            _ => Tokenizer::new(Vocabulary::read(path)?, WordRules { lowercase: !cased }),
+            _ => Tokenizer::new(Vocabulary::read(path)?, WordRules::bert(!cased)),
         };
         if cased && tokenizer.rules().lowercase {
             let next = "set cased to false, or name another tokenizer";
@@ -61,17 +61,7 @@ impl Tokenizer {
                 }
                 tokenizer
             }
-            (None, Some((vocabulary, _))) => {
-                let lowercase = match config.as_ref().map(|(config, path)| (&config["do_lower_case"], path)) {
-                    None | Some((Value::Null, _)) => !cased,
-                    Some((Value::Bool(lowercase), _)) => *lowercase,
-                    Some((other, path)) => {
-                        let required = "do_lower_case to be true or false";
-                        return Err(DataError::file(path, required, other.to_string(), "correct it"));
-                    }
-                };
-                Tokenizer::new(vocabulary, WordRules { lowercase })
-            }
+            (None, Some((vocabulary, _))) => Tokenizer::new(vocabulary, rules_of(config.as_ref(), !cased)?),
             (None, None) => {
                 let found = format!("no {TOKENIZER_JSON} and no {VOCABULARY}");
                 return Err(DataError::file(directory, "a tokenizer", found, NEXT));
@@ -109,19 +99,18 @@ impl Tokenizer {
         let Some(lowercase) = lowercase.filter(|_| normalizer["type"] == "BertNormalizer") else {
             return Err(wrong("a normalizer of type BertNormalizer", normalizer));
         };
-        let strips = normalizer["strip_accents"].as_bool().unwrap_or(lowercase);
-        if normalizer["clean_text"] != true || normalizer["handle_chinese_chars"] != true || strips != lowercase {
-            return Err(wrong(
-                "a normalizer with BERT's settings (strips accents if and only if it lower-cases)",
-                normalizer,
-            ));
+        let chinese = normalizer["handle_chinese_chars"].as_bool();
+        let strips = &normalizer["strip_accents"];
+        if normalizer["clean_text"] != true || chinese.is_none() || !(strips.is_null() || strips.is_boolean()) {
+            return Err(wrong("a normalizer that cleans text, with BERT's settings", normalizer));
         }
+        let rules = WordRules::from_settings(lowercase, strips.as_bool(), chinese);
         if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
             return Err(wrong("a pre_tokenizer of type BertPreTokenizer", &json["pre_tokenizer"]));
         }
         let added = json["added_tokens"].as_array().into_iter().flatten();
         check_added(path, added.map(|token| (token["id"].as_u64(), &token["content"])), &vocabulary)?;
-        Ok(Tokenizer::new(vocabulary, WordRules { lowercase }))
+        Ok(Tokenizer::new(vocabulary, rules))
     }
 
     /// Returns the name and content of each file. With these files, a directory is a tokenizer for Hugging Face's
@@ -146,13 +135,14 @@ impl Tokenizer {
         // In the order of ids: a JSON object keeps the order in which it is written.
         let pairs = self.vocabulary().tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
         let vocabulary = format!("{{{}}}", pairs.collect::<Vec<_>>().join(","));
+        let rules = self.rules();
         let placeholder = "vocabulary";
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": added.collect::<Vec<_>>(),
             "normalizer": {
-                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
-                "lowercase": self.rules().lowercase,
+                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": rules.tokenize_chinese_chars,
+                "strip_accents": rules.written_strip_accents(), "lowercase": rules.lowercase,
             },
             "pre_tokenizer": { "type": "BertPreTokenizer" },
             "post_processor": {
@@ -172,8 +162,9 @@ impl Tokenizer {
         let tokenizer =
             tokenizer.to_string().replace(&format!("\"vocab\":\"{placeholder}\""), &format!("\"vocab\":{vocabulary}"));
         let config = json!({
-            "tokenizer_class": "BertTokenizer", "do_lower_case": self.rules().lowercase, "strip_accents": null,
-            "tokenize_chinese_chars": true, "model_max_length": 512, "pad_token": "[PAD]", "unk_token": "[UNK]",
+            "tokenizer_class": "BertTokenizer", "do_lower_case": rules.lowercase,
+            "strip_accents": rules.written_strip_accents(),
+            "tokenize_chinese_chars": rules.tokenize_chinese_chars, "model_max_length": 512, "pad_token": "[PAD]", "unk_token": "[UNK]",
             "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
         });
         [
@@ -216,12 +207,31 @@ fn wrong_value(path: &Path, required: &str, found: &Value) -> DataError {
     DataError::file(path, required, found, NEXT)
 }
 
+/// Returns the rules of words that `tokenizer_config.json` states; `lowercase` is for a file that does not state it, or no
+/// file.
+fn rules_of(config: Option<&(Value, PathBuf)>, lowercase: bool) -> Result<WordRules> {
+    let setting = |key: &str| match config.map(|(config, path)| (&config[key], path)) {
+        None | Some((Value::Null, _)) => Ok(None),
+        Some((Value::Bool(value), _)) => Ok(Some(*value)),
+        Some((other, path)) => {
+            Err(DataError::file(path, format!("{key} to be true or false"), other.to_string(), CORRECT))
+        }
+    };
+    let lowercase = setting("do_lower_case")?.unwrap_or(lowercase);
+    Ok(WordRules::from_settings(lowercase, setting("strip_accents")?, setting("tokenize_chinese_chars")?))
+}
+
 /// Returns an error if a settings file contradicts the tokenizer in the same directory.
 fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
+    let as_lowercase = settings.get("strip_accents").is_some_and(Value::is_null);
+    if as_lowercase && let Some(strips) = rules.written_strip_accents() {
+        let required = format!("strip_accents to be {strips}, as in the rest of the tokenizer");
+        return Err(DataError::file(path, required, "null, which means as do_lower_case", CORRECT));
+    }
     let rules = [
         ("do_lower_case", json!(rules.lowercase)),
-        ("strip_accents", json!(rules.lowercase)),
-        ("tokenize_chinese_chars", json!(true)),
+        ("strip_accents", json!(rules.strip_accents)),
+        ("tokenize_chinese_chars", json!(rules.tokenize_chinese_chars)),
         ("do_basic_tokenize", json!(true)),
     ];
     let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
@@ -264,7 +274,8 @@ fn read_json(path: &Path) -> Result<Value> {
 }
 
 fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {
-    serde_json::from_slice(content).map_err(|e| DataError::file(path, "JSON", e.to_string(), NEXT))
+    let invalid = |e: serde_json::Error| DataError::file(path, "JSON", e.to_string(), NEXT);
+    serde_json::from_slice(content).map_err(|e| DataError::of_content(path, "JSON", content, invalid(e)))
 }
 
 fn read_object(path: &Path) -> Result<Value> {
@@ -282,7 +293,7 @@ mod tests {
     fn tokenizer(lowercase: bool) -> Tokenizer {
         let tokens =
             SPECIAL_TOKENS.into_iter().chain("a b the cat ##ing ##s .".split(' ')).map(str::to_owned).collect();
-        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase })
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules::bert(lowercase))
     }
 
     /// Returns the error for a tokenizer directory in which some files have other content, or are missing; "read" if
@@ -300,6 +311,9 @@ mod tests {
         }
         Tokenizer::open(directory.path(), false).map_or_else(|e| e.to_string(), |_| "read".to_owned())
     }
+
+    /// The keys of `tokenizer_config.json` that a directory without `tokenizer.json` may choose freely.
+    const WORD_RULES: [&str; 3] = ["do_lower_case", "strip_accents", "tokenize_chinese_chars"];
 
     fn without(name: &'static str) -> (&'static str, Option<String>) {
         (name, None)
@@ -337,6 +351,35 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_words_survive_in_every_file() {
+        for case in 0..8 {
+            let rules = WordRules {
+                lowercase: case & 1 > 0,
+                strip_accents: case & 2 > 0,
+                tokenize_chinese_chars: case & 4 > 0,
+            };
+            let directory = tempfile::tempdir().unwrap();
+            let tokenizer = Tokenizer::new(tokenizer(true).vocabulary().clone(), rules);
+            for (name, content) in tokenizer.files() {
+                std::fs::write(directory.path().join(name), content).unwrap();
+            }
+            let json = directory.path().join(TOKENIZER_JSON);
+            assert_eq!(Tokenizer::open(directory.path(), false).unwrap().rules(), rules);
+            assert_eq!(Tokenizer::open(&json, false).unwrap().rules(), rules);
+            std::fs::remove_file(json).unwrap();
+            assert_eq!(Tokenizer::open(directory.path(), false).unwrap().rules(), rules);
+            let written = serde_json::to_value(rules).unwrap();
+            assert_eq!(serde_json::from_value::<WordRules>(written).unwrap(), rules);
+        }
+        assert_eq!(serde_json::to_value(WordRules::bert(true)).unwrap(), json!({ "lowercase": true }));
+
+        // In the settings file, null means "as do_lower_case".
+        let json = tokenizer(true).files()[0].1.replace("\"strip_accents\":null", "\"strip_accents\":false");
+        let error = message(true, &[(TOKENIZER_JSON, Some(json))]);
+        assert!(error.contains("strip_accents to be false"), "{error}");
+    }
+
+    #[test]
     fn contradicting_settings_are_rejected_by_name() {
         let config = |key: &str, value: Value| {
             let mut config: Value = serde_json::from_str(&tokenizer(true).files()[2].1).unwrap();
@@ -356,13 +399,15 @@ mod tests {
         ] {
             let error = message(true, &[config(key, value.clone())]);
             assert!(error.contains(CONFIG) && error.contains(key), "{key}: {error}");
-            if key != "do_lower_case" {
+            if !WORD_RULES.contains(&key) {
                 let error = message(true, &[config(key, value), without(TOKENIZER_JSON)]);
                 assert!(error.contains(CONFIG) && error.contains(key), "{key}: {error}");
             }
         }
-        let error = message(true, &[config("do_lower_case", json!("yes")), without(TOKENIZER_JSON)]);
-        assert!(error.contains("do_lower_case to be true or false"), "{error}");
+        for key in WORD_RULES {
+            let error = message(true, &[config(key, json!("yes")), without(TOKENIZER_JSON)]);
+            assert!(error.contains(&format!("{key} to be true or false")), "{error}");
+        }
         let error = message(true, &[(SPECIAL_TOKENS_MAP, Some(json!({ "cls_token": "<s>" }).to_string()))]);
         assert!(error.contains(SPECIAL_TOKENS_MAP) && error.contains("cls_token"), "{error}");
         assert!(message(true, &[(CONFIG, Some("[1]".into()))]).contains("a JSON object"));
@@ -382,6 +427,21 @@ mod tests {
             .iter()
             .for_each(|(name, text)| std::fs::write(directory.path().join(name), text).unwrap());
         assert!(Tokenizer::open(directory.path(), true).unwrap_err().to_string().contains("a cased tokenizer"));
+    }
+
+    #[test]
+    fn files_of_another_kind_are_named() {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 231508\n";
+        for (name, content, found) in [
+            (TOKENIZER_JSON, pointer, "JSON, got a pointer of Git LFS; fetch the content with `git lfs pull`"),
+            (CONFIG, "<!DOCTYPE html>", "JSON, got a web page; download the file itself"),
+            (SPECIAL_TOKENS_MAP, "\u{feff}{}", "JSON, got a byte order mark at its start; save it as UTF-8 without"),
+            (VOCABULARY, pointer, "a vocabulary, one token a line, got a pointer of Git LFS"),
+            (VOCABULARY, "\u{feff}[PAD]\n", "a vocabulary, one token a line, got a byte order mark at its start"),
+        ] {
+            let error = message(true, &[(name, Some(content.to_owned()))]);
+            assert!(error.contains(&format!("{name}: requires {found}")), "{error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod comparison;
 pub mod files;
+mod signs;
 pub mod train;
 pub mod vocabulary;
 pub mod vocabulary_trainer;

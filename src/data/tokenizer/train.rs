@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::files::TOKENIZER_FILES;
-use super::vocabulary_trainer::{VocabularyOptions, train_vocabulary};
+use super::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, train_vocabulary};
 use super::wordpiece::Tokenizer;
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
@@ -28,7 +28,12 @@ struct Record {
 #[derive(Debug)]
 pub enum TrainedTokenizer {
     /// The tokenizer was trained now.
-    New(Tokenizer),
+    New {
+        /// The tokenizer.
+        tokenizer: Tokenizer,
+        /// What the training left out.
+        left_out: LeftOut,
+    },
     /// The directory already held the requested tokenizer.
     UpToDate(Tokenizer),
 }
@@ -60,7 +65,7 @@ pub fn train_tokenizer(
     fs::create_dir_all(out).map_err(DataError::io("create", out))?;
 
     let entries = inputs.iter().map(|input| input.entry(progress)).collect::<Result<Vec<_>>>()?;
-    let vocabulary = train_vocabulary(inputs, options, progress)?;
+    let TrainedVocabulary { vocabulary, left_out } = train_vocabulary(inputs, options, progress)?;
     for input in inputs {
         input.check_unchanged()?;
     }
@@ -79,7 +84,7 @@ pub fn train_tokenizer(
         let written = replace_file(&path, &partial_path(&path), content.as_bytes());
         written.map_err(DataError::write(&path, content.len()))?;
     }
-    Ok(TrainedTokenizer::New(tokenizer))
+    Ok(TrainedTokenizer::New { tokenizer, left_out })
 }
 
 /// Returns the tokenizer in `out` if it was trained from these inputs with these options.
@@ -95,5 +100,7 @@ fn up_to_date(inputs: &[Input], options: &VocabularyOptions, out: &Path) -> Resu
         }
     }
     let tokenizer = Tokenizer::open(out, !options.rules.lowercase)?;
-    Ok(Some(tokenizer).filter(|t| t.vocabulary().sha256() == record.vocabulary_sha256))
+    let is_requested =
+        |t: &Tokenizer| t.rules() == options.rules && t.vocabulary().sha256() == record.vocabulary_sha256;
+    Ok(Some(tokenizer).filter(is_requested))
 }

@@ -3,16 +3,21 @@
 //! The crate's trainer alone assigns ids in the order of a hash table. Here every character, and every character as a
 //! continuation, gets its id before training starts; so merges depend only on counts and ids, and equal text gives
 //! equal files.
+//!
+//! Words that are `[UNK]` whatever the vocabulary is do not take part: those above 100 characters, which would also take
+//! time with the square of their length, and those with rare characters.
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 
+use super::signs::lost_signs;
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
-use super::wordpiece::WordRules;
+use super::wordpiece::{LONGEST_WORD, WordRules, is_overlong};
 use crate::data::corpus::{Input, ReadOptions, SentenceMode, TextEvent, read_text};
 use crate::data::error::{DataError, Result};
 
@@ -35,7 +40,7 @@ pub struct VocabularyOptions {
 impl VocabularyOptions {
     /// Returns the usual options: pairs that occur at least twice, and 1,000 characters.
     pub fn new(size: usize, lowercase: bool) -> Self {
-        let rules = WordRules { lowercase };
+        let rules = WordRules::bert(lowercase);
         let reading = ReadOptions { sentences: SentenceMode::Lines, ..ReadOptions::default() };
         VocabularyOptions { size, min_frequency: 2, alphabet: 1000, rules, reading }
     }
@@ -43,6 +48,60 @@ impl VocabularyOptions {
 
 /// Largest vocabulary size: the trainer allocates all tokens at the start.
 const MAX_SIZE: usize = 1 << 24;
+
+/// A vocabulary, and what its training left out.
+#[derive(Clone, Debug)]
+pub struct TrainedVocabulary {
+    /// The vocabulary.
+    pub vocabulary: Vocabulary,
+    /// What was left out of the text.
+    pub left_out: LeftOut,
+}
+
+/// What the training of a vocabulary left out of its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Words above 100 characters, which are always `[UNK]`.
+    pub overlong_words: u64,
+    /// Vowel signs and similar marks that the stripping of accents removed, although they make other words.
+    pub signs: u64,
+}
+
+impl AddAssign for LeftOut {
+    fn add_assign(&mut self, other: LeftOut) {
+        self.overlong_words += other.overlong_words;
+        self.signs += other.signs;
+    }
+}
+
+/// The words of a text, and how often each occurs.
+#[derive(Default)]
+struct WordCounts {
+    counts: HashMap<String, u64>,
+    left_out: LeftOut,
+}
+
+impl WordCounts {
+    /// Counts the words of a line.
+    fn line(&mut self, line: &str, rules: WordRules) -> Result<()> {
+        if rules.strip_accents {
+            self.left_out.signs += lost_signs(line);
+        }
+        let WordCounts { counts, left_out } = self;
+        rules.words(line, |word| match counts.get_mut(word) {
+            _ if is_overlong(word) => left_out.overlong_words += 1,
+            Some(count) => *count += 1,
+            None => drop(counts.insert(word.to_owned(), 1)),
+        })
+    }
+
+    fn add(&mut self, other: WordCounts) {
+        for (word, count) in other.counts {
+            *self.counts.entry(word).or_default() += count;
+        }
+        self.left_out += other.left_out;
+    }
+}
 
 /// Trains a vocabulary on the text of `inputs`. The distinct words of the text are held in memory.
 ///
@@ -52,12 +111,18 @@ pub fn train_vocabulary(
     inputs: &[Input],
     options: &VocabularyOptions,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Vocabulary> {
+) -> Result<TrainedVocabulary> {
     if options.size > MAX_SIZE {
         return Err(DataError::setting("vocab_size", format!("at most {MAX_SIZE} tokens"), options.size));
     }
-    let counts = count_words(inputs, options, progress)?;
-    let (letters, continuations) = alphabet(&counts, options.alphabet);
+    let WordCounts { counts, left_out } = count_words(inputs, options, progress)?;
+    let vocabulary = vocabulary_of(&counts, options, left_out.overlong_words)?;
+    Ok(TrainedVocabulary { vocabulary, left_out })
+}
+
+/// Trains a vocabulary on words. `overlong` is the number of words that were left out because of their length.
+fn vocabulary_of(counts: &HashMap<String, u64>, options: &VocabularyOptions, overlong: u64) -> Result<Vocabulary> {
+    let (letters, continuations) = alphabet(counts, options.alphabet);
     let mut tokens: Vec<String> = SPECIAL_TOKENS.map(str::to_owned).to_vec();
     tokens.extend(letters.iter().map(char::to_string));
     tokens.extend(continuations.iter().map(|c| format!("{CONTINUATION_PREFIX}{c}")));
@@ -65,7 +130,10 @@ pub fn train_vocabulary(
         return Err(DataError::Corpus {
             subject: "the inputs".into(),
             required: "text to train a vocabulary on".into(),
-            found: "none".into(),
+            found: match overlong {
+                0 => "none".into(),
+                _ => format!("{overlong} words, all above {LONGEST_WORD} characters"),
+            },
             next: "name inputs with text".into(),
         });
     }
@@ -110,30 +178,21 @@ pub fn train_vocabulary(
     })
 }
 
-fn count_words(
-    inputs: &[Input],
-    options: &VocabularyOptions,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<HashMap<String, u64>> {
-    let mut counts: HashMap<String, u64> = HashMap::new();
+fn count_words(inputs: &[Input], options: &VocabularyOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<WordCounts> {
+    let mut all = WordCounts::default();
     let mut failure = None;
     read_text(inputs, &options.reading, progress, &mut |batch| {
-        let count = |mut counts: HashMap<String, u64>, event: &TextEvent| {
+        let count = |mut words: WordCounts, event: &TextEvent| {
             if let TextEvent::Line(range) = event {
-                options.rules.words(&batch.text[range.clone()], |word| match counts.get_mut(word) {
-                    Some(count) => *count += 1,
-                    None => drop(counts.insert(word.to_owned(), 1)),
-                })?;
+                words.line(&batch.text[range.clone()], options.rules)?;
             }
-            Ok(counts)
+            Ok(words)
         };
         // Each thread counts several hundred lines at once: small tables cost more to merge than to fill.
-        let parts = batch.events.par_chunks(256).map(|events| events.iter().try_fold(HashMap::new(), count));
+        let parts = batch.events.par_chunks(256).map(|events| events.iter().try_fold(WordCounts::default(), count));
         match parts.collect::<Result<Vec<_>>>() {
             Ok(parts) => {
-                for (word, count) in parts.into_iter().flatten() {
-                    *counts.entry(word).or_default() += count;
-                }
+                parts.into_iter().for_each(|part| all.add(part));
                 true
             }
             Err(error) => {
@@ -142,7 +201,7 @@ fn count_words(
             }
         }
     })?;
-    failure.map_or(Ok(counts), Err)
+    failure.map_or(Ok(all), Err)
 }
 
 /// Returns the `most` most frequent characters, and those of them that occur inside a word, both ordered by code point.

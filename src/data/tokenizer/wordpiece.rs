@@ -21,21 +21,89 @@ use tokenizers::tokenizer::{
 use super::vocabulary::{CONTINUATION_PREFIX, Vocabulary};
 use crate::data::error::{DataError, Result};
 
-/// Longer words become `[UNK]`, as in every BERT tokenizer.
-pub(super) const LONGEST_WORD: usize = 100;
+/// Characters of the longest word; longer ones become `[UNK]`, as in every BERT tokenizer.
+pub const LONGEST_WORD: usize = 100;
 
-/// The rules that split text into words.
+/// The rules that split text into words: the settings of Hugging Face's `BertTokenizer` and `BertNormalizer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WrittenRules", into = "WrittenRules")]
 pub struct WordRules {
-    /// Lower-case and strip accents, for an "uncased" model.
+    /// Lower-case, for an "uncased" model.
     pub lowercase: bool,
+    /// Remove accents: decompose characters and drop nonspacing marks. In scripts of India and South-East Asia these
+    /// include vowel signs.
+    pub strip_accents: bool,
+    /// Make every Chinese character a word.
+    pub tokenize_chinese_chars: bool,
+}
+
+/// [`WordRules`] as files state them.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRules {
+    lowercase: bool,
+    /// Absent if accents are removed if and only if text is lower-cased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strip_accents: Option<bool>,
+    /// Absent for `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokenize_chinese_chars: Option<bool>,
+}
+
+impl From<WrittenRules> for WordRules {
+    fn from(written: WrittenRules) -> Self {
+        let WrittenRules { lowercase, strip_accents, tokenize_chinese_chars } = written;
+        WordRules::from_settings(lowercase, strip_accents, tokenize_chinese_chars)
+    }
+}
+
+impl From<WordRules> for WrittenRules {
+    fn from(rules: WordRules) -> Self {
+        WrittenRules {
+            lowercase: rules.lowercase,
+            strip_accents: rules.written_strip_accents(),
+            tokenize_chinese_chars: (!rules.tokenize_chinese_chars).then_some(false),
+        }
+    }
+}
+
+impl std::fmt::Display for WordRules {
+    /// Writes the settings, those with BERT's values only if they are not.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "lower-casing {}", self.lowercase)?;
+        if let Some(strip_accents) = self.written_strip_accents() {
+            write!(f, ", strip_accents {strip_accents}")?;
+        }
+        if !self.tokenize_chinese_chars {
+            write!(f, ", tokenize_chinese_chars false")?;
+        }
+        Ok(())
+    }
 }
 
 impl WordRules {
+    /// Returns BERT's rules: accents are removed if and only if text is lower-cased, and Chinese characters are words.
+    pub const fn bert(lowercase: bool) -> Self {
+        WordRules { lowercase, strip_accents: lowercase, tokenize_chinese_chars: true }
+    }
+
+    /// Returns the rules of settings that may be absent, as in files of Hugging Face.
+    pub fn from_settings(lowercase: bool, strip_accents: Option<bool>, tokenize_chinese_chars: Option<bool>) -> Self {
+        WordRules {
+            lowercase,
+            strip_accents: strip_accents.unwrap_or(lowercase),
+            tokenize_chinese_chars: tokenize_chinese_chars.unwrap_or(true),
+        }
+    }
+
+    /// Returns `strip_accents` as files state it: nothing if accents are removed if and only if text is lower-cased.
+    pub(in crate::data) fn written_strip_accents(self) -> Option<bool> {
+        (self.strip_accents != self.lowercase).then_some(self.strip_accents)
+    }
+
     fn normalizer(self) -> BertNormalizer {
-        // Clean text, separate Chinese characters, strip accents if and only if lower-casing, lower-case.
-        BertNormalizer::new(true, true, None, self.lowercase)
+        let clean_text = true;
+        BertNormalizer::new(clean_text, self.tokenize_chinese_chars, Some(self.strip_accents), self.lowercase)
     }
 
     /// Calls `each` with every word of `text`, in order.
@@ -173,6 +241,10 @@ impl Tokenizer {
     /// Appends the longest piece that starts the word, then the longest that starts the rest, and so on; or one `[UNK]`
     /// for the whole word if a rest starts with no piece.
     fn push_pieces(&self, word: &str, ids: &mut Vec<u32>) {
+        if is_overlong(word) {
+            ids.push(self.vocabulary.special().unk);
+            return;
+        }
         let before = ids.len();
         let mut rest = word;
         while !rest.is_empty() {
@@ -188,8 +260,8 @@ impl Tokenizer {
                 end = floor_char_boundary(rest, end - 1);
             };
             match id {
-                Some(id) if word.len() <= LONGEST_WORD || word.chars().count() <= LONGEST_WORD => ids.push(id),
-                _ => {
+                Some(id) => ids.push(id),
+                None => {
                     ids.truncate(before);
                     ids.push(self.vocabulary.special().unk);
                     return;
@@ -198,6 +270,11 @@ impl Tokenizer {
             rest = &rest[end..];
         }
     }
+}
+
+/// Returns `true` for a word that becomes `[UNK]` because of its length.
+pub(super) fn is_overlong(word: &str) -> bool {
+    word.len() > LONGEST_WORD && word.chars().nth(LONGEST_WORD).is_some()
 }
 
 /// Returns the last character boundary at or before byte `at`.
@@ -223,7 +300,7 @@ mod tests {
         let pieces =
             "a b c d e é ß the cat un play ##a ##b ##c ##d ##e ##é ##able ##ing ##s A B The . , [ ] # ## 你 - 3";
         let tokens = SPECIAL_TOKENS.into_iter().chain(pieces.split(' ')).map(str::to_owned).collect();
-        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules { lowercase })
+        Tokenizer::new(Vocabulary::new(tokens).unwrap(), WordRules::bert(lowercase))
     }
 
     fn tokens(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
@@ -246,7 +323,7 @@ mod tests {
     fn words_have_places_in_their_text() {
         let text = "Éa, b\u{7}c 你好 d";
         let words: Vec<&str> =
-            WordRules { lowercase: true }.word_ranges(text).unwrap().into_iter().map(|word| &text[word]).collect();
+            WordRules::bert(true).word_ranges(text).unwrap().into_iter().map(|word| &text[word]).collect();
         assert_eq!(words, ["Éa", ",", "b\u{7}c", "你", "好", "d"]);
     }
 
