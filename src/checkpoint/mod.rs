@@ -47,9 +47,20 @@ const STATE: &str = "state.json";
 /// The file of a run directory with the metrics of every step.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// The files that may be copied into a checkpoint.
-pub const COPIED_FILES: [&str; 6] =
-    ["run.toml", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
+/// The files that may be copied into a checkpoint: the run file, the model's configuration, and those of a tokenizer.
+pub const COPIED_FILES: [&str; 11] = [
+    "run.toml",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+];
 
 /// All values besides tensors that the next step depends on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Architecture, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS};
+use super::{Architecture, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, tokenizer};
 use crate::checkpoint::save::check_space;
 use crate::checkpoint::tensor_file::{FileRecord, write_bytes, write_tensors};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
@@ -48,7 +48,8 @@ pub fn export(
 
     let mut notes = Vec::new();
     let mut files = vec![("config.json", pretty(&config_json(model, architecture))?)];
-    files.extend(tokenizer_files(source, &checkpoint, model)?);
+    tokenizer::check(source, |name| checkpoint.file(name), model)?;
+    files.extend(tokenizer::exported(|name| checkpoint.file(name), model));
     if files.len() == 1 {
         notes.push(format!("{} holds no tokenizer, so the export has none; copy one into it", source.display()));
     }
@@ -129,75 +130,6 @@ fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
     json
 }
 
-/// Returns `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, made of those that the checkpoint has; none if it has
-/// neither of the first two. (Version 5 writes no special_tokens_map.json: the special tokens are in tokenizer_config.json,
-/// which version 4 reads too.)
-fn tokenizer_files(
-    source: &Path,
-    checkpoint: &Checkpoint,
-    model: &PublishedModel,
-) -> Result<Vec<(&'static str, Vec<u8>)>, CheckpointError> {
-    let parse = |name: &str| -> Result<Value, CheckpointError> {
-        let Some(text) = checkpoint.file(name) else { return Ok(Value::Null) };
-        let path = source.join(name);
-        serde_json::from_slice(text).map_err(|e| CheckpointError::damaged(&path, format!("invalid JSON: {e}")))
-    };
-    let (tokenizer, tokenizer_config) = (parse("tokenizer.json")?, parse("tokenizer_config.json")?);
-    let vocabulary = match (checkpoint.file("vocab.txt"), checkpoint.file("tokenizer.json")) {
-        (Some(vocabulary), _) => vocabulary.to_vec(),
-        (None, Some(_)) => vocabulary_of(&source.join("tokenizer.json"), &tokenizer)?,
-        (None, None) => return Ok(Vec::new()),
-    };
-    let (found, most) = (vocabulary.split_inclusive(|&byte| byte == b'\n').count() as u64, model.size("vocab_size"));
-    if most.is_some_and(|most| found > most) {
-        return Err(CheckpointError::Config {
-            path: source.join("config.json"),
-            key: "vocab_size".into(),
-            required: format!("at least {found}, the number of tokens of its tokenizer"),
-            found: most.unwrap_or(0).to_string(),
-        });
-    }
-
-    let normalizer = &tokenizer["normalizer"];
-    let flag = |normalizer_key: &str, config_key: &str| {
-        normalizer[normalizer_key].as_bool().or(tokenizer_config[config_key].as_bool())
-    };
-    let tokenizer_config = json!({
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": flag("lowercase", "do_lower_case").unwrap_or(true),
-        "strip_accents": flag("strip_accents", "strip_accents"),
-        "tokenize_chinese_chars": flag("handle_chinese_chars", "tokenize_chinese_chars").unwrap_or(true),
-        "model_max_length": model.size("max_position_embeddings"),
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    });
-    let mut files = vec![("vocab.txt", vocabulary), ("tokenizer_config.json", pretty(&tokenizer_config)?)];
-    files.extend(checkpoint.file("tokenizer.json").map(|text| ("tokenizer.json", text.to_vec())));
-    Ok(files)
-}
-
-/// Returns the tokens of a `tokenizer.json` in order of their ids, one per line.
-fn vocabulary_of(path: &Path, tokenizer: &Value) -> Result<Vec<u8>, CheckpointError> {
-    let damaged = |what: String| CheckpointError::damaged(path, what);
-    let Some(vocabulary) = tokenizer["model"]["vocab"].as_object() else {
-        return Err(damaged("model.vocab must be a table of tokens".to_owned()));
-    };
-    let mut tokens: Vec<(u64, &str)> = Vec::with_capacity(vocabulary.len());
-    for (token, id) in vocabulary {
-        let id =
-            id.as_u64().ok_or_else(|| damaged(format!("the id of token {token:?} must be a number, found {id}")))?;
-        tokens.push((id, token));
-    }
-    tokens.sort_unstable();
-    if let Some((n, (id, token))) = tokens.iter().enumerate().find(|(n, (id, _))| *n as u64 != *id) {
-        return Err(damaged(format!("the token ids must have no gap, found {id} for {token:?} instead of {n}")));
-    }
-    Ok(tokens.into_iter().flat_map(|(_, token)| [token.as_bytes(), b"\n"].concat()).collect())
-}
-
 /// Checks that a directory does not exist, is empty, or holds exactly the recorded files of an export.
 fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
     let refused = || CheckpointError::WouldOverwrite { path: out.to_path_buf() };
@@ -232,7 +164,7 @@ fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
 
 /// Removes the files that an export writes, then the directory, which fails if it holds other files.
 fn remove_export(directory: &Path) -> Result<(), CheckpointError> {
-    let names = [MODEL, "config.json", "tokenizer.json", "vocab.txt", "tokenizer_config.json", RECEIPT];
+    let names = [MODEL, "config.json", RECEIPT].into_iter().chain(tokenizer::file_names());
     for path in names.map(|name| directory.join(name)) {
         if path.exists() {
             fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;

@@ -1,19 +1,23 @@
 //! Import of a Hugging Face directory as a checkpoint of step 0, from which a run starts.
 //!
-//! Directories differ: names of TensorFlow checkpoints (`gamma`, `beta`), a `BertModel` without the prefix `bert.`, half
-//! precision, several files, copies of tied tensors, missing heads. All of these are accepted and reported; a tensor of the
-//! wrong shape, a missing encoder tensor or a value that is not finite is an error.
+//! Directories differ: names of TensorFlow checkpoints (`gamma`, `beta`), a `BertModel` without the prefix `bert.`, prefixes of
+//! wrappers, half precision, several files, copies of tied tensors, missing heads. All of these are accepted and reported; a
+//! tensor of the wrong shape, a missing encoder tensor or a value that is not finite is an error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, is_encoder};
+use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, is_encoder, tokenizer};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TensorFile};
+use crate::file_kind::WrongKind;
 use crate::shape::{DType, HostTensor};
 
 const INDEX: &str = "model.safetensors.index.json";
+
+/// Prefixes that wrappers add to the names of all tensors: `torch.compile`, and `DataParallel` or `DistributedDataParallel`.
+const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
 
 /// A checkpoint of step 0, with the tensors that the import left out or converted.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Imported {
     pub ignored: Vec<String>,
     /// Tensors that were converted to f32, by the checkpoint's names.
     pub converted: Vec<String>,
+    /// The prefix that a wrapper of PyTorch had added to the names of tensors, which was removed.
+    pub wrapper: Option<&'static str>,
 }
 
 /// Reads a directory that `save_pretrained` of any version wrote and whose `config.json` describes `model`.
@@ -101,7 +107,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     let config =
         serde_json::to_string_pretty(&model.config).map_err(|e| CheckpointError::io("write", directory)(e.into()))?;
     let mut files = vec![("config.json".to_owned(), config.into_bytes())];
-    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"] {
+    for name in tokenizer::file_names() {
         let path = directory.join(name);
         if path.exists() {
             files.push((name.to_owned(), std::fs::read(&path).map_err(CheckpointError::io("read", &path))?));
@@ -109,7 +115,8 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     }
     let state = State { missing, ..State::default() };
     let checkpoint = Checkpoint { state, model: weights, optimizer: Vec::new(), files };
-    Ok(Imported { checkpoint, ignored, converted })
+    tokenizer::check(directory, |name| checkpoint.file(name), model)?;
+    Ok(Imported { checkpoint, ignored, converted, wrapper: sources.wrapper })
 }
 
 /// Returns the current name of a tensor in transformers: `gamma` and `beta` of a LayerNorm became `weight` and `bias`, and
@@ -149,10 +156,13 @@ fn to_f32(tensor: HostTensor) -> HostTensor {
     }
 }
 
-/// The safetensors files of a directory, one or several, and the file of each tensor.
+/// The safetensors files of a directory, one or several, and the place of each tensor.
 struct Sources {
     files: Vec<TensorFile>,
-    holder: BTreeMap<String, usize>,
+    /// The index of the file and the name there, by the name without prefixes of wrappers.
+    places: BTreeMap<String, (usize, String)>,
+    /// The prefix that was removed.
+    wrapper: Option<&'static str>,
 }
 
 impl Sources {
@@ -166,31 +176,35 @@ impl Sources {
             return Err(not_safetensors(directory));
         };
         let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut holder = BTreeMap::new();
+        let (mut places, mut wrapper) = (BTreeMap::new(), None);
         for (i, file) in files.iter().enumerate() {
-            for name in file.names() {
-                if holder.insert(name.to_owned(), i).is_some() {
+            for stored in file.names() {
+                let mut name = stored;
+                while let Some((prefix, rest)) = WRAPPERS.into_iter().find_map(|p| Some((p, name.strip_prefix(p)?))) {
+                    (wrapper, name) = (Some(prefix), rest);
+                }
+                if places.insert(name.to_owned(), (i, stored.to_owned())).is_some() {
                     return Err(CheckpointError::TensorTwice { file: file.path().to_path_buf(), tensor: name.into() });
                 }
             }
         }
-        Ok(Sources { files, holder })
+        Ok(Sources { files, places, wrapper })
     }
 
     fn names(&self) -> Vec<String> {
-        self.holder.keys().cloned().collect()
+        self.places.keys().cloned().collect()
     }
 
     /// Returns the file of a tensor, and its type and shape there.
     fn describe(&self, name: &str) -> (PathBuf, String) {
-        let file = self.holder.get(name).map(|&i| &self.files[i]);
-        let path = file.map(|file| file.path().to_path_buf()).unwrap_or_default();
-        (path, file.and_then(|file| file.describe(name)).unwrap_or_default())
+        let Some((i, stored)) = self.places.get(name) else { return Default::default() };
+        let file = &self.files[*i];
+        (file.path().to_path_buf(), file.describe(stored).unwrap_or_default())
     }
 
     fn read(&mut self, name: &str) -> Result<HostTensor, CheckpointError> {
-        match self.holder.get(name) {
-            Some(&i) => self.files[i].read(name),
+        match self.places.get(name) {
+            Some((i, stored)) => self.files[*i].read(stored),
             None => Err(CheckpointError::damaged(Path::new(MODEL), format!("no tensor {name}"))),
         }
     }
@@ -200,7 +214,10 @@ impl Sources {
 fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let text = std::fs::read(index).map_err(CheckpointError::io("read", index))?;
     let not_an_index = |what: String| CheckpointError::damaged(index, what);
-    let json: Value = serde_json::from_slice(&text).map_err(|e| not_an_index(format!("invalid JSON: {e}")))?;
+    let json: Value = serde_json::from_slice(&text).map_err(|e| {
+        let recognised = WrongKind::of(index, "an index of safetensors files", &text);
+        recognised.map_or_else(|| not_an_index(format!("invalid JSON: {e}")), CheckpointError::from)
+    })?;
     let map = json["weight_map"].as_object().ok_or_else(|| not_an_index("no table weight_map".into()))?;
     let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
     names.sort_unstable();
@@ -208,10 +225,29 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
         return Err(not_an_index(format!("it names {name}, which is not in the same directory")));
     }
+    let missing: Vec<String> =
+        names.iter().filter(|name| !index.with_file_name(name).exists()).map(|name| name.to_string()).collect();
+    if !missing.is_empty() {
+        return Err(CheckpointError::ShardsMissing { index: index.to_path_buf(), missing });
+    }
     Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
 }
 
+/// Returns the name of a file in `directory` that is one of several, such as `model-00001-of-00002.safetensors`.
+fn shard_in(directory: &Path) -> Option<String> {
+    let names = std::fs::read_dir(directory).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("model-") && name.ends_with(".safetensors")).min()
+}
+
 fn not_safetensors(directory: &Path) -> CheckpointError {
+    if let Some(shard) = shard_in(directory) {
+        let path = directory.to_path_buf();
+        return CheckpointError::NotSafetensors {
+            path,
+            found: format!("{shard} without {INDEX}"),
+            next: "download the index and all files that it lists".to_owned(),
+        };
+    }
     let other =
         ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.onnx"];
     let found = other.into_iter().find(|name| directory.join(name).exists());

@@ -10,6 +10,7 @@ mod export;
 mod import;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 
 use serde_json::{Map, Value};
 

@@ -32,6 +32,10 @@ pub fn run(args: Import) -> anyhow::Result<ExitCode> {
         args.directory.display(),
         path.display()
     ))?;
+    if let Some(prefix) = imported.wrapper {
+        let wrapper = "a wrapper of PyTorch (torch.compile, DataParallel) adds it to the names of its tensors";
+        print(format_args!("removed the prefix {prefix:?}: {wrapper}"))?;
+    }
     for (group, names) in [
         ("ignored (copies, or not part of this model)", &imported.ignored),
         ("converted to f32", &imported.converted),
