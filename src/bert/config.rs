@@ -487,7 +487,7 @@ mod tests {
             (|c| c.hidden_act = Activation::GeluTanh, "hidden_act \"gelu\" \"gelu_new\""),
             (|c| c.max_position_embeddings = 64, "max_position_embeddings 512 64"),
             (|c| c.type_vocab_size = 1, "type_vocab_size 2 1"),
-            (|c| c.layer_norm_eps = 1e-5, "layer_norm_eps 1e-12 1e-5"),
+            (|c| c.layer_norm_eps = 1e-5, "layer_norm_eps 1e-12 0.00001"),
             (|c| c.pad_token_id = 3, "pad_token_id 0 3"),
         ];
         for (change, expected) in changes {
