@@ -1,10 +1,11 @@
 //! sha256 of bytes, files and streams, as 64 lower-case hexadecimal digits.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+
+use crate::files;
 
 /// Bytes that are read at once.
 const BLOCK: usize = 1 << 20;
@@ -34,7 +35,7 @@ pub fn is_sealed(text: &str, sha256: &str) -> bool {
 /// # Errors
 /// If the file cannot be opened or read.
 pub fn sha256_of_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> io::Result<String> {
-    sha256_of_reader(File::open(path)?, progress)
+    sha256_of_reader(files::open(path)?, progress)
 }
 
 /// Returns the sha256 of all bytes of `reader`; `progress` receives the size of each block that was read, in bytes.

@@ -63,6 +63,7 @@ pub mod files;
 pub mod graph;
 pub mod hlo;
 pub mod key_value;
+pub mod library_file;
 pub mod metrics;
 pub mod optim;
 pub mod output;

@@ -4,11 +4,26 @@
 //! interrupted and saved.
 
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Parser;
 use lambert::cli::{self, Cli, huge_pages};
 
+/// The stack of the thread that runs the verb. That of the main thread depends on the user's limit (`ulimit -s`).
+const STACK_BYTES: usize = 16 << 20;
+
 fn main() -> ExitCode {
+    match thread::Builder::new().name("lambert".to_owned()).stack_size(STACK_BYTES).spawn(run) {
+        // A panic has printed its message.
+        Ok(thread) => thread.join().unwrap_or(ExitCode::from(101)),
+        Err(error) => {
+            report(&anyhow::Error::from(error).context(cli::errors::NO_THREAD));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> ExitCode {
     let cli = Cli::parse();
     if let Some(devices) = cli.devices() {
         huge_pages::request(devices.platform());
@@ -16,12 +31,13 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            lambert::output::note(format_args!(
-                "{} {}",
-                console::style("error:").red().bold().for_stderr(),
-                cli::errors::message(&error)
-            ));
+            report(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn report(error: &anyhow::Error) {
+    let label = console::style("error:").red().bold().for_stderr();
+    lambert::output::note(format_args!("{label} {}", cli::errors::message(error)));
 }

@@ -13,8 +13,9 @@ use crate::units::byte_size;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message of each variant explains it and its fields")]
 pub enum CheckpointError {
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    // Not named `source`: the message states the cause, and an error chain would state it again.
+    #[error("cannot {action} {}: {cause}", path.display())]
+    Io { action: &'static str, path: PathBuf, cause: std::io::Error },
 
     #[error(
         "{} requires {} of free space for the checkpoint, found {}; earlier checkpoints are unchanged; free some space, or \
@@ -25,11 +26,11 @@ pub enum CheckpointError {
 
     /// The disk became full during the write, although it had space at the start.
     #[error(
-        "cannot write {}: it requires {}, and the disk is full ({source}); earlier checkpoints are unchanged; free some space, or \
+        "cannot write {}: it requires {}, and the disk is full ({cause}); earlier checkpoints are unchanged; free some space, or \
          choose another directory",
         path.display(), byte_size(*needed as f64)
     )]
-    DiskFull { path: PathBuf, needed: u64, source: std::io::Error },
+    DiskFull { path: PathBuf, needed: u64, cause: std::io::Error },
 
     #[error(
         "another run is using {}; wait until it ends, stop it, or choose another directory for this run",
@@ -109,16 +110,16 @@ impl CheckpointError {
     /// Returns a function for `map_err` that adds the action and the path to an input or output error.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
         let path = path.to_path_buf();
-        move |source| CheckpointError::Io { action, path, source }
+        move |cause| CheckpointError::Io { action, path, cause }
     }
 
     /// As [`CheckpointError::io`], for a file of `needed` bytes; reports a full disk.
     pub(super) fn write(path: &Path, needed: u64) -> impl FnOnce(std::io::Error) -> CheckpointError {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         let path = path.to_path_buf();
-        move |source| match source.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => CheckpointError::DiskFull { path, needed, source },
-            _ => CheckpointError::Io { action: "write", path, source },
+        move |cause| match cause.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => CheckpointError::DiskFull { path, needed, cause },
+            _ => CheckpointError::Io { action: "write", path, cause },
         }
     }
 

@@ -6,6 +6,7 @@ use super::tensor_file::SHA256_MISMATCH;
 use super::{Best, Checkpoint, CheckpointError, FileRecord, MODEL, Manifest, OPTIMIZER, STATE, TensorFile};
 use super::{step_name, steps_in};
 use crate::digest::sha256_hex;
+use crate::files;
 use crate::shape::{HostTensor, Shape};
 
 /// The files of a checkpoint to load.
@@ -62,7 +63,7 @@ fn read_manifest(step: &Path) -> Result<Manifest, CheckpointError> {
 }
 
 fn read_file(path: &Path, record: &FileRecord) -> Result<Vec<u8>, CheckpointError> {
-    let content = std::fs::read(path).map_err(CheckpointError::io("read", path))?;
+    let content = files::read(path).map_err(CheckpointError::io("read", path))?;
     if sha256_hex(&content) != record.sha256 {
         return Err(CheckpointError::damaged(path, SHA256_MISMATCH));
     }

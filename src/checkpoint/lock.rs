@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
+use crate::files;
 
 /// The locked file. It is never removed, because two runs could then lock two files of this name.
 const LOCK: &str = ".lock";
@@ -25,8 +26,7 @@ impl RunLock {
     pub fn take(run: &Path) -> Result<RunLock, CheckpointError> {
         fs::create_dir_all(run).map_err(CheckpointError::io("create", run))?;
         let path = run.join(LOCK);
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(CheckpointError::io("write", &path))?;
+        let file = files::open_or_create(&path).map_err(CheckpointError::io("write", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(RunLock { path, file }),
             Err(TryLockError::WouldBlock) => Err(CheckpointError::InUse { directory: run.to_path_buf() }),
@@ -34,6 +34,7 @@ impl RunLock {
             Err(TryLockError::Error(e)) => Err(CheckpointError::io("lock", &path)(e)),
         }
     }
+
     /// Checks that the run directory still is the one that was locked.
     ///
     /// # Errors

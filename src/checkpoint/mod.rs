@@ -35,6 +35,7 @@ pub use save::{Keep, RunDirectory, Saved};
 pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 
 use crate::digest::{is_sealed, seal};
+use crate::files;
 use crate::shape::HostTensor;
 
 /// The version of the layout above; other versions cannot be loaded.
@@ -155,7 +156,7 @@ impl Manifest {
     /// step; as [`Manifest::parse`].
     fn read(directory: &Path) -> Result<Manifest, CheckpointError> {
         let path = directory.join(STATE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match files::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let reason = format!("it holds no {STATE}");

@@ -190,10 +190,14 @@ fn write_partial(partial: &Path, checkpoint: &Checkpoint) -> Result<BTreeMap<Str
     };
     let names = [MODEL, OPTIMIZER].into_iter().chain(checkpoint.files.iter().map(|(name, _)| name.as_str()));
     let files: BTreeMap<String, FileRecord> = thread::scope(|scope| {
-        let writers: Vec<_> = names.map(|name| scope.spawn(move || write(name))).collect();
+        let start = |name| thread::Builder::new().spawn_scoped(scope, move || write(name));
+        let writers: Vec<_> = names.map(start).collect();
         writers
             .into_iter()
-            .map(|writer| writer.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .map(|writer| {
+                let writer = writer.map_err(CheckpointError::io("start a thread to write into", partial))?;
+                writer.join().unwrap_or_else(|panic| resume_unwind(panic))
+            })
             .collect::<Result<_, _>>()
     })?;
     let manifest = Manifest {

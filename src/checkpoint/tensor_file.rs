@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use crate::digest::{Sha256Hasher, Sha256Writer};
 use crate::file_kind::WrongKind;
+use crate::files;
 use crate::shape::{DType, HostTensor, Shape};
 
 /// The fault of a file whose content has another sha256 than the recorded one.
@@ -37,7 +38,7 @@ impl FileRecord {
     pub fn of(path: &Path) -> Result<FileRecord, CheckpointError> {
         let hash = || {
             let mut writer = Sha256Writer::new(std::io::sink());
-            std::io::copy(&mut BufReader::with_capacity(1 << 20, File::open(path)?), &mut writer)?;
+            std::io::copy(&mut BufReader::with_capacity(1 << 20, files::open(path)?), &mut writer)?;
             Ok(FileRecord { bytes: writer.bytes(), sha256: writer.finish().1 })
         };
         hash().map_err(CheckpointError::io("read", path))
@@ -123,7 +124,7 @@ impl TensorFile {
             let other = WrongKind::of_file(path, "a safetensors file").filter(|kind| kind.found != "safetensors");
             other.map_or_else(|| CheckpointError::damaged(path, what), CheckpointError::from)
         };
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = files::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
 
         let mut head = vec![0; 8];

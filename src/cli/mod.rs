@@ -11,6 +11,7 @@ pub mod verbs;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use self::args::device::DeviceArgs;
@@ -82,12 +83,19 @@ fn report_file_size_limit() {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
 }
 
-/// Runs the chosen verb and returns its exit code.
+/// Starts one thread for each processor, for everything that is computed in parallel. Started at their first use, they would end
+/// the process with a panic if the system refused them.
+fn start_threads() -> anyhow::Result<()> {
+    rayon::ThreadPoolBuilder::new().build_global().context(errors::NO_THREAD)
+}
+
+/// Runs the chosen verb and returns its exit code. A process calls it once.
 ///
 /// # Errors
-/// As the verb.
+/// As the verb; if the system refuses the threads.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     report_file_size_limit();
+    start_threads()?;
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Plugin(command) => plugin::run(command),

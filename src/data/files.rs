@@ -1,10 +1,10 @@
 //! File names of a prepared directory, and the sha256 of a file with the errors of this module.
 
-use std::fs::File;
 use std::path::Path;
 
 use super::error::{DataError, Result};
 use crate::digest;
+use crate::files;
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "prepared.json";
@@ -17,6 +17,6 @@ pub const TOKENIZER_DIRECTORY: &str = "tokenizer";
 /// # Errors
 /// If the file cannot be read.
 pub fn sha256_of_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<String> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let file = files::open(path).map_err(DataError::io("open", path))?;
     digest::sha256_of_reader(file, progress).map_err(DataError::io("read", path))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::{KeyValueError, Result};
 use super::{KeyValueStore, token};
 use crate::digest::sha256_hex;
-use crate::files::replace_file;
+use crate::files::{self, replace_file};
 
 /// File systems limit names to 255 bytes. A longer part (XLA names a clique of GPUs by all its members) is hashed.
 const LONGEST_PART: usize = 200;
@@ -57,7 +57,7 @@ impl KeyValueStore for Directory {
 
     fn try_get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let (file, directory) = self.paths(key);
-        let read = || match fs::read(&file) {
+        let read = || match files::read(&file) {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(KeyValueError::io("read", &file)(error)),

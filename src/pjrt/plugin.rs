@@ -2,6 +2,7 @@
 //! threads and global state. Loading the same file again returns the same [`Plugin`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use super::error::PjrtError;
 use super::named_value::{Value, named_values};
 use super::platform::Platform;
 use super::sys::{self, Struct};
+use crate::library_file;
 
 /// A loaded and initialized PJRT plugin. Clones share it.
 #[derive(Clone)]
@@ -27,7 +29,7 @@ impl Plugin {
     /// Opens the shared library at `path`, checks its version and initializes it.
     ///
     /// # Errors
-    /// If the file is missing, is not a shared library, does not export `GetPjrtApi`, has an unsupported version of the C
+    /// If the file is missing, cut short, changed since it was installed, is not a shared library, does not export `GetPjrtApi`, has an unsupported version of the C
     /// API, or fails to initialize.
     pub fn load(path: &Path) -> Result<Self, PjrtError> {
         let open_error = |reason: String| PjrtError::Open { path: path.to_owned(), reason };
@@ -36,11 +38,12 @@ impl Plugin {
         if let Some(plugin) = loaded.get(&path) {
             return Ok(plugin.clone());
         }
+        library_file::check(&path).map_err(open_error)?;
         if loaded.is_empty() {
             prepare_environment();
         }
         // SAFETY: opening a library runs its constructors. The user named this file as a plugin, which is trusted code.
-        let library = unsafe { Library::new(&path) }.map_err(|e| open_error(e.to_string()))?;
+        let library = unsafe { Library::new(&path) }.map_err(|error| open_error(reason(&error, &path)))?;
         let table = {
             type GetPjrtApi = unsafe extern "C" fn() -> *const sys::PJRT_Api;
             // SAFETY: the type is the one that the API gives this symbol.
@@ -84,6 +87,15 @@ impl Plugin {
             self.api.call(&mut args)?;
             Ok(named_values(args.attributes, args.num_attributes))
         }
+    }
+}
+
+/// Returns the loader's message without the path, with which it begins. The message of `error` itself does not contain it.
+fn reason(error: &libloading::Error, path: &Path) -> String {
+    let message = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    match message.strip_prefix(&format!("{}: ", path.display())) {
+        Some(reason) => reason.to_owned(),
+        None => message,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::pjrt::{
     Plugin, Topology,
 };
 use crate::runtime::devices::Devices;
+use crate::runtime::limits;
 
 /// The use of compiled programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,7 @@ impl Compiler {
             let plugin = devices.client.plugin();
             return Ok(Compiler { plugin, platform_version, backend: Backend::Present(devices) });
         };
+        limits::check()?;
         let plugin = Environment::of_process().find(choice)?.item;
         let (name, options) = description(accelerator, target);
         let topology = Topology::new(&plugin, &name, &options).map_err(|error| match &error {

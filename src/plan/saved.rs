@@ -20,7 +20,7 @@ use super::profile::products::triton_products;
 use super::profile::program as optimized;
 use super::target::Target;
 use crate::digest::sha256_hex;
-use crate::files::{partial_path, replace_file};
+use crate::files::{self, partial_path, replace_file};
 use crate::hlo::HloModule;
 use crate::pjrt::{Platform, Plugin};
 use crate::runtime::compilation_cache::Origin;
@@ -194,7 +194,7 @@ impl SavedSteps {
     /// If `directory` does not hold compiled steps of this format, or holds steps for CUDA that are not tuned.
     pub fn open(directory: &Path) -> anyhow::Result<SavedSteps> {
         let path = directory.join(MANIFEST);
-        let text = fs::read_to_string(&path)
+        let text = files::read_to_string(&path)
             .with_context(|| format!("cannot read {}; save the compiled steps with `lambert plan`", path.display()))?;
         let manifest: Manifest = serde_json::from_str(&text).with_context(|| {
             format!("{} is not a manifest of compiled steps; save them again with `lambert plan`", path.display())
@@ -274,7 +274,7 @@ impl SavedSteps {
             self.manifest.devices,
         );
         let path = self.directory.join(&saved.file);
-        let serialized = fs::read(&path).with_context(|| {
+        let serialized = files::read(&path).with_context(|| {
             format!("cannot read {}, which {MANIFEST} lists; save the steps again with `lambert plan`", path.display())
         })?;
         ensure!(

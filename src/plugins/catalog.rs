@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 
 use super::pins::{PACKAGES, Package};
-use super::wheels::{InstallEvent, InstallRecord, distribution, install};
+use super::wheels::{InstallEvent, InstallRecord, distribution, install, installed_plugin};
 use crate::pjrt::{Environment, Platform, Plugin};
 
 /// A request to install a plugin.
@@ -77,7 +77,7 @@ pub fn install_plugin(
     let package = choose_package(request)?;
     let directory = Environment::of_process().install_dir(request.platform);
     let directory = directory.context("there is no cache directory: set HOME or XDG_CACHE_HOME to an absolute path")?;
-    let already = InstallRecord::read(&directory).is_some_and(|record| record.is(package));
+    let already = installed_plugin(package, &directory).is_some();
     let path = install(package, &directory, &request.wheels, progress)?;
     // Loading also checks that this machine has the libraries that the plugin needs.
     let plugin = Plugin::load(&path).with_context(|| {

@@ -6,12 +6,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 
 use super::pins::{Package, Wheel};
 use crate::digest::sha256_of_reader;
+use crate::files;
+use crate::library_file;
 use crate::pjrt::Platform;
 use crate::units::byte_size;
 
@@ -60,7 +62,7 @@ impl InstallRecord {
 
     /// Reads the record in `directory`; returns none if it or the plugin is missing.
     pub fn read(directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(directory.join(Self::FILE)).ok()?;
+        let text = files::read_to_string(directory.join(Self::FILE)).ok()?;
         let installed: InstallRecord = serde_json::from_str(&text).ok()?;
         directory.join(&installed.plugin).is_file().then_some(installed)
     }
@@ -85,7 +87,14 @@ impl InstallRecord {
     }
 }
 
-/// Installs `package` into `directory` and returns the plugin's path. An earlier installation is replaced once the new one is
+/// Returns the plugin of `package` in `directory`, if it is installed and undamaged.
+pub fn installed_plugin(package: &Package, directory: &Path) -> Option<PathBuf> {
+    let installed = InstallRecord::read(directory).filter(|installed| installed.is(package))?;
+    let plugin = directory.join(installed.plugin);
+    library_file::check_content(&plugin).is_ok().then_some(plugin)
+}
+
+/// Installs `package` into `directory` and returns the plugin's path. An earlier or damaged installation is replaced once the new one is
 /// complete. `given` are wheels on this machine; the others are downloaded. `progress` receives the stages of the work.
 ///
 /// # Errors
@@ -101,10 +110,10 @@ pub fn install(
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // One installation at a time: a second process then finds the plugin installed.
     let lock_path = parent.join(".lock");
-    let lock = File::create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
+    let lock = files::open_or_create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
-    if let Some(installed) = InstallRecord::read(directory).filter(|installed| installed.is(package)) {
-        return Ok(directory.join(installed.plugin));
+    if let Some(plugin) = installed_plugin(package, directory) {
+        return Ok(plugin);
     }
 
     let partial = Scratch::new(parent.join(format!(".{}.partial", package.platform)))?;
@@ -127,6 +136,7 @@ pub fn install(
     let plugin = package.platform.plugin_paths().iter().find(|path| unpacked.join(path).is_file());
     let plugin =
         plugin.with_context(|| format!("{} holds no plugin for {}", package.wheels[0].file, package.platform))?;
+    library_file::record(&unpacked.join(plugin)).with_context(|| format!("cannot record {plugin}"))?;
     let installed = serde_json::to_vec_pretty(&InstallRecord::of(package, plugin))?;
     fs::write(unpacked.join(InstallRecord::FILE), installed)
         .with_context(|| format!("cannot write into {}", unpacked.display()))?;
@@ -158,7 +168,7 @@ impl Drop for Scratch {
 fn assign(package: &Package, given: &[PathBuf]) -> anyhow::Result<Vec<Option<PathBuf>>> {
     let mut files = vec![None; package.wheels.len()];
     for path in given {
-        ensure!(path.is_file(), "wheel {}: no such file", path.display());
+        files::open(path).map_err(|error| anyhow!("wheel {}: {error}", path.display()))?;
         let distribution = distribution(path);
         match package.wheels.iter().position(|wheel| Some(wheel.name) == distribution.as_deref()) {
             Some(i) => files[i] = Some(path.clone()),
@@ -251,7 +261,7 @@ fn tags(file: &str) -> Vec<String> {
 /// Checks that the file has the pinned sha256.
 fn check(wheel: &Wheel, file: &Path, progress: &(dyn Fn(InstallEvent) + Sync)) -> anyhow::Result<()> {
     let context = || format!("cannot read {}", file.display());
-    let reader = File::open(file).with_context(context)?;
+    let reader = files::open(file).with_context(context)?;
     progress(InstallEvent::Stage { label: "checking", bytes: reader.metadata().with_context(context)?.len() });
     let found = sha256_of_reader(reader, &|bytes| progress(InstallEvent::Processed(bytes))).with_context(context)?;
     ensure!(
@@ -274,14 +284,18 @@ fn is_wanted(platform: Platform, path: &str) -> bool {
     platform.plugin_paths().contains(&path) || (platform == Platform::Cuda && library)
 }
 
-fn unpack(
+/// Unpacks the wanted files of a wheel into `directory`.
+///
+/// # Errors
+/// If the file is not a readable wheel, holds a wanted name that is not a regular file, or a file cannot be written.
+pub fn unpack(
     platform: Platform,
     file: &Path,
     directory: &Path,
     progress: &(dyn Fn(InstallEvent) + Sync),
 ) -> anyhow::Result<()> {
     let context = || format!("{} is not a readable wheel", file.display());
-    let mut archive = ZipArchive::new(File::open(file).with_context(context)?).with_context(context)?;
+    let mut archive = ZipArchive::new(files::open(file).with_context(context)?).with_context(context)?;
     let names: Vec<String> = archive
         .file_names()
         .map(|name| Ok(name?.into_owned()))
@@ -436,6 +450,11 @@ mod tests {
         // A second installation does nothing and does not read the wheel.
         fs::write(&first, b"broken").expect("temporary directory");
         install(&one, &cpu, std::slice::from_ref(&first), &|_| ()).expect("is installed already");
+        // A plugin that is not as it was installed is replaced.
+        let (first, one) = package(dir.path(), b"one");
+        fs::write(&plugin, b"onf").expect("temporary directory");
+        install(&one, &cpu, &[first], &|_| ()).expect("installs again");
+        assert_eq!(fs::read(&plugin).expect("is there"), b"one");
 
         // A wheel with another sha256 is rejected, and the installed plugin stays.
         let (second, two) = package(dir.path(), b"two");
@@ -461,7 +480,7 @@ mod tests {
         let error = assign(&tiny, &[other]).expect_err("not tiny").to_string();
         assert!(error.contains("other-1.0") && error.contains("tiny-1.0-py3-none-any.whl"), "{error}");
         let error = assign(&tiny, &["missing.whl".into()]).expect_err("not there").to_string();
-        assert!(error.contains("no such file"), "{error}");
+        assert!(error.contains("No such file"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::Deserialize;
 
 use crate::data::{TextPair, describe_json_error};
+use crate::files;
 
 /// The meaning of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Lines {
         let origin = path.map_or("standard input".to_owned(), |path| path.display().to_string());
         let mut bytes = Vec::new();
         match path {
-            Some(path) => std::fs::read(path).map(|content| bytes = content),
+            Some(path) => files::read(path).map(|content| bytes = content),
             None => std::io::stdin().lock().read_to_end(&mut bytes).map(drop),
         }
         .with_context(|| format!("cannot read {origin}"))?;

@@ -1,7 +1,7 @@
 //! The metrics log of a run: the same scalars as lines of `metrics.jsonl` and in a TensorBoard event file. Both are only
 //! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::tensorboard::EventWriter;
 use crate::checkpoint::METRICS_FILE;
+use crate::files;
 
 /// The `metrics.jsonl` and the TensorBoard event file of a run, open for appending.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub fn recorded(run: &Path, kind: &str, step: u64) -> anyhow::Result<Option<Vec<
     let path = run.join(METRICS_FILE);
     let failed = || format!("cannot read {}", path.display());
     let mut last = None;
-    let file = match File::open(&path) {
+    let file = match files::open(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.with_context(failed)?,
     };
@@ -83,7 +84,7 @@ pub fn recorded(run: &Path, kind: &str, step: u64) -> anyhow::Result<Option<Vec<
 
 /// Opens a file for appending. Adds a newline if its last line is incomplete.
 fn open_at_line_start(path: &Path) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    let mut file = files::append(path)?;
     if file.seek(SeekFrom::End(0))? > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::FIRST_NAMES_IN_PHASE;
 use super::file_values::{self, InvalidValue};
+use crate::files;
 use crate::settings::{self, WrongSetting};
 
 /// The text of a run file with overrides applied.
@@ -30,7 +31,7 @@ impl RunFile {
     /// If the file cannot be read or is not TOML in UTF-8, or an override has no `=` or a key below a value.
     pub fn read(path: &Path, overrides: &[String]) -> anyhow::Result<RunFile> {
         let path = path.to_path_buf();
-        let bytes = std::fs::read(&path)
+        let bytes = files::read(&path)
             .with_context(|| format!("cannot read the run file {}; scripts/runs/ has examples", path.display()))?;
         let text = String::from_utf8(bytes).map_err(|error| not_utf8(&path, &error))?;
         let file = RunFile { path, text, generated: false };

@@ -6,6 +6,7 @@ use super::Run;
 use super::initial_state::data_fingerprint;
 use crate::data::PreparedData;
 use crate::digest::sha256_hex;
+use crate::files;
 use crate::rendezvous::agreement::SharedValues;
 
 /// Returns the values that determine the training steps of a host: the run file, the prepared data (wherever it is stored on this
@@ -21,7 +22,7 @@ pub fn shared_values(run: &Run, prepared: &PreparedData) -> anyhow::Result<Share
             place.remove(key);
         }
     }
-    let program = std::env::current_exe().and_then(std::fs::read).context("cannot read the file of this program")?;
+    let program = std::env::current_exe().and_then(files::read).context("cannot read the file of this program")?;
     let program = format!("lambert {}, sha256 {}", env!("CARGO_PKG_VERSION"), sha256_hex(&program));
     Ok(SharedValues::from([
         ("the run file".to_owned(), serde_json::to_value(table)?),

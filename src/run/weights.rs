@@ -12,6 +12,7 @@ use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
 use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RunDirectory, RunLock, load_latest, open};
 use crate::file_kind::WrongKind;
+use crate::files;
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
 
@@ -143,7 +144,7 @@ fn import_model(directory: &Path) -> anyhow::Result<ImportedModel> {
 
 fn describe_directory(directory: &Path) -> anyhow::Result<(BertConfig, Head, PublishedModel)> {
     let path = directory.join("config.json");
-    let text = std::fs::read(&path)
+    let text = files::read(&path)
         .with_context(|| format!("cannot read {}; name the output directory of save_pretrained", path.display()))?;
     describe(&path, &text)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 
 use super::compilation_cache::{CompilationCache, Origin};
+use super::limits;
 use crate::batch::ReplicaRange;
 use crate::hlo::HloModule;
 use crate::pjrt::{
@@ -44,7 +45,7 @@ impl Devices {
     /// CPU has as many devices as requested; they share its cores.
     ///
     /// # Errors
-    /// If no plugin can be used, or it has fewer devices.
+    /// If no plugin can be used, it has fewer devices, or a limit of the operating system is too low.
     pub fn open(choice: &PlatformChoice, count: Option<usize>) -> anyhow::Result<Devices> {
         Devices::open_among(choice, count, None)
     }
@@ -61,6 +62,7 @@ impl Devices {
         if let Some(count) = count.filter(|count| !(1..=MOST_OF_A_HOST).contains(count)) {
             bail!("the number of devices requires 1 to {MOST_OF_A_HOST}, got {count}");
         }
+        limits::check()?;
         let options = |platform| {
             let mut options = client_options(platform, count);
             options.extend(session.iter().flat_map(|s| multi_process_options(platform, s.host(), s.hosts())));

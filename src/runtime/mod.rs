@@ -7,6 +7,7 @@ pub mod compile;
 pub mod devices;
 pub mod gather;
 pub mod hosts;
+pub mod limits;
 pub mod prefetch;
 pub mod processor;
 pub mod state;

@@ -26,7 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::address::{Address, Provider};
 use super::error::StorageError;
 use crate::digest::Sha256Writer;
-use crate::files::partial_path;
+use crate::files::{self, partial_path};
 
 /// Files transferred at once: a single stream does not fill a fast network.
 const CONCURRENT_FILES: usize = 8;
@@ -276,7 +276,7 @@ impl Bucket {
         let key = self.key(name)?;
         let read = || StorageError::io("read", path);
         let failed = || StorageError::request("write", self.address.join(name));
-        let mut file = File::open(path).map_err(read())?;
+        let mut file = files::open(path).map_err(read())?;
         let mut part = Vec::new();
         let mut next_part = |part: &mut Vec<u8>| -> Result<bool, StorageError> {
             part.clear();
@@ -339,16 +339,20 @@ fn for_each_concurrently<T: Sync>(
 ) -> Result<(), StorageError> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
+    let worker = || {
+        while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
+            if let Err(error) = work(item) {
+                next.store(items.len(), Relaxed);
+                failed.lock().expect("no thread panics while it holds the lock").get_or_insert(error);
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..CONCURRENT_FILES.min(items.len()) {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
-                    if let Err(error) = work(item) {
-                        next.store(items.len(), Relaxed);
-                        failed.lock().expect("no thread panics while it holds the lock").get_or_insert(error);
-                    }
-                }
-            });
+            // If the system refuses a thread, this one does the work.
+            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                worker();
+            }
         }
     });
     failed.into_inner().expect("no thread panicked while it held the lock").map_or(Ok(()), Err)

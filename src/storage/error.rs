@@ -33,8 +33,9 @@ pub enum StorageError {
     #[error("{object} requires {required}, found {found}; {next}")]
     Object { object: Address, required: String, found: String, next: &'static str },
 
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    // Not named `source`: the message states the cause, and an error chain would state it again.
+    #[error("cannot {action} {}: {cause}", path.display())]
+    Io { action: &'static str, path: PathBuf, cause: io::Error },
 
     #[error("{} requires {} of free space for the copy, found {}; free some space, or choose another cache directory", directory.display(), byte_size(*needed as f64), byte_size(*free as f64))]
     NoSpace { directory: PathBuf, needed: u64, free: u64 },
@@ -44,7 +45,7 @@ impl StorageError {
     /// Returns a function for `map_err` that adds the action and the path to an input or output error.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
         let path = path.to_path_buf();
-        move |source| StorageError::Io { action, path, source }
+        move |cause| StorageError::Io { action, path, cause }
     }
 
     /// Returns a function for `map_err` that explains a failed request for `object` and adds what to do next.

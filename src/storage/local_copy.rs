@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::address::Address;
 use super::error::StorageError;
+use crate::files;
 
 /// The lock of a local copy, held while this value lives. Processes of one machine that need the same copy wait for each
 /// other, so that one of them downloads it and the others find it.
@@ -26,8 +27,7 @@ impl LocalCopy {
         let lock_path = lock_path(directory);
         let parent = lock_path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(StorageError::io("create", parent))?;
-        let open = File::options().create(true).truncate(false).read(true).write(true).open(&lock_path);
-        let mut lock = open.map_err(StorageError::io("write", &lock_path))?;
+        let mut lock = files::open_or_create(&lock_path).map_err(StorageError::io("write", &lock_path))?;
         match lock.lock() {
             // Without locks, two processes may download the same files; each file still appears complete or not at all.
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}

@@ -38,6 +38,11 @@ impl Evaluator {
         Ok(Evaluator { compiled, spec: spec.clone(), count, rows: rows * devices.len() })
     }
 
+    /// Returns the compiled program.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
     /// Returns the compilation times of the program.
     pub fn compile_times(&self) -> CompileTimes {
         self.compiled.times

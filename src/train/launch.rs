@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::interrupt::Interrupt;
+use super::memory::HostMemory;
 use super::pretraining::pretraining_job;
 use super::trainer::{Outcome, Programs, Trainer};
 use crate::bert::{AttentionKernel, FusedAttention, param_specs};
@@ -47,6 +48,8 @@ pub struct PretrainOptions {
     pub resume: ResumeOptions,
     /// The time after which the run saves and ends.
     pub max_time: Option<Duration>,
+    /// Whether the run starts even if less memory is free than it requires.
+    pub ignore_memory: bool,
     /// The directory of compiled steps, as `lambert plan` saves them; without it the steps are compiled.
     pub compiled: Option<PathBuf>,
     /// Set on each of several hosts, unless the platform connects them itself (a TPU slice).
@@ -63,6 +66,7 @@ impl Default for PretrainOptions {
             cache: None,
             resume: ResumeOptions::default(),
             max_time: None,
+            ignore_memory: false,
             compiled: None,
             rendezvous: None,
             resume_command: "start the run again and let it resume".to_owned(),
@@ -94,6 +98,8 @@ pub enum PretrainEvent<'a> {
     Ready {
         /// The trainer.
         trainer: &'a Trainer,
+        /// The memory of this host that the run requires.
+        memory: &'a HostMemory,
     },
     /// Training has ended, and everything is saved.
     Ended {
@@ -215,8 +221,10 @@ fn train(
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
     let job = pretraining_job(run, &prepared, devices.len())?;
     let programs = Programs::new(&job, &devices, saved)?;
+    let memory = HostMemory::of(&programs, &devices, series.bytes);
+    hosts.all_ok(memory.check(options.ignore_memory))?;
     let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state, lock)?;
-    on_event(PretrainEvent::Ready { trainer: &trainer })?;
+    on_event(PretrainEvent::Ready { trainer: &trainer, memory: &memory })?;
     let outcome = trainer.train(interrupt);
     // The devices need the other hosts no longer.
     drop(monitor);

@@ -26,6 +26,7 @@ pub mod fine_tuning;
 pub mod interrupt;
 pub mod job;
 pub mod launch;
+pub mod memory;
 pub mod pretraining;
 pub mod probe;
 pub mod trainer;

@@ -11,6 +11,7 @@ use crate::batch::{BatchSource, IGNORED_LABEL};
 use crate::bert::{AttentionKernel, BertConfig, BertPretraining, Head, Layers, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split, Tokenizer};
+use crate::files;
 use crate::metrics::LabelFrequencies;
 use crate::predict::forward::ForwardSettings;
 use crate::predict::probe::ProbeData;
@@ -159,7 +160,7 @@ fn copied_files(run: &Run, prepared: &PreparedData) -> anyhow::Result<Vec<(Strin
     for name in COPIED_FILES {
         let path = tokenizer.join(name);
         if files.iter().all(|(taken, _)| taken != name) && (recorded.contains_key(name) || path.exists()) {
-            let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let content = files::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.push((name.to_owned(), content));
         }
     }

@@ -93,6 +93,13 @@ impl Programs {
         let evaluators = once_each(&job.evaluations, |_, spec| Evaluator::new(spec, devices))?;
         Ok(Programs { steps, evaluators, took: begin.elapsed() })
     }
+
+    /// Returns the most memory that a program has in use on one device, by the figures of the plugin; none if it has none.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        let programs = self.steps.iter().map(Arc::as_ref).chain(self.evaluators.iter().map(|each| each.compiled()));
+        let peaks = programs.filter_map(|program| program.executable.memory_stats().ok());
+        peaks.map(|memory| memory.peak_estimate().max(0) as u64).max()
+    }
 }
 
 /// The part of the data that a phase reads.

@@ -13,7 +13,6 @@
 //! decay and trust ratio. The size of the model and the number of batches are free.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +23,7 @@ use serde_json::json;
 use crate::batch::pretraining::RowForm;
 use crate::bert::{BertConfig, param_specs};
 use crate::checkpoint::TensorFile;
+use crate::files;
 use crate::optim::{OptimizerConfig, OptimizerError};
 use crate::shape::HostTensor;
 use crate::task::ParamSpec;
@@ -129,7 +129,7 @@ impl ReferenceCase {
     pub fn read(directory: &Path) -> Result<ReferenceCase> {
         ensure!(directory.is_dir(), "{} is not a directory of reference values", directory.display());
         let config_path = directory.join("config.json");
-        let text = fs::read_to_string(&config_path).with_context(|| {
+        let text = files::read_to_string(&config_path).with_context(|| {
             format!(
                 "cannot read {}; name a directory of reference values, as tests/fixtures/bert_small",
                 config_path.display()
@@ -249,7 +249,7 @@ fn read_trajectories(directory: &Path, params: &[ParamSpec], batches: usize) -> 
 
 fn read_json<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T> {
     let path = directory.join(name);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = files::read_to_string(&path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| format!("{} does not have the documented layout", path.display()))
 }
 

@@ -27,5 +27,6 @@ mod prepare_resume;
 mod probe;
 mod recomputation;
 mod sharding;
+mod special_files;
 mod task;
 mod tidy;

@@ -17,6 +17,7 @@ mod kernels;
 mod known_faults;
 mod large_batch;
 mod library;
+mod limits;
 mod packing;
 mod parity;
 mod pjrt;

@@ -11,7 +11,7 @@ use super::{Architecture, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, tok
 use crate::checkpoint::save::check_space;
 use crate::checkpoint::tensor_file::{FileRecord, write_bytes, write_tensors};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
-use crate::files::partial_path;
+use crate::files::{self, partial_path};
 use crate::shape::{HostTensor, Shape};
 
 /// The file that records the content of an export, so that only an unchanged export is ever replaced.
@@ -146,7 +146,7 @@ fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
     if present.is_empty() {
         return Ok(());
     }
-    let receipt = fs::read(out.join(RECEIPT)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
+    let receipt = files::read(out.join(RECEIPT)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
     let receipt = receipt.ok_or_else(refused)?;
     for name in present {
         let Some(name) = name.to_str() else { return Err(refused()) };

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, is_encoder, tokenizer};
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TensorFile};
 use crate::file_kind::WrongKind;
+use crate::files;
 use crate::shape::{DType, HostTensor};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -110,7 +111,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     for name in tokenizer::file_names() {
         let path = directory.join(name);
         if path.exists() {
-            files.push((name.to_owned(), std::fs::read(&path).map_err(CheckpointError::io("read", &path))?));
+            files.push((name.to_owned(), files::read(&path).map_err(CheckpointError::io("read", &path))?));
         }
     }
     let state = State { missing, ..State::default() };
@@ -212,7 +213,7 @@ impl Sources {
 
 /// Returns the files that an index names: `{"weight_map": {tensor: file}}`.
 fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let text = std::fs::read(index).map_err(CheckpointError::io("read", index))?;
+    let text = files::read(index).map_err(CheckpointError::io("read", index))?;
     let not_an_index = |what: String| CheckpointError::damaged(index, what);
     let json: Value = serde_json::from_slice(&text).map_err(|e| {
         let recognised = WrongKind::of(index, "an index of safetensors files", &text);

@@ -23,6 +23,9 @@ pub struct TrainingArgs {
     /// Save and end with code 75 after this time since the start, for example 3h or 90min; leave time for one step and a save
     #[arg(long, value_name = "TIME")]
     max_time: Option<humantime::Duration>,
+    /// Start even if less memory is free than the run requires
+    #[arg(long)]
+    pub ignore_memory: bool,
     /// Override a key of the run file, for example optimizer.beta2=0.98; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -46,6 +49,9 @@ impl TrainingArgs {
         self.set.iter().for_each(|set| command += &format!(" --set {}", quoted(set)));
         if let Some(time) = self.max_time {
             command += &format!(" --max-time {}", quoted(&time.to_string()));
+        }
+        if self.ignore_memory {
+            command += " --ignore-memory";
         }
         command + &self.devices.to_command_line()
     }

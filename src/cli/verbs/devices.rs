@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cli::args::device::DeviceChoice;
 use crate::output::print_text;
 use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
+use crate::runtime::limits;
 use crate::units::byte_size;
 
 /// List the platforms and devices of this machine
@@ -63,6 +64,7 @@ struct DeviceReport {
 }
 
 pub fn run(args: Devices) -> anyhow::Result<ExitCode> {
+    limits::check()?;
     let environment = Environment::of_process();
     let count = args.devices.devices.map(NonZeroUsize::get);
     let open = |choice: &PlatformChoice| environment.open(choice, |platform| client_options(platform, count));

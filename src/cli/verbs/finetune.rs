@@ -50,6 +50,7 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
         cache: args.training.devices.cache(),
         resume: args.training.resume_options(),
         max_time: args.training.max_time(),
+        ignore_memory: args.training.ignore_memory,
         seeds: args.seeds.clone(),
         resume_command: resume_command.clone(),
     };

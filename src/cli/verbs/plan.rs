@@ -209,11 +209,13 @@ impl Reminder {
     fn of(what: String) -> Reminder {
         let (alive, gone) = mpsc::channel::<()>();
         let begin = Instant::now();
-        thread::spawn(move || {
+        let remind = move || {
             while gone.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
                 note(format_args!("{what}: {} so far", duration(begin.elapsed())));
             }
-        });
+        };
+        // If the system refuses the thread, the compilation runs without reminders.
+        let _ = thread::Builder::new().spawn(remind);
         Reminder { _alive: alive }
     }
 }

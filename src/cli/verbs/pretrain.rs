@@ -52,6 +52,7 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
         cache: args.training.devices.cache(),
         resume: args.training.resume_options(),
         max_time: args.training.max_time(),
+        ignore_memory: args.training.ignore_memory,
         compiled: args.compiled.clone(),
         rendezvous: args.hosts.rendezvous_config(&run.checkpoint.directory)?,
         resume_command: resume_command.clone(),
@@ -72,14 +73,14 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
         PretrainEvent::Starting { run, devices, hosts, .. } => {
             print(format_args!("{} on {}: {}", run.name, devices.describe(), hosts.describe()))
         }
-        PretrainEvent::Ready { trainer } => {
+        PretrainEvent::Ready { trainer, memory } => {
             for (phase, step) in trainer.steps().iter().enumerate() {
                 print(format_args!("phase {} {}", phase + 1, render::compile_times(&step.times)))?;
             }
             for (phase, coverage) in trainer.coverage().into_iter().enumerate() {
                 print(format_args!("phase {} data: {}", phase + 1, render::coverage(&coverage)))?;
             }
-            Ok(())
+            print(format_args!("memory: {memory}"))
         }
         PretrainEvent::Ended { outcome, summary, hosts } => {
             if hosts.is_leader() {

@@ -14,7 +14,7 @@ use crate::data::{
     self, FoundInputs, Input, LONGEST_WORD, LeftOut, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions,
     WordRules, find_inputs, train_tokenizer,
 };
-use crate::files::write_atomically;
+use crate::files::{self, write_atomically};
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::units::{counted, duration};
@@ -121,7 +121,7 @@ fn each_line(
     mut each: impl FnMut(serde_json::Value) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let cannot_read = || format!("cannot read {}", file.display());
-    let reader = BufReader::new(File::open(file).with_context(cannot_read)?);
+    let reader = BufReader::new(files::open(file).with_context(cannot_read)?);
     let mut ids = Vec::new();
     for (i, line) in reader.split(b'\n').enumerate() {
         let text = String::from_utf8(line.with_context(cannot_read)?).ok();

@@ -1,7 +1,6 @@
 //! Splits an uncompressed file into byte ranges ("parts") that are read in parallel. Each part begins and ends at a
 //! document boundary. A compressed file is one part, because it can only be read from its beginning.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -9,6 +8,7 @@ use super::input::{Input, InputFormat};
 use super::options::{ReadOptions, SentenceMode};
 use super::text_batch::TextBatch;
 use crate::data::error::{DataError, Result};
+use crate::files;
 
 /// Bytes of a part, without the rest of its last document.
 #[cfg(not(test))]
@@ -59,7 +59,7 @@ impl Input {
         // Starts one byte early: that byte may end the previous line.
         let Range { start, end } = part as u64 * PART - 1..(part as u64 + 1) * PART - 1;
         let fail = || DataError::io("read", self.path());
-        let mut file = File::open(self.path()).map_err(fail())?;
+        let mut file = files::open(self.path()).map_err(fail())?;
         file.seek(SeekFrom::Start(start)).map_err(fail())?;
         let empty_lines_wanted = match (self.format, options.sentences) {
             (InputFormat::JsonLines, _) => 0,

@@ -137,8 +137,9 @@ impl Dataset {
     /// some examples, building allocates nothing else.
     ///
     /// # Errors
-    /// If a shard holds a token outside the vocabulary.
+    /// If a shard holds a token outside the vocabulary, or was truncated since it was opened.
     pub fn batch(&self, first: u64, rows: usize) -> Result<Batch> {
+        self.prepared().documents(self.split()).check_lengths()?;
         let window = self.window(first, rows);
         let pad = self.prepared().vocabulary().special().pad;
         let mut batch = Batch::blank(rows, self.config().sequence_length, self.config().max_predictions_per_seq, pad);
@@ -165,6 +166,7 @@ impl Dataset {
         of: usize,
     ) -> Result<Batch> {
         assert!(count.is_multiple_of(of), "{count} examples for {of} replicas");
+        self.prepared().documents(self.split()).check_lengths()?;
         let window = self.window(first, count);
         let packing = window.packing(sequences_per_row);
         let (length, room) = (self.config().sequence_length, count / of);

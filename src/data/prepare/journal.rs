@@ -17,6 +17,7 @@ use super::spool::Spooled;
 use crate::data::corpus::ReadCounts;
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Manifest, Removed, ShardEntry};
+use crate::files;
 
 /// File name of the journal.
 pub(super) const JOURNAL: &str = "journal.jsonl";
@@ -106,9 +107,8 @@ impl Journal {
     /// If it cannot be read, or a line is not a record of this version.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = directory.join(JOURNAL);
-        let file = File::options().create(true).truncate(false).read(true).append(true).open(&path);
-        let file = file.map_err(DataError::io("open", &path))?;
-        let text = std::fs::read(&path).map_err(DataError::io("read", &path))?;
+        let file = files::append(&path).map_err(DataError::io("open", &path))?;
+        let text = files::read(&path).map_err(DataError::io("read", &path))?;
         let complete = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         file.set_len(complete as u64).map_err(DataError::io("shorten", &path))?;
         let mut done = Done::default();

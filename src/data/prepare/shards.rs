@@ -26,6 +26,7 @@ use super::{Preparation, PrepareProgress, PrepareStage, Spools};
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Deduplication, Manifest, Removed, ShardEntry};
 use crate::data::store::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
+use crate::files;
 
 const PLAN: &str = "plan.json";
 /// Bytes of shards collected in memory at a time, unless one shard alone is larger.
@@ -193,7 +194,7 @@ impl Copies {
 
 impl Plan {
     fn read(path: &Path) -> Result<Self> {
-        let text = fs::read(path).map_err(DataError::io("read", path))?;
+        let text = files::read(path).map_err(DataError::io("read", path))?;
         serde_json::from_slice(&text).map_err(|error| {
             DataError::file(
                 path,

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::token_block::{Head, TokenBlock, TokenForm};
 use crate::data::error::{DataError, Result};
 use crate::data::store::shard::Split;
+use crate::files;
 
 /// Bytes after which a file is closed and a new one started.
 const FILE: u64 = 256 << 20;
@@ -104,7 +105,7 @@ impl Spool {
     fn read_bytes(&self, place: &Spooled, length: u64) -> Result<Vec<u8>> {
         let path = self.path(place.file);
         let mut bytes = vec![0; length as usize];
-        let file = File::open(&path).map_err(DataError::io("open", &path))?;
+        let file = files::open(&path).map_err(DataError::io("open", &path))?;
         file.read_exact_at(&mut bytes, place.offset).map_err(DataError::io("read", &path))?;
         Ok(bytes)
     }

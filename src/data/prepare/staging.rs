@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::journal::JOURNAL;
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
+use crate::files;
 
 const LOCK: &str = "lock";
 
@@ -100,7 +101,7 @@ impl Staging {
             return Err(DataError::file(&path, "a directory to work in", "a directory with other files", next));
         }
         fs::create_dir_all(&path).map_err(DataError::io("create", &path))?;
-        let lock = fs::File::create(&lock_path).map_err(DataError::io("create", &lock_path))?;
+        let lock = files::open_or_create(&lock_path).map_err(DataError::io("create", &lock_path))?;
         if let Err(error) = lock.try_lock() {
             let found = match error {
                 fs::TryLockError::WouldBlock => "another preparation that writes to it".to_owned(),

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, Scope};
 
 use rayon::prelude::*;
 
@@ -75,7 +76,7 @@ pub(super) fn tokenize(
         for _ in 0..threads.clamp(2, jobs.len().max(2)) {
             let send = send.clone();
             let (next, jobs, failure) = (&next, &jobs, &failure);
-            scope.spawn(move || {
+            start(scope, preparation, failure, move || {
                 let pass_on = |block| !failure.happened() && send.send(block).is_ok();
                 while let Some(&job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !failure.happened()) {
                     failure.keep(preparation.do_job(job, journal, &pass_on, progress));
@@ -86,7 +87,7 @@ pub(super) fn tokenize(
         for _ in 0..threads {
             let receive = receive.clone();
             let failure = &failure;
-            scope.spawn(move || {
+            start(scope, preparation, failure, move || {
                 // After a failure, blocks are still received, so that no sender waits.
                 while let Some((id, block)) = receive_block(&receive) {
                     if !failure.happened() {
@@ -99,6 +100,17 @@ pub(super) fn tokenize(
         drop(receive);
     });
     failure.into_result()
+}
+
+/// Starts a thread; if the system refuses it, that is the failure of the preparation.
+fn start<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    preparation: &Preparation,
+    failure: &Failure,
+    work: impl FnOnce() + Send + 'scope,
+) {
+    let thread = Builder::new().spawn_scoped(scope, work).map(drop);
+    failure.keep(thread.map_err(DataError::io("start a thread to read", preparation.inputs[0].path())));
 }
 
 fn receive_block(receive: &Mutex<Receiver<(BlockId, TextBlock)>>) -> Option<(BlockId, TextBlock)> {

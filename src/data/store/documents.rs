@@ -2,6 +2,7 @@
 
 use super::shard::Counts;
 use super::shard_reader::Shard;
+use crate::data::error::Result;
 
 /// The documents and sentences of all shards of a split, numbered consecutively.
 #[derive(Debug)]
@@ -27,6 +28,14 @@ impl Documents {
         };
         let (first_document, first_sentence) = (sums(|c| c.documents), sums(|c| c.sentences));
         Documents { shards, first_document, first_sentence }
+    }
+
+    /// Checks that every shard is as long as when it was opened.
+    ///
+    /// # Errors
+    /// If another program has truncated or extended one.
+    pub fn check_lengths(&self) -> Result<()> {
+        self.shards.iter().try_for_each(Shard::check_length)
     }
 
     /// Returns the number of documents.

@@ -12,6 +12,7 @@ use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::{is_sealed, seal};
+use crate::files;
 
 /// The version of the manifest format. Other versions are rejected.
 pub const MANIFEST_FORMAT: u32 = 2;
@@ -154,7 +155,7 @@ impl Manifest {
     /// If the file does not exist; as [`Manifest::parse`].
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(MANIFEST);
-        match std::fs::read(&path) {
+        match files::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 Err(DataError::file(directory, format!("a file {MANIFEST}"), "none", NAME_PREPARED))
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::manifest::{Manifest, ShardEntry};
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
-use crate::files::{partial_path, replace_file};
+use crate::files::{self, partial_path, replace_file};
 use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Location};
 
 /// A planned download of the files that a local copy lacks. Holds the lock of the copy.
@@ -33,7 +33,7 @@ impl DataFetch {
         let listed = Manifest::parse(Path::new(&address.join(MANIFEST).to_string()), &manifest)?;
         let copy = LocalCopy::lock(address, directory).map_err(DataError::storage)?;
         let marker = directory.join(MANIFEST);
-        let current = fs::read(&marker).is_ok_and(|here| here == manifest);
+        let current = files::read(&marker).is_ok_and(|here| here == manifest);
         if !current && marker.exists() {
             // From here on the directory is incomplete.
             fs::remove_file(&marker).map_err(DataError::io("remove", &marker))?;
@@ -94,7 +94,7 @@ pub fn remote_manifest(address: &Address) -> Result<Manifest> {
 pub fn publish(directory: &Path, address: &Address, force: bool, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let copy = LocalCopy::lock(address, directory).map_err(DataError::storage)?;
     let path = copy.directory().join(MANIFEST);
-    let manifest = fs::read(&path).map_err(DataError::io("read", &path))?;
+    let manifest = files::read(&path).map_err(DataError::io("read", &path))?;
     let bucket = Bucket::open(address).map_err(DataError::storage)?;
     match bucket.read(MANIFEST).map_err(DataError::storage)? {
         Some(there) if there == manifest => return Ok(()),

@@ -1,8 +1,9 @@
 //! Reads a shard through a memory map: opening copies nothing, a batch reads only the pages it needs, and all processes
 //! of a machine share them through the page cache.
 //!
-//! A read is a bounds check and a copy, without system call, lock or allocation. The map is read-only. If another
-//! program truncates a mapped shard, the process ends with a signal, as with every mapped file.
+//! A read is a bounds check and a copy, without system call, lock or allocation. The map is read-only. A read beyond the end of a
+//! mapped file that another program has truncated ends the process with a signal; [`Shard::check_length`], called before each
+//! batch, reports the truncation instead.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use mmap_io::MemoryMappedFile;
+use mmap_io::{MemoryMappedFile, MmapIoError, MmapMode};
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::shard::{
@@ -18,6 +19,7 @@ use super::shard::{
 };
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::files;
 
 const DAMAGED: &str =
     "the file is damaged or not a shard: run `lambert prepare` again (set force to overwrite the data)";
@@ -26,6 +28,7 @@ const DAMAGED: &str =
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
+    file: File,
     map: MemoryMappedFile,
     header: ShardHeader,
     tokens: Tokens,
@@ -58,7 +61,7 @@ impl Shard {
     /// If the file is missing, truncated, of another format, or made with another vocabulary.
     pub fn open(path: &Path, split: Split, vocabulary: &Vocabulary) -> Result<Self> {
         let damaged = |required: &str, found: String| DataError::file(path, required, found, DAMAGED);
-        let file = match File::open(path) {
+        let file = match files::open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged("a shard", "no such file".into())),
             file => file.map_err(DataError::io("open", path))?,
         };
@@ -67,7 +70,9 @@ impl Shard {
         if length < 8 {
             return Err(damaged("a safetensors header", format!("{length} bytes")));
         }
-        let map = MemoryMappedFile::open_ro(path).map_err(io::Error::other).map_err(DataError::io("map", path))?;
+        let map = file.try_clone().map_err(MmapIoError::Io);
+        let map = map.and_then(|file| MemoryMappedFile::from_file(file, MmapMode::ReadOnly, path));
+        let map = map.map_err(into_io_error).map_err(DataError::io("map", path))?;
         let length = map.len();
         let bytes = |start: u64, length: u64| map.as_slice_bytes(start, length).ok();
 
@@ -134,7 +139,8 @@ impl Shard {
         }
 
         let path = path.to_owned();
-        let shard = Shard { path, map, header, tokens: tokens_at, token_counts, sentence_starts, document_starts };
+        let shard =
+            Shard { path, file, map, header, tokens: tokens_at, token_counts, sentence_starts, document_starts };
         for (starts, last, name) in
             [(shard.sentence_starts(), tokens, SENTENCE_STARTS), (shard.document_starts(), sentences, DOCUMENT_STARTS)]
         {
@@ -145,6 +151,20 @@ impl Shard {
             }
         }
         Ok(shard)
+    }
+
+    /// Checks that the file is as long as when it was opened, with one system call.
+    ///
+    /// # Errors
+    /// If another program has truncated or extended it.
+    pub fn check_length(&self) -> Result<()> {
+        let found = self.file.metadata().map_err(DataError::io("read the size of", &self.path))?.len();
+        if found == self.map.len() {
+            return Ok(());
+        }
+        let required = format!("{} bytes, as when it was opened", self.map.len());
+        let next = "another program changed the file: restore it, or run `lambert prepare` again (set force)";
+        Err(DataError::file(&self.path, required, format!("{found}"), next))
     }
 
     /// Returns the path of the file.
@@ -245,5 +265,13 @@ impl Shard {
     fn tensor<T: AnyBitPattern + NoUninit>(&self, tensor: Tensor) -> &[T] {
         let bytes = self.map.as_slice_bytes(tensor.start as u64, (tensor.end - tensor.start) as u64);
         bytemuck::cast_slice(bytes.expect("the place was checked against the map's length when the shard was opened"))
+    }
+}
+
+/// Returns the error of the operating system that a map failed with.
+fn into_io_error(error: MmapIoError) -> io::Error {
+    match error {
+        MmapIoError::Io(error) => error,
+        other => io::Error::other(other),
     }
 }

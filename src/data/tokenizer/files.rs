@@ -9,6 +9,7 @@ use super::comparison::VocabularyFile;
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
 use super::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};
 use crate::data::error::{DataError, Result};
+use crate::files;
 
 pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 pub(super) const VOCABULARY: &str = "vocab.txt";
@@ -48,7 +49,7 @@ impl Tokenizer {
     }
 
     fn from_directory(directory: &Path, cased: bool) -> Result<Self> {
-        let there = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        let there = |name: &str| Some(directory.join(name)).filter(|path| path.exists());
         let settings = |name: &str| there(name).map(|path| Ok((read_object(&path)?, path))).transpose();
         let config = settings(CONFIG)?;
         let from_text = there(VOCABULARY).map(|path| Ok((Vocabulary::read(&path)?, path))).transpose()?;
@@ -270,7 +271,7 @@ fn check_added<'a>(
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    parse_json(path, &std::fs::read(path).map_err(DataError::io("read", path))?)
+    parse_json(path, &files::read(path).map_err(DataError::io("read", path))?)
 }
 
 fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {

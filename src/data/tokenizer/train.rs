@@ -11,7 +11,7 @@ use super::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, t
 use super::wordpiece::Tokenizer;
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
-use crate::files::{partial_path, replace_file};
+use crate::files::{self, partial_path, replace_file};
 
 const RECORD: &str = "trained_from.json";
 
@@ -89,7 +89,7 @@ pub fn train_tokenizer(
 
 /// Returns the tokenizer in `out` if it was trained from these inputs with these options.
 fn up_to_date(inputs: &[Input], options: &VocabularyOptions, out: &Path) -> Result<Option<Tokenizer>> {
-    let Ok(text) = fs::read(out.join(RECORD)) else { return Ok(None) };
+    let Ok(text) = files::read(out.join(RECORD)) else { return Ok(None) };
     let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
     if record.options != *options || record.inputs.len() != inputs.len() {
         return Ok(None);

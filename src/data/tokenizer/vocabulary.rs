@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::data::error::{DataError, Result};
 use crate::digest::Sha256Hasher;
+use crate::files;
 
 /// The special tokens of every BERT vocabulary, in the order in which a newly trained vocabulary begins.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -76,7 +77,7 @@ impl Vocabulary {
     /// # Errors
     /// If it cannot be read, or as [`Vocabulary::parse`].
     pub fn read(path: &Path) -> Result<Self> {
-        match std::fs::read(path) {
+        match files::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 Err(DataError::file(path, "a vocabulary, one token a line", "no such file", NEXT))
             }

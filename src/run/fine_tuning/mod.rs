@@ -24,6 +24,7 @@ use crate::bert::{BertConfig, Head, fine_tuning_task};
 use crate::checkpoint::{COPIED_FILES, Checkpoint};
 use crate::data::{Tokenizer, VocabularyFile};
 use crate::digest::sha256_hex;
+use crate::files;
 use crate::schedule::{Phase, Schedule};
 use crate::step::StepSpec;
 use crate::task::Task;
@@ -183,7 +184,7 @@ fn tokenizer_files(found: &FoundModel) -> anyhow::Result<Vec<(String, Vec<u8>)>>
     let names = COPIED_FILES.into_iter().filter(|name| ![RUN_FILE, "config.json"].contains(name));
     let present = names.map(|name| (name, found.path.join(name))).filter(|(_, path)| path.exists());
     let read = |(name, path): (&str, std::path::PathBuf)| {
-        let content = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let content = files::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok((name.to_owned(), content))
     };
     present.map(read).collect()

@@ -7,7 +7,7 @@
 //! DIR/KEY.executable          "lambert compiled program 1", key and sha256 of the program, a line each; then the program
 //! ```
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 
 use crate::digest::sha256_hex;
+use crate::files;
 use crate::units::byte_size;
 
 /// The most bytes of all files. When a program is saved, the least recently used ones are removed.
@@ -52,7 +53,7 @@ impl Store {
     pub fn read(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let path = self.path(key);
         let reading = || format!("cannot read {}", path.display());
-        let mut file = match File::open(&path) {
+        let mut file = match files::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.with_context(reading)?,
         };
@@ -165,7 +166,7 @@ fn check_owner(path: &Path, metadata: &Metadata) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
+    use std::fs::{File, Permissions};
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 

@@ -22,6 +22,7 @@ use crate::runtime::hosts::Hosts;
 use crate::runtime::processor::faster_precision;
 use crate::train::interrupt::Interrupt;
 use crate::train::job::{EvaluationSpec, Selection};
+use crate::train::memory::HostMemory;
 use crate::train::trainer::{Outcome, Programs, Trainer};
 
 /// The settings of a run that are not in its run file, because they do not change the weights.
@@ -37,6 +38,8 @@ pub struct FineTuneOptions {
     pub resume: ResumeOptions,
     /// The time after which the run saves and ends.
     pub max_time: Option<Duration>,
+    /// Whether the run starts even if less memory is free than it requires.
+    pub ignore_memory: bool,
     /// The seeds to train one after the other, each in the directory `seed-N` of the run directory; with none, the seed of the
     /// run file is trained in the run directory itself.
     pub seeds: Vec<u64>,
@@ -180,7 +183,11 @@ fn fine_tune_one(
     on_event(FineTuneEvent::Starting { run, initial_state: &initial_state })?;
     let programs = match &shared.programs {
         Some(programs) => programs.clone(),
-        None => Programs::new(&job, &shared.devices, None)?,
+        None => {
+            let programs = Programs::new(&job, &shared.devices, None)?;
+            HostMemory::of(&programs, &shared.devices, checkpoints(run).bytes).check(options.ignore_memory)?;
+            programs
+        }
     };
     shared.programs = Some(programs.clone());
     let hosts = Hosts::new(&shared.devices, None)?;

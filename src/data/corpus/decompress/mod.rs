@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::data::error::{DataError, Result};
 use crate::file_kind::{BYTE_ORDER_MARK, HEAD, file_kind, read_head};
+use crate::files;
 use bzip2_blocks::Bzip2Blocks;
 
 const BUFFER: usize = 1 << 18;
@@ -73,7 +74,7 @@ pub(super) fn check_beginning(path: &Path, compression: Compression) -> Result<(
     if compression == Compression::None {
         return Decompressed::open(path, compression, 0..HEAD as u64, &|_| ()).map(drop);
     }
-    let head = File::open(path).and_then(read_head).map_err(DataError::io("read", path))?;
+    let head = files::open(path).and_then(read_head).map_err(DataError::io("read", path))?;
     compression.check(path, &head)
 }
 
@@ -95,7 +96,7 @@ impl<'a> Decompressed<'a> {
         range: Range<u64>,
         progress: &'a (dyn Fn(u64) + Sync),
     ) -> Result<Self> {
-        let mut file = File::open(path).map_err(DataError::io("open", path))?;
+        let mut file = files::open(path).map_err(DataError::io("open", path))?;
         file.seek(SeekFrom::Start(range.start)).map_err(DataError::io("read", path))?;
         let file = Reporting { file: file.take(range.end - range.start), progress };
         let mut file = BufReader::with_capacity(BUFFER, file);

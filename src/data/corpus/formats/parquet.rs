@@ -16,6 +16,7 @@ use crate::data::corpus::options::Tolerance;
 use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
 use crate::file_kind::{file_kind, read_head};
+use crate::files;
 
 /// Rows per read; they share the memory of their page.
 const ROWS: usize = 256;
@@ -72,7 +73,7 @@ pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(Seriali
 
 /// Opens a file.
 pub(in crate::data) fn open_file(path: &Path) -> Result<SerializedFileReader<File>> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let file = files::open(path).map_err(DataError::io("open", path))?;
     match file_kind(&read_head(&file).map_err(DataError::io("read", path))?) {
         Some(kind) if kind.name != "Parquet" => {
             return Err(DataError::file(path, "a Parquet file, as its name says", kind.name, kind.next_for_text()));
