@@ -7,6 +7,7 @@ mod data;
 mod documents;
 mod fine_tuning;
 mod finetune;
+mod fuzz;
 mod goldens;
 mod gradients;
 mod hosts;

@@ -1,0 +1,6 @@
+//! Runs the target `safetensors` with libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    lambert_fuzz::safetensors(data);
+});

@@ -1,0 +1,304 @@
+//! Readers of users' files on mutations of valid files: no panic, no hang, bounded memory. `LAMBERT_FUZZ_EXECUTIONS` is the
+//! number of executions of each target (a few hundred without it), and `LAMBERT_FUZZ_SEED` selects other ones.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use ::parquet::basic::Compression;
+use ::parquet::data_type::{ByteArray, ByteArrayType};
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+use lambert::checkpoint::write_tensors;
+use lambert::data::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split, Tokenizer};
+use lambert::pjrt::Platform;
+use lambert::rng::{Key, Stream};
+use lambert::shape::{DType, HostTensor, Shape};
+
+use crate::common::Workshop;
+use crate::common::labelled::LabelledFiles;
+
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+use targets::TARGETS;
+
+/// Executions of each target without `LAMBERT_FUZZ_EXECUTIONS`.
+const EXECUTIONS: u64 = 300;
+/// An execution that takes longer counts as a hang; most take less than a millisecond.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The most resident memory of a process that runs these tests only, in bytes.
+const MEMORY: u64 = 1 << 30;
+/// The largest input.
+const LARGEST: usize = 1 << 18;
+
+/// Words that are put into inputs: limits of numbers, and the syntax of the formats.
+const WORDS: [&str; 36] = [
+    "0",
+    "-1",
+    "1e999",
+    "1e-60",
+    "NaN",
+    "18446744073709551615",
+    "9223372036854775808",
+    "4294967295",
+    "null",
+    "true",
+    "{",
+    "}",
+    "[[",
+    "]]",
+    "{{",
+    "}}",
+    "{|",
+    "|}",
+    "|",
+    "==",
+    "'''",
+    "<ref>",
+    "</ref>",
+    "<nowiki>",
+    "&#x110000;",
+    "\"",
+    "\\ud800",
+    "\n",
+    "\u{feff}",
+    "##",
+    "[MASK]",
+    "../",
+    "data_offsets",
+    "{{convert|5|ft|11|in}}",
+    "\u{300}",
+    "\u{10ffff}",
+];
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} requires a number")))
+}
+
+/// Returns valid inputs of a target.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let read = |name: &str| std::fs::read(path(name)).unwrap();
+    match target {
+        "safetensors" => {
+            let tensor = |dtype, dims: &[usize]| HostTensor::zeros(Shape::new(dtype, dims.to_vec()));
+            let (a, b) = (tensor(DType::F32, &[3, 2]), tensor(DType::U16, &[5]));
+            write_tensors(&path("a"), &[("bert.embeddings.weight", &a), ("b", &b)]).unwrap();
+            write_tensors(&path("b"), &[]).unwrap();
+            vec![read("a"), read("b")]
+        }
+        "tokenizer_json" => vec![tokenizer_file("tokenizer.json")],
+        "vocab_txt" => {
+            vec![tokenizer_file("vocab.txt"), b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na\r\n".to_vec()]
+        }
+        "run_file" => {
+            let runs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/runs");
+            let entries =
+                [runs.join("fine-tuning"), runs].into_iter().flat_map(|runs| std::fs::read_dir(runs).unwrap());
+            let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+            files.map(|path| std::fs::read(path).unwrap()).collect()
+        }
+        "shard" => {
+            let vocabulary = targets::vocabulary();
+            let mut builder = ShardBuilder::new(&vocabulary);
+            for document in 1..4 {
+                (0..document).for_each(|sentence| builder.push_sentence(&[5, 6, 7][..=sentence]));
+                builder.end_document();
+            }
+            let header = ShardHeader {
+                format: SHARD_FORMAT,
+                split: Split::Train,
+                vocabulary_sha256: vocabulary.sha256().to_owned(),
+                vocabulary_size: vocabulary.len(),
+                counts: builder.counts(),
+                sources: BTreeMap::new(),
+            };
+            builder.write(&path("shard"), &header).unwrap();
+            vec![read("shard")]
+        }
+        "manifest" => {
+            let (workshop, files) = (Workshop::new(), LabelledFiles::new());
+            let run = std::fs::read_dir(files.path("model")).unwrap().map(|entry| entry.unwrap().path());
+            let state = run.map(|path| path.join("state.json")).find(|path| path.is_file()).unwrap();
+            let texts = [workshop.path("data/prepared.json"), state].map(|path| std::fs::read_to_string(path).unwrap());
+            texts.map(|text| unsealed(&text).into_bytes()).into()
+        }
+        "wheel" => {
+            let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            for name in [Platform::Cpu.plugin_paths()[0], "tiny/more.py"] {
+                zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+                zip.write_all(&b"some content ".repeat(20)).unwrap();
+            }
+            vec![zip.finish().unwrap().into_inner()]
+        }
+        "wikitext" => vec![ARTICLE.into()],
+        "wikimedia_dump" => vec![DUMP.into()],
+        "jsonl" => {
+            vec!["{\"text\": \"One. Two.\\n\\u00e9\", \"id\": [1, {\"a\": null}]}\n\n{\"text\": \" \"}\n".into()]
+        }
+        "parquet" => [Compression::UNCOMPRESSED, Compression::SNAPPY].map(parquet_file).into(),
+        other => panic!("{other} has no inputs"),
+    }
+}
+
+const ARTICLE: &str = "'''Amber''' is a [[stone|stones]].<ref name=\"a\">gone</ref> {{convert|5|ft|11|in|cm}} tall\n\n== Use ==\n* one\n* \
+                       two\n{| class=\"wikitable\"\n! a\n|-\n| b || c\n|}\n[[File:x.jpg|thumb|a [[b]] c]]\n<!-- no --> &nbsp;&amp;eacute; \
+                       <math>x</math> [http://a.b c] {{lang|fr|mot}} <nowiki>[[x]]</nowiki>\n";
+
+const DUMP: &str = "<mediawiki version=\"0.11\" xml:lang=\"en\">\n<siteinfo><namespaces><namespace key=\"6\">File</namespace></namespaces>\
+                    </siteinfo>\n<page><title>Amber</title><ns>0</ns><id>1</id><revision><text bytes=\"9\">'''Amber''' &amp; \
+                    [[stone|stones]].</text></revision></page>\n<page><title>Ambre</title><ns>0</ns><redirect title=\"Amber\" />\
+                    <revision><text>#REDIRECT [[Amber]]</text></revision></page>\n</mediawiki>\n";
+
+fn tokenizer_file(name: &str) -> Vec<u8> {
+    let tokenizer = Tokenizer::new(targets::vocabulary(), lambert::data::WordRules { lowercase: true });
+    let files = tokenizer.files();
+    files.into_iter().find(|(file, _)| *file == name).map(|(_, text)| text.into_bytes()).unwrap()
+}
+
+/// Empties the first `sha256` of a sealed text.
+fn unsealed(text: &str) -> String {
+    let key = "\"sha256\": \"";
+    let start = text.find(key).unwrap() + key.len();
+    format!("{}{}", &text[..start], &text[start + 64..])
+}
+
+fn parquet_file(compression: Compression) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type("message rows { OPTIONAL BYTE_ARRAY text (STRING); }").unwrap());
+    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+    let mut file = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut file, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values = ["One. Two.", "Three."].map(ByteArray::from);
+    column.typed::<ByteArrayType>().write_batch(&values, Some(&[1, 1]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    file
+}
+
+/// Returns one of the seeds, changed in one to eight places.
+fn mutated(seeds: &[Vec<u8>], draw: &mut Stream) -> Vec<u8> {
+    let below = |draw: &mut Stream, n: usize| draw.below(n.max(1) as u64) as usize;
+    let mut data = seeds[below(draw, seeds.len())].clone();
+    for _ in 0..draw.between(1, 8) {
+        let at = below(draw, data.len() + 1);
+        let most = 1 << draw.below(9);
+        let end = (at + below(draw, most)).min(data.len());
+        match draw.below(9) {
+            0 if at < data.len() => data[at] ^= 1 << draw.below(8),
+            1 if at < data.len() => data[at] = draw.next_u64() as u8,
+            2 => drop(data.drain(at..end)),
+            3 => data.truncate(at),
+            4 => drop(data.splice(at..at, data[at..end].repeat(1 + below(draw, 20)))),
+            5 => drop(data.splice(at..end, WORDS[below(draw, WORDS.len())].bytes())),
+            6 => drop(data.splice(at..at, WORDS[below(draw, WORDS.len())].repeat(1 + below(draw, 300)).into_bytes())),
+            7 => replace_number(&mut data, at, draw),
+            _ => {
+                let other = &seeds[below(draw, seeds.len())];
+                let from = below(draw, other.len());
+                let part = other[from..(from + below(draw, 200)).min(other.len())].to_vec();
+                drop(data.splice(at..end, part));
+            }
+        }
+    }
+    data.truncate(LARGEST);
+    data
+}
+
+/// Replaces the first decimal number from `at` on by another one.
+fn replace_number(data: &mut Vec<u8>, at: usize, draw: &mut Stream) {
+    let Some(start) = (at..data.len()).find(|&i| data[i].is_ascii_digit()) else { return };
+    let end = (start..data.len()).find(|&i| !data[i].is_ascii_digit()).unwrap_or(data.len());
+    let number = match draw.below(3) {
+        0 => draw.below(100).to_string(),
+        1 => (draw.next_u64() >> draw.below(64)).to_string(),
+        _ => WORDS[draw.below(8) as usize].to_owned(),
+    };
+    drop(data.splice(start..end, number.into_bytes()));
+}
+
+#[test]
+fn mutated_files_cause_no_panic_and_no_hang() {
+    let (executions, seed) = (setting("LAMBERT_FUZZ_EXECUTIONS"), setting("LAMBERT_FUZZ_SEED").unwrap_or(1));
+    let only = std::env::var("LAMBERT_FUZZ_TARGET").ok();
+    let chosen = TARGETS.iter().enumerate().filter(|(_, (name, _))| only.as_deref().is_none_or(|only| only == *name));
+    for (number, (name, target)) in chosen {
+        let seeds = seeds(name);
+        for (index, seed) in seeds.iter().enumerate() {
+            assert!(target(seed), "{name}: the valid input {index} is refused");
+        }
+        let key = Key::new(seed).fold_in(number as u64);
+        run(name, *target, &seeds, key, executions.unwrap_or(EXECUTIONS));
+        if executions.is_some() {
+            let peak = peak_memory();
+            assert!(peak < MEMORY, "{name}: {peak} bytes of memory");
+        }
+    }
+}
+
+/// Runs a target on mutations; another thread ends the process if one of them hangs.
+fn run(name: &str, target: targets::Target, seeds: &[Vec<u8>], key: Key, executions: u64) {
+    let keep = |data: &[u8]| {
+        let path = std::env::temp_dir().join(format!("lambert-fuzz-{name}"));
+        std::fs::write(&path, data).unwrap();
+        path
+    };
+    let (begin, mut accepted, mut longest) = (Instant::now(), 0u64, Duration::ZERO);
+    std::thread::scope(|scope| {
+        let (send, receive) = channel::<Vec<u8>>();
+        scope.spawn(move || {
+            let mut current = Vec::new();
+            loop {
+                match receive.recv_timeout(LONGEST) {
+                    Ok(data) => current = data,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        eprintln!("{name} hangs on the input {}", keep(&current).display());
+                        std::process::abort();
+                    }
+                }
+            }
+        });
+        for execution in 0..executions {
+            let data = mutated(seeds, &mut key.fold_in(execution).stream());
+            send.send(data.clone()).unwrap();
+            let started = Instant::now();
+            match catch_unwind(AssertUnwindSafe(|| target(&data))) {
+                Ok(is_accepted) => accepted += u64::from(is_accepted),
+                Err(_) => panic!("{name}: execution {execution} panics on the input {}", keep(&data).display()),
+            }
+            longest = longest.max(started.elapsed());
+        }
+    });
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "{name}: {executions} executions in {seconds:.0} s, {accepted} accepted, longest {longest:.1?}, peak {}",
+        peak_memory()
+    );
+}
+
+/// Returns the peak resident memory of this process in bytes; 0 where the system does not report it.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[test]
+fn every_target_has_a_program() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    for (name, _) in TARGETS {
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"")), "{name}");
+        let program = std::fs::read_to_string(folder.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(program.contains(&format!("lambert_fuzz::{name}(data)")), "{name}");
+    }
+}
