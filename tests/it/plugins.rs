@@ -58,6 +58,6 @@ fn a_failed_installation_names_the_fault_and_installs_nothing() {
         1,
         &["requires a wheel of lammps-jax-pjrt-cpu"],
     );
-    machine.fails(&["plugin", "install", "cpu", "--wheel", "none.whl"], 1, &["none.whl: no such file"]);
+    machine.fails(&["plugin", "install", "cpu", "--wheel", "none.whl"], 1, &["none.whl: No such file"]);
     assert!(!machine.path(".cache/lambert/plugins/cpu").exists());
 }

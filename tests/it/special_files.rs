@@ -64,7 +64,7 @@ fn pipes_in_the_place_of_texts_tokenizers_and_prepared_data_are_refused() {
     check("data/tokenizer/tokenizer.json", &["inspect", "data", "--check"]);
     check("run.toml", &["pretrain", "run.toml", "--platform", "cpu"]);
     check("run.toml", &["finetune", "run.toml", "--platform", "cpu"]);
-    check("plugin.so", &["devices", "--platform", "./plugin.so"]);
+    check("plugin.so", &["bench", "--model", "tiny", "--platform", "./plugin.so"]);
     let wheel = PACKAGES[0].wheels[0].file;
     let mut command = workshop.command(&["plugin", "install", "cpu", "--wheel", wheel]);
     command.env("XDG_CACHE_HOME", workshop.path("cache"));

@@ -94,7 +94,7 @@ impl Manifest {
         };
         for name in TOKENIZER_FILES {
             let path = directory.join(name);
-            if !path.is_file() {
+            if !path.exists() {
                 return differs(&path, "a file of the tokenizer".into(), "none".into());
             }
             // Data of earlier versions does not record it.
