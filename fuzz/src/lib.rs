@@ -73,10 +73,8 @@ pub fn run_file(data: &[u8]) -> bool {
     let Ok(run) = Run::from_checkpoint(origin, text, 8192) else {
         return opened | FineTuningRun::from_checkpoint(origin, text).is_ok();
     };
-    if run.schedule.steps() > 0 {
-        run.schedule.at(0);
-        run.schedule.at(run.schedule.steps() - 1);
-    }
+    let last = run.schedule.steps().saturating_sub(1);
+    assert!([0, last].into_iter().all(|step| run.schedule.at(step).is_ok()), "a step of a valid run has no plan");
     run.settings();
     true
 }
@@ -97,8 +95,7 @@ pub fn shard(data: &[u8]) -> bool {
             let read = starts.windows(2).all(|ends| shard.read_tokens(ends[0]..ends[1]).is_ok());
             read && shard.document_of(shard.sentences_of(document).start) == document
         });
-        shard.token_counts().iter().fold(0u64, |sum, &count| sum.wrapping_add(count));
-        complete
+        complete && shard.token_counts().iter().max().is_some()
     })
 }
 
