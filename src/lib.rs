@@ -57,6 +57,7 @@ pub mod cli;
 pub mod data;
 pub mod deadline;
 pub mod digest;
+pub mod divergence;
 pub mod eval;
 mod file_kind;
 pub mod files;

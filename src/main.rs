@@ -1,7 +1,7 @@
 //! The program `lambert`: parses the command line, runs the verb and prints its error.
 //!
-//! Exit codes: 0 success; 1 failure of the verb or of a check; 2 invalid command line; 75 time limit reached and saved; 130
-//! interrupted and saved.
+//! Exit codes: 0 success; 1 failure of the verb or of a check; 2 invalid command line; 4 training has diverged; 75 time limit
+//! reached and saved; 130 interrupted and saved.
 
 use std::process::ExitCode;
 use std::thread;

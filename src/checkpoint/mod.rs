@@ -23,7 +23,7 @@ mod save;
 mod tensor_file;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,7 @@ pub use save::{Keep, RunDirectory, Saved};
 pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 
 use crate::digest::{is_sealed, seal};
+use crate::divergence::Monitor;
 use crate::files;
 use crate::shape::HostTensor;
 
@@ -91,6 +92,17 @@ pub struct State {
     /// The best evaluation so far, for runs that select a checkpoint by a metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<Best>,
+    /// The state of the divergence alarm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Monitor>,
+}
+
+impl State {
+    /// Returns the steps whose checkpoints stay whatever their age: the best one, and the last good one before a divergence.
+    fn required_steps(&self) -> [Option<u64>; 2] {
+        let best = self.best.as_ref().map(|best| best.step);
+        [best, self.divergence.as_ref().and_then(Monitor::last_good)]
+    }
 }
 
 /// The best evaluation of a run so far. Its checkpoint is kept, whatever its age.
@@ -223,6 +235,11 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Returns the directory of the checkpoint after `step` updates in the run directory `run`.
+pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
+    run.join(step_name(step))
 }
 
 /// Returns the directory name of the checkpoint after `step` updates.

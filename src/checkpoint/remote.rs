@@ -104,10 +104,10 @@ impl RemoteRun {
         Ok(CheckpointFetch { run: self, step, best: manifest.state.best, files, state })
     }
 
-    /// Makes the bucket hold those of all local and remote checkpoints that `keep` names, and the best one: uploads those that it
-    /// lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included, damaged local
-    /// ones are not. A different checkpoint of the same step is renamed. The growing file `journal` of the run directory is
-    /// uploaded too, if it exists.
+    /// Makes the bucket hold those of all local and remote checkpoints that `keep` names, the best one and the last good one: uploads
+    /// those that it lacks, oldest first, then removes the others. Checkpoints that an earlier call could not upload are included,
+    /// damaged local ones are not. A different checkpoint of the same step is renamed. The growing file `journal` of the run
+    /// directory is uploaded too, if it exists.
     ///
     /// # Errors
     /// If a file cannot be uploaded; nothing has been removed then.
@@ -123,12 +123,13 @@ impl RemoteRun {
         let lacking = self.lacking(&remote, &mut mirrored.notes)?;
         let all: BTreeSet<u64> = remote_steps.iter().chain(lacking.keys()).copied().collect();
         let older = all.len().saturating_sub(if keep.newest == 0 { all.len() } else { keep.newest });
-        let best = self.best_step()?;
-        let stays = |&(place, step): &(usize, u64)| place >= older || keep.always(step) || best == Some(step);
+        let required = self.required_steps()?;
+        let stays =
+            |&(place, step): &(usize, u64)| place >= older || keep.always(step) || required.contains(&Some(step));
         let kept: BTreeSet<u64> = all.into_iter().enumerate().filter(stays).map(|(_, step)| step).collect();
         for (&step, manifest) in lacking.iter().filter(|(step, _)| kept.contains(step)) {
             if remote_steps.contains(&step) {
-                mirrored.notes.push(self.set_aside(&step_name(step), &remote[&step])?);
+                mirrored.notes.push(self.set_aside(&step_name(step), &remote[&step], "replaced")?);
             }
             self.upload(step, manifest, progress)?;
             mirrored.uploaded.push(self.address().join(&step_name(step)));
@@ -176,11 +177,11 @@ impl RemoteRun {
         Ok(found.is_ok_and(|found| found.files == manifest.files))
     }
 
-    /// Returns the step of the best checkpoint, which the newest local one names in a run that selects by a metric.
-    fn best_step(&self) -> Result<Option<u64>, CheckpointError> {
-        let Some(newest) = self.local_steps()?.pop() else { return Ok(None) };
-        let best = Manifest::read(&self.directory.join(step_name(newest))).ok().and_then(|newest| newest.state.best);
-        Ok(best.map(|best| best.step))
+    /// Returns the steps of the best and of the last good checkpoint, which the newest local one names.
+    fn required_steps(&self) -> Result<[Option<u64>; 2], CheckpointError> {
+        let Some(newest) = self.local_steps()?.pop() else { return Ok([None; 2]) };
+        let newest = Manifest::read(&self.directory.join(step_name(newest)));
+        Ok(newest.map_or([None; 2], |newest| newest.state.required_steps()))
     }
 
     /// Uploads the checkpoint of `step`, its manifest last.
@@ -198,14 +199,25 @@ impl RemoteRun {
     /// If a request fails.
     pub fn set_aside_damaged(&self, step: u64) -> Result<String, CheckpointError> {
         let objects = by_step(self.bucket.list()?).remove(&step).unwrap_or_default();
-        self.set_aside(&step_name(step), &objects)
+        self.set_aside(&step_name(step), &objects, "replaced")
     }
 
-    /// Renames the objects of the checkpoint `name`; returns a message with the new name.
-    fn set_aside(&self, name: &str, objects: &[Object]) -> Result<String, CheckpointError> {
+    /// Renames the checkpoints that are newer than `step` (all of them without one), so that no run resumes from them; returns
+    /// messages with their new names.
+    ///
+    /// # Errors
+    /// If a request fails.
+    pub fn set_aside_after(&self, step: Option<u64>) -> Result<Vec<String>, CheckpointError> {
+        let steps = by_step(self.bucket.list()?);
+        let newer = steps.iter().filter(|(found, _)| Some(**found) > step);
+        newer.map(|(&found, objects)| self.set_aside(&step_name(found), objects, "diverged")).collect()
+    }
+
+    /// Renames the objects of the checkpoint `name` for a reason; returns a message with the new name.
+    fn set_aside(&self, name: &str, objects: &[Object], reason: &str) -> Result<String, CheckpointError> {
         let taken: BTreeSet<String> = self.bucket.list()?.into_iter().map(|object| object.name).collect();
         let free = |aside: &String| !taken.range(format!("{aside}/")..).next().is_some_and(|n| n.starts_with(aside));
-        let aside = (1..).map(|n| format!("{name}.replaced-{n}")).find(free).unwrap_or_default();
+        let aside = (1..).map(|n| format!("{name}.{reason}-{n}")).find(free).unwrap_or_default();
         for object in objects {
             self.bucket.copy(&format!("{name}/{}", object.name), &format!("{aside}/{}", object.name))?;
         }

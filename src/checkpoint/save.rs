@@ -23,7 +23,7 @@ pub struct Saved {
     pub notes: Vec<String>,
 }
 
-/// The checkpoints that stay when a new one is saved, beside the best one.
+/// The checkpoints that stay when a new one is saved, beside the best one and the last good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// The number of newest checkpoints; 0 keeps all.
@@ -57,8 +57,8 @@ impl RunDirectory {
         RunDirectory { path: path.to_path_buf(), keep, checked: BTreeMap::new() }
     }
 
-    /// Saves `checkpoint`, then removes older ones but those that [`Keep`] names and the best one. A different or damaged
-    /// checkpoint of the same step is renamed, not replaced.
+    /// Saves `checkpoint`, then removes older ones but those that [`Keep`] names, the best one and the last good one. A different
+    /// or damaged checkpoint of the same step is renamed, not replaced.
     ///
     /// # Errors
     /// [`CheckpointError::NoSpace`] before anything is written; or if the file system reports an error. Earlier checkpoints are
@@ -93,9 +93,26 @@ impl RunDirectory {
             notes.extend(put_in_place(&partial, run, &name)?);
         }
         self.checked.insert(step, true);
-        let best = checkpoint.state.best.as_ref().map(|best| best.step);
-        notes.extend(self.remove_older(&[Some(step), best])?);
+        let [best, last_good] = checkpoint.state.required_steps();
+        notes.extend(self.remove_older(&[Some(step), best, last_good])?);
         Ok(Saved { path, notes })
+    }
+
+    /// Renames the checkpoints that are newer than `step` (all of them without one), so that no run resumes from them; returns
+    /// messages with their new names.
+    ///
+    /// # Errors
+    /// If the file system reports an error.
+    pub fn set_aside_after(&self, step: Option<u64>) -> Result<Vec<String>, CheckpointError> {
+        let mut notes = Vec::new();
+        for newer in steps_in(&self.path)?.into_iter().filter(|found| Some(*found) > step) {
+            let name = step_name(newer);
+            let (path, aside) = (self.path.join(&name), unused_name(&self.path, &name, "diverged"));
+            fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
+            notes.push(format!("{} was renamed to {}", path.display(), aside.display()));
+        }
+        sync_directory(&self.path)?;
+        Ok(notes)
     }
 
     /// Removes the complete checkpoints that are older than the newest undamaged ones, but for those that are always kept and
@@ -152,7 +169,7 @@ pub(super) fn put_in_place(partial: &Path, run: &Path, name: &str) -> Result<Opt
     let path = run.join(name);
     let mut note = None;
     if path.exists() {
-        let aside = unused_name(run, name);
+        let aside = unused_name(run, name, "replaced");
         let what = if is_undamaged(&path) { "another checkpoint of this step" } else { "a damaged checkpoint" };
         fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
         note = Some(format!("{}, {what}, was renamed to {}", path.display(), aside.display()));
@@ -240,9 +257,9 @@ pub(super) fn is_undamaged(directory: &Path) -> bool {
     Manifest::read(directory).is_ok_and(|manifest| manifest.files.iter().all(unchanged))
 }
 
-/// Returns `step-00004200.replaced-1`, or the name with the first unused number.
-fn unused_name(run: &Path, name: &str) -> PathBuf {
-    let candidate = |n: u32| run.join(format!("{name}.replaced-{n}"));
+/// Returns `step-00004200.replaced-1` for the reason `replaced`, or the name with the first unused number.
+fn unused_name(run: &Path, name: &str, reason: &str) -> PathBuf {
+    let candidate = |n: u32| run.join(format!("{name}.{reason}-{n}"));
     (1..).map(candidate).find(|path| !path.exists()).unwrap_or_else(|| candidate(0))
 }
 

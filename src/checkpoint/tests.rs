@@ -30,6 +30,7 @@ fn checkpoint(step: u64) -> Checkpoint {
             metrics: metrics.as_object().cloned().unwrap_or_default(),
             missing: Vec::new(),
             best: None,
+            divergence: None,
         },
         model: vec![tensor("z.weight", &[3, 5]), tensor("a.bias", &[4])],
         optimizer: vec![tensor("m/z.weight", &[3, 5]), tensor("v/z.weight", &[3, 5])],

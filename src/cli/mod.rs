@@ -31,8 +31,8 @@ From text to a model (`scripts/quickstart` runs all of these):
   lambert pretrain scripts/runs/bert-base.toml --set data.path=data/my/prepared
   lambert export checkpoints/bert-base --out my-bert
 
-Exit codes: 0 success, 1 failure, 2 invalid command line, 75 time limit
-reached and saved, 130 interrupted and saved.")]
+Exit codes: 0 success, 1 failure, 2 invalid command line, 4 training has
+diverged, 75 time limit reached and saved, 130 interrupted and saved.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -67,7 +67,7 @@ mod tests {
     use crate::plan::packing::RowsPerSequence;
     use crate::plan::roofline::Efficiency;
     use crate::plan::traffic::Collectives;
-    use crate::run::{CompileSettings, EvaluateSettings, KernelSettings, Run};
+    use crate::run::{CompileSettings, DivergenceSettings, EvaluateSettings, KernelSettings, Run};
     use crate::schedule::{Phase, Schedule};
     use crate::step::parallel::{OptimizerSharding, ParallelSettings};
     use crate::task::Precision;
@@ -122,6 +122,7 @@ mod tests {
             data: toml::from_str("path = 'data'").unwrap(),
             parallel: ParallelSettings { optimizer_sharding, ..ParallelSettings::default() },
             evaluate: EvaluateSettings::default(),
+            divergence: DivergenceSettings::default(),
             checkpoint: toml::from_str("directory = 'run'").unwrap(),
             text: String::new(),
         };

@@ -33,6 +33,11 @@ impl StepEvent {
         self.metrics.iter().find(|(own, _)| *own == name).map_or(f64::NAN, |(_, value)| *value)
     }
 
+    /// Returns the median of the trust ratios.
+    pub fn median_trust_ratio(&self) -> f64 {
+        spread(&self.trust_ratios)[1].1
+    }
+
     /// Returns all reported scalars by name.
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
         let seconds = self.elapsed.as_secs_f64();

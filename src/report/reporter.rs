@@ -12,6 +12,7 @@ use super::events::StepEvent;
 use super::metrics::MetricsLog;
 use super::progress::Progress;
 use super::summary::Summary;
+use crate::divergence::Divergence;
 use crate::task::Task;
 use crate::units::{counted, duration};
 
@@ -69,14 +70,24 @@ impl Reporter {
         Ok(())
     }
 
+    /// Reports that training has diverged after `step` updates, now and at the end of the run.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn diverged(&mut self, step: u64, sign: &Divergence, sentence: String) -> anyhow::Result<()> {
+        self.say(&sentence);
+        self.summary.diverged(sentence);
+        self.record("divergence", step, &sign.scalars())
+    }
+
     /// Reports a time for which no step ran because of a checkpoint.
     pub fn held_up_by_save(&mut self, took: Duration) {
         self.summary.held_up_by_save(took);
     }
 
-    /// Reports a checkpoint saved at `path`.
-    pub fn saved(&mut self, path: PathBuf) {
-        self.summary.saved(path);
+    /// Sets the checkpoint that the run ends with.
+    pub fn newest_checkpoint(&mut self, path: Option<PathBuf>) {
+        self.summary.newest_checkpoint(path);
     }
 
     /// Prints a line above the progress display.

@@ -40,6 +40,8 @@ pub struct Summary {
     /// The last evaluation and its step.
     last_evaluation: Option<(u64, Evaluation)>,
     last_checkpoint: Option<PathBuf>,
+    /// The sentence about the first divergence.
+    divergence: Option<String>,
 }
 
 impl Summary {
@@ -88,9 +90,14 @@ impl Summary {
         self.saving += took;
     }
 
+    /// Adds the sentence about a divergence; the first one is shown.
+    pub fn diverged(&mut self, sentence: String) {
+        self.divergence.get_or_insert(sentence);
+    }
+
     /// Sets the newest checkpoint.
-    pub fn saved(&mut self, path: PathBuf) {
-        self.last_checkpoint = Some(path);
+    pub fn newest_checkpoint(&mut self, path: Option<PathBuf>) {
+        self.last_checkpoint = path;
     }
 
     /// Returns the newest checkpoint of this process.
@@ -137,6 +144,7 @@ impl Summary {
             duration(self.saving)
         ));
         lines.extend(self.evaluation_lines());
+        lines.extend(self.divergence.clone());
         if let Some(checkpoint) = &self.last_checkpoint {
             lines.push(format!("newest checkpoint  {}", checkpoint.display()));
         }

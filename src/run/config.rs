@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use super::file::RunFile;
 use super::weights::open_configuration;
-use super::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, KernelSettings, Run};
+use super::{
+    CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EvaluateSettings, KernelSettings, Run,
+};
 use crate::bert::{BertConfig, BertSettings, FusedAttention, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
@@ -44,6 +46,8 @@ pub struct RunConfig {
     parallel: ParallelSettings,
     #[serde(default)]
     evaluate: EvaluateSettings,
+    #[serde(default)]
+    divergence: DivergenceSettings,
     checkpoint: CheckpointSettings,
     phase: Vec<Phase>,
 }
@@ -117,6 +121,7 @@ impl RunConfig {
             data,
             parallel: self.parallel,
             evaluate: self.evaluate,
+            divergence: self.divergence,
             checkpoint,
             text: file.text.clone(),
         };

@@ -12,6 +12,7 @@ use crate::bert::{BertConfig, Head, SIZES};
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, State, load_latest};
 use crate::data::{Manifest, PreparedData, Split, VocabularyFile};
+use crate::divergence::Monitor;
 use crate::schedule::{Position, Schedule};
 use crate::settings::differing_settings;
 
@@ -189,6 +190,17 @@ impl InitialState {
         match self {
             InitialState::Random | InitialState::Imported(_) => None,
             InitialState::Resumed { checkpoint, .. } => checkpoint.state.best.clone(),
+        }
+    }
+
+    /// Returns the state of the divergence alarm. A checkpoint without one, as an import has, is good.
+    pub fn divergence(&self) -> Monitor {
+        match self {
+            InitialState::Random | InitialState::Imported(_) => Monitor::default(),
+            InitialState::Resumed { checkpoint, .. } => {
+                let State { divergence, step, .. } = &checkpoint.state;
+                divergence.clone().unwrap_or_else(|| Monitor::from_checkpoint(*step))
+            }
         }
     }
 

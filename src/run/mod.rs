@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 
 use self::config::RunConfig;
 use self::file::RunFile;
-pub use self::settings::{CheckpointSettings, CompileSettings, DataSettings, EvaluateSettings, KernelSettings};
+pub use self::settings::{
+    CheckpointSettings, CompileSettings, DataSettings, DivergenceAction, DivergenceSettings, EvaluateSettings,
+    KernelSettings,
+};
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
 use crate::bert::{BertConfig, BertPretraining, Layers, Recompute};
@@ -74,6 +77,8 @@ pub struct Run {
     pub parallel: ParallelSettings,
     /// The `[evaluate]` table.
     pub evaluate: EvaluateSettings,
+    /// The `[divergence]` table.
+    pub divergence: DivergenceSettings,
     /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
     /// The run file as text with overrides applied. Every checkpoint contains a copy.

@@ -104,13 +104,14 @@ impl CheckpointSeries<'_> {
         scheduled + self.best_of_every.map_or(0, |every| self.steps.div_ceil(every))
     }
 
-    /// Returns the number of checkpoints that stay, at most: the newest ones, those of every `keep_every` steps, and the best one.
+    /// Returns the number of checkpoints that stay, at most: the newest ones, those of every `keep_every` steps, the best one and the
+    /// last good one.
     fn kept(&self) -> u64 {
         let Keep { newest, every } = self.settings.kept();
         let of_steps = self.steps.checked_div(every).unwrap_or(0);
         match newest {
             0 => self.saves(),
-            newest => self.saves().min(newest as u64 + of_steps + u64::from(self.best_of_every.is_some())),
+            newest => self.saves().min(newest as u64 + of_steps + u64::from(self.best_of_every.is_some()) + 1),
         }
     }
 
@@ -200,9 +201,10 @@ mod tests {
             (series.saves(), series.kept(), series.at_once())
         };
         assert_eq!(counts(0, 3, None), (1, 1, 1));
-        assert_eq!(counts(30, 3, None), (4, 3, 4));
+        assert_eq!(counts(30, 3, None), (4, 4, 4));
+        assert_eq!(counts(10, 3, None), (10, 4, 5));
         assert_eq!(counts(30, 0, None), (4, 4, 4));
-        assert_eq!(counts(0, 1, Some(25)), (5, 2, 3));
+        assert_eq!(counts(0, 1, Some(25)), (5, 3, 4));
         assert_eq!(counts(0, 0, Some(25)), (5, 5, 5));
     }
 
@@ -214,6 +216,6 @@ mod tests {
         let series = CheckpointSeries { settings: &settings, steps: 100, best_of_every: Some(25), bytes: 1000 };
         check_directory(&series, 0).unwrap();
         let message = check_directory(&series, 1 << 60).unwrap_err().to_string();
-        assert!(message.contains("for 3 checkpoints and those of the seeds after it, found"), "{message}");
+        assert!(message.contains("for 4 checkpoints and those of the seeds after it, found"), "{message}");
     }
 }

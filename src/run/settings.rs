@@ -1,4 +1,4 @@
-//! The tables `[compile]`, `[kernels]`, `[data]`, `[evaluate]` and `[checkpoint]` of a run file, with their defaults.
+//! The tables `[compile]`, `[kernels]`, `[data]`, `[evaluate]`, `[divergence]` and `[checkpoint]` of a run file, with their defaults.
 
 use std::path::PathBuf;
 
@@ -133,6 +133,25 @@ pub struct KernelSettings {
     /// The kernel of self-attention: `composed`, `triton` or `auto`. Kernels round differently, so it is one of the settings
     /// that a resumed run must share.
     pub attention: AttentionKernel,
+}
+
+/// What a run does when training has diverged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DivergenceSettings {
+    /// The reaction: `stop` or `warn`.
+    pub action: DivergenceAction,
+}
+
+/// The reaction to a divergence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DivergenceAction {
+    /// Stop without saving.
+    #[default]
+    Stop,
+    /// Report it and train on.
+    Warn,
 }
 
 /// The location and frequency of checkpoints.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::job::Job;
 use super::uploader::Uploader;
 use crate::checkpoint::{Best, Checkpoint, RunDirectory, RunLock, Saved, State};
+use crate::divergence::Monitor;
 use crate::runtime::state::TrainState;
 use crate::schedule::Position;
 use crate::shape::HostTensor;
@@ -48,7 +49,7 @@ impl Checkpointer {
     }
 
     /// Copies `state` after `done` updates to the host, and starts to write it as a checkpoint, with the `metrics` of the last
-    /// step and the `best` evaluation. An earlier save must be complete ([`Checkpointer::wait`]).
+    /// step, the `best` evaluation and the state of the divergence alarm. An earlier save must be complete ([`Checkpointer::wait`]).
     ///
     /// # Errors
     /// If the run directory was moved, the copy fails, or the system cannot start a thread.
@@ -58,10 +59,16 @@ impl Checkpointer {
         done: u64,
         metrics: &Map<String, Value>,
         best: Option<&Best>,
+        divergence: &Monitor,
     ) -> anyhow::Result<()> {
         let (model, optimizer) = state.to_host()?;
         self.lock.check()?;
-        let position = State { metrics: metrics.clone(), best: best.cloned(), ..self.position(done)? };
+        let position = State {
+            metrics: metrics.clone(),
+            best: best.cloned(),
+            divergence: Some(divergence.clone()),
+            ..self.position(done)?
+        };
         let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };
         let Writer::Idle(mut destination) = std::mem::replace(&mut self.writer, Writer::Lost) else {
             bail!("step {done}: the previous checkpoint is not complete");
@@ -97,6 +104,21 @@ impl Checkpointer {
                 Ok(None)
             }
         }
+    }
+
+    /// Renames the checkpoints that are newer than `step` (all of them without one), here and in the bucket; returns messages with
+    /// their new names. The last save must be complete.
+    ///
+    /// # Errors
+    /// If the file system reports an error, or a request fails.
+    pub fn set_aside_after(&mut self, step: Option<u64>) -> anyhow::Result<Vec<String>> {
+        let Writer::Idle(destination) = &mut self.writer else { bail!("the last checkpoint is not complete") };
+        let mut notes = destination.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait)?;
+        notes.extend(destination.directory.set_aside_after(step)?);
+        if let Some(uploader) = &destination.uploader {
+            notes.extend(uploader.set_aside_after(step)?);
+        }
+        Ok(notes)
     }
 
     /// Waits until all checkpoints are in the bucket; returns messages about the uploads. The last save must be complete.

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::divergence::AlarmSpec;
 use super::probe::ProbeSpec;
 use crate::batch::BatchSource;
 use crate::checkpoint::Best;
@@ -35,6 +36,8 @@ pub struct Job {
     pub evaluate_every: u64,
     /// The choice of the best checkpoint; none for runs that keep the newest ones only.
     pub selection: Option<Selection>,
+    /// The divergence alarm.
+    pub alarm: AlarmSpec,
     /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
     /// The work of one step of each phase with one example per row, for the estimate of the time left.

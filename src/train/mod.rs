@@ -20,6 +20,7 @@
 
 pub mod bench;
 pub mod checkpointer;
+pub mod divergence;
 pub mod evaluate;
 pub mod evaluator;
 pub mod fine_tuning;

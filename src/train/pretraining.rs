@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use super::divergence::AlarmSpec;
 use super::job::{EvaluationSpec, Job};
 use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
@@ -111,6 +112,9 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         };
         evaluations.push((examples, spec));
     }
+    let evaluations: Vec<EvaluationSpec> = evaluations.into_iter().map(|(_, spec)| spec).collect();
+    let uniform = Some((run.model.vocab_size as f64).ln());
+    let alarm = AlarmSpec::new(run.divergence.action, &*steps[0].task, &evaluations, uniform);
     Ok(Job {
         name: run.name.clone(),
         seed: run.seed,
@@ -118,7 +122,8 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         skip_non_finite: run.skip_non_finite,
         batches: batches.collect(),
         steps,
-        evaluations: evaluations.into_iter().map(|(_, spec)| spec).collect(),
+        evaluations,
+        alarm,
         probe: probe_spec(run, prepared)?,
         evaluate_every: run.evaluate.every,
         selection: None,

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::checkpointer::Checkpointer;
+use super::divergence::Alarm;
 use super::evaluator::{Evaluator, Measured};
 use super::interrupt::{Interrupt, Request};
 use super::job::Job;
 use super::probe::ProbeEvaluator;
 use crate::batch::BatchSource;
-use crate::checkpoint::{Best, RunLock, Saved};
+use crate::checkpoint::{Best, RunLock, Saved, checkpoint_path};
 use crate::output::note;
 use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
@@ -58,6 +59,7 @@ pub struct Trainer {
     request: Request,
     /// The best evaluation so far, if the run selects a checkpoint by a metric.
     best: Option<Best>,
+    alarm: Alarm,
     /// The first failure to write a checkpoint or a metric: the run saves its state and ends.
     failure: Option<anyhow::Error>,
     reporter: Reporter,
@@ -128,12 +130,14 @@ pub enum Outcome {
     Interrupted,
     /// Ended at its time limit, with everything saved.
     TimeLimit,
+    /// Stopped because training has diverged. Nothing was saved after the last good checkpoint.
+    Diverged,
 }
 
 impl Outcome {
     /// Returns whether the run ended before its steps were done, and can be resumed.
     pub fn is_incomplete(self) -> bool {
-        matches!(self, Outcome::Interrupted | Outcome::TimeLimit)
+        matches!(self, Outcome::Interrupted | Outcome::TimeLimit | Outcome::Diverged)
     }
 }
 
@@ -170,6 +174,7 @@ impl Trainer {
         let layout = StateLayout::of(&job.steps[0]);
         let done = start.step();
         let best = job.selection.and_then(|selection| selection.resumed(start.best()));
+        let alarm = Alarm::new(job.alarm.clone(), &job.schedule, start.divergence());
         let state = match start {
             InitialState::Random => TrainState::initial(layout, job.seed, &devices)?,
             InitialState::Imported(found) => {
@@ -219,6 +224,7 @@ impl Trainer {
             missing_probe_reported: false,
             request: Request::Continue,
             best,
+            alarm,
             failure: None,
             reporter,
             checkpointer,
@@ -291,11 +297,16 @@ impl Trainer {
                 self.request = self.request.max(request);
             }
             let request = std::mem::take(&mut self.request);
-            if !(evaluate || save || request > Request::Continue) {
+            if !(evaluate || save || request > Request::Continue || self.alarm.stops()) {
                 continue;
             }
             if let Some(last) = running.take() {
                 self.read(last)?;
+            }
+            if self.alarm.stops() {
+                self.set_diverged_aside()?;
+                self.finish()?;
+                return Ok(Outcome::Diverged);
             }
             let mut improved = false;
             if evaluate {
@@ -370,7 +381,12 @@ impl Trainer {
         }
         let loss = finished.metric("loss");
         if finished.metric("skipped") != 0.0 || !loss.is_finite() {
-            self.skip(&finished.plan, loss, &finite)?;
+            return self.skip(&finished.plan, loss, &finite);
+        }
+        if let Some(sign) = self.alarm.observe(&finished) {
+            let sentence = self.alarm.sentence(&sign, self.done);
+            let reported = self.reporter.diverged(self.done, &sign, sentence);
+            self.note_failure(reported);
         }
         Ok(())
     }
@@ -429,6 +445,7 @@ impl Trainer {
         if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
             self.best = selection.updated(self.best.take(), evaluation.value(selection.metric), self.done);
         }
+        self.alarm.evaluated(self.done, |metric| evaluation.value(metric));
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;
         let reported = self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed());
         self.note_failure(reported);
@@ -456,13 +473,34 @@ impl Trainer {
         let begin = Instant::now();
         let written = self.written();
         self.note_failure(written);
-        let state = &self.state;
+        // All hosts keep the same record, although only the leader writes.
+        self.alarm.saved(self.done, self.job.schedule.at(self.done - 1)?.phase);
+        let (state, last_step) = (&self.state, self.reporter.last_step());
         let started = match &mut self.checkpointer {
-            Some(checkpointer) => checkpointer.start(state, self.done, self.reporter.last_step(), self.best.as_ref()),
+            Some(checkpointer) => {
+                checkpointer.start(state, self.done, last_step, self.best.as_ref(), self.alarm.monitor())
+            }
             None => state.participate_in_to_host(),
         };
         self.reporter.held_up_by_save(begin.elapsed());
         self.hosts.all_ok(started)
+    }
+
+    /// Renames the checkpoints from after the last good one on the leader, so that a resumed run starts from that one.
+    fn set_diverged_aside(&mut self) -> anyhow::Result<()> {
+        let written = self.written();
+        self.note_failure(written);
+        let good = self.alarm.monitor().last_good();
+        let renamed = self.checkpointer.as_mut().map_or(Ok(Vec::new()), |leader| leader.set_aside_after(good));
+        self.hosts.all_ok(renamed)?.iter().for_each(|note| self.reporter.say(note));
+        let path = good.map(|step| checkpoint_path(self.job.checkpoint.directory.local(), step));
+        let next = match &path {
+            Some(path) => format!("the last good checkpoint is {}", path.display()),
+            None => "there is no good checkpoint, so a resumed run starts from step 0".to_owned(),
+        };
+        self.reporter.say(&format!("the run stops without saving; {next}"));
+        self.reporter.newest_checkpoint(path);
+        Ok(())
     }
 
     /// Waits for the save in progress on the leader, and reports it.
@@ -471,7 +509,7 @@ impl Trainer {
             return Ok(());
         };
         notes.iter().for_each(|note| self.reporter.say(note));
-        self.reporter.saved(path);
+        self.reporter.newest_checkpoint(Some(path));
         Ok(())
     }
 

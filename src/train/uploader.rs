@@ -60,6 +60,14 @@ impl Uploader {
         notes.extend(uploaded.iter().map(|address| format!("uploaded {address} in {}", duration(took))));
         Ok(notes)
     }
+
+    /// Renames the checkpoints in the bucket that are newer than `step`; [`Uploader::wait`] must have been called.
+    ///
+    /// # Errors
+    /// If a request fails.
+    pub fn set_aside_after(&self, step: Option<u64>) -> Result<Vec<String>, CheckpointError> {
+        self.run.set_aside_after(step)
+    }
 }
 
 impl Drop for Uploader {

@@ -95,8 +95,8 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Reads the deterministic values of `metrics.jsonl` by kind and step. The last line of a step counts; an incomplete line,
-/// still being written or truncated by a kill, is skipped.
+/// Reads the deterministic values of steps and evaluations from `metrics.jsonl` by kind and step. The last line of a step counts; an
+/// incomplete line, still being written or truncated by a kill, is skipped.
 pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
     let content = std::fs::read_to_string(run.join("metrics.jsonl")).expect("a run writes metrics.jsonl");
     let mut metrics = std::collections::BTreeMap::new();
@@ -110,6 +110,9 @@ pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
             object.remove(timing);
         }
         let kind = object["kind"].as_str().expect("a kind").to_owned();
+        if !["train", "evaluation"].contains(&kind.as_str()) {
+            continue;
+        }
         let step = object["step"].as_u64().expect("a step");
         metrics.insert((kind, step), value);
     }

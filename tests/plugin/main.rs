@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod collectives;
 mod compilation_cache;
+mod divergence;
 mod fine_tuning;
 mod finetune;
 mod full_disk;

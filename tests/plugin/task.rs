@@ -16,6 +16,7 @@ use lambert::runtime::hosts::Hosts;
 use lambert::schedule::{PhaseWork, Schedule};
 use lambert::step::{EvalSpec, Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
+use lambert::train::divergence::AlarmSpec;
 use lambert::train::interrupt::Interrupt;
 use lambert::train::job::{EvaluationSpec, Job};
 use lambert::train::trainer::{Outcome, Programs, Trainer};
@@ -66,6 +67,7 @@ fn job(directory: &Path, replicas: usize) -> Job {
             baselines: Baselines::default(),
             scorer: None,
         }],
+        alarm: AlarmSpec::default(),
         probe: None,
         evaluate_every: 30,
         selection: None,

@@ -11,6 +11,7 @@ use crate::runtime::compilation_cache::Origin;
 use crate::runtime::compile::CompileTimes;
 use crate::runtime::devices::Devices;
 use crate::schedule::Phase;
+use crate::train::divergence::DIVERGED;
 use crate::train::interrupt::{INTERRUPTED, TIME_LIMIT};
 use crate::train::trainer::{Coverage, Outcome};
 use crate::units::{counted, duration, thousands};
@@ -27,13 +28,18 @@ pub fn compile_times(times: &CompileTimes) -> String {
     format!("{how}: build {build}, lower {lower}, {last} {}", duration(times.compile))
 }
 
-/// Returns the exit code of a run that ended before its steps were done, and the reason.
-pub fn early_end(outcome: Outcome) -> Option<(u8, &'static str)> {
-    match outcome {
-        Outcome::Finished | Outcome::StoppedEarly => None,
-        Outcome::Interrupted => Some((INTERRUPTED, "interrupted")),
-        Outcome::TimeLimit => Some((TIME_LIMIT, "the time limit is reached")),
-    }
+/// Returns the exit code of a run that ended before its steps were done, and how to resume it with `command`.
+pub fn early_end(outcome: Outcome, command: &str) -> Option<(u8, String)> {
+    let (code, end) = match outcome {
+        Outcome::Finished | Outcome::StoppedEarly => return None,
+        Outcome::Interrupted => (INTERRUPTED, "interrupted; everything is saved"),
+        Outcome::TimeLimit => (TIME_LIMIT, "the time limit is reached; everything is saved"),
+        Outcome::Diverged => {
+            let next = "training has diverged; change the settings, then resume from the last good checkpoint";
+            return Some((DIVERGED, format!("{next}:\n  {command} --accept-changes")));
+        }
+    };
+    Some((code, format!("{end}. To resume:\n  {command}")))
 }
 
 /// Formats how often a phase visits the examples: `4,096 sequences, 4.10 epochs of 1,000 examples, each visited 4 or 5

@@ -63,9 +63,8 @@ pub fn run(args: Finetune) -> anyhow::Result<ExitCode> {
     } else if results.len() > 1 {
         print(format_args!("\n{}", render::seeds(&results)))?;
     }
-    if let Some((code, reason)) = results.iter().find_map(|result| early_end(result.outcome)) {
+    if let Some((code, how_to_resume)) = results.iter().find_map(|result| early_end(result.outcome, &resume_command)) {
         // Standard output holds nothing but the object with --json.
-        let how_to_resume = format!("{reason}; everything is saved. To resume:\n  {resume_command}");
         if args.json {
             note(how_to_resume);
         } else {
@@ -90,7 +89,7 @@ fn print_event(event: FineTuneEvent<'_>) -> std::io::Result<()> {
             }
             match outcome {
                 Outcome::StoppedEarly => print("stopped early: the metric did not improve for `patience` evaluations"),
-                Outcome::Finished | Outcome::Interrupted | Outcome::TimeLimit => Ok(()),
+                Outcome::Finished | Outcome::Interrupted | Outcome::TimeLimit | Outcome::Diverged => Ok(()),
             }
         }
     }

@@ -58,7 +58,7 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
         resume_command: resume_command.clone(),
     };
     let outcome = pretrain_with_events(&run, &options, &mut |event| Ok(print_event(event, &resume_command)?))?;
-    Ok(render::early_end(outcome).map_or(ExitCode::SUCCESS, |(code, _)| ExitCode::from(code)))
+    Ok(render::early_end(outcome, &resume_command).map_or(ExitCode::SUCCESS, |(code, _)| ExitCode::from(code)))
 }
 
 fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Result<()> {
@@ -86,12 +86,8 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
             if hosts.is_leader() {
                 print(format_args!("\n{}", summary.to_text()))?;
             }
-            match render::early_end(outcome) {
-                None => Ok(()),
-                Some((_, reason)) => {
-                    print(format_args!("\n{reason}; everything is saved. To resume:\n  {resume_command}"))
-                }
-            }
+            render::early_end(outcome, resume_command)
+                .map_or(Ok(()), |(_, how_to_resume)| print(format_args!("\n{how_to_resume}")))
         }
     }
 }

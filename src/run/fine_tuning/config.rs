@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::settings::{DropoutSettings, SelectionSettings, TaskSettings, TrainSettings};
 use crate::bert::Recompute;
 use crate::optim::OptimizerConfig;
-use crate::run::CheckpointSettings;
 use crate::run::file::RunFile;
+use crate::run::{CheckpointSettings, DivergenceSettings};
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
 use crate::storage::Location;
 use crate::task::Precision;
@@ -54,6 +54,9 @@ pub struct FineTuningRun {
     /// The `[evaluate]` table.
     #[serde(default)]
     pub evaluate: SelectionSettings,
+    /// The `[divergence]` table.
+    #[serde(default)]
+    pub divergence: DivergenceSettings,
     /// The `[checkpoint]` table.
     pub checkpoint: CheckpointSettings,
     /// The run file as text with overrides applied. Every checkpoint contains a copy.

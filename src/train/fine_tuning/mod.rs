@@ -6,7 +6,9 @@ pub mod scorer;
 use std::sync::Arc;
 
 use self::scorer::TaskScorer;
+use super::divergence::AlarmSpec;
 use super::job::{EvaluationSpec, Job, Selection};
+use crate::bert::Head;
 use crate::run::fine_tuning::FineTuning;
 use crate::run::initial_state::Resumable;
 use crate::schedule::PhaseWork;
@@ -46,6 +48,13 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         steps: run.schedule.steps(),
         flops_per_step: run.task.training_flops() * settings.train.global_batch as f64,
     };
+    let classes = match &run.data.head {
+        Head::QuestionAnswering => Some(settings.task.sequence_length),
+        head => head.labels().map(<[String]>::len),
+    };
+    let uniform = classes.map(|classes| (classes as f64).ln());
+    let evaluations = vec![evaluation];
+    let alarm = AlarmSpec::new(settings.divergence.action, &*run.task, &evaluations, uniform);
     Ok(Job {
         name: settings.name.clone(),
         seed: settings.seed,
@@ -53,7 +62,8 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         skip_non_finite: settings.skip_non_finite,
         steps: vec![run.step_spec(replicas)?],
         batches: vec![run.data.train.clone()],
-        evaluations: vec![evaluation],
+        evaluations,
+        alarm,
         evaluate_every: run.evaluate_every(),
         probe: None,
         selection: Some(Selection {
