@@ -109,7 +109,7 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
-    /// The name of the metric; higher values are better.
+    /// The name of the metric.
     pub metric: String,
     /// The value of the metric.
     pub value: f64,

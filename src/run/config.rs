@@ -130,6 +130,7 @@ impl RunConfig {
                 .check()
                 .with_context(|| format!("{path}: examples of phase {:?}", phase.name))?;
         }
+        run.selection_metric().with_context(|| path.to_string())?;
         Ok(run)
     }
 
@@ -340,6 +341,12 @@ learning_rate = 0.002
             assert!(message.ends_with(&format!("{key} {f32} 1e-50")), "{message}");
         }
         assert!(message(("\"run\"", "\"\"")).contains("checkpoint.directory requires a text with at least one"));
+        assert_eq!(
+            message(("[data]", "[evaluate]\nmetric = \"f1\"\n[data]")),
+            "q.toml: [evaluate] metric requires one of mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, got \"f1\""
+        );
+        let single = message(("[data]", "[evaluate]\nmetric = \"nsp_loss\"\n[data]\nmode = \"full_sentences\""));
+        assert!(single.contains("one of mlm_loss, mlm_accuracy, got"), "{single}");
         let unknown = [
             (("preset = \"paper\"", "preset = \"paper\"\nwieght_decay = 0.1"), "`wieght_decay`", "`weight_decay`"),
             (("preset = \"tiny\"", "hiden_size = 64"), "`hiden_size`", "`hidden_size`"),

@@ -19,6 +19,7 @@ pub mod weights;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use self::config::RunConfig;
@@ -36,7 +37,7 @@ use crate::optim::OptimizerConfig;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::StepSpec;
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
-use crate::task::{Model, Precision};
+use crate::task::{Model, Precision, Ratio, Task};
 use crate::units::thousands;
 
 /// The phases that a listing for people shows, at most.
@@ -144,6 +145,21 @@ impl Run {
             layers: self.compile.layers,
             attention: self.kernels.attention,
         }
+    }
+
+    /// Returns the held-out metric that selects the best checkpoint, if the run selects one.
+    ///
+    /// # Errors
+    /// If the task has no metric of that name. Single segments have none of their second label.
+    pub fn selection_metric(&self) -> anyhow::Result<Option<Ratio>> {
+        let Some(name) = &self.evaluate.metric else { return Ok(None) };
+        let has_labels = |ratio: &&Ratio| self.data.mode.is_pair() || ratio.name.starts_with("mlm_");
+        let known: Vec<Ratio> = self.task(0, 1).ratios().iter().filter(has_labels).copied().collect();
+        let Some(found) = known.iter().find(|ratio| ratio.name == name) else {
+            let names: Vec<&str> = known.iter().map(|ratio| ratio.name).collect();
+            bail!("[evaluate] metric requires one of {}, got {name:?}", names.join(", "));
+        };
+        Ok(Some(*found))
     }
 
     /// Returns the specification of the step of phase `phase` on `replicas` devices.

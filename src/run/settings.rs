@@ -66,6 +66,9 @@ pub struct EvaluateSettings {
     pub examples: usize,
     /// Examples per device and micro-batch.
     pub micro_batch_size: usize,
+    /// The metric that selects the best checkpoint; without one, no checkpoint is kept for its value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// A file of labelled texts (`.tsv`, `.csv`, `.jsonl`, `.parquet`), whose labels a probe predicts at each evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<PathBuf>,
@@ -86,6 +89,7 @@ impl Default for EvaluateSettings {
             every: 0,
             examples: 1024,
             micro_batch_size: 32,
+            metric: None,
             probe: None,
             probe_text: None,
             probe_text_pair: None,

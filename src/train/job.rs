@@ -50,11 +50,13 @@ pub struct Job {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// The choice of the best checkpoint: the evaluation with the highest value of a metric.
+/// The choice of the best checkpoint: the evaluation with the best value of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// The name of the metric.
     pub metric: &'static str,
+    /// Whether lower values are better, as of a loss.
+    pub lower_is_better: bool,
     /// Evaluations without a better value after which the run stops; 0 never stops early.
     pub patience: u64,
 }
@@ -62,10 +64,9 @@ pub struct Selection {
 impl Selection {
     /// Returns the best evaluation after one with `value` at `step`. An equal value is not better, NaN never is.
     pub fn updated(self, best: Option<Best>, value: f64, step: u64) -> Option<Best> {
+        let improves = |best: &Best| if self.lower_is_better { value < best.value } else { value > best.value };
         match best {
-            Some(best) if value.is_nan() || value <= best.value => {
-                Some(Best { evaluations_since: best.evaluations_since + 1, ..best })
-            }
+            Some(best) if !improves(&best) => Some(Best { evaluations_since: best.evaluations_since + 1, ..best }),
             None if value.is_nan() => None,
             _ => Some(Best { metric: self.metric.to_owned(), value, step, evaluations_since: 0 }),
         }
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_run_stops_after_as_many_evaluations_without_a_better_value_as_its_patience() {
-        let selection = Selection { metric: "f1", patience: 2 };
+        let selection = Selection { metric: "f1", lower_is_better: false, patience: 2 };
         let mut best = None;
         let mut stops = Vec::new();
         for (step, value) in [(1, f64::NAN), (2, 0.5), (3, 0.5), (4, 0.7), (5, 0.6), (6, f64::NAN)] {
@@ -141,8 +142,17 @@ mod tests {
 
     #[test]
     fn a_run_that_resumes_with_another_metric_selects_anew() {
-        let best = Selection { metric: "f1", patience: 2 }.updated(None, 0.9, 4);
-        assert_eq!(Selection { metric: "f1", patience: 1 }.resumed(best.clone()), best);
-        assert_eq!(Selection { metric: "matthews", patience: 2 }.resumed(best), None);
+        let selection = |metric| Selection { metric, lower_is_better: false, patience: 2 };
+        let best = selection("f1").updated(None, 0.9, 4);
+        assert_eq!(Selection { patience: 1, ..selection("f1") }.resumed(best.clone()), best);
+        assert_eq!(selection("matthews").resumed(best), None);
+    }
+
+    #[test]
+    fn the_lowest_loss_is_the_best() {
+        let selection = Selection { metric: "mlm_loss", lower_is_better: true, patience: 0 };
+        let values = [(1, 5.0), (2, 4.0), (3, f64::NAN), (4, 4.0), (5, 4.5)];
+        let best = values.into_iter().fold(None, |best, (step, value)| selection.updated(best, value, step));
+        assert_eq!(best.map(|best| (best.value, best.step, best.evaluations_since)), Some((4.0, 2, 3)));
     }
 }

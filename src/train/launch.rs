@@ -211,7 +211,7 @@ fn train(
     let series = CheckpointSeries {
         settings: &run.checkpoint,
         steps: run.schedule.steps(),
-        best_of_every: None,
+        best_of_every: run.evaluate.metric.as_ref().map(|_| evaluation_interval(run)),
         bytes: preflight::checkpoint_bytes(&param_specs(&run.model), &run.optimizer),
     };
     let check = || preflight::check_directory(&series, 0);
@@ -256,6 +256,14 @@ fn with_correct_kernels<'r>(run: &'r Run, devices: &Devices) -> anyhow::Result<C
     note(format_args!("[kernels] attention = \"triton\" is not used, attention is composed: {error:#}"));
     let kernels = KernelSettings { attention: AttentionKernel::Composed };
     Ok(Cow::Owned(Run { kernels, ..run.clone() }))
+}
+
+/// Returns the shortest distance between evaluations that are not at the end of a phase.
+fn evaluation_interval(run: &Run) -> u64 {
+    match run.evaluate.every {
+        0 => run.schedule.steps(),
+        every => every,
+    }
 }
 
 /// Finds the initial state, with messages for the user; the leader first locks the run directory.

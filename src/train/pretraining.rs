@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::divergence::AlarmSpec;
-use super::job::{EvaluationSpec, Job};
+use super::job::{EvaluationSpec, Job, Selection};
 use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
@@ -126,7 +126,11 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         alarm,
         probe: probe_spec(run, prepared)?,
         evaluate_every: run.evaluate.every,
-        selection: None,
+        selection: run.selection_metric()?.map(|metric| Selection {
+            metric: metric.name,
+            lower_is_better: metric.kind.is_loss(),
+            patience: 0,
+        }),
         checkpoint: run.checkpoint.clone(),
         work: run.work(),
         fingerprint: run.fingerprint(&data_fingerprint(prepared.manifest())),

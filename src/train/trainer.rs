@@ -443,13 +443,21 @@ impl Trainer {
             }
         }
         if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
-            self.best = selection.updated(self.best.take(), evaluation.value(selection.metric), self.done);
+            let earlier = self.best.take().filter(|best| self.is_evaluated_alike(best.step, phase));
+            self.best = selection.updated(earlier, evaluation.value(selection.metric), self.done);
         }
         self.alarm.evaluated(self.done, |metric| evaluation.value(metric));
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;
         let reported = self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed());
         self.note_failure(reported);
         Ok(())
+    }
+
+    /// Returns whether the evaluation after `done` updates was that of phase `phase`. Values on other examples, for example of another
+    /// sequence length, cannot be compared.
+    fn is_evaluated_alike(&self, done: u64, phase: usize) -> bool {
+        let earlier = done.checked_sub(1).and_then(|step| self.job.schedule.at(step).ok());
+        earlier.is_some_and(|earlier| Arc::ptr_eq(&self.evaluators[earlier.phase], &self.evaluators[phase]))
     }
 
     /// Records a failure of this host that ends the run on all hosts, after the next step at the latest.

@@ -100,3 +100,25 @@ fn an_interrupted_run_is_saved_and_prints_the_resume_command() {
     let logged = metrics(&workshop.path("long")).keys().filter(|(kind, _)| kind == "train").count();
     assert!(workshop.path(&format!("long/step-{logged:08}")).exists(), "the last logged step is saved");
 }
+
+#[test]
+fn best_checkpoint_of_a_pretraining_run_is_kept_and_used() {
+    let workshop = Workshop::new();
+    // A rate of 0.5 in the second phase makes the model worse with every step.
+    workshop.run_file("run.toml", "run", |text| {
+        let text = text.replace("every = 4\n", "every = 2\nmetric = \"mlm_loss\"\n").replace("keep = 0", "keep = 1");
+        text.replace("learning_rate = 0.01", "learning_rate = 0.5")
+    });
+    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
+    let run = workshop.path("run");
+    let loss = |step| metrics(&run)[&("evaluation".to_owned(), step)]["mlm_loss"].as_f64().unwrap();
+    assert!(loss(8) < loss(10), "the first evaluation of the second phase is its best: {} and {}", loss(8), loss(10));
+    assert!(loss(6) < loss(8), "that of the first phase is on shorter sequences, so it does not count");
+    let exists = |step: u64| run.join(format!("step-{step:08}")).exists();
+    assert_eq!([2, 4, 6, 8, 10].map(exists), [false, false, false, true, true]);
+    let output =
+        workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--json", "--examples", "12", "--micro-batch-size", "8"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((found["step"].as_u64(), found["mlm_loss"].as_f64()), (Some(8), Some(loss(8))));
+    assert!(text(&output).contains("step 8 has the best mlm_loss"), "{}", text(&output));
+}

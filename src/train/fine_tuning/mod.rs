@@ -68,6 +68,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         probe: None,
         selection: Some(Selection {
             metric: settings.evaluate.metric(settings.task.kind)?,
+            lower_is_better: false,
             patience: settings.evaluate.patience,
         }),
         checkpoint: settings.checkpoint.clone(),
