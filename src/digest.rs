@@ -58,6 +58,17 @@ pub fn sha256_of_reader(mut reader: impl Read, progress: &(dyn Fn(u64) + Sync)) 
     }
 }
 
+/// Returns the version and the sha256 of this program.
+///
+/// # Errors
+/// If its file cannot be read.
+pub fn program_identity() -> io::Result<String> {
+    // On Linux, this is the file that was started, even if another one has taken its place since.
+    let link = Path::new("/proc/self/exe");
+    let path = if link.exists() { link.to_path_buf() } else { std::env::current_exe()? };
+    Ok(format!("lambert {}, sha256 {}", env!("CARGO_PKG_VERSION"), sha256_of_file(&path, &|_| ())?))
+}
+
 /// The sha256 of bytes that arrive in several pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Sha256Hasher(Sha256);

@@ -95,6 +95,34 @@ pub struct State {
     /// The state of the divergence alarm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Monitor>,
+    /// The software that trained the last steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software: Option<Software>,
+}
+
+/// The software that trains a run. Another program or plugin may round differently.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Software {
+    /// The version and the sha256 of this program.
+    pub program: String,
+    /// The version of the C API and the sha256 of the plugin.
+    pub plugin: String,
+}
+
+impl Software {
+    /// Returns a sentence for each part that differs in `now`.
+    pub fn changes_to(&self, now: &Software) -> Vec<String> {
+        let parts = [("program", &self.program, &now.program), ("plugin", &self.plugin, &now.plugin)];
+        let changed = parts.into_iter().filter(|(_, earlier, now)| earlier != now);
+        let sentence = |(part, earlier, now): (&str, &String, &String)| {
+            format!(
+                "the {part} is another one than that of the checkpoint ({now}; before {earlier}), so the next steps may differ by \
+                 rounding from those of a run without this change"
+            )
+        };
+        changed.map(sentence).collect()
+    }
 }
 
 impl State {

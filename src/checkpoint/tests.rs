@@ -31,6 +31,7 @@ fn checkpoint(step: u64) -> Checkpoint {
             missing: Vec::new(),
             best: None,
             divergence: None,
+            software: None,
         },
         model: vec![tensor("z.weight", &[3, 5]), tensor("a.bias", &[4])],
         optimizer: vec![tensor("m/z.weight", &[3, 5]), tensor("v/z.weight", &[3, 5])],

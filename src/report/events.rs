@@ -43,6 +43,7 @@ impl StepEvent {
         let seconds = self.elapsed.as_secs_f64();
         let mut scalars = self.metrics.clone();
         scalars.extend([
+            ("seconds", seconds),
             ("learning_rate", self.plan.learning_rate),
             ("phase", (self.plan.phase + 1) as f64),
             ("epoch", self.epochs),

@@ -1,5 +1,6 @@
 //! The metrics log of a run: the same scalars as lines of `metrics.jsonl` and in a TensorBoard event file. Both are only
-//! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid.
+//! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid. Earlier
+//! ones stay, because [`goodput`](super::goodput) counts them as lost.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -34,8 +35,13 @@ impl MetricsLog {
         Ok(MetricsLog { path, lines, events: EventWriter::create(run, done + 1)? })
     }
 
-    /// Appends the scalars of `step` (updates done) as one line and one event. `kind` is `train` or `evaluation`. The line also
-    /// holds `kind`, `step` and `time` (seconds since 1970); values that are not finite are null, because JSON has no NaN. The
+    /// Returns the run directory.
+    pub fn run(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// Appends the scalars of `step` (updates done) as one line and one event. `kind` is `train`, `evaluation` or another. The line
+    /// also holds `kind`, `step` and `time` (seconds since 1970); values that are not finite are null, because JSON has no NaN. The
     /// TensorBoard tag is `kind/name`.
     ///
     /// # Errors
@@ -57,7 +63,7 @@ impl MetricsLog {
 }
 
 /// Reads the scalars of `step` and `kind` from the `metrics.jsonl` of the run directory `run`: those of the last such line,
-/// without values that were not finite. None without such a line or file. Incomplete lines are skipped.
+/// without times and values that were not finite. None without such a line or file. Incomplete lines are skipped.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -76,7 +82,8 @@ pub fn recorded(run: &Path, kind: &str, step: u64) -> anyhow::Result<Option<Vec<
         }
     }
     let scalars = |object: Map<String, Value>| {
-        let values = object.into_iter().filter(|(name, _)| !["kind", "step", "time"].contains(&name.as_str()));
+        let values =
+            object.into_iter().filter(|(name, _)| !["kind", "step", "time", "seconds"].contains(&name.as_str()));
         values.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
     };
     Ok(last.map(scalars))
@@ -127,7 +134,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = MetricsLog::open(folder.path(), 0).unwrap();
         log.record("evaluation", 0, &[("mlm_loss", 9.0)]).unwrap();
-        log.record("evaluation", 0, &[("mlm_loss", 8.5), ("nsp_loss", f64::NAN)]).unwrap();
+        log.record("evaluation", 0, &[("mlm_loss", 8.5), ("nsp_loss", f64::NAN), ("seconds", 2.0)]).unwrap();
         log.record("train", 0, &[("mlm_loss", 7.0)]).unwrap();
         log.record("evaluation", 10, &[("mlm_loss", 6.0)]).unwrap();
         std::fs::OpenOptions::new().append(true).open(&log.path).unwrap().write_all(b"{\"kind\":\"eval").unwrap();

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::evaluation::Evaluation;
 use super::events::StepEvent;
+use super::goodput::{self, Goodput};
 use super::metrics::MetricsLog;
 use super::progress::Progress;
 use super::summary::Summary;
@@ -33,6 +34,14 @@ impl Reporter {
         Reporter { log, progress, summary, task, last_step: Map::new() }
     }
 
+    /// Reports that the run has started after `done` updates, which took `took`, with compilation for `compiling`.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn started(&mut self, done: u64, took: Duration, compiling: Duration) -> anyhow::Result<()> {
+        self.record(goodput::START, done, &[("seconds", took.as_secs_f64()), ("compiling", compiling.as_secs_f64())])
+    }
+
     /// Reports a finished step.
     ///
     /// # Errors
@@ -40,7 +49,7 @@ impl Reporter {
     pub fn step(&mut self, step: &StepEvent) -> anyhow::Result<()> {
         let mut scalars = step.scalars();
         scalars.retain(|(name, _)| !self.task.unreported().contains(name));
-        self.record("train", step.done, &scalars)?;
+        self.record(goodput::TRAIN, step.done, &scalars)?;
         self.last_step = scalars.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         let accuracy = self.task.ratios().iter().find(|ratio| !ratio.kind.is_loss());
         self.progress.step(step, accuracy);
@@ -59,14 +68,16 @@ impl Reporter {
         evaluation: Evaluation,
         took: Duration,
     ) -> anyhow::Result<()> {
-        self.record("evaluation", step, &evaluation.scalars())?;
+        let seconds = ("seconds".to_owned(), took.as_secs_f64());
+        let scalars: Vec<(String, f64)> = evaluation.scalars().into_iter().chain([seconds]).collect();
+        self.record(goodput::EVALUATION, step, &scalars)?;
         self.say(&format!(
             "step {step}: held-out {} ({} of sequence length {sequence_length}, {})",
             evaluation.to_text(),
             counted(evaluation.examples, "example"),
             duration(took),
         ));
-        self.summary.evaluation(step, evaluation, took);
+        self.summary.evaluation(step, evaluation);
         Ok(())
     }
 
@@ -80,9 +91,25 @@ impl Reporter {
         self.record("divergence", step, &sign.scalars())
     }
 
-    /// Reports a time for which no step ran because of a checkpoint.
-    pub fn held_up_by_save(&mut self, took: Duration) {
-        self.summary.held_up_by_save(took);
+    /// Reports the time for which no step ran because of the checkpoint after `step` updates.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn held_up_by_save(&mut self, step: u64, took: Duration) -> anyhow::Result<()> {
+        self.record(goodput::CHECKPOINT, step, &[("seconds", took.as_secs_f64())])
+    }
+
+    /// Reports the use of the time of all starts of the run, which ends after `done` updates.
+    ///
+    /// # Errors
+    /// If the log cannot be read or written.
+    pub fn ended(&mut self, done: u64) -> anyhow::Result<()> {
+        let read = self.log.as_ref().map_or(Ok(None), |log| Goodput::read(log.run()))?;
+        if let Some(goodput) = &read {
+            self.summary.goodput(goodput);
+            self.record("goodput", done, &goodput.scalars())?;
+        }
+        Ok(())
     }
 
     /// Sets the checkpoint that the run ends with.

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::evaluation::Evaluation;
 use super::events::StepEvent;
+use super::goodput::Goodput;
 use crate::schedule::{Phase, Schedule};
 use crate::task::Ratio;
 use crate::units::{duration, quantity, thousands};
@@ -32,21 +33,20 @@ struct PhaseSummary {
 pub struct Summary {
     phases: Vec<PhaseSummary>,
     directory: PathBuf,
-    compiling: Duration,
-    evaluating: Duration,
-    saving: Duration,
     /// The scalars of the first evaluation of the run, and its step.
     first_evaluation: Option<(u64, Vec<(String, f64)>)>,
     /// The last evaluation and its step.
     last_evaluation: Option<(u64, Evaluation)>,
     last_checkpoint: Option<PathBuf>,
+    /// The use of the time of all starts of the run.
+    goodput: Option<String>,
     /// The sentence about the first divergence.
     divergence: Option<String>,
 }
 
 impl Summary {
-    /// Creates the summary of a run on `schedule` in `directory` that took `compiling` to compile.
-    pub fn new(schedule: &Schedule, directory: &Path, compiling: Duration) -> Summary {
+    /// Creates the summary of a run on `schedule` in `directory`.
+    pub fn new(schedule: &Schedule, directory: &Path) -> Summary {
         let phase = |phase: &Phase| PhaseSummary {
             name: phase.name.clone(),
             sequence_length: phase.sequence_length,
@@ -55,7 +55,6 @@ impl Summary {
         Summary {
             phases: schedule.phases().iter().map(phase).collect(),
             directory: directory.to_path_buf(),
-            compiling,
             ..Summary::default()
         }
     }
@@ -73,8 +72,7 @@ impl Summary {
     }
 
     /// Adds an evaluation after `step` updates.
-    pub fn evaluation(&mut self, step: u64, evaluation: Evaluation, took: Duration) {
-        self.evaluating += took;
+    pub fn evaluation(&mut self, step: u64, evaluation: Evaluation) {
         self.first_evaluation.get_or_insert_with(|| (step, evaluation.scalars()));
         self.last_evaluation = Some((step, evaluation));
     }
@@ -85,9 +83,9 @@ impl Summary {
         self.first_evaluation = Some((0, scalars));
     }
 
-    /// Adds a time for which no step ran because of a checkpoint.
-    pub fn held_up_by_save(&mut self, took: Duration) {
-        self.saving += took;
+    /// Sets the use of the time of all starts of the run.
+    pub fn goodput(&mut self, goodput: &Goodput) {
+        self.goodput = Some(goodput.to_text());
     }
 
     /// Adds the sentence about a divergence; the first one is shown.
@@ -137,12 +135,7 @@ impl Summary {
         }
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         let mut lines = vec![table.to_string()];
-        lines.push(format!(
-            "time outside of steps: compilation {}, evaluation {}, checkpoints {}",
-            duration(self.compiling),
-            duration(self.evaluating),
-            duration(self.saving)
-        ));
+        lines.extend(self.goodput.iter().map(|goodput| format!("goodput            {goodput}")));
         lines.extend(self.evaluation_lines());
         lines.extend(self.divergence.clone());
         if let Some(checkpoint) = &self.last_checkpoint {
@@ -201,9 +194,9 @@ mod tests {
     fn the_last_evaluation_is_compared_with_that_of_step_0() {
         let mut summary = Summary::default();
         assert!(lines(&summary).is_empty());
-        summary.evaluation(0, evaluation(9.0), Duration::ZERO);
-        summary.evaluation(4, evaluation(7.0), Duration::ZERO);
-        summary.evaluation(8, evaluation(6.0), Duration::ZERO);
+        summary.evaluation(0, evaluation(9.0));
+        summary.evaluation(4, evaluation(7.0));
+        summary.evaluation(8, evaluation(6.0));
         let found = lines(&summary);
         assert!(found.contains(&"held-out step 0 step 8 baseline difference".to_owned()), "{found:?}");
         assert!(found.contains(&"MLM loss 9.0000 6.0000 5.0000 +1.0000".to_owned()), "{found:?}");
@@ -213,7 +206,7 @@ mod tests {
 
         let mut resumed = Summary::default();
         resumed.evaluation_before_first_step(evaluation(9.0).scalars());
-        resumed.evaluation(8, evaluation(6.0), Duration::ZERO);
+        resumed.evaluation(8, evaluation(6.0));
         assert_eq!(lines(&resumed), found);
     }
 
@@ -223,7 +216,7 @@ mod tests {
         let mut first = evaluation(9.0).scalars();
         first.iter_mut().filter(|(name, _)| name.ends_with("_baseline")).for_each(|(_, value)| *value += 0.25);
         summary.evaluation_before_first_step(first);
-        summary.evaluation(8, evaluation(6.0), Duration::ZERO);
+        summary.evaluation(8, evaluation(6.0));
         let found = lines(&summary);
         assert!(found.iter().any(|line| line.starts_with("step 0 was evaluated on other examples")), "{found:?}");
     }
@@ -231,8 +224,8 @@ mod tests {
     #[test]
     fn a_resumed_run_without_the_log_of_step_0_says_what_it_compares_with() {
         let mut summary = Summary::default();
-        summary.evaluation(4, evaluation(7.0), Duration::ZERO);
-        summary.evaluation(8, evaluation(4.0), Duration::ZERO);
+        summary.evaluation(4, evaluation(7.0));
+        summary.evaluation(8, evaluation(4.0));
         let found = lines(&summary);
         assert!(found.contains(&"held-out step 4 step 8 baseline difference".to_owned()), "{found:?}");
         assert!(found.iter().any(|line| line.contains("no evaluation of step 0")), "{found:?}");

@@ -10,7 +10,7 @@ use super::compatibility::{check_model, check_vocabulary};
 use super::weights::{FoundModel, configuration_in, open_model};
 use crate::bert::{BertConfig, Head, SIZES};
 use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, State, load_latest};
+use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, Software, State, load_latest};
 use crate::data::{Manifest, PreparedData, Split, VocabularyFile};
 use crate::divergence::Monitor;
 use crate::schedule::{Position, Schedule};
@@ -201,6 +201,14 @@ impl InitialState {
                 let State { divergence, step, .. } = &checkpoint.state;
                 divergence.clone().unwrap_or_else(|| Monitor::from_checkpoint(*step))
             }
+        }
+    }
+
+    /// Returns the software that wrote the checkpoint of a resumed run, if it is recorded.
+    pub fn software(&self) -> Option<Software> {
+        match self {
+            InitialState::Random | InitialState::Imported(_) => None,
+            InitialState::Resumed { checkpoint, .. } => checkpoint.state.software.clone(),
         }
     }
 

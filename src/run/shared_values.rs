@@ -5,8 +5,7 @@ use anyhow::Context;
 use super::Run;
 use super::initial_state::data_fingerprint;
 use crate::data::PreparedData;
-use crate::digest::sha256_hex;
-use crate::files;
+use crate::digest::program_identity;
 use crate::rendezvous::agreement::SharedValues;
 
 /// Returns the values that determine the training steps of a host: the run file, the prepared data (wherever it is stored on this
@@ -22,8 +21,7 @@ pub fn shared_values(run: &Run, prepared: &PreparedData) -> anyhow::Result<Share
             place.remove(key);
         }
     }
-    let program = std::env::current_exe().and_then(files::read).context("cannot read the file of this program")?;
-    let program = format!("lambert {}, sha256 {}", env!("CARGO_PKG_VERSION"), sha256_hex(&program));
+    let program = program_identity().context("cannot read the file of this program")?;
     Ok(SharedValues::from([
         ("the run file".to_owned(), serde_json::to_value(table)?),
         ("the prepared data".to_owned(), data_fingerprint(prepared.manifest()).into()),

@@ -10,4 +10,5 @@ pub mod hosts;
 pub mod limits;
 pub mod prefetch;
 pub mod processor;
+pub mod software;
 pub mod state;

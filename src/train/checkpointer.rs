@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::job::Job;
 use super::uploader::Uploader;
-use crate::checkpoint::{Best, Checkpoint, RunDirectory, RunLock, Saved, State};
+use crate::checkpoint::{Best, Checkpoint, RunDirectory, RunLock, Saved, Software, State};
 use crate::divergence::Monitor;
 use crate::runtime::state::TrainState;
 use crate::schedule::Position;
@@ -19,6 +19,7 @@ use crate::shape::HostTensor;
 pub struct Checkpointer {
     job: Arc<Job>,
     lock: Arc<RunLock>,
+    software: Software,
     writer: Writer,
 }
 
@@ -38,14 +39,14 @@ struct Destination {
 }
 
 impl Checkpointer {
-    /// Returns the checkpointer of a run whose directory is locked by `lock`.
+    /// Returns the checkpointer of a run that trains with `software` and whose directory is locked by `lock`.
     ///
     /// # Errors
     /// If the run directory is not the copy of the run in its bucket.
-    pub fn new(job: Arc<Job>, lock: Arc<RunLock>) -> anyhow::Result<Checkpointer> {
+    pub fn new(job: Arc<Job>, lock: Arc<RunLock>, software: Software) -> anyhow::Result<Checkpointer> {
         let uploader = Uploader::new(&job.checkpoint)?;
         let directory = RunDirectory::new(job.checkpoint.directory.local(), job.checkpoint.kept());
-        Ok(Checkpointer { job, lock, writer: Writer::Idle(Box::new(Destination { directory, uploader })) })
+        Ok(Checkpointer { job, lock, software, writer: Writer::Idle(Box::new(Destination { directory, uploader })) })
     }
 
     /// Copies `state` after `done` updates to the host, and starts to write it as a checkpoint, with the `metrics` of the last
@@ -67,6 +68,7 @@ impl Checkpointer {
             metrics: metrics.clone(),
             best: best.cloned(),
             divergence: Some(divergence.clone()),
+            software: Some(self.software.clone()),
             ..self.position(done)?
         };
         let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };

@@ -130,7 +130,7 @@ pub fn pretrain_with_events(
     options: &PretrainOptions,
     on_event: &mut dyn FnMut(PretrainEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    let deadline = options.max_time.map(|time| Instant::now() + time);
+    let begin = Instant::now();
     let saved = options.compiled.as_deref().map(SavedSteps::open).transpose()?;
     fetch_data(&run.data.path).context("[data] path")?;
     let (prepared, unused_rows) = preflight::open_data(run)?;
@@ -140,7 +140,7 @@ pub fn pretrain_with_events(
     checking.finish();
     check_copy(&run.data.path, checked)?;
     let session = options.rendezvous.clone().map(join).transpose()?;
-    let ended = train(run, options, deadline, prepared, saved.as_ref(), session.clone(), on_event);
+    let ended = train(run, options, begin, prepared, saved.as_ref(), session.clone(), on_event);
     if let (Err(error), Some(session)) = (&ended, &session) {
         session.abort(&format!("{error:#}"));
     }
@@ -168,7 +168,7 @@ fn monitor_peers(session: Arc<Session>, resume_command: &str) -> anyhow::Result<
 fn train(
     run: &Run,
     options: &PretrainOptions,
-    deadline: Option<Instant>,
+    begin: Instant,
     prepared: Arc<PreparedData>,
     saved: Option<&SavedSteps>,
     session: Option<Arc<Session>>,
@@ -216,14 +216,14 @@ fn train(
     };
     let check = || preflight::check_directory(&series, 0);
     hosts.all_ok(if hosts.is_leader() { check() } else { Ok(()) })?;
-    let interrupt = Interrupt::install(deadline)?;
+    let interrupt = Interrupt::install(options.max_time.map(|time| begin + time))?;
 
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
     let job = pretraining_job(run, &prepared, devices.len())?;
     let programs = Programs::new(&job, &devices, saved)?;
     let memory = HostMemory::of(&programs, &devices, series.bytes);
     hosts.all_ok(memory.check(options.ignore_memory))?;
-    let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state, lock)?;
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state, lock, begin)?;
     on_event(PretrainEvent::Ready { trainer: &trainer, memory: &memory })?;
     let outcome = trainer.train(interrupt);
     // The devices need the other hosts no longer.

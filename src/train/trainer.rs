@@ -19,6 +19,7 @@ use crate::pjrt::HostTransfer;
 use crate::plan::saved::SavedSteps;
 use crate::probe::ProbeError;
 use crate::report::events::StepEvent;
+use crate::report::goodput::EVALUATION;
 use crate::report::metrics::{self, MetricsLog};
 use crate::report::progress::Progress;
 use crate::report::reporter::Reporter;
@@ -28,6 +29,7 @@ use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
 use crate::runtime::hosts::{Hosts, Vote};
 use crate::runtime::prefetch::{Prefetch, Prefetched, RunInputs, rows_expected};
+use crate::runtime::software::software;
 use crate::runtime::state::{StateLayout, TrainState};
 use crate::schedule::{PhaseWork, StepPlan};
 use crate::step::{StepSpec, TrainStep};
@@ -79,6 +81,12 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Returns the same programs for another run, which does not compile them again.
+    #[must_use]
+    pub fn reused(&self) -> Programs {
+        Programs { took: Duration::ZERO, ..self.clone() }
+    }
+
     /// Compiles the programs of `job`, or loads its steps from `saved`.
     ///
     /// # Errors
@@ -157,7 +165,7 @@ struct Running {
 
 impl Trainer {
     /// Transfers the initial weights to the devices and opens the logs. `programs` are those of `job` on `devices`; the leader
-    /// has the `lock` of the run directory.
+    /// has the `lock` of the run directory. The time of the run counts from `begin`.
     ///
     /// # Errors
     /// If the weights do not fit the model, the devices are out of memory, or a file cannot be opened.
@@ -168,12 +176,14 @@ impl Trainer {
         hosts: Hosts,
         start: InitialState,
         lock: Option<Arc<RunLock>>,
+        begin: Instant,
     ) -> anyhow::Result<Trainer> {
         let job = Arc::new(job);
         let Programs { steps, evaluators, took: compiled } = programs;
         let layout = StateLayout::of(&job.steps[0]);
         let done = start.step();
         let best = job.selection.and_then(|selection| selection.resumed(start.best()));
+        let earlier_software = start.software();
         let alarm = Alarm::new(job.alarm.clone(), &job.schedule, start.divergence());
         let state = match start {
             InitialState::Random => TrainState::initial(layout, job.seed, &devices)?,
@@ -194,19 +204,22 @@ impl Trainer {
             values: steps.iter().map(|step| step.step_inputs()).collect(),
         };
         let directory = job.checkpoint.directory.local();
-        let mut summary = Summary::new(&job.schedule, directory, compiled);
+        let mut summary = Summary::new(&job.schedule, directory);
         let open = |lock| {
             let log = MetricsLog::open(directory, done)?;
             if done > 0
-                && let Some(first) = metrics::recorded(directory, "evaluation", 0)?
+                && let Some(first) = metrics::recorded(directory, EVALUATION, 0)?
             {
                 summary.evaluation_before_first_step(first);
             }
-            Ok((log, Checkpointer::new(job.clone(), lock)?))
+            let software = software(&devices.client)?;
+            earlier_software.iter().flat_map(|earlier| earlier.changes_to(&software)).for_each(note);
+            Ok((log, Checkpointer::new(job.clone(), lock, software)?))
         };
         let (log, checkpointer) = hosts.all_ok(lock.map(open).transpose())?.unzip();
         let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
-        let reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
+        let mut reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
+        hosts.all_ok(reporter.started(done, begin.elapsed(), compiled))?;
         let probe = job.probe.as_ref().filter(|_| hosts.is_leader()).map(|spec| ProbeEvaluator::new(spec, &devices));
         Ok(Trainer {
             job,
@@ -490,7 +503,8 @@ impl Trainer {
             }
             None => state.participate_in_to_host(),
         };
-        self.reporter.held_up_by_save(begin.elapsed());
+        let reported = self.reporter.held_up_by_save(self.done, begin.elapsed());
+        self.note_failure(reported);
         self.hosts.all_ok(started)
     }
 
@@ -533,7 +547,7 @@ impl Trainer {
         self.hosts.all_ok(failure.map_or(Ok(()), Err))?;
         let notes = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
         notes.iter().for_each(note);
-        Ok(())
+        self.reporter.ended(self.done)
     }
 }
 

@@ -106,7 +106,7 @@ pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
             value => value.expect("a line is a JSON object"),
         };
         let object = value.as_object_mut().expect("a line is a JSON object");
-        for timing in ["time", "sequences_per_second", "tokens_per_second", "waiting_for_data"] {
+        for timing in ["time", "seconds", "sequences_per_second", "tokens_per_second", "waiting_for_data"] {
             object.remove(timing);
         }
         let kind = object["kind"].as_str().expect("a kind").to_owned();

@@ -6,6 +6,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::common::{Workshop, metrics, text};
+use lambert::checkpoint::{Checkpoint, Contents, Keep, RunDirectory, Software, State, load};
+use lambert::report::goodput::Goodput;
 
 /// Returns the tensor files of the last checkpoint of a run.
 fn tensors(run: &Path) -> [Vec<u8>; 2] {
@@ -64,6 +66,12 @@ fn resumed_run_is_bit_identical() {
     let resumed = text(&workshop.succeed(&["pretrain", "stopped.toml", "--platform", "cpu", "--resume"]));
     assert!(metrics(&stopped) == expected, "metrics differ:\n{:#?}\n{expected:#?}", metrics(&stopped));
     assert!(tensors(&stopped) == tensors(&straight), "weights or moments differ");
+    // The use of the time is that of both processes.
+    let goodput = Goodput::read(&stopped).unwrap().expect("the log has starts");
+    assert_eq!(goodput.starts, 2);
+    assert!(goodput.steps > 0.0 && goodput.compiling > 0.0 && goodput.saving > 0.0, "{goodput:?}");
+    assert!(goodput.shares().iter().all(|(_, share)| (0.0..1.0).contains(share)), "{goodput:?}");
+    assert!(resumed.contains(&format!("goodput            {}", goodput.to_text())), "{resumed}");
     // Its summary compares with the evaluation before the first step of the run, which another process made.
     let first = expected[&("evaluation".to_owned(), 0)]["mlm_loss"].as_f64().unwrap();
     let mut table =
@@ -116,9 +124,43 @@ fn best_checkpoint_of_a_pretraining_run_is_kept_and_used() {
     assert!(loss(6) < loss(8), "that of the first phase is on shorter sequences, so it does not count");
     let exists = |step: u64| run.join(format!("step-{step:08}")).exists();
     assert_eq!([2, 4, 6, 8, 10].map(exists), [false, false, false, true, true]);
-    let output =
-        workshop.succeed(&["evaluate", "run", "--data", "data", "--platform", "cpu", "--json", "--examples", "12", "--micro-batch-size", "8"]);
+    let output = workshop.succeed(&[
+        "evaluate",
+        "run",
+        "--data",
+        "data",
+        "--platform",
+        "cpu",
+        "--json",
+        "--examples",
+        "12",
+        "--micro-batch-size",
+        "8",
+    ]);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!((found["step"].as_u64(), found["mlm_loss"].as_f64()), (Some(8), Some(loss(8))));
     assert!(text(&output).contains("step 8 has the best mlm_loss"), "{}", text(&output));
+}
+
+#[test]
+fn a_run_that_resumes_with_another_plugin_says_so() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
+    let saved = load(&workshop.path("run/step-00000006"), Contents::All).unwrap();
+    let own = saved.state.software.clone().expect("a checkpoint records its software");
+    assert!(own.program.starts_with("lambert ") && own.plugin.contains("sha256 "), "{own:?}");
+    let resumed = |directory: &str, software: &Software| {
+        let state = State { software: Some(software.clone()), ..saved.state.clone() };
+        RunDirectory::new(&workshop.path(directory), Keep::ALL).save(&Checkpoint { state, ..saved.clone() }).unwrap();
+        let set = format!("checkpoint.directory={directory}");
+        text(&workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu", "--resume", "--set", &set]))
+    };
+    let same = resumed("same", &own);
+    assert!(!same.contains("another one than that of the checkpoint"), "{same}");
+    let other = resumed("other", &Software { plugin: "PJRT C API 0.1, sha256 00".to_owned(), ..own.clone() });
+    assert!(other.contains("the plugin is another one than that of the checkpoint (PJRT C API"), "{other}");
+    assert!(other.contains("before PJRT C API 0.1, sha256 00") && !other.contains("the program is"), "{other}");
+    let last = load(&workshop.path("other/step-00000010"), Contents::ModelOnly).unwrap();
+    assert_eq!(last.state.software, Some(own));
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::common::cpu;
 use crate::common::perceptron::{Examples, Perceptron};
@@ -89,7 +90,7 @@ fn train(directory: &Path, replicas: usize, initial: InitialState) {
     let job = job(directory, replicas);
     let programs = Programs::new(&job, &devices, None).unwrap();
     let lock = Arc::new(RunLock::take(directory).unwrap());
-    let mut trainer = Trainer::new(job, programs, devices, hosts, initial, Some(lock)).unwrap();
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial, Some(lock), Instant::now()).unwrap();
     assert!(matches!(trainer.train(Interrupt::install(None).unwrap()).unwrap(), Outcome::Finished));
 }
 

@@ -124,6 +124,7 @@ mod tests {
             metrics: [("accuracy", accuracy), ("accuracy_baseline", 0.5), ("NoAns_total", 4.0), ("examples", 10.0)]
                 .map(|(name, value)| (name.to_owned(), value))
                 .to_vec(),
+            goodput: None,
         };
         let results = [result(1, 0.7), result(2, 0.9)];
         let spreads = spreads(&results);

@@ -1,5 +1,6 @@
 //! `lambert finetune`: trains a saved model on labelled examples.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -100,7 +101,9 @@ fn json(results: &[SeedResult]) -> serde_json::Value {
     let of_seed = |result: &SeedResult| {
         let metrics: serde_json::Map<_, _> =
             result.metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        json!({ "seed": result.seed, "best_step": result.best.as_ref().map(|best| best.step), "metrics": metrics })
+        let goodput = result.goodput.map(|goodput| goodput.scalars().into_iter().collect::<BTreeMap<_, _>>());
+        let best_step = result.best.as_ref().map(|best| best.step);
+        json!({ "seed": result.seed, "best_step": best_step, "metrics": metrics, "goodput": goodput })
     };
     let spread: serde_json::Map<_, _> = render::spreads(results)
         .into_iter()

@@ -31,8 +31,8 @@ Examples:
 On several hosts, all processes need the same run file, data and program (this is checked) and
 a shared run directory; host 0 writes to it. Ctrl-C on one host stops all of them.
 
-The run directory contains checkpoints (step-…), metrics.jsonl (one JSON object per step) and
-TensorBoard files.")]
+The run directory contains checkpoints (step-…), metrics.jsonl (a JSON object per line: steps,
+evaluations, starts) and TensorBoard files.")]
 pub struct Pretrain {
     #[command(flatten)]
     pub training: TrainingArgs,

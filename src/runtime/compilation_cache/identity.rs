@@ -1,7 +1,10 @@
 //! The identity of a compilation: a hash of the program, its options, and what is known of the compiler and its machine.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -75,8 +78,18 @@ impl CompilerIdentity {
 /// # Errors
 /// If the file cannot be read.
 pub fn plugin_identity(plugin: &Plugin) -> anyhow::Result<String> {
-    let digest = sha256_of_file(plugin.path(), &|_| ());
-    let digest = digest.with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
+    // A plugin has hundreds of megabytes, so a process reads it once.
+    static DIGESTS: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+    let mut digests = DIGESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let digest = match digests.get(plugin.path()) {
+        Some(digest) => digest.clone(),
+        None => {
+            let digest = sha256_of_file(plugin.path(), &|_| ());
+            let digest = digest.with_context(|| format!("cannot read the plugin {}", plugin.path().display()))?;
+            digests.insert(plugin.path().to_path_buf(), digest.clone());
+            digest
+        }
+    };
     let (major, minor) = plugin.api_version();
     Ok(format!("PJRT C API {major}.{minor}, sha256 {digest}"))
 }

@@ -11,6 +11,7 @@ use super::{evaluation_spec, fine_tuning_job};
 use crate::checkpoint::{Best, RunLock};
 use crate::output::note;
 use crate::pjrt::PlatformChoice;
+use crate::report::goodput::{EVALUATION, Goodput};
 use crate::report::metrics;
 use crate::report::summary::Summary;
 use crate::run::buckets::fetch_run;
@@ -90,6 +91,8 @@ pub struct SeedResult {
     pub best: Option<Best>,
     /// The names and values of all metrics of that evaluation, as `metrics.jsonl` has them.
     pub metrics: Vec<(String, f64)>,
+    /// The use of the time of all starts; none if the log is lost.
+    pub goodput: Option<Goodput>,
 }
 
 /// Fine-tunes `run` with each seed, to the end or to an interruption (Ctrl-C, SIGTERM), and saves it in its run directory.
@@ -165,6 +168,7 @@ fn fine_tune_one(
     shared: &mut Shared,
     on_event: &mut dyn FnMut(FineTuneEvent<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<SeedResult> {
+    let begin = Instant::now();
     let (initial_state, notes) = InitialState::find(run, options.resume)?;
     notes.iter().for_each(note);
     let job = fine_tuning_job(run, shared.evaluation.clone(), shared.devices.len())?;
@@ -182,7 +186,7 @@ fn fine_tune_one(
 
     on_event(FineTuneEvent::Starting { run, initial_state: &initial_state })?;
     let programs = match &shared.programs {
-        Some(programs) => programs.clone(),
+        Some(programs) => programs.reused(),
         None => {
             let programs = Programs::new(&job, &shared.devices, None)?;
             HostMemory::of(&programs, &shared.devices, checkpoints(run).bytes).check(options.ignore_memory)?;
@@ -191,7 +195,8 @@ fn fine_tune_one(
     };
     shared.programs = Some(programs.clone());
     let hosts = Hosts::new(&shared.devices, None)?;
-    let mut trainer = Trainer::new(job, programs, shared.devices.clone(), hosts, initial_state, Some(lock.clone()))?;
+    let mut trainer =
+        Trainer::new(job, programs, shared.devices.clone(), hosts, initial_state, Some(lock.clone()), begin)?;
     let outcome =
         trainer.train(interrupt).with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
     on_event(FineTuneEvent::Ended { outcome, summary: trainer.summary(), best: trainer.best() })?;
@@ -208,15 +213,16 @@ fn checkpoints(run: &FineTuning) -> CheckpointSeries<'_> {
     }
 }
 
-/// Returns the result with the metrics of the best evaluation that the log has; without its line, the checkpoint still has the
-/// selected metric.
+/// Returns the result with the use of the time and the metrics of the best evaluation that the log has; without its line, the
+/// checkpoint still has the selected metric.
 fn result(run: &FineTuning, outcome: Outcome, best: Option<Best>) -> anyhow::Result<SeedResult> {
+    let directory = run.run.checkpoint.directory.local();
     let metrics = match &best {
         Some(Best { metric, value, step, .. }) => {
-            let recorded = metrics::recorded(run.run.checkpoint.directory.local(), "evaluation", *step)?;
+            let recorded = metrics::recorded(directory, EVALUATION, *step)?;
             recorded.unwrap_or_else(|| vec![(metric.clone(), *value)])
         }
         None => Vec::new(),
     };
-    Ok(SeedResult { seed: run.run.seed, outcome, best, metrics })
+    Ok(SeedResult { seed: run.run.seed, outcome, best, metrics, goodput: Goodput::read(directory)? })
 }
