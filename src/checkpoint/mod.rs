@@ -35,7 +35,7 @@ pub use save::{Keep, RunDirectory, Saved};
 pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 
 use crate::digest::{is_sealed, seal};
-use crate::divergence::Monitor;
+use crate::divergence::{Monitor, RollBacks};
 use crate::files;
 use crate::shape::HostTensor;
 
@@ -95,9 +95,16 @@ pub struct State {
     /// The state of the divergence alarm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Monitor>,
+    /// Returns from a divergence, and the examples that they left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub roll_backs: RollBacks,
     /// The software that trained the last steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software: Option<Software>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The software that trains a run. Another program or plugin may round differently.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::checkpoint::*;
 use crate::digest::sha256_hex;
+use crate::divergence::RollBacks;
 use crate::shape::Shape;
 
 /// Returns a checkpoint whose values depend on `step`; they include NaN and negative zero, to compare bits.
@@ -31,6 +32,7 @@ fn checkpoint(step: u64) -> Checkpoint {
             missing: Vec::new(),
             best: None,
             divergence: None,
+            roll_backs: RollBacks::default(),
             software: None,
         },
         model: vec![tensor("z.weight", &[3, 5]), tensor("a.bias", &[4])],

@@ -17,9 +17,13 @@
 //!
 //! A checkpoint is good once the losses of the nine steps after it are calm, or an evaluation of its weights is.
 
+mod skipped;
+
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
+
+pub use skipped::{RollBacks, SkippedExamples, SkippedRange};
 
 /// Steps of a short median.
 const SHORT: usize = 9;
@@ -38,9 +42,10 @@ const GRADIENT_LIMIT: f64 = 100.0;
 /// The largest trust ratio, as a multiple of the largest one at the start. Ratios of LARS grow as gradients shrink.
 const TRUST_RATIO_LIMIT: f64 = 1000.0;
 
-/// The numbers of one step.
+/// The numbers of one step. They are written as a text, because numbers in JSON may be read back with another last bit, and a run that
+/// resumes must decide as one that does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(into = "String", try_from = "String")]
 pub struct Numbers {
     /// The loss that the rule is about.
     pub loss: f64,
@@ -48,6 +53,24 @@ pub struct Numbers {
     pub gradient_norm: f64,
     /// The median trust ratio of the parameter tensors.
     pub trust_ratio: f64,
+}
+
+impl From<Numbers> for String {
+    fn from(Numbers { loss, gradient_norm, trust_ratio }: Numbers) -> String {
+        format!("{loss} {gradient_norm} {trust_ratio}")
+    }
+}
+
+impl TryFrom<String> for Numbers {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Numbers, String> {
+        let numbers: Result<Vec<f64>, _> = text.split(' ').map(str::parse).collect();
+        match numbers.as_deref() {
+            Ok(&[loss, gradient_norm, trust_ratio]) => Ok(Numbers { loss, gradient_norm, trust_ratio }),
+            _ => Err(format!("the numbers of a step require three numbers, got {text:?}")),
+        }
+    }
 }
 
 /// The losses that a phase is compared with. A rule without its reference does not apply.
@@ -73,15 +96,14 @@ pub enum Divergence {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Monitor {
-    /// The last numbers, the newest last. A resumed run collects them anew.
-    #[serde(skip)]
+    /// The last numbers, the newest last.
     recent: VecDeque<Numbers>,
     /// The number of steps so far.
     steps: u64,
     /// The largest short medians of the start.
     largest_at_start: Numbers,
     /// The lowest long median of the loss, as a share of the baseline.
-    lowest: Option<f64>,
+    lowest: Option<f32>,
     /// Training has diverged, and has not been calm since. A resumed run finds out anew.
     #[serde(skip)]
     diverged: bool,
@@ -119,7 +141,7 @@ impl Monitor {
             largest.trust_ratio = largest.trust_ratio.max(level.trust_ratio);
         }
         if let (Some(level), Some(baseline)) = (self.median(LONG), references.baseline) {
-            let share = level.loss / baseline;
+            let share = (level.loss / baseline) as f32;
             self.lowest = Some(self.lowest.map_or(share, |lowest| lowest.min(share)));
         }
         let sign = self.sign(references, warms_up);
@@ -158,7 +180,7 @@ impl Monitor {
         {
             return Some(Divergence::Loss { loss: level.loss, uniform });
         }
-        if let (Some(long), Some(baseline), Some(lowest)) = (self.median(LONG), references.baseline, self.lowest)
+        if let (Some(long), Some(baseline), Some(lowest)) = (self.median(LONG), references.baseline, self.lowest())
             && !warms_up
             && lowest <= LEARNED
             && long.loss >= FORGOTTEN * baseline
@@ -188,7 +210,14 @@ impl Monitor {
         !exceeds(numbers.loss, LOSS_LIMIT, references.uniform)
             && !exceeds(numbers.gradient_norm, GRADIENT_LIMIT, largest.map(|largest| largest.gradient_norm))
             && !exceeds(numbers.trust_ratio, TRUST_RATIO_LIMIT, largest.map(|largest| largest.trust_ratio))
-            && !self.lowest.zip(references.baseline).is_some_and(|(lowest, baseline)| half_forgotten(lowest, baseline))
+            && !self
+                .lowest()
+                .zip(references.baseline)
+                .is_some_and(|(lowest, baseline)| half_forgotten(lowest, baseline))
+    }
+
+    fn lowest(&self) -> Option<f64> {
+        self.lowest.map(f64::from)
     }
 
     /// Returns the largest medians of the start, once it is over.

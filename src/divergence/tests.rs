@@ -184,7 +184,7 @@ fn a_resumed_run_remembers_what_it_learned_and_which_checkpoints_are_good() {
     assert_eq!(run.run(7000, |step| with_loss(step, pretraining_loss(step))), None);
     let text = serde_json::to_string(&run.monitor).unwrap();
     let mut resumed: Monitor = serde_json::from_str(&text).unwrap();
-    assert_eq!(resumed.last_good(), Some(6000));
+    assert_eq!((resumed.last_good(), &resumed), (Some(6000), &run.monitor));
     let mut sign = None;
     for step in 7001..=7030 {
         sign = sign.or(resumed.observe(step, with_loss(step, 8.0), BERT, false));

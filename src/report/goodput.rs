@@ -26,6 +26,11 @@ pub const EVALUATION: &str = "evaluation";
 /// The kind of the line about a checkpoint.
 pub const CHECKPOINT: &str = "checkpoint";
 
+/// The kind of the line about a return to an earlier checkpoint.
+pub const ROLL_BACK: &str = "roll_back";
+/// The key of the step that the run goes back to.
+pub const TO: &str = "to_step";
+
 /// Seconds of wall time by their use, over all starts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Goodput {
@@ -35,7 +40,7 @@ pub struct Goodput {
     pub seconds: f64,
     /// In steps whose updates are part of the run, without waiting for data.
     pub steps: f64,
-    /// In steps whose updates a crash lost.
+    /// In steps whose updates were lost by a crash or by going back to a checkpoint.
     pub repeated_steps: f64,
     /// Waiting for the batch of a step.
     pub waiting_for_data: f64,
@@ -59,6 +64,9 @@ struct Line {
     waiting_for_data: Option<f64>,
     #[serde(default)]
     compiling: f64,
+    /// The value of [`TO`].
+    #[serde(default)]
+    to_step: Option<f64>,
 }
 
 impl Goodput {
@@ -131,9 +139,11 @@ impl Count {
             self.sum.starts += 1;
             self.sum.compiling += line.compiling;
             self.current = Some((line.time - line.seconds, line.time, line.seconds));
-            let lost = self.steps.split_off(&(line.step + 1));
-            self.sum.repeated_steps += lost.into_values().sum::<f64>();
+            self.lose_after(line.step);
             return;
+        }
+        if let (ROLL_BACK, Some(to)) = (line.kind.as_str(), line.to_step) {
+            self.lose_after(to as u64);
         }
         let Some((_, end, accounted)) = &mut self.current else { return };
         *end = end.max(line.time);
@@ -148,6 +158,12 @@ impl Count {
             _ => return,
         }
         *accounted += line.seconds;
+    }
+
+    /// Counts the steps after `step` as lost.
+    fn lose_after(&mut self, step: u64) {
+        let lost = self.steps.split_off(&(step + 1));
+        self.sum.repeated_steps += lost.into_values().sum::<f64>();
     }
 
     /// Adds the wall time of the current start. A clock that was set back does not make it shorter than its parts.

@@ -13,7 +13,7 @@ use super::goodput::{self, Goodput};
 use super::metrics::MetricsLog;
 use super::progress::Progress;
 use super::summary::Summary;
-use crate::divergence::Divergence;
+use crate::divergence::{Divergence, SkippedRange};
 use crate::task::Task;
 use crate::units::{counted, duration};
 
@@ -89,6 +89,25 @@ impl Reporter {
         self.say(&sentence);
         self.summary.diverged(sentence);
         self.record("divergence", step, &sign.scalars())
+    }
+
+    /// Reports that the run goes back from `step` to the checkpoint of step `to`, and leaves out the examples `skipped`.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn rolled_back(&mut self, step: u64, to: u64, skipped: &[SkippedRange]) -> anyhow::Result<()> {
+        let examples = skipped.iter().map(|range| range.to - range.from).sum();
+        self.say(&format!("the run goes back to step {to} and leaves out {}", counted(examples, "example")));
+        for range in skipped {
+            let numbers = [range.phase as u64 + 1, range.from, range.to, to].map(|number| number as f64);
+            let names = ["phase", "first_example", "end_example", goodput::TO];
+            let scalars: Vec<(&str, f64)> = names.into_iter().zip(numbers).collect();
+            self.record(goodput::ROLL_BACK, step, &scalars)?;
+        }
+        let Some(log) = &mut self.log else { return Ok(()) };
+        // A new event file: TensorBoard discards the points of the lost steps.
+        *log = MetricsLog::open(log.run(), to)?;
+        Ok(())
     }
 
     /// Reports the time for which no step ran because of the checkpoint after `step` updates.

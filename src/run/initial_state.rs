@@ -12,7 +12,7 @@ use crate::bert::{BertConfig, Head, SIZES};
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, Software, State, load_latest};
 use crate::data::{Manifest, PreparedData, Split, VocabularyFile};
-use crate::divergence::Monitor;
+use crate::divergence::{Monitor, RollBacks};
 use crate::schedule::{Position, Schedule};
 use crate::settings::differing_settings;
 
@@ -204,6 +204,14 @@ impl InitialState {
         }
     }
 
+    /// Returns the returns of a resumed run from a divergence.
+    pub fn roll_backs(&self) -> RollBacks {
+        match self {
+            InitialState::Random | InitialState::Imported(_) => RollBacks::default(),
+            InitialState::Resumed { checkpoint, .. } => checkpoint.state.roll_backs.clone(),
+        }
+    }
+
     /// Returns the software that wrote the checkpoint of a resumed run, if it is recorded.
     pub fn software(&self) -> Option<Software> {
         match self {
@@ -306,7 +314,7 @@ fn check_position(schedule: &Schedule, state: &State, path: &Path) -> anyhow::Re
     let &State { step, phase, step_in_phase, next_example, optimizer_steps, .. } = state;
     let found = Position { phase, step_in_phase, next_example, optimizer_steps };
     ensure!(
-        schedule.position(step).is_ok_and(|required| required == found),
+        schedule.leaving_out(&state.roll_backs.skipped).position(step).is_ok_and(|required| required == found),
         "cannot resume from {}: its state.json requires the position of the run's schedule after its step, found step {step}, \
          phase {phase}, step {step_in_phase} of the phase, example {next_example} and optimizer step {optimizer_steps}; it was \
          changed after it was written, so remove or rename this checkpoint to resume from an earlier one",

@@ -140,11 +140,19 @@ pub struct KernelSettings {
 }
 
 /// What a run does when training has diverged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DivergenceSettings {
-    /// The reaction: `stop` or `warn`.
+    /// The reaction: `stop`, `warn` or `roll_back`.
     pub action: DivergenceAction,
+    /// The number of times that the run goes back, at most; then it stops.
+    pub max_roll_backs: u64,
+}
+
+impl Default for DivergenceSettings {
+    fn default() -> Self {
+        DivergenceSettings { action: DivergenceAction::default(), max_roll_backs: 3 }
+    }
 }
 
 /// The reaction to a divergence.
@@ -156,6 +164,8 @@ pub enum DivergenceAction {
     Stop,
     /// Report it and train on.
     Warn,
+    /// Go back to the last good checkpoint, and leave out the examples since then.
+    RollBack,
 }
 
 /// The location and frequency of checkpoints.

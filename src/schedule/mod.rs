@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::divergence::SkippedExamples;
 use crate::units::{counted, thousands};
 
 /// The default maximum of sequences in a packed row. With eight, 99 % of 512 positions have a token even if most documents
@@ -219,6 +220,8 @@ pub struct Schedule {
     phases: Vec<Phase>,
     /// The first step of each phase, then the number of all steps.
     starts: Vec<u64>,
+    /// Examples that no step uses.
+    skipped: SkippedExamples,
 }
 
 impl Schedule {
@@ -244,7 +247,13 @@ impl Schedule {
             }
             starts.push(end);
         }
-        Ok(Schedule { phases, starts })
+        Ok(Schedule { phases, starts, skipped: SkippedExamples::default() })
+    }
+
+    /// Returns the same schedule on other examples: those that remain without `skipped`.
+    #[must_use]
+    pub fn leaving_out(&self, skipped: &SkippedExamples) -> Schedule {
+        Schedule { skipped: skipped.clone(), ..self.clone() }
     }
 
     /// Returns the phases in order.
@@ -294,7 +303,7 @@ impl Schedule {
             step_in_phase,
             global_batch: phase.global_batch,
             learning_rate: phase.learning_rate_at(step_in_phase),
-            first_example: step_in_phase * phase.global_batch as u64,
+            first_example: self.skipped.position(index, step_in_phase * phase.global_batch as u64),
             optimizer_step: n - counted_from + 1,
         })
     }

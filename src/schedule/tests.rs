@@ -1,5 +1,6 @@
 //! Compares the curves with published numbers, and tests the rejection of invalid phases.
 
+use crate::divergence::SkippedRange;
 use crate::schedule::*;
 
 fn phase(text: &str) -> Phase {
@@ -74,6 +75,20 @@ fn the_papers_phases_restart_the_warm_up_and_carry_the_count() {
     assert!((rate(2812) - 0.005 * 2812.0 / 2813.0).abs() < 1e-15);
     assert!((rate(2813) - 0.005 * (1.0 - 2813.0 / 14063.0)).abs() < 1e-15);
     assert_eq!(schedule.at(14063).unwrap().optimizer_step, 14064);
+}
+
+#[test]
+fn steps_continue_behind_skipped_examples() {
+    let text = "sequence_length = 8\nmax_predictions_per_seq = 2\nglobal_batch = 4\nmicro_batch_size = 4\nsteps = 5\nlearning_rate = 1.0";
+    let whole = Schedule::new(vec![phase(text), phase(text)]).unwrap();
+    let mut skipped = SkippedExamples::default();
+    skipped.add(SkippedRange { phase: 1, from: 8, to: 20 });
+    let schedule = whole.leaving_out(&skipped);
+    let first_examples: Vec<u64> = (0..10).map(|step| schedule.at(step).unwrap().first_example).collect();
+    assert_eq!(first_examples, [0, 4, 8, 12, 16, 0, 4, 20, 24, 28]);
+    assert_eq!([7, 10].map(|done| schedule.position(done).unwrap().next_example), [20, 32]);
+    let others = |schedule: &Schedule| (0..10).map(|step| schedule.at(step).unwrap().learning_rate).collect::<Vec<_>>();
+    assert_eq!(others(&schedule), others(&whole));
 }
 
 #[test]

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow, bail};
-use serde_json::{Map, Value};
 
 use super::job::Job;
 use super::uploader::Uploader;
-use crate::checkpoint::{Best, Checkpoint, RunDirectory, RunLock, Saved, Software, State};
-use crate::divergence::Monitor;
+use crate::checkpoint::{Checkpoint, RunDirectory, RunLock, Saved, Software, State};
 use crate::runtime::state::TrainState;
 use crate::schedule::Position;
 use crate::shape::HostTensor;
@@ -49,31 +47,30 @@ impl Checkpointer {
         Ok(Checkpointer { job, lock, software, writer: Writer::Idle(Box::new(Destination { directory, uploader })) })
     }
 
-    /// Copies `state` after `done` updates to the host, and starts to write it as a checkpoint, with the `metrics` of the last
-    /// step, the `best` evaluation and the state of the divergence alarm. An earlier save must be complete ([`Checkpointer::wait`]).
+    /// Copies `state` to the host, and starts to write it as the checkpoint at `position`, with what the trainer has filled into
+    /// `record`. An earlier save must be complete ([`Checkpointer::wait`]).
     ///
     /// # Errors
     /// If the run directory was moved, the copy fails, or the system cannot start a thread.
-    pub fn start(
-        &mut self,
-        state: &TrainState,
-        done: u64,
-        metrics: &Map<String, Value>,
-        best: Option<&Best>,
-        divergence: &Monitor,
-    ) -> anyhow::Result<()> {
+    pub fn start(&mut self, state: &TrainState, position: Position, record: State) -> anyhow::Result<()> {
         let (model, optimizer) = state.to_host()?;
         self.lock.check()?;
-        let position = State {
-            metrics: metrics.clone(),
-            best: best.cloned(),
-            divergence: Some(divergence.clone()),
+        let step = record.step;
+        let Position { phase, step_in_phase, next_example, optimizer_steps } = position;
+        let state = State {
+            phase,
+            step_in_phase,
+            next_example,
+            optimizer_steps,
+            seed: self.job.seed,
+            run_fingerprint: self.job.fingerprint.clone(),
+            vocabulary_sha256: self.job.vocabulary_sha256.clone(),
             software: Some(self.software.clone()),
-            ..self.position(done)?
+            ..record
         };
-        let checkpoint = Checkpoint { state: position, model, optimizer, files: self.job.files.clone() };
+        let checkpoint = Checkpoint { state, model, optimizer, files: self.job.files.clone() };
         let Writer::Idle(mut destination) = std::mem::replace(&mut self.writer, Writer::Lost) else {
-            bail!("step {done}: the previous checkpoint is not complete");
+            bail!("step {step}: the previous checkpoint is not complete");
         };
         let save = move || {
             let saved = destination.save(&checkpoint);
@@ -132,22 +129,6 @@ impl Checkpointer {
             Writer::Idle(destination) => destination.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait),
             Writer::Saving(_) | Writer::Lost => Ok(Vec::new()),
         }
-    }
-
-    /// Returns all values besides tensors that the step after `done` updates depends on.
-    fn position(&self, done: u64) -> anyhow::Result<State> {
-        let Position { phase, step_in_phase, next_example, optimizer_steps } = self.job.schedule.position(done)?;
-        Ok(State {
-            step: done,
-            phase,
-            step_in_phase,
-            next_example,
-            optimizer_steps,
-            seed: self.job.seed,
-            run_fingerprint: self.job.fingerprint.clone(),
-            vocabulary_sha256: self.job.vocabulary_sha256.clone(),
-            ..State::default()
-        })
     }
 }
 

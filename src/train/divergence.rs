@@ -3,7 +3,7 @@
 use crate::divergence::{Divergence, Monitor, Numbers, References};
 use crate::metrics::MetricKind;
 use crate::report::events::StepEvent;
-use crate::run::DivergenceAction;
+use crate::run::{DivergenceAction, DivergenceSettings};
 use crate::schedule::Schedule;
 use crate::task::{Ratio, Task};
 
@@ -15,8 +15,8 @@ pub const DIVERGED: u8 = 4;
 /// The loss that the alarm is about, and what it is compared with.
 #[derive(Clone, Debug, Default)]
 pub struct AlarmSpec {
-    /// The reaction to a divergence.
-    pub action: DivergenceAction,
+    /// The `[divergence]` table.
+    pub settings: DivergenceSettings,
     /// The first term of the task's loss; without one, the alarm has the norms only.
     pub loss: Option<Ratio>,
     /// The references of each phase.
@@ -27,7 +27,7 @@ impl AlarmSpec {
     /// Returns the alarm of a task that is evaluated as `evaluations` in each phase; `uniform` is the loss of a uniform guess. A
     /// squared error has no scale, so it is compared with nothing.
     pub fn new(
-        action: DivergenceAction,
+        settings: DivergenceSettings,
         task: &dyn Task,
         evaluations: &[EvaluationSpec],
         uniform: Option<f64>,
@@ -37,7 +37,7 @@ impl AlarmSpec {
             uniform: uniform.filter(|_| loss.is_some()),
             baseline: loss.and_then(|loss| evaluation.baselines.get(loss.name)),
         };
-        AlarmSpec { action, loss, references: evaluations.iter().map(of_phase).collect() }
+        AlarmSpec { settings, loss, references: evaluations.iter().map(of_phase).collect() }
     }
 }
 
@@ -94,9 +94,20 @@ impl Alarm {
         &self.monitor
     }
 
-    /// Returns whether the run must stop.
-    pub fn stops(&self) -> bool {
-        self.raised && self.spec.action == DivergenceAction::Stop
+    /// Returns whether the run must not go on as it is.
+    pub fn interrupts(&self) -> bool {
+        self.raised && self.spec.settings.action != DivergenceAction::Warn
+    }
+
+    /// Returns whether the run goes back to the last good checkpoint, after it has done so `count` times.
+    pub fn rolls_back(&self, count: u64) -> bool {
+        let DivergenceSettings { action, max_roll_backs } = self.spec.settings;
+        action == DivergenceAction::RollBack && count < max_roll_backs
+    }
+
+    /// Continues from a checkpoint that recorded `monitor`.
+    pub fn restart(&mut self, monitor: Monitor) {
+        (self.monitor, self.evaluated, self.raised) = (monitor, None, false);
     }
 
     fn references(&self, phase: usize) -> References {

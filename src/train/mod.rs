@@ -30,6 +30,7 @@ pub mod launch;
 pub mod memory;
 pub mod pretraining;
 pub mod probe;
+pub mod programs;
 pub mod trainer;
 pub mod uploader;
 

@@ -114,7 +114,7 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
     }
     let evaluations: Vec<EvaluationSpec> = evaluations.into_iter().map(|(_, spec)| spec).collect();
     let uniform = Some((run.model.vocab_size as f64).ln());
-    let alarm = AlarmSpec::new(run.divergence.action, &*steps[0].task, &evaluations, uniform);
+    let alarm = AlarmSpec::new(run.divergence, &*steps[0].task, &evaluations, uniform);
     Ok(Job {
         name: run.name.clone(),
         seed: run.seed,

@@ -1,6 +1,8 @@
 //! The training loop. A step is launched before the metrics of the previous step are read, so that the device never waits
 //! for the host. Evaluation, checkpoints and stopping happen between steps, when none is running.
 
+mod reaction;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +14,12 @@ use super::evaluator::{Evaluator, Measured};
 use super::interrupt::{Interrupt, Request};
 use super::job::Job;
 use super::probe::ProbeEvaluator;
+use super::programs::Programs;
 use crate::batch::BatchSource;
-use crate::checkpoint::{Best, RunLock, Saved, checkpoint_path};
+use crate::checkpoint::{Best, RunLock, Saved, State};
+use crate::divergence::RollBacks;
 use crate::output::note;
 use crate::pjrt::HostTransfer;
-use crate::plan::saved::SavedSteps;
 use crate::probe::ProbeError;
 use crate::report::events::StepEvent;
 use crate::report::goodput::EVALUATION;
@@ -32,7 +35,7 @@ use crate::runtime::prefetch::{Prefetch, Prefetched, RunInputs, rows_expected};
 use crate::runtime::software::software;
 use crate::runtime::state::{StateLayout, TrainState};
 use crate::schedule::{PhaseWork, StepPlan};
-use crate::step::{StepSpec, TrainStep};
+use crate::step::StepSpec;
 use crate::task::metric_names;
 use crate::units::counted;
 
@@ -62,54 +65,12 @@ pub struct Trainer {
     /// The best evaluation so far, if the run selects a checkpoint by a metric.
     best: Option<Best>,
     alarm: Alarm,
+    roll_backs: RollBacks,
     /// The first failure to write a checkpoint or a metric: the run saves its state and ends.
     failure: Option<anyhow::Error>,
     reporter: Reporter,
     /// None on hosts other than the leader.
     checkpointer: Option<Checkpointer>,
-}
-
-/// The compiled programs of a job: the step and the evaluation of each phase. Phases of one shape share them.
-#[derive(Clone, Debug)]
-pub struct Programs {
-    /// The step of each phase.
-    pub steps: Vec<Arc<Compiled>>,
-    /// The evaluation of each phase.
-    pub evaluators: Vec<Arc<Evaluator>>,
-    /// The time that compilation took.
-    took: Duration,
-}
-
-impl Programs {
-    /// Returns the same programs for another run, which does not compile them again.
-    #[must_use]
-    pub fn reused(&self) -> Programs {
-        Programs { took: Duration::ZERO, ..self.clone() }
-    }
-
-    /// Compiles the programs of `job`, or loads its steps from `saved`.
-    ///
-    /// # Errors
-    /// If a program cannot be compiled, or `saved` holds other programs.
-    pub fn new(job: &Job, devices: &Devices, saved: Option<&SavedSteps>) -> anyhow::Result<Programs> {
-        let begin = Instant::now();
-        let steps = once_each(&job.steps, |phase, spec| {
-            let build = || Ok(TrainStep::build(spec)?.program);
-            match saved {
-                Some(saved) => saved.load(phase, devices, build),
-                None => Compiled::new(devices, build),
-            }
-        })?;
-        let evaluators = once_each(&job.evaluations, |_, spec| Evaluator::new(spec, devices))?;
-        Ok(Programs { steps, evaluators, took: begin.elapsed() })
-    }
-
-    /// Returns the most memory that a program has in use on one device, by the figures of the plugin; none if it has none.
-    pub fn peak_bytes(&self) -> Option<u64> {
-        let programs = self.steps.iter().map(Arc::as_ref).chain(self.evaluators.iter().map(|each| each.compiled()));
-        let peaks = programs.filter_map(|program| program.executable.memory_stats().ok());
-        peaks.map(|memory| memory.peak_estimate().max(0) as u64).max()
-    }
 }
 
 /// The part of the data that a phase reads.
@@ -184,6 +145,7 @@ impl Trainer {
         let done = start.step();
         let best = job.selection.and_then(|selection| selection.resumed(start.best()));
         let earlier_software = start.software();
+        let roll_backs = start.roll_backs();
         let alarm = Alarm::new(job.alarm.clone(), &job.schedule, start.divergence());
         let state = match start {
             InitialState::Random => TrainState::initial(layout, job.seed, &devices)?,
@@ -198,7 +160,7 @@ impl Trainer {
             |(spec, batches): (&StepSpec, &Arc<dyn BatchSource>)| batches.rows_per_example(spec.rows * spec.replicas);
         let rows_per_example: Vec<f64> = job.steps.iter().zip(&job.batches).map(rows_of).collect();
         let inputs = RunInputs {
-            schedule: job.schedule.clone(),
+            schedule: job.schedule.leaving_out(&roll_backs.skipped),
             seed: job.seed,
             sources: job.batches.clone(),
             values: steps.iter().map(|step| step.step_inputs()).collect(),
@@ -238,6 +200,7 @@ impl Trainer {
             request: Request::Continue,
             best,
             alarm,
+            roll_backs,
             failure: None,
             reporter,
             checkpointer,
@@ -310,16 +273,20 @@ impl Trainer {
                 self.request = self.request.max(request);
             }
             let request = std::mem::take(&mut self.request);
-            if !(evaluate || save || request > Request::Continue || self.alarm.stops()) {
+            if !(evaluate || save || request > Request::Continue || self.alarm.interrupts()) {
                 continue;
             }
             if let Some(last) = running.take() {
                 self.read(last)?;
             }
-            if self.alarm.stops() {
-                self.set_diverged_aside()?;
-                self.finish()?;
-                return Ok(Outcome::Diverged);
+            if self.alarm.interrupts() {
+                if !self.react_to_divergence()? {
+                    self.finish()?;
+                    return Ok(Outcome::Diverged);
+                }
+                prefetch = Prefetch::start(self.inputs.clone(), &self.devices, self.done..total)?;
+                self.last_end = Instant::now();
+                continue;
             }
             let mut improved = false;
             if evaluate {
@@ -496,33 +463,22 @@ impl Trainer {
         self.note_failure(written);
         // All hosts keep the same record, although only the leader writes.
         self.alarm.saved(self.done, self.job.schedule.at(self.done - 1)?.phase);
-        let (state, last_step) = (&self.state, self.reporter.last_step());
+        let record = State {
+            step: self.done,
+            metrics: self.reporter.last_step().clone(),
+            best: self.best.clone(),
+            divergence: Some(self.alarm.monitor().clone()),
+            roll_backs: self.roll_backs.clone(),
+            ..State::default()
+        };
+        let position = self.inputs.schedule.position(self.done)?;
         let started = match &mut self.checkpointer {
-            Some(checkpointer) => {
-                checkpointer.start(state, self.done, last_step, self.best.as_ref(), self.alarm.monitor())
-            }
-            None => state.participate_in_to_host(),
+            Some(checkpointer) => checkpointer.start(&self.state, position, record),
+            None => self.state.participate_in_to_host(),
         };
         let reported = self.reporter.held_up_by_save(self.done, begin.elapsed());
         self.note_failure(reported);
         self.hosts.all_ok(started)
-    }
-
-    /// Renames the checkpoints from after the last good one on the leader, so that a resumed run starts from that one.
-    fn set_diverged_aside(&mut self) -> anyhow::Result<()> {
-        let written = self.written();
-        self.note_failure(written);
-        let good = self.alarm.monitor().last_good();
-        let renamed = self.checkpointer.as_mut().map_or(Ok(Vec::new()), |leader| leader.set_aside_after(good));
-        self.hosts.all_ok(renamed)?.iter().for_each(|note| self.reporter.say(note));
-        let path = good.map(|step| checkpoint_path(self.job.checkpoint.directory.local(), step));
-        let next = match &path {
-            Some(path) => format!("the last good checkpoint is {}", path.display()),
-            None => "there is no good checkpoint, so a resumed run starts from step 0".to_owned(),
-        };
-        self.reporter.say(&format!("the run stops without saving; {next}"));
-        self.reporter.newest_checkpoint(path);
-        Ok(())
     }
 
     /// Waits for the save in progress on the leader, and reports it.
@@ -549,21 +505,6 @@ impl Trainer {
         notes.iter().for_each(note);
         self.reporter.ended(self.done)
     }
-}
-
-/// Calls `make` with each of `specs` and its index; equal elements share one result.
-fn once_each<S: PartialEq, M>(
-    specs: &[S],
-    mut make: impl FnMut(usize, &S) -> anyhow::Result<M>,
-) -> anyhow::Result<Vec<Arc<M>>> {
-    let mut results: Vec<Arc<M>> = Vec::with_capacity(specs.len());
-    for (i, spec) in specs.iter().enumerate() {
-        results.push(match specs[..i].iter().position(|earlier| earlier == spec) {
-            Some(earlier) => results[earlier].clone(),
-            None => Arc::new(make(i, spec)?),
-        });
-    }
-    Ok(results)
 }
 
 /// Returns the work of one step of each phase, for the time left: where sequences share rows, fewer rows are computed.

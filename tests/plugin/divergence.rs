@@ -1,7 +1,21 @@
 //! The divergence alarm on training runs: a run with an absurd learning rate stops with its own exit code and keeps its good
 //! checkpoint, and a healthy run raises no alarm.
 
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::common::perceptron::Examples;
 use crate::common::{Workshop, text};
+use crate::task::{job, train};
+use lambert::batch::{BatchSource, HostBatch};
+use lambert::checkpoint::{Checkpoint, Contents, Keep, RunDirectory, load, load_latest};
+use lambert::divergence::SkippedRange;
+use lambert::run::initial_state::InitialState;
+use lambert::run::{DivergenceAction, DivergenceSettings};
+use lambert::schedule::Schedule;
+use lambert::shape::HostTensor;
+use lambert::train::job::Job;
 
 /// Returns the names of the checkpoints of a run, also of those that were set aside.
 fn checkpoints(workshop: &Workshop, run: &str) -> Vec<String> {
@@ -66,5 +80,133 @@ fn a_run_that_only_warns_trains_on_and_keeps_the_good_checkpoint_beside_the_last
     assert_eq!(words.matches("training has diverged: the MLM loss is").count(), 2, "{words}");
     assert_eq!(checkpoints(&workshop, "bad"), ["step-00000006", "step-00000020"]);
     let refused = text(&workshop.lambert(&["pretrain", "bad.toml", "--set", "divergence.action=\"panic\""]));
-    assert!(refused.contains("divergence.action requires `stop` or `warn`, got `panic`"), "{refused}");
+    assert!(
+        refused.contains("divergence.action requires one of `stop`, `warn`, `roll_back`, got `panic`"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_run_that_diverges_again_goes_back_as_often_as_allowed_and_stops() {
+    let workshop = Workshop::new();
+    run_file(&workshop, "bad", "10.0");
+    let action = ["--set", "divergence.action=\"roll_back\"", "--set", "divergence.max_roll_backs=2"];
+    let output = workshop.lambert(&[&["pretrain", "bad.toml", "--platform", "cpu"], &action[..]].concat());
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(4), "{words}");
+    assert_eq!(words.matches("the run goes back to step 6 and leaves out").count(), 2, "{words}");
+    assert_eq!(words.matches("the run stops without saving").count(), 1, "{words}");
+    let names = checkpoints(&workshop, "bad");
+    assert_eq!(names.iter().filter(|name| !name.contains("diverged")).collect::<Vec<_>>(), ["step-00000006"]);
+
+    // A checkpoint with another position in the data than its skipped examples give is refused.
+    run_file(&workshop, "good", "0.01");
+    workshop.succeed(&["pretrain", "good.toml", "--platform", "cpu", "--set", "checkpoint.keep=0"]);
+    let saved = load(&workshop.path("good/step-00000008"), Contents::All).unwrap();
+    let resume = |directory: &str, next_example: u64| {
+        let mut state = saved.state.clone();
+        state.roll_backs.skipped.add(SkippedRange { phase: 1, from: 4, to: 12 });
+        state.next_example = next_example;
+        RunDirectory::new(&workshop.path(directory), Keep::ALL).save(&Checkpoint { state, ..saved.clone() }).unwrap();
+        let set = format!("checkpoint.directory={directory}");
+        text(&workshop.lambert(&["pretrain", "good.toml", "--platform", "cpu", "--resume", "--set", &set]))
+    };
+    assert_eq!(saved.state.next_example, 8);
+    let refused = resume("refused", 8);
+    assert!(refused.contains("requires the position of the run's schedule"), "{refused}");
+    let resumed = resume("resumed", 16);
+    assert!(!resumed.contains("error:"), "{resumed}");
+    let last = load(&workshop.path("resumed/step-00000020"), Contents::ModelOnly).unwrap();
+    assert_eq!(last.state.next_example, 14 * 4 + 8);
+}
+
+/// The examples of the perceptron without those in `skip`; the numbers of those in `bad` are absurd.
+#[derive(Debug)]
+struct SomeBad {
+    bad: Range<u64>,
+    skip: Range<u64>,
+}
+
+impl BatchSource for SomeBad {
+    fn rows(&self, first_example: u64, rows: usize) -> anyhow::Result<HostBatch> {
+        let skipped = if first_example >= self.skip.start { self.skip.end - self.skip.start } else { 0 };
+        let mut batch = Examples { count: 64 }.rows(first_example + skipped, rows)?;
+        for (_, tensor) in batch.tensors.iter_mut().filter(|(name, _)| *name == "value") {
+            let is_bad = self.bad.contains(&first_example);
+            let factor = if is_bad { 1e6 } else { 1.0 };
+            let values: Vec<f32> = tensor.to_f64().iter().map(|value| (value * factor) as f32).collect();
+            *tensor = Arc::new(HostTensor::new([rows], &values));
+        }
+        Ok(batch)
+    }
+
+    fn epoch_len(&self) -> u64 {
+        64
+    }
+
+    fn epochs_covered(&self, examples: u64) -> f64 {
+        examples as f64 / 64.0
+    }
+}
+
+#[test]
+fn a_run_goes_back_and_leaves_out_bad_examples_exactly() {
+    for replicas in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = |name: &str| folder.path().join(name);
+        // 100 steps of 16 examples with a checkpoint every 20 steps.
+        let long_job = |name: &str, source: SomeBad| -> Job {
+            std::fs::create_dir_all(directory(name)).unwrap();
+            let mut job = job(&directory(name), replicas);
+            let mut phase = job.schedule.phases()[0].clone();
+            phase.steps = 100;
+            job.schedule = Schedule::new(vec![phase]).unwrap();
+            job.batches = vec![Arc::new(source)];
+            job.alarm.settings = DivergenceSettings { action: DivergenceAction::RollBack, max_roll_backs: 1 };
+            job
+        };
+        let bad = || SomeBad { bad: 960..1056, skip: u64::MAX..u64::MAX };
+        let last = |name: &str| load_latest(&directory(name), Contents::All).unwrap().unwrap().checkpoint;
+        let resumed_from = |name: &str, step: &str| -> Checkpoint {
+            copy(&directory("run").join(step), &directory(name).join(step));
+            let found = load_latest(&directory(name), Contents::All).unwrap().unwrap();
+            let initial = InitialState::Resumed { checkpoint: Box::new(found.checkpoint), path: found.path };
+            train(long_job(name, bad()), replicas, initial);
+            last(name)
+        };
+
+        train(long_job("run", bad()), replicas, InitialState::Random);
+        let run = last("run");
+        assert_eq!((run.state.step, run.state.roll_backs.count, run.state.next_example), (100, 1, 1600 + 416));
+        assert!(directory("run").join("step-00000060.diverged-1").exists());
+        let log = std::fs::read_to_string(directory("run").join("metrics.jsonl")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let back: Vec<_> = lines.filter(|line| line["kind"] == "roll_back").collect();
+        let numbers = |key: &str| back[0][key].as_f64().unwrap();
+        // The median of nine norms is bad at the fifth bad step, 65; the next step was under way.
+        assert_eq!(
+            ["step", "to_step", "phase", "first_example", "end_example"].map(numbers),
+            [66.0, 40.0, 1.0, 640.0, 1056.0]
+        );
+
+        // The weights are those of a run that never had these examples.
+        train(long_job("without", SomeBad { bad: 0..0, skip: 640..1056 }), replicas, InitialState::Random);
+        let without = last("without");
+        assert!(without.state.roll_backs.count == 0 && without.model == run.model, "{replicas} devices");
+        assert!(without.optimizer == run.optimizer);
+        // A run that was killed after it went back goes back again; one that was killed later knows what to leave out.
+        for (name, step) in [("killed_soon", "step-00000040"), ("killed_later", "step-00000080")] {
+            let resumed = resumed_from(name, step);
+            assert!(resumed.model == run.model && resumed.optimizer == run.optimizer, "{replicas} devices: {name}");
+            assert_eq!(resumed.state.roll_backs, run.state.roll_backs, "{name}");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
 }

@@ -20,7 +20,8 @@ use lambert::task::Precision;
 use lambert::train::divergence::AlarmSpec;
 use lambert::train::interrupt::Interrupt;
 use lambert::train::job::{EvaluationSpec, Job};
-use lambert::train::trainer::{Outcome, Programs, Trainer};
+use lambert::train::programs::Programs;
+use lambert::train::trainer::{Outcome, Trainer};
 
 #[test]
 fn a_step_on_devices_equals_the_evaluator() {
@@ -40,7 +41,7 @@ fn a_step_on_devices_equals_the_evaluator() {
 }
 
 /// A run of 60 steps in `directory`, saved every 20 steps.
-fn job(directory: &Path, replicas: usize) -> Job {
+pub fn job(directory: &Path, replicas: usize) -> Job {
     let phase = "sequence_length = 1\nmax_predictions_per_seq = 1\nglobal_batch = 16\nmicro_batch_size = 4\n\
                  steps = 60\nlearning_rate = 0.05\nwarmup = { steps = 5 }";
     let step = StepSpec {
@@ -84,12 +85,12 @@ fn job(directory: &Path, replicas: usize) -> Job {
     }
 }
 
-fn train(directory: &Path, replicas: usize, initial: InitialState) {
+/// Trains `job` on `replicas` devices to its end.
+pub fn train(job: Job, replicas: usize, initial: InitialState) {
     let devices = cpu(replicas);
     let hosts = Hosts::new(&devices, None).unwrap();
-    let job = job(directory, replicas);
     let programs = Programs::new(&job, &devices, None).unwrap();
-    let lock = Arc::new(RunLock::take(directory).unwrap());
+    let lock = Arc::new(RunLock::take(job.checkpoint.directory.local()).unwrap());
     let mut trainer = Trainer::new(job, programs, devices, hosts, initial, Some(lock), Instant::now()).unwrap();
     assert!(matches!(trainer.train(Interrupt::install(None).unwrap()).unwrap(), Outcome::Finished));
 }
@@ -106,7 +107,7 @@ fn the_trainer_trains_saves_and_resumes_another_task() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, resumed) = (folder.path().join("whole"), folder.path().join("resumed"));
         std::fs::create_dir_all(&whole).unwrap();
-        train(&whole, replicas, InitialState::Random);
+        train(job(&whole, replicas), replicas, InitialState::Random);
         let (class, value) = (values(&whole, "evaluation", "class_loss"), values(&whole, "evaluation", "value_loss"));
         assert!(class.len() == 3 && class[2] < 0.7 * class[0] && value[2] < 0.5 * value[0], "{class:?} {value:?}");
         assert_eq!(values(&whole, "train", "loss").len(), 60);
@@ -120,7 +121,7 @@ fn the_trainer_trains_saves_and_resumes_another_task() {
         }
         let found = load_latest(&resumed, Contents::All).unwrap().unwrap();
         let initial = InitialState::Resumed { checkpoint: Box::new(found.checkpoint), path: found.path };
-        train(&resumed, replicas, initial);
+        train(job(&resumed, replicas), replicas, initial);
         let last = |directory: &Path| load_latest(directory, Contents::All).unwrap().unwrap().checkpoint;
         let (whole, resumed) = (last(&whole), last(&resumed));
         assert_eq!((whole.state.step, resumed.state.step), (60, 60));

@@ -24,7 +24,8 @@ use crate::runtime::processor::faster_precision;
 use crate::train::interrupt::Interrupt;
 use crate::train::job::{EvaluationSpec, Selection};
 use crate::train::memory::HostMemory;
-use crate::train::trainer::{Outcome, Programs, Trainer};
+use crate::train::programs::Programs;
+use crate::train::trainer::{Outcome, Trainer};
 
 /// The settings of a run that are not in its run file, because they do not change the weights.
 #[derive(Clone, Debug)]

@@ -54,7 +54,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
     };
     let uniform = classes.map(|classes| (classes as f64).ln());
     let evaluations = vec![evaluation];
-    let alarm = AlarmSpec::new(settings.divergence.action, &*run.task, &evaluations, uniform);
+    let alarm = AlarmSpec::new(settings.divergence, &*run.task, &evaluations, uniform);
     Ok(Job {
         name: settings.name.clone(),
         seed: settings.seed,
