@@ -424,6 +424,8 @@ def main():
                     outcome = "wrong"
                     print(f"WRONG: {name}: {wrong}\n", flush=True)
                 count.update([outcome, "tried"])
+    except KeyboardInterrupt:
+        print("interrupted")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print_table(counts)
