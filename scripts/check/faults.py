@@ -388,7 +388,7 @@ def fill(path, left):
 
 
 def print_table(counts):
-    width = max(map(len, counts))
+    width = max(map(len, [*counts, "fault"]))
     columns = ("tried", "refused", "recovered", "wrong")
     print(f"\n{'fault':{width}}" + "".join(f"{column:>11}" for column in columns))
     for name, count in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
