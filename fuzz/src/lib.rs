@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use lambert::bert::Preset;
 use lambert::checkpoint::{Contents, TensorFile};
 use lambert::data::{Manifest, ReadOptions, Shard, Split, Tokenizer, Vocabulary, find_inputs, read_text};
 use lambert::digest::seal;
@@ -70,7 +71,7 @@ pub fn run_file(data: &[u8]) -> bool {
     });
     let Ok(text) = std::str::from_utf8(data) else { return opened };
     let origin = Path::new("run.toml");
-    let Ok(run) = Run::from_checkpoint(origin, text, 8192) else {
+    let Ok(run) = Run::from_checkpoint(origin, text, &Preset::Tiny.config(8192)) else {
         return opened | FineTuningRun::from_checkpoint(origin, text).is_ok();
     };
     let last = run.schedule.steps().saturating_sub(1);

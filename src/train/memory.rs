@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::bail;
 
-use super::trainer::Programs;
+use super::programs::Programs;
 use crate::pjrt::Platform;
 use crate::runtime::devices::Devices;
 use crate::runtime::limits::AvailableMemory;

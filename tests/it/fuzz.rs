@@ -14,7 +14,7 @@ use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use lambert::checkpoint::write_tensors;
-use lambert::data::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split, Tokenizer};
+use lambert::data::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split, Tokenizer, WordRules};
 use lambert::pjrt::Platform;
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
@@ -157,7 +157,10 @@ const DUMP: &str = "<mediawiki version=\"0.11\" xml:lang=\"en\">\n<siteinfo><nam
                     <revision><text>#REDIRECT [[Amber]]</text></revision></page>\n</mediawiki>\n";
 
 fn tokenizer_file(name: &str) -> Vec<u8> {
-    let tokenizer = Tokenizer::new(targets::vocabulary(), lambert::data::WordRules { lowercase: true });
+    let tokenizer = Tokenizer::new(
+        targets::vocabulary(),
+        WordRules { lowercase: true, strip_accents: true, tokenize_chinese_chars: true },
+    );
     let files = tokenizer.files();
     files.into_iter().find(|(file, _)| *file == name).map(|(_, text)| text.into_bytes()).unwrap()
 }
