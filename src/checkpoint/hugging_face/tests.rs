@@ -190,7 +190,7 @@ fn prefixes_of_wrappers_are_removed_and_reported() {
         assert_eq!(imported.ignored, [DECODER_WEIGHT]);
     }
     let folder = tempfile::tempdir().unwrap();
-    write_directory(folder.path(), &[expected.clone()]);
+    write_directory(folder.path(), std::slice::from_ref(&expected));
     assert_eq!(import(folder.path(), &model).unwrap().wrapper, None);
     let folder = tempfile::tempdir().unwrap();
     let twice = (format!("module.{}", expected[1].0), expected[1].1.clone());
