@@ -2,9 +2,10 @@
 //! Git LFS. Readers of text ask before they read ([`file_kind`]); readers of a format ask when its content cannot be read
 //! ([`WrongKind`]).
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use crate::files;
 
 /// A kind of file.
 pub(crate) struct FileKind {
@@ -78,7 +79,7 @@ impl WrongKind {
 
     /// As [`WrongKind::of`], for a file that is not in memory.
     pub fn of_file(path: &Path, required: &'static str) -> Option<WrongKind> {
-        WrongKind::of(path, required, &File::open(path).and_then(read_head).ok()?)
+        WrongKind::of(path, required, &files::open(path).and_then(read_head).ok()?)
     }
 }
 

@@ -6,7 +6,6 @@
 //! count, nor does the time from the last line of a crashed process to its crash.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::checkpoint::METRICS_FILE;
+use crate::files;
 use crate::units::{counted, duration};
 
 /// The kind of the line about a start of a run.
@@ -77,7 +77,7 @@ impl Goodput {
     pub fn read(run: &Path) -> anyhow::Result<Option<Goodput>> {
         let path = run.join(METRICS_FILE);
         let failed = || format!("cannot read {}", path.display());
-        let file = match File::open(&path) {
+        let file = match files::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.with_context(failed)?,
         };
