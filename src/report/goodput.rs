@@ -28,6 +28,8 @@ pub const CHECKPOINT: &str = "checkpoint";
 
 /// The kind of the line about a return to an earlier checkpoint.
 pub const ROLL_BACK: &str = "roll_back";
+/// The kind of the line about the use of the time.
+pub const GOODPUT: &str = "goodput";
 /// The key of the step that the run goes back to.
 pub const TO: &str = "to_step";
 
@@ -142,6 +144,9 @@ impl Count {
             self.lose_after(line.step);
             return;
         }
+        if line.kind == GOODPUT {
+            return;
+        }
         if let (ROLL_BACK, Some(to)) = (line.kind.as_str(), line.to_step) {
             self.lose_after(to as u64);
         }
@@ -203,6 +208,7 @@ mod tests {
 {"kind":"start","step":1,"time":1005.0,"seconds":5.0,"compiling":1.0}
 {"kind":"train","step":2,"time":1009.0,"seconds":4.0,"waiting_for_data":0.5}
 {"kind":"divergence","step":2,"time":1009.0,"loss":8.0}
+{"kind":"goodput","step":2,"time":1011.0,"seconds":9.0}
 "#;
         let found = goodput(log).unwrap();
         let expected = Goodput {

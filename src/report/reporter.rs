@@ -124,9 +124,9 @@ impl Reporter {
     /// If the log cannot be read or written.
     pub fn ended(&mut self, done: u64) -> anyhow::Result<()> {
         let read = self.log.as_ref().map_or(Ok(None), |log| Goodput::read(log.run()))?;
-        if let Some(goodput) = &read {
-            self.summary.goodput(goodput);
-            self.record("goodput", done, &goodput.scalars())?;
+        if let Some(used) = &read {
+            self.summary.goodput(used);
+            self.record(goodput::GOODPUT, done, &used.scalars())?;
         }
         Ok(())
     }

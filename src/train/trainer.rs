@@ -181,7 +181,7 @@ impl Trainer {
         let (log, checkpointer) = hosts.all_ok(lock.map(open).transpose())?.unzip();
         let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
         let mut reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
-        hosts.all_ok(reporter.started(done, begin.elapsed(), compiled))?;
+        let unwritten = reporter.started(done, begin.elapsed(), compiled).err();
         let probe = job.probe.as_ref().filter(|_| hosts.is_leader()).map(|spec| ProbeEvaluator::new(spec, &devices));
         Ok(Trainer {
             job,
@@ -201,7 +201,7 @@ impl Trainer {
             best,
             alarm,
             roll_backs,
-            failure: None,
+            failure: unwritten,
             reporter,
             checkpointer,
         })

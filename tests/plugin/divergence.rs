@@ -46,7 +46,8 @@ fn a_diverging_run_stops_and_resumes_from_its_good_checkpoint() {
         "above 2 times the",
         "lower learning_rate, lengthen warmup, or set gradient_clip",
         "the run stops without saving; the last good checkpoint is bad/step-00000006",
-        "lambert pretrain bad.toml --resume --platform cpu --accept-changes",
+        "resume from the last good checkpoint:\n  lambert pretrain bad.toml --resume --platform cpu",
+        " --accept-changes\n",
     ] {
         assert!(words.contains(part), "requires {part:?}, got\n{words}");
     }

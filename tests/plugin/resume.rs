@@ -112,18 +112,28 @@ fn an_interrupted_run_is_saved_and_prints_the_resume_command() {
 #[test]
 fn best_checkpoint_of_a_pretraining_run_is_kept_and_used() {
     let workshop = Workshop::new();
-    // A rate of 0.5 in the second phase makes the model worse with every step.
-    workshop.run_file("run.toml", "run", |text| {
-        let text = text.replace("every = 4\n", "every = 2\nmetric = \"mlm_loss\"\n").replace("keep = 0", "keep = 1");
-        text.replace("learning_rate = 0.01", "learning_rate = 0.5")
-    });
-    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
     let run = workshop.path("run");
-    let loss = |step| metrics(&run)[&("evaluation".to_owned(), step)]["mlm_loss"].as_f64().unwrap();
-    assert!(loss(8) < loss(10), "the first evaluation of the second phase is its best: {} and {}", loss(8), loss(10));
-    assert!(loss(6) < loss(8), "that of the first phase is on shorter sequences, so it does not count");
-    let exists = |step: u64| run.join(format!("step-{step:08}")).exists();
-    assert_eq!([2, 4, 6, 8, 10].map(exists), [false, false, false, true, true]);
+    let train = |rate: &str| {
+        workshop.run_file("run.toml", "run", |text| {
+            let text =
+                text.replace("every = 4\n", "every = 2\nmetric = \"mlm_loss\"\n").replace("keep = 0", "keep = 1");
+            text.replace("learning_rate = 0.01", &format!("learning_rate = {rate}"))
+        });
+        workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
+        let loss = |step| metrics(&run)[&("evaluation".to_owned(), step)]["mlm_loss"].as_f64().unwrap();
+        let exists = |step: u64| run.join(format!("step-{step:08}")).exists();
+        ([6, 8, 10].map(loss), [2, 4, 6, 8, 10].map(exists))
+    };
+    // At this rate, the first evaluation of the second phase is worse than the last of the first one, whose sequences are shorter.
+    let (losses, exist) = train("2.0");
+    assert!(losses[0] < losses[2] && losses[2] < losses[1], "{losses:?}");
+    assert_eq!(exist, [false, false, false, false, true]);
+    std::fs::remove_dir_all(&run).unwrap();
+
+    // At this one, the model becomes worse during the second phase.
+    let (losses, exist) = train("1.0");
+    assert!(losses[1] < losses[2], "{losses:?}");
+    assert_eq!(exist, [false, false, false, true, true]);
     let output = workshop.succeed(&[
         "evaluate",
         "run",
@@ -138,7 +148,7 @@ fn best_checkpoint_of_a_pretraining_run_is_kept_and_used() {
         "8",
     ]);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    assert_eq!((found["step"].as_u64(), found["mlm_loss"].as_f64()), (Some(8), Some(loss(8))));
+    assert_eq!((found["step"].as_u64(), found["mlm_loss"].as_f64()), (Some(8), Some(losses[1])));
     assert!(text(&output).contains("step 8 has the best mlm_loss"), "{}", text(&output));
 }
 
