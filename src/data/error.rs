@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::data::tokenizer::comparison::VocabularyDifference;
+use crate::data::tokenizer::difference::VocabularyDifference;
 use crate::file_kind::WrongKind;
 use crate::storage::StorageError;
 

@@ -93,7 +93,8 @@ pub use survey::statistics::{
     log2_histogram,
 };
 pub use survey::{DuplicateCounts, MaskStatistics, PackingOptions, PositionSlice, Survey, VocabularyCoverage};
-pub use tokenizer::comparison::{VocabularyDifference, VocabularyFile};
+pub use tokenizer::comparison::VocabularyFile;
+pub use tokenizer::difference::VocabularyDifference;
 pub use tokenizer::train::{TrainedTokenizer, train_tokenizer};
 pub use tokenizer::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
 pub use tokenizer::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, train_vocabulary};

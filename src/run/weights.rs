@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
+use super::Run;
 use super::compatibility::{check_rows, vocabulary_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
@@ -32,6 +33,18 @@ pub struct FoundModel {
 }
 
 impl FoundModel {
+    /// Returns the run that pretrained the model, if the checkpoint holds its run file.
+    pub fn run(&self) -> Option<Run> {
+        let text = std::str::from_utf8(self.checkpoint.file("run.toml")?).ok()?;
+        Run::from_checkpoint(&self.path.join("run.toml"), text, &self.config).ok()
+    }
+
+    /// Returns the sequence length of the last phase of `run`, which pretrained the model, or 128.
+    pub fn trained_length(&self, run: Option<&Run>) -> usize {
+        let last = run.and_then(|run| run.schedule.phases().last());
+        last.map_or(128, |phase| phase.sequence_length).min(self.config.max_position_embeddings)
+    }
+
     /// Returns the messages for the user about the checkpoint, such as a newer one that is damaged.
     pub fn checkpoint_notes(&self) -> &[String] {
         &self.loaded

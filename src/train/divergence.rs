@@ -1,13 +1,12 @@
 //! The divergence alarm of a run: applies the rule of [`crate::divergence`] to the loss of its task.
 
+use super::evaluator::EvaluationSpec;
 use crate::divergence::{Divergence, Monitor, Numbers, References};
 use crate::metrics::MetricKind;
 use crate::report::events::StepEvent;
 use crate::run::{DivergenceAction, DivergenceSettings};
 use crate::schedule::Schedule;
 use crate::task::{Ratio, Task};
-
-use super::job::EvaluationSpec;
 
 /// The exit code of a run that stopped because training has diverged.
 pub const DIVERGED: u8 = 4;

@@ -13,9 +13,9 @@ use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
 use crate::report::evaluation::Evaluation;
+use crate::run::EvaluateSettings;
 use crate::run::compatibility::{check_rows, check_vocabulary};
 use crate::run::weights::FoundModel;
-use crate::run::{EvaluateSettings, Run};
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
 use crate::runtime::state::{StateLayout, TrainState};
@@ -53,9 +53,9 @@ impl ModelOnHeldOut {
         let next = "prepare the text with the model's tokenizer";
         let compared = check_vocabulary(&model.checkpoint, &model.path, &vocabulary, next)?;
         let unused_rows = check_rows(model.path.display(), &model.config, &vocabulary)?;
-        let run = run_of(&model);
+        let run = model.run();
         let last = run.as_ref().and_then(|run| run.schedule.phases().last());
-        let length = sequence_length.unwrap_or_else(|| default_length(&model, run.as_ref()));
+        let length = sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref()));
         let predictions = match last {
             Some(phase) if sequence_length.is_none() => phase.max_predictions_per_seq,
             // 15.6 %: 20 of 128, 80 of 512.
@@ -135,18 +135,6 @@ impl ModelOnHeldOut {
         write_atomically(file, |partial| write_tensors(partial, &tensors).map(drop))?;
         Ok(())
     }
-}
-
-/// Returns the run that pretrained `model`, if its checkpoint holds the run file.
-pub(super) fn run_of(model: &FoundModel) -> Option<Run> {
-    let text = std::str::from_utf8(model.checkpoint.file("run.toml")?).ok()?;
-    Run::from_checkpoint(&model.path.join("run.toml"), text, &model.config).ok()
-}
-
-/// Returns the sequence length of the last phase of the run that pretrained `model`, or 128.
-pub(super) fn default_length(model: &FoundModel, run: Option<&Run>) -> usize {
-    let last = run.and_then(|run| run.schedule.phases().last());
-    last.map_or(128, |phase| phase.sequence_length).min(model.config.max_position_embeddings)
 }
 
 /// Loads the weights of `model` onto the devices, replicated.

@@ -2,18 +2,59 @@
 //! step, so that results are comparable.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::job::EvaluationSpec;
+use crate::batch::BatchSource;
 use crate::pjrt::{Buffer, HostTransfer};
-use crate::report::evaluation::Evaluation;
+use crate::report::baselines::Baselines;
+use crate::report::evaluation::{Evaluation, Metric};
 use crate::runtime::compile::{CompileTimes, Compiled};
 use crate::runtime::devices::Devices;
 use crate::step::{EvalSpec, EvalStep, Scalars, StepInputs};
 
 /// Number of batches in progress: the next batch is built while one runs.
 const AHEAD: usize = 2;
+
+/// Metrics that are no ratios of sums, such as F1: they are computed from the outputs of the model on all examples.
+pub trait Scorer: Debug + Send + Sync {
+    /// Computes the metrics. `outputs` holds one list for each of [`crate::task::Model::outputs`], the rows of all examples in
+    /// order.
+    ///
+    /// # Errors
+    /// If the outputs do not fit the examples.
+    fn score(&self, outputs: &[Vec<f32>]) -> anyhow::Result<Vec<Metric>>;
+}
+
+/// An evaluation on held-out examples. The examples are always the same, so that results are comparable.
+#[derive(Clone, Debug)]
+pub struct EvaluationSpec {
+    /// The evaluation program. Its rows are an upper bound: a device with fewer examples computes fewer rows.
+    pub step: EvalSpec,
+    /// The source of the held-out batches.
+    pub source: Arc<dyn BatchSource>,
+    /// Maximum number of held-out examples.
+    pub examples: usize,
+    /// The baselines over these examples, the same on every host.
+    pub baselines: Baselines,
+    /// The metrics that are computed from the outputs of the model, on a single host; then [`EvalSpec::outputs`] is set.
+    pub scorer: Option<Arc<dyn Scorer>>,
+}
+
+impl EvaluationSpec {
+    /// Returns the number of examples that an evaluation reads.
+    pub fn count(&self) -> u64 {
+        self.source.epoch_len().min(self.examples as u64)
+    }
+}
+
+impl PartialEq for EvaluationSpec {
+    fn eq(&self, other: &EvaluationSpec) -> bool {
+        self.step == other.step && self.examples == other.examples && Arc::ptr_eq(&self.source, &other.source)
+    }
+}
 
 /// A compiled evaluation and the examples that it reads.
 #[derive(Debug)]

@@ -1,17 +1,15 @@
 //! The inputs of the trainer, independent of the task; `pretraining.rs` builds the job of a run file.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::divergence::AlarmSpec;
+use super::evaluator::EvaluationSpec;
 use super::probe::ProbeSpec;
 use crate::batch::BatchSource;
 use crate::checkpoint::Best;
-use crate::report::baselines::Baselines;
-use crate::report::evaluation::Metric;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
-use crate::step::{EvalSpec, StepSpec};
+use crate::step::StepSpec;
 
 /// The inputs of the trainer for one run.
 #[derive(Clone, Debug)]
@@ -81,44 +79,6 @@ impl Selection {
     /// Returns whether a run whose best evaluation is `best` stops before its last step.
     pub fn stops(self, best: Option<&Best>) -> bool {
         self.patience > 0 && best.is_some_and(|best| best.evaluations_since >= self.patience)
-    }
-}
-
-/// Metrics that are no ratios of sums, such as F1: they are computed from the outputs of the model on all examples.
-pub trait Scorer: Debug + Send + Sync {
-    /// Computes the metrics. `outputs` holds one list for each of [`crate::task::Model::outputs`], the rows of all examples in
-    /// order.
-    ///
-    /// # Errors
-    /// If the outputs do not fit the examples.
-    fn score(&self, outputs: &[Vec<f32>]) -> anyhow::Result<Vec<Metric>>;
-}
-
-/// An evaluation on held-out examples. The examples are always the same, so that results are comparable.
-#[derive(Clone, Debug)]
-pub struct EvaluationSpec {
-    /// The evaluation program. Its rows are an upper bound: a device with fewer examples computes fewer rows.
-    pub step: EvalSpec,
-    /// The source of the held-out batches.
-    pub source: Arc<dyn BatchSource>,
-    /// Maximum number of held-out examples.
-    pub examples: usize,
-    /// The baselines over these examples, the same on every host.
-    pub baselines: Baselines,
-    /// The metrics that are computed from the outputs of the model, on a single host; then [`EvalSpec::outputs`] is set.
-    pub scorer: Option<Arc<dyn Scorer>>,
-}
-
-impl EvaluationSpec {
-    /// Returns the number of examples that an evaluation reads.
-    pub fn count(&self) -> u64 {
-        self.source.epoch_len().min(self.examples as u64)
-    }
-}
-
-impl PartialEq for EvaluationSpec {
-    fn eq(&self, other: &EvaluationSpec) -> bool {
-        self.step == other.step && self.examples == other.examples && Arc::ptr_eq(&self.source, &other.source)
     }
 }
 

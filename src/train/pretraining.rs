@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::divergence::AlarmSpec;
-use super::job::{EvaluationSpec, Job, Selection};
+use super::evaluator::EvaluationSpec;
+use super::job::{Job, Selection};
 use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};

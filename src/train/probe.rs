@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::evaluate::{default_length, run_of};
 use crate::bert::{BertConfig, EncoderOutput};
 use crate::data::TextColumns;
 use crate::metrics::MetricKind;
@@ -108,8 +107,8 @@ impl ModelProbe {
         columns: &TextColumns,
         sequence_length: Option<usize>,
     ) -> anyhow::Result<ModelProbe> {
-        let run = run_of(&model);
-        let sequence_length = sequence_length.unwrap_or_else(|| default_length(&model, run.as_ref()));
+        let run = model.run();
+        let sequence_length = sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref()));
         let model = TextModel::open(model, Some(sequence_length))?;
         let data = ProbeData::read(file, dev, columns, &model.tokenizer, sequence_length)?;
         model.model.config.validate_segments(data.segments()).with_context(|| file.display().to_string())?;

@@ -7,8 +7,8 @@ use lambert::run::fine_tuning::FineTuning;
 use lambert::run::initial_state::{InitialState, Resumable, ResumeOptions};
 use lambert::run::weights::export_model;
 use lambert::shape::HostTensor;
+use lambert::train::evaluator::Scorer;
 use lambert::train::fine_tuning::scorer::TaskScorer;
-use lambert::train::job::Scorer;
 use serde_json::{Value, json};
 
 const ACCEPT: ResumeOptions = ResumeOptions { resume: true, accept_changes: true };

@@ -156,6 +156,98 @@ fn imports_are_read_from_paths_and_groups() {
     assert_eq!(imported_modules(code).into_iter().collect::<Vec<_>>(), ["eval", "graph", "hlo", "rng", "shape"]);
 }
 
+/// Returns the paths of all `use` declarations, with groups written out: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn used_paths(code: &str) -> Vec<String> {
+    fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+        let (mut depth, mut start) = (0, 0);
+        let mut parts = Vec::new();
+        for (i, c) in tree.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => parts.push(&tree[std::mem::replace(&mut start, i + 1)..i]),
+                _ => {}
+            }
+        }
+        parts.push(&tree[start..]);
+        for part in parts.into_iter().map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('{') {
+                Some((path, group)) => expand(&format!("{prefix}{path}"), group.trim_end_matches('}'), paths),
+                None => paths.push(format!("{prefix}{part}")),
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    for declaration in code.split(';') {
+        let Some(start) = declaration.rfind("use ").filter(|_| declaration.trim_start().contains("use ")) else {
+            continue;
+        };
+        let tree: String = declaration[start + 4..].split_whitespace().collect::<Vec<_>>().join(" ");
+        expand("", &tree, &mut paths);
+    }
+    paths
+}
+
+/// Returns the path of the module that a file of `src` holds: `graph::op` for `src/graph/op.rs`.
+fn module_path(file: &str) -> Vec<&str> {
+    let inside = file.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    inside.split('/').collect()
+}
+
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    let sources = sources(&["src"]);
+    let by_module: BTreeMap<Vec<&str>, usize> =
+        sources.iter().enumerate().map(|(i, source)| (module_path(&source.path), i)).collect();
+    // The files that a file imports. A module's face, which passes names on, is none of them.
+    let imports = |source: &Source| -> BTreeSet<usize> {
+        let own = module_path(&source.path);
+        let code = source.code_without_tests().into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n");
+        let resolve = |path: &String| {
+            let mut segments: Vec<&str> = path.split("::").map(|segment| segment.split(' ').next().unwrap()).collect();
+            let mut base = match segments[0] {
+                "crate" => Vec::new(),
+                "self" => own.clone(),
+                "super" => own[..own.len() - 1].to_vec(),
+                _ => return None,
+            };
+            segments.remove(0);
+            while segments.first() == Some(&"super") {
+                base.pop();
+                segments.remove(0);
+            }
+            let full = [base, segments].concat();
+            let found = (1..=full.len()).rev().find_map(|length| by_module.get(&full[..length]))?;
+            (!sources[*found].path.ends_with("/mod.rs")).then_some(*found)
+        };
+        used_paths(&code).iter().filter_map(resolve).collect()
+    };
+    let imports: Vec<BTreeSet<usize>> = sources.iter().map(imports).collect();
+    assert!(imports.iter().map(BTreeSet::len).sum::<usize>() > sources.len(), "imports are not read");
+    // Files that import none of the others, or that none imports, are removed until only circles remain.
+    let mut remaining: BTreeSet<usize> = (0..sources.len()).collect();
+    let is_outside = |i: usize, remaining: &BTreeSet<usize>| {
+        let mut others = remaining.iter().filter(|&&other| other != i);
+        imports[i].iter().all(|other| *other == i || !remaining.contains(other))
+            || others.all(|&other| !imports[other].contains(&i))
+    };
+    while let Some(outside) = remaining.iter().copied().find(|&i| is_outside(i, &remaining)) {
+        remaining.remove(&outside);
+    }
+    let name = |i: &usize| sources[*i].path.clone();
+    let complaint = |i: &usize| {
+        let others: Vec<String> = imports[*i].intersection(&remaining).map(name).collect();
+        format!("{} imports {}, in a circle", name(i), others.join(", "))
+    };
+    assert_none(remaining.iter().map(complaint).collect());
+}
+
+#[test]
+fn used_paths_are_read_from_groups() {
+    let code = "use a::b;\npub use super::{c, d::{e, f as g},\n    h};\nlet x = 1;";
+    assert_eq!(used_paths(code), ["a::b", "super::c", "super::d::e", "super::d::f as g", "super::h"]);
+}
+
 #[test]
 fn every_file_has_a_head_comment() {
     let headless = sources(&["src", "tests", "benches"]).into_iter().filter(|s| !s.text.starts_with("//! "));

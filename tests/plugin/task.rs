@@ -18,8 +18,9 @@ use lambert::schedule::{PhaseWork, Schedule};
 use lambert::step::{EvalSpec, Parallel, StepSpec, TrainStep};
 use lambert::task::Precision;
 use lambert::train::divergence::AlarmSpec;
+use lambert::train::evaluator::EvaluationSpec;
 use lambert::train::interrupt::Interrupt;
-use lambert::train::job::{EvaluationSpec, Job};
+use lambert::train::job::Job;
 use lambert::train::programs::Programs;
 use lambert::train::trainer::{Outcome, Trainer};
 

@@ -4,11 +4,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use serde::{Deserialize, Serialize};
-
 use super::decompress::{Compression, Decompressed, check_beginning};
 use super::formats::{jsonl, parquet, text, wiki_extractor, wikimedia};
-use super::input_entry::InputEntry;
+use super::input_entry::{InputEntry, Source};
 use super::options::{ReadCounts, ReadOptions};
 use super::text_batch::{BatchWriter, TextBatch};
 use super::whole_file::split_name;
@@ -22,24 +20,6 @@ pub(super) enum InputFormat {
     Parquet,
     WikiExtractor,
     Wikimedia,
-}
-
-/// A named group of inputs with a weight in the mixture.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// The name, unique among the sources of a preparation.
-    pub name: String,
-    /// The number of times that each training document is used: 2 is twice, 0.25 is one document in four, 2.5 is twice and
-    /// half of the documents a third time.
-    pub weight: f64,
-}
-
-impl Default for Source {
-    /// The source of inputs that are named without one.
-    fn default() -> Self {
-        Source { name: "text".to_owned(), weight: 1.0 }
-    }
 }
 
 /// One input file.

@@ -2,8 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::input::Source;
 use super::options::ReadCounts;
+
+/// A named group of inputs with a weight in the mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The name, unique among the sources of a preparation.
+    pub name: String,
+    /// The number of times that each training document is used: 2 is twice, 0.25 is one document in four, 2.5 is twice and
+    /// half of the documents a third time.
+    pub weight: f64,
+}
+
+impl Default for Source {
+    /// The source of inputs that are named without one.
+    fn default() -> Self {
+        Source { name: "text".to_owned(), weight: 1.0 }
+    }
+}
 
 /// An input file as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io::{BufRead, Read};
 
 use super::decompress::Decompressed;
-use super::text_batch::{BatchWriter, LONGEST_LINE, cut_position};
+use super::options::LONGEST_LINE;
+use super::text_batch::{BatchWriter, cut_position};
 use crate::data::error::Result;
 
 /// A line, or a piece of a line longer than [`LONGEST_LINE`].

@@ -32,11 +32,11 @@ pub(in crate::data) use formats::parquet as parquet_files;
 pub(in crate::data) use whole_file::{extension_of, read_whole_text};
 
 pub use discover::{FoundInputs, SkippedPath, find_inputs};
-pub use input::{Input, Source};
-pub use input_entry::InputEntry;
-pub use options::{ReadCounts, ReadOptions, SentenceMode, Tolerance};
+pub use input::Input;
+pub use input_entry::{InputEntry, Source};
+pub use options::{LONGEST_LINE, ReadCounts, ReadOptions, SentenceMode, Tolerance};
 pub use sources::{SourcePath, find_sources};
-pub use text_batch::{LONGEST_LINE, TextBatch, TextEvent};
+pub use text_batch::{TextBatch, TextEvent};
 
 /// Reads inputs one after the other and passes batches to `sink`, until it returns `false` or the inputs end. Calls
 /// `progress` with the number of bytes read from disk.

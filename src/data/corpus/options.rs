@@ -5,8 +5,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(doc)]
-use super::text_batch::LONGEST_LINE;
+/// Bytes after which a line is split.
+pub const LONGEST_LINE: usize = 1 << 20;
 
 /// The grouping of text lines into sentences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::discover::{FoundInputs, check_unique, find_inputs};
-use super::input::Source;
+use super::input_entry::Source;
 use crate::data::error::{DataError, Result};
 
 /// The largest weight.

@@ -4,11 +4,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use super::options::{ReadCounts, ReadOptions, SentenceMode, Tolerance};
+use super::options::{LONGEST_LINE, ReadCounts, ReadOptions, SentenceMode, Tolerance};
 use crate::data::error::{DataError, Result};
 
-/// Bytes after which a line is split.
-pub const LONGEST_LINE: usize = 1 << 20;
 /// Bytes of text after which a batch is passed on: enough to share among all cores, and small enough to hold several.
 const BATCH: usize = 1 << 20;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord};
 
-use super::table::{Column, Row, Selected, no_column};
+use super::columns::{Column, Row, Selected, no_column};
 use crate::data::error::{DataError, Result};
 
 /// The separator of a format, and whether cells can be in quotes.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::table::{Row, Selected, name_of, quoted};
+use super::columns::{Row, Selected, name_of, quoted};
 use crate::data::error::{DataError, Result, describe_json_error};
 
 /// Reads the selected values of all lines. Empty lines are skipped; null is a missing value.
@@ -88,7 +88,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::labelled::table::Column;
+    use crate::data::labelled::columns::Column;
 
     fn rows(text: &str, column: Column) -> std::result::Result<Vec<Row>, String> {
         read(Path::new("x.jsonl"), text, &[Selected { setting: "label", column: &column }])

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::{Origin, quoted};
+use super::columns::quoted;
+use super::table::Origin;
 use crate::data::error::{DataError, Result};
 
 /// The names of the classes, in the order of the logits: class `c` is the name with index `c`.

@@ -12,6 +12,7 @@
 
 mod answer_text;
 mod answers;
+mod columns;
 mod delimited;
 mod examples;
 mod json_lines;
@@ -30,10 +31,10 @@ mod tests;
 use std::path::Path;
 
 pub use answers::{AnswerCandidate, AnswerOptions, PredictedAnswer, SpanLogits};
+pub use columns::Column;
 pub use examples::{ExampleLabels, LabelledExamples, WordClasses};
 pub use labels::LabelNames;
 pub use squad::{Answer, Context, Gold, Question, Questions, SquadVersion};
-pub use table::Column;
 pub use texts::{LabelledTexts, TextColumns, TextPair};
 pub use tokens::{LabelledSentences, TokenColumns};
 pub use windows::{QuestionWindows, WindowOptions};

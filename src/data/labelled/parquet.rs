@@ -8,7 +8,7 @@ use parquet::file::reader::FileReader;
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
-use super::table::{Row, Selected, name_of, no_column};
+use super::columns::{Row, Selected, name_of, no_column};
 use crate::data::corpus::parquet_files::{broken, open_file, without_panic};
 use crate::data::error::{DataError, Result};
 
@@ -88,7 +88,7 @@ mod tests {
     use parquet::schema::parser::parse_message_type;
 
     use super::*;
-    use crate::data::labelled::table::Column;
+    use crate::data::labelled::columns::Column;
 
     /// Writes three rows: (0.5, "é", 1), (1.5, null, 0), (2.5, "b", 1).
     fn write(path: &Path) {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::columns::{Column, Row, Selected};
 use super::labels::LabelNames;
-use super::table::{Column, Origin, Row, Selected, Table};
+use super::table::{Origin, Table};
 use crate::batch::IGNORED_LABEL;
 use crate::data::error::Result;
 

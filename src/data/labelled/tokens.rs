@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::columns::{Column, Selected, name_of};
 use super::json_lines;
 use super::labels::LabelNames;
-use super::table::{Column, Origin, Selected, name_of};
+use super::table::Origin;
 use crate::batch::IGNORED_LABEL;
 use crate::data::corpus::{extension_of, read_whole_text};
 use crate::data::error::{DataError, Result};

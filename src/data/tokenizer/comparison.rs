@@ -1,10 +1,9 @@
 //! The comparison of vocabularies, token by token. Line ends, a missing last one, and the format of the file (`vocab.txt` or
 //! `tokenizer.json`) make no difference.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::files::{TOKENIZER_JSON, VOCABULARY, vocabulary_of_json};
+use super::difference::VocabularyDifference;
 use super::vocabulary::Vocabulary;
 use crate::data::error::{DataError, Result};
 
@@ -18,35 +17,13 @@ pub struct VocabularyFile {
 }
 
 impl VocabularyFile {
-    /// Reads the vocabulary of the tokenizer whose files have the names and contents of `content`, in `directory`; none if there
-    /// is no `vocab.txt` and no `tokenizer.json`.
-    ///
-    /// # Errors
-    /// If a file holds no WordPiece vocabulary, or the two files hold different ones.
-    pub fn of_tokenizer<'c>(
-        directory: &Path,
-        content: impl Fn(&str) -> Option<&'c [u8]>,
-    ) -> Result<Option<VocabularyFile>> {
-        let read = |name: &str, parse: fn(&Path, &[u8]) -> Result<Vocabulary>| -> Result<Option<VocabularyFile>> {
-            let Some(content) = content(name) else { return Ok(None) };
-            let path = directory.join(name);
-            Ok(Some(VocabularyFile { vocabulary: parse(&path, content)?, path }))
-        };
-        match (read(VOCABULARY, Vocabulary::parse)?, read(TOKENIZER_JSON, vocabulary_of_json)?) {
-            (Some(text), Some(json)) => {
-                text.check_equal(&json, "remove the wrong file")?;
-                Ok(Some(text))
-            }
-            (text, json) => Ok(text.or(json)),
-        }
-    }
-
     /// Checks that both vocabularies have the same tokens with the same ids.
     ///
     /// # Errors
     /// [`DataError::Vocabularies`] with the first difference and `next`, the next step for the user.
     pub fn check_equal(&self, other: &VocabularyFile, next: &str) -> Result<()> {
-        match VocabularyDifference::between(self, other) {
+        let [own, others] = [self, other].map(|file| (file.path.as_path(), file.vocabulary.tokens()));
+        match VocabularyDifference::between(own, others) {
             Some(difference) => {
                 Err(DataError::Vocabularies { difference: Box::new(difference), next: next.to_owned() })
             }
@@ -55,60 +32,12 @@ impl VocabularyFile {
     }
 }
 
-/// The difference between two vocabularies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VocabularyDifference {
-    /// The two files.
-    pub files: [PathBuf; 2],
-    /// The token of the lowest id that has different tokens: that of the first vocabulary or, behind its end, of the second.
-    pub token: String,
-    /// The ids of this token.
-    pub ids: [Option<u32>; 2],
-    /// The number of ids with different tokens. An id of only one vocabulary counts, too.
-    pub differing: usize,
-    /// The number of ids of the larger vocabulary.
-    pub of: usize,
-}
-
-impl VocabularyDifference {
-    /// Returns the difference between two vocabularies; none if they are equal.
-    pub fn between(a: &VocabularyFile, b: &VocabularyFile) -> Option<VocabularyDifference> {
-        let [first, second] = [a, b].map(|file| file.vocabulary.tokens());
-        let of = first.len().max(second.len());
-        let mut differing = (0..of).filter(|&id| first.get(id) != second.get(id));
-        let lowest = differing.next()?;
-        let token = first.get(lowest).or(second.get(lowest))?;
-        let id_in = |tokens: &[String]| tokens.iter().position(|other| other == token).map(|id| id as u32);
-        Some(VocabularyDifference {
-            files: [a.path.clone(), b.path.clone()],
-            token: token.clone(),
-            ids: [id_in(first), id_in(second)],
-            differing: 1 + differing.count(),
-            of,
-        })
-    }
-}
-
-impl fmt::Display for VocabularyDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, second] = &self.files;
-        let [in_first, in_second] = self.ids.map(|id| id.map_or("no id".to_owned(), |id| format!("id {id}")));
-        write!(
-            f,
-            "{} and {} hold different vocabularies: token {:?} has {in_first} in the first and {in_second} in the second, and {} \
-             of {} ids have different tokens",
-            first.display(),
-            second.display(),
-            self.token,
-            self.differing,
-            self.of
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::data::tokenizer::files::{TOKENIZER_JSON, VOCABULARY};
     use crate::data::tokenizer::vocabulary::SPECIAL_TOKENS;
 
     fn text(words: &[&str]) -> String {

@@ -287,6 +287,31 @@ fn read_object(path: &Path) -> Result<Value> {
     }
 }
 
+impl VocabularyFile {
+    /// Reads the vocabulary of the tokenizer whose files have the names and contents of `content`, in `directory`; none if there
+    /// is no `vocab.txt` and no `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If a file holds no WordPiece vocabulary, or the two files hold different ones.
+    pub fn of_tokenizer<'c>(
+        directory: &Path,
+        content: impl Fn(&str) -> Option<&'c [u8]>,
+    ) -> Result<Option<VocabularyFile>> {
+        let read = |name: &str, parse: fn(&Path, &[u8]) -> Result<Vocabulary>| -> Result<Option<VocabularyFile>> {
+            let Some(content) = content(name) else { return Ok(None) };
+            let path = directory.join(name);
+            Ok(Some(VocabularyFile { vocabulary: parse(&path, content)?, path }))
+        };
+        match (read(VOCABULARY, Vocabulary::parse)?, read(TOKENIZER_JSON, vocabulary_of_json)?) {
+            (Some(text), Some(json)) => {
+                text.check_equal(&json, "remove the wrong file")?;
+                Ok(Some(text))
+            }
+            (text, json) => Ok(text.or(json)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

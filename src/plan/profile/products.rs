@@ -26,7 +26,9 @@ impl Product {
             }
             "convolution" => convolution(program, instruction)?,
             "custom-call" if instruction.custom_call_target == TARGET => {
-                product_flops(std::str::from_utf8(&instruction.backend_config).ok()?)?
+                // All operands of these products are bf16, whatever other arrays the kernel reads.
+                let flops = product_flops(std::str::from_utf8(&instruction.backend_config).ok()?)?;
+                return Some(Product { flops, is_f32: false });
             }
             "custom-call" => dot(program, instruction, &contracting_dimensions(&instruction.backend_config)?)?,
             _ => return None,
@@ -104,8 +106,25 @@ fn contracting_dimensions(backend_config: &[u8]) -> Option<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bert::{FusedAttention, Preset};
     use crate::hlo::proto::{ConvolutionDimensionNumbers, DotDimensionNumbers, Window};
     use crate::plan::profile::tests::{Builder, bf16, f32};
+
+    #[test]
+    fn own_kernels_have_narrow_products() {
+        let mut b = Builder::default();
+        let (x, mask) = (b.parameter(bf16(&[1, 64, 3, 1, 16])), b.parameter(f32(&[1, 64])));
+        let attention =
+            FusedAttention { heads: 1, size: 16, dropout: 0.0, ..FusedAttention::of(&Preset::Tiny.config(8), 1, 64) };
+        let kernel = attention.composite().kernel.unwrap();
+        let call = b.add("custom-call", bf16(&[1, 64, 1, 16]), &[x, mask], |i| {
+            i.custom_call_target = kernel.target;
+            i.backend_config = kernel.backend_config.into_bytes();
+        });
+        let program = b.program();
+        let product = Product::of(&program, program.instruction(call).unwrap());
+        assert_eq!(product, Some(Product { flops: 2.0 * 2.0 * 64.0 * 64.0 * 16.0, is_f32: false }));
+    }
 
     #[test]
     fn dot_counts_two_operations_per_multiply_add() {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use self::scorer::TaskScorer;
 use super::divergence::AlarmSpec;
-use super::job::{EvaluationSpec, Job, Selection};
+use super::evaluator::EvaluationSpec;
+use super::job::{Job, Selection};
 use crate::bert::Head;
 use crate::run::fine_tuning::FineTuning;
 use crate::run::initial_state::Resumable;

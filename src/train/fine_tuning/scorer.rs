@@ -12,7 +12,7 @@ use crate::metrics::{Confusion, EntityCounts, LabelFrequencies, MetricKind, pear
 use crate::report::baselines::Baselines;
 use crate::report::evaluation::Metric;
 use crate::run::fine_tuning::{Answers, TaskData};
-use crate::train::job::Scorer;
+use crate::train::evaluator::Scorer;
 
 /// The logarithm of a frequency of zero.
 const NEVER: f32 = -1e9;
