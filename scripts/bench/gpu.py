@@ -34,6 +34,7 @@ PACKED = 4
 MINUTES = 9
 # Optional settings of `lambert bench`; each is a row of its own.
 OPTIONS = {
+    "Triton attention": ["--attention", "triton"],
     "recompute attention": ["--recompute", "attention"],
     "recompute layer": ["--recompute", "layer"],
     "no dropout": ["--dropout", "0"],
@@ -275,6 +276,9 @@ def rows_of(args, lambert, platform):
     for model, length in shapes[:2]:
         count = max(tokens // length, 1)
         for name, options in OPTIONS.items():
+            # lambert compares these kernels with the composed form before it times them. Only NVIDIA GPUs run them.
+            if "--attention" in options and args.platform != "cuda":
+                continue
             command = lambert_command(lambert, platform, model, length, count, packed.get(length, 1), steps, options)
             rows.append((model, length, count, f"lambert, {name}", command))
     return rows, packed
