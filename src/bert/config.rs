@@ -2,13 +2,31 @@
 //! do not affect the pretraining model.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::settings::{F32_NUMBER, fits_f32};
+
+/// Implements `Display` and `FromStr` for the values of a key by their names: `$type::ALL` and `$type::name`.
+macro_rules! named {
+    ($type:ident, $key:literal) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::bert::ConfigError;
+
+            fn from_str(name: &str) -> Result<Self, Self::Err> {
+                $crate::bert::config::by_name($key, $type::ALL, $type::name, name)
+            }
+        }
+    };
+}
+pub(super) use named;
 
 /// The number of embedding rows is padded to a multiple of this: the lane count of a TPU, and a multiple of the tile sizes
 /// of GPU and CPU matrix units.
@@ -188,19 +206,7 @@ impl Preset {
     }
 }
 
-impl fmt::Display for Preset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Preset {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        by_name("preset", Preset::ALL, Preset::name, name)
-    }
-}
+named!(Preset, "preset");
 
 /// Returns the one of `all` values of a key whose name is `text`.
 pub(super) fn by_name<T: Copy, const N: usize>(

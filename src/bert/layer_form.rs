@@ -1,11 +1,8 @@
 //! The form of the encoder's layers in a program.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigError, by_name};
+use super::config::named;
 
 /// The form of the encoder's layers in the program of a step. The weights, and the weights' tensors, are the same in both; sums
 /// may be rounded differently.
@@ -40,16 +37,4 @@ impl Layers {
     }
 }
 
-impl fmt::Display for Layers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Layers {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        by_name("layers", Layers::ALL, Layers::name, name)
-    }
-}
+named!(Layers, "layers");

@@ -1,11 +1,8 @@
 //! Activation recomputation (activation checkpointing) by named policy.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigError, by_name};
+use super::config::named;
 
 /// The activations that the backward pass recomputes instead of storing them; see [`crate::graph::Graph::recomputed`].
 /// Losses and gradients do not depend on it. Dropout masks are recomputed under every policy.
@@ -35,16 +32,4 @@ impl Recompute {
     }
 }
 
-impl fmt::Display for Recompute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Recompute {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        by_name("recompute", Recompute::ALL, Recompute::name, name)
-    }
-}
+named!(Recompute, "recompute");

@@ -11,7 +11,7 @@
 //! | trust ratio | 9 steps | above 1000 times the largest such median of the first 50 steps |
 //!
 //! The baseline is the loss of a model that knows only the label frequencies: of masked language modelling, the unigram loss. A model
-//! that is wrecked by too large updates falls back to it and stays there, because the output bias alone reaches it. The loss of a
+//! that is destroyed by too large updates falls back to it and stays there, because the output bias alone reaches it. The loss of a
 //! healthy run rises at a change to longer sequences too, but by far less. Norms have no natural limit, so that they are compared with
 //! the start of the run.
 //!

@@ -284,10 +284,10 @@ fn is_wanted(platform: Platform, path: &str) -> bool {
     platform.plugin_paths().contains(&path) || (platform == Platform::Cuda && library)
 }
 
-/// Unpacks the wanted files of a wheel into `directory`.
+/// Unpacks the requested files of a wheel into `directory`.
 ///
 /// # Errors
-/// If the file is not a readable wheel, holds a wanted name that is not a regular file, or a file cannot be written.
+/// If the file is not a readable wheel, holds a requested name that is not a regular file, or a file cannot be written.
 pub fn unpack(
     platform: Platform,
     file: &Path,

@@ -139,7 +139,7 @@ pub struct KernelSettings {
     pub attention: AttentionKernel,
 }
 
-/// What a run does when training has diverged.
+/// The reaction of a run to a divergence of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DivergenceSettings {

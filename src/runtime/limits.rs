@@ -75,7 +75,7 @@ fn check_address_space() -> anyhow::Result<()> {
 pub struct AvailableMemory {
     /// The bytes.
     pub bytes: u64,
-    /// What limits them.
+    /// The name of the tightest limit, for messages.
     pub limit: &'static str,
 }
 

@@ -75,6 +75,23 @@ impl Workshop {
     }
 }
 
+/// Runs `lambert` under the limit `ulimit LIMIT`.
+pub fn limited(workshop: &Workshop, limit: &str, arguments: &[&str]) -> Output {
+    let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_lambert")]).args(arguments).current_dir(workshop.path("."));
+    command.env("LAMBERT_NO_CACHE", "1").output().expect("a shell starts")
+}
+
+/// Requires the exit code 1 and all of `expected` in the output, and no panic.
+#[track_caller]
+pub fn refused(output: &Output, expected: &[&str]) {
+    let words = text(output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    expected.iter().for_each(|part| assert!(words.contains(part), "requires {part:?}, got\n{words}"));
+    assert!(!words.contains("panicked"), "{words}");
+}
+
 /// Builds the command `lambert`, which neither reads nor writes the compiled programs of this user.
 pub fn lambert() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lambert"));

@@ -2,25 +2,13 @@
 //! same way.
 #![cfg(unix)]
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use crate::common::{Workshop, metrics, text};
+use crate::common::{Workshop, limited, metrics, refused, text};
 
 /// Runs `lambert` with a limit of about `kilobytes` on file sizes (shells count in units of 512 or 1,024 bytes).
-fn limited(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
-    let script = format!("ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_lambert")).args(arguments).current_dir(workshop.path("."));
-    command.env("LAMBERT_NO_CACHE", "1");
-    command.output().expect("a shell starts")
-}
-
-#[track_caller]
-fn refused(output: &Output, expected: &[&str]) {
-    let words = text(output);
-    assert_eq!(output.status.code(), Some(1), "{words}");
-    expected.iter().for_each(|part| assert!(words.contains(part), "requires {part:?}, got\n{words}"));
-    assert!(!words.contains("panicked"), "{words}");
+fn with_small_files(workshop: &Workshop, kilobytes: u32, arguments: &[&str]) -> Output {
+    limited(workshop, &format!("-f {kilobytes}"), arguments)
 }
 
 fn names(workshop: &Workshop, directory: &str) -> Vec<String> {
@@ -37,13 +25,13 @@ const DISK_FULL: &str = "and the disk is full";
 fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
     let workshop = Workshop::new();
     let before = names(&workshop, ".");
-    let output = limited(
+    let output = with_small_files(
         &workshop,
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"],
     );
     refused(&output, &["train-00000.spool: requires", DISK_FULL, "free some space"]);
-    let output = limited(
+    let output = with_small_files(
         &workshop,
         4,
         &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "data", "--force", "--seed", "5"],
@@ -60,7 +48,8 @@ fn a_failed_preparation_can_be_resumed_and_keeps_existing_data() {
     workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more", "--held-out", "0.2"]);
     assert_eq!(names(&workshop, "."), with_partial(&[".data.partial", "more"]));
     workshop.succeed(&["prepare", "--check", "more"]);
-    let output = limited(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
+    let output =
+        with_small_files(&workshop, 1, &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
     refused(&output, &["words", DISK_FULL]);
     assert_eq!(names(&workshop, "words"), Vec::<String>::new());
 }
@@ -72,7 +61,7 @@ fn a_run_that_cannot_write_its_metrics_saves_its_state_and_ends() {
     std::fs::create_dir(workshop.path("run")).expect("the run directory is created");
     // The limit of the file's size is reached after a few steps.
     std::fs::write(workshop.path("run/metrics.jsonl"), "\n".repeat(510 * 1024)).expect("the metrics are written");
-    let output = limited(&workshop, 512, &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
+    let output = with_small_files(&workshop, 512, &["pretrain", "run.toml", "--platform", "cpu", "--resume"]);
     refused(&output, &["cannot write run/metrics.jsonl", "to resume: lambert"]);
     let saved = names(&workshop, "run").into_iter().filter(|name| name.starts_with("step-")).collect::<Vec<_>>();
     assert_eq!(saved.len(), 1, "{saved:?}\n{}", text(&output));
@@ -88,7 +77,7 @@ fn a_failed_save_or_export_changes_nothing() {
     let (before, logged) = (names(&workshop, "run"), metrics(&run));
 
     let resume = ["pretrain", "run.toml", "--platform", "cpu", "--resume", "--accept-changes", "--set"];
-    let output = limited(&workshop, 150, &[&resume[..], &["phase.2.steps=6"]].concat());
+    let output = with_small_files(&workshop, 150, &[&resume[..], &["phase.2.steps=6"]].concat());
     refused(&output, &[".step-00000012.partial/", "model.safetensors: it requires", DISK_FULL, "to resume: lambert"]);
     // The metrics of the steps are written, but the only checkpoint is the earlier one.
     assert!(metrics(&run).len() > logged.len());
@@ -110,11 +99,11 @@ fn a_failed_save_or_export_changes_nothing() {
 
     let top = names(&workshop, ".");
     refused(
-        &limited(&workshop, 150, &["export", "run", "--out", "exported"]),
+        &with_small_files(&workshop, 150, &["export", "run", "--out", "exported"]),
         &["model.safetensors: it requires", DISK_FULL],
     );
     let logits = ["evaluate", "run", "--data", "data", "--platform", "cpu", "--logits", "logits.safetensors"];
-    refused(&limited(&workshop, 8, &logits), &["logits.safetensors", DISK_FULL]);
+    refused(&with_small_files(&workshop, 8, &logits), &["logits.safetensors", DISK_FULL]);
     assert_eq!(names(&workshop, "."), top, "no partial file is left");
     // With free space, both succeed.
     workshop.succeed(&["export", "run", "--out", "exported"]);

@@ -3,30 +3,14 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use lambert::pjrt::{Environment, Platform, PlatformChoice};
 
-use crate::common::{Workshop, metrics, text};
+use crate::common::{Workshop, limited, metrics, refused, text};
 
 const TRAIN: [&str; 4] = ["pretrain", "run.toml", "--platform", "cpu"];
-
-/// Runs `lambert` under the limit `ulimit LIMIT`.
-fn limited(workshop: &Workshop, limit: &str, arguments: &[&str]) -> Output {
-    let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
-    let mut command = Command::new("sh");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_lambert")]).args(arguments).current_dir(workshop.path("."));
-    command.env("LAMBERT_NO_CACHE", "1").output().expect("a shell starts")
-}
-
-#[track_caller]
-fn refused(output: &Output, expected: &[&str]) {
-    let words = text(output);
-    assert_eq!(output.status.code(), Some(1), "{words}");
-    expected.iter().for_each(|part| assert!(words.contains(part), "requires {part:?}, got\n{words}"));
-    assert!(!words.contains("panicked"), "{words}");
-}
 
 fn plugin() -> PathBuf {
     let choice = PlatformChoice::Platform(Platform::Cpu);

@@ -1,13 +1,10 @@
 //! The choice between the composed form of self-attention and its kernels.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::bert::config::{ConfigError, by_name};
+use crate::bert::config::named;
 
-/// How a step computes self-attention.
+/// The form in which a step computes self-attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionKernel {
@@ -39,16 +36,4 @@ impl AttentionKernel {
     }
 }
 
-impl fmt::Display for AttentionKernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for AttentionKernel {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        by_name("attention", AttentionKernel::ALL, AttentionKernel::name, name)
-    }
-}
+named!(AttentionKernel, "attention");

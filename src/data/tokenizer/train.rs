@@ -31,7 +31,7 @@ pub enum TrainedTokenizer {
     New {
         /// The tokenizer.
         tokenizer: Tokenizer,
-        /// What the training left out.
+        /// The words and signs that the training left out.
         left_out: LeftOut,
     },
     /// The directory already held the requested tokenizer.

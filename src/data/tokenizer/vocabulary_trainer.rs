@@ -49,16 +49,16 @@ impl VocabularyOptions {
 /// Largest vocabulary size: the trainer allocates all tokens at the start.
 const MAX_SIZE: usize = 1 << 24;
 
-/// A vocabulary, and what its training left out.
+/// A vocabulary, and the counts of words and signs that its training left out.
 #[derive(Clone, Debug)]
 pub struct TrainedVocabulary {
     /// The vocabulary.
     pub vocabulary: Vocabulary,
-    /// What was left out of the text.
+    /// The counts of words and signs that were left out.
     pub left_out: LeftOut,
 }
 
-/// What the training of a vocabulary left out of its text.
+/// Counts of the words and signs of a text that the training of a vocabulary left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// Words above 100 characters, which are always `[UNK]`.
