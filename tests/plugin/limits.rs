@@ -39,9 +39,9 @@ fn a_run_that_does_not_fit_into_memory_is_refused_before_its_first_step() {
     // 1.2 GB of weights and optimizer state; the programs are compiled in less.
     let wide = |text: String| text.replace("hidden_size = 16", "hidden_size = 4096");
     workshop.run_file("run.toml", "run", wide);
-    // The address space that XLA's threads take grows with the number of processors.
+    // The address space that threads take grows with the number of processors, and varies with their timing.
     let on_one_processor = "taskset -cp $(taskset -cp $$ | sed 's/.*: *//; s/[-,].*//') $$ > /dev/null";
-    let output = limited(&workshop, &format!("-v 2000000 && {on_one_processor}"), &TRAIN);
+    let output = limited(&workshop, &format!("-v 2400000 && {on_one_processor}"), &TRAIN);
     refused(&output, &["the run requires", "of host memory", "(the limit on address space", "set ignore_memory"]);
     assert!(!workshop.path("run/metrics.jsonl").exists());
 }
