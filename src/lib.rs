@@ -83,6 +83,7 @@ pub mod settings;
 pub mod shape;
 pub mod step;
 pub mod storage;
+pub mod study;
 pub mod task;
 pub mod tls;
 pub mod train;

@@ -115,6 +115,17 @@ impl RunDirectory {
         Ok(notes)
     }
 
+    /// Removes all checkpoints.
+    ///
+    /// # Errors
+    /// If the file system reports an error.
+    pub fn remove_all(&self) -> Result<(), CheckpointError> {
+        for step in steps_in(&self.path)? {
+            remove_checkpoint(&self.path.join(step_name(step)))?;
+        }
+        Ok(())
+    }
+
     /// Removes the complete checkpoints that are older than the newest undamaged ones, but for those that are always kept and
     /// those of the steps `required`.
     fn remove_older(&mut self, required: &[Option<u64>]) -> Result<Vec<String>, CheckpointError> {

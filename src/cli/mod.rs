@@ -15,9 +15,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use self::args::device::DeviceArgs;
+use self::verbs::models::{embed, evaluate, export, import, predict};
 use self::verbs::{
-    bench, devices, embed, evaluate, export, finetune, graph, import, inspect, plan, plugin, predict, prepare,
-    pretrain, tokenizer, verify,
+    bench, devices, finetune, graph, inspect, plan, plugin, prepare, pretrain, report, study, tokenizer, verify,
 };
 
 /// Pretrain BERT with LAMB at very large batch sizes on TPU, GPU or CPU; fine-tune it, and predict with it.
@@ -50,6 +50,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     Pretrain(pretrain::Pretrain),
     Evaluate(evaluate::Evaluate),
+    Report(report::Report),
+    Study(study::Study),
     Finetune(finetune::Finetune),
     Predict(predict::Predict),
     Embed(embed::Embed),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Predict(verb) => Some(&verb.prediction.devices),
             Command::Embed(verb) => Some(&verb.prediction.devices),
             Command::Bench(verb) => Some(&verb.devices),
+            Command::Study(verb) => Some(&verb.devices),
             _ => None,
         }
     }
@@ -104,6 +107,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => inspect::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Study(args) => study::run(args),
         Command::Finetune(args) => finetune::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Embed(args) => embed::run(args),

@@ -14,6 +14,9 @@ use super::tensorboard::EventWriter;
 use crate::checkpoint::METRICS_FILE;
 use crate::files;
 
+/// The kind of the line with the trust ratio of each parameter tensor.
+pub const TRUST_RATIOS: &str = "trust_ratios";
+
 /// The `metrics.jsonl` and the TensorBoard event file of a run, open for appending.
 #[derive(Debug)]
 pub struct MetricsLog {
@@ -40,13 +43,22 @@ impl MetricsLog {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// Appends the scalars of `step` (updates done) as one line and one event. `kind` is `train`, `evaluation` or another. The line
-    /// also holds `kind`, `step` and `time` (seconds since 1970); values that are not finite are null, because JSON has no NaN. The
+    /// Appends the scalars of `step` (updates done) as one line and one event. `kind` is `train`, `evaluation` or another. The
     /// TensorBoard tag is `kind/name`.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn record(&mut self, kind: &str, step: u64, scalars: &[(impl AsRef<str>, f64)]) -> anyhow::Result<()> {
+        self.record_line(kind, step, scalars)?;
+        self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{}", name.as_ref()), *value)))
+    }
+
+    /// Appends the scalars of `step` as one line only. The line also holds `kind`, `step` and `time` (seconds since 1970); values
+    /// that are not finite are null, because JSON has no NaN.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn record_line(&mut self, kind: &str, step: u64, scalars: &[(impl AsRef<str>, f64)]) -> anyhow::Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64());
         let mut object = Map::new();
         object.insert("kind".into(), kind.into());
@@ -57,8 +69,7 @@ impl MetricsLog {
         // One unbuffered write per line: a crash loses no finished line. (A concurrent reader may see only the beginning of a
         // line, because a write becomes visible page by page.)
         let written = self.lines.write_all(line.as_bytes());
-        written.with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{}", name.as_ref()), *value)))
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 

@@ -1,11 +1,12 @@
-//! Reports of a run: `metrics.jsonl`, TensorBoard event files, the progress display, the summary table, and HTML pages about
-//! prepared data. The [`reporter`] passes each event to all of them; an [`evaluation`] stands beside its [`baselines`], and
-//! [`goodput`] is computed from the log.
+//! Reports of a run: `metrics.jsonl`, TensorBoard event files, the progress display, the summary table, and HTML [`pages`] about
+//! prepared data and runs. The [`reporter`] passes each event to all of them; an [`evaluation`] stands beside its [`baselines`],
+//! [`goodput`] is computed from the metrics, and [`log`] reads those that count.
 
 pub mod baselines;
 pub mod evaluation;
 pub mod events;
 pub mod goodput;
+pub mod log;
 pub mod metrics;
 pub mod pages;
 pub mod progress;

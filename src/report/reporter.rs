@@ -10,12 +10,15 @@ use serde_json::{Map, Value};
 use super::evaluation::Evaluation;
 use super::events::StepEvent;
 use super::goodput::{self, Goodput};
-use super::metrics::MetricsLog;
+use super::metrics::{MetricsLog, TRUST_RATIOS};
 use super::progress::Progress;
 use super::summary::Summary;
 use crate::divergence::{Divergence, SkippedRange};
 use crate::task::Task;
 use crate::units::{counted, duration};
+
+/// Lines with all trust ratios in a run, about: the columns of a heat map.
+const TRUST_RATIO_LINES: u64 = 100;
 
 /// The metrics log, the progress display and the summary of one run.
 #[derive(Debug)]
@@ -25,13 +28,25 @@ pub struct Reporter {
     progress: Progress,
     summary: Summary,
     task: Arc<dyn Task>,
+    /// The names of the parameter tensors.
+    tensors: Vec<String>,
+    /// Steps between two lines with all trust ratios.
+    trust_ratios_every: u64,
     last_step: Map<String, Value>,
 }
 
 impl Reporter {
-    /// Creates the reporter of one host. Only the leading host has a `log`.
-    pub fn new(log: Option<MetricsLog>, progress: Progress, summary: Summary, task: Arc<dyn Task>) -> Reporter {
-        Reporter { log, progress, summary, task, last_step: Map::new() }
+    /// Creates the reporter of one host for a run of `steps` updates of `tensors`. Only the leading host has a `log`.
+    pub fn new(
+        log: Option<MetricsLog>,
+        progress: Progress,
+        summary: Summary,
+        task: Arc<dyn Task>,
+        tensors: Vec<String>,
+        steps: u64,
+    ) -> Reporter {
+        let trust_ratios_every = steps.div_ceil(TRUST_RATIO_LINES).max(1);
+        Reporter { log, progress, summary, task, tensors, trust_ratios_every, last_step: Map::new() }
     }
 
     /// Reports that the run has started after `done` updates, which took `took`, with compilation for `compiling`.
@@ -50,11 +65,22 @@ impl Reporter {
         let mut scalars = step.scalars();
         scalars.retain(|(name, _)| !self.task.unreported().contains(name));
         self.record(goodput::TRAIN, step.done, &scalars)?;
+        self.trust_ratios(step)?;
         self.last_step = scalars.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         let accuracy = self.task.ratios().iter().find(|ratio| !ratio.kind.is_loss());
         self.progress.step(step, accuracy);
         self.summary.step(step, accuracy);
         Ok(())
+    }
+
+    /// Writes the trust ratio of each tensor at every n-th step, unless the optimizer has none (all are 1).
+    fn trust_ratios(&mut self, step: &StepEvent) -> anyhow::Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        if !step.done.is_multiple_of(self.trust_ratios_every) || step.trust_ratios.iter().all(|&ratio| ratio == 1.0) {
+            return Ok(());
+        }
+        let ratios: Vec<(&String, f64)> = self.tensors.iter().zip(step.trust_ratios.iter().copied()).collect();
+        log.record_line(TRUST_RATIOS, step.done, &ratios)
     }
 
     /// Reports an evaluation after `step` updates, on sequences of `sequence_length`.

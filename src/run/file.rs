@@ -34,17 +34,29 @@ impl RunFile {
         let bytes = files::read(&path)
             .with_context(|| format!("cannot read the run file {}; scripts/runs/ has examples", path.display()))?;
         let text = String::from_utf8(bytes).map_err(|error| not_utf8(&path, &error))?;
-        let file = RunFile { path, text, generated: false };
-        let mut table: toml::Table = file.parse()?;
+        RunFile { path, text, generated: false }.with_overrides(overrides)
+    }
+
+    /// Takes the text of another file in the same notation.
+    pub fn of_text(path: &Path, text: String) -> RunFile {
+        RunFile { path: path.to_path_buf(), text, generated: false }
+    }
+
+    /// Applies `overrides`, as [`RunFile::read`] does.
+    ///
+    /// # Errors
+    /// If the text is not TOML, or an override has no `=` or a key below a value.
+    pub fn with_overrides(self, overrides: &[String]) -> anyhow::Result<RunFile> {
+        let mut table: toml::Table = self.parse()?;
         if overrides.is_empty() {
-            return Ok(file);
+            return Ok(self);
         }
         for assignment in overrides {
             set(&mut table, assignment).with_context(|| format!("override {assignment}"))?;
         }
-        let header = format!("# {} with overrides {}\n", file.path.display(), overrides.join(", "));
+        let header = format!("# {} with overrides {}\n", self.path.display(), overrides.join(", "));
         let text = header + &toml::to_string(&table).context("cannot write the run file with overrides")?;
-        Ok(RunFile { text, generated: true, ..file })
+        Ok(RunFile { text, generated: true, ..self })
     }
 
     /// Reads the copy of a run file that a checkpoint holds. Keys that have since been renamed are read under their first

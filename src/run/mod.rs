@@ -94,12 +94,19 @@ impl Run {
     /// If the file cannot be read, is not TOML, or has a key or value that is not allowed; the message names the file, the
     /// table and the key.
     pub fn open(path: &Path, overrides: &[String]) -> anyhow::Result<Run> {
-        let file = RunFile::read(path, overrides)?;
+        Run::of_file(&RunFile::read(path, overrides)?)
+    }
+
+    /// Checks a run file that was read, as [`Run::open`] does.
+    ///
+    /// # Errors
+    /// As [`Run::open`].
+    pub fn of_file(file: &RunFile) -> anyhow::Result<Run> {
         let config: RunConfig = file.parse()?;
         // Data that does not exist is reported later, by the caller that needs it; damaged data is reported first.
         let tokens = data_manifest(&config.data.path)?.map(|manifest| manifest.vocabulary_size);
-        let weights = config.configuration_of_import(&file)?;
-        config.into_run(&file, weights.as_ref(), tokens)
+        let weights = config.configuration_of_import(file)?;
+        config.into_run(file, weights.as_ref(), tokens)
     }
 
     /// Reads the run from a checkpoint's copy of the run file; `origin` is named in errors. `model` is the configuration in the

@@ -73,6 +73,19 @@ impl Interrupt {
             .map_err(|error| anyhow::anyhow!("cannot install the handlers of signals: {error}"))
     }
 
+    /// Asks for the end of the run when standard input is closed, as the end of a parent process does that holds the other end of
+    /// its pipe.
+    ///
+    /// # Errors
+    /// If the system refuses the thread that reads it.
+    pub fn end_with_input() -> std::io::Result<()> {
+        let wait = || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            RECEIVED.fetch_max(1, Ordering::Relaxed);
+        };
+        std::thread::Builder::new().name("input".to_owned()).spawn(wait).map(drop)
+    }
+
     /// Returns the strongest request. One to save is returned once.
     pub fn request(self) -> Request {
         let save = SAVE.swap(false, Ordering::Relaxed);

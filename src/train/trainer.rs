@@ -180,7 +180,9 @@ impl Trainer {
         };
         let (log, checkpointer) = hosts.all_ok(lock.map(open).transpose())?.unzip();
         let progress = Progress::new(work(&job, &rows_per_example), done, hosts.is_leader());
-        let mut reporter = Reporter::new(log, progress, summary, job.steps[0].task.clone());
+        let tensors = state.layout().specs().iter().map(|spec| spec.name.clone()).collect();
+        let task = job.steps[0].task.clone();
+        let mut reporter = Reporter::new(log, progress, summary, task, tensors, job.schedule.steps());
         let unwritten = reporter.started(done, begin.elapsed(), compiled).err();
         let probe = job.probe.as_ref().filter(|_| hosts.is_leader()).map(|spec| ProbeEvaluator::new(spec, &devices));
         Ok(Trainer {

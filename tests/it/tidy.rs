@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["run", "runtime"],
     &["plan", "predict", "report", "verify"],
     &["train"],
+    &["study"],
     &["cli"],
 ];
 

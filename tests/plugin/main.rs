@@ -28,5 +28,6 @@ mod predict;
 mod proto;
 mod resume;
 mod sharding;
+mod study;
 mod task;
 mod train_tiny;

@@ -54,14 +54,23 @@ impl DeviceArgs {
         compilation_cache::directory().filter(|_| !self.no_cache)
     }
 
-    /// Returns the options that differ from their defaults, as words of a command line, each after a space.
+    /// Returns the options that differ from their defaults, as arguments of another process.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let platform = self.platform().to_string();
+        if platform != "auto" {
+            arguments.extend(["--platform".to_owned(), platform]);
+        }
+        if let Some(devices) = self.count() {
+            arguments.extend(["--devices".to_owned(), devices.to_string()]);
+        }
+        arguments.extend(self.no_cache.then(|| "--no-cache".to_owned()));
+        arguments
+    }
+
+    /// Returns [`DeviceArgs::arguments`] as words of a command line, each after a space.
     pub fn to_command_line(&self) -> String {
-        let platform = match self.platform().to_string() {
-            auto if auto == "auto" => String::new(),
-            platform => format!(" --platform {}", quoted(&platform)),
-        };
-        let devices = self.count().map_or(String::new(), |devices| format!(" --devices {devices}"));
-        platform + &devices + if self.no_cache { " --no-cache" } else { "" }
+        self.arguments().iter().map(|argument| format!(" {}", quoted(argument))).collect()
     }
 
     /// Opens the devices; prints on standard error why each better platform was not used.

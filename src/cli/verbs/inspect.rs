@@ -14,10 +14,10 @@ use crate::data::{
     Dataset, ExampleConfig, ExampleLengths, ExampleMode, HistogramBin, LengthSummary, PackedExample, PackingOptions,
     PreparedData, SpanMask, Split, Survey, document_lengths, example_lengths,
 };
-use crate::files::write_atomically;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print_text};
 use crate::report::pages::data::page;
+use crate::report::pages::html::write_page;
 use crate::run::buckets::{check_copy, fetch_data};
 use crate::storage::Location;
 use crate::units::{counted, thousands};
@@ -255,8 +255,8 @@ fn write_report(
         surveys.push(Survey::of(&examples, count, packed, &|tokens| progress.add(tokens))?);
         progress.finish();
     }
-    let html = page(&directory.to_string(), prepared.manifest(), &surveys);
-    write_atomically(path, |partial| std::fs::write(partial, &html))?;
+    let html = page(&directory.to_string(), prepared.manifest(), &surveys)?;
+    write_page(path, &html)?;
     note(format_args!("report: {}", path.display()));
     Ok(())
 }

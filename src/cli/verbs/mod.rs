@@ -2,17 +2,15 @@
 
 pub mod bench;
 pub mod devices;
-pub mod embed;
-pub mod evaluate;
-pub mod export;
 pub mod finetune;
 pub mod graph;
-pub mod import;
 pub mod inspect;
+pub mod models;
 pub mod plan;
 pub mod plugin;
-pub mod predict;
 pub mod prepare;
 pub mod pretrain;
+pub mod report;
+pub mod study;
 pub mod tokenizer;
 pub mod verify;

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 
 use crate::cli::args::host::HostArgs;
 use crate::cli::args::shell::quoted;
 use crate::cli::args::training::TrainingArgs;
+use crate::cli::errors;
 use crate::cli::render::run as render;
 use crate::output::print;
 use crate::run::Run;
+use crate::train::interrupt::Interrupt;
 use crate::train::{PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::counted;
 
@@ -39,11 +42,17 @@ pub struct Pretrain {
     /// Load the compiled steps of `lambert plan --save` from this directory instead of compiling them
     #[arg(long, value_name = "DIR")]
     compiled: Option<PathBuf>,
+    /// Save and end when standard input is closed, as after Ctrl-C
+    #[arg(long, hide = true)]
+    end_with_input: bool,
     #[command(flatten)]
     hosts: HostArgs,
 }
 
 pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
+    if args.end_with_input {
+        Interrupt::end_with_input().context(errors::NO_THREAD)?;
+    }
     let run = Run::open(&args.training.run, &args.training.set)?;
     let resume_command = args.resume_command();
     let options = PretrainOptions {

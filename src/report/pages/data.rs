@@ -2,58 +2,24 @@
 
 use std::fmt::Write as _;
 
-use super::svg::{Column, Unit, bars, escape, share_curve};
+use super::html::{document, escape, plots, table};
+use super::plot::{Axis, Bar, Scale, Series, Style, Unit, bars, lines};
 use crate::data::{HistogramBin, LengthSummary, Manifest, PackedLengths, PositionSlice, Source, Survey};
 use crate::units::{byte_size, counted, thousands};
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #1d2733; --soft: #67788a; --rule: #d9e0e7; --mark: #2f6fb3; --page: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4eaf0; --soft: #93a3b3; --rule: #35414d; --mark: #6fabe6; --page: #151b21; }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 84rem; margin: 2rem auto;
-  padding: 0 1.5rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--rule); }
-table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 500; }
-tr { border-bottom: 1px solid var(--rule); }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; } figure { margin: 1rem 0; flex: 1 1 30rem; max-width: 42rem; }
-figcaption { color: var(--soft); } svg { width: 100%; display: block; } svg text { fill: var(--soft); font-size: 11px; }
-text.y { text-anchor: end; } text.x { text-anchor: middle; } svg line { stroke: var(--rule); }
-rect, circle { fill: var(--mark); } rect:hover, circle:hover { opacity: .6; }
-polyline { fill: none; stroke: var(--mark); stroke-width: 1.5; } p, dd { color: var(--soft); max-width: 60rem; }
-code { font-size: .95em; }
-";
-
 /// Builds the page. `name` is the directory as the user wrote it.
-pub fn page(name: &str, manifest: &Manifest, surveys: &[Survey]) -> String {
-    let name = escape(name);
-    let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>{name}</title><style>{STYLE}</style></head><body>\n<h1>Prepared data \
-         <code>{name}</code></h1>\n"
-    );
-    html += &overview(manifest, surveys);
+///
+/// # Errors
+/// If a plot cannot be drawn.
+pub fn page(name: &str, manifest: &Manifest, surveys: &[Survey]) -> anyhow::Result<String> {
+    let mut body = format!("<h1>Prepared data <code>{}</code></h1>\n", escape(name));
+    body += &overview(manifest, surveys);
     for survey in surveys {
-        html += &split(survey);
+        body += &split(survey)?;
     }
-    html += &sources(manifest);
-    html += &inputs(manifest);
-    html + "</body></html>\n"
-}
-
-/// Formats a table with text in the first column and numbers in the others.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let class = |column: usize| if column == 0 { "" } else { " class=\"n\"" };
-    let mut html = "<table><tr>".to_owned();
-    head.iter().enumerate().for_each(|(i, cell)| html += &format!("<th{}>{}</th>", class(i), escape(cell)));
-    html += "</tr>\n";
-    for row in rows {
-        html += "<tr>";
-        row.iter().enumerate().for_each(|(i, cell)| html += &format!("<td{}>{}</td>", class(i), escape(cell)));
-        html += "</tr>\n";
-    }
-    html + "</table>\n"
+    body += &sources(manifest);
+    body += &inputs(manifest);
+    Ok(document(name, &body))
 }
 
 fn percent(share: f64) -> String {
@@ -114,27 +80,30 @@ fn overview(manifest: &Manifest, surveys: &[Survey]) -> String {
     format!("{}<p>{}</p>\n", table(&head, &rows), notes.join(" "))
 }
 
-fn split(survey: &Survey) -> String {
+fn split(survey: &Survey) -> anyhow::Result<String> {
     let mut html = format!("<h2>{}</h2>\n", escape(&survey.split.to_string()));
     html += &lengths(survey);
-    html += "<div class=\"plots\">\n";
-    html += &histogram(&survey.tokens_of_documents, "documents", "Document length in tokens");
-    html += &histogram(&survey.tokens_of_sentences, "sentences", "Sentence length in tokens");
     let length = survey.examples.sequence_length;
-    let caption = format!("Example length in tokens, at sequence length {length}");
-    html += &histogram(&survey.examples.histogram, "examples", &caption);
+    let mut figures = vec![
+        histogram(&survey.tokens_of_documents, "documents", "Document length in tokens")?,
+        histogram(&survey.tokens_of_sentences, "sentences", "Sentence length in tokens")?,
+        histogram(
+            &survey.examples.histogram,
+            "examples",
+            &format!("Example length in tokens, at sequence length {length}"),
+        )?,
+    ];
     if let Some(packed) = &survey.packed {
         let PackedLengths { sequences_per_row, batch, rows, .. } = packed;
         let caption = format!("Tokens per packed row of {length} positions ({})", counted(*rows, "row"));
-        html += &histogram(&packed.tokens_of_rows, "rows", &caption);
+        figures.push(histogram(&packed.tokens_of_rows, "rows", &caption)?);
         let caption =
             format!("Examples per packed row (at most {sequences_per_row}; {batch} examples packed together)");
-        html += &histogram(&packed.examples_of_rows, "rows", &caption);
+        figures.push(histogram(&packed.examples_of_rows, "rows", &caption)?);
     }
-    let points: Vec<(f64, f64)> = survey.coverage.cumulative.iter().map(|&(n, share)| (n as f64, share)).collect();
-    html += &share_curve(&points, "Share of the text covered by the n most frequent tokens of the vocabulary");
-    html += &masks(survey);
-    html += "</div>\n";
+    figures.push(coverage(survey)?);
+    figures.extend(masks(survey)?);
+    html += &plots(&figures);
     let frequent = survey.coverage.most_frequent.iter().filter(|(_, count)| *count > 0).fold(
         String::new(),
         |mut list, (token, count)| {
@@ -142,12 +111,22 @@ fn split(survey: &Survey) -> String {
             list
         },
     );
-    html + &format!(
+    html += &format!(
         "<p>{} of the tokens are word continuations (<code>##</code>). {} tokens of the vocabulary occur fewer than ten times. \
          Most frequent: {frequent}</p>\n",
         percent(survey.coverage.continuations),
         thousands(survey.coverage.rare as u64)
-    )
+    );
+    Ok(html)
+}
+
+/// Draws the share of the text that the most frequent tokens cover.
+fn coverage(survey: &Survey) -> anyhow::Result<String> {
+    let points = survey.coverage.cumulative.iter().map(|&(n, share)| (n as f64, share)).collect();
+    let x = Axis { label: "n", scale: Scale::Log, unit: Unit::Number };
+    let y = Axis { label: "", scale: Scale::FromZero, unit: Unit::Share };
+    let caption = "Share of the text covered by the n most frequent tokens of the vocabulary";
+    lines(caption, x, y, &[Series { points, colour: 0, style: Style::Marked }])
 }
 
 fn lengths(survey: &Survey) -> String {
@@ -163,9 +142,9 @@ fn lengths(survey: &Survey) -> String {
     table(&["", "mean", "median", "90th percentile", "maximum"], &rows)
 }
 
-fn masks(survey: &Survey) -> String {
+fn masks(survey: &Survey) -> anyhow::Result<[String; 2]> {
     let masks = &survey.masks;
-    let by_position = masks.by_position.iter().map(|&PositionSlice { from, to, predicted }| Column {
+    let bar = |&PositionSlice { from, to, predicted }: &PositionSlice| Bar {
         label: from.to_string(),
         value: predicted,
         tooltip: format!(
@@ -173,16 +152,18 @@ fn masks(survey: &Survey) -> String {
             range(from as u64, to as u64),
             percent(predicted)
         ),
-    });
+    };
+    let by_position: Vec<Bar> = masks.by_position.iter().map(bar).collect();
     let caption = format!(
         "Masked positions per example ({} [MASK], {} unchanged, {} random token)",
         percent(masks.masked),
         percent(masks.kept),
         percent(masks.random)
     );
-    let by_position: Vec<Column> = by_position.collect();
-    histogram(&masks.per_example, "examples", &caption)
-        + &bars(&by_position, "Share of masked tokens by position", Unit::Share)
+    Ok([
+        histogram(&masks.per_example, "examples", &caption)?,
+        bars("Share of masked tokens by position", Unit::Share, &by_position)?,
+    ])
 }
 
 /// Formats the table of sources: files, bytes and documents of each.
@@ -220,13 +201,13 @@ fn inputs(manifest: &Manifest) -> String {
 }
 
 /// Draws a histogram. Each bar is labelled with its lower bound.
-fn histogram(counts: &[HistogramBin], what: &str, caption: &str) -> String {
-    let column = |bar: &HistogramBin| Column {
-        label: short(bar.from),
-        value: bar.count as f64,
-        tooltip: format!("{}: {} {what}", range(bar.from, bar.to), thousands(bar.count)),
+fn histogram(counts: &[HistogramBin], what: &str, caption: &str) -> anyhow::Result<String> {
+    let bar = |bin: &HistogramBin| Bar {
+        label: short(bin.from),
+        value: bin.count as f64,
+        tooltip: format!("{}: {} {what}", range(bin.from, bin.to), thousands(bin.count)),
     };
-    bars(&counts.iter().map(column).collect::<Vec<_>>(), caption, Unit::Count)
+    bars(caption, Unit::Number, &counts.iter().map(bar).collect::<Vec<_>>())
 }
 
 fn range(from: u64, to: u64) -> String {

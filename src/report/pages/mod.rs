@@ -1,4 +1,6 @@
-//! Self-contained HTML pages with inline SVG plots.
+//! Self-contained HTML pages with inline SVG plots: [`data`] about prepared data, [`runs`] about one or several runs.
 
 pub mod data;
-pub mod svg;
+pub mod html;
+pub mod plot;
+pub mod runs;

@@ -1,0 +1,7 @@
+//! Verbs about saved models: their quality, their predictions, and their exchange with Hugging Face.
+
+pub mod embed;
+pub mod evaluate;
+pub mod export;
+pub mod import;
+pub mod predict;
