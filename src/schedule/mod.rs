@@ -4,8 +4,12 @@
 //! shape and one learning-rate curve; each phase has its own warm-up. The schedule has no state, so a resumed run computes
 //! the same values.
 
+mod decay;
+
 use serde::{Deserialize, Serialize};
 
+use self::decay::scientific;
+pub use self::decay::{Cooldown, Decay};
 use crate::divergence::SkippedExamples;
 use crate::units::{counted, thousands};
 
@@ -119,28 +123,6 @@ pub enum Warmup {
 impl Default for Warmup {
     fn default() -> Self {
         Warmup::Steps(0)
-    }
-}
-
-/// The decay of the learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Decay {
-    /// The rate stays at its peak.
-    Constant,
-    /// Proportional to (1 − progress)^power, from the peak to the rate `end`.
-    Polynomial {
-        /// The exponent; 1 decays linearly.
-        power: f64,
-        /// The final learning rate.
-        #[serde(default)]
-        end: f64,
-    },
-}
-
-impl Default for Decay {
-    fn default() -> Self {
-        Decay::Polynomial { power: 1.0, end: 0.0 }
     }
 }
 
@@ -381,14 +363,9 @@ impl Phase {
         if self.warmup_start > 0 {
             return refuse("warmup_start", "0 or a negative step", self.warmup_start.to_string());
         }
-        if let Decay::Polynomial { power, end } = self.decay {
-            if !(power.is_finite() && power > 0.0) {
-                return refuse("decay.polynomial.power", "a positive number", power.to_string());
-            }
-            if !(0.0..=self.peak()).contains(&end) {
-                let requires = format!("a rate from 0 to the peak ({})", self.peak());
-                return refuse("decay.polynomial.end", &requires, end.to_string());
-            }
+        let warmed = (warmup + self.warmup_start as f64).max(0.0);
+        if let Err((key, requires, got)) = self.decay.check(self.peak(), warmed / self.steps as f64) {
+            return refuse(key, &requires, got);
         }
         Ok(())
     }
@@ -456,13 +433,7 @@ impl Phase {
     /// count from the start of the phase.
     pub fn describe_learning_rate(&self) -> String {
         let (steps, warmup, peak) = (thousands(self.steps), self.warmup_steps().round(), scientific(self.peak()));
-        let decay = match self.decay {
-            Decay::Constant => format!("constant to step {steps}"),
-            Decay::Polynomial { power: 1.0, end } => format!("linear decay to {} at step {steps}", scientific(end)),
-            Decay::Polynomial { power, end } => {
-                format!("polynomial decay (power {power}) to {} at step {steps}", scientific(end))
-            }
-        };
+        let decay = self.decay.describe(&steps);
         let curve = match self.curve {
             Curve::Continuous => "",
             Curve::Google => " (curve google)",
@@ -487,18 +458,11 @@ impl Phase {
         let (warmed, end) = (t - self.warmup_start as f64, (warmup + self.warmup_start as f64).max(0.0));
         match self.curve {
             Curve::Continuous if warmed < warmup => peak * (warmed + 1.0) / warmup,
-            Curve::Continuous => self.decayed(peak, (t - end) / (steps - end)),
+            Curve::Continuous => self.decay.rate(peak, (t - end) / (steps - end), steps - end, steps),
             Curve::Google if warmed < warmup => peak * warmed / warmup,
-            Curve::Google => self.decayed(peak, t / steps),
+            Curve::Google => self.decay.rate(peak, t / steps, steps, steps),
             Curve::Nvidia if warmed + 1.0 < warmup => peak * (warmed + 1.0) / warmup,
-            Curve::Nvidia => self.decayed(peak, (t + 1.0) / steps),
-        }
-    }
-
-    fn decayed(&self, peak: f64, progress: f64) -> f64 {
-        match self.decay {
-            Decay::Constant => peak,
-            Decay::Polynomial { power, end } => end + (peak - end) * (1.0 - progress).powf(power),
+            Curve::Nvidia => self.decay.rate(peak, (t + 1.0) / steps, steps, steps),
         }
     }
 }
@@ -530,18 +494,6 @@ pub fn linear_epoch_warmup(base_proportion: f64, base_batch: usize, batch: usize
         "warm-up over {value:.6} of the steps at batch {batch}: {base_proportion:.6} at batch {base_batch}, scaled linearly"
     );
     Scaled { value, explanation }
-}
-
-/// Formats a learning rate in four digits at most: `8e-3`, `7.071e-3`, `0`.
-fn scientific(rate: f64) -> String {
-    if rate == 0.0 {
-        return "0".to_owned();
-    }
-    let text = format!("{rate:.3e}");
-    match text.split_once('e') {
-        Some((digits, exponent)) => format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.')),
-        None => text,
-    }
 }
 
 #[cfg(test)]

@@ -229,3 +229,43 @@ fn learning_rate_curves_are_described_in_words() {
     let constant = Phase { warmup: Warmup::Steps(0), decay: Decay::Constant, ..linear };
     assert_eq!(constant.describe_learning_rate(), "8e-3, constant to step 840");
 }
+
+#[test]
+fn a_trapezoid_is_constant_and_then_cools_down() {
+    let text = |decay: &str| {
+        format!(
+            "sequence_length = 16\nmax_predictions_per_seq = 3\nglobal_batch = 8\nmicro_batch_size = 8\nsteps = 1000\n\
+             learning_rate = 0.1\nwarmup = {{ proportion = 0.1 }}\ndecay = {decay}"
+        )
+    };
+    let rate = |decay: &str, t: u64| phase(&text(decay)).learning_rate_at(t);
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+    // A fifth of all steps cools down, whatever the length of the warm-up.
+    for (shape, middle) in [("linear", 0.5), ("one_minus_sqrt", 1.0 - 0.5f64.sqrt()), ("cosine", 0.5)] {
+        let decay = format!("{{ trapezoid = {{ cooldown = 0.2, shape = '{shape}' }} }}");
+        [100, 500, 800].into_iter().for_each(|t| close(rate(&decay, t), 0.1));
+        assert!(rate(&decay, 801) < 0.1);
+        close(rate(&decay, 900), 0.1 * middle);
+        let google = phase(&(text(&decay) + "\ncurve = 'google'"));
+        close(google.learning_rate_at(800), 0.1);
+        close(google.learning_rate_at(900), 0.1 * middle);
+    }
+    close(rate("{ trapezoid = { cooldown = 0.9, end = 0.02 } }", 1000), 0.02);
+    close(rate("{ cosine = {} }", 550), 0.05);
+    close(rate("{ cosine = { end = 0.02 } }", 1000), 0.02);
+    let described = phase(&text("{ trapezoid = { cooldown = 0.2 } }")).describe_learning_rate();
+    let words = "then constant, and in the last 20.0 % 1 − √progress decay to 0 at step 1,000";
+    assert!(described.ends_with(words), "{described}");
+    for (decay, key) in [
+        ("{ trapezoid = { cooldown = 0.95 } }", "decay.trapezoid.cooldown requires a number above 0 and at most 0.9"),
+        ("{ trapezoid = { cooldown = 0.0 } }", "decay.trapezoid.cooldown"),
+        (
+            "{ trapezoid = { cooldown = 0.2, end = 1.0 } }",
+            "decay.trapezoid.end requires a rate from 0 to the peak (0.1)",
+        ),
+        ("{ cosine = { end = -1.0 } }", "decay.cosine.end"),
+    ] {
+        let error = phase(&text(decay)).validate().unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+}

@@ -39,6 +39,10 @@ pub fn page(results: &Results) -> anyhow::Result<String> {
         let items: String = results.kept.iter().map(|kept| format!("<li>{}</li>\n", escape(&kept.to_text()))).collect();
         body += &format!("<h2>Largest batch without loss</h2>\n<ul>\n{items}</ul>\n");
     }
+    let edges: String = results.edges().iter().map(|edge| format!("<li>{}</li>\n", escape(edge))).collect();
+    if !edges.is_empty() {
+        body += &format!("<h2>Best settings at an edge</h2>\n<ul>\n{edges}</ul>\n");
+    }
     body += &trials(&results.rows, &results.metric);
     Ok(document(&format!("Study {}", results.name), &body))
 }

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::plan::{Cell, Ended, Plan};
 use super::points::Point;
-use super::trial::{Ending, Trial, TrialResult};
+use super::trial::{Ending, Trial, TrialResult, number};
 use crate::metrics::Spread;
+use crate::units::thousands;
 
 /// The results of one cell.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +25,8 @@ pub struct CellResult {
     pub diverged: usize,
     /// The best settings; none before one trial has finished.
     pub best: Option<Point>,
+    /// The keys whose best value is the smallest or the largest one that was tried, so that a better one may lie beyond.
+    pub best_at_edge: Vec<String>,
     /// The values of the metric over the reported seeds that finished.
     pub values: Vec<f64>,
     /// Reported trials that diverged.
@@ -125,6 +128,23 @@ impl Results {
         })
     }
 
+    /// Returns a sentence for each cell whose best settings are at an edge of what was tried.
+    pub fn edges(&self) -> Vec<String> {
+        let sentence = |cell: &CellResult| {
+            let best = cell.best.as_ref()?;
+            let values: Vec<String> = cell.best_at_edge.iter().map(|key| format!("{key} {}", best[key])).collect();
+            (!values.is_empty()).then(|| {
+                format!(
+                    "{}, batch {}: the best value is at the edge of those that were tried ({}); try more beyond it",
+                    cell.optimizer,
+                    thousands(cell.batch),
+                    values.join(", ")
+                )
+            })
+        };
+        self.cells.iter().filter_map(sentence).collect()
+    }
+
     /// Returns the cells of one optimizer and number of sequences, by batch.
     pub fn of(&self, optimizer: &str, sequences: u64) -> impl Iterator<Item = &CellResult> {
         self.cells.iter().filter(move |cell| cell.optimizer == optimizer && cell.sequences == sequences)
@@ -145,6 +165,7 @@ fn cell_result(plan: &Plan, cell: &Cell, reported: &[Trial], ended: &Ended) -> C
         steps: cell.tuning.first().map_or(0, |trial| trial.steps),
         tuned: tuned.len(),
         diverged: diverged(&tuned),
+        best_at_edge: cell.best(ended).map_or_else(Vec::new, |(trial, _)| keys_at_edge(cell, &trial.point)),
         best: cell.best(ended).map(|(trial, _)| trial.point.clone()),
         diverged_seeds: diverged(&of_seeds),
         mean: spread.mean.is_finite().then_some(spread.mean),
@@ -152,6 +173,16 @@ fn cell_result(plan: &Plan, cell: &Cell, reported: &[Trial], ended: &Ended) -> C
         values,
         steps_to_target: of_seeds.iter().filter_map(|result| result.steps_to(target?)).collect(),
     }
+}
+
+/// Returns the keys of `best` whose number is the smallest or the largest of those of the cell's trials.
+fn keys_at_edge(cell: &Cell, best: &Point) -> Vec<String> {
+    let is_at_edge = |(key, value): &(&String, &toml::Value)| {
+        let tried = || cell.tuning.iter().filter_map(|trial| number(trial.point.get(*key)?));
+        let (Some(least), Some(most)) = (tried().reduce(f64::min), tried().reduce(f64::max)) else { return false };
+        least < most && number(value).is_some_and(|value| value == least || value == most)
+    };
+    best.iter().filter(is_at_edge).map(|(key, _)| key.clone()).collect()
 }
 
 fn row(trial: &Trial, result: &TrialResult) -> TrialRow {

@@ -27,6 +27,9 @@ impl Results {
         for kept in &self.kept {
             text += &format!("{}\n", kept.to_text());
         }
+        for edge in self.edges() {
+            text += &format!("{edge}\n");
+        }
         text + &format!("{} of {} have ended", thousands(self.ended as u64), counted(self.trials as u64, "trial"))
     }
 

@@ -89,6 +89,7 @@ fn results_are_those_of_the_best_settings_with_other_seeds() {
         "{output}"
     );
     let found = results(&workshop, "small");
+    assert!(output.contains("LAMB, batch 8: the best value is at the edge of those that were tried"), "{output}");
     assert_eq!(values(&found).len(), 12);
     check_cells(&found, 1);
 
