@@ -82,6 +82,12 @@ fn value(found: &str) -> &str {
     }
 }
 
+/// Returns whether a setting has its default: the JSON of settings omits a newer setting then, because checkpoints contain it as
+/// part of the fingerprint of their run.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// The numbers that [`fits_f32`] accepts, for messages.
 pub const F32_NUMBER: &str = "a number in the range of f32, which computes it (magnitudes from 1.2e-38 to 3.4e38)";
 

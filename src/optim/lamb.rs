@@ -1,4 +1,4 @@
-//! LAMB and LANS, with a setting for every choice in which the published implementations differ.
+//! LAMB, LANS and N-LAMB, with a setting for every choice in which the published implementations differ.
 //!
 //! LAMB (arXiv 1904.00962, Algorithm 2), for each parameter tensor w with gradient g:
 //!
@@ -16,21 +16,26 @@
 //! w ← w − η · (β1 · φ(‖w‖)/‖u_m‖ · u_m + (1 − β1) · φ(‖w‖)/‖u_g‖ · u_g)
 //! ```
 //!
+//! N-LAMB and NN-LAMB (appendix of arXiv 1904.00962) are LAMB with the moments of Nadam, see [`Nesterov`].
+//!
 //! The layer of the paper is one parameter tensor. With ε → 0 and λ = 0 the trust ratio cancels the bias correction; the
 //! correction then only matters to tensors that are not adapted. A constant factor on all gradients acts only through ε
 //! and the clip.
 
 use serde::{Deserialize, Serialize};
 
+use super::adam::{Adam, AdamScaled, BiasCorrection, EpsilonPlace, Nesterov};
+use super::error::{self, OptimizerError};
+use super::hyperparameters::{Hyperparameters, UpdateScalars};
 use super::pattern;
-use super::rule::{self, OptimizerError, Param, PartialUpdate, TensorUpdate, Treatment, UpdateRule};
+use super::rule::{self, Param, PartialUpdate, Preset, TensorUpdate, Treatment, UpdateRule};
 use super::stages::{
-    self, Adam, AdamScaled, BiasCorrection, ClipFormula, EpsilonPlace, GradientClip, Phi, RatioClamp, WeightDecayMode,
-    add_decayed_weights, apply, scale, scale_by_adam, trust_ratio,
+    ClipFormula, GradientClip, Phi, RatioClamp, TrustRatio, WeightDecay, WeightDecayMode, apply, scale,
 };
 use crate::graph::Tensor;
+use crate::settings::is_default;
 
-/// The settings of LAMB.
+/// The settings of LAMB. The JSON omits the defaults of newer settings, so that runs of builds without them can resume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LambConfig {
@@ -44,6 +49,9 @@ pub struct LambConfig {
     pub epsilon_place: EpsilonPlace,
     /// The place of the bias correction.
     pub bias_correction: BiasCorrection,
+    /// The moments that look ahead: N-LAMB and NN-LAMB.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub nesterov: Nesterov,
     /// Whether the gradient enters m with 1 − β1 (true) or with 1.
     pub grad_averaging: bool,
     /// The clipping of the gradients, before the moments.
@@ -54,13 +62,16 @@ pub struct LambConfig {
     pub weight_decay_mode: WeightDecayMode,
     /// Patterns of the tensors that do not decay.
     pub exclude_from_weight_decay: Vec<String>,
-    /// The direction of the update. The JSON omits the default, so that runs of builds without this setting can resume.
-    #[serde(default, skip_serializing_if = "Direction::is_momentum")]
+    /// The direction of the update.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub direction: Direction,
     /// The tensors that have a trust ratio.
     pub adaptation: Adaptation,
     /// φ, applied to ‖w‖.
     pub phi: Phi,
+    /// ε of the trust ratio: φ(‖w‖) / (‖u‖ + ε).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ratio_epsilon: f64,
     /// Bounds of the trust ratio; unbounded by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio_clamp: Option<RatioClamp>,
@@ -78,12 +89,6 @@ pub enum Direction {
     MomentumAndGradient,
 }
 
-impl Direction {
-    fn is_momentum(&self) -> bool {
-        *self == Direction::Momentum
-    }
-}
-
 /// The tensors that have a trust ratio; the ratio of the others is 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,125 +103,10 @@ pub enum Adaptation {
     Exclude(Vec<String>),
 }
 
-/// A published implementation that a run file can name; it sets every setting.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LambPreset {
-    /// Algorithm 2 of the ICLR version: bias correction, no clipping; exclusions as in the authors' code.
-    #[default]
-    Paper,
-    /// google-research/albert `lamb_optimizer.py` and `optimization.py`.
-    Albert,
-    /// NVIDIA/apex FusedLAMB as its BERT recipe sets it up.
-    Apex,
-    /// `apex` with `use_nvlamb`: every tensor is adapted.
-    Nvlamb,
-    /// DeepSpeed's FusedLamb. Its BERT recipe also sets `bias_correction = "none"` and bounds the ratio to 0.01…0.3.
-    Deepspeed,
-    /// optax `lamb`: no exclusions, no weight decay by default.
-    Optax,
-    /// mlcommons/training `lamb_optimizer_v1.py`.
-    Mlperf,
-    /// szhengac/apex, branch lans, `multi_tensor_lans.cu`: gradients normalised by tensor, every tensor adapted.
-    Lans,
-}
-
-impl LambPreset {
-    /// All presets.
-    pub const ALL: [LambPreset; 8] = [
-        LambPreset::Paper,
-        LambPreset::Albert,
-        LambPreset::Apex,
-        LambPreset::Nvlamb,
-        LambPreset::Deepspeed,
-        LambPreset::Optax,
-        LambPreset::Mlperf,
-        LambPreset::Lans,
-    ];
-
-    /// The names of [`LambPreset::ALL`].
-    const NAMES: [&'static str; LambPreset::ALL.len()] = {
-        let mut names = [""; LambPreset::ALL.len()];
-        let mut i = 0;
-        while i < names.len() {
-            names[i] = LambPreset::ALL[i].name();
-            i += 1;
-        }
-        names
-    };
-
-    /// Returns the name in run files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            LambPreset::Paper => "paper",
-            LambPreset::Albert => "albert",
-            LambPreset::Apex => "apex",
-            LambPreset::Nvlamb => "nvlamb",
-            LambPreset::Deepspeed => "deepspeed",
-            LambPreset::Optax => "optax",
-            LambPreset::Mlperf => "mlperf",
-            LambPreset::Lans => "lans",
-        }
-    }
-
-    /// Returns the settings.
-    pub fn config(self) -> LambConfig {
-        let clip = |formula| GradientClip::GlobalNorm { max: 1.0, formula };
-        let paper = LambConfig {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-6,
-            epsilon_place: EpsilonPlace::OutsideSqrt,
-            bias_correction: BiasCorrection::InUpdate,
-            grad_averaging: true,
-            gradient_clip: GradientClip::None,
-            weight_decay: 0.01,
-            weight_decay_mode: WeightDecayMode::Decoupled,
-            exclude_from_weight_decay: rule::default_exclusions(),
-            direction: Direction::Momentum,
-            adaptation: Adaptation::AsWeightDecay,
-            phi: Phi::Identity,
-            ratio_clamp: None,
-        };
-        match self {
-            LambPreset::Paper => paper,
-            LambPreset::Albert => LambConfig {
-                bias_correction: BiasCorrection::None,
-                gradient_clip: clip(ClipFormula::Tensorflow),
-                ..paper
-            },
-            LambPreset::Apex => {
-                LambConfig { gradient_clip: clip(ClipFormula::Apex), adaptation: Adaptation::WhereDecayed, ..paper }
-            }
-            LambPreset::Nvlamb => {
-                LambConfig { gradient_clip: clip(ClipFormula::Apex), adaptation: Adaptation::All, ..paper }
-            }
-            LambPreset::Deepspeed => LambConfig {
-                epsilon: 1e-8,
-                bias_correction: BiasCorrection::LearningRateOnly,
-                adaptation: Adaptation::All,
-                ratio_clamp: Some(RatioClamp { min: 0.01, max: 10.0 }),
-                ..paper
-            },
-            LambPreset::Optax => LambConfig {
-                weight_decay: 0.0,
-                exclude_from_weight_decay: Vec::new(),
-                adaptation: Adaptation::All,
-                ..paper
-            },
-            LambPreset::Mlperf => LambConfig { gradient_clip: clip(ClipFormula::Tensorflow), ..paper },
-            LambPreset::Lans => LambConfig {
-                gradient_clip: GradientClip::PerTensor,
-                direction: Direction::MomentumAndGradient,
-                adaptation: Adaptation::All,
-                ..paper
-            },
-        }
-    }
-}
-
 impl Default for LambConfig {
+    /// Returns the preset `paper`.
     fn default() -> Self {
-        LambPreset::default().config()
+        paper()
     }
 }
 
@@ -228,8 +118,13 @@ impl LambConfig {
             epsilon: self.epsilon,
             epsilon_place: self.epsilon_place,
             bias_correction: self.bias_correction,
+            nesterov: self.nesterov,
             grad_averaging: self.grad_averaging,
         }
+    }
+
+    fn trust_ratio(&self) -> TrustRatio {
+        TrustRatio { phi: self.phi, epsilon: self.ratio_epsilon, clamp: self.ratio_clamp }
     }
 }
 
@@ -243,24 +138,17 @@ impl UpdateRule for LambConfig {
     }
 
     fn validate(&self) -> Result<(), OptimizerError> {
-        rule::below_one("beta1", self.beta1)?;
-        rule::below_one("beta2", self.beta2)?;
-        rule::above_zero("epsilon", self.epsilon)?;
-        rule::not_negative("weight_decay", self.weight_decay)?;
-        rule::validate_clip(self.gradient_clip)?;
-        let bounds = match self.phi {
-            Phi::Clamp { min, max } => Some(("phi", min, max)),
-            Phi::Identity => None,
-        };
-        let clamp = self.ratio_clamp.map(|c| ("ratio_clamp", c.min, c.max));
-        match bounds.into_iter().chain(clamp).find(|(_, min, max)| !(0.0 <= *min && min <= max && *max > 0.0)) {
-            None => Ok(()),
-            Some((key, min, max)) => Err(OptimizerError::Value {
-                key,
-                requires: "0 ≤ min ≤ max, and max above 0".to_string(),
-                got: format!("min {min}, max {max}"),
-            }),
+        self.adam().validate()?;
+        error::not_negative("weight_decay", self.weight_decay)?;
+        if self.nesterov != Nesterov::None && self.direction != Direction::Momentum {
+            return Err(OptimizerError::Value {
+                key: "nesterov",
+                requires: "direction = \"momentum\", or nesterov = \"none\"".to_string(),
+                got: "the direction of LANS".to_string(),
+            });
         }
+        self.gradient_clip.validate()?;
+        self.trust_ratio().validate()
     }
 
     fn gradient_clip(&self) -> GradientClip {
@@ -279,23 +167,28 @@ impl UpdateRule for LambConfig {
         Ok(both.map(|(undecayed, unadapted)| Treatment { decayed: !undecayed, adapted: !unadapted }).collect())
     }
 
-    fn update<'a, 'g: 'a>(
-        &'a self,
-        param: &Param<'g>,
-        learning_rate: Tensor<'g>,
-        t: Tensor<'g>,
-    ) -> PartialUpdate<'a, 'g> {
-        let (adam, w) = (self.adam(), param.weight);
-        let lambda = if param.treatment.decayed { self.weight_decay } else { 0.0 };
-        let (into_gradient, into_update) = self.weight_decay_mode.split(lambda);
-        let g = add_decayed_weights(param.gradient, w, into_gradient);
-        let AdamScaled { r, m, v, denominator } = scale_by_adam(&adam, g, param.state[0], param.state[1], t);
-        let u_m = add_decayed_weights(r, w, into_update);
+    fn hyperparameters(&self) -> Hyperparameters {
+        let mut numbers = self.adam().hyperparameters();
+        if self.weight_decay != 0.0 {
+            numbers.add("weight_decay", self.weight_decay);
+        }
+        numbers.extend(self.trust_ratio().hyperparameters());
+        numbers
+    }
+
+    fn update<'a, 'g: 'a>(&'a self, param: &Param<'g>, scalars: &'a UpdateScalars<'g>) -> PartialUpdate<'a, 'g> {
+        let adam = self.adam();
+        let decays = param.treatment.decayed && self.weight_decay != 0.0;
+        let decay = WeightDecay::new(self.weight_decay_mode, decays, scalars);
+        let w = decay.before_update(param.weight);
+        let g = decay.of_gradient(param.gradient, w);
+        let AdamScaled { r, m, v, denominator } = adam.scale(scalars, g, param.state[0], param.state[1]);
+        let u_m = decay.of_direction(r, w);
         let directions = match self.direction {
             Direction::Momentum => vec![u_m],
-            Direction::MomentumAndGradient => vec![u_m, add_decayed_weights(g / denominator, w, into_update)],
+            Direction::MomentumAndGradient => vec![u_m, decay.of_direction(g / denominator, w)],
         };
-        let learning_rate = stages::corrected_learning_rate(&adam, learning_rate, t);
+        let learning_rate = adam.learning_rate(scalars);
         let norms_of = match param.treatment.adapted {
             true => std::iter::once(w).chain(directions.iter().copied()).collect(),
             false => Vec::new(),
@@ -304,33 +197,31 @@ impl UpdateRule for LambConfig {
             let (scaled, ratio) = match norms {
                 [] => (directions, w.graph().scalar(1.0, w.dtype())),
                 [w_norm, of_directions @ ..] => {
-                    let ratio = |&u_norm: &Tensor<'g>| trust_ratio(self.phi, self.ratio_clamp, *w_norm, u_norm);
+                    let ratio = |&u_norm: &Tensor<'g>| self.trust_ratio().of(scalars, *w_norm, u_norm);
                     let ratios: Vec<Tensor> = of_directions.iter().map(ratio).collect();
                     (directions.iter().zip(&ratios).map(|(&u, &ratio)| scale(ratio, u)).collect(), ratios[0])
                 }
             };
             let u = match scaled[..] {
-                [u_m, u_g] => self.beta1 * u_m + adam.share() * u_g,
+                [u_m, u_g] => scale(scalars.get("beta1"), u_m) + scale(scalars.get("beta3"), u_g),
                 _ => scaled[0],
             };
-            TensorUpdate { weight: apply(w, learning_rate, u), state: vec![m, v], trust_ratio: ratio }
+            let weight = decay.after_update(apply(w, learning_rate, u));
+            TensorUpdate { weight, state: vec![m, v], trust_ratio: ratio }
         };
         PartialUpdate { norms_of, finish: Box::new(finish) }
     }
 
+    fn normalised_step(&self, adapted: bool, t: u64, w_norm: f64, elements: usize) -> f64 {
+        let of_adam = (elements as f64).sqrt();
+        let length = if adapted && w_norm > 0.0 { self.trust_ratio().step(w_norm, of_adam) } else { of_adam };
+        self.adam().learning_rate_factor(t) * length
+    }
+
     fn describe(&self) -> Vec<(&'static str, String)> {
-        let epsilon = match self.epsilon_place {
-            EpsilonPlace::OutsideSqrt => "√v + ε",
-            EpsilonPlace::InsideSqrt => "√(v + ε)",
-        };
-        let correction = match self.bias_correction {
-            BiasCorrection::None => "none",
-            BiasCorrection::InUpdate => "both moments",
-            BiasCorrection::LearningRateOnly => "learning rate only, outside the trust ratio",
-        };
         let mode = match self.weight_decay_mode {
             WeightDecayMode::Decoupled => "decoupled, inside the trust ratio",
-            WeightDecayMode::L2 => "added to the gradient (L2)",
+            other => other.describe(),
         };
         let direction = match self.direction {
             Direction::Momentum => "momentum",
@@ -342,30 +233,150 @@ impl UpdateRule for LambConfig {
             Adaptation::WhereDecayed => "tensors with weight decay".to_string(),
             Adaptation::Exclude(patterns) => format!("all tensors except {}", patterns.join(", ")),
         };
-        let phi = match self.phi {
-            Phi::Identity => "‖w‖".to_string(),
-            Phi::Clamp { min, max } => format!("‖w‖ clamped to {min}…{max}"),
-        };
-        let clamp = self.ratio_clamp.map_or(String::new(), |c| format!(", clamped to {}…{}", c.min, c.max));
-        vec![
-            ("betas", format!("{}, {}", self.beta1, self.beta2)),
-            ("epsilon", format!("{:e}, as {epsilon}", self.epsilon)),
-            ("bias correction", correction.to_string()),
-            ("gradient averaging", if self.grad_averaging { "(1 − β1)·g" } else { "1·g" }.to_string()),
+        let mut lines = self.adam().describe();
+        lines.extend([
             ("gradient clip", self.gradient_clip.describe()),
             ("weight decay", format!("{}, {mode}", self.weight_decay)),
             ("excluded from weight decay", rule::or_none(&self.exclude_from_weight_decay)),
             ("direction", direction.to_string()),
-            ("trust ratio", format!("{phi} / ‖u‖{clamp}; 1 where a norm is 0")),
+            ("trust ratio", self.trust_ratio().describe()),
             ("trust ratio for", adaptation),
-        ]
+        ]);
+        lines
     }
 
-    fn preset_names() -> &'static [&'static str] {
-        &LambPreset::NAMES
+    fn presets() -> &'static [Preset<Self>] {
+        PRESETS
     }
+}
 
-    fn preset(name: &str) -> Option<Self> {
-        LambPreset::ALL.into_iter().find(|preset| preset.name() == name).map(LambPreset::config)
+/// The presets, the paper's first.
+const PRESETS: &[Preset<LambConfig>] = &[
+    Preset { name: "paper", source: "arXiv 1904.00962, Algorithm 2, and the authors' exclusions", settings: paper },
+    Preset {
+        name: "albert",
+        source: "google-research/albert, lamb_optimizer.py and optimization.py",
+        settings: || LambConfig {
+            bias_correction: BiasCorrection::None,
+            gradient_clip: clip(ClipFormula::Tensorflow),
+            ..paper()
+        },
+    },
+    Preset { name: "apex", source: "NVIDIA/apex FusedLAMB in its BERT recipe; timm Lamb", settings: apex },
+    Preset {
+        name: "nvlamb",
+        source: "NVIDIA/apex FusedLAMB with use_nvlamb",
+        settings: || LambConfig { adaptation: Adaptation::All, ..apex() },
+    },
+    Preset { name: "deepspeed", source: "DeepSpeed FusedLamb", settings: deepspeed },
+    Preset { name: "optax", source: "optax lamb; tensorflow/addons LAMB", settings: optax },
+    Preset {
+        name: "mlperf",
+        source: "mlcommons/training, lamb_optimizer_v1.py",
+        settings: || LambConfig { gradient_clip: clip(ClipFormula::Tensorflow), ..paper() },
+    },
+    Preset {
+        name: "lans",
+        source: "arXiv 2006.13484; szhengac/apex, branch lans, multi_tensor_lans.cu",
+        settings: || LambConfig {
+            gradient_clip: GradientClip::PerTensor,
+            direction: Direction::MomentumAndGradient,
+            adaptation: Adaptation::All,
+            ..paper()
+        },
+    },
+    Preset {
+        name: "n_lamb",
+        source: "N-LAMB of arXiv 1904.00962, appendix",
+        settings: || LambConfig { nesterov: Nesterov::Nadam, ..paper() },
+    },
+    Preset {
+        name: "nn_lamb",
+        source: "NN-LAMB of arXiv 1904.00962, appendix",
+        settings: || LambConfig { nesterov: Nesterov::BothMoments, ..paper() },
+    },
+    Preset {
+        name: "timm_lambc",
+        source: "timm Lamb with trust_clip (LAMBC)",
+        settings: || LambConfig { ratio_clamp: Some(RatioClamp { min: 0.0, max: 1.0 }), ..apex() },
+    },
+    Preset {
+        name: "timm_lambw",
+        source: "timm Lamb with decoupled_decay",
+        settings: || LambConfig { weight_decay_mode: WeightDecayMode::BeforeUpdate, ..apex() },
+    },
+    Preset {
+        name: "pytorch_optimizer",
+        source: "pytorch_optimizer Lamb",
+        settings: || LambConfig {
+            bias_correction: BiasCorrection::FirstMomentOnly,
+            weight_decay_mode: WeightDecayMode::BeforeUpdate,
+            phi: Phi::Clamp { min: 0.0, max: 10.0 },
+            ratio_epsilon: 1e-6,
+            ..optax()
+        },
+    },
+    Preset {
+        name: "cybertronai",
+        source: "cybertronai/pytorch-lamb",
+        settings: || LambConfig {
+            bias_correction: BiasCorrection::None,
+            phi: Phi::Clamp { min: 0.0, max: 10.0 },
+            ..optax()
+        },
+    },
+    Preset {
+        name: "deepspeed_bert",
+        source: "DeepSpeed FusedLamb in its BERT recipe",
+        settings: || LambConfig {
+            bias_correction: BiasCorrection::None,
+            ratio_clamp: Some(RatioClamp { min: 0.01, max: 0.3 }),
+            ..deepspeed()
+        },
+    },
+];
+
+/// Algorithm 2 of the ICLR version: bias correction, no clipping.
+fn paper() -> LambConfig {
+    LambConfig {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-6,
+        epsilon_place: EpsilonPlace::OutsideSqrt,
+        bias_correction: BiasCorrection::InUpdate,
+        nesterov: Nesterov::None,
+        grad_averaging: true,
+        gradient_clip: GradientClip::None,
+        weight_decay: 0.01,
+        weight_decay_mode: WeightDecayMode::Decoupled,
+        exclude_from_weight_decay: rule::default_exclusions(),
+        direction: Direction::Momentum,
+        adaptation: Adaptation::AsWeightDecay,
+        phi: Phi::Identity,
+        ratio_epsilon: 0.0,
+        ratio_clamp: None,
     }
+}
+
+fn apex() -> LambConfig {
+    LambConfig { gradient_clip: clip(ClipFormula::Apex), adaptation: Adaptation::WhereDecayed, ..paper() }
+}
+
+fn deepspeed() -> LambConfig {
+    LambConfig {
+        epsilon: 1e-8,
+        bias_correction: BiasCorrection::LearningRateOnly,
+        adaptation: Adaptation::All,
+        ratio_clamp: Some(RatioClamp { min: 0.01, max: 10.0 }),
+        ..paper()
+    }
+}
+
+/// No exclusions, and no weight decay by default.
+fn optax() -> LambConfig {
+    LambConfig { weight_decay: 0.0, exclude_from_weight_decay: Vec::new(), adaptation: Adaptation::All, ..paper() }
+}
+
+fn clip(formula: ClipFormula) -> GradientClip {
+    GradientClip::GlobalNorm { max: 1.0, formula }
 }

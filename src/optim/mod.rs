@@ -6,7 +6,8 @@
 //!
 //! ```toml
 //! [optimizer]
-//! preset = "nvlamb"      # paper, albert, apex, nvlamb, deepspeed, optax, mlperf, lans; or kind = "lars" | "adamw" | "sgd"
+//! kind = "lamb"          # the default; or "lars", "adamw", "sgd"
+//! preset = "nvlamb"      # a published implementation of that kind
 //! weight_decay = 0.02    # overrides the preset's value
 //! ```
 //!
@@ -15,7 +16,7 @@
 //! ```
 //! use lambert::graph::Graph;
 //! use lambert::optim::sgd::SgdConfig;
-//! use lambert::optim::{Optimizer, OptimizerConfig, Placement};
+//! use lambert::optim::{Optimizer, OptimizerConfig, Placement, UpdateScalars};
 //! use lambert::shape::{DType, Shape};
 //!
 //! let sgd = SgdConfig { nesterov: true, exclude_from_weight_decay: Vec::new(), ..SgdConfig::default() };
@@ -24,8 +25,9 @@
 //! let tensor = |name: &str| graph.parameter(name, Shape::new(DType::F32, [2, 3]));
 //! let scalar = |name: &str| graph.parameter(name, Shape::scalar(DType::F32));
 //! let (w, gradient, momentum) = (tensor("w"), tensor("gradient"), tensor("momentum"));
-//! let (rate, t) = (scalar("learning_rate"), scalar("t"));
-//! let update = optimizer.update(&[w], &[gradient], &[vec![momentum]], rate, t, Placement::Replicated);
+//! let numbers = optimizer.config().hyperparameters();
+//! let scalars = UpdateScalars::constant(scalar("learning_rate"), scalar("t"), numbers);
+//! let update = optimizer.update(&[w], &[gradient], &[vec![momentum]], &scalars, Placement::Replicated);
 //! let computation = graph.finish(&[update.weights[0], update.state[0][0]]);
 //! # assert_eq!(computation.outputs.len(), 2);
 //! # Ok::<(), lambert::optim::OptimizerError>(())
@@ -34,7 +36,10 @@
 //! To add an optimizer, write a file with a type that implements [`UpdateRule`], declare the file below, and add the
 //! type to the list of kinds below.
 
+pub mod adam;
 pub mod adamw;
+mod error;
+pub mod hyperparameters;
 pub mod lamb;
 pub mod lars;
 mod optimizer;
@@ -45,8 +50,10 @@ pub mod stages;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use error::OptimizerError;
+pub use hyperparameters::{Hyperparameters, UpdateScalars};
 pub use optimizer::{Optimizer, Update};
-pub use rule::{Finish, OptimizerError, Param, PartialUpdate, TensorUpdate, Treatment, UpdateRule};
+pub use rule::{Finish, Param, PartialUpdate, Preset, TensorUpdate, Treatment, UpdateRule};
 pub use stages::{Placement, global_norm};
 
 use crate::settings;
@@ -99,6 +106,18 @@ macro_rules! optimizer_kinds {
                     }),
                 }
             }
+
+            /// Returns the presets of every kind, in the order of the kinds.
+            pub fn catalogue() -> Vec<CatalogueEntry> {
+                let mut entries = Vec::new();
+                $(entries.extend(<$rule>::presets().iter().map(|preset| CatalogueEntry {
+                    kind: $kind,
+                    name: preset.name,
+                    source: preset.source,
+                    config: (preset.settings)().into(),
+                }));)+
+                entries
+            }
         }
     };
 }
@@ -108,6 +127,19 @@ optimizer_kinds! {
     "lars" => Lars(lars::LarsConfig),
     "adamw" => AdamW(adamw::AdamWConfig),
     "sgd" => Sgd(sgd::SgdConfig),
+}
+
+/// A published implementation that a run file can name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CatalogueEntry {
+    /// The value of `kind`.
+    pub kind: &'static str,
+    /// The value of `preset`.
+    pub name: &'static str,
+    /// The implementation.
+    pub source: &'static str,
+    /// Its settings.
+    pub config: OptimizerConfig,
 }
 
 impl Default for OptimizerConfig {
@@ -126,6 +158,9 @@ impl<'de> Deserialize<'de> for OptimizerConfig {
 }
 
 impl OptimizerConfig {
+    /// The `kind` of a table without one.
+    pub const DEFAULT_KIND: &'static str = "lamb";
+
     /// Reads a table of settings: `kind` (LAMB by default) and `preset` choose the initial values, every other key
     /// overrides one setting.
     ///
@@ -140,7 +175,7 @@ impl OptimizerConfig {
             }
         };
         let (kind, preset) = (text("kind")?, text("preset")?);
-        let config = OptimizerConfig::of_kind(kind.as_deref().unwrap_or("lamb"), preset.as_deref(), table)?;
+        let config = OptimizerConfig::of_kind(kind.as_deref().unwrap_or(Self::DEFAULT_KIND), preset.as_deref(), table)?;
         config.validate()?;
         Ok(config)
     }
@@ -171,6 +206,14 @@ impl OptimizerConfig {
         self.rule().state_names()
     }
 
+    /// Returns the numbers in the formulas of an update, which are scalar arguments of the step: those of the clip, then those of
+    /// the rule.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let mut numbers = self.rule().gradient_clip().hyperparameters();
+        numbers.extend(self.rule().hyperparameters());
+        numbers
+    }
+
     /// Returns every resolved setting as (name, value), formatted for display.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("optimizer", self.name().to_string())];
@@ -182,28 +225,35 @@ impl OptimizerConfig {
 /// Returns the rule `R` with a preset's settings, or the defaults, overridden by those of `table`.
 fn configured<R>(kind: &str, preset: Option<&str>, table: Table) -> Result<R, OptimizerError>
 where
-    R: UpdateRule + Default + Serialize + for<'de> Deserialize<'de>,
+    R: UpdateRule + Default + Serialize + for<'de> Deserialize<'de> + 'static,
 {
     let initial = match preset {
         None => R::default(),
-        Some(name) => R::preset(name).ok_or_else(|| match R::preset_names() {
-            [] => OptimizerError::Value {
-                key: "preset",
-                requires: "a kind that has presets, as \"lamb\"".to_string(),
-                got: format!("{name:?} of kind {kind:?}"),
-            },
-            names => OptimizerError::Value {
-                key: "preset",
-                requires: format!("one of {}", names.join(", ")),
-                got: format!("{name:?}"),
-            },
-        })?,
+        Some(name) => {
+            let preset = R::presets().iter().find(|preset| preset.name == name);
+            (preset.ok_or_else(|| unknown_preset(kind, name))?.settings)()
+        }
     };
     let mut value = serde_json::to_value(initial).map_err(|e| OptimizerError::Settings(e.to_string()))?;
     if let Some(settings) = value.as_object_mut() {
         settings.extend(table);
     }
     settings::read(value).map_err(|wrong| OptimizerError::Settings(wrong.sentence()))
+}
+
+/// Returns the error about a preset that `kind` does not have, with the kinds that have it.
+fn unknown_preset(kind: &str, name: &str) -> OptimizerError {
+    let catalogue = OptimizerConfig::catalogue();
+    let of_kind = catalogue.iter().filter(|entry| entry.kind == kind).map(|entry| entry.name);
+    let others: Vec<String> =
+        catalogue.iter().filter(|entry| entry.name == name).map(|entry| format!("{:?}", entry.kind)).collect();
+    let elsewhere =
+        if others.is_empty() { String::new() } else { format!(", a preset of kind {}", others.join(" and ")) };
+    OptimizerError::Value {
+        key: "preset",
+        requires: format!("one of {} for kind {kind:?}", of_kind.collect::<Vec<_>>().join(", ")),
+        got: format!("{name:?}{elsewhere}"),
+    }
 }
 
 #[cfg(test)]

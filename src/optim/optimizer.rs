@@ -2,7 +2,7 @@
 //! computes the norms of all tensors together.
 
 use super::stages::{Placement, global_norm};
-use super::{OptimizerConfig, OptimizerError, Param, PartialUpdate, Treatment};
+use super::{OptimizerConfig, OptimizerError, Param, PartialUpdate, Treatment, UpdateScalars};
 use crate::graph::Tensor;
 
 /// A configuration bound to the tensors that it updates.
@@ -46,8 +46,8 @@ impl Optimizer {
         &self.treatments
     }
 
-    /// Builds one update of all tensors. `learning_rate` and `t` (the number of the update, from 1) are scalars of the
-    /// weights' type; `state[i]` is the optimizer state of tensor i.
+    /// Builds one update of all tensors. `state[i]` is the optimizer state of tensor i; `scalars` has the numbers of
+    /// [`OptimizerConfig::hyperparameters`].
     ///
     /// Norms are computed at two points, for all tensors together: those of the gradients, and those of weights and
     /// directions. So sharded tensors need two all-reduces, whatever their number.
@@ -56,17 +56,16 @@ impl Optimizer {
         weights: &[Tensor<'g>],
         gradients: &[Tensor<'g>],
         state: &[Vec<Tensor<'g>>],
-        learning_rate: Tensor<'g>,
-        t: Tensor<'g>,
+        scalars: &UpdateScalars<'g>,
         placement: Placement,
     ) -> Update<'g> {
         let rule = self.config.rule();
         let squares = placement.squared_norms(gradients);
         let decayed: Vec<bool> = self.treatments.iter().map(|treatment| treatment.decayed).collect();
-        let clipped = rule.gradient_clip().clip(gradients, &squares, &decayed);
+        let clipped = rule.gradient_clip().clip(scalars, gradients, &squares, &decayed);
         let partial = |(i, &treatment): (usize, &Treatment)| {
             let param = Param { weight: weights[i], gradient: clipped[i], state: state[i].clone(), treatment };
-            rule.update(&param, learning_rate, t)
+            rule.update(&param, scalars)
         };
         let partial: Vec<PartialUpdate> = self.treatments.iter().enumerate().map(partial).collect();
         let norms_of: Vec<Tensor> = partial.iter().flat_map(|tensor| tensor.norms_of.iter().copied()).collect();

@@ -3,7 +3,7 @@
 //! `*` matches any number of characters, also none, and also dots; every other character matches itself. A pattern must
 //! match the whole name: `*.bias` matches every bias, `*LayerNorm*` every tensor of a LayerNorm.
 
-use super::OptimizerError;
+use super::error::OptimizerError;
 
 /// Returns true if `name` matches the glob `pattern`.
 pub fn matches(pattern: &str, name: &str) -> bool {

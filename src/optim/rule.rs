@@ -1,7 +1,9 @@
-//! The trait that every optimizer implements, its types, and the checks of settings that optimizers share.
+//! The trait that every optimizer implements, and its types.
 
 use std::fmt;
 
+use super::error::OptimizerError;
+use super::hyperparameters::{Hyperparameters, UpdateScalars};
 use super::pattern;
 use super::stages::GradientClip;
 use crate::graph::Tensor;
@@ -32,51 +34,35 @@ pub trait UpdateRule: fmt::Debug {
     /// If a pattern matches no name.
     fn treatments(&self, names: &[&str]) -> Result<Vec<Treatment>, OptimizerError>;
 
-    /// Builds one tensor's update. `learning_rate` and `t` (the number of the update, from 1) are scalars of the weight's
-    /// type.
-    fn update<'a, 'g: 'a>(
-        &'a self,
-        param: &Param<'g>,
-        learning_rate: Tensor<'g>,
-        t: Tensor<'g>,
-    ) -> PartialUpdate<'a, 'g>;
+    /// Returns the numbers that [`UpdateRule::update`] reads from its scalars. Settings of 0 that leave a term out of the
+    /// formulas have none.
+    fn hyperparameters(&self) -> Hyperparameters;
+
+    /// Builds one tensor's update.
+    fn update<'a, 'g: 'a>(&'a self, param: &Param<'g>, scalars: &'a UpdateScalars<'g>) -> PartialUpdate<'a, 'g>;
+
+    /// Returns the length of the step of update `t`, from 1, at the learning rate 1, of a tensor with the norm `w_norm` and
+    /// `elements` elements, if the rule divides the gradient by its size: the length then is the same for the smallest gradient.
+    /// Returns 0 if the step shrinks with the gradient. Weight decay is left out.
+    fn normalised_step(&self, adapted: bool, t: u64, w_norm: f64, elements: usize) -> f64;
 
     /// Returns every resolved setting as (name, value), formatted for display.
     fn describe(&self) -> Vec<(&'static str, String)>;
 
-    /// Returns the names of the presets; none by default.
-    fn preset_names() -> &'static [&'static str]
+    /// Returns the published implementations of the rule.
+    fn presets() -> &'static [Preset<Self>]
     where
-        Self: Sized,
-    {
-        &[]
-    }
-
-    /// Returns the settings of a preset; none for a name that [`UpdateRule::preset_names`] does not list.
-    fn preset(_name: &str) -> Option<Self>
-    where
-        Self: Sized,
-    {
-        None
-    }
+        Self: Sized;
 }
 
-/// An optimizer's setting that is out of range, or does not fit the tensors.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OptimizerError {
-    /// One setting, what it requires and its value.
-    #[error("{key} requires {requires}, got {got}")]
-    Value {
-        /// The setting's key.
-        key: &'static str,
-        /// The values that it accepts.
-        requires: String,
-        /// The value that was found.
-        got: String,
-    },
-    /// A sentence with the key, what it requires and its value.
-    #[error("{0}")]
-    Settings(String),
+/// A published implementation that a run file can name; it sets every setting.
+pub struct Preset<R> {
+    /// The value of `preset` in a run file.
+    pub name: &'static str,
+    /// The implementation.
+    pub source: &'static str,
+    /// Its settings.
+    pub settings: fn() -> R,
 }
 
 /// The stages of an update that apply to one tensor.
@@ -146,36 +132,4 @@ pub(super) fn default_exclusions() -> Vec<String> {
 /// Lists `patterns` for people.
 pub(super) fn or_none(patterns: &[String]) -> String {
     if patterns.is_empty() { "none".to_string() } else { patterns.join(", ") }
-}
-
-/// Requires 0 ≤ `value` < 1, also after rounding to f32: a moment with the factor 1 would never decay.
-pub(super) fn below_one(key: &'static str, value: f64) -> Result<(), OptimizerError> {
-    let holds = (0.0..1.0).contains(&value) && (value as f32) < 1.0;
-    require(key, "a number from 0 to less than 1 in f32", value, holds)
-}
-
-/// Requires a finite `value` > 0.
-pub(super) fn above_zero(key: &'static str, value: f64) -> Result<(), OptimizerError> {
-    require(key, "a number above 0", value, value.is_finite() && value > 0.0)
-}
-
-/// Requires a finite `value` ≥ 0.
-pub(super) fn not_negative(key: &'static str, value: f64) -> Result<(), OptimizerError> {
-    require(key, "a number of at least 0", value, value.is_finite() && value >= 0.0)
-}
-
-/// Requires a norm above 0 as the bound of a clip.
-pub(super) fn validate_clip(clip: GradientClip) -> Result<(), OptimizerError> {
-    match clip {
-        GradientClip::GlobalNorm { max, .. } => above_zero("gradient_clip.global_norm.max", max),
-        GradientClip::PerGroup { max, .. } => above_zero("gradient_clip.per_group.max", max),
-        GradientClip::None | GradientClip::PerTensor => Ok(()),
-    }
-}
-
-fn require(key: &'static str, requires: &str, value: f64, holds: bool) -> Result<(), OptimizerError> {
-    match holds {
-        true => Ok(()),
-        false => Err(OptimizerError::Value { key, requires: requires.to_string(), got: value.to_string() }),
-    }
 }

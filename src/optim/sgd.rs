@@ -16,8 +16,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{self, OptimizerError, Param, PartialUpdate, TensorUpdate, Treatment, UpdateRule};
-use super::stages::{GradientClip, WeightDecayMode, add_decayed_weights, apply, scale};
+use super::error::{self, OptimizerError};
+use super::hyperparameters::{Hyperparameters, UpdateScalars};
+use super::rule::{self, Param, PartialUpdate, Preset, TensorUpdate, Treatment, UpdateRule};
+use super::stages::{GradientClip, WeightDecay, WeightDecayMode, apply, momentum_buffer, scale};
 use crate::graph::Tensor;
 
 /// The settings of SGD.
@@ -54,18 +56,24 @@ impl Default for SgdConfig {
     }
 }
 
-impl SgdConfig {
-    /// Returns the new momentum buffer.
-    fn buffer<'g>(&self, buffer: Tensor<'g>, g: Tensor<'g>, t: Tensor<'g>) -> Tensor<'g> {
-        let entering = if self.dampening == 0.0 {
-            g
-        } else {
-            let first = t.eq(t.filled(1.0));
-            scale(first.select(t.filled(1.0), t.filled(1.0 - self.dampening)), g)
-        };
-        self.momentum * buffer + entering
-    }
-}
+/// The presets.
+const PRESETS: &[Preset<SgdConfig>] = &[
+    Preset {
+        name: "torch",
+        source: "torch.optim.SGD; optax sgd: no momentum and no decay by default",
+        settings: || SgdConfig {
+            momentum: 0.0,
+            weight_decay: 0.0,
+            exclude_from_weight_decay: Vec::new(),
+            ..SgdConfig::default()
+        },
+    },
+    Preset {
+        name: "timm",
+        source: "timm sgd: Nesterov momentum",
+        settings: || SgdConfig { nesterov: true, weight_decay: 2e-5, ..SgdConfig::default() },
+    },
+];
 
 impl UpdateRule for SgdConfig {
     fn name(&self) -> &'static str {
@@ -77,9 +85,9 @@ impl UpdateRule for SgdConfig {
     }
 
     fn validate(&self) -> Result<(), OptimizerError> {
-        rule::below_one("momentum", self.momentum)?;
-        rule::below_one("dampening", self.dampening)?;
-        rule::not_negative("weight_decay", self.weight_decay)?;
+        error::below_one("momentum", self.momentum)?;
+        error::below_one("dampening", self.dampening)?;
+        error::not_negative("weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
             return Err(OptimizerError::Value {
                 key: "nesterov",
@@ -87,7 +95,7 @@ impl UpdateRule for SgdConfig {
                 got: format!("momentum {}, dampening {}", self.momentum, self.dampening),
             });
         }
-        rule::validate_clip(self.gradient_clip)
+        self.gradient_clip.validate()
     }
 
     fn gradient_clip(&self) -> GradientClip {
@@ -98,25 +106,37 @@ impl UpdateRule for SgdConfig {
         Treatment::without_trust_ratio(&self.exclude_from_weight_decay, names)
     }
 
-    fn update<'a, 'g: 'a>(
-        &'a self,
-        param: &Param<'g>,
-        learning_rate: Tensor<'g>,
-        t: Tensor<'g>,
-    ) -> PartialUpdate<'a, 'g> {
-        let w = param.weight;
-        let lambda = if param.treatment.decayed { self.weight_decay } else { 0.0 };
-        let (into_gradient, into_update) = self.weight_decay_mode.split(lambda);
-        let g = add_decayed_weights(param.gradient, w, into_gradient);
-        let state: Vec<Tensor> = param.state.iter().map(|&buffer| self.buffer(buffer, g, t)).collect();
+    fn hyperparameters(&self) -> Hyperparameters {
+        let mut numbers = Hyperparameters::default();
+        for (name, value) in [
+            ("momentum", Some(self.momentum).filter(|&momentum| momentum != 0.0)),
+            ("one_minus_dampening", (self.momentum * self.dampening != 0.0).then_some(1.0 - self.dampening)),
+            ("weight_decay", Some(self.weight_decay).filter(|&decay| decay != 0.0)),
+        ] {
+            numbers.extend(value.map(|value| (name, value)));
+        }
+        numbers
+    }
+
+    fn update<'a, 'g: 'a>(&'a self, param: &Param<'g>, scalars: &'a UpdateScalars<'g>) -> PartialUpdate<'a, 'g> {
+        let decays = param.treatment.decayed && self.weight_decay != 0.0;
+        let decay = WeightDecay::new(self.weight_decay_mode, decays, scalars);
+        let w = decay.before_update(param.weight);
+        let g = decay.of_gradient(param.gradient, w);
+        let buffer = |&b: &Tensor<'g>| momentum_buffer(self.dampening, scalars, b, g);
+        let state: Vec<Tensor> = param.state.iter().map(buffer).collect();
         let d = match state[..] {
-            [buffer] if self.nesterov => g + self.momentum * buffer,
+            [buffer] if self.nesterov => g + scale(scalars.get("momentum"), buffer),
             [buffer] => buffer,
             _ => g,
         };
-        let weight = apply(w, learning_rate, add_decayed_weights(d, w, into_update));
+        let weight = decay.after_update(apply(w, scalars.learning_rate, decay.of_direction(d, w)));
         let update = TensorUpdate { weight, state, trust_ratio: w.graph().scalar(1.0, w.dtype()) };
         PartialUpdate { norms_of: Vec::new(), finish: Box::new(|_| update) }
+    }
+
+    fn normalised_step(&self, _adapted: bool, _t: u64, _w_norm: f64, _elements: usize) -> f64 {
+        0.0
     }
 
     fn describe(&self) -> Vec<(&'static str, String)> {
@@ -125,10 +145,7 @@ impl UpdateRule for SgdConfig {
             (momentum, true) => format!("{momentum}, Nesterov"),
             (momentum, false) => momentum.to_string(),
         };
-        let mode = match self.weight_decay_mode {
-            WeightDecayMode::Decoupled => "decoupled",
-            WeightDecayMode::L2 => "added to the gradient (L2)",
-        };
+        let mode = self.weight_decay_mode.describe();
         vec![
             ("momentum", momentum),
             ("dampening", self.dampening.to_string()),
@@ -136,5 +153,9 @@ impl UpdateRule for SgdConfig {
             ("weight decay", format!("{}, {mode}", self.weight_decay)),
             ("excluded from weight decay", rule::or_none(&self.exclude_from_weight_decay)),
         ]
+    }
+
+    fn presets() -> &'static [Preset<Self>] {
+        PRESETS
     }
 }

@@ -1,5 +1,5 @@
-//! The stages that optimizers are composed of, as functions on tensors: [`GradientClip`] → [`scale_by_adam`] →
-//! [`add_decayed_weights`] → [`trust_ratio`] → [`apply`].
+//! The stages that optimizers are composed of, as functions on tensors: [`GradientClip`] → moments or momentum →
+//! [`WeightDecay`] → [`TrustRatio`] → [`apply`].
 //!
 //! One call processes one parameter tensor, which is LAMB's *layer*. If encoder layers were stacked into one tensor, the
 //! norms would have to keep the layer axis. All arithmetic is in the weights' element type (f32).
@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::{self, OptimizerError};
+use super::hyperparameters::{Hyperparameters, UpdateScalars};
 use crate::graph::{Reduction, Tensor};
 
 /// The placement of tensors on replicas.
@@ -44,6 +46,11 @@ pub fn global_norm<'g>(squared_norms: impl IntoIterator<Item = Tensor<'g>>) -> T
 /// Returns scalar · x.
 pub fn scale<'g>(scalar: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
     scalar.broadcast_like(x, &[]) * x
+}
+
+/// Returns x + scalar.
+pub fn add_scalar<'g>(x: Tensor<'g>, scalar: Tensor<'g>) -> Tensor<'g> {
+    x + scalar.broadcast_like(x, &[])
 }
 
 /// The clipping of the gradients, the first stage of every optimizer.
@@ -92,9 +99,9 @@ pub enum ClipFormula {
 
 impl ClipFormula {
     /// Returns the factor on gradients of the norm `n`.
-    fn factor(self, n: Tensor<'_>, c: f64) -> Tensor<'_> {
+    fn factor<'g>(self, n: Tensor<'g>, c: Tensor<'g>) -> Tensor<'g> {
         match self {
-            ClipFormula::Tensorflow => c / n.maximum(n.filled(c)),
+            ClipFormula::Tensorflow => c / n.maximum(c),
             ClipFormula::Apex => 1.0 / (n / c).maximum(n.filled(1.0)),
             ClipFormula::DistributedFusedLamb => (c / (n + 1e-6)).minimum(n.filled(1.0)),
         }
@@ -110,9 +117,28 @@ impl ClipFormula {
 }
 
 impl GradientClip {
+    /// Requires a bound above 0.
+    pub(super) fn validate(self) -> Result<(), OptimizerError> {
+        match self {
+            GradientClip::GlobalNorm { max, .. } => error::above_zero("gradient_clip.global_norm.max", max),
+            GradientClip::PerGroup { max, .. } => error::above_zero("gradient_clip.per_group.max", max),
+            GradientClip::None | GradientClip::PerTensor => Ok(()),
+        }
+    }
+
+    pub(super) fn hyperparameters(self) -> Hyperparameters {
+        let mut numbers = Hyperparameters::default();
+        match self {
+            GradientClip::GlobalNorm { max, .. } | GradientClip::PerGroup { max, .. } => numbers.add("clip", max),
+            GradientClip::None | GradientClip::PerTensor => {}
+        }
+        numbers
+    }
+
     /// Returns the clipped gradients; `squares` are the squares of their norms, `decayed` is true for tensors that decay.
     pub(super) fn clip<'g>(
         self,
+        scalars: &UpdateScalars<'g>,
         gradients: &[Tensor<'g>],
         squares: &[Tensor<'g>],
         decayed: &[bool],
@@ -122,15 +148,15 @@ impl GradientClip {
         match self {
             GradientClip::None => gradients.to_vec(),
             GradientClip::PerTensor => all.zip(squares).map(|(g, s)| scale(1.0 / (s.sqrt() + 1e-6), g)).collect(),
-            GradientClip::GlobalNorm { max, formula } => {
-                let factor = formula.factor(global_norm(squares), max);
+            GradientClip::GlobalNorm { formula, .. } => {
+                let factor = formula.factor(global_norm(squares), scalars.get("clip"));
                 all.map(|g| scale(factor, g)).collect()
             }
-            GradientClip::PerGroup { max, formula } => {
+            GradientClip::PerGroup { formula, .. } => {
                 let factor = |group: bool| {
                     let members: Vec<Tensor> =
                         squares.clone().zip(decayed).filter(|(_, d)| **d == group).map(|(s, _)| s).collect();
-                    (!members.is_empty()).then(|| formula.factor(global_norm(members), max))
+                    (!members.is_empty()).then(|| formula.factor(global_norm(members), scalars.get("clip")))
                 };
                 let factors = [factor(false), factor(true)];
                 let clipped = all.zip(decayed).map(|(g, &d)| factors[d as usize].map_or(g, |factor| scale(factor, g)));
@@ -156,129 +182,92 @@ impl GradientClip {
     }
 }
 
-/// The place of Adam's bias correction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BiasCorrection {
-    /// No correction: m̂ = m, v̂ = v.
-    None,
-    /// Corrects the moments: m̂ = m / (1 − β1ᵗ), v̂ = v / (1 − β2ᵗ).
-    InUpdate,
-    /// Corrects the learning rate, outside the trust ratio: η·√(1 − β2ᵗ) / (1 − β1ᵗ). DeepSpeed's FusedLamb.
-    LearningRateOnly,
-}
-
-/// The place of ε relative to the square root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EpsilonPlace {
-    /// √v + ε
-    OutsideSqrt,
-    /// √(v + ε)
-    InsideSqrt,
-}
-
-/// The place where weight decay is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The place where weight decay is added. λ is the weight decay, η the learning rate of the step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightDecayMode {
     /// Adds λ·w to the direction, inside the norm of a trust ratio: u = r + λ·w.
+    #[default]
     Decoupled,
     /// Adds λ·w to the gradient, before momentum and moments: g + λ·w (apex `adam_w_mode=False`, `torch.optim.SGD`).
     L2,
+    /// w ← w − η·λ·w before the update, outside the trust ratio (`torch.optim.AdamW`, timm `decoupled_decay`).
+    BeforeUpdate,
+    /// w ← w − η·λ·w after the update, outside the trust ratio (the `AdamW` of transformers 4).
+    AfterUpdate,
 }
 
 impl WeightDecayMode {
-    /// Returns the share of λ that the gradient takes, and the share that the direction takes.
-    pub(super) fn split(self, lambda: f64) -> (f64, f64) {
+    pub(super) fn describe(self) -> &'static str {
         match self {
-            WeightDecayMode::L2 => (lambda, 0.0),
-            WeightDecayMode::Decoupled => (0.0, lambda),
+            WeightDecayMode::Decoupled => "decoupled, added to the direction",
+            WeightDecayMode::L2 => "added to the gradient (L2)",
+            WeightDecayMode::BeforeUpdate => "decoupled, before the update",
+            WeightDecayMode::AfterUpdate => "decoupled, after the update",
         }
     }
 }
 
-/// The constants of Adam.
-#[derive(Clone, Copy, Debug)]
-pub struct Adam {
-    /// β1, the decay of m.
-    pub beta1: f64,
-    /// β2, the decay of v.
-    pub beta2: f64,
-    /// ε, the term that keeps the denominator above 0.
-    pub epsilon: f64,
-    /// The place of ε.
-    pub epsilon_place: EpsilonPlace,
-    /// The place of the bias correction.
-    pub bias_correction: BiasCorrection,
-    /// True: the new gradient enters m with 1 − β1. False: with 1 (apex `grad_averaging=False`).
-    pub grad_averaging: bool,
+/// The weight decay of one tensor. Each method changes its argument in one mode, and returns it in the others.
+#[derive(Clone, Copy)]
+pub struct WeightDecay<'g> {
+    mode: WeightDecayMode,
+    /// λ; none if the tensor does not decay.
+    lambda: Option<Tensor<'g>>,
+    learning_rate: Tensor<'g>,
 }
 
-impl Adam {
-    /// Returns β3, the factor of the new gradient in m.
-    pub fn share(&self) -> f64 {
-        if self.grad_averaging { 1.0 - self.beta1 } else { 1.0 }
+impl<'g> WeightDecay<'g> {
+    /// Returns the decay of a tensor: by the hyper-parameter `weight_decay` if `applies`.
+    pub fn new(mode: WeightDecayMode, applies: bool, scalars: &UpdateScalars<'g>) -> Self {
+        let lambda = applies.then(|| scalars.get("weight_decay"));
+        WeightDecay { mode, lambda, learning_rate: scalars.learning_rate }
+    }
+
+    /// Returns the gradient: g + λ·w with L2.
+    pub fn of_gradient(&self, g: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
+        if self.mode == WeightDecayMode::L2 { self.add(g, w) } else { g }
+    }
+
+    /// Returns the direction: r + λ·w if decoupled.
+    pub fn of_direction(&self, r: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
+        if self.mode == WeightDecayMode::Decoupled { self.add(r, w) } else { r }
+    }
+
+    /// Returns the weight that the update starts from.
+    pub fn before_update(&self, w: Tensor<'g>) -> Tensor<'g> {
+        if self.mode == WeightDecayMode::BeforeUpdate { self.decayed(w) } else { w }
+    }
+
+    /// Returns the weight after the update `w`.
+    pub fn after_update(&self, w: Tensor<'g>) -> Tensor<'g> {
+        if self.mode == WeightDecayMode::AfterUpdate { self.decayed(w) } else { w }
+    }
+
+    fn add(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
+        self.lambda.map_or(x, |lambda| x + scale(lambda, w))
+    }
+
+    fn decayed(&self, w: Tensor<'g>) -> Tensor<'g> {
+        self.lambda.map_or(w, |lambda| w - scale(self.learning_rate * lambda, w))
     }
 }
 
-/// The results of [`scale_by_adam`].
-#[derive(Clone, Copy, Debug)]
-pub struct AdamScaled<'g> {
-    /// The direction m̂ / (√v̂ + ε).
-    pub r: Tensor<'g>,
-    /// The new first moment.
-    pub m: Tensor<'g>,
-    /// The new second moment.
-    pub v: Tensor<'g>,
-    /// √v̂ + ε, to scale directions other than m̂.
-    pub denominator: Tensor<'g>,
-}
-
-/// Returns 1 − βᵗ for a scalar t ≥ 1. Computed as written, it would lose four digits of f32 at β = 0.999, where βᵗ is
-/// close to 1; so with y = t·ln β it is computed as 1 − eʸ = −2·tanh(y/2) / (1 − tanh(y/2)).
-fn one_minus_power<'g>(beta: f64, t: Tensor<'g>) -> Tensor<'g> {
-    let half = (t * (0.5 * beta.ln())).tanh();
-    -2.0 * half / (1.0 - half)
-}
-
-/// Updates Adam's moments and returns Adam's direction r.
-///
-/// ```text
-/// m ← β1·m + (1 − β1)·g          m̂ = m / (1 − β1ᵗ)
-/// v ← β2·v + (1 − β2)·g²         v̂ = v / (1 − β2ᵗ)
-/// r = m̂ / (√v̂ + ε)
-/// ```
-/// `t` is the number of the update, from 1, a scalar of g's type.
-pub fn scale_by_adam<'g>(adam: &Adam, g: Tensor<'g>, m: Tensor<'g>, v: Tensor<'g>, t: Tensor<'g>) -> AdamScaled<'g> {
-    let m = adam.beta1 * m + adam.share() * g;
-    let v = adam.beta2 * v + (1.0 - adam.beta2) * g.square();
-    let (m_hat, v_hat) = match adam.bias_correction {
-        BiasCorrection::InUpdate => {
-            (scale(1.0 / one_minus_power(adam.beta1, t), m), scale(1.0 / one_minus_power(adam.beta2, t), v))
-        }
-        BiasCorrection::None | BiasCorrection::LearningRateOnly => (m, v),
+/// Returns the momentum buffer b ← μ·b + (1 − τ)·x, with b = x at t = 1 whatever the `dampening` τ. Reads the hyper-parameters
+/// `momentum` and, unless τ is 0, `one_minus_dampening`.
+pub(super) fn momentum_buffer<'g>(
+    dampening: f64,
+    scalars: &UpdateScalars<'g>,
+    b: Tensor<'g>,
+    x: Tensor<'g>,
+) -> Tensor<'g> {
+    let entering = if dampening == 0.0 {
+        x
+    } else {
+        let one = scalars.t.filled(1.0);
+        scale(scalars.t.eq(one).select(one, scalars.get("one_minus_dampening")), x)
     };
-    let denominator = match adam.epsilon_place {
-        EpsilonPlace::OutsideSqrt => v_hat.sqrt() + adam.epsilon,
-        EpsilonPlace::InsideSqrt => (v_hat + adam.epsilon).sqrt(),
-    };
-    AdamScaled { r: m_hat / denominator, m, v, denominator }
-}
-
-/// Returns the learning rate, corrected if the place of the correction is [`BiasCorrection::LearningRateOnly`].
-pub fn corrected_learning_rate<'g>(adam: &Adam, rate: Tensor<'g>, t: Tensor<'g>) -> Tensor<'g> {
-    match adam.bias_correction {
-        BiasCorrection::LearningRateOnly => {
-            rate * one_minus_power(adam.beta2, t).sqrt() / one_minus_power(adam.beta1, t)
-        }
-        BiasCorrection::None | BiasCorrection::InUpdate => rate,
-    }
-}
-
-/// Returns r + λ·w.
-pub fn add_decayed_weights<'g>(r: Tensor<'g>, w: Tensor<'g>, lambda: f64) -> Tensor<'g> {
-    if lambda == 0.0 { r } else { r + lambda * w }
+    scale(scalars.get("momentum"), b) + entering
 }
 
 /// φ of the LAMB paper, a function of the weight's norm.
@@ -307,20 +296,91 @@ pub struct RatioClamp {
     pub max: f64,
 }
 
-/// Returns the trust ratio φ(‖w‖) / ‖u‖, a scalar. It is 1 where a norm is 0, so that a tensor of zeros can change.
-pub fn trust_ratio<'g>(phi: Phi, clamp: Option<RatioClamp>, w_norm: Tensor<'g>, u_norm: Tensor<'g>) -> Tensor<'g> {
-    let phi_w = match phi {
-        Phi::Identity => w_norm,
-        Phi::Clamp { min, max } => w_norm.maximum(w_norm.filled(min)).minimum(w_norm.filled(max)),
-    };
-    let both = w_norm.gt(w_norm.filled(0.0)).and(u_norm.gt(u_norm.filled(0.0)));
-    let one = w_norm.filled(1.0);
-    let ratio = phi_w / both.select(u_norm, one);
-    let ratio = match clamp {
-        None => ratio,
-        Some(RatioClamp { min, max }) => ratio.maximum(ratio.filled(min)).minimum(ratio.filled(max)),
-    };
-    both.select(ratio, one)
+/// The trust ratio φ(‖w‖) / (‖u‖ + ε).
+#[derive(Clone, Copy, Debug)]
+pub struct TrustRatio {
+    /// φ.
+    pub phi: Phi,
+    /// ε of the ratio.
+    pub epsilon: f64,
+    /// Bounds of the ratio.
+    pub clamp: Option<RatioClamp>,
+}
+
+impl TrustRatio {
+    /// φ = identity, ε = 0, no bounds.
+    pub const PLAIN: TrustRatio = TrustRatio { phi: Phi::Identity, epsilon: 0.0, clamp: None };
+
+    /// Checks the range of every setting.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, with what it requires.
+    pub(super) fn validate(self) -> Result<(), OptimizerError> {
+        error::not_negative("ratio_epsilon", self.epsilon)?;
+        let bounds = match self.phi {
+            Phi::Clamp { min, max } => Some(("phi", min, max)),
+            Phi::Identity => None,
+        };
+        let clamp = self.clamp.map(|c| ("ratio_clamp", c.min, c.max));
+        match bounds.into_iter().chain(clamp).find(|(_, min, max)| !(0.0 <= *min && min <= max && *max > 0.0)) {
+            None => Ok(()),
+            Some((key, min, max)) => Err(OptimizerError::Value {
+                key,
+                requires: "0 ≤ min ≤ max, and max above 0".to_string(),
+                got: format!("min {min}, max {max}"),
+            }),
+        }
+    }
+
+    pub(super) fn hyperparameters(self) -> Hyperparameters {
+        let mut numbers = Hyperparameters::default();
+        if let Phi::Clamp { min, max } = self.phi {
+            numbers.extend([("phi_min", min), ("phi_max", max)]);
+        }
+        if self.epsilon != 0.0 {
+            numbers.add("ratio_epsilon", self.epsilon);
+        }
+        if let Some(RatioClamp { min, max }) = self.clamp {
+            numbers.extend([("ratio_min", min), ("ratio_max", max)]);
+        }
+        numbers
+    }
+
+    /// Returns the ratio, a scalar. It is 1 where a norm is 0, so that a tensor of zeros can change.
+    pub fn of<'g>(self, scalars: &UpdateScalars<'g>, w_norm: Tensor<'g>, u_norm: Tensor<'g>) -> Tensor<'g> {
+        let clamp = |x: Tensor<'g>, [min, max]: [&str; 2]| x.maximum(scalars.get(min)).minimum(scalars.get(max));
+        let phi_w = match self.phi {
+            Phi::Identity => w_norm,
+            Phi::Clamp { .. } => clamp(w_norm, ["phi_min", "phi_max"]),
+        };
+        let both = w_norm.gt(w_norm.filled(0.0)).and(u_norm.gt(u_norm.filled(0.0)));
+        let one = w_norm.filled(1.0);
+        let denominator = if self.epsilon == 0.0 { u_norm } else { u_norm + scalars.get("ratio_epsilon") };
+        let ratio = phi_w / both.select(denominator, one);
+        let ratio = if self.clamp.is_some() { clamp(ratio, ["ratio_min", "ratio_max"]) } else { ratio };
+        both.select(ratio, one)
+    }
+
+    /// Returns the largest length of a direction that is scaled by the ratio, from that of the direction and that of the weight,
+    /// which is above 0.
+    pub(super) fn step(self, w_norm: f64, u_norm: f64) -> f64 {
+        let phi_w = match self.phi {
+            Phi::Identity => w_norm,
+            Phi::Clamp { min, max } => w_norm.clamp(min, max),
+        };
+        self.clamp.map_or(phi_w, |clamp| phi_w.min(clamp.max * u_norm).max(clamp.min * u_norm))
+    }
+
+    pub(super) fn describe(self) -> String {
+        let phi = match self.phi {
+            Phi::Identity => "‖w‖".to_string(),
+            Phi::Clamp { min, max } => format!("‖w‖ clamped to {min}…{max}"),
+        };
+        let denominator =
+            if self.epsilon == 0.0 { "‖u‖".to_string() } else { format!("(‖u‖ + {:e})", self.epsilon) };
+        let clamp = self.clamp.map_or(String::new(), |c| format!(", clamped to {}…{}", c.min, c.max));
+        format!("{phi} / {denominator}{clamp}; 1 where a norm is 0")
+    }
 }
 
 /// Returns w − η·u.

@@ -1,7 +1,7 @@
 //! Tests of the `[optimizer]` table, its JSON, and the treatment of tensors. The formulas are tested elsewhere: against
 //! plain arithmetic, and against reference trajectories.
 
-use crate::optim::lamb::{Adaptation, LambConfig, LambPreset};
+use crate::optim::lamb::{Adaptation, LambConfig};
 use crate::optim::stages::RatioClamp;
 use crate::optim::*;
 
@@ -16,11 +16,9 @@ fn any_setting_overrides_the_preset() {
     else {
         panic!("LAMB")
     };
-    let expected = LambConfig {
-        weight_decay: 0.0,
-        ratio_clamp: Some(RatioClamp { min: 0.01, max: 0.3 }),
-        ..LambPreset::Nvlamb.config()
-    };
+    let OptimizerConfig::Lamb(nvlamb) = read("preset = 'nvlamb'").unwrap() else { panic!("LAMB") };
+    let ratio_clamp = Some(RatioClamp { min: 0.01, max: 0.3 });
+    let expected = LambConfig { weight_decay: 0.0, ratio_clamp, ..nvlamb };
     assert_eq!(lamb, expected);
     assert_eq!(read("").unwrap(), OptimizerConfig::default());
     assert!(matches!(read("kind = 'adamw'\nbias_correction = 'none'").unwrap(), OptimizerConfig::AdamW(_)));
@@ -32,14 +30,56 @@ fn any_setting_overrides_the_preset() {
 
 #[test]
 fn written_settings_are_read_back() {
-    let presets = LambPreset::ALL.map(|preset| OptimizerConfig::Lamb(preset.config()));
+    let presets = OptimizerConfig::catalogue().into_iter().map(|entry| entry.config);
     let kinds = OptimizerConfig::KINDS.iter().map(|kind| read(&format!("kind = '{kind}'")).unwrap());
-    for config in presets.into_iter().chain(kinds) {
+    for config in presets.chain(kinds) {
         let text = toml::to_string(&config).unwrap();
         assert_eq!(read(&text).unwrap(), config, "{text}");
         assert!(config.describe().len() >= 6);
-        // The fingerprint of a run contains these settings: the default of a newer setting must not change it.
-        assert_eq!(text.contains("direction"), config == OptimizerConfig::Lamb(LambPreset::Lans.config()), "{text}");
+    }
+}
+
+#[test]
+fn catalogue_has_each_preset_once_under_its_kind() {
+    let catalogue = OptimizerConfig::catalogue();
+    for (i, entry) in catalogue.iter().enumerate() {
+        let text = format!("kind = '{}'\npreset = '{}'", entry.kind, entry.name);
+        assert_eq!(read(&text).unwrap(), entry.config, "{text}");
+        let same = |other: &CatalogueEntry| (other.kind, &other.config) == (entry.kind, &entry.config);
+        assert!(!catalogue[..i].iter().any(same), "{text} has the settings of an earlier preset");
+    }
+    assert!(OptimizerConfig::KINDS.iter().all(|kind| catalogue.iter().any(|entry| entry.kind == *kind)));
+}
+
+/// Returns the names of the hyper-parameters of the optimizer with these settings.
+fn numbers(text: &str) -> Vec<&'static str> {
+    read(text).unwrap().hyperparameters().names().collect()
+}
+
+#[test]
+fn settings_that_change_the_formulas_change_the_hyperparameters_and_values_do_not() {
+    let of_paper = ["beta1", "beta3", "beta2", "one_minus_beta2", "epsilon", "half_log_beta1", "half_log_beta2"];
+    assert_eq!(numbers("weight_decay = 0.0"), of_paper);
+    assert_eq!(numbers("preset = 'apex'\nbeta2 = 0.98")[0], "clip");
+    for (one, other) in [
+        ("beta1 = 0.8\nweight_decay = 0.3", "epsilon = 1e-8"),
+        ("gradient_clip = { global_norm = { max = 1.0 } }", "gradient_clip = { global_norm = { max = 0.5 } }"),
+        ("phi = { clamp = { min = 0.0, max = 10.0 } }", "phi = { clamp = { min = 1.0, max = 2.0 } }"),
+        ("kind = 'lars'\nmomentum = 0.8", "kind = 'lars'\nweight_decay = 0.1"),
+        ("kind = 'sgd'\nmomentum = 0.8", "kind = 'sgd'\nweight_decay = 0.1"),
+    ] {
+        assert_eq!(numbers(one), numbers(other), "{one}");
+    }
+    for (with, without, name) in [
+        ("", "weight_decay = 0.0", "weight_decay"),
+        ("", "bias_correction = 'first_moment_only'", "half_log_beta2"),
+        ("gradient_clip = { global_norm = { max = 1.0 } }", "gradient_clip = 'none'", "clip"),
+        ("ratio_epsilon = 1e-6", "ratio_epsilon = 0.0", "ratio_epsilon"),
+        ("kind = 'sgd'", "kind = 'sgd'\nmomentum = 0.0", "momentum"),
+        ("kind = 'lars'\ndampening = 0.1", "kind = 'lars'", "one_minus_dampening"),
+        ("kind = 'lars'", "kind = 'lars'\norder = 'paper'", "trust_coefficient"),
+    ] {
+        assert!(numbers(with).contains(&name) && !numbers(without).contains(&name), "{with}, {without}");
     }
 }
 
@@ -52,7 +92,24 @@ fn errors_name_the_setting_and_the_accepted_values() {
     assert_eq!(refusal("epsilon = 0.0"), "epsilon requires a number above 0, got 0");
     assert!(refusal("preset = 'nvidia'").starts_with("preset requires one of paper, albert, apex"));
     assert_eq!(refusal("kind = 'adam'"), "kind requires one of lamb, lars, adamw, sgd, got \"adam\"");
-    assert!(refusal("kind = 'adamw'\npreset = 'apex'").contains("got \"apex\" of kind \"adamw\""));
+    assert_eq!(
+        refusal("kind = 'sgd'\npreset = 'apex'"),
+        "preset requires one of torch, timm for kind \"sgd\", got \"apex\", a preset of kind \"lamb\""
+    );
+    assert!(refusal("preset = 'torch'").ends_with("got \"torch\", a preset of kind \"adamw\" and \"sgd\""));
+    assert_eq!(
+        refusal("nesterov = 'nadam'\nbias_correction = 'none'"),
+        "nesterov requires bias_correction = \"in_update\", or nesterov = \"none\", got bias correction of none"
+    );
+    assert!(refusal("preset = 'lans'\nnesterov = 'nadam'").starts_with("nesterov requires direction = \"momentum\""));
+    assert!(refusal("ratio_epsilon = -1.0").starts_with("ratio_epsilon requires a number of at least 0"));
+    for setting in ["trust_clip = true", "nesterov = true", "dampening = 0.1", "ratio_of = 'decayed_gradient'"] {
+        let message = refusal(&format!("kind = 'lars'\norder = 'paper'\n{setting}"));
+        assert!(
+            message.ends_with("requires an order that has it, as order = \"classic\", got order = \"paper\""),
+            "{message}"
+        );
+    }
     assert!(refusal("ratio_clamp = { min = 2.0, max = 1.0 }").contains("0 ≤ min ≤ max"));
     assert!(refusal("gradient_clip = { global_norm = { max = -1.0 } }").contains("gradient_clip.global_norm.max"));
     for setting in ["momentum = 0", "dampening = 0.1"] {
@@ -100,6 +157,12 @@ fn presets_exclude_the_tensors_that_their_sources_exclude() {
     assert_eq!(treatments("preset = 'optax'"), [(true, true); 3]);
     assert_eq!(treatments("kind = 'adamw'"), [(true, false), (false, false), (false, false)]);
     assert_eq!(treatments("kind = 'sgd'"), [(true, false), (false, false), (false, false)]);
+    assert_eq!(treatments("kind = 'adamw'\npreset = 'torch'"), [(true, false); 3]);
+    assert_eq!(treatments("kind = 'lars'\npreset = 'optax'"), [(true, true); 3]);
+    assert_eq!(treatments("kind = 'lars'\npreset = 'timm'"), google);
+    let unadapted = [(true, false), (false, false), (false, false)];
+    assert_eq!(treatments("kind = 'lars'\npreset = 'timm'\nweight_decay = 0"), unadapted);
+    assert_eq!(treatments("kind = 'lars'\npreset = 'apex_larc'"), everyone);
 }
 
 /// Settings and the JSON that earlier builds wrote for them, byte for byte. Checkpoints contain it as part of the run's

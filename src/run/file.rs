@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::FIRST_NAMES_IN_PHASE;
 use super::file_values::{self, InvalidValue};
 use crate::files;
+use crate::optim::OptimizerConfig;
 use crate::settings::{self, WrongSetting};
 
 /// The text of a run file with overrides applied.
@@ -25,7 +26,8 @@ pub struct RunFile {
 
 impl RunFile {
     /// Reads `path` and applies `overrides`, each `key=value` with a dotted key: `checkpoint.keep=5`,
-    /// `phase.2.learning_rate=0.003` (phases count from 1). A value that is not TOML is a string.
+    /// `phase.2.learning_rate=0.003` (phases count from 1). A value that is not TOML is a string. An override of
+    /// `optimizer.kind` with another kind than that of the file removes the file's other settings of `[optimizer]`.
     ///
     /// # Errors
     /// If the file cannot be read or is not TOML in UTF-8, or an override has no `=` or a key below a value.
@@ -51,6 +53,7 @@ impl RunFile {
         if overrides.is_empty() {
             return Ok(self);
         }
+        restart_optimizer(&mut table, overrides);
         for assignment in overrides {
             set(&mut table, assignment).with_context(|| format!("override {assignment}"))?;
         }
@@ -181,6 +184,24 @@ fn table_at(text: &str, at: usize) -> String {
     header.split('#').next().unwrap_or("").trim().to_owned()
 }
 
+/// Empties `[optimizer]` if an override chooses another kind of optimizer than the file: preset and settings of the file are those
+/// of another rule. Happens before any override is applied, so that the order of the overrides does not matter.
+fn restart_optimizer(table: &mut toml::Table, overrides: &[String]) {
+    let kind = |assignment: &String| {
+        let (key, value) = assignment.split_once('=')?;
+        (key.trim() == "optimizer.kind").then(|| value.trim().trim_matches(['"', '\'']).to_owned())
+    };
+    let (Some(chosen), Some(toml::Value::Table(optimizer))) =
+        (overrides.iter().filter_map(kind).next_back(), table.get_mut("optimizer"))
+    else {
+        return;
+    };
+    let of_file = optimizer.get("kind").and_then(toml::Value::as_str).unwrap_or(OptimizerConfig::DEFAULT_KIND);
+    if chosen != of_file {
+        optimizer.clear();
+    }
+}
+
 /// Applies `dotted.key=value` to `table`.
 fn set(table: &mut toml::Table, assignment: &str) -> anyhow::Result<()> {
     let (key, value) = assignment.split_once('=').context("requires KEY=VALUE, as in checkpoint.keep=5")?;
@@ -298,6 +319,41 @@ mod tests {
         let after = [&b"# \xc3\xa9 "[..], b"\xff"].concat();
         assert_eq!(message(&after), format!(":1: {requires} 0xff in column 5; {next}"));
         assert_eq!(message(b"\xff\xfen\0a\0"), format!(":1: {requires} 0xff in column 1; {next}"));
+    }
+
+    /// Returns the optimizer of a run file with overrides.
+    fn optimizer(table: &str, overrides: &[&str]) -> Result<OptimizerConfig, String> {
+        #[derive(Deserialize)]
+        struct File {
+            optimizer: OptimizerConfig,
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.toml");
+        std::fs::write(&path, format!("[optimizer]\n{table}")).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        let file = RunFile::read(&path, &overrides).and_then(|file| file.parse::<File>());
+        file.map(|file| file.optimizer).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn another_kind_of_optimizer_starts_from_its_own_defaults() {
+        let of = |text: &str| toml::from_str::<OptimizerConfig>(text).unwrap();
+        let lamb = "preset = 'nvlamb'\nweight_decay = 0.5\nadaptation = 'all'";
+        assert_eq!(optimizer(lamb, &["optimizer.kind=adamw"]), Ok(of("kind = 'adamw'")));
+        // Other overrides are kept, whatever their order.
+        let bert = of("kind = 'adamw'\npreset = 'bert'\nbeta2 = 0.98");
+        let overrides = ["optimizer.beta2=0.98", "optimizer.kind='adamw'", "optimizer.preset=bert"];
+        assert_eq!(optimizer(lamb, &overrides), Ok(bert));
+        // The file's own kind, named or default, changes nothing.
+        assert_eq!(optimizer(lamb, &["optimizer.kind=lamb"]), Ok(of(lamb)));
+        let lars = "kind = 'lars'\npreset = 'timm'\nmomentum = 0.8";
+        assert_eq!(optimizer(lars, &["optimizer.kind=\"lars\""]), Ok(of(lars)));
+        assert_eq!(optimizer(lars, &["optimizer.kind=lamb"]), Ok(of("")));
+        // The last of several kinds holds.
+        assert_eq!(optimizer(lamb, &["optimizer.kind=sgd", "optimizer.kind=lamb"]), Ok(of(lamb)));
+        // A preset alone is one of the file's kind.
+        let error = optimizer(lars, &["optimizer.preset=nvlamb"]).unwrap_err();
+        assert!(error.ends_with("for kind \"lars\", got \"nvlamb\", a preset of kind \"lamb\""), "{error}");
     }
 
     #[test]

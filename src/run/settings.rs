@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bert::{AttentionKernel, Layers};
 use crate::checkpoint::Keep;
 use crate::data::{Column, ExampleConfig, ExampleMode, Masking, SpanMask, TextColumns};
+use crate::settings::is_default;
 use crate::storage::Location;
 
 /// The location of the prepared data, and how examples are made from it. The defaults are those of google-research/bert,
@@ -205,8 +206,4 @@ mod default {
     pub fn keep() -> usize {
         3
     }
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

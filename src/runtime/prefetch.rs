@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow};
 use super::compile::transfer;
 use super::devices::Devices;
 use crate::batch::{BatchSource, HostBatch, ReplicaRange};
+use crate::optim::Hyperparameters;
 use crate::pjrt::{Buffer, Client, Device};
 use crate::schedule::{Schedule, StepPlan};
 use crate::step::program::Value;
@@ -28,6 +29,8 @@ pub struct RunInputs {
     pub schedule: Schedule,
     /// The seed of the run.
     pub seed: u64,
+    /// The numbers of the optimizer.
+    pub hyperparameters: Hyperparameters,
     /// The batches of each phase.
     pub sources: Vec<Arc<dyn BatchSource>>,
     /// The arguments of each phase's step behind weights and optimizer state.
@@ -69,7 +72,8 @@ impl RunInputs {
     ) -> anyhow::Result<Prefetched> {
         let plan = self.schedule.at(step)?;
         let batch = self.batch(step, replicas)?;
-        let scalars = Scalars::new(&plan, step, self.seed, replicas.rows(plan.global_batch).start);
+        let first_row = replicas.rows(plan.global_batch).start;
+        let scalars = Scalars::new(&plan, step, self.seed, first_row, &self.hyperparameters);
         let inputs = StepInputs { batch: &batch, scalars, replicas: replicas.count };
         let buffers = transfer(client, devices, &self.values[plan.phase], &inputs)?;
         // Whole micro-batches are computed, up to the last one that holds a token.

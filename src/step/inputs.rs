@@ -7,12 +7,16 @@ use anyhow::{Context, ensure};
 
 use super::program::{Role, Value};
 use crate::batch::HostBatch;
+use crate::optim::Hyperparameters;
 use crate::schedule::StepPlan;
 use crate::shape::HostTensor;
 
+/// The prefix of the names of hyper-parameters among the inputs: `optimizer.beta1`.
+pub(super) const HYPERPARAMETER_PREFIX: &str = "optimizer.";
+
 /// The inputs of a step that are not tensors of the batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scalars {
+pub struct Scalars<'a> {
     /// The learning rate of the step.
     pub learning_rate: f64,
     /// For bias correction, from 1.
@@ -23,16 +27,32 @@ pub struct Scalars {
     pub seed: u64,
     /// The number in the global batch of the first row of the batch at hand.
     pub first_row: usize,
+    /// The numbers of the optimizer.
+    pub hyperparameters: &'a Hyperparameters,
 }
 
-impl Scalars {
+impl<'a> Scalars<'a> {
     /// The scalars of programs without update and without dropout, which read none of them.
-    pub const FORWARD: Scalars = Scalars { learning_rate: 0.0, optimizer_step: 1, step: 0, seed: 0, first_row: 0 };
+    pub const FORWARD: Scalars<'static> = Scalars {
+        learning_rate: 0.0,
+        optimizer_step: 1,
+        step: 0,
+        seed: 0,
+        first_row: 0,
+        hyperparameters: &Hyperparameters::NONE,
+    };
 
-    /// Returns the scalars of step `step` of a run with seed `seed`, for a batch that begins at row `first_row`.
-    pub fn new(plan: &StepPlan, step: u64, seed: u64, first_row: usize) -> Scalars {
+    /// Returns the scalars of step `step` of a run with seed `seed` and an optimizer with `hyperparameters`, for a batch that
+    /// begins at row `first_row`.
+    pub fn new(
+        plan: &StepPlan,
+        step: u64,
+        seed: u64,
+        first_row: usize,
+        hyperparameters: &'a Hyperparameters,
+    ) -> Scalars<'a> {
         let StepPlan { learning_rate, optimizer_step, .. } = *plan;
-        Scalars { learning_rate, optimizer_step, step, seed, first_row }
+        Scalars { learning_rate, optimizer_step, step, seed, first_row, hyperparameters }
     }
 }
 
@@ -42,7 +62,7 @@ pub struct StepInputs<'a> {
     /// The batch.
     pub batch: &'a HostBatch,
     /// The scalar arguments.
-    pub scalars: Scalars,
+    pub scalars: Scalars<'a>,
     /// Replicas of this host.
     pub replicas: usize,
 }
@@ -68,14 +88,18 @@ impl StepInputs<'_> {
     }
 
     fn scalar(&self, input: &Value, first_row: usize) -> anyhow::Result<HostTensor> {
-        let Scalars { learning_rate, optimizer_step, step, seed, .. } = self.scalars;
+        let Scalars { learning_rate, optimizer_step, step, seed, hyperparameters, .. } = self.scalars;
+        let hyperparameter = |name: &str| hyperparameters.get(name.strip_prefix(HYPERPARAMETER_PREFIX)?);
         Ok(match input.name.as_str() {
             "learning_rate" => HostTensor::from_f64(input.shape.clone(), &[learning_rate]),
             "optimizer_step" => HostTensor::scalar(i32::try_from(optimizer_step)?),
             "step" => HostTensor::scalar(u32::try_from(step)?),
             "first_row" => HostTensor::scalar(u32::try_from(first_row)?),
             "seed" => HostTensor::new([2], &[seed as u32, (seed >> 32) as u32]),
-            name => anyhow::bail!("the program requires an unknown scalar {name:?}"),
+            name => match hyperparameter(name) {
+                Some(value) => HostTensor::from_f64(input.shape.clone(), &[value]),
+                None => anyhow::bail!("the program requires an unknown scalar {name:?}"),
+            },
         })
     }
 }

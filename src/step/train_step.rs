@@ -18,20 +18,22 @@
 
 use anyhow::{Context, Result};
 
+use super::inputs::HYPERPARAMETER_PREFIX;
 use super::loss_and_grads::{dropout_key, vector};
 use super::program::{Arguments, Program, Results, Role};
 use super::sharding::Shards;
 use super::spec::StepSpec;
 use crate::graph::{Graph, Reduction, Tensor};
-use crate::optim::{Optimizer, Placement, global_norm};
+use crate::optim::{Optimizer, Placement, UpdateScalars, global_norm};
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
 
 /// One weight update.
 ///
 /// Arguments: weights; optimizer state, all tensors of the first kind, then all of the second (both of the shape
-/// [`StepSpec::state_shape`]); `learning_rate`; `optimizer_step` s32, from 1, for bias correction; `step` u32, `first_row` u32
-/// (number of the replica's first row in the global batch) and `seed` u32\[2\], for dropout; then the batch. Results: weights
+/// [`StepSpec::state_shape`]); `learning_rate`; `optimizer_step` s32, from 1, for bias correction; the optimizer's
+/// [`Hyperparameters`](crate::optim::Hyperparameters), as `optimizer.beta1`; `step` u32, `first_row` u32 (number of the replica's
+/// first row in the global batch) and `seed` u32\[2\], for dropout; then the batch. Results: weights
 /// and optimizer state, which may reuse the memory of the arguments; `metrics` ([`crate::task::metric_names`]), of which the
 /// loss and the task's ratios are those before the update; `trust_ratios` and `finite` (pred), an element for each parameter
 /// tensor.
@@ -61,6 +63,9 @@ impl TrainStep {
         let state: Vec<_> = state_names.iter().map(|name| arguments.optimizer_state(name, &params, shape)).collect();
         let learning_rate = arguments.add("learning_rate", Role::Scalar, Shape::scalar(master));
         let count = arguments.add("optimizer_step", Role::Scalar, Shape::scalar(DType::S32)).convert(master);
+        let scalars = UpdateScalars::new(learning_rate, count, spec.optimizer.hyperparameters(), |name, _| {
+            arguments.add(&format!("{HYPERPARAMETER_PREFIX}{name}"), Role::Scalar, Shape::scalar(master))
+        });
         let key = dropout_key(&mut arguments);
         let batch = arguments.batch(&spec.task.batch(), spec.rows);
 
@@ -71,7 +76,7 @@ impl TrainStep {
         let state_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(state_of).collect();
         let update = graph.scope("optimizer", || {
             let placement = if spec.shards().is_some() { Placement::Sharded } else { Placement::Replicated };
-            optimizer.update(&weights, &gradients, &state_by_tensor, learning_rate, count, placement)
+            optimizer.update(&weights, &gradients, &state_by_tensor, &scalars, placement)
         });
         let finite: Vec<Tensor> = update.gradient_norms.iter().map(|norm| norm.is_finite()).collect();
         // Test the global norm once: XLA would recompute an `and` over all tensors inside every update fusion.

@@ -66,6 +66,7 @@ pub fn measure(
     compiled(&step)?;
     let mut state = TrainState::initial(StateLayout::of(spec), 1, devices)?;
     let batch = spec.task.synthetic_batch(spec.rows * spec.replicas);
+    let hyperparameters = spec.optimizer.hyperparameters();
 
     let mut begin = Instant::now();
     let mut durations = Vec::new();
@@ -81,6 +82,7 @@ pub fn measure(
                     step: number as u64,
                     seed: 1,
                     first_row: 0,
+                    hyperparameters: &hyperparameters,
                 };
                 let inputs = StepInputs { batch: &batch, scalars, replicas: devices.len() };
                 let mut launched = step.run(devices, state.buffers(), &inputs)?;

@@ -162,6 +162,8 @@ impl Trainer {
         let inputs = RunInputs {
             schedule: job.schedule.leaving_out(&roll_backs.skipped),
             seed: job.seed,
+            // The phases of a run share its optimizer.
+            hyperparameters: job.steps.first().map(|step| step.optimizer.hyperparameters()).unwrap_or_default(),
             sources: job.batches.clone(),
             values: steps.iter().map(|step| step.step_inputs()).collect(),
         };

@@ -4,7 +4,8 @@
 //! The error of a tensor is ‖found − expected‖ / ‖expected‖, with two floors for tensors whose true values are almost zero
 //! (softmax is invariant to the bias of the keys, so its gradient is rounding error): the norm of a gradient counts as at
 //! least 10⁻³ of the global norm, the norm of a weight as at least 10⁻² of the square root of its number of elements. The
-//! error of a loss is |found − expected|, the largest over the steps.
+//! tolerance of a final weight includes what an accepted error of its first gradient becomes when the optimizer divides by the
+//! size of the gradient (`check.rs`). The error of a loss is |found − expected|, the largest over the steps.
 //!
 //! A batch that devices × micro-batches do not divide is padded with rows behind its last row. By the definition of the step
 //! they have no effect, and the rows before them keep their numbers, which key dropout.
@@ -20,13 +21,13 @@ use std::sync::Arc;
 use anyhow::Result;
 
 pub use self::check::{Check, Quantity};
-use self::check::{Tolerances, distance, length, worse};
+use self::check::{GRADIENT_FLOOR, Tolerances, distance, length, reach, worse};
 pub use self::dropout::losses as dropout_losses;
 pub use self::splits::{Split, SplitChecks, verify_splits};
 use crate::batch::HostBatch;
 use crate::batch::pretraining::RowForm;
 use crate::bert::{AttentionKernel, BertPretraining, Layers, Recompute};
-use crate::optim::OptimizerConfig;
+use crate::optim::{Hyperparameters, Optimizer, OptimizerConfig, Treatment};
 use crate::runtime::backend::Backend;
 use crate::shape::HostTensor;
 use crate::step::eval_step::{ForwardSpec, ForwardStep};
@@ -139,7 +140,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         let mut checks = Vec::new();
         for (i, (param, expected)) in case.params.iter().zip(&expected).enumerate() {
             let found = self.backend.get(&outputs[0][i])?;
-            let error = distance(&found, expected) / length(expected).max(1e-3 * all);
+            let error = distance(&found, expected) / length(expected).max(GRADIENT_FLOOR * all);
             checks.push(Check::new(Quantity::Gradient, "gradient", &param.name, error, self.tolerances.gradient));
         }
         Ok(checks)
@@ -157,19 +158,38 @@ impl<'a, E: Backend> Verification<'a, E> {
         let holders = spec.shards().map_or(1, |shards| shards.count);
         let mut checks = worst.checks(&trajectory.name, &self.tolerances);
         if let (Some(expected), None) = (&trajectory.final_weights, self.options.steps) {
+            let magnified = self.magnified_errors(&trajectory.optimizer, &rates)?;
             for (i, (param, expected)) in case.params.iter().zip(expected).enumerate() {
                 let mut found = Vec::new();
                 for holder in &state[..holders] {
                     found.extend(self.backend.get(&holder[i])?);
                 }
                 let expected = expected.to_f64();
-                let floor = 1e-2 * (expected.len() as f64).sqrt();
-                let error = distance(&found, &expected) / length(&expected).max(floor);
+                let size = length(&expected).max(1e-2 * (expected.len() as f64).sqrt());
+                let (error, tolerance) =
+                    (distance(&found, &expected) / size, self.tolerances.weights + magnified[i] / size);
                 let name = format!("final {}", param.name);
-                checks.push(Check::new(Quantity::Weight, &trajectory.name, name, error, self.tolerances.weights));
+                checks.push(Check::new(Quantity::Weight, &trajectory.name, name, error, tolerance));
             }
         }
         Ok(checks)
+    }
+
+    /// Returns the error of each final weight that an accepted error of its gradient causes, after steps with the learning rates
+    /// `rates`.
+    fn magnified_errors(&self, optimizer: &OptimizerConfig, rates: &[f64]) -> Result<Vec<f64>> {
+        let case = self.case;
+        let names: Vec<&str> = case.params.iter().map(|param| param.name.as_str()).collect();
+        let optimizer = Optimizer::new(optimizer, &names)?;
+        let gradients: Vec<f64> = case.gradients.iter().map(|gradient| length(&gradient.to_f64())).collect();
+        let global = length(&gradients);
+        let of_tensor = |(i, treatment): (usize, &Treatment)| {
+            let weight = case.weights[i].to_f64();
+            let rule = optimizer.config().rule();
+            let reach = reach(rule, treatment.adapted, rates, length(&weight), weight.len());
+            self.tolerances.magnified(gradients[i], global, reach)
+        };
+        Ok(optimizer.treatments().iter().enumerate().map(of_tensor).collect())
     }
 
     /// Runs the step of `spec` on consecutive batches, one for each of `rates`, from the initial weights of the case. Calls
@@ -177,12 +197,13 @@ impl<'a, E: Backend> Verification<'a, E> {
     fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<Vec<E::Array>>> {
         let backend = self.backend;
         let step = TrainStep::build(spec)?.program;
+        let numbers = spec.optimizer.hyperparameters();
         let executable = backend.load(&step)?;
         let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::OptimizerState).len();
         let metrics_at = step.output("metrics").unwrap_or(state_size);
         let mut state = self.on_every_replica(|replica| self.initial_state(&step, replica))?;
         for (t, &rate) in rates.iter().enumerate() {
-            let others = self.on_every_replica(|replica| self.other_arguments(&step, t, rate, replica))?;
+            let others = self.on_every_replica(|replica| self.other_arguments(&step, t, rate, &numbers, replica))?;
             let arguments: Vec<Vec<&E::Array>> =
                 state.iter().zip(&others).map(|(state, others)| state.iter().chain(others).collect()).collect();
             let mut outputs = backend.run(&executable, &arguments)?;
@@ -223,7 +244,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         let executable = self.backend.load(program)?;
         let arguments = self.on_every_replica(|replica| {
             let mut arguments = self.initial_state(program, replica)?;
-            arguments.extend(self.other_arguments(program, 0, 0.0, replica)?);
+            arguments.extend(self.other_arguments(program, 0, 0.0, &Hyperparameters::NONE, replica)?);
             Ok(arguments)
         })?;
         let arguments: Vec<Vec<&E::Array>> = arguments.iter().map(|replica| replica.iter().collect()).collect();
@@ -260,6 +281,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         program: &Program,
         t: usize,
         learning_rate: f64,
+        hyperparameters: &Hyperparameters,
         replica: usize,
     ) -> Result<Vec<E::Array>> {
         let rows = self.rows();
@@ -276,6 +298,7 @@ impl<'a, E: Backend> Verification<'a, E> {
             step: t as u64,
             seed: SEED,
             first_row: replica * rows,
+            hyperparameters,
         };
         let inputs = StepInputs { batch: &batch, scalars, replicas: 1 };
         let values = program.inputs.iter().filter(|v| !matches!(v.role, Role::Weight | Role::OptimizerState));

@@ -5,12 +5,13 @@
 //!     model.safetensors           first weights, f32, by Hugging Face's names
 //!     batches.safetensors         t/input_ids … for t = 0, 1, …: the tensors of a batch
 //!     expected_step0.safetensors  on batch 0: sequence_output, the logits of both heads, grad/<tensor>
-//!     optimizers.json             optimizers by name: kind, lr, settings; entries whose value is text are remarks
+//!     optimizers.json             optimizers by name: lr and an `[optimizer]` table; entries whose value is text are remarks
 //!     trajectories.json           by optimizer, one row a batch: lr, losses, … before that step's update
 //!     expected_final.safetensors  <optimizer>/<tensor>: weights after the last step, for some optimizers
 //! ```
-//! Step t, from 1, uses batch t − 1. Tensors whose names end in `bias` or contain `LayerNorm` are excluded from weight
-//! decay and trust ratio. The size of the model and the number of batches are free.
+//! Step t, from 1, uses batch t − 1. An optimizer has any setting of a run file, also `preset`. Unless it has a preset or its own
+//! `exclude_from_weight_decay`, tensors whose names end in `bias` or contain `LayerNorm` do not decay. The size of the model and the
+//! number of batches are free.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -79,20 +80,26 @@ pub struct Row {
     pub grad_norm: f64,
 }
 
-/// An entry of `optimizers.json`: `kind`, the peak learning rate, and the settings of that kind by the names of a run
-/// file, with its defaults. Two settings have another form: `bias_correction` is a Boolean, and the clip is `grad_clip`.
+/// An entry of `optimizers.json`: the peak learning rate, and the settings of an optimizer as an `[optimizer]` table has them. Two
+/// settings have a second form: `bias_correction` may be a Boolean, and the clip may be `grad_clip`.
 #[derive(Deserialize)]
 struct Settings {
-    kind: String,
     #[serde(rename = "lr")]
     _peak_rate: f64,
-    bias_correction: Option<bool>,
+    bias_correction: Option<BiasCorrection>,
     grad_clip: Option<Clip>,
     /// A remark.
     #[serde(rename = "formula")]
     _formula: Option<String>,
     #[serde(flatten)]
     others: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum BiasCorrection {
+    Applied(bool),
+    Named(serde_json::Value),
 }
 
 #[derive(Deserialize)]
@@ -104,17 +111,26 @@ struct Clip {
 }
 
 impl Settings {
-    /// Returns the optimizer, with the exclusions that every reference case has.
+    /// Returns the optimizer.
     fn config(self) -> Result<OptimizerConfig, OptimizerError> {
         let mut table = self.others;
-        table.insert("kind".to_string(), self.kind.into());
-        table.insert("exclude_from_weight_decay".to_string(), json!(["*bias", "*LayerNorm*"]));
-        if let Some(correct) = self.bias_correction {
-            table.insert("bias_correction".to_string(), if correct { "in_update" } else { "none" }.into());
+        if !table.contains_key("preset") {
+            table.entry("exclude_from_weight_decay").or_insert_with(|| json!(["*bias", "*LayerNorm*"]));
+        }
+        if let Some(correction) = self.bias_correction {
+            let named = match correction {
+                BiasCorrection::Applied(applied) => json!(if applied { "in_update" } else { "none" }),
+                BiasCorrection::Named(name) => name,
+            };
+            table.insert("bias_correction".to_string(), named);
         }
         if let Some(clip) = self.grad_clip {
             let clip = json!({"global_norm": {"max": clip.global_norm, "formula": "apex"}});
-            table.insert("gradient_clip".to_string(), clip);
+            if table.insert("gradient_clip".to_string(), clip).is_some() {
+                return Err(OptimizerError::Settings(
+                    "grad_clip requires no gradient_clip beside it, got both".to_string(),
+                ));
+            }
         }
         OptimizerConfig::from_table(table)
     }
@@ -301,6 +317,33 @@ mod tests {
             entry("sgd", json!({"bias_correction": true})).unwrap_err().contains("unknown field `bias_correction`")
         );
         assert!(entry("adam", json!({})).unwrap_err().starts_with("kind requires one of lamb, lars, adamw, sgd"));
-        assert!(optimizer(json!({"lr": 1.0})).unwrap_err().contains("missing field `kind`"));
+        // A whole table of a run file.
+        assert_eq!(
+            entry("lars", json!({"preset": "timm", "weight_decay": 0.1, "exclude_from_weight_decay": ["*bias"]})),
+            Ok(toml::from_str(
+                "kind = 'lars'\npreset = 'timm'\nweight_decay = 0.1\nexclude_from_weight_decay = ['*bias']"
+            )
+            .unwrap())
+        );
+        assert_eq!(
+            optimizer(json!({"lr": 1.0, "preset": "optax"})),
+            Ok(toml::from_str("preset = 'optax'").unwrap()),
+            "a preset has its own exclusions"
+        );
+        let table = json!({
+            "lr": 1.0, "kind": "lamb", "bias_correction": "learning_rate_only", "adaptation": "all",
+            "gradient_clip": {"per_group": {"max": 0.5}}, "ratio_clamp": {"min": 0.01, "max": 10.0},
+            "exclude_from_weight_decay": [],
+        });
+        let same = "bias_correction = 'learning_rate_only'\nadaptation = 'all'\ngradient_clip = { per_group = { max = 0.5 } }\n\
+                    ratio_clamp = { min = 0.01, max = 10.0 }\nexclude_from_weight_decay = []";
+        assert_eq!(optimizer(table), Ok(toml::from_str(same).unwrap()));
+        let both = json!({"lr": 1.0, "grad_clip": {"global_norm": 1.0}, "gradient_clip": "none"});
+        assert!(optimizer(both).unwrap_err().starts_with("grad_clip requires no gradient_clip"));
+        let misspelt = json!({"lr": 1.0, "kind": "lamb", "bias_correction": "some"});
+        assert_eq!(
+            optimizer(misspelt).unwrap_err(),
+            "bias_correction requires one of `none`, `in_update`, `learning_rate_only`, `first_moment_only`, got `some`"
+        );
     }
 }

@@ -146,6 +146,7 @@ impl Fixture {
                     step: step as u64,
                     seed: 0,
                     first_row: 0,
+                    hyperparameters: &optimizer.hyperparameters(),
                 };
                 let size = state.len();
                 state.extend(put(backend, others(&program, &self.batch(&*task, step), scalars)));

@@ -8,6 +8,7 @@ use crate::common::etcd::Etcd;
 use lambert::batch::BatchSource;
 use lambert::data::{Batches, Dataset, ExampleConfig, PreparedData, Split};
 use lambert::key_value;
+use lambert::optim::Hyperparameters;
 use lambert::rendezvous::session::Session;
 use lambert::rendezvous::{RendezvousConfig, rendezvous};
 use lambert::runtime::prefetch::RunInputs;
@@ -72,6 +73,7 @@ pub fn source(workshop: &Workshop, global_batch: usize) -> RunInputs {
     RunInputs {
         schedule: Schedule::new(SHAPES.map(phase).to_vec()).unwrap(),
         seed: SEED,
+        hyperparameters: Hyperparameters::NONE,
         sources: (0..).zip(SHAPES).map(batches).collect(),
         values: vec![Vec::new(); SHAPES.len()],
     }

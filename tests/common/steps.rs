@@ -78,7 +78,7 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
         batch[6].push(stream.below(2) as f64);
     }
     let names: Vec<&str> = task(model).batch().tensors.iter().map(|tensor| tensor.name).collect();
-    let params = param_specs(model);
+    let (params, numbers) = (param_specs(model), OptimizerConfig::default().hyperparameters());
     (0..program.replicas)
         .map(|replica| {
             let argument = |value: &lambert::step::Value| -> HostTensor {
@@ -100,6 +100,11 @@ pub fn arguments(program: &Program, model: &BertConfig, rows: usize) -> Vec<Vec<
                             }
                         }
                         Role::OptimizerState => HostTensor::zeros(value.shape.clone()),
+                        // Every optimizer of the tests has the betas and the decay of the default.
+                        Role::Scalar => {
+                            let number = name.strip_prefix("optimizer.").and_then(|name| numbers.get(name));
+                            HostTensor::from_f64(value.shape.clone(), &[number.unwrap()])
+                        }
                         _ => {
                             let i = names.iter().position(|own| *own == name).unwrap();
                             let n = value.shape.elements();

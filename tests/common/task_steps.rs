@@ -36,7 +36,8 @@ fn optimizer() -> OptimizerConfig {
 pub fn run_once(backend: &impl Backend, program: &Program, precision: Precision, rows: usize) -> Vec<Vec<Vec<f64>>> {
     let replicas = backend.replicas();
     let batch = Examples { count: 64 }.rows(0, rows).unwrap();
-    let scalars = Scalars { learning_rate: 0.02, optimizer_step: 1, step: 3, seed: 5, first_row: 0 };
+    let hyperparameters = &optimizer().hyperparameters();
+    let scalars = Scalars { learning_rate: 0.02, optimizer_step: 1, step: 3, seed: 5, first_row: 0, hyperparameters };
     let inputs = StepInputs { batch: &batch, scalars, replicas };
     let weights = initial_weights(2, precision.master());
     let arguments = |replica: usize| {

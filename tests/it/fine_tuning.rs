@@ -124,7 +124,8 @@ fn gradients_equal_finite_differences() {
 fn train(spec: &StepSpec, batch: &HostBatch) -> Vec<Vec<f64>> {
     let program = TrainStep::build(spec).unwrap().program;
     let (backend, replicas) = (Evaluator { replicas: spec.replicas }, spec.replicas);
-    let scalars = Scalars { learning_rate: 0.02, optimizer_step: 1, step: 3, seed: 5, first_row: 0 };
+    let hyperparameters = &spec.optimizer.hyperparameters();
+    let scalars = Scalars { learning_rate: 0.02, optimizer_step: 1, step: 3, seed: 5, first_row: 0, hyperparameters };
     let inputs = StepInputs { batch, scalars, replicas };
     let whole = weights(&spec.task.parameters());
     let argument = |replica: usize, i: usize| {

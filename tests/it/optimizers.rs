@@ -1,13 +1,15 @@
 //! Update rules against independent implementations, in f64 to twelve digits, over several steps on tensors of several
-//! kinds: plain arithmetic written here from each rule's source, and trajectories of torch's optimizers.
+//! kinds: plain arithmetic written here from each rule's source, and trajectories of torch, timm, pytorch_optimizer and optax.
 
 use std::fs;
 use std::path::Path;
 
+use crate::common::steps::{small, spec};
 use lambert::eval::{Value, evaluate_values};
 use lambert::graph::{Graph, Tensor};
-use lambert::optim::{Optimizer, OptimizerConfig, Placement};
+use lambert::optim::{Optimizer, OptimizerConfig, Placement, UpdateScalars};
 use lambert::shape::{DType, Shape};
+use lambert::step::{StepSpec, TrainStep};
 
 /// A weight, a bias, a LayerNorm scale, and a bias that starts at zero.
 const NAMES: [&str; 4] = ["a.dense.weight", "a.dense.bias", "a.LayerNorm.weight", "b.dense.bias"];
@@ -45,7 +47,8 @@ fn trajectory(settings: &str, names: &[&str], weights: &Tensors, gradients: &[Te
     let state: Vec<Vec<Tensor>> = config.state_names().iter().map(|name| tensors(name)).collect();
     let state_by_tensor: Vec<Vec<Tensor>> = (0..count).map(|i| state.iter().map(|kind| kind[i]).collect()).collect();
     let scalar = |name: &str| graph.parameter(name, Shape::new(DType::F64, []));
-    let update = optimizer.update(&w, &g, &state_by_tensor, scalar("rate"), scalar("t"), Placement::Replicated);
+    let scalars = UpdateScalars::constant(scalar("rate"), scalar("t"), config.hyperparameters());
+    let update = optimizer.update(&w, &g, &state_by_tensor, &scalars, Placement::Replicated);
     let mut outputs = update.weights.clone();
     (0..state.len()).for_each(|kind| outputs.extend(update.state.iter().map(|tensor| tensor[kind])));
     let computation = graph.finish(&outputs);
@@ -221,7 +224,7 @@ fn deepspeed_preset_corrects_the_learning_rate_and_clamps_the_ratio() {
         g.iter().enumerate().map(|(i, g)| scaled(g, factor(decays(i)))).collect()
     };
     agree(
-        "preset = 'deepspeed'\nbias_correction = 'none'\nratio_clamp = { min = 0.01, max = 0.3 }\n\
+        "preset = 'deepspeed_bert'\n\
          gradient_clip = { per_group = { max = 1.0, formula = 'distributed_fused_lamb' } }",
         by_hand(by_group, kernel(0.01, 0.3, false)),
     );
@@ -262,7 +265,7 @@ fn phi_clamps_the_weight_norm_and_ratio_clamp_the_trust_ratio() {
     );
     // cybertronai/pytorch-lamb: no correction, ‖w‖ at most 10; here at most 2, so that the bound acts.
     agree(
-        "preset = 'optax'\nbias_correction = 'none'\nphi = { clamp = { min = 0.0, max = 2.0 } }",
+        "preset = 'cybertronai'\nphi = { clamp = { min = 0.0, max = 2.0 } }",
         by_hand(unclipped, |_, _, w, g, moments| {
             moments.update(g, 1.0 - 0.9);
             let u = moments.direction(|m, v| m / (v.sqrt() + 1e-6));
@@ -339,36 +342,172 @@ fn sgd_has_classical_or_nesterov_momentum_and_coupled_or_decoupled_decay() {
     );
 }
 
-/// Trajectories of torch's optimizers, written by `scripts/check/torch_optimizers.py`.
+#[test]
+fn n_lamb_and_nn_lamb_look_ahead_with_the_moments_of_nadam() {
+    let ahead = |both: bool| {
+        move |i: usize, t: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
+            moments.update(g, 1.0 - 0.9);
+            let ((c1, c2), (next1, next2)) = (corrected(t), corrected(t + 1.0));
+            let direction = |k: usize| {
+                let (m, v) = (moments.m[k], moments.v[k]);
+                let m_hat = 0.9 * m / next1 + (1.0 - 0.9) * g[k] / c1;
+                let v_hat = match both {
+                    true => 0.999 * v / next2 + (1.0 - 0.999) * g[k] * g[k] / c2,
+                    false => 0.999 * v / c2,
+                };
+                m_hat / (v_hat.sqrt() + 1e-6)
+            };
+            let u: Vec<f64> = (0..g.len()).map(direction).collect();
+            if !decays(i) {
+                return u;
+            }
+            let u = plus(u, 0.01, w);
+            scaled(&u, ratio(norm(w), norm(&u)))
+        }
+    };
+    agree("preset = 'n_lamb'", by_hand(unclipped, ahead(false)));
+    agree("preset = 'nn_lamb'", by_hand(unclipped, ahead(true)));
+}
+
+#[test]
+fn adamw_of_google_and_of_transformers_4_have_the_places_of_their_sources() {
+    agree(
+        "kind = 'adamw'\npreset = 'bert'",
+        by_hand(clipped_globally, |i, _, w, g, moments| {
+            moments.update(g, 1.0 - 0.9);
+            let u = moments.direction(|m, v| m / (v.sqrt() + 1e-6));
+            if decays(i) { plus(u, 0.01, w) } else { u }
+        }),
+    );
+    agree(
+        "kind = 'adamw'\npreset = 'hugging_face_v4'\nweight_decay = 0.5",
+        by_hand(unclipped, |_, t, w, g, moments| {
+            moments.update(g, 1.0 - 0.9);
+            let (c1, c2) = corrected(t);
+            let u = scaled(&moments.direction(|m, v| m / (v.sqrt() + 1e-6)), c2.sqrt() / c1);
+            // (w − η·u)·(1 − η·λ) = w − η·(u + λ·(w − η·u))
+            let updated = plus(w.to_vec(), -RATE, &u);
+            plus(u, 0.5, &updated)
+        }),
+    );
+}
+
+#[test]
+fn lars_can_normalise_the_momentum() {
+    let lars = |entering: f64, coefficient: f64, nesterov: bool, adapted: fn(usize) -> bool, decay: f64| {
+        move |i: usize, _: f64, w: &[f64], g: &[f64], moments: &mut Moments| {
+            let g = if decays(i) { plus(g.to_vec(), decay, w) } else { g.to_vec() };
+            let b = &mut *moments.m;
+            b.iter_mut().zip(&g).for_each(|(b, g)| *b = 0.9 * *b + entering * g);
+            let d = if nesterov { plus(g, 0.9, b) } else { b.clone() };
+            let both = norm(w) > 0.0 && norm(&d) > 0.0;
+            scaled(&d, if adapted(i) && both { coefficient * norm(w) / norm(&d) } else { 1.0 })
+        }
+    };
+    agree("kind = 'lars'\npreset = 'paper'", by_hand(unclipped, lars(1.0 - 0.9, 1.0, false, decays, 1e-4)));
+    let popular = "kind = 'lars'\npreset = 'tensorflow_popular'\n";
+    agree(popular, by_hand(unclipped, lars(1.0, 0.001, false, |_| true, 0.0)));
+    agree(&format!("{popular}nesterov = true"), by_hand(unclipped, lars(1.0, 0.001, true, |_| true, 0.0)));
+}
+
+/// Returns the program of a step with the optimizer of these settings, as a compiler gets it.
+fn program(settings: &str) -> Vec<u8> {
+    let spec = StepSpec { optimizer: toml::from_str(settings).unwrap(), ..spec(&small(), 2, 1, 1) };
+    TrainStep::build(&spec).unwrap().program.lower().bytes
+}
+
+#[test]
+fn optimizers_that_differ_in_numbers_have_one_program() {
+    let lamb = "beta1 = 0.8\nbeta2 = 0.98\nepsilon = 1e-7\nweight_decay = 0.1\n";
+    let clip = |max: f64, formula: &str| {
+        format!("gradient_clip = {{ global_norm = {{ max = {max}, formula = '{formula}' }} }}")
+    };
+    let clamps = |max: f64| {
+        format!("ratio_clamp = {{ min = 0.01, max = {max} }}\nphi = {{ clamp = {{ min = 0.0, max = {max} }} }}")
+    };
+    for (settings, same) in [
+        (String::new(), lamb.to_owned()),
+        (clip(1.0, "apex"), lamb.to_owned() + &clip(0.5, "apex")),
+        (clamps(1.0), lamb.to_owned() + &clamps(10.0)),
+        ("kind = 'adamw'".to_owned(), format!("kind = 'adamw'\n{lamb}")),
+        ("kind = 'sgd'".to_owned(), "kind = 'sgd'\nmomentum = 0.8\nweight_decay = 0.1".to_owned()),
+        (
+            "kind = 'lars'".to_owned(),
+            "kind = 'lars'\ntrust_coefficient = 0.1\nmomentum = 0.8\nweight_decay = 0.1".to_owned(),
+        ),
+    ] {
+        assert!(program(&settings) == program(&same), "{settings} and {same}");
+    }
+    let paper = program("");
+    for other in ["weight_decay = 0.0", "bias_correction = 'none'", "adaptation = 'all'", "ratio_epsilon = 1e-6"] {
+        assert!(paper != program(other), "{other}");
+    }
+    assert!(program(&clip(1.0, "apex")) != program(&clip(1.0, "tensorflow")));
+}
+
+/// Trajectories of other implementations, written by `scripts/check/optimizer_trajectories.py`.
 #[derive(serde::Deserialize)]
-struct TorchTrajectories {
+struct Trajectories {
     names: Vec<String>,
     learning_rate: f64,
     weights: Tensors,
     /// By step.
     gradients: Vec<Tensors>,
-    cases: Vec<TorchCase>,
+    cases: Vec<Case>,
 }
 
 #[derive(serde::Deserialize)]
-struct TorchCase {
+struct Case {
+    /// The implementation that computed the case.
+    peer: String,
     settings: String,
     /// After each step.
     weights: Vec<Tensors>,
 }
 
 #[test]
-fn sgd_and_adamw_take_the_steps_of_torch() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch_optimizers.json");
-    let torch: TorchTrajectories = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let names: Vec<&str> = torch.names.iter().map(String::as_str).collect();
-    for TorchCase { settings, weights } in &torch.cases {
-        let found = trajectory(settings, &names, &torch.weights, &torch.gradients, torch.learning_rate);
+fn optimizers_take_the_steps_of_torch_timm_pytorch_optimizer_and_optax() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/optimizer_trajectories.json");
+    let file: Trajectories = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let names: Vec<&str> = file.names.iter().map(String::as_str).collect();
+    for Case { peer, settings, weights } in &file.cases {
+        let found = trajectory(settings, &names, &file.weights, &file.gradients, file.learning_rate);
         assert_eq!(found.len(), weights.len());
         for (step, (found, expected)) in found.iter().zip(weights).enumerate() {
             for (a, b) in found.iter().flatten().zip(expected.iter().flatten()) {
-                assert!((a - b).abs() <= 1e-12 * (1.0 + b.abs()), "{settings}, step {step}: {found:?}, {expected:?}");
+                let close = (a - b).abs() <= 1e-12 * (1.0 + b.abs());
+                assert!(close, "{peer}: {settings}, step {step}: {found:?}, {expected:?}");
             }
         }
+    }
+}
+
+/// Presets whose implementation is not in a package registry: the tests above compare them with plain arithmetic.
+const BY_HAND: [(&str, &str); 13] = [
+    ("lamb", "paper"),
+    ("lamb", "albert"),
+    ("lamb", "deepspeed"),
+    ("lamb", "mlperf"),
+    ("lamb", "lans"),
+    ("lamb", "n_lamb"),
+    ("lamb", "nn_lamb"),
+    ("lamb", "cybertronai"),
+    ("lamb", "deepspeed_bert"),
+    ("lars", "paper"),
+    ("lars", "tensorflow_popular"),
+    ("adamw", "bert"),
+    ("adamw", "hugging_face_v4"),
+];
+
+#[test]
+fn every_preset_is_compared_with_its_source() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/optimizer_trajectories.json");
+    let file: Trajectories = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    for entry in OptimizerConfig::catalogue() {
+        let kind = if entry.kind == "lamb" { String::new() } else { format!("kind = '{}'\n", entry.kind) };
+        let settings = format!("{kind}preset = '{}'", entry.name);
+        let of_peer = file.cases.iter().any(|case| case.settings == settings);
+        let by_hand = BY_HAND.contains(&(entry.kind, entry.name));
+        assert!(of_peer != by_hand, "{settings} requires one comparison: by a peer {of_peer}, by hand {by_hand}");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::common::steps::{arguments, assert_close, run, small, spec, spec_of, task};
 use lambert::bert::{BertConfig, BertPretraining, Layers, Recompute};
+use lambert::optim::OptimizerConfig;
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
 use lambert::step::{ForwardSpec, ForwardStep, GradientStep, Program, Role, StepSpec, TrainStep};
@@ -152,7 +153,12 @@ fn donated_pairs_have_equal_shapes_and_inputs_are_weights_state_scalars_batch() 
     }
     assert_eq!(program.donated.len(), 3 * 46);
     let names: Vec<&str> = program.inputs[3 * 46..].iter().map(|v| v.name.as_str()).collect();
-    assert_eq!(names[..6], ["learning_rate", "optimizer_step", "step", "first_row", "seed", "input_ids"]);
+    let numbers: Vec<String> =
+        OptimizerConfig::default().hyperparameters().names().map(|name| format!("optimizer.{name}")).collect();
+    assert_eq!(numbers.first().map(String::as_str), Some("optimizer.beta1"));
+    let (before, after) = (["learning_rate", "optimizer_step"], ["step", "first_row", "seed", "input_ids"]);
+    let scalars = before.into_iter().chain(numbers.iter().map(String::as_str)).chain(after);
+    assert_eq!(names[..6 + numbers.len()], scalars.collect::<Vec<_>>());
     assert_eq!(program.inputs[46].name, "m/bert.embeddings.word_embeddings.weight");
     assert_eq!(program.inputs[46].shape, Shape::new(DType::F64, [128, 12]));
 }

@@ -6,7 +6,7 @@ use crate::common::steps::{arguments, assert_close, run_all, spec};
 use lambert::bert::param_specs;
 use lambert::eval::{Value, evaluate_replicas};
 use lambert::graph::{Computation, Graph, NodeId, Op, Tensor};
-use lambert::optim::{Optimizer, OptimizerConfig, Placement};
+use lambert::optim::{Optimizer, OptimizerConfig, Placement, UpdateScalars};
 use lambert::rng::Key;
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
@@ -41,9 +41,10 @@ fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Ve
     let state: Vec<Vec<Tensor>> = (0..kinds).map(|kind| tensors(&kind.to_string())).collect();
     let gradients = tensors("gradient");
     let [rate, count] = ["rate", "t"].map(|name| graph.parameter(name, Shape::scalar(DType::F64)));
+    let scalars = UpdateScalars::constant(rate, count, config.hyperparameters());
     let slots: Vec<Vec<Tensor>> = (0..TENSORS.len()).map(|i| state[1..].iter().map(|kind| kind[i]).collect()).collect();
     let optimizer = Optimizer::new(config, &TENSORS.map(|(name, ..)| name)).unwrap();
-    let update = optimizer.update(&state[0], &gradients, &slots, rate, count, held);
+    let update = optimizer.update(&state[0], &gradients, &slots, &scalars, held);
     let mut outputs = update.weights.clone();
     (0..kinds - 1).for_each(|kind| outputs.extend(update.state.iter().map(|slots| slots[kind])));
     let held_values = outputs.len();
@@ -90,31 +91,24 @@ fn updated(config: &OptimizerConfig, held: Placement, replicas: usize) -> Vec<Ve
 #[test]
 fn sharded_updates_equal_replicated_updates_for_every_optimizer() {
     let settings = [
-        "preset = 'paper'",
-        "preset = 'albert'",
-        "preset = 'apex'",
-        "preset = 'nvlamb'",
-        "preset = 'deepspeed'",
-        "preset = 'optax'",
-        "preset = 'mlperf'",
-        "preset = 'lans'",
         "preset = 'paper'\nphi = { clamp = { min = 0.5, max = 2.0 } }\nepsilon_place = 'inside_sqrt'",
         "preset = 'paper'\nweight_decay_mode = 'l2'\ngradient_clip = { per_group = { max = 0.5 } }",
         "kind = 'lars'",
         "kind = 'lars'\norder = 'paper'\ngradient_clip = 'per_tensor'",
+        "kind = 'lars'\ndampening = 0.3\nmomentum = 0.5",
         "kind = 'adamw'\ngradient_clip = { global_norm = { max = 1.0 } }",
         "kind = 'sgd'\nnesterov = true\ngradient_clip = { global_norm = { max = 1.0 } }",
         "kind = 'sgd'\nmomentum = 0.0",
     ];
-    for settings in settings {
-        let config: OptimizerConfig = toml::from_str(settings).unwrap();
+    let settings = settings.into_iter().map(|settings| toml::from_str(settings).unwrap());
+    for config in settings.chain(OptimizerConfig::catalogue().into_iter().map(|entry| entry.config)) {
         let whole = updated(&config, Placement::Replicated, 1);
         for replicas in [2, 3, 8] {
             assert_close(
                 &updated(&config, Placement::Sharded, replicas),
                 &whole,
                 1e-12,
-                &format!("{settings}, {replicas} shards"),
+                &format!("{config:?}, {replicas} shards"),
             );
         }
     }

@@ -86,6 +86,13 @@ fn second_run_loads_its_programs_and_is_bit_identical() {
     let output = pretrain("third", &[]);
     assert!(all(&output, "loaded from the cache"), "{output}");
 
+    // Other values of the numbers of the optimizer and another rate are arguments of the same programs.
+    workshop.run_file("other.toml", "other", |text| text);
+    let set = ["optimizer.beta2=0.98", "optimizer.weight_decay=0.3", "phase.1.learning_rate=0.001"];
+    let output = pretrain("other", &set.map(|set| ["--set", set]).concat());
+    assert!(all(&output, "loaded from the cache") && files(&directory).len() == 4, "{output}");
+    assert_ne!(metrics(&workshop.path("other")), metrics(&workshop.path("second")));
+
     // One file is damaged, and another one holds no program.
     fs::write(&saved[0], "lambert").unwrap();
     let key = saved[1].file_stem().unwrap().to_str().unwrap();

@@ -87,13 +87,15 @@ fn processes_rendezvous_and_report_errors() {
 fn metrics_of(hosts: usize, spec: &StepSpec, inputs: &RunInputs, devices: &Devices, step: &Compiled) -> Vec<Vec<u64>> {
     let mut state = TrainState::initial(StateLayout::of(spec), SEED, devices).unwrap();
     let each = devices.len() / hosts;
+    let hyperparameters = spec.optimizer.hyperparameters();
     let mut metrics = |number: u64| {
         let plan = inputs.schedule.at(number).unwrap();
         let mut buffers = Vec::new();
         for (host, own) in devices.devices.chunks(each).enumerate() {
             let replicas = ReplicaRange { first: host * each, count: each, of: devices.len() };
             let batch = inputs.batch(number, replicas).unwrap();
-            let scalars = Scalars::new(&plan, number, SEED, replicas.rows(plan.global_batch).start);
+            let first_row = replicas.rows(plan.global_batch).start;
+            let scalars = Scalars::new(&plan, number, SEED, first_row, &hyperparameters);
             let step_inputs = StepInputs { batch: &batch, scalars, replicas: each };
             buffers.extend(transfer(&devices.client, own, &step.step_inputs(), &step_inputs).unwrap());
         }

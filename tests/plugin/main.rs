@@ -13,6 +13,7 @@ mod fine_tuning;
 mod finetune;
 mod full_disk;
 mod hosts;
+mod hyperparameters;
 mod interrupt;
 mod kernels;
 mod known_faults;

@@ -2,6 +2,7 @@
 
 pub mod example;
 pub mod fine_tuning;
+pub mod optimizers;
 pub mod plan;
 pub mod predictions;
 pub mod profile;

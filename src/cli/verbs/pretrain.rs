@@ -10,20 +10,14 @@ use crate::cli::args::host::HostArgs;
 use crate::cli::args::shell::quoted;
 use crate::cli::args::training::TrainingArgs;
 use crate::cli::errors;
-use crate::cli::render::run as render;
+use crate::cli::render::{optimizers, run as render};
 use crate::output::print;
 use crate::run::Run;
 use crate::train::interrupt::Interrupt;
 use crate::train::{PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::counted;
 
-/// Pretrain a BERT model according to a run file
-///
-/// All settings and data are checked before anything is compiled, and all phases are compiled before the first step. Ctrl-C
-/// (or SIGTERM) finishes the step, saves a checkpoint, prints the command that resumes the run, and exits with code 130.
-/// SIGUSR1 saves a checkpoint, and the run continues. A resumed run is bit-identical to an uninterrupted one.
-#[derive(Debug, Args)]
-#[command(after_help = "\
+const EXAMPLES: &str = "\
 Examples:
   lambert pretrain scripts/runs/quickstart.toml
   lambert pretrain scripts/runs/quickstart.toml --resume
@@ -35,7 +29,15 @@ On several hosts, all processes need the same run file, data and program (this i
 a shared run directory; host 0 writes to it. Ctrl-C on one host stops all of them.
 
 The run directory contains checkpoints (step-…), metrics.jsonl (a JSON object per line: steps,
-evaluations, starts) and TensorBoard files.")]
+evaluations, starts) and TensorBoard files.";
+
+/// Pretrain a BERT model according to a run file
+///
+/// All settings and data are checked before anything is compiled, and all phases are compiled before the first step. Ctrl-C
+/// (or SIGTERM) finishes the step, saves a checkpoint, prints the command that resumes the run, and exits with code 130.
+/// SIGUSR1 saves a checkpoint, and the run continues. A resumed run is bit-identical to an uninterrupted one.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", optimizers::catalogue()))]
 pub struct Pretrain {
     #[command(flatten)]
     pub training: TrainingArgs,
