@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         // A panic has printed its message.
         Ok(thread) => thread.join().unwrap_or(ExitCode::from(101)),
         Err(error) => {
-            report(&anyhow::Error::from(error).context(cli::errors::NO_THREAD));
+            cli::report(&anyhow::Error::from(error).context(cli::errors::NO_THREAD));
             ExitCode::FAILURE
         }
     }
@@ -31,13 +31,8 @@ fn run() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            report(&error);
+            cli::report(&error);
             ExitCode::FAILURE
         }
     }
-}
-
-fn report(error: &anyhow::Error) {
-    let label = console::style("error:").red().bold().for_stderr();
-    lambert::output::note(format_args!("{label} {}", cli::errors::message(error)));
 }

@@ -3,13 +3,14 @@
 
     scripts/check/faults.py                        one round, at most two minutes
     scripts/check/faults.py --short                one round with fewer cases, at most a minute
-    scripts/check/faults.py --minutes 60           rounds with other random moments, files and bits
-    scripts/check/faults.py --only kill --seed 7   the faults whose names contain a word
+    scripts/check/faults.py --minutes 60           random faults, each with a seed that is printed, until the time is over
+    scripts/check/faults.py --only kill --seed 7   the faults whose names contain a word, with a seed that was printed
 
 Every fault must be refused with one sentence and exit code 1, or end with the same weights and optimizer state as the
 undisturbed run; after a refusal the cause is removed, and the resumed run must end with them. Anything else is wrong: another
-result, a panic, an end by a signal that the script did not send, or a process that hangs. Prints a table of all faults and
-exits with 1 if anything was wrong. Faults that this machine cannot produce are named. docs/faults.md describes what to expect.
+result, a panic, an end by a signal that the script did not send, or a process that hangs (that takes more than 60 seconds; --limit
+changes that for a busy machine). Prints a table of all faults and exits with 1 if anything was wrong. Faults that this machine
+cannot produce are named. docs/faults.md describes what to expect.
 """
 
 import argparse
@@ -332,6 +333,10 @@ class Faults:
             raise Wrong(f"the second run: {second.output[-1500:]}")
         return self.judge(self.tiny.wait(first))
 
+    def named(self, name):
+        """Returns the fault of a name; those of a short round are among them."""
+        return self.all(short=False)[name]
+
     def all(self, short):
         """Returns the faults of a round by name, in the order of the table."""
         damages = {
@@ -400,30 +405,42 @@ def main():
     parser.add_argument("--lambert", type=Path, default=RELEASE)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--limit", type=float, default=60, metavar="SECONDS")
     parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     print(f"seed {options.seed}")
+    seeds = random.Random(options.seed)
     directory = Path(tempfile.mkdtemp(prefix="lambert-faults-"))
     directory.chmod(0o755)
     counts, skipped, begin = {}, {}, time.monotonic()
     try:
         draw = random.Random(options.seed)
-        faults = Faults(TinyRun(options.lambert.resolve(), directory, steps=40), draw)
-        while not counts or time.monotonic() - begin < 60 * options.minutes:
-            for name, fault in faults.all(options.short).items():
-                if options.only not in name:
-                    continue
-                count = counts.setdefault(name, Counter())
-                try:
-                    outcome = fault()
-                except Skip as skip:
-                    skipped[name] = str(skip)
-                    continue
-                except Wrong as wrong:
-                    outcome = "wrong"
-                    print(f"WRONG: {name}: {wrong}\n", flush=True)
-                count.update([outcome, "tried"])
+        faults = Faults(TinyRun(options.lambert.resolve(), directory, steps=40, limit=options.limit), draw)
+        names = [name for name in faults.all(options.short) if options.only in name]
+        if not names:
+            sys.exit(f"no fault has {options.only!r} in its name")
+
+        def attempt(name, seed):
+            """Applies a fault with the random numbers of a seed, and counts the outcome."""
+            draw.seed(seed)
+            try:
+                outcome = faults.named(name)()
+            except Skip as skip:
+                skipped[name] = str(skip)
+                return
+            except Wrong as wrong:
+                outcome = "wrong"
+                print(f"WRONG: {name}: {wrong}\nto repeat it: --only {name!r} --seed {seed}\n", flush=True)
+            counts.setdefault(name, Counter()).update([outcome, "tried"])
+            if options.minutes:
+                print(f"{time.monotonic() - begin:6.0f} s  seed {seed:10}  {outcome:9}  {name}", flush=True)
+
+        if not options.minutes:
+            for name in names:
+                attempt(name, options.seed)
+        while options.minutes and time.monotonic() - begin < 60 * options.minutes:
+            attempt(seeds.choice(names), seeds.randrange(1 << 32))
     except KeyboardInterrupt:
         print("interrupted")
     finally:

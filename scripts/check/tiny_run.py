@@ -73,6 +73,8 @@ class TinyRun:
     directory: Path
     steps: int = 24
     every: int = 4
+    # Seconds after which a process counts as one that hangs.
+    limit: float = 60
     environment: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -103,18 +105,18 @@ class TinyRun:
         with open(self.path("output"), "w") as output:
             return subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options)
 
-    def wait(self, process, limit=60):
+    def wait(self, process):
         """Waits for the end of a process, but not for ever."""
         try:
-            code = process.wait(timeout=limit)
+            code = process.wait(timeout=self.limit)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             code = None
         return Ended(code, self.path("output").read_text(errors="replace"))
 
-    def run(self, command, limit=60, **options):
-        return self.wait(self.start(command, **options), limit)
+    def run(self, command, **options):
+        return self.wait(self.start(command, **options))
 
     def succeed(self, *arguments):
         ended = self.run(self.command(*arguments))
@@ -135,9 +137,9 @@ class TinyRun:
     def is_saving(self, run="run"):
         return any(self.path(run).glob(".step-*.partial"))
 
-    def wait_for(self, process, condition, limit=60):
+    def wait_for(self, process, condition):
         """Waits until a condition holds; returns whether it did before the process ended."""
-        end = time.monotonic() + limit
+        end = time.monotonic() + self.limit
         while time.monotonic() < end and process.poll() is None:
             if condition():
                 return True

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::save::{Keep, complete, is_checkpoint_file, is_undamaged, put_in_place, remove_checkpoint};
+use super::save::{
+    DIVERGED, Keep, REPLACED, complete, is_checkpoint_file, is_undamaged, put_in_place, remove_checkpoint, set_aside,
+};
 use super::{Best, CheckpointError, Manifest, STATE, step_name, step_of, steps_in};
 use crate::files::{partial_path, replace_file};
 use crate::storage::{Address, Bucket, ExpectedObject, LocalCopy, Object};
@@ -129,7 +131,7 @@ impl RemoteRun {
         let kept: BTreeSet<u64> = all.into_iter().enumerate().filter(stays).map(|(_, step)| step).collect();
         for (&step, manifest) in lacking.iter().filter(|(step, _)| kept.contains(step)) {
             if remote_steps.contains(&step) {
-                mirrored.notes.push(self.set_aside(&step_name(step), &remote[&step], "replaced")?);
+                mirrored.notes.push(self.set_aside(&step_name(step), &remote[&step], REPLACED)?);
             }
             self.upload(step, manifest, progress)?;
             mirrored.uploaded.push(self.address().join(&step_name(step)));
@@ -158,7 +160,7 @@ impl RemoteRun {
         for step in self.local_steps()? {
             let local = self.directory.join(step_name(step));
             let manifest = Manifest::read(&local)?;
-            if remote.contains_key(&step) && self.holds(step, &manifest)? {
+            if remote.contains_key(&step) && self.holds(&step_name(step), &manifest)? {
                 continue;
             }
             if is_undamaged(&local) {
@@ -170,10 +172,10 @@ impl RemoteRun {
         Ok(lacking)
     }
 
-    /// Returns whether the bucket has the checkpoint of `step` with the files of `manifest`.
-    fn holds(&self, step: u64, manifest: &Manifest) -> Result<bool, CheckpointError> {
-        let Some(state) = self.bucket.read(&format!("{}/{STATE}", step_name(step)))? else { return Ok(false) };
-        let found = Manifest::parse(&self.directory.join(step_name(step)), &String::from_utf8_lossy(&state));
+    /// Returns whether the bucket has a checkpoint under `name` with the files of `manifest`.
+    fn holds(&self, name: &str, manifest: &Manifest) -> Result<bool, CheckpointError> {
+        let Some(state) = self.bucket.read(&format!("{name}/{STATE}"))? else { return Ok(false) };
+        let found = Manifest::parse(&self.directory.join(name), &String::from_utf8_lossy(&state));
         Ok(found.is_ok_and(|found| found.files == manifest.files))
     }
 
@@ -199,7 +201,7 @@ impl RemoteRun {
     /// If a request fails.
     pub fn set_aside_damaged(&self, step: u64) -> Result<String, CheckpointError> {
         let objects = by_step(self.bucket.list()?).remove(&step).unwrap_or_default();
-        self.set_aside(&step_name(step), &objects, "replaced")
+        self.set_aside(&step_name(step), &objects, REPLACED)
     }
 
     /// Renames the checkpoints that are newer than `step` (all of them without one), so that no run resumes from them; returns
@@ -210,7 +212,35 @@ impl RemoteRun {
     pub fn set_aside_after(&self, step: Option<u64>) -> Result<Vec<String>, CheckpointError> {
         let steps = by_step(self.bucket.list()?);
         let newer = steps.iter().filter(|(found, _)| Some(**found) > step);
-        newer.map(|(&found, objects)| self.set_aside(&step_name(found), objects, "diverged")).collect()
+        newer.map(|(&found, objects)| self.set_aside(&step_name(found), objects, DIVERGED)).collect()
+    }
+
+    /// Renames the local checkpoints that another machine has set aside in the bucket, because training had diverged after them, so that
+    /// no run resumes from this copy of them; returns messages with their new names. `remote` are the steps of the complete checkpoints
+    /// in the bucket.
+    ///
+    /// # Errors
+    /// If a request fails, or a directory cannot be renamed.
+    pub fn set_aside_diverged(&self, remote: &[u64]) -> Result<Vec<String>, CheckpointError> {
+        let mut notes = Vec::new();
+        let only_local: Vec<u64> = self.local_steps()?.into_iter().filter(|step| !remote.contains(step)).collect();
+        if only_local.is_empty() {
+            return Ok(notes);
+        }
+        let objects = self.bucket.list()?;
+        let names: BTreeSet<&str> = objects.iter().filter_map(|object| object.name.split('/').next()).collect();
+        for step in only_local {
+            let manifest = Manifest::read(&self.directory.join(step_name(step)))?;
+            let copies = format!("{}.{DIVERGED}-", step_name(step));
+            for name in names.iter().filter(|name| name.starts_with(&copies)) {
+                if self.holds(name, &manifest)? {
+                    let note = set_aside(&self.directory, step, DIVERGED)?;
+                    notes.push(format!("{note}, as in {}: training had diverged after it", self.address()));
+                    break;
+                }
+            }
+        }
+        Ok(notes)
     }
 
     /// Renames the objects of the checkpoint `name` for a reason; returns a message with the new name.

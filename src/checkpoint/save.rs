@@ -14,6 +14,11 @@ use crate::shape::HostTensor;
 /// Space for headers, `state.json` and the file system's own records, beside the tensors' bytes.
 const SPACE_MARGIN: u64 = 1 << 20;
 
+/// The reasons for which a checkpoint is renamed, which its new name states: another one of the same step replaced it, or training had
+/// diverged after it.
+pub(super) const REPLACED: &str = "replaced";
+pub(super) const DIVERGED: &str = "diverged";
+
 /// The result of a save.
 #[derive(Debug)]
 pub struct Saved {
@@ -106,12 +111,8 @@ impl RunDirectory {
     pub fn set_aside_after(&self, step: Option<u64>) -> Result<Vec<String>, CheckpointError> {
         let mut notes = Vec::new();
         for newer in steps_in(&self.path)?.into_iter().filter(|found| Some(*found) > step) {
-            let name = step_name(newer);
-            let (path, aside) = (self.path.join(&name), unused_name(&self.path, &name, "diverged"));
-            fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
-            notes.push(format!("{} was renamed to {}", path.display(), aside.display()));
+            notes.push(set_aside(&self.path, newer, DIVERGED)?);
         }
-        sync_directory(&self.path)?;
         Ok(notes)
     }
 
@@ -174,13 +175,22 @@ impl RunDirectory {
     }
 }
 
+/// Renames the checkpoint of `step` in the run directory for a reason; returns a message with the new name.
+pub(super) fn set_aside(run: &Path, step: u64, reason: &str) -> Result<String, CheckpointError> {
+    let name = step_name(step);
+    let (path, aside) = (run.join(&name), unused_name(run, &name, reason));
+    fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
+    sync_directory(run)?;
+    Ok(format!("{} was renamed to {}", path.display(), aside.display()))
+}
+
 /// Renames the directory `partial` to `name` in the run directory. An existing directory of that name is renamed too, with a
 /// message.
 pub(super) fn put_in_place(partial: &Path, run: &Path, name: &str) -> Result<Option<String>, CheckpointError> {
     let path = run.join(name);
     let mut note = None;
     if path.exists() {
-        let aside = unused_name(run, name, "replaced");
+        let aside = unused_name(run, name, REPLACED);
         let what = if is_undamaged(&path) { "another checkpoint of this step" } else { "a damaged checkpoint" };
         fs::rename(&path, &aside).map_err(CheckpointError::io("rename", &path))?;
         note = Some(format!("{}, {what}, was renamed to {}", path.display(), aside.display()));

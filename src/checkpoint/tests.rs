@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::checkpoint::*;
 use crate::digest::sha256_hex;
-use crate::divergence::RollBacks;
+use crate::divergence::{Monitor, RollBacks};
 use crate::shape::Shape;
 
 /// Returns a checkpoint whose values depend on `step`; they include NaN and negative zero, to compare bits.
@@ -191,6 +191,70 @@ fn the_best_checkpoint_is_kept_and_opened_for_its_weights() {
     assert_eq!((opened.checkpoint.state.step, opened.path), (2, run.path().join("step-00000002")));
     assert!(opened.notes[0].contains("step 2 has the best f1 (0.7500)"), "{:?}", opened.notes);
     assert_eq!(open(run.path(), Contents::All).unwrap().checkpoint.state.step, 5, "a run resumes from the newest");
+}
+
+/// Returns a checkpoint of a run whose last good one is that of step `good`.
+fn with_last_good(step: u64, good: u64) -> Checkpoint {
+    let mut checkpoint = checkpoint(step);
+    checkpoint.state.divergence = Some(Monitor::from_checkpoint(good));
+    checkpoint
+}
+
+#[test]
+fn the_last_good_checkpoint_is_kept_until_another_one_is_good() {
+    for keep in [Keep { newest: 1, every: 0 }, Keep { newest: 2, every: 0 }, Keep { newest: 1, every: 4 }] {
+        let run = tempfile::tempdir().unwrap();
+        let mut directory = RunDirectory::new(run.path(), keep);
+        let mut left = |step: u64, good: u64| {
+            directory.save(&with_last_good(step, good)).unwrap();
+            steps_in(run.path()).unwrap()
+        };
+        let always = |step: u64| keep.every > 0 && step.is_multiple_of(keep.every);
+        for (step, good) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 5), (7, 5), (8, 5), (9, 9)] {
+            let newest = step + 1 - keep.newest as u64;
+            let expected: Vec<u64> = (1..=step).filter(|&s| s >= newest || s == good || always(s)).collect();
+            assert_eq!(left(step, good), expected, "{keep:?}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn checkpoints_after_the_last_good_one_are_set_aside_whole() {
+    let run = tempfile::tempdir().unwrap();
+    let mut directory = RunDirectory::new(run.path(), Keep::ALL);
+    for step in 1..=4 {
+        directory.save(&with_last_good(step, 2)).unwrap();
+    }
+    fs::write(run.path().join("step-00000003/notes.txt"), "mine").unwrap();
+    let notes = directory.set_aside_after(Some(2)).unwrap();
+    assert_eq!(notes.len(), 2);
+    assert!(notes[0].contains("step-00000003 was renamed to ") && notes[0].ends_with("step-00000003.diverged-1"));
+    let aside = ["step-00000003.diverged-1", "step-00000004.diverged-1"];
+    assert_eq!(listing(run.path()), [&["step-00000001", "step-00000002"], &aside[..]].concat());
+    assert_eq!(latest_step(run.path()), 2);
+    assert_eq!(fs::read_to_string(run.path().join("step-00000003.diverged-1/notes.txt")).unwrap(), "mine");
+    fs::remove_file(run.path().join("step-00000003.diverged-1/notes.txt")).unwrap();
+    // They can still be read by name, under another name than their step's.
+    assert_eq!(load(&run.path().join(aside[1]), Contents::All).unwrap(), with_last_good(4, 2));
+    assert!(directory.set_aside_after(Some(2)).unwrap().is_empty());
+
+    // The same steps, trained and set aside once more. Those that were set aside do not count among the newest.
+    let mut again = RunDirectory::new(run.path(), Keep { newest: 2, every: 0 });
+    for step in [3, 4] {
+        again.save(&with_last_good(step, 2)).unwrap();
+    }
+    assert_eq!(steps_in(run.path()).unwrap(), [2, 3, 4]);
+    again.set_aside_after(Some(2)).unwrap();
+    assert!(
+        run.path().join("step-00000003.diverged-1").exists() && run.path().join("step-00000003.diverged-2").exists()
+    );
+    assert_eq!(latest_step(run.path()), 2);
+
+    // Without a good checkpoint, all of them; a directory of the user is left.
+    fs::create_dir(run.path().join("step-best")).unwrap();
+    assert_eq!(again.set_aside_after(None).unwrap().len(), 1);
+    assert!(load_latest(run.path(), Contents::All).unwrap().is_none());
+    assert!(run.path().join("step-best").exists());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use self::verbs::models::{embed, evaluate, export, import, predict};
 use self::verbs::{
     bench, devices, finetune, graph, inspect, plan, plugin, prepare, pretrain, report, study, tokenizer, verify,
 };
+use crate::output::note;
 
 /// Pretrain BERT with LAMB at very large batch sizes on TPU, GPU or CPU; fine-tune it, and predict with it.
 #[derive(Debug, Parser)]
@@ -86,6 +87,22 @@ fn report_file_size_limit() {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
 }
 
+/// Makes a shard that another program truncates during a read end the process with an error that names it. Without a handler, the
+/// signal ends the process without a message.
+fn report_truncated_shards() {
+    #[cfg(target_os = "linux")]
+    let _ = crate::data::watch_mapped_files(|error| {
+        report(&error.into());
+        std::process::exit(1);
+    });
+}
+
+/// Prints the error that ends the program.
+pub fn report(error: &anyhow::Error) {
+    let label = console::style("error:").red().bold().for_stderr();
+    note(format_args!("{label} {}", errors::message(error)));
+}
+
 /// Starts one thread for each processor, for everything that is computed in parallel. Started at their first use, they would end
 /// the process with a panic if the system refused them.
 fn start_threads() -> anyhow::Result<()> {
@@ -98,6 +115,7 @@ fn start_threads() -> anyhow::Result<()> {
 /// As the verb; if the system refuses the threads.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     report_file_size_limit();
+    report_truncated_shards();
     start_threads()?;
     match cli.command {
         Command::Devices(args) => devices::run(args),

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::data::tokenizer::difference::VocabularyDifference;
+use crate::data::tokenizer::difference::{VocabularyDifference, WordRulesDifference};
 use crate::file_kind::WrongKind;
 use crate::storage::StorageError;
 
@@ -40,6 +40,14 @@ pub enum DataError {
     Vocabularies {
         /// The files and their first difference.
         difference: Box<VocabularyDifference>,
+        /// The next step for the user.
+        next: String,
+    },
+    /// The rules of words of two tokenizers differ that must be equal.
+    #[error("{difference}; {next}")]
+    WordRules {
+        /// The files and the settings that differ.
+        difference: Box<WordRulesDifference>,
         /// The next step for the user.
         next: String,
     },

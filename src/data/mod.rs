@@ -62,7 +62,7 @@ pub use corpus::filter::{FILTER_RULES, Filter, FilterRule};
 pub use corpus::sentences::sentences;
 pub use corpus::{
     FoundInputs, Input, InputEntry, LONGEST_LINE, ReadCounts, ReadOptions, SentenceMode, SkippedPath, Source,
-    SourcePath, TextBatch, TextEvent, Tolerance, find_inputs, find_sources, read_text,
+    SourcePath, TEXT_RULES, TextBatch, TextEvent, Tolerance, find_inputs, find_sources, read_text,
 };
 pub(crate) use error::describe_json_error;
 pub use error::{DataError, Result};
@@ -84,6 +84,8 @@ pub use prepare::{Preparation, PrepareOutcome, PrepareProgress, PrepareStage, pr
 pub use store::check::{CheckReport, InputState, check};
 pub use store::documents::{Document, Documents};
 pub use store::manifest::{Deduplication, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, ShardEntry};
+#[cfg(target_os = "linux")]
+pub use store::mapped_file::watch_mapped_files;
 pub use store::prepared::PreparedData;
 pub use store::remote::{DataFetch, data_manifest, publish, remote_manifest};
 pub use store::shard::{Counts, SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
@@ -93,8 +95,8 @@ pub use survey::statistics::{
     log2_histogram,
 };
 pub use survey::{DuplicateCounts, MaskStatistics, PackingOptions, PositionSlice, Survey, VocabularyCoverage};
-pub use tokenizer::comparison::VocabularyFile;
-pub use tokenizer::difference::VocabularyDifference;
+pub use tokenizer::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
+pub use tokenizer::difference::{VocabularyDifference, WordRulesDifference};
 pub use tokenizer::train::{TrainedTokenizer, train_tokenizer};
 pub use tokenizer::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
 pub use tokenizer::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, train_vocabulary};

@@ -16,13 +16,18 @@
 //! the start of the run.
 //!
 //! A checkpoint is good once the losses of the nine steps after it are calm, or an evaluation of its weights is.
+//!
+//! A run that never learned anything has nothing to lose, so no rule above applies to it; [`Monitor::nothing_learned`] judges it at its
+//! end.
 
+mod nothing_learned;
 mod skipped;
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+pub use nothing_learned::NothingLearned;
 pub use skipped::{RollBacks, SkippedExamples, SkippedRange};
 
 /// Steps of a short median.

@@ -212,3 +212,25 @@ fn sentences_name_step_value_reference_and_setting() {
         assert_eq!(sentence.matches(". ").count(), 0, "{sentence}");
     }
 }
+
+#[test]
+fn a_run_that_ends_without_having_learned_anything_is_judged() {
+    let ended = |last: u64, loss: &dyn Fn(u64) -> f64| {
+        let mut run = Simulated::new(BERT);
+        assert_eq!(run.run(last, |step| with_loss(step, loss(step))), None);
+        run.monitor
+    };
+    let stuck = |step: u64| 7.5 + 0.1 * noise(step);
+    let found = ended(500, &stuck).nothing_learned(7.6, BERT).unwrap();
+    assert!(found.held_out == 7.6 && found.baseline == 7.2 && (7.4..7.6).contains(&found.lowest), "{found:?}");
+    let expected = "the model has learned nothing beyond the label frequencies: the held-out MLM loss is 7.6000 at the end and was 7.";
+    assert!(found.sentence("MLM loss").starts_with(expected), "{}", found.sentence("MLM loss"));
+    // At the baseline exactly, and without a number.
+    assert!(ended(500, &stuck).nothing_learned(7.2, BERT).is_some());
+    assert!(ended(500, &stuck).nothing_learned(f64::NAN, BERT).is_some());
+    // Better than the baseline, too few steps, no baseline, or a model that has learned something and overfits.
+    assert_eq!(ended(500, &stuck).nothing_learned(7.1, BERT), None);
+    assert_eq!(ended(24, &stuck).nothing_learned(7.6, BERT), None);
+    assert_eq!(ended(500, &stuck).nothing_learned(7.6, References::default()), None);
+    assert_eq!(ended(5000, &pretraining_loss).nothing_learned(7.6, BERT), None);
+}

@@ -49,10 +49,11 @@ pub struct CompiledMemoryStats {
 }
 
 impl CompiledMemoryStats {
-    /// Returns the most memory in use while the program runs: the plugin's figure, or arguments + outputs + temporaries −
-    /// aliases if there is none or, as with the CPU plugin, it is smaller than the temporaries.
+    /// Returns the most memory in use while the program runs: the plugin's figure, or arguments + outputs + temporaries − aliases if
+    /// there is none, or it leaves out the temporaries, as that of the CPU plugin does if the arguments are larger.
     pub fn peak_estimate(&self) -> i64 {
-        if self.peak > self.temp { self.peak } else { self.argument + self.output + self.temp - self.alias }
+        let lasting = self.argument + self.output - self.alias;
+        if self.peak - lasting >= self.temp / 2 { self.peak } else { lasting + self.temp }
     }
 }
 
@@ -416,5 +417,32 @@ impl Deref for LoadedExecutable {
 
     fn deref(&self) -> &Executable {
         &self.executable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_counts_arguments_and_temporaries() {
+        let stats = |argument, output, alias, temp, peak| CompiledMemoryStats {
+            argument,
+            output,
+            alias,
+            temp,
+            peak,
+            ..CompiledMemoryStats::default()
+        };
+        // Steps of the CPU plugin with many weights, and with many activations; one of a TPU.
+        let weights = stats(356_829_392, 356_828_962, 356_826_648, 274_824_769, 356_831_778);
+        assert_eq!(weights.peak_estimate(), 356_831_706 + 274_824_769);
+        let activations = stats(10_422_064, 10_322_722, 10_320_408, 487_475_137, 497_899_515);
+        assert_eq!(activations.peak_estimate(), 497_899_515);
+        let tpu = stats(21_387_264, 21_354_496, 21_350_400, 53_051_392, 67_050_496);
+        assert_eq!(tpu.peak_estimate(), 67_050_496);
+        // Without a figure.
+        assert_eq!(stats(8, 4, 4, 100, 0).peak_estimate(), 108);
+        assert_eq!(stats(0, 0, 0, 0, 0).peak_estimate(), 0);
     }
 }

@@ -117,6 +117,11 @@ impl Reporter {
         self.record("divergence", step, &sign.scalars())
     }
 
+    /// Reports at the end of the run that its model has learned nothing.
+    pub fn nothing_learned(&mut self, sentence: String) {
+        self.summary.nothing_learned(sentence);
+    }
+
     /// Reports that the run goes back from `step` to the checkpoint of step `to`, and leaves out the examples `skipped`.
     ///
     /// # Errors

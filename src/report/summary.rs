@@ -42,6 +42,8 @@ pub struct Summary {
     goodput: Option<String>,
     /// The sentence about the first divergence.
     divergence: Option<String>,
+    /// The sentence about a model that has learned nothing.
+    nothing_learned: Option<String>,
 }
 
 impl Summary {
@@ -93,6 +95,11 @@ impl Summary {
         self.divergence.get_or_insert(sentence);
     }
 
+    /// Sets the sentence about a model that has learned nothing.
+    pub fn nothing_learned(&mut self, sentence: String) {
+        self.nothing_learned = Some(sentence);
+    }
+
     /// Sets the newest checkpoint.
     pub fn newest_checkpoint(&mut self, path: Option<PathBuf>) {
         self.last_checkpoint = path;
@@ -137,7 +144,7 @@ impl Summary {
         let mut lines = vec![table.to_string()];
         lines.extend(self.goodput.iter().map(|goodput| format!("goodput            {goodput}")));
         lines.extend(self.evaluation_lines());
-        lines.extend(self.divergence.clone());
+        lines.extend(self.divergence.iter().chain(&self.nothing_learned).cloned());
         if let Some(checkpoint) = &self.last_checkpoint {
             lines.push(format!("newest checkpoint  {}", checkpoint.display()));
         }

@@ -119,8 +119,8 @@ fn fetch_step(remote: &RemoteRun, step: u64) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Prepares the local directory of a run in a bucket. A new run requires that the bucket holds none; for a resumed one, the
-/// newest undamaged checkpoint is downloaded. The leader also uploads local checkpoints that the bucket lacks, and sets damaged
+/// Prepares the local directory of a run in a bucket. A new run requires that the bucket holds none; for a resumed one, local copies of
+/// checkpoints from a divergence are set aside as in the bucket, and the newest undamaged checkpoint is downloaded. The leader also uploads local checkpoints that the bucket lacks, and sets damaged
 /// ones aside; the other hosts do not change the bucket.
 ///
 /// # Errors
@@ -131,6 +131,9 @@ pub fn fetch_run(settings: &CheckpointSettings, resume: bool, is_leader: bool) -
     let steps = remote.steps()?;
     if !resume && !steps.is_empty() {
         return Err(ResumeError::RunExists { run: address.to_string() }.into());
+    }
+    if resume {
+        remote.set_aside_diverged(&steps)?.iter().for_each(note);
     }
     if resume && is_leader && remote.is_ahead_of(&steps)? {
         note(format_args!("uploading the checkpoints that an earlier run could not upload to {address}"));

@@ -1,5 +1,5 @@
-//! Checks that saved weights and a run, data or a tokenizer belong together: equal vocabularies, a row of the embedding for each
-//! token, and a configuration with which the weights compute the same function.
+//! Checks that saved weights and a run, data or a tokenizer belong together: equal vocabularies and rules of words, a row of the
+//! embedding for each token, and a configuration with which the weights compute the same function.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -8,35 +8,44 @@ use anyhow::ensure;
 
 use crate::bert::BertConfig;
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, VocabularyFile};
+use crate::data::{self, TokenizerFiles, VocabularyFile, WordRulesFile};
 
-/// Returns the vocabulary of the tokenizer in `checkpoint`, which was read from `directory`; none if it holds no tokenizer.
+/// Returns the vocabulary and the rules of words of the tokenizer in `checkpoint`, which was read from `directory`; none if it holds
+/// no tokenizer.
 ///
 /// # Errors
-/// If the tokenizer has no WordPiece vocabulary, or two different ones.
-pub fn vocabulary_of(checkpoint: &Checkpoint, directory: &Path) -> data::Result<Option<VocabularyFile>> {
-    VocabularyFile::of_tokenizer(directory, |name| checkpoint.file(name))
+/// If the tokenizer is not BERT's WordPiece, or its files contradict each other.
+pub fn tokenizer_of(checkpoint: &Checkpoint, directory: &Path) -> data::Result<Option<TokenizerFiles>> {
+    TokenizerFiles::read(directory, |name| checkpoint.file(name))
 }
 
-/// Checks that the vocabulary of `checkpoint`, which was read from `directory`, is `used`. `next` is the next step if it is not.
-/// Returns a note if the checkpoint holds no tokenizer.
+/// Checks that `checkpoint`, which was read from `directory`, has the vocabulary and the rules of words that are `used`. `next` is the
+/// next step if it has not. Returns a note if the checkpoint holds no tokenizer or states no rules of words.
 ///
 /// # Errors
-/// If the vocabularies differ, with the first difference; as [`vocabulary_of`].
-pub fn check_vocabulary(
+/// If the vocabularies differ, with the first difference; if the rules differ, with the settings; as [`tokenizer_of`].
+pub fn check_tokenizer(
     checkpoint: &Checkpoint,
     directory: &Path,
-    used: &VocabularyFile,
+    used: &TokenizerFiles,
     next: &str,
 ) -> data::Result<Option<String>> {
-    match vocabulary_of(checkpoint, directory)? {
-        Some(own) => own.check_equal(used, next).map(|()| None),
-        None => Ok(Some(format!(
+    let Some(own) = tokenizer_of(checkpoint, directory)? else {
+        return Ok(Some(format!(
             "note: {} holds no tokenizer, so its vocabulary cannot be compared with {}",
             directory.display(),
+            used.vocabulary.path.display()
+        )));
+    };
+    own.check_equal(used, next)?;
+    let unknown = |used: &WordRulesFile| {
+        format!(
+            "note: {} states no rules of words (lowercase, strip_accents, tokenize_chinese_chars), so they cannot be compared with {}",
+            directory.display(),
             used.path.display()
-        ))),
-    }
+        )
+    };
+    Ok(used.rules.as_ref().filter(|_| own.rules.is_none()).map(unknown))
 }
 
 /// Checks that the model of `owner` has a row of the word embeddings for each token. Returns a note if it has more rows, as many

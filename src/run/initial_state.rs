@@ -6,12 +6,12 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::Run;
-use super::compatibility::{check_model, check_vocabulary};
+use super::compatibility::{check_model, check_tokenizer};
 use super::weights::{FoundModel, configuration_in, open_model};
 use crate::bert::{BertConfig, Head, SIZES};
 use crate::checkpoint::METRICS_FILE;
 use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, Software, State, load_latest};
-use crate::data::{Manifest, PreparedData, Split, VocabularyFile};
+use crate::data::{Manifest, PreparedData, Split, TokenizerFiles};
 use crate::divergence::{Monitor, RollBacks};
 use crate::schedule::{Position, Schedule};
 use crate::settings::differing_settings;
@@ -71,8 +71,8 @@ pub trait Resumable {
     /// Returns the configuration of the model.
     fn model(&self) -> &BertConfig;
 
-    /// Returns the vocabulary of the tokens that the run trains on.
-    fn vocabulary(&self) -> VocabularyFile;
+    /// Returns the vocabulary and the rules of words of the tokens that the run trains on.
+    fn tokenizer(&self) -> TokenizerFiles;
 
     /// Returns the identity of the settings and the data, which a resumed run must share with its checkpoint.
     fn fingerprint(&self) -> String {
@@ -120,8 +120,8 @@ impl Resumable for RunOnData<'_> {
         &self.run.model
     }
 
-    fn vocabulary(&self) -> VocabularyFile {
-        self.prepared.vocabulary_file()
+    fn tokenizer(&self) -> TokenizerFiles {
+        self.prepared.tokenizer_files()
     }
 
     fn fingerprint_of(&self, settings: &Value) -> String {
@@ -150,8 +150,8 @@ impl InitialState {
     ///
     /// # Errors
     /// If the run directory holds a run and `resume` is false; if the checkpoint belongs to another run, with the names of
-    /// the settings that differ; if the weights have another vocabulary or, unless this run trained them, another
-    /// configuration; if the checkpoint is damaged.
+    /// the settings that differ; if the weights have another vocabulary or other rules of words or, unless this run trained them,
+    /// another configuration; if the checkpoint is damaged.
     pub fn find(run: &dyn Resumable, options: ResumeOptions) -> anyhow::Result<(InitialState, Vec<String>)> {
         let directory = run.directory();
         if !options.resume {
@@ -179,7 +179,7 @@ impl InitialState {
         }
         let Some(found) = run.import()? else { return Ok((InitialState::Random, Vec::new())) };
         let next = "prepare the data with the tokenizer of the weights, or start from other weights";
-        let note = check_vocabulary(&found.checkpoint, &found.path, &run.vocabulary(), next).context("import")?;
+        let note = check_tokenizer(&found.checkpoint, &found.path, &run.tokenizer(), next).context("import")?;
         check_model(&found.path, &found.config, run.model()).context("import")?;
         let notes = found.notes().into_iter().chain(note).collect();
         Ok((InitialState::Imported(Box::new(found)), notes))
@@ -278,19 +278,19 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Checks that the weights of `checkpoint`, which was read from `path`, have the vocabulary of `run` and, if an import wrote them,
-/// its configuration: no option accepts other ones. `differing` lists other settings for the error. Returns a note if the checkpoint
-/// has no tokenizer.
+/// Checks that the weights of `checkpoint`, which was read from `path`, have the vocabulary and the rules of words of `run` and, if an
+/// import wrote them, its configuration: no option accepts other ones. `differing` lists other settings for the error. Returns a note
+/// if the checkpoint has no tokenizer.
 fn check_weights(
     run: &dyn Resumable,
     checkpoint: &Checkpoint,
     path: &Path,
     differing: Option<&str>,
 ) -> anyhow::Result<Option<String>> {
-    let next = "a run keeps its vocabulary, so restore it, or start another run";
+    let next = "a run keeps its tokenizer, so restore it, or start another run";
     let others = differing.map_or(String::new(), |others| format!(" (it was trained with other settings: {others})"));
     let failed = || format!("cannot resume from {}{others}", path.display());
-    let note = check_vocabulary(checkpoint, path, &run.vocabulary(), next).with_context(failed)?;
+    let note = check_tokenizer(checkpoint, path, &run.tokenizer(), next).with_context(failed)?;
     if checkpoint.state.run_fingerprint.is_empty() {
         let (found, _) = configuration_in(checkpoint, path)?;
         check_model(path, &found, run.model()).with_context(failed)?;

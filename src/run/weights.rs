@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
 use super::Run;
-use super::compatibility::{check_rows, vocabulary_of};
+use super::compatibility::{check_rows, tokenizer_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
 use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RunDirectory, RunLock, load_latest, open};
@@ -272,10 +272,10 @@ pub fn import_checkpoint(directory: &Path, out: &Path) -> anyhow::Result<Importe
     }
     let ImportedModel { config, tensors, mut imported, .. } = import_model(directory)?;
     let checkpoint = &mut imported.checkpoint;
-    let note = match vocabulary_of(checkpoint, directory) {
-        Ok(Some(file)) => {
-            checkpoint.state.vocabulary_sha256 = file.vocabulary.sha256().to_owned();
-            check_rows(directory.display(), &config, &file)?
+    let note = match tokenizer_of(checkpoint, directory) {
+        Ok(Some(tokenizer)) => {
+            checkpoint.state.vocabulary_sha256 = tokenizer.vocabulary.vocabulary.sha256().to_owned();
+            check_rows(directory.display(), &config, &tokenizer.vocabulary)?
         }
         Ok(None) => Some(format!("note: {} holds no tokenizer, so the checkpoint has none", directory.display())),
         // A model with another kind of tokenizer can still be exported.

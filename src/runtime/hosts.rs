@@ -3,13 +3,14 @@
 //!
 //! The process index of the client is this host's number; those of its devices give the number of hosts. On CUDA the
 //! processes first create a [`Session`], because the client needs one; a TPU slice needs none. Afterwards the hosts
-//! communicate through their devices, by an [`AllGather`].
+//! communicate through their devices, by an [`AllGather`]. Tests let threads act as hosts, with another [`HostGather`].
 
+use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::collective::{AllGather, PendingAllGather};
+use super::collective::AllGather;
 use super::devices::Devices;
 use crate::rendezvous::agreement::{SharedValues, check_equal, digest_words, values_of_digests};
 use crate::rendezvous::session::Session;
@@ -17,27 +18,42 @@ use crate::rendezvous::session::Session;
 /// Words of a message: the sha256 of eight values, or 32 sums.
 const MESSAGE_WORDS: usize = 64;
 
+/// A means by which each host gets the words of all hosts.
+pub trait HostGather: fmt::Debug + Send + Sync {
+    /// Starts to gather the words of all hosts. Every host calls this the same number of times with as many words, at the same points
+    /// between the steps.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    fn start(&self, words: &[u32]) -> anyhow::Result<PendingWords>;
+}
+
+/// Waits for the words of each host, in host order.
+pub type PendingWords = Box<dyn FnOnce() -> anyhow::Result<Vec<Vec<u32>>>>;
+
 /// The hosts of the run.
 #[derive(Debug)]
 pub struct Hosts {
     host: usize,
+    hosts: usize,
+    session: Option<Arc<Session>>,
+    /// None on a single host.
+    gather: Option<Box<dyn HostGather>>,
+}
+
+/// The gather through the devices of the run: the words of a host are those of its first replica.
+#[derive(Debug)]
+struct DeviceGather {
+    messages: AllGather,
+    votes: AllGather,
     /// The first replica of each host.
     first_replicas: Vec<usize>,
     /// The number of devices of this host.
     local: usize,
-    session: Option<Arc<Session>>,
-    /// None on a single host.
-    collectives: Option<Collectives>,
-}
-
-#[derive(Debug)]
-struct Collectives {
-    messages: AllGather,
-    votes: AllGather,
 }
 
 /// A vote of all hosts whose result has not been read.
-pub struct Vote(PendingAllGather);
+pub struct Vote(PendingWords);
 
 impl Hosts {
     /// Returns the hosts that `devices` belong to; `session` is their session, if they needed one.
@@ -45,20 +61,22 @@ impl Hosts {
     /// # Errors
     /// If the all-gather between them cannot be compiled.
     pub fn new(devices: &Devices, session: Option<Arc<Session>>) -> anyhow::Result<Hosts> {
-        let first_replicas = devices.first_replicas().to_vec();
-        let collectives = match first_replicas.len() {
+        let hosts = devices.first_replicas().len();
+        let gather: Option<Box<dyn HostGather>> = match hosts {
             1 => None,
-            _ => Some(Collectives {
-                messages: AllGather::new(devices, MESSAGE_WORDS)?,
-                votes: AllGather::new(devices, 1)?,
-            }),
+            _ => Some(Box::new(DeviceGather::new(devices)?)),
         };
-        Ok(Hosts { host: devices.host(), first_replicas, local: devices.devices.len(), session, collectives })
+        Ok(Hosts { host: devices.host(), hosts, session, gather })
+    }
+
+    /// Returns host `host` of `hosts` hosts that communicate by `gather` instead of their devices.
+    pub fn with_gather(host: usize, hosts: usize, gather: Box<dyn HostGather>) -> Hosts {
+        Hosts { host, hosts, session: None, gather: Some(gather) }
     }
 
     /// Returns the number of hosts.
     pub fn len(&self) -> usize {
-        self.first_replicas.len()
+        self.hosts
     }
 
     /// Returns false: there is at least this host.
@@ -84,8 +102,8 @@ impl Hosts {
         if let Some(session) = &self.session {
             return session.check_equal(name, values);
         }
-        let Some(collectives) = &self.collectives else { return Ok(()) };
-        let all = self.all_gather(&collectives.messages, &digest_words(values))?;
+        let Some(gather) = &self.gather else { return Ok(()) };
+        let all = gather.start(&digest_words(values))?()?;
         let names: Vec<String> = (0..self.len()).map(|host| format!("host {host}")).collect();
         let all: Vec<SharedValues> = all.iter().map(|words| values_of_digests(values, words)).collect();
         check_equal(&names, &all)
@@ -96,9 +114,9 @@ impl Hosts {
     /// # Errors
     /// If the all-gather fails.
     pub fn all_reduce_sum(&self, values: Vec<f64>) -> anyhow::Result<Vec<f64>> {
-        let Some(collectives) = &self.collectives else { return Ok(values) };
+        let Some(gather) = &self.gather else { return Ok(values) };
         let words: Vec<u32> = values.iter().flat_map(|value| halves(value.to_bits())).collect();
-        Ok(sum_of(&self.all_gather(&collectives.messages, &words)?))
+        Ok(sum_of(&gather.start(&words)?()?))
     }
 
     /// Starts a vote of all hosts for numbers that runs beside the steps; returns none on a single host.
@@ -106,8 +124,7 @@ impl Hosts {
     /// # Errors
     /// As [`Hosts::all_reduce_sum`].
     pub fn vote(&self, number: u32) -> anyhow::Result<Option<Vote>> {
-        let Some(collectives) = &self.collectives else { return Ok(None) };
-        Ok(Some(Vote(collectives.votes.start(&vec![vec![number]; self.local])?)))
+        self.gather.as_ref().map(|gather| gather.start(&[number]).map(Vote)).transpose()
     }
 
     /// Waits for all hosts and returns this host's `result` if the results of all hosts are ok.
@@ -115,10 +132,9 @@ impl Hosts {
     /// # Errors
     /// The error of this host, or that another host failed.
     pub fn all_ok<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
-        let Some(collectives) = &self.collectives else { return result };
-        let failed = self
-            .all_gather(&collectives.votes, &[u32::from(result.is_err())])
-            .context("cannot wait for the other hosts");
+        let Some(gather) = &self.gather else { return result };
+        let failed = gather.start(&[u32::from(result.is_err())]).and_then(|pending| pending());
+        let failed = failed.context("cannot wait for the other hosts");
         match (result, failed) {
             (Err(error), _) => Err(error),
             (Ok(_), Err(error)) => Err(error),
@@ -140,13 +156,30 @@ impl Hosts {
             .err()
             .map(|error| format!("warning: this host is finished, but the shutdown of all hosts failed: {error:#}"))
     }
+}
 
-    /// Returns the words of every host: those of its first replica, padded with zeros.
-    fn all_gather(&self, all_gather: &AllGather, words: &[u32]) -> anyhow::Result<Vec<Vec<u32>>> {
+impl DeviceGather {
+    fn new(devices: &Devices) -> anyhow::Result<DeviceGather> {
+        Ok(DeviceGather {
+            messages: AllGather::new(devices, MESSAGE_WORDS)?,
+            votes: AllGather::new(devices, 1)?,
+            first_replicas: devices.first_replicas().to_vec(),
+            local: devices.devices.len(),
+        })
+    }
+}
+
+impl HostGather for DeviceGather {
+    fn start(&self, words: &[u32]) -> anyhow::Result<PendingWords> {
+        let all_gather = if words.len() <= self.votes.width() { &self.votes } else { &self.messages };
         let mut padded = words.to_vec();
         padded.resize(all_gather.width(), 0);
-        let replicas = all_gather.start(&vec![padded; self.local])?.wait()?;
-        Ok(self.first_replicas.iter().map(|&first| replicas[first][..words.len()].to_vec()).collect())
+        let pending = all_gather.start(&vec![padded; self.local])?;
+        let (first_replicas, count) = (self.first_replicas.clone(), words.len());
+        Ok(Box::new(move || {
+            let replicas = pending.wait()?;
+            Ok(first_replicas.into_iter().map(|first| replicas[first][..count].to_vec()).collect())
+        }))
     }
 }
 
@@ -156,7 +189,7 @@ impl Vote {
     /// # Errors
     /// As [`Hosts::all_reduce_sum`].
     pub fn max(self) -> anyhow::Result<u32> {
-        Ok(self.0.wait()?.iter().map(|words| words[0]).max().unwrap_or(0))
+        Ok((self.0)()?.iter().map(|words| words[0]).max().unwrap_or(0))
     }
 }
 

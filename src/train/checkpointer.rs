@@ -112,11 +112,12 @@ impl Checkpointer {
     /// If the file system reports an error, or a request fails.
     pub fn set_aside_after(&mut self, step: Option<u64>) -> anyhow::Result<Vec<String>> {
         let Writer::Idle(destination) = &mut self.writer else { bail!("the last checkpoint is not complete") };
-        let mut notes = destination.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait)?;
-        notes.extend(destination.directory.set_aside_after(step)?);
+        let mut notes = destination.wait_for_upload();
+        // The bucket first: a start of the run repeats its renames in the local copy if they are interrupted here.
         if let Some(uploader) = &destination.uploader {
             notes.extend(uploader.set_aside_after(step)?);
         }
+        notes.extend(destination.directory.set_aside_after(step)?);
         Ok(notes)
     }
 
@@ -140,6 +141,13 @@ impl Drop for Checkpointer {
 }
 
 impl Destination {
+    /// Waits for the upload; returns messages about it. Its failure does not stop training, because the next upload includes the same
+    /// files.
+    fn wait_for_upload(&mut self) -> Vec<String> {
+        let uploaded = self.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait);
+        uploaded.unwrap_or_else(|error| vec![format!("{error:#}")])
+    }
+
     /// Writes `checkpoint` into the run directory, and starts its upload.
     fn save(&mut self, checkpoint: &Checkpoint) -> anyhow::Result<Saved> {
         let step = checkpoint.state.step;
@@ -151,10 +159,8 @@ impl Destination {
                  before with a lower learning_rate, and accept the changed setting"
             );
         }
-        // Saving removes old checkpoints, which must not be in an upload. Its failure does not stop training, because the next
-        // upload includes the same files.
-        let uploaded = self.uploader.as_mut().map_or(Ok(Vec::new()), Uploader::wait);
-        let mut notes = uploaded.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        // Saving removes old checkpoints, which must not be in an upload.
+        let mut notes = self.wait_for_upload();
         let saved = self.directory.save(checkpoint)?;
         notes.extend(saved.notes);
         if let Some(uploader) = &mut self.uploader {

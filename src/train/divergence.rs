@@ -88,6 +88,15 @@ impl Alarm {
         self.monitor.saved(done, held_out, self.references(phase));
     }
 
+    /// Returns a sentence if the run ends after `done` updates, whose last one was of phase `phase`, with a model that has learned
+    /// nothing. A run whose divergence was reported is not judged again.
+    pub fn nothing_learned(&self, done: u64, phase: usize) -> Option<String> {
+        let loss = self.spec.loss.filter(|_| !self.raised)?;
+        let (_, held_out) = self.evaluated.filter(|(step, _)| *step == done)?;
+        let found = self.monitor.nothing_learned(held_out, self.references(phase))?;
+        Some(found.sentence(loss.label))
+    }
+
     /// Returns what a checkpoint records of the alarm.
     pub fn monitor(&self) -> &Monitor {
         &self.monitor

@@ -14,7 +14,7 @@ use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
 use crate::report::evaluation::Evaluation;
 use crate::run::EvaluateSettings;
-use crate::run::compatibility::{check_rows, check_vocabulary};
+use crate::run::compatibility::{check_rows, check_tokenizer};
 use crate::run::weights::FoundModel;
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
@@ -32,7 +32,7 @@ pub struct ModelOnHeldOut {
     pub dataset: Arc<Dataset>,
     /// The precision of the matrix products.
     pub precision: Precision,
-    /// Notes for the user about the vocabulary.
+    /// Notes for the user about the tokenizer.
     pub notes: Vec<String>,
 }
 
@@ -42,17 +42,18 @@ impl ModelOnHeldOut {
     /// `max_predictions_per_seq` override the shape.
     ///
     /// # Errors
-    /// If the data has another vocabulary than the model, too few held-out documents, or the shape does not fit the model.
+    /// If the data has another vocabulary or other rules of words than the model, too few held-out documents, or the shape does not
+    /// fit the model.
     pub fn open(
         model: FoundModel,
         prepared: &Arc<PreparedData>,
         sequence_length: Option<usize>,
         max_predictions_per_seq: Option<usize>,
     ) -> anyhow::Result<ModelOnHeldOut> {
-        let vocabulary = prepared.vocabulary_file();
+        let used = prepared.tokenizer_files();
         let next = "prepare the text with the model's tokenizer";
-        let compared = check_vocabulary(&model.checkpoint, &model.path, &vocabulary, next)?;
-        let unused_rows = check_rows(model.path.display(), &model.config, &vocabulary)?;
+        let compared = check_tokenizer(&model.checkpoint, &model.path, &used, next)?;
+        let unused_rows = check_rows(model.path.display(), &model.config, &used.vocabulary)?;
         let run = model.run();
         let last = run.as_ref().and_then(|run| run.schedule.phases().last());
         let length = sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref()));

@@ -302,6 +302,9 @@ impl Trainer {
                 self.save()?;
             }
             if (stops_early || request.ends()) && self.done < total {
+                if stops_early {
+                    self.judge_end(plan.phase);
+                }
                 self.finish()?;
                 return Ok(match request {
                     _ if stops_early => Outcome::StoppedEarly,
@@ -311,6 +314,7 @@ impl Trainer {
             }
             self.last_end = Instant::now();
         }
+        self.judge_end(self.job.schedule.phases().len() - 1);
         self.finish()?;
         Ok(Outcome::Finished)
     }
@@ -435,6 +439,13 @@ impl Trainer {
         let reported = self.reporter.evaluation(self.done, sequence_length, evaluation, begin.elapsed());
         self.note_failure(reported);
         Ok(())
+    }
+
+    /// Reports at the end of the run, in phase `phase`, if the model has learned nothing.
+    fn judge_end(&mut self, phase: usize) {
+        if let Some(sentence) = self.alarm.nothing_learned(self.done, phase) {
+            self.reporter.nothing_learned(sentence);
+        }
     }
 
     /// Returns whether the evaluation after `done` updates was that of phase `phase`. Values on other examples, for example of another

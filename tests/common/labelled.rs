@@ -68,6 +68,7 @@ impl LabelledFiles {
             files: vec![
                 ("config.json".to_owned(), Value::Object(keys).to_string().into_bytes()),
                 ("vocab.txt".to_owned(), words.join("\n").into_bytes()),
+                ("tokenizer_config.json".to_owned(), br#"{"do_lower_case": true}"#.to_vec()),
             ],
         };
         RunDirectory::new(&self.path(name), Keep::ALL).save(&checkpoint).expect("the model is written");

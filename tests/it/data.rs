@@ -38,6 +38,7 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
         lowercase: true,
         strip_accents: None,
         tokenize_chinese_chars: None,
+        text_rules: None,
         options: PrepareOptions::default(),
         train: Default::default(),
         held_out: Default::default(),

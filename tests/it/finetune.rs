@@ -169,7 +169,7 @@ fn metrics_of_squad_v2_are_those_of_all_questions_and_of_those_with_and_without_
 }
 
 #[test]
-fn a_resumed_run_keeps_the_vocabulary_of_its_model() {
+fn a_resumed_run_keeps_the_tokenizer_of_its_model() {
     let files = LabelledFiles::new();
     let open = |import: &str| {
         let set = format!("import={}", files.path(import).display());
@@ -191,7 +191,17 @@ fn a_resumed_run_keeps_the_vocabulary_of_its_model() {
         "cannot resume from ",
         "/run/step-00000000/vocab.txt and ",
         "/swapped hold different vocabularies: token \"good\" has id 17 in the first and id 18 in the second, and 2 of 22 ids",
-        "a run keeps its vocabulary",
+        "a run keeps its tokenizer",
+    ];
+    expected.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in: {message}"));
+
+    // The same model with accents.
+    export_model(&files.path("model"), None, &files.path("accents")).unwrap();
+    files.write("accents/tokenizer_config.json", r#"{"do_lower_case": true, "strip_accents": false}"#);
+    let message = format!("{:#}", InitialState::find(&open("accents"), ACCEPT).unwrap_err());
+    let expected = [
+        "/run/step-00000000/tokenizer_config.json and ",
+        "/accents state different rules of words: strip_accents is true in the first and false in the second; a run keeps its tokenizer",
     ];
     expected.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in: {message}"));
 }

@@ -16,66 +16,27 @@ use ::parquet::schema::parser::parse_message_type;
 use lambert::checkpoint::write_tensors;
 use lambert::data::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split, Tokenizer, WordRules};
 use lambert::pjrt::Platform;
-use lambert::rng::{Key, Stream};
+use lambert::rng::Key;
 use lambert::shape::{DType, HostTensor, Shape};
 
 use crate::common::Workshop;
 use crate::common::labelled::LabelledFiles;
 
+mod mutations;
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
+use mutations::{mutated, structure_of};
 use targets::TARGETS;
 
 /// Executions of each target without `LAMBERT_FUZZ_EXECUTIONS`.
 const EXECUTIONS: u64 = 300;
 /// An execution that takes longer counts as a hang; most take less than a millisecond.
 const LONGEST: Duration = Duration::from_secs(10);
+/// The least share of the inputs of a target that it accepts.
+const LEAST_ACCEPTED: f64 = 0.1;
 /// The most resident memory of a process that runs these tests only, in bytes.
 const MEMORY: u64 = 1 << 30;
-/// The largest input.
-const LARGEST: usize = 1 << 18;
-
-/// Words that are put into inputs: limits of numbers, and the syntax of the formats.
-const WORDS: [&str; 36] = [
-    "0",
-    "-1",
-    "1e999",
-    "1e-60",
-    "NaN",
-    "18446744073709551615",
-    "9223372036854775808",
-    "4294967295",
-    "null",
-    "true",
-    "{",
-    "}",
-    "[[",
-    "]]",
-    "{{",
-    "}}",
-    "{|",
-    "|}",
-    "|",
-    "==",
-    "'''",
-    "<ref>",
-    "</ref>",
-    "<nowiki>",
-    "&#x110000;",
-    "\"",
-    "\\ud800",
-    "\n",
-    "\u{feff}",
-    "##",
-    "[MASK]",
-    "../",
-    "data_offsets",
-    "{{convert|5|ft|11|in}}",
-    "\u{300}",
-    "\u{10ffff}",
-];
-
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} requires a number")))
 }
@@ -142,7 +103,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "jsonl" => {
             vec!["{\"text\": \"One. Two.\\n\\u00e9\", \"id\": [1, {\"a\": null}]}\n\n{\"text\": \" \"}\n".into()]
         }
-        "parquet" => [Compression::UNCOMPRESSED, Compression::SNAPPY].map(parquet_file).into(),
+        "parquet" => {
+            let texts = ["One. Two.", "Three."].map(|text| Some(text.to_owned()));
+            [false, true].map(|is_compressed| parquet_file(is_compressed, &texts)).into()
+        }
         other => panic!("{other} has no inputs"),
     }
 }
@@ -172,60 +136,22 @@ fn unsealed(text: &str) -> String {
     format!("{}{}", &text[..start], &text[start + 64..])
 }
 
-fn parquet_file(compression: Compression) -> Vec<u8> {
+/// Returns a Parquet file with the column `text`.
+fn parquet_file(is_compressed: bool, texts: &[Option<String>]) -> Vec<u8> {
+    let compression = if is_compressed { Compression::SNAPPY } else { Compression::UNCOMPRESSED };
     let schema = Arc::new(parse_message_type("message rows { OPTIONAL BYTE_ARRAY text (STRING); }").unwrap());
     let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
     let mut file = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut file, schema, properties).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    let values = ["One. Two.", "Three."].map(ByteArray::from);
-    column.typed::<ByteArrayType>().write_batch(&values, Some(&[1, 1]), None).unwrap();
+    let values: Vec<ByteArray> = texts.iter().flatten().map(|text| ByteArray::from(text.as_str())).collect();
+    let levels: Vec<i16> = texts.iter().map(|text| i16::from(text.is_some())).collect();
+    column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
     file
-}
-
-/// Returns one of the seeds, changed in one to eight places.
-fn mutated(seeds: &[Vec<u8>], draw: &mut Stream) -> Vec<u8> {
-    let below = |draw: &mut Stream, n: usize| draw.below(n.max(1) as u64) as usize;
-    let mut data = seeds[below(draw, seeds.len())].clone();
-    for _ in 0..draw.between(1, 8) {
-        let at = below(draw, data.len() + 1);
-        let most = 1 << draw.below(9);
-        let end = (at + below(draw, most)).min(data.len());
-        match draw.below(9) {
-            0 if at < data.len() => data[at] ^= 1 << draw.below(8),
-            1 if at < data.len() => data[at] = draw.next_u64() as u8,
-            2 => drop(data.drain(at..end)),
-            3 => data.truncate(at),
-            4 => drop(data.splice(at..at, data[at..end].repeat(1 + below(draw, 20)))),
-            5 => drop(data.splice(at..end, WORDS[below(draw, WORDS.len())].bytes())),
-            6 => drop(data.splice(at..at, WORDS[below(draw, WORDS.len())].repeat(1 + below(draw, 300)).into_bytes())),
-            7 => replace_number(&mut data, at, draw),
-            _ => {
-                let other = &seeds[below(draw, seeds.len())];
-                let from = below(draw, other.len());
-                let part = other[from..(from + below(draw, 200)).min(other.len())].to_vec();
-                drop(data.splice(at..end, part));
-            }
-        }
-    }
-    data.truncate(LARGEST);
-    data
-}
-
-/// Replaces the first decimal number from `at` on by another one.
-fn replace_number(data: &mut Vec<u8>, at: usize, draw: &mut Stream) {
-    let Some(start) = (at..data.len()).find(|&i| data[i].is_ascii_digit()) else { return };
-    let end = (start..data.len()).find(|&i| !data[i].is_ascii_digit()).unwrap_or(data.len());
-    let number = match draw.below(3) {
-        0 => draw.below(100).to_string(),
-        1 => (draw.next_u64() >> draw.below(64)).to_string(),
-        _ => WORDS[draw.below(8) as usize].to_owned(),
-    };
-    drop(data.splice(start..end, number.into_bytes()));
 }
 
 #[test]
@@ -255,6 +181,7 @@ fn run(name: &str, target: targets::Target, seeds: &[Vec<u8>], key: Key, executi
         path
     };
     let (begin, mut accepted, mut longest) = (Instant::now(), 0u64, Duration::ZERO);
+    let structure = structure_of(name);
     std::thread::scope(|scope| {
         let (send, receive) = channel::<Vec<u8>>();
         scope.spawn(move || {
@@ -271,7 +198,7 @@ fn run(name: &str, target: targets::Target, seeds: &[Vec<u8>], key: Key, executi
             }
         });
         for execution in 0..executions {
-            let data = mutated(seeds, &mut key.fold_in(execution).stream());
+            let data = mutated(structure, seeds, &mut key.fold_in(execution).stream());
             send.send(data.clone()).unwrap();
             let started = Instant::now();
             match catch_unwind(AssertUnwindSafe(|| target(&data))) {
@@ -282,10 +209,14 @@ fn run(name: &str, target: targets::Target, seeds: &[Vec<u8>], key: Key, executi
         }
     });
     let seconds = begin.elapsed().as_secs_f64();
+    let share = accepted as f64 / executions.max(1) as f64;
     println!(
-        "{name}: {executions} executions in {seconds:.0} s, {accepted} accepted, longest {longest:.1?}, peak {}",
+        "{name}: {executions} executions in {seconds:.0} s, {:.1} % accepted, longest {longest:.1?}, peak {}",
+        100.0 * share,
         peak_memory()
     );
+    // Inputs that a reader refuses at once test only its first checks.
+    assert!(executions < 100 || share > LEAST_ACCEPTED, "{name}: only {accepted} of {executions} inputs are accepted");
 }
 
 /// Returns the peak resident memory of this process in bytes; 0 where the system does not report it.

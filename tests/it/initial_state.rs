@@ -1,5 +1,5 @@
-//! The weights that a run starts from fit the run: the same vocabulary in every form of its files, a row for each token, the same
-//! configuration, finite values. Nothing here needs a device.
+//! The weights that a run starts from fit the run: the same vocabulary and rules of words in every form of their files, a row for each
+//! token, the same configuration, finite values. Nothing here needs a device.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const RESUME: ResumeOptions = ResumeOptions { resume: true, accept_changes: fals
 const ACCEPT: ResumeOptions = ResumeOptions { resume: true, accept_changes: true };
 
 /// A workshop with more data: `swapped` has the same tokens with other ids, `divided` the same vocabulary and other documents in
-/// each split.
+/// each split, `cased` the same vocabulary and no lower-casing.
 struct Files(Workshop);
 
 impl Files {
@@ -30,8 +30,12 @@ impl Files {
         std::fs::create_dir(files.path("swapped-tokenizer")).unwrap();
         let swapped = files.vocabulary().replace("\ncat\n", "\n???\n").replace("\ndog\n", "\ncat\n");
         files.write("swapped-tokenizer/vocab.txt", &swapped.replace("\n???\n", "\ndog\n"));
-        for (data, tokenizer, held_out) in [("swapped", "swapped-tokenizer", "0.2"), ("divided", "tokenizer", "0.3")] {
-            files.0.succeed(&["prepare", "text.txt", "--tokenizer", tokenizer, "--held-out", held_out, "--out", data]);
+        for (data, tokenizer, more) in [
+            ("swapped", "swapped-tokenizer", &["--held-out", "0.2"][..]),
+            ("divided", "tokenizer", &["--held-out", "0.3"]),
+            ("cased", "data/tokenizer/vocab.txt", &["--held-out", "0.2", "--cased"]),
+        ] {
+            files.0.succeed(&[&["prepare", "text.txt", "--tokenizer", tokenizer, "--out", data], more].concat());
         }
         files
     }
@@ -59,13 +63,27 @@ impl Files {
         Run::open(&self.path("run.toml"), &all)
     }
 
-    /// Writes a checkpoint of `model` with the vocabulary `vocabulary` that `run` trained, or that was imported without one.
+    /// Writes a checkpoint of `model` with the vocabulary `vocabulary` that `run` trained, or that was imported without one. Its
+    /// tokenizer lower-cases.
     fn save(&self, name: &str, model: &BertConfig, vocabulary: Option<&str>, run: Option<&Run>) {
+        self.save_with_rules(name, model, vocabulary, Some(r#"{"do_lower_case": true}"#), run);
+    }
+
+    /// As [`Files::save`], with the content of `tokenizer_config.json`.
+    fn save_with_rules(
+        &self,
+        name: &str,
+        model: &BertConfig,
+        vocabulary: Option<&str>,
+        rules: Option<&str>,
+        run: Option<&Run>,
+    ) {
         let mut files = vec![(
             "config.json".to_owned(),
             serde_json::to_vec(&config_json(model, &Head::Pretraining).unwrap()).unwrap(),
         )];
         files.extend(vocabulary.map(|text| ("vocab.txt".to_owned(), text.as_bytes().to_vec())));
+        files.extend(rules.map(|text| ("tokenizer_config.json".to_owned(), text.as_bytes().to_vec())));
         files.extend(run.map(|run| ("run.toml".to_owned(), run.text.clone().into_bytes())));
         let fingerprint = run.map(|run| {
             let prepared = PreparedData::open(run.data.path.local()).unwrap();
@@ -158,6 +176,76 @@ fn imported_weights_require_the_vocabulary_of_the_data() {
 }
 
 #[test]
+fn rules_of_words_are_compared_wherever_vocabularies_are() {
+    let files = Files::new();
+    let (model, words) = (files.model(), files.vocabulary());
+    let differing = |weights: &str, data: &str| {
+        format!(
+            "{weights} and {data}/prepared.json state different rules of words: lowercase is true in the first and false in the \
+             second, strip_accents is true in the first and false in the second; "
+        )
+    };
+    let import = ResumeOptions::default();
+    let refused = differing("weights/step-00000000/tokenizer_config.json", "cased");
+
+    // Imported weights, and a checkpoint that `lambert import` wrote.
+    files.save("weights", &model, Some(&words), None);
+    files.refuses(&["import=@weights", "data.path=@cased"], import, &["import: ", &refused, "prepare the data with"]);
+    files.export("weights", "bert");
+    import_checkpoint(&files.path("bert"), &files.path("imported")).unwrap();
+    let imported = ["checkpoint.directory=@imported", "data.path=@cased"];
+    for options in [RESUME, ACCEPT] {
+        let refused = differing(
+            "cannot resume from imported/step-00000000: imported/step-00000000/tokenizer_config.json",
+            "cased",
+        );
+        files.refuses(&imported, options, &[&refused, "a run keeps its tokenizer"]);
+    }
+
+    // An evaluation.
+    let cased = Arc::new(PreparedData::open(&files.path("cased")).unwrap());
+    let found = open_model(&files.path("weights")).unwrap();
+    let error = format!("{:#}", ModelOnHeldOut::open(found, &cased, Some(24), None).unwrap_err());
+    assert!(error.contains("cased/prepared.json state different rules of words: lowercase is true"), "{error}");
+    assert!(error.ends_with("; prepare the text with the model's tokenizer"), "{error}");
+
+    // Each setting counts; null follows do_lower_case; a tokenizer that states nothing is noted.
+    let start = |name: &str, rules: Option<&str>| {
+        files.save_with_rules(name, &model, Some(&words), rules, None);
+        files.start(&[&format!("import=@{name}")], import)
+    };
+    let null = r#"{"do_lower_case": true, "strip_accents": null, "tokenize_chinese_chars": null}"#;
+    assert_eq!(start("null", Some(null)), Ok(Vec::new()));
+    for (name, config, differing) in [
+        (
+            "accents",
+            r#"{"do_lower_case": true, "strip_accents": false}"#,
+            "words: strip_accents is false in the first and true in",
+        ),
+        (
+            "chinese",
+            r#"{"do_lower_case": true, "tokenize_chinese_chars": false}"#,
+            "words: tokenize_chinese_chars is false in",
+        ),
+    ] {
+        let message = start(name, Some(config)).unwrap_err();
+        assert!(message.contains(differing), "{message}");
+    }
+    let note = "note: silent/step-00000000 states no rules of words (lowercase, strip_accents, tokenize_chinese_chars), so they cannot \
+                be compared with data/prepared.json";
+    assert_eq!(start("silent", None), Ok(vec![note.to_owned()]));
+
+    // The checkpoint of a run: the settings of the data differ, too.
+    let run = files.open(&[]).unwrap();
+    files.save("run", &run.model, Some(&words), Some(&run));
+    assert_eq!(files.start(&[], RESUME), Ok(Vec::new()));
+    for options in [RESUME, ACCEPT] {
+        let refused = differing("run/step-00000000/tokenizer_config.json", "cased");
+        files.refuses(&["data.path=@cased"], options, &["settings: the data)", &refused, "a run keeps its tokenizer"]);
+    }
+}
+
+#[test]
 fn a_checkpoint_of_an_import_is_resumed_with_its_vocabulary_and_configuration_only() {
     let files = Files::new();
     files.save("weights", &files.model(), Some(&files.vocabulary()), None);
@@ -171,7 +259,7 @@ fn a_checkpoint_of_an_import_is_resumed_with_its_vocabulary_and_configuration_on
         assert_eq!(files.start(&[], options), Ok(Vec::new()));
         let checkpoint =
             "cannot resume from run/step-00000000: run/step-00000000/vocab.txt and swapped/tokenizer/vocab.txt";
-        files.refuses(&["data.path=@swapped"], options, &[checkpoint, DIFFERENT, "a run keeps its vocabulary"]);
+        files.refuses(&["data.path=@swapped"], options, &[checkpoint, DIFFERENT, "a run keeps its tokenizer"]);
         files.refuses(
             &["model.num_attention_heads=4"],
             options,
@@ -220,7 +308,7 @@ fn a_resumed_run_keeps_its_vocabulary_and_its_sizes() {
     files.save("run", &run.model, Some(&files.vocabulary()), Some(&run));
     assert_eq!(files.start(&[], RESUME), Ok(Vec::new()));
     let different =
-        ["run/step-00000000/vocab.txt and swapped/tokenizer/vocab.txt", DIFFERENT, "a run keeps its vocabulary"];
+        ["run/step-00000000/vocab.txt and swapped/tokenizer/vocab.txt", DIFFERENT, "a run keeps its tokenizer"];
     for options in [RESUME, ACCEPT] {
         files.refuses(&["data.path=@swapped"], options, &different);
         files.refuses(

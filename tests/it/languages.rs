@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use lambert::data::{Tokenizer, Vocabulary, WordRules, sentences};
+use lambert::data::{
+    ReadOptions, TEXT_RULES, TextEvent, Tokenizer, Vocabulary, WordRules, find_inputs, read_text, sentences,
+};
+use lambert::digest::sha256_hex;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -41,6 +44,44 @@ fn sentences_of_18_languages_end_where_they_are_marked() {
         })
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A preparation that was interrupted may be continued by a later program, if that has the same rules.
+#[test]
+fn the_version_of_the_text_rules_changes_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let markup = "'''A''' is a [[b|c]].&lt;ref>d&lt;/ref> {{convert|5|ft|11|in}} &amp;nbsp;\n\n== E ==\n* f\n{| class=\"g\"\n| h || i\n|}\n\
+                  {{lang|fr|j}} &lt;math>k&lt;/math> [[File:l.jpg|thumb|m]] [http://n o]\n";
+    let dump = format!(
+        "<mediawiki xml:lang=\"en\"><page><title>T</title><ns>0</ns><id>1</id><revision><text>{markup}</text></revision></page>\
+         </mediawiki>"
+    );
+    let texts: Vec<String> = languages().into_iter().map(|language| language.text).collect();
+    let json = texts.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
+    let files = [("dump.xml", dump), ("text.jsonl", json), ("text.txt", texts.join("\n\n"))];
+    let paths = files.map(|(name, content)| {
+        fs::write(folder.path().join(name), content).unwrap();
+        folder.path().join(name)
+    });
+    let mut read = String::new();
+    let mut add = |line: &str| read.extend([line, "\n"]);
+    let inputs = find_inputs(&paths).unwrap().inputs;
+    let read_all = read_text(&inputs, &ReadOptions::default(), &|_| (), &mut |batch| {
+        for event in &batch.events {
+            match event {
+                TextEvent::Line(line) => sentences(&batch.text[line.clone()]).for_each(&mut add),
+                TextEvent::DocumentEnd => add(""),
+            }
+        }
+        true
+    });
+    read_all.unwrap();
+    let found = (TEXT_RULES, sha256_hex(read.as_bytes()));
+    let recorded = (1, "67226d2336280bec3ce80d5cba63a7be90955715d3d23de26ff4d85260465f18".to_owned());
+    assert_eq!(
+        found, recorded,
+        "the rules have changed: raise TEXT_RULES, and record the digest of its texts here:\n{read}"
+    );
 }
 
 #[test]

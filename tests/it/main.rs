@@ -33,3 +33,4 @@ mod special_files;
 mod study;
 mod task;
 mod tidy;
+mod truncation;

@@ -228,6 +228,21 @@ fn existing_data_is_kept_unless_forced() {
     place.prepare("out", &options(), false).unwrap();
     let before = files(&place.at("out"));
     assert!(matches!(place.prepare("out", &options(), false).unwrap(), PrepareOutcome::UpToDate(_)));
+    // Text that was read by other rules; earlier versions did not record them.
+    let manifest = fs::read_to_string(place.at("out").join(MANIFEST)).unwrap();
+    let mut edited: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    edited.as_object_mut().unwrap().remove("sha256");
+    edited["text_rules"] = 0.into();
+    fs::write(place.at("out").join(MANIFEST), edited.to_string()).unwrap();
+    assert!(
+        place
+            .refused("out", &options())
+            .contains("of the rules for documents and sentences, got prepared data by version 0")
+    );
+    edited.as_object_mut().unwrap().remove("text_rules");
+    fs::write(place.at("out").join(MANIFEST), edited.to_string()).unwrap();
+    assert!(matches!(place.prepare("out", &options(), false).unwrap(), PrepareOutcome::UpToDate(_)));
+    fs::write(place.at("out").join(MANIFEST), manifest).unwrap();
     // Touched but equal: read again, and up to date.
     fs::write(place.at("text.txt"), corpus(40, 4)).unwrap();
     assert!(matches!(place.prepare("out", &options(), false).unwrap(), PrepareOutcome::UpToDate(_)));

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::text;
+use lambert::data::TEXT_RULES;
 use lambert::rng::Key;
 
 /// A directory with a trained tokenizer and `inputs/`, many text files.
@@ -204,6 +205,19 @@ fn a_changed_input_or_option_is_rejected_until_forced() {
     child.kill().expect("a child can be killed");
     assert!(!child.wait().expect("a child").success(), "it ended before it was killed");
     let left = contents(&place.at(".killed.partial"));
+    // A program with other rules for documents and sentences does not add to it.
+    let begun = fs::read_to_string(&journal).expect("a journal");
+    for (rules, found) in
+        [("\"text_rules\":0,", "preparation by version 0 of them"), ("", "preparation by earlier ones")]
+    {
+        let other = begun.replacen(&format!("\"text_rules\":{TEXT_RULES},"), rules, 1);
+        assert!(other != begun);
+        fs::write(&journal, other).expect("writable");
+        let expected =
+            ["of the rules for documents and sentences, got an interrupted", found, "with the program that began it"];
+        place.fails(&prepare("killed"), 1, &expected);
+    }
+    fs::write(&journal, begun).expect("writable");
     fs::write(place.at("inputs/000.txt"), documents(200, 99)).expect("writable");
     let expected = ["inputs/000.txt as it is now", "an interrupted preparation from its earlier content", "set force"];
     place.fails(&prepare("killed"), 1, &expected);

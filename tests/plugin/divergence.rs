@@ -2,20 +2,24 @@
 //! checkpoint, and a healthy run raises no alarm.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::common::hosts::each_host;
 use crate::common::perceptron::Examples;
-use crate::common::{Workshop, text};
-use crate::task::{job, train};
+use crate::common::{Workshop, cpu, text};
+use crate::task::{job, train, train_as, values};
 use lambert::batch::{BatchSource, HostBatch};
 use lambert::checkpoint::{Checkpoint, Contents, Keep, RunDirectory, load, load_latest};
 use lambert::divergence::SkippedRange;
 use lambert::run::initial_state::InitialState;
 use lambert::run::{DivergenceAction, DivergenceSettings};
+use lambert::runtime::hosts::Hosts;
 use lambert::schedule::Schedule;
 use lambert::shape::HostTensor;
 use lambert::train::job::Job;
+use lambert::train::trainer::Outcome;
 
 /// Returns the names of the checkpoints of a run, also of those that were set aside.
 fn checkpoints(workshop: &Workshop, run: &str) -> Vec<String> {
@@ -88,6 +92,17 @@ fn a_run_that_only_warns_trains_on_and_keeps_the_good_checkpoint_beside_the_last
 }
 
 #[test]
+fn a_run_that_ends_without_having_learned_anything_says_so() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text.replace("steps = 6\n", "steps = 40\n"));
+    let small = ["--set", "phase.1.learning_rate=1e-9", "--set", "phase.2.learning_rate=1e-9"];
+    let words = text(&workshop.succeed(&[&["pretrain", "run.toml", "--platform", "cpu"], &small[..]].concat()));
+    let sentence = "the model has learned nothing beyond the label frequencies: the held-out MLM loss is ";
+    assert_eq!(words.matches(sentence).count(), 1, "{words}");
+    assert!(words.contains("; lower learning_rate, lengthen warmup, or train for more steps"), "{words}");
+}
+
+#[test]
 fn a_run_that_diverges_again_goes_back_as_often_as_allowed_and_stops() {
     let workshop = Workshop::new();
     run_file(&workshop, "bad", "10.0");
@@ -150,24 +165,35 @@ impl BatchSource for SomeBad {
     }
 }
 
+/// The examples of steps 61 to 66.
+fn bad() -> SomeBad {
+    SomeBad { bad: 960..1056, skip: u64::MAX..u64::MAX }
+}
+
+/// A run of 100 steps of 16 examples in `directory`, with a checkpoint every 20 steps, that goes back once.
+fn long_job(directory: &Path, replicas: usize, source: SomeBad) -> Job {
+    std::fs::create_dir_all(directory).unwrap();
+    let mut job = job(directory, replicas);
+    let mut phase = job.schedule.phases()[0].clone();
+    phase.steps = 100;
+    job.schedule = Schedule::new(vec![phase]).unwrap();
+    job.batches = vec![Arc::new(source)];
+    job.alarm.settings = DivergenceSettings { action: DivergenceAction::RollBack, max_roll_backs: 1 };
+    job
+}
+
+/// Returns the newest checkpoint of a run.
+fn last(run: &Path) -> Checkpoint {
+    load_latest(run, Contents::All).unwrap().unwrap().checkpoint
+}
+
 #[test]
 fn a_run_goes_back_and_leaves_out_bad_examples_exactly() {
     for replicas in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let directory = |name: &str| folder.path().join(name);
-        // 100 steps of 16 examples with a checkpoint every 20 steps.
-        let long_job = |name: &str, source: SomeBad| -> Job {
-            std::fs::create_dir_all(directory(name)).unwrap();
-            let mut job = job(&directory(name), replicas);
-            let mut phase = job.schedule.phases()[0].clone();
-            phase.steps = 100;
-            job.schedule = Schedule::new(vec![phase]).unwrap();
-            job.batches = vec![Arc::new(source)];
-            job.alarm.settings = DivergenceSettings { action: DivergenceAction::RollBack, max_roll_backs: 1 };
-            job
-        };
-        let bad = || SomeBad { bad: 960..1056, skip: u64::MAX..u64::MAX };
-        let last = |name: &str| load_latest(&directory(name), Contents::All).unwrap().unwrap().checkpoint;
+        let long_job = |name: &str, source: SomeBad| long_job(&directory(name), replicas, source);
+        let last = |name: &str| last(&directory(name));
         let resumed_from = |name: &str, step: &str| -> Checkpoint {
             copy(&directory("run").join(step), &directory(name).join(step));
             let found = load_latest(&directory(name), Contents::All).unwrap().unwrap();
@@ -201,6 +227,90 @@ fn a_run_goes_back_and_leaves_out_bad_examples_exactly() {
             assert!(resumed.model == run.model && resumed.optimizer == run.optimizer, "{replicas} devices: {name}");
             assert_eq!(resumed.state.roll_backs, run.state.roll_backs, "{name}");
         }
+    }
+}
+
+#[test]
+fn several_hosts_go_back_and_stop_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = |name: &str| folder.path().join(name);
+    let with = |name: &str, action: DivergenceAction| {
+        let mut job = long_job(&directory(name), 1, bad());
+        job.alarm.settings.action = action;
+        job
+    };
+    let on_hosts = |name: &str, action: DivergenceAction| {
+        let train = |hosts| train_as(hosts, with(name, action), cpu(1), InitialState::Random).unwrap();
+        each_host(3, train)
+    };
+    train(with("alone", DivergenceAction::RollBack), 1, InitialState::Random);
+    assert_eq!(on_hosts("together", DivergenceAction::RollBack), [Outcome::Finished; 3]);
+    let (alone, together) = (last(&directory("alone")), last(&directory("together")));
+    assert_eq!((together.state.step, together.state.roll_backs.count), (100, 1));
+    assert!(together.model == alone.model && together.optimizer == alone.optimizer);
+    assert_eq!(
+        (together.state.roll_backs, together.state.divergence),
+        (alone.state.roll_backs, alone.state.divergence)
+    );
+    // The sums of an evaluation are those of all hosts, so a host with other weights would change it.
+    for name in ["class_loss", "value_loss"] {
+        let evaluated = |run: &str| values(&directory(run), "evaluation", name);
+        let (alone, together) = (evaluated("alone"), evaluated("together"));
+        // Steps 0, 30, 60, again 60, 90 and 100.
+        assert_eq!((alone.len(), together.len()), (6, 6));
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12 * a.abs();
+        assert!(alone.iter().zip(&together).all(close), "{name}: {alone:?} {together:?}");
+    }
+
+    assert_eq!(on_hosts("stopped", DivergenceAction::Stop), [Outcome::Diverged; 3]);
+    assert_eq!(last(&directory("stopped")).state.step, 40);
+    assert!(directory("stopped").join("step-00000060.diverged-1").exists());
+}
+
+#[test]
+fn every_host_ends_if_the_good_checkpoint_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    // The checkpoints are removed before the first bad example.
+    let ends = |hosts: Hosts| {
+        let mut job = long_job(&run, 1, bad());
+        if hosts.is_leader() {
+            job.batches = vec![Arc::new(Removing { examples: bad(), at: 960, directory: run.clone() })];
+        }
+        format!("{:#}", train_as(hosts, job, cpu(1), InitialState::Random).unwrap_err())
+    };
+    let errors = each_host(2, ends);
+    assert!(errors.iter().all(|error| error.contains("cannot go back to the checkpoint of step 40")), "{errors:?}");
+}
+
+/// Examples that remove the checkpoints of a run when example `at` is read, once that of step 40 is complete.
+#[derive(Debug)]
+struct Removing {
+    examples: SomeBad,
+    at: u64,
+    directory: PathBuf,
+}
+
+impl BatchSource for Removing {
+    fn rows(&self, first_example: u64, rows: usize) -> anyhow::Result<HostBatch> {
+        if first_example == self.at {
+            let [first, good] = [20, 40].map(|step| self.directory.join(format!("step-{step:08}")));
+            let begin = Instant::now();
+            while !good.exists() {
+                anyhow::ensure!(begin.elapsed() < Duration::from_secs(60), "step 40 was not saved");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            [first, good].iter().try_for_each(std::fs::remove_dir_all)?;
+        }
+        self.examples.rows(first_example, rows)
+    }
+
+    fn epoch_len(&self) -> u64 {
+        self.examples.epoch_len()
+    }
+
+    fn epochs_covered(&self, examples: u64) -> f64 {
+        self.examples.epochs_covered(examples)
     }
 }
 

@@ -46,6 +46,59 @@ fn a_run_that_does_not_fit_into_memory_is_refused_before_its_first_step() {
     assert!(!workshop.path("run/metrics.jsonl").exists());
 }
 
+/// The figures of a run, in bytes.
+struct Memory {
+    /// The memory that the run says it requires, beside that of the plugin and its compiler.
+    required: f64,
+    /// The most resident memory of the process.
+    peak: f64,
+}
+
+/// Trains a run with `settings` and observes its memory.
+fn observed(workshop: &Workshop, directory: &str, settings: &[&str]) -> Memory {
+    let directory = format!("checkpoint.directory={directory}");
+    let sets = settings.iter().copied().chain([directory.as_str()]).flat_map(|set| ["--set", set]);
+    let mut command = workshop.command(&TRAIN.into_iter().chain(sets).collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().expect("asked").is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.map_or(peak, |line| line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") * 1024);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let words = text(&child.wait_with_output().expect("it ends"));
+    let required = words.split_once("memory: ").and_then(|(_, rest)| rest.split_once(" of host memory"));
+    let (number, unit) = required.and_then(|(size, _)| size.split_once(' ')).unwrap_or_else(|| panic!("{words}"));
+    let factor = match unit {
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        other => panic!("{other}"),
+    };
+    Memory { required: number.parse::<f64>().expect("a number") * factor, peak: peak as f64 }
+}
+
+#[test]
+fn the_memory_that_a_run_says_it_requires_is_near_its_peak() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| text);
+    let small = observed(&workshop, "small", &[]);
+    for (name, settings) in [
+        ("weights", &["model.hidden_size=768", "model.intermediate_size=3072"][..]),
+        ("activations", &["model.intermediate_size=4096", "phase.2.global_batch=64", "phase.2.micro_batch_size=64"]),
+    ] {
+        let large = observed(&workshop, name, &[settings, &["phase.2.steps=2"]].concat());
+        // The plugin and its compiler are those of the small run.
+        let (required, used) = (large.required - small.required, large.peak - small.peak);
+        assert!(used > 80e6, "{name}: {used} bytes are too few to measure");
+        let share = required / used;
+        eprintln!("{name}: required {required:.3e}, used {used:.3e}, share {share:.2}");
+        assert!((0.7..1.5).contains(&share), "{name}: requires {required:.3e} bytes, and used {used:.3e}");
+    }
+}
+
 #[test]
 fn a_plugin_that_was_cut_short_is_refused_before_it_is_loaded() {
     let workshop = Workshop::new();

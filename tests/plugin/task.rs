@@ -13,6 +13,7 @@ use lambert::report::baselines::Baselines;
 use lambert::run::CheckpointSettings;
 use lambert::run::initial_state::InitialState;
 use lambert::runtime::backend::Evaluator;
+use lambert::runtime::devices::Devices;
 use lambert::runtime::hosts::Hosts;
 use lambert::schedule::{PhaseWork, Schedule};
 use lambert::step::{EvalSpec, Parallel, StepSpec, TrainStep};
@@ -90,13 +91,19 @@ pub fn job(directory: &Path, replicas: usize) -> Job {
 pub fn train(job: Job, replicas: usize, initial: InitialState) {
     let devices = cpu(replicas);
     let hosts = Hosts::new(&devices, None).unwrap();
-    let programs = Programs::new(&job, &devices, None).unwrap();
-    let lock = Arc::new(RunLock::take(job.checkpoint.directory.local()).unwrap());
-    let mut trainer = Trainer::new(job, programs, devices, hosts, initial, Some(lock), Instant::now()).unwrap();
-    assert!(matches!(trainer.train(Interrupt::install(None).unwrap()).unwrap(), Outcome::Finished));
+    assert!(matches!(train_as(hosts, job, devices, initial).unwrap(), Outcome::Finished));
 }
 
-fn values(directory: &Path, kind: &str, name: &str) -> Vec<f64> {
+/// Trains `job` on `devices` as one of several hosts, of which the leader locks the run directory.
+pub fn train_as(hosts: Hosts, job: Job, devices: Devices, initial: InitialState) -> anyhow::Result<Outcome> {
+    let programs = Programs::new(&job, &devices, None)?;
+    let lock = hosts.is_leader().then(|| RunLock::take(job.checkpoint.directory.local())).transpose()?.map(Arc::new);
+    let mut trainer = Trainer::new(job, programs, devices, hosts, initial, lock, Instant::now())?;
+    trainer.train(Interrupt::install(None)?)
+}
+
+/// Returns the values of a scalar in the metrics of a run, by the kind of their lines.
+pub fn values(directory: &Path, kind: &str, name: &str) -> Vec<f64> {
     let text = std::fs::read_to_string(directory.join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines.filter(|line| line["kind"] == kind).map(|line| line[name].as_f64().unwrap()).collect()

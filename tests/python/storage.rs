@@ -419,6 +419,69 @@ fn damaged_local_checkpoints_are_not_uploaded() {
     assert!(uploaded == std::fs::read(&saved).ok(), "the saved and the uploaded checkpoint differ");
 }
 
+/// Writes a run file whose second phase, from step 7 on, has a learning rate with which training diverges.
+fn diverging_run_file(site: &Site, name: &str, directory: &str) {
+    site.workshop.run_file(name, directory, |text| {
+        let text = text.replace("every = 0\nkeep = 0", "every = 2\nkeep = 1").replace("steps = 4\n", "steps = 14\n");
+        text.replace("learning_rate = 0.01", "learning_rate = 10.0")
+    });
+}
+
+/// Returns the names of the checkpoints below a prefix of the bucket, also of those that were set aside.
+fn checkpoints(site: &Site, prefix: &str) -> Vec<String> {
+    let keys = site.server.keys("pod", prefix);
+    let mut names: Vec<String> = keys
+        .iter()
+        .filter_map(|key| key.strip_prefix(prefix)?.split_once('/'))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    names.dedup();
+    names
+}
+
+#[test]
+fn a_diverged_run_in_a_bucket_resumes_from_its_good_checkpoint_on_every_machine() {
+    let site = Site::new();
+    let lower = ["--set", "phase.2.learning_rate=0.01"];
+    diverging_run_file(&site, "good.toml", "good");
+    site.succeed("one", &[&["pretrain", "good.toml", "--platform", "cpu"], &lower[..]].concat());
+    let good = std::fs::read(site.workshop.path("good/step-00000020/model.safetensors")).unwrap();
+
+    diverging_run_file(&site, "bad.toml", "s3://pod/runs/bad");
+    let output = site.lambert("one", &["pretrain", "bad.toml", "--platform", "cpu"]);
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(4), "{words}");
+    let [left, aside] = &checkpoints(&site, "runs/bad/")[..] else { panic!("{words}") };
+    assert!(left == "step-00000006" && aside.ends_with(".diverged-1"), "{left} {aside}");
+    assert!(words.contains(&format!("was renamed to s3://pod/runs/bad/{aside}")), "{words}");
+    let copy = |machine: &str| site.workshop.path(machine).join("lambert/buckets/s3/pod%2Fruns%2Fbad");
+    assert!(copy("one").join(left).exists() && copy("one").join(aside).exists());
+
+    // A machine that trained until then, and does not know that another one went on and diverged.
+    let plain = aside.split_once('.').unwrap().0;
+    std::fs::rename(copy("one").join(aside), copy("one").join(plain)).unwrap();
+    let resume = [&["pretrain", "bad.toml", "--platform", "cpu", "--resume", "--accept-changes"], &lower[..]].concat();
+    let words = site.succeed("one", &resume);
+    assert!(
+        words.contains(&format!("{plain} was renamed to ")) && words.contains("as in s3://pod/runs/bad: training had"),
+        "{words}"
+    );
+    assert!(site.server.get("pod/runs/bad/step-00000020/model.safetensors").as_ref() == Some(&good));
+
+    // A machine without a copy resumes a run that went back as often as allowed.
+    diverging_run_file(&site, "back.toml", "s3://pod/runs/back");
+    let twice = ["--set", "divergence.action=\"roll_back\"", "--set", "divergence.max_roll_backs=2"];
+    let output = site.lambert("one", &[&["pretrain", "back.toml", "--platform", "cpu"], &twice[..]].concat());
+    let words = text(&output);
+    assert_eq!(output.status.code(), Some(4), "{words}");
+    assert_eq!(words.matches("the run goes back to step 6 and leaves out").count(), 2, "{words}");
+    let names = checkpoints(&site, "runs/back/");
+    assert_eq!(names.iter().filter(|name| !name.contains("diverged")).collect::<Vec<_>>(), ["step-00000006"]);
+    let resume = [&["pretrain", "back.toml", "--platform", "cpu", "--resume", "--accept-changes"], &lower[..]].concat();
+    site.succeed("two", &resume);
+    assert!(site.server.get("pod/runs/back/step-00000020/model.safetensors").as_ref() == Some(&good));
+}
+
 #[test]
 fn errors_of_a_bucket_say_what_to_do_next() {
     let site = Site::new();

@@ -38,6 +38,11 @@ pub use options::{LONGEST_LINE, ReadCounts, ReadOptions, SentenceMode, Tolerance
 pub use sources::{SourcePath, find_sources};
 pub use text_batch::{TextBatch, TextEvent};
 
+/// The version of the rules by which files become documents and sentences: readers of formats, cleaning of markup, filters, ends of
+/// sentences. A change of the rules raises it, so that an interrupted preparation is not continued with other rules than those that it
+/// began with.
+pub const TEXT_RULES: u32 = 1;
+
 /// Reads inputs one after the other and passes batches to `sink`, until it returns `false` or the inputs end. Calls
 /// `progress` with the number of bytes read from disk.
 ///

@@ -139,12 +139,14 @@ impl Dataset {
     /// # Errors
     /// If a shard holds a token outside the vocabulary, or was truncated since it was opened.
     pub fn batch(&self, first: u64, rows: usize) -> Result<Batch> {
-        self.prepared().documents(self.split()).check_lengths()?;
-        let window = self.window(first, rows);
-        let pad = self.prepared().vocabulary().special().pad;
-        let mut batch = Batch::blank(rows, self.config().sequence_length, self.config().max_predictions_per_seq, pad);
-        batch.rows_mut().enumerate().try_for_each(|(i, row)| window.write(i, row, 0))?;
-        Ok(batch)
+        self.prepared().documents(self.split()).unchanged(|| {
+            let window = self.window(first, rows);
+            let pad = self.prepared().vocabulary().special().pad;
+            let mut batch =
+                Batch::blank(rows, self.config().sequence_length, self.config().max_predictions_per_seq, pad);
+            batch.rows_mut().enumerate().try_for_each(|(i, row)| window.write(i, row, 0))?;
+            Ok(batch)
+        })
     }
 
     /// Packs the examples `first..first + count` into rows of up to `sequences_per_row` examples and builds the rows of
@@ -166,7 +168,19 @@ impl Dataset {
         of: usize,
     ) -> Result<Batch> {
         assert!(count.is_multiple_of(of), "{count} examples for {of} replicas");
-        self.prepared().documents(self.split()).check_lengths()?;
+        let packed = || self.pack(first, count, sequences_per_row, replicas, of);
+        self.prepared().documents(self.split()).unchanged(packed)
+    }
+
+    /// Builds a packed batch without checking that the shards are unchanged.
+    fn pack(
+        &self,
+        first: u64,
+        count: usize,
+        sequences_per_row: usize,
+        replicas: Range<usize>,
+        of: usize,
+    ) -> Result<Batch> {
         let window = self.window(first, count);
         let packing = window.packing(sequences_per_row);
         let (length, room) = (self.config().sequence_length, count / of);

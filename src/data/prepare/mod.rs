@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::data::corpus::{Input, ReadCounts, SentenceMode};
+use crate::data::corpus::{Input, ReadCounts, SentenceMode, TEXT_RULES};
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
 use crate::data::store::manifest::{MANIFEST_FORMAT, Manifest, PrepareOptions, Removed};
@@ -206,6 +206,9 @@ impl Preparation<'_> {
         if rules != existing {
             return differs(rules.to_string(), format!("with {existing}"));
         }
+        if let Some(existing) = manifest.text_rules.filter(|&existing| existing != TEXT_RULES) {
+            return differs(text_rules(), format!("by version {existing} of them"));
+        }
         if let Some((requested, existing)) = differing_settings(self.options, &manifest.options) {
             return differs(requested, format!("with {existing}"));
         }
@@ -243,6 +246,7 @@ impl Preparation<'_> {
             lowercase: rules.lowercase,
             strip_accents: rules.written_strip_accents(),
             tokenize_chinese_chars: (!rules.tokenize_chinese_chars).then_some(false),
+            text_rules: Some(TEXT_RULES),
             options: self.options.clone(),
             train: Counts::default(),
             held_out: Counts::default(),
@@ -301,7 +305,10 @@ impl Preparation<'_> {
         }
         let journal = Journal::open(directory)?;
         let Some(begun) = journal.read(Done::begun_from) else { return Ok(None) };
-        match check(&begun).and_then(|()| shards::check_plan(directory)) {
+        match check_text_rules(&begun, directory)
+            .and_then(|()| check(&begun))
+            .and_then(|()| shards::check_plan(directory))
+        {
             Err(error) if journal.read(|done| done.blocks.is_empty()) && !error.is_system_error() => Ok(None),
             checked => checked.map(|()| Some(Interrupted::Resumable(journal))),
         }
@@ -389,6 +396,23 @@ impl Preparation<'_> {
             false => Ok(()),
         }
     }
+}
+
+/// Describes the rules of text that this program has.
+fn text_rules() -> String {
+    format!("text read by version {TEXT_RULES} of the rules for documents and sentences")
+}
+
+/// Fails if an interrupted preparation in `directory`, which began as `begun`, reads text by other rules than this program: its data
+/// would mix both.
+fn check_text_rules(begun: &Manifest, directory: &Path) -> Result<()> {
+    let found = match begun.text_rules {
+        Some(TEXT_RULES) => return Ok(()),
+        Some(other) => format!("an interrupted preparation by version {other} of them"),
+        None => "an interrupted preparation by earlier ones".to_owned(),
+    };
+    let next = "resume it with the program that began it, or set force to discard it and start again";
+    Err(DataError::file(directory, text_rules(), found, next))
 }
 
 /// Fails if there is too little text to train on.

@@ -30,12 +30,16 @@ impl Documents {
         Documents { shards, first_document, first_sentence }
     }
 
-    /// Checks that every shard is as long as when it was opened.
+    /// Returns the result of `read`, during which no other program has truncated or extended a shard.
     ///
     /// # Errors
-    /// If another program has truncated or extended one.
-    pub fn check_lengths(&self) -> Result<()> {
-        self.shards.iter().try_for_each(Shard::check_length)
+    /// If a shard is not as long as when it was opened, before or after `read`; as `read`.
+    pub fn unchanged<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let check = || self.shards.iter().try_for_each(Shard::check_length);
+        check()?;
+        let result = read()?;
+        check()?;
+        Ok(result)
     }
 
     /// Returns the number of documents.

@@ -129,6 +129,10 @@ pub struct Manifest {
     /// Whether every Chinese character is a word; absent for `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenize_chinese_chars: Option<bool>,
+    /// The version of the rules by which the text was read, [`TEXT_RULES`](crate::data::TEXT_RULES). Data of earlier versions does not
+    /// record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_rules: Option<u32>,
     /// The options of the preparation.
     pub options: PrepareOptions,
     /// Counts of the training split.

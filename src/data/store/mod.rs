@@ -3,6 +3,7 @@
 pub mod check;
 pub mod documents;
 pub mod manifest;
+pub mod mapped_file;
 pub mod prepared;
 pub mod remote;
 pub mod shard;

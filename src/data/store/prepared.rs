@@ -11,7 +11,7 @@ use super::shard::Split;
 use super::shard_reader::Shard;
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
-use crate::data::tokenizer::comparison::VocabularyFile;
+use crate::data::tokenizer::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
 /// An opened directory of prepared data.
@@ -95,9 +95,15 @@ impl PreparedData {
         &self.vocabulary
     }
 
-    /// Returns the vocabulary and its file, for comparisons with that of a model.
+    /// Returns the vocabulary and its file.
     pub fn vocabulary_file(&self) -> VocabularyFile {
         VocabularyFile { path: self.tokenizer_directory().join("vocab.txt"), vocabulary: self.vocabulary.clone() }
+    }
+
+    /// Returns the vocabulary and the rules of words of the data, for comparisons with those of a model.
+    pub fn tokenizer_files(&self) -> TokenizerFiles {
+        let rules = WordRulesFile { path: self.directory.join(MANIFEST), rules: self.manifest.rules() };
+        TokenizerFiles { vocabulary: self.vocabulary_file(), rules: Some(rules) }
     }
 
     /// Returns the documents of a split.

@@ -1,19 +1,17 @@
 //! Reads a shard through a memory map: opening copies nothing, a batch reads only the pages it needs, and all processes
 //! of a machine share them through the page cache.
 //!
-//! A read is a bounds check and a copy, without system call, lock or allocation. The map is read-only. A read beyond the end of a
-//! mapped file that another program has truncated ends the process with a signal; [`Shard::check_length`], called before each
-//! batch, reports the truncation instead.
+//! A read is a bounds check and a copy, without system call, lock or allocation. The map is read-only. `mapped_file.rs` says what
+//! happens if another program truncates the file.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use mmap_io::{MemoryMappedFile, MmapIoError, MmapMode};
 use safetensors::tensor::{Dtype, Metadata};
 
+use super::mapped_file::MappedFile;
 use super::shard::{
     Counts, DOCUMENT_STARTS, METADATA_KEY, SENTENCE_STARTS, SHARD_FORMAT, ShardHeader, Split, TOKEN_COUNTS, TOKENS,
 };
@@ -28,8 +26,7 @@ const DAMAGED: &str =
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
-    file: File,
-    map: MemoryMappedFile,
+    map: MappedFile,
     header: ShardHeader,
     tokens: Tokens,
     token_counts: Tensor,
@@ -70,16 +67,13 @@ impl Shard {
         if length < 8 {
             return Err(damaged("a safetensors header", format!("{length} bytes")));
         }
-        let map = file.try_clone().map_err(MmapIoError::Io);
-        let map = map.and_then(|file| MemoryMappedFile::from_file(file, MmapMode::ReadOnly, path));
-        let map = map.map_err(into_io_error).map_err(DataError::io("map", path))?;
+        let map = MappedFile::new(file, path).map_err(DataError::io("map", path))?;
         let length = map.len();
-        let bytes = |start: u64, length: u64| map.as_slice_bytes(start, length).ok();
 
-        let prefix = bytes(0, 8).and_then(|prefix| prefix.try_into().ok());
+        let prefix = map.bytes(0, 8).and_then(|prefix| prefix.try_into().ok());
         let prefix = prefix.ok_or_else(|| damaged("a safetensors header", format!("{length} bytes")))?;
         let header_length = u64::from_le_bytes(prefix);
-        let text = bytes(8, header_length).ok_or_else(|| {
+        let text = map.bytes(8, header_length).ok_or_else(|| {
             damaged("a safetensors header", format!("a header of {header_length} bytes in a file of {length}"))
         })?;
         let metadata: Metadata = serde_json::from_slice(text)
@@ -139,8 +133,7 @@ impl Shard {
         }
 
         let path = path.to_owned();
-        let shard =
-            Shard { path, file, map, header, tokens: tokens_at, token_counts, sentence_starts, document_starts };
+        let shard = Shard { path, map, header, tokens: tokens_at, token_counts, sentence_starts, document_starts };
         for (starts, last, name) in
             [(shard.sentence_starts(), tokens, SENTENCE_STARTS), (shard.document_starts(), sentences, DOCUMENT_STARTS)]
         {
@@ -158,13 +151,7 @@ impl Shard {
     /// # Errors
     /// If another program has truncated or extended it.
     pub fn check_length(&self) -> Result<()> {
-        let found = self.file.metadata().map_err(DataError::io("read the size of", &self.path))?.len();
-        if found == self.map.len() {
-            return Ok(());
-        }
-        let required = format!("{} bytes, as when it was opened", self.map.len());
-        let next = "another program changed the file: restore it, or run `lambert prepare` again (set force)";
-        Err(DataError::file(&self.path, required, format!("{found}"), next))
+        self.map.check_length()
     }
 
     /// Returns the path of the file.
@@ -263,15 +250,7 @@ impl Shard {
     }
 
     fn tensor<T: AnyBitPattern + NoUninit>(&self, tensor: Tensor) -> &[T] {
-        let bytes = self.map.as_slice_bytes(tensor.start as u64, (tensor.end - tensor.start) as u64);
+        let bytes = self.map.bytes(tensor.start as u64, (tensor.end - tensor.start) as u64);
         bytemuck::cast_slice(bytes.expect("the place was checked against the map's length when the shard was opened"))
-    }
-}
-
-/// Returns the error of the operating system that a map failed with.
-fn into_io_error(error: MmapIoError) -> io::Error {
-    match error {
-        MmapIoError::Io(error) => error,
-        other => io::Error::other(other),
     }
 }

@@ -1,11 +1,47 @@
-//! The comparison of vocabularies, token by token. Line ends, a missing last one, and the format of the file (`vocab.txt` or
-//! `tokenizer.json`) make no difference.
+//! The comparison of tokenizers: of their vocabularies, token by token, and of their rules of words. Line ends, a missing last one,
+//! and the format of the files (`vocab.txt` and `tokenizer_config.json`, or `tokenizer.json`) make no difference.
 
 use std::path::PathBuf;
 
-use super::difference::VocabularyDifference;
+use super::difference::{VocabularyDifference, WordRulesDifference};
 use super::vocabulary::Vocabulary;
+use super::wordpiece::WordRules;
 use crate::data::error::{DataError, Result};
+
+/// The vocabulary and the rules of words of a tokenizer, which together determine all ids. Each is stored with the file that states
+/// it.
+#[derive(Clone, Debug)]
+pub struct TokenizerFiles {
+    /// The vocabulary.
+    pub vocabulary: VocabularyFile,
+    /// The rules of words; none if no file states them.
+    pub rules: Option<WordRulesFile>,
+}
+
+impl TokenizerFiles {
+    /// Checks that both tokenizers have the same tokens with the same ids and, if files state both, the same rules of words.
+    ///
+    /// # Errors
+    /// [`DataError::Vocabularies`] or [`DataError::WordRules`] with the difference and `next`, the next step for the user.
+    pub fn check_equal(&self, other: &TokenizerFiles, next: &str) -> Result<()> {
+        self.vocabulary.check_equal(&other.vocabulary, next)?;
+        let (Some(own), Some(others)) = (&self.rules, &other.rules) else { return Ok(()) };
+        let [own, others] = [own, others].map(|file| (file.path.as_path(), file.rules.settings()));
+        match WordRulesDifference::between(own, others) {
+            Some(difference) => Err(DataError::WordRules { difference: Box::new(difference), next: next.to_owned() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rules of words and the file that states them.
+#[derive(Clone, Debug)]
+pub struct WordRulesFile {
+    /// The file, or the directory of the tokenizer, for messages.
+    pub path: PathBuf,
+    /// The rules.
+    pub rules: WordRules,
+}
 
 /// A vocabulary and the file that holds it.
 #[derive(Clone, Debug)]
@@ -37,7 +73,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::data::tokenizer::files::{TOKENIZER_JSON, VOCABULARY};
+    use crate::data::tokenizer::files::{CONFIG, TOKENIZER_JSON, VOCABULARY};
     use crate::data::tokenizer::vocabulary::SPECIAL_TOKENS;
 
     fn text(words: &[&str]) -> String {
@@ -45,15 +81,25 @@ mod tests {
     }
 
     fn vocab_txt(directory: &str, text: &str) -> VocabularyFile {
-        let content = |name: &str| (name == VOCABULARY).then_some(text.as_bytes());
-        VocabularyFile::of_tokenizer(Path::new(directory), content).unwrap().unwrap()
+        read(directory, &[(VOCABULARY, text)]).unwrap().unwrap().vocabulary
     }
 
-    /// Returns a `tokenizer.json` with the tokens of a `vocab.txt`.
+    fn read(directory: &str, files: &[(&str, &str)]) -> Result<Option<TokenizerFiles>> {
+        let content = |name: &str| files.iter().find(|(other, _)| *other == name).map(|(_, text)| text.as_bytes());
+        TokenizerFiles::read(Path::new(directory), content)
+    }
+
+    /// Returns a lower-casing `tokenizer.json` with the tokens of a `vocab.txt`.
     fn json_of(text: &str) -> String {
         let vocab: serde_json::Map<_, _> =
             text.lines().zip(0..).map(|(token, id): (&str, u32)| (token.to_owned(), id.into())).collect();
-        serde_json::json!({"model": {"type": "WordPiece", "vocab": vocab}}).to_string()
+        let normalizer = serde_json::json!({
+            "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true
+        });
+        serde_json::json!({
+            "model": {"type": "WordPiece", "vocab": vocab}, "normalizer": normalizer, "pre_tokenizer": {"type": "BertPreTokenizer"}
+        })
+        .to_string()
     }
 
     fn message(a: &[&str], b: &[&str]) -> String {
@@ -67,12 +113,59 @@ mod tests {
         for other in [words.replace('\n', "\r\n"), words.trim_end().to_owned()] {
             plain.check_equal(&vocab_txt("B", &other), "").unwrap();
         }
-        let json = json_of(&words);
-        let json = |name: &str| (name == TOKENIZER_JSON).then_some(json.as_bytes());
-        let json = VocabularyFile::of_tokenizer(Path::new("B"), json).unwrap().unwrap();
+        let json = read("B", &[(TOKENIZER_JSON, &json_of(&words))]).unwrap().unwrap().vocabulary;
         assert_eq!(json.path, Path::new("B/tokenizer.json"));
         plain.check_equal(&json, "").unwrap();
-        assert!(VocabularyFile::of_tokenizer(Path::new("B"), |_| None).unwrap().is_none());
+        assert!(read("B", &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn rules_of_words_are_compared_in_every_form_of_the_files() {
+        let words = text(&["cat"]);
+        let json = json_of(&words);
+        let of_json = |from: &str, to: &str| read("A", &[(TOKENIZER_JSON, &json.replace(from, to))]).unwrap().unwrap();
+        let of_config = |config: &str| read("B", &[(VOCABULARY, &words), (CONFIG, config)]).unwrap().unwrap();
+        let shown = |a: &TokenizerFiles, b: &TokenizerFiles| {
+            a.check_equal(b, "choose one").map_or_else(|error| error.to_string(), |()| "equal".to_owned())
+        };
+        let uncased = of_json("", "");
+        // Absent settings, null and the value that null stands for are equal.
+        for config in [
+            r#"{"do_lower_case": true}"#,
+            r#"{"do_lower_case": true, "strip_accents": null, "tokenize_chinese_chars": true}"#,
+            r#"{"do_lower_case": true, "strip_accents": true}"#,
+        ] {
+            assert_eq!(shown(&uncased, &of_config(config)), "equal", "{config}");
+        }
+        let cased = of_json("\"lowercase\":true", "\"lowercase\":false");
+        assert_eq!(shown(&cased, &of_config(r#"{"do_lower_case": false}"#)), "equal");
+        assert_eq!(
+            shown(&cased, &of_config(r#"{"do_lower_case": true}"#)),
+            "A/tokenizer.json and B/tokenizer_config.json state different rules of words: lowercase is false in the first and true in \
+             the second, strip_accents is false in the first and true in the second; choose one"
+        );
+        for (config, differing) in [
+            (
+                r#"{"do_lower_case": true, "strip_accents": false}"#,
+                "words: strip_accents is true in the first and false in",
+            ),
+            (
+                r#"{"do_lower_case": true, "tokenize_chinese_chars": false}"#,
+                "words: tokenize_chinese_chars is true in the first",
+            ),
+            (
+                r#"{"do_lower_case": false, "strip_accents": true}"#,
+                "words: lowercase is true in the first and false in the second;",
+            ),
+        ] {
+            let message = shown(&uncased, &of_config(config));
+            assert!(message.contains(differing), "{message}");
+        }
+        // Without a file that states them, there is nothing to compare.
+        for config in ["{}", r#"{"do_lower_case": null, "strip_accents": false}"#] {
+            assert!(of_config(config).rules.is_none(), "{config}");
+            assert_eq!(shown(&uncased, &of_config(config)), "equal");
+        }
     }
 
     #[test]
@@ -97,21 +190,28 @@ mod tests {
     #[test]
     fn files_of_one_tokenizer_must_agree() {
         let (json, other) = (json_of(&text(&["cat"])), text(&["dog"]));
-        let content = |name: &str| match name {
-            TOKENIZER_JSON => Some(json.as_bytes()),
-            VOCABULARY => Some(other.as_bytes()),
-            _ => None,
-        };
-        let message = VocabularyFile::of_tokenizer(Path::new("D"), content).unwrap_err().to_string();
+        let message = read("D", &[(TOKENIZER_JSON, &json), (VOCABULARY, &other)]).unwrap_err().to_string();
         assert!(message.starts_with("D/vocab.txt and D/tokenizer.json hold different vocabularies"), "{message}");
         for (json, required) in [
             ("{}", "a model of type WordPiece"),
             ("{", "JSON"),
             (r#"{"model": {"type": "BPE", "vocab": {}}}"#, "WordPiece"),
         ] {
-            let content = |name: &str| (name == TOKENIZER_JSON).then_some(json.as_bytes());
-            let message = VocabularyFile::of_tokenizer(Path::new("D"), content).unwrap_err().to_string();
+            let message = read("D", &[(TOKENIZER_JSON, json)]).unwrap_err().to_string();
             assert!(message.starts_with("D/tokenizer.json: requires ") && message.contains(required), "{message}");
         }
+        for (from, to, required) in [
+            ("BertNormalizer", "NFC", "a normalizer of type BertNormalizer"),
+            ("BertPreTokenizer", "Whitespace", "a pre_tokenizer of type BertPreTokenizer"),
+        ] {
+            let message = read("D", &[(TOKENIZER_JSON, &json.replace(from, to))]).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("D/tokenizer.json: requires {required}")), "{message}");
+        }
+        let cased = read("D", &[(TOKENIZER_JSON, &json), (CONFIG, r#"{"do_lower_case": false}"#)]);
+        let message = cased.unwrap_err().to_string();
+        assert!(
+            message.starts_with("D/tokenizer_config.json: requires do_lower_case to be true, as in the rest"),
+            "{message}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The difference between two vocabularies, as an error reports it.
+//! The difference between two vocabularies, or between two tokenizers' rules of words, as an error reports it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,44 @@ impl fmt::Display for VocabularyDifference {
             self.token,
             self.differing,
             self.of
+        )
+    }
+}
+
+/// The difference between the rules of words of two tokenizers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WordRulesDifference {
+    /// The files that state them.
+    pub files: [PathBuf; 2],
+    /// Each setting that differs, with both values.
+    pub settings: Vec<(&'static str, [bool; 2])>,
+}
+
+impl WordRulesDifference {
+    /// Returns the difference between rules of words, each given as its file and its settings; none if they are equal.
+    pub fn between<const N: usize>(
+        a: (&Path, [(&'static str, bool); N]),
+        b: (&Path, [(&'static str, bool); N]),
+    ) -> Option<WordRulesDifference> {
+        let both = a.1.into_iter().zip(b.1).map(|((name, first), (_, second))| (name, [first, second]));
+        let settings: Vec<_> = both.filter(|(_, [first, second])| first != second).collect();
+        (!settings.is_empty()).then(|| WordRulesDifference { files: [a.0.to_owned(), b.0.to_owned()], settings })
+    }
+}
+
+impl fmt::Display for WordRulesDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second] = &self.files;
+        let settings = self
+            .settings
+            .iter()
+            .map(|(name, [first, second])| format!("{name} is {first} in the first and {second} in the second"));
+        write!(
+            f,
+            "{} and {} state different rules of words: {}",
+            first.display(),
+            second.display(),
+            settings.collect::<Vec<_>>().join(", ")
         )
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::comparison::VocabularyFile;
+use super::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
 use super::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};
 use crate::data::error::{DataError, Result};
@@ -13,7 +13,7 @@ use crate::files;
 
 pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 pub(super) const VOCABULARY: &str = "vocab.txt";
-const CONFIG: &str = "tokenizer_config.json";
+pub(super) const CONFIG: &str = "tokenizer_config.json";
 /// Names of the files that [`Tokenizer::files`] returns.
 pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
 
@@ -84,31 +84,18 @@ impl Tokenizer {
 
     fn from_json(path: &Path) -> Result<Self> {
         let json = read_json(path)?;
-        let wrong = |required: &str, found: &Value| wrong_value(path, required, found);
         let vocabulary = vocabulary_in(path, &json)?;
-        let (model, normalizer) = (&json["model"], &json["normalizer"]);
+        let model = &json["model"];
         for (key, required) in [
             ("unk_token", json!("[UNK]")),
             ("continuing_subword_prefix", json!(CONTINUATION_PREFIX)),
             ("max_input_chars_per_word", json!(LONGEST_WORD)),
         ] {
             if model[key] != required {
-                return Err(wrong(&format!("model.{key} to be {required}"), &model[key]));
+                return Err(wrong_value(path, &format!("model.{key} to be {required}"), &model[key]));
             }
         }
-        let lowercase = normalizer["lowercase"].as_bool();
-        let Some(lowercase) = lowercase.filter(|_| normalizer["type"] == "BertNormalizer") else {
-            return Err(wrong("a normalizer of type BertNormalizer", normalizer));
-        };
-        let chinese = normalizer["handle_chinese_chars"].as_bool();
-        let strips = &normalizer["strip_accents"];
-        if normalizer["clean_text"] != true || chinese.is_none() || !(strips.is_null() || strips.is_boolean()) {
-            return Err(wrong("a normalizer that cleans text, with BERT's settings", normalizer));
-        }
-        let rules = WordRules::from_settings(lowercase, strips.as_bool(), chinese);
-        if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
-            return Err(wrong("a pre_tokenizer of type BertPreTokenizer", &json["pre_tokenizer"]));
-        }
+        let rules = rules_in(path, &json)?;
         let added = json["added_tokens"].as_array().into_iter().flatten();
         check_added(path, added.map(|token| (token["id"].as_u64(), &token["content"])), &vocabulary)?;
         Ok(Tokenizer::new(vocabulary, rules))
@@ -176,14 +163,7 @@ impl Tokenizer {
     }
 }
 
-/// Returns the vocabulary of the `tokenizer.json` at `path` with this content.
-///
-/// # Errors
-/// If it is not JSON, or its model is not a WordPiece vocabulary. Its other settings are not checked.
-pub(super) fn vocabulary_of_json(path: &Path, content: &[u8]) -> Result<Vocabulary> {
-    vocabulary_in(path, &parse_json(path, content)?)
-}
-
+/// Returns the vocabulary in the `tokenizer.json` at `path`.
 fn vocabulary_in(path: &Path, json: &Value) -> Result<Vocabulary> {
     let wrong = |required: &str, found: &Value| wrong_value(path, required, found);
     let model = &json["model"];
@@ -201,6 +181,25 @@ fn vocabulary_in(path: &Path, json: &Value) -> Result<Vocabulary> {
         return Err(DataError::file(path, required, format!("none for {id}, and another id twice"), NEXT));
     }
     Vocabulary::new(tokens).map_err(|(required, found)| DataError::file(path, required, found, NEXT))
+}
+
+/// Returns the rules of words in the `tokenizer.json` at `path`.
+fn rules_in(path: &Path, json: &Value) -> Result<WordRules> {
+    let wrong = |required: &str, found: &Value| wrong_value(path, required, found);
+    let normalizer = &json["normalizer"];
+    let lowercase = normalizer["lowercase"].as_bool();
+    let Some(lowercase) = lowercase.filter(|_| normalizer["type"] == "BertNormalizer") else {
+        return Err(wrong("a normalizer of type BertNormalizer", normalizer));
+    };
+    let chinese = normalizer["handle_chinese_chars"].as_bool();
+    let strips = &normalizer["strip_accents"];
+    if normalizer["clean_text"] != true || chinese.is_none() || !(strips.is_null() || strips.is_boolean()) {
+        return Err(wrong("a normalizer that cleans text, with BERT's settings", normalizer));
+    }
+    if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
+        return Err(wrong("a pre_tokenizer of type BertPreTokenizer", &json["pre_tokenizer"]));
+    }
+    Ok(WordRules::from_settings(lowercase, strips.as_bool(), chinese))
 }
 
 fn wrong_value(path: &Path, required: &str, found: &Value) -> DataError {
@@ -224,20 +223,30 @@ fn rules_of(config: Option<&(Value, PathBuf)>, lowercase: bool) -> Result<WordRu
 
 /// Returns an error if a settings file contradicts the tokenizer in the same directory.
 fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
+    check_rules(path, settings, rules)?;
+    let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
+    let tokens = names.into_iter().zip(SPECIAL_TOKENS.map(|token| json!(token)));
+    check_values(path, settings, [("do_basic_tokenize", json!(true))].into_iter().chain(tokens))
+}
+
+/// Returns an error if a settings file states other rules of words than the rest of its tokenizer.
+fn check_rules(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
     let as_lowercase = settings.get("strip_accents").is_some_and(Value::is_null);
     if as_lowercase && let Some(strips) = rules.written_strip_accents() {
         let required = format!("strip_accents to be {strips}, as in the rest of the tokenizer");
         return Err(DataError::file(path, required, "null, which means as do_lower_case", CORRECT));
     }
-    let rules = [
-        ("do_lower_case", json!(rules.lowercase)),
-        ("strip_accents", json!(rules.strip_accents)),
-        ("tokenize_chinese_chars", json!(rules.tokenize_chinese_chars)),
-        ("do_basic_tokenize", json!(true)),
+    let required = [
+        ("do_lower_case", rules.lowercase),
+        ("strip_accents", rules.strip_accents),
+        ("tokenize_chinese_chars", rules.tokenize_chinese_chars),
     ];
-    let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
-    let tokens = names.into_iter().zip(SPECIAL_TOKENS.map(|token| json!(token)));
-    for (key, required) in rules.into_iter().chain(tokens) {
+    check_values(path, settings, required.into_iter().map(|(key, value)| (key, json!(value))))
+}
+
+/// Returns an error if a settings file has another value than `required` for a key.
+fn check_values<'k>(path: &Path, settings: &Value, required: impl Iterator<Item = (&'k str, Value)>) -> Result<()> {
+    for (key, required) in required {
         // A token is written as its text, or as an object with `content`.
         let found = settings[key].get("content").unwrap_or(&settings[key]);
         if !found.is_null() && *found != required {
@@ -280,35 +289,50 @@ fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {
 }
 
 fn read_object(path: &Path) -> Result<Value> {
-    let value = read_json(path)?;
+    as_object(path, read_json(path)?)
+}
+
+fn as_object(path: &Path, value: Value) -> Result<Value> {
     match value.is_object() {
         true => Ok(value),
         false => Err(DataError::file(path, "a JSON object", "another value", CORRECT)),
     }
 }
 
-impl VocabularyFile {
-    /// Reads the vocabulary of the tokenizer whose files have the names and contents of `content`, in `directory`; none if there
-    /// is no `vocab.txt` and no `tokenizer.json`.
+impl TokenizerFiles {
+    /// Reads the vocabulary and the rules of words of the tokenizer whose files have the names and contents of `content`, in
+    /// `directory`; none if there is no `vocab.txt` and no `tokenizer.json`. With a `vocab.txt` alone, the rules are known if
+    /// `tokenizer_config.json` states `do_lower_case`: libraries differ in its default.
     ///
     /// # Errors
-    /// If a file holds no WordPiece vocabulary, or the two files hold different ones.
-    pub fn of_tokenizer<'c>(
-        directory: &Path,
-        content: impl Fn(&str) -> Option<&'c [u8]>,
-    ) -> Result<Option<VocabularyFile>> {
-        let read = |name: &str, parse: fn(&Path, &[u8]) -> Result<Vocabulary>| -> Result<Option<VocabularyFile>> {
-            let Some(content) = content(name) else { return Ok(None) };
-            let path = directory.join(name);
-            Ok(Some(VocabularyFile { vocabulary: parse(&path, content)?, path }))
+    /// If a file holds no WordPiece vocabulary or not BERT's rules of words, or two files contradict each other.
+    pub fn read<'c>(directory: &Path, content: impl Fn(&str) -> Option<&'c [u8]>) -> Result<Option<TokenizerFiles>> {
+        let file = |name: &str| content(name).map(|content| (directory.join(name), content));
+        let text = file(VOCABULARY).map(|(path, content)| -> Result<VocabularyFile> {
+            Ok(VocabularyFile { vocabulary: Vocabulary::parse(&path, content)?, path })
+        });
+        let json = file(TOKENIZER_JSON).map(|(path, content)| -> Result<_> { Ok((parse_json(&path, content)?, path)) });
+        let config = file(CONFIG)
+            .map(|(path, content)| -> Result<_> { Ok((as_object(&path, parse_json(&path, content)?)?, path)) });
+        let (text, config) = (text.transpose()?, config.transpose()?);
+        let Some((json, path)) = json.transpose()? else {
+            let stated = config.filter(|(config, _)| !config["do_lower_case"].is_null());
+            let rules = stated.map(|config| -> Result<WordRulesFile> {
+                Ok(WordRulesFile { rules: rules_of(Some(&config), true)?, path: config.1 })
+            });
+            let rules = rules.transpose()?;
+            return Ok(text.map(|vocabulary| TokenizerFiles { vocabulary, rules }));
         };
-        match (read(VOCABULARY, Vocabulary::parse)?, read(TOKENIZER_JSON, vocabulary_of_json)?) {
-            (Some(text), Some(json)) => {
-                text.check_equal(&json, "remove the wrong file")?;
-                Ok(Some(text))
-            }
-            (text, json) => Ok(text.or(json)),
+        let (vocabulary, rules) = (vocabulary_in(&path, &json)?, rules_in(&path, &json)?);
+        if let Some((config, path)) = &config {
+            check_rules(path, config, rules)?;
         }
+        let vocabulary = VocabularyFile { vocabulary, path: path.clone() };
+        if let Some(text) = &text {
+            text.check_equal(&vocabulary, "remove the wrong file")?;
+        }
+        let rules = Some(WordRulesFile { rules, path });
+        Ok(Some(TokenizerFiles { vocabulary: text.unwrap_or(vocabulary), rules }))
     }
 }
 

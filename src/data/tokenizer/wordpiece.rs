@@ -96,6 +96,15 @@ impl WordRules {
         }
     }
 
+    /// Returns the settings by name.
+    pub(in crate::data) fn settings(self) -> [(&'static str, bool); 3] {
+        [
+            ("lowercase", self.lowercase),
+            ("strip_accents", self.strip_accents),
+            ("tokenize_chinese_chars", self.tokenize_chinese_chars),
+        ]
+    }
+
     /// Returns `strip_accents` as files state it: nothing if accents are removed if and only if text is lower-cased.
     pub(in crate::data) fn written_strip_accents(self) -> Option<bool> {
         (self.strip_accents != self.lowercase).then_some(self.strip_accents)

@@ -22,7 +22,7 @@ use super::initial_state::{RUN_FILE, Resumable, text_of};
 use super::weights::{FoundModel, config_json, describe, open_model};
 use crate::bert::{BertConfig, Head, fine_tuning_task};
 use crate::checkpoint::{COPIED_FILES, Checkpoint};
-use crate::data::{Tokenizer, VocabularyFile};
+use crate::data::{Tokenizer, TokenizerFiles, VocabularyFile, WordRulesFile};
 use crate::digest::sha256_hex;
 use crate::files;
 use crate::schedule::{Phase, Schedule};
@@ -46,7 +46,7 @@ pub struct FineTuning {
     import: PathBuf,
     imported_head: Head,
     tokenizer_files: Vec<(String, Vec<u8>)>,
-    vocabulary: VocabularyFile,
+    tokenizer: TokenizerFiles,
     note: Option<String>,
 }
 
@@ -67,6 +67,7 @@ impl FineTuning {
         })?;
         let vocabulary = VocabularyFile { path: found.path.clone(), vocabulary: tokenizer.vocabulary().clone() };
         let note = check_rows(&run.import, &model, &vocabulary).context("import")?;
+        let rules = Some(WordRulesFile { path: found.path.clone(), rules: tokenizer.rules() });
         let data = TaskData::open(&run.task, Arc::new(tokenizer), run.seed).context("[task]")?;
         let segments = data.train.segments().max(data.dev.segments());
         model.validate_segments(segments).with_context(|| format!("import: {}", run.import))?;
@@ -84,7 +85,7 @@ impl FineTuning {
             data,
             schedule,
             task,
-            vocabulary,
+            tokenizer: TokenizerFiles { vocabulary, rules },
             note,
         };
         opened.check_head()?;
@@ -121,7 +122,7 @@ impl FineTuning {
             import: self.import.clone(),
             imported_head: self.imported_head.clone(),
             tokenizer_files: self.tokenizer_files.clone(),
-            vocabulary: self.vocabulary.clone(),
+            tokenizer: self.tokenizer.clone(),
             note: self.note.clone(),
             run,
         }
@@ -203,8 +204,8 @@ impl Resumable for FineTuning {
         &self.model
     }
 
-    fn vocabulary(&self) -> VocabularyFile {
-        self.vocabulary.clone()
+    fn tokenizer(&self) -> TokenizerFiles {
+        self.tokenizer.clone()
     }
 
     fn fingerprint_of(&self, settings: &Value) -> String {

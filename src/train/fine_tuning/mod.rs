@@ -75,7 +75,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         checkpoint: settings.checkpoint.clone(),
         work: vec![work],
         fingerprint: run.fingerprint(),
-        vocabulary_sha256: run.vocabulary().vocabulary.sha256().to_owned(),
+        vocabulary_sha256: run.tokenizer().vocabulary.vocabulary.sha256().to_owned(),
         files: run.copied_files()?,
     })
 }
