@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{AttentionKernel, BertPretraining, Layers, Preset, Recompute};
+use lambert::bert::{BertPretraining, Kernels, Layers, Preset, Recompute};
 use lambert::data::{ExampleConfig, max_predictions_per_row};
 use lambert::optim::OptimizerConfig;
 use lambert::step::{Parallel, StepSpec, TrainStep};
@@ -30,7 +30,7 @@ fn build_and_lower(criterion: &mut Criterion) {
                 sentence_pairs: true,
                 recompute: Recompute::default(),
                 layers: Layers::default(),
-                attention: AttentionKernel::default(),
+                kernels: Kernels::default(),
             };
             let spec = StepSpec {
                 task: Arc::new(task),

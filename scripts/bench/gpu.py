@@ -6,10 +6,10 @@
     scripts/bench/gpu --cache carried/                  a copy of ~/.cache, with lambert/plugins
     scripts/bench/gpu --platform cpu --short            the same stages with a tiny model
 
-The checks come first: `lambert verify` in f32 and bf16, a resumed run that must be bit-identical, and the memory that `lambert
-plan` predicts beside the measured memory. Then each row of the table times one program on BERT-Large and BERT-Base, on rows of 128
-tokens and on rows of 512 tokens with four packed sequences. Every row has a time limit, and rows for which no time is left are
-listed as not run. A second call needs less time, because all programs cache what they compile.
+The checks come first: `lambert verify` in f32 and bf16 and, on CUDA, of the Triton kernels; a resumed run that must be
+bit-identical; and the memory that `lambert plan` predicts beside the measured memory. Then each row of the table times one program
+on BERT-Large and BERT-Base, on rows of 128 tokens and on rows of 512 tokens with four packed sequences. Every row has a time limit,
+and rows for which no time is left are listed as not run. A second call needs less time, because all programs cache what they compile.
 
 No network is needed. lambert's binary and plugin are found or named by options. Rows of a program that is not there are left
 out, with one sentence. The results are also written as JSON. The exit code is 1 if a check fails.
@@ -35,6 +35,8 @@ MINUTES = 9
 # Optional settings of `lambert bench`; each is a row of its own.
 OPTIONS = {
     "Triton attention": ["--attention", "triton"],
+    "Triton LayerNorm": ["--layer-norm", "triton"],
+    "Triton attention and LayerNorm": ["--attention", "triton", "--layer-norm", "triton"],
     "recompute attention": ["--recompute", "attention"],
     "recompute layer": ["--recompute", "layer"],
     "no dropout": ["--dropout", "0"],
@@ -196,6 +198,12 @@ class Checks:
         self.runner.run([*command, "--precision", precision], 120)
         return "losses, gradients and optimizers are within their tolerances"
 
+    def kernels(self):
+        """Compares lambert's own kernels with the composed forms."""
+        command = [self.lambert, "verify", "--kernels", "attention,layer_norm", "--platform", self.platform]
+        self.runner.run(command, 120)
+        return "results and gradients of the Triton kernels are those of the composed forms, up to rounding"
+
     def resume(self):
         """Trains eight steps, and trains the last four again from the checkpoint between."""
         texts = sorted(ROOT.glob("docs/*.md"))
@@ -277,7 +285,7 @@ def rows_of(args, lambert, platform):
         count = max(tokens // length, 1)
         for name, options in OPTIONS.items():
             # lambert compares these kernels with the composed form before it times them. Only NVIDIA GPUs run them.
-            if "--attention" in options and args.platform != "cuda":
+            if "triton" in options and args.platform != "cuda":
                 continue
             command = lambert_command(lambert, platform, model, length, count, packed.get(length, 1), steps, options)
             rows.append((model, length, count, f"lambert, {name}", command))
@@ -336,8 +344,10 @@ def main():
     report = {"device": kind, "platform": args.platform, "short": args.short, "checks": [], "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
         checks = Checks(runner, lambert, platform, kind, args, pathlib.Path(scratch))
+        # Only NVIDIA GPUs run the kernels.
+        of_kernels = [("kernels", checks.kernels)] if args.platform == "cuda" else []
         for name, check in [
-            ("verify, f32", lambda: checks.verify("f32")), ("verify, bf16", lambda: checks.verify("bf16")),
+            ("verify, f32", lambda: checks.verify("f32")), ("verify, bf16", lambda: checks.verify("bf16")), *of_kernels,
             ("resume", checks.resume), ("memory", checks.memory),
         ]:
             try:

@@ -93,6 +93,25 @@ pub struct AttentionWords<'g> {
     pub keys: Tensor<'g>,
 }
 
+/// The random words of the hidden states at one site, by position.
+#[derive(Clone, Copy)]
+pub struct HiddenWords<'g> {
+    /// u32`[B, S]`: the first word, with the number of the position's first element added.
+    pub first: Tensor<'g>,
+    /// u32`[B, S]`: the second word.
+    pub second: Tensor<'g>,
+}
+
+impl<'g> HiddenWords<'g> {
+    /// Appends dropout of `x` `[B, S, H]`, as [`Dropout::apply`].
+    pub(super) fn apply(&self, x: Tensor<'g>, probability: f64) -> Tensor<'g> {
+        let element = x.graph().iota(x.shape().with_dtype(DType::U32), 2);
+        let of_position = |word: Tensor<'g>| word.broadcast_like(element, &[0, 1]);
+        let kept = is_kept(element + of_position(self.first), || of_position(self.second), probability);
+        kept.select(x * (1.0 / (1.0 - probability)), x.filled(0.0))
+    }
+}
+
 /// The factor of the first round of the finaliser.
 pub(super) const FIRST_FACTOR: u32 = 0x7feb_352d;
 /// The factor of the second round.
@@ -211,6 +230,18 @@ impl<'g> Dropout<'g> {
         Dropout { k0, k1, keys: Some(keys), first_site: Site::AttentionProbs(0).index() }
     }
 
+    /// Appends the words of hidden states `[B, S, H]`, of dimensions `dims`, at `site`.
+    pub(super) fn hidden_words(&self, site: Site, dims: &[usize]) -> HiddenWords<'g> {
+        let place = site.index() - self.first_site;
+        let [first, second] = [self.k0, self.k1].map(|k| k.slice_in(0, place, place + 1).reshape(&k.dims()[1..]));
+        if self.keys.is_some() {
+            return HiddenWords { first, second };
+        }
+        let [first, second] = [first, second].map(|words| words.broadcast(&dims[..2], &[0]));
+        let position = first.graph().iota(first.shape(), 1);
+        HiddenWords { first: first + position * dims[2] as f64, second }
+    }
+
     /// Returns the place of each key in its example, if words are by position.
     pub(super) fn keys(&self) -> Option<Tensor<'g>> {
         self.keys
@@ -258,12 +289,16 @@ impl<'g> Dropout<'g> {
             }
             Some(_) => element(2),
         };
-        let shifted = |h: Tensor<'g>, by: f64| h.shift_right_logical(h.filled(by));
-        let mut h = element + words(self.k0);
-        h = h.xor(shifted(h, 16.0)) * f64::from(FIRST_FACTOR);
-        h = h.xor(shifted(h, 15.0).xor(words(self.k1))) * f64::from(SECOND_FACTOR);
-        h.ge(h.filled(f64::from(threshold(probability)))).reshape(dims)
+        is_kept(element + words(self.k0), || words(self.k1), probability).reshape(dims)
     }
+}
+
+/// Appends the mask of kept elements. `first` is the first word of each element with its number added, `second` its second word.
+fn is_kept<'g>(first: Tensor<'g>, second: impl FnOnce() -> Tensor<'g>, probability: f64) -> Tensor<'g> {
+    let shifted = |h: Tensor<'g>, by: f64| h.shift_right_logical(h.filled(by));
+    let mut h = first.xor(shifted(first, 16.0)) * f64::from(FIRST_FACTOR);
+    h = h.xor(shifted(h, 15.0).xor(second())) * f64::from(SECOND_FACTOR);
+    h.ge(h.filled(f64::from(threshold(probability))))
 }
 
 /// Appends the numbers of the first elements of `positions` s32`[B, N]` of their examples at each site, of the shape of

@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use super::Recompute;
-use super::attention::{AttentionInputs, FusedAttention, MASKED, over};
 use super::dropout::{Dropout, Site};
+use super::fused::{AttentionInputs, FusedAttention, FusedLayerNorm, LayerNormInputs, MASKED, over};
 use super::inputs::EncoderInputs;
 use super::layers::{Bert, softmax};
 use super::positions::at_positions;
@@ -88,7 +88,7 @@ impl<'g> Bert<'_, 'g> {
                 dropout: dropout.map(|words| Dropout::of_layer(words, constants.get(1).copied())),
                 recompute: self.recompute,
                 layers: self.layers,
-                attention: self.attention,
+                kernels: self.kernels,
                 fixed_padding: self.fixed_padding,
             };
             let x = carried[0].graph().scope("layers", || layer.layer(carried[0], constants[0], 0));
@@ -105,7 +105,7 @@ impl<'g> Bert<'_, 'g> {
     /// Appends the mask of layers at all positions: the bias of the scores, or the numbers of the sequences s32`[B, S]` for fused
     /// attention in packed rows.
     fn layer_mask(&self, inputs: &EncoderInputs<'g>) -> Tensor<'g> {
-        let by_number = self.attention.is_fused() && inputs.packed.is_some();
+        let by_number = self.kernels.attention.is_fused() && inputs.packed.is_some();
         if by_number { inputs.attention_mask } else { self.attention_bias(inputs) }
     }
 
@@ -127,27 +127,48 @@ impl<'g> Bert<'_, 'g> {
     fn encoder_layer(&self, queries: Tensor<'g>, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
         let name = format!("bert.encoder.layer.{layer}");
         let graph = x.graph();
+        let fused = self.kernels.layer_norm.is_fused() && queries.id() == x.id();
+        let output = if fused { Self::fused_output } else { Self::output };
         let attended = graph.scope("attention", || {
             let context = self.self_attention(queries, x, mask, layer);
-            let y = self.linear(context, &format!("{name}.attention.output.dense"));
-            self.add_and_norm(queries, y, Site::AttentionOutput(layer), &format!("{name}.attention.output.LayerNorm"))
+            output(self, queries, context, Site::AttentionOutput(layer), &format!("{name}.attention.output"))
         });
         graph.scope("feed_forward", || {
             let inner = self.gelu(self.linear(attended, &format!("{name}.intermediate.dense")));
-            let y = self.linear(inner, &format!("{name}.output.dense"));
-            self.add_and_norm(attended, y, Site::Output(layer), &format!("{name}.output.LayerNorm"))
+            output(self, attended, inner, Site::Output(layer), &format!("{name}.output"))
         })
     }
 
-    /// Appends LayerNorm(x + dropout(y)), the sum in the master type.
-    fn add_and_norm(&self, x: Tensor<'g>, y: Tensor<'g>, site: Site, name: &str) -> Tensor<'g> {
-        self.layer_norm(self.master(x) + self.master(self.dropped(y, site)), name)
+    /// Appends LayerNorm(x + dropout(dense(inner))), the end of a sub-layer of input `x`; the sum has the master type.
+    fn output(&self, x: Tensor<'g>, inner: Tensor<'g>, site: Site, name: &str) -> Tensor<'g> {
+        let y = self.linear(inner, &format!("{name}.dense"));
+        self.layer_norm(self.master(x) + self.master(self.dropped(y, site)), &format!("{name}.LayerNorm"))
+    }
+
+    /// Appends [`Bert::output`] with everything after the product as one operation: x `[B, S, H]` → `[B, S, H]`.
+    fn fused_output(&self, x: Tensor<'g>, inner: Tensor<'g>, site: Site, name: &str) -> Tensor<'g> {
+        let dims = x.dims();
+        let probability = self.config.hidden_dropout_prob;
+        let words = self.dropout.filter(|_| probability > 0.0).map(|dropout| dropout.hidden_words(site, &dims));
+        let norm = FusedLayerNorm {
+            dropout: if words.is_some() { probability } else { 0.0 },
+            dtype: self.precision.compute(),
+            ..FusedLayerNorm::of(self.config, dims[0], dims[1])
+        };
+        norm.apply(LayerNormInputs {
+            x: self.compute(self.times_transposed(inner, self.weight(&format!("{name}.dense.weight")))),
+            residual: x,
+            bias: self.weight(&format!("{name}.dense.bias")),
+            gamma: self.weight(&format!("{name}.LayerNorm.weight")),
+            beta: self.weight(&format!("{name}.LayerNorm.bias")),
+            words,
+        })
     }
 
     /// Appends softmax(q·kᵀ/√D + mask)·v for each head: queries `[B, N, H]`, x `[B, S, H]`, mask `[B, S]` or `[B, N, S]` →
     /// `[B, N, H]`.
     fn self_attention(&self, queries: Tensor<'g>, x: Tensor<'g>, mask: Tensor<'g>, layer: usize) -> Tensor<'g> {
-        if queries.id() == x.id() && self.attention.is_fused() {
+        if queries.id() == x.id() && self.kernels.attention.is_fused() {
             return self.fused_attention(x, mask, layer);
         }
         let [q, k, v] = if queries.id() == x.id() {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::dropout::{Dropout, Site};
-use super::{Activation, AttentionKernel, BertConfig, Layers, Recompute};
+use super::{Activation, BertConfig, Kernels, Layers, Recompute};
 use crate::graph::{DotDimensions, Tensor};
 use crate::task::ParamSpec;
 use crate::task::Precision;
@@ -20,7 +20,7 @@ pub struct Bert<'c, 'g> {
     pub(super) dropout: Option<Dropout<'g>>,
     pub(super) recompute: Recompute,
     pub(super) layers: Layers,
-    pub(super) attention: AttentionKernel,
+    pub(super) kernels: Kernels,
     /// Lookups of the padding token give its embedding no gradient.
     pub(super) fixed_padding: bool,
 }
@@ -44,7 +44,7 @@ impl<'c, 'g> Bert<'c, 'g> {
             dropout,
             recompute,
             layers: Layers::Unrolled,
-            attention: AttentionKernel::Composed,
+            kernels: Kernels::default(),
             fixed_padding: false,
         }
     }
@@ -54,9 +54,9 @@ impl<'c, 'g> Bert<'c, 'g> {
         Bert { layers, ..self }
     }
 
-    /// Computes self-attention at all positions with this kernel; composed by default.
-    pub fn with_attention(self, attention: AttentionKernel) -> Self {
-        Bert { attention, ..self }
+    /// Computes the operations that have kernels in these forms; composed by default.
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Bert { kernels, ..self }
     }
 
     /// Gives the embedding of the padding token no gradient from lookups, as `padding_idx` of transformers' `BertModel`. It makes

@@ -4,13 +4,13 @@
 //! layouts are those of transformers' `BertForPreTraining`, `BertForSequenceClassification`, `BertForTokenClassification` and
 //! `BertForQuestionAnswering`.
 
-mod attention;
 mod config;
 mod dropout;
 mod embeddings;
 mod encoder;
 mod fine_tuning;
 pub mod flops;
+mod fused;
 mod head;
 mod heads;
 mod inputs;
@@ -25,12 +25,12 @@ mod recompute;
 mod settings;
 mod synthetic;
 
-pub use attention::{AttentionKernel, FusedAttention};
 pub use config::{Activation, BertConfig, ConfigError, Preset, SIZES, VOCABULARY_MULTIPLE};
 pub use dropout::{Dropout, Site, mask_graph};
 pub use fine_tuning::{
     FineTuning, Objective, QuestionAnswering, Regression, SequenceClassification, TokenClassification, fine_tuning_task,
 };
+pub use fused::{FusedAttention, FusedLayerNorm, FusedOperation, Kernel, KernelChoice, Kernels};
 pub use head::Head;
 pub use inputs::EncoderInputs;
 pub use layer_form::Layers;

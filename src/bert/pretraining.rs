@@ -9,9 +9,7 @@ use std::sync::Arc;
 use super::flops::training_flops;
 use super::loss::weighted_sums;
 use super::positions::at_positions;
-use super::{
-    AttentionKernel, Bert, BertConfig, EncoderInputs, Layers, Recompute, Site, inputs, param_specs, synthetic,
-};
+use super::{Bert, BertConfig, EncoderInputs, Kernels, Layers, Recompute, Site, inputs, param_specs, synthetic};
 use crate::batch::pretraining::{PackedTensors, PretrainingTensors, RowForm};
 use crate::batch::{BatchSpec, HostBatch};
 use crate::graph::Tensor;
@@ -60,8 +58,8 @@ pub struct BertPretraining {
     pub recompute: Recompute,
     /// The form of the encoder's layers in the programs of training and evaluation steps.
     pub layers: Layers,
-    /// The kernel of self-attention in these programs.
-    pub attention: AttentionKernel,
+    /// The forms of the operations that have kernels, in these programs.
+    pub kernels: Kernels,
 }
 
 /// The second denominator: sequences with a label of their second segment.
@@ -140,7 +138,7 @@ impl Task for BertPretraining {
         let params = self.parameters();
         let bert =
             Bert::new(&self.model, &params, weights, precision, dropout, self.recompute).with_layers(self.layers);
-        let sums = bert.with_attention(self.attention).sums(&batch);
+        let sums = bert.with_kernels(self.kernels).sums(&batch);
         vec![sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct]
     }
 
@@ -305,13 +303,13 @@ fn synthetic_batch(form: RowForm, vocab_size: usize, rows: usize) -> HostBatch {
 mod tests {
     use super::*;
     use crate::autodiff::gradients;
-    use crate::bert::Preset;
+    use crate::bert::{Kernel, KernelChoice, Preset};
     use crate::eval::evaluate;
     use crate::graph::Graph;
 
     /// The same dropout masks too, in plain and in packed rows.
     #[test]
-    fn sums_and_gradients_are_those_of_a_last_layer_at_all_positions_and_of_unrolled_layers() {
+    fn sums_and_gradients_do_not_depend_on_the_form_of_layers_and_operations() {
         for sequences_per_row in [1, 3] {
             let small = BertConfig {
                 hidden_size: 8,
@@ -328,7 +326,7 @@ mod tests {
                 sentence_pairs: true,
                 recompute: Recompute::None,
                 layers: Layers::Unrolled,
-                attention: AttentionKernel::Composed,
+                kernels: Kernels::default(),
             };
             let (params, graph) = (task.parameters(), Graph::new("sums"));
             let weights: Vec<_> = params.iter().map(|p| graph.parameter(&p.name, p.shape(DType::F64))).collect();
@@ -340,14 +338,25 @@ mod tests {
             let key = DropoutKey { seed, step: word(3), first_row: word(7) };
             let sites = Site::count(task.model.num_hidden_layers);
             let dropout = batch.encoder_inputs().dropout(key, sites, task.model.hidden_size);
-            let bert = Bert::new(&task.model, &params, &weights, Precision::F64, Some(dropout), Recompute::None);
-            let Outputs { masked_lm_logits, seq_relationship_logits, .. } = bert.forward(&batch);
-            let everywhere = bert.sums_of(&batch, [masked_lm_logits, seq_relationship_logits]);
-            let unrolled = bert.sums(&batch);
-            let outputs = [everywhere, unrolled, bert.with_layers(Layers::Loop).sums(&batch)].map(|sums| {
+            let bert = || Bert::new(&task.model, &params, &weights, Precision::F64, Some(dropout), Recompute::None);
+            let Outputs { masked_lm_logits, seq_relationship_logits, .. } = bert().forward(&batch);
+            let everywhere = bert().sums_of(&batch, [masked_lm_logits, seq_relationship_logits]);
+            let composed = Kernels::default();
+            let [attention, layer_norm] = Kernel::ALL.map(|kernel| composed.with(kernel, KernelChoice::Triton));
+            let forms = [
+                (Layers::Unrolled, composed),
+                (Layers::Loop, composed),
+                (Layers::Unrolled, attention),
+                (Layers::Unrolled, layer_norm),
+                (Layers::Loop, attention.with(Kernel::LayerNorm, KernelChoice::Triton)),
+            ];
+            let of_forms = forms.map(|(layers, kernels)| bert().with_layers(layers).with_kernels(kernels).sums(&batch));
+            let all = [everywhere].into_iter().chain(of_forms);
+            let outputs = all.map(|sums| {
                 let loss = sums.mlm_nll + sums.nsp_nll;
                 [vec![loss, sums.mlm_correct, sums.nsp_correct], gradients(loss, &weights)].concat()
             });
+            let outputs: Vec<_> = outputs.collect();
             let arguments: Vec<HostTensor> =
                 params.iter().map(|p| HostTensor::from_f64(p.shape(DType::F64), &p.initial(9).to_f64())).collect();
             let values = evaluate(&graph.finish(&outputs.concat()), &arguments).unwrap();
@@ -370,7 +379,7 @@ mod tests {
                 sentence_pairs: true,
                 recompute: Recompute::None,
                 layers: Layers::Unrolled,
-                attention: AttentionKernel::Composed,
+                kernels: Kernels::default(),
             };
             let batch = task.synthetic_batch(2);
             let found: Vec<_> = batch.tensors.iter().map(|(name, tensor)| (*name, tensor.shape().clone())).collect();

@@ -19,7 +19,7 @@ pub fn expanded(computation: &Computation) -> Cow<'_, Computation> {
         op => unreachable!("{} is listed among the parameters", op.name()),
     };
     let parameters: Vec<Tensor<'_>> = computation.parameters.iter().map(parameter).collect();
-    Cow::Owned(graph.finish(&replay(computation, &graph, &parameters)))
+    Cow::Owned(graph.finish(&replay(computation, &graph, &parameters, &"".into())))
 }
 
 fn is_expandable(computation: &Computation) -> bool {
@@ -31,13 +31,20 @@ fn is_expandable(computation: &Computation) -> bool {
     })
 }
 
-/// Appends the nodes of `computation`, whose parameters are `arguments`, and returns its outputs.
-fn replay<'g>(computation: &Computation, graph: &'g Graph, arguments: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+/// Appends the nodes of `computation`, whose parameters are `arguments`, and returns its outputs. Nodes without a scope are in the
+/// scope `outer`.
+fn replay<'g>(
+    computation: &Computation,
+    graph: &'g Graph,
+    arguments: &[Tensor<'g>],
+    outer: &Arc<str>,
+) -> Vec<Tensor<'g>> {
     let mut values: Vec<Tensor<'g>> = Vec::with_capacity(computation.nodes.len());
     let mut results: HashMap<NodeId, Vec<Tensor<'g>>> = HashMap::new();
     for (i, node) in computation.nodes.iter().enumerate() {
         let inputs: Vec<Tensor<'g>> = node.inputs.iter().map(|input| values[input.index()]).collect();
-        let value = graph.in_scope(node.scope.clone(), || match &node.op {
+        let scope = if node.scope.is_empty() { outer } else { &node.scope };
+        let value = graph.in_scope(scope.clone(), || match &node.op {
             Op::Parameter { index, .. } => arguments[*index],
             Op::Scan(scan) => {
                 let (tuple, elements) = as_loop(scan, graph, &inputs);
@@ -45,7 +52,7 @@ fn replay<'g>(computation: &Computation, graph: &'g Graph, arguments: &[Tensor<'
                 tuple
             }
             Op::Composite(composite) if composite.kernel.is_none() => {
-                let elements = replay(&composite.definition, graph, &inputs);
+                let elements = replay(&composite.definition, graph, &inputs, scope);
                 let first = elements[0];
                 results.insert(NodeId(i as u32), elements);
                 first
@@ -88,7 +95,7 @@ fn as_loop<'g>(scan: &Scan, graph: &'g Graph, operands: &[Tensor<'g>]) -> (Tenso
                 let slice = [&[1], &dims[1..]].concat();
                 *tensor = tensor.dynamic_slice(&starts(slice.len() - 1), &slice).reshape(&dims[1..]);
             }
-            let mut results = scan.outputs(&replay(&scan.body, graph, &inputs.all()));
+            let mut results = scan.outputs(&replay(&scan.body, graph, &inputs.all(), &"".into()));
             for (slice, &stacked) in results.stacked.iter_mut().zip(&state[first_output..]) {
                 let update = slice.reshape(&[&[1], &slice.dims()[..]].concat());
                 *slice = stacked.dynamic_update_slice(update, &starts(slice.dims().len()));

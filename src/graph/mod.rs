@@ -353,7 +353,7 @@ impl Computation {
     /// Returns whether a composite with a kernel is among the nodes, or in a loop.
     pub fn has_kernels(&self) -> bool {
         self.nodes.iter().any(|node| match &node.op {
-            Op::Composite(composite) => composite.kernel.is_some(),
+            Op::Composite(composite) => composite.kernel.is_some() || composite.definition.has_kernels(),
             Op::While { condition, body } => condition.has_kernels() || body.has_kernels(),
             Op::Scan(scan) => scan.body.has_kernels(),
             _ => false,

@@ -60,14 +60,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::bert::{Preset, Recompute};
+    use crate::bert::{Kernels, Preset, Recompute};
     use crate::optim::OptimizerConfig;
     use crate::pjrt::CompiledMemoryStats;
     use crate::plan::cost::parameters;
     use crate::plan::packing::RowsPerSequence;
     use crate::plan::roofline::Efficiency;
     use crate::plan::traffic::Collectives;
-    use crate::run::{CompileSettings, DivergenceSettings, EvaluateSettings, KernelSettings, Run};
+    use crate::run::{CompileSettings, DivergenceSettings, EvaluateSettings, Run};
     use crate::schedule::{Phase, Schedule};
     use crate::step::parallel::{OptimizerSharding, ParallelSettings};
     use crate::task::Precision;
@@ -113,7 +113,7 @@ mod tests {
             precision: Precision::Bf16,
             recompute: Recompute::None,
             compile: CompileSettings::default(),
-            kernels: KernelSettings::default(),
+            kernels: Kernels::default(),
             skip_non_finite: 0,
             model: Preset::Base.config(30_522),
             import: None,

@@ -8,10 +8,8 @@ use serde::Deserialize;
 
 use super::file::RunFile;
 use super::weights::open_configuration;
-use super::{
-    CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EvaluateSettings, KernelSettings, Run,
-};
-use crate::bert::{BertConfig, BertSettings, FusedAttention, Recompute};
+use super::{CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EvaluateSettings, Run};
+use crate::bert::{BertConfig, BertSettings, Kernels, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
 use crate::step::ParallelSettings;
@@ -33,7 +31,7 @@ pub struct RunConfig {
     #[serde(default)]
     compile: CompileSettings,
     #[serde(default)]
-    kernels: KernelSettings,
+    kernels: Kernels,
     #[serde(default)]
     skip_non_finite: u64,
     /// Start from the weights in this directory instead of random ones.
@@ -93,9 +91,10 @@ impl RunConfig {
                 .validate_batch(phase.sequence_length, phase.max_predictions_per_seq)
                 .with_context(|| format!("{path}: [[phase]] {:?}", phase.name))?;
         }
-        if self.kernels.attention.is_fused() {
+        for kernel in self.kernels.fused() {
             for phase in schedule.phases() {
-                FusedAttention::check(&model, phase.sequence_length, self.precision)
+                kernel
+                    .check(&model, phase.sequence_length, self.precision)
                     .with_context(|| format!("{path}: [kernels], for [[phase]] {:?}", phase.name))?;
             }
         }

@@ -26,11 +26,10 @@ use self::config::RunConfig;
 use self::file::RunFile;
 pub use self::settings::{
     CheckpointSettings, CompileSettings, DataSettings, DivergenceAction, DivergenceSettings, EvaluateSettings,
-    KernelSettings,
 };
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
-use crate::bert::{BertConfig, BertPretraining, Layers, Recompute};
+use crate::bert::{BertConfig, BertPretraining, Kernels, Layers, Recompute};
 use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
@@ -61,7 +60,7 @@ pub struct Run {
     /// The `[compile]` table.
     pub compile: CompileSettings,
     /// The `[kernels]` table.
-    pub kernels: KernelSettings,
+    pub kernels: Kernels,
     /// Steps with a gradient that is not finite that are skipped before the run stops.
     pub skip_non_finite: u64,
     /// The configuration of the model.
@@ -150,7 +149,7 @@ impl Run {
             sentence_pairs: self.data.mode.is_pair(),
             recompute: self.recompute,
             layers: self.compile.layers,
-            attention: self.kernels.attention,
+            kernels: self.kernels,
         }
     }
 
@@ -221,8 +220,8 @@ impl Run {
         if self.compile.layers == Layers::Loop {
             settings["compile"] = json!({ "layers": self.compile.layers });
         }
-        if self.kernels.attention.is_fused() {
-            settings["kernels"] = json!({ "attention": self.kernels.attention });
+        for kernel in self.kernels.fused() {
+            settings["kernels"][kernel.name()] = json!(self.kernels.of(kernel));
         }
         settings
     }

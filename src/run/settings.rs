@@ -1,10 +1,10 @@
-//! The tables `[compile]`, `[kernels]`, `[data]`, `[evaluate]`, `[divergence]` and `[checkpoint]` of a run file, with their defaults.
+//! The tables `[compile]`, `[data]`, `[evaluate]`, `[divergence]` and `[checkpoint]` of a run file, with their defaults.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{AttentionKernel, Layers};
+use crate::bert::Layers;
 use crate::checkpoint::Keep;
 use crate::data::{Column, ExampleConfig, ExampleMode, Masking, SpanMask, TextColumns};
 use crate::settings::is_default;
@@ -129,15 +129,6 @@ pub struct CompileSettings {
     /// The form of the encoder's layers: `unrolled`, `loop` or `auto`. A loop rounds differently, so it is one of the
     /// settings that a resumed run must share.
     pub layers: Layers,
-}
-
-/// The kernels of the compiled programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KernelSettings {
-    /// The kernel of self-attention: `composed`, `triton` or `auto`. Kernels round differently, so it is one of the settings
-    /// that a resumed run must share.
-    pub attention: AttentionKernel,
 }
 
 /// The reaction of a run to a divergence of training.

@@ -225,7 +225,7 @@ impl Devices {
 pub fn check_runs_kernels(platform: &str) -> anyhow::Result<()> {
     ensure!(
         platform == Platform::Cuda.name(),
-        "attention = \"triton\" requires the platform cuda, got {platform}; set attention to \"composed\""
+        "a Triton kernel requires the platform cuda, got {platform}; use an NVIDIA GPU, or the composed form"
     );
     Ok(())
 }

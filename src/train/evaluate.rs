@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use super::evaluator::Evaluator;
 use super::pretraining::evaluation_spec;
 use crate::batch::pretraining::RowForm;
-use crate::bert::{AttentionKernel, BertPretraining, Layers, Recompute, param_specs};
+use crate::bert::{BertPretraining, Kernels, Layers, Recompute, param_specs};
 use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
@@ -113,7 +113,7 @@ impl ModelOnHeldOut {
             sentence_pairs: true,
             recompute: Recompute::default(),
             layers: Layers::default(),
-            attention: AttentionKernel::default(),
+            kernels: Kernels::default(),
         };
         let spec = ForwardSpec { model: Arc::new(task), precision: self.precision, rows, replicas: 1 };
         let forward = Compiled::new(devices, || Ok(ForwardStep::build(&spec)?.program))?;

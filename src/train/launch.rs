@@ -13,7 +13,7 @@ use super::memory::HostMemory;
 use super::pretraining::pretraining_job;
 use super::programs::Programs;
 use super::trainer::{Outcome, Trainer};
-use crate::bert::{AttentionKernel, FusedAttention, param_specs};
+use crate::bert::{KernelChoice, param_specs};
 use crate::checkpoint::RunLock;
 use crate::data::PreparedData;
 use crate::output::byte_progress::ByteProgress;
@@ -25,16 +25,15 @@ use crate::rendezvous::heartbeat::{HeartbeatConfig, PeerMonitor};
 use crate::rendezvous::session::Session;
 use crate::rendezvous::{RendezvousConfig, rendezvous};
 use crate::report::summary::Summary;
+use crate::run::Run;
 use crate::run::buckets::{check_copy, fetch_data, fetch_run};
 use crate::run::initial_state::{InitialState, ResumeOptions, RunOnData};
 use crate::run::preflight::{self, CheckpointSeries};
 use crate::run::shared_values::shared_values;
-use crate::run::{KernelSettings, Run};
 use crate::runtime::devices::{Devices, check_runs_kernels};
 use crate::runtime::hosts::Hosts;
 use crate::runtime::processor::faster_precision;
-use crate::schedule::Phase;
-use crate::verify::kernels::check_kernels;
+use crate::verify::kernels::{check_kernel, require_all};
 
 /// The settings of a run that are not in its run file, because they do not change the weights.
 #[derive(Clone, Debug)]
@@ -235,28 +234,27 @@ fn train(
     Ok(outcome)
 }
 
-/// Compares the kernels that `run` names with the composed form on the device. On one host, the run goes on in the composed form if
-/// they differ.
+/// Compares the kernels that `run` names with the composed forms on the device. On one host, the run goes on without those that
+/// differ.
 ///
 /// # Errors
 /// If the platform does not run kernels, or they differ and there are several hosts, which would go on in different forms.
 fn with_correct_kernels<'r>(run: &'r Run, devices: &Devices) -> anyhow::Result<Cow<'r, Run>> {
-    if !run.kernels.attention.is_fused() {
-        return Ok(Cow::Borrowed(run));
+    let lengths: Vec<usize> = run.schedule.phases().iter().map(|phase| phase.sequence_length).collect();
+    let mut kernels = run.kernels;
+    for kernel in run.kernels.fused() {
+        check_runs_kernels(devices.client.platform_name())
+            .with_context(|| format!("[kernels] {kernel} = \"triton\""))?;
+        let checked = check_kernel(devices, kernel, &run.model, &lengths).and_then(|checks| require_all(&checks));
+        let Err(error) = checked else { continue };
+        if devices.first_replicas().len() > 1 {
+            let next = format!("[kernels] {kernel} = \"triton\" cannot be used; set it to \"composed\"");
+            return Err(error.context(next));
+        }
+        note(format_args!("[kernels] {kernel} = \"triton\" is not used, but its composed form: {error:#}"));
+        kernels = kernels.with(kernel, KernelChoice::Composed);
     }
-    check_runs_kernels(devices.client.platform_name()).context("[kernels]")?;
-    let of_phase = |phase: &Phase| {
-        let plain = FusedAttention::of(&run.model, 1, phase.sequence_length);
-        [plain, FusedAttention { packed: true, ..plain }]
-    };
-    let attentions: Vec<FusedAttention> = run.schedule.phases().iter().flat_map(of_phase).collect();
-    let Err(error) = check_kernels(devices, &attentions) else { return Ok(Cow::Borrowed(run)) };
-    if devices.first_replicas().len() > 1 {
-        return Err(error.context("[kernels] attention = \"triton\" cannot be used; set it to \"composed\""));
-    }
-    note(format_args!("[kernels] attention = \"triton\" is not used, attention is composed: {error:#}"));
-    let kernels = KernelSettings { attention: AttentionKernel::Composed };
-    Ok(Cow::Owned(Run { kernels, ..run.clone() }))
+    Ok(if kernels == run.kernels { Cow::Borrowed(run) } else { Cow::Owned(Run { kernels, ..run.clone() }) })
 }
 
 /// Returns the shortest distance between evaluations that are not at the end of a phase.

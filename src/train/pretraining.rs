@@ -10,7 +10,7 @@ use super::job::{Job, Selection};
 use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
-use crate::bert::{AttentionKernel, BertConfig, BertPretraining, Head, Layers, Recompute};
+use crate::bert::{BertConfig, BertPretraining, Head, Kernels, Layers, Recompute};
 use crate::checkpoint::COPIED_FILES;
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split, Tokenizer};
 use crate::files;
@@ -49,7 +49,7 @@ pub fn evaluation_spec(
         sentence_pairs: examples.mode.is_pair(),
         recompute: Recompute::default(),
         layers: Layers::default(),
-        attention: AttentionKernel::default(),
+        kernels: Kernels::default(),
     };
     let mut spec = EvaluationSpec {
         step: EvalSpec {

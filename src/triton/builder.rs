@@ -74,18 +74,28 @@ impl ProgramBuilder {
         initial: [Tile<'p>; N],
         body: impl FnOnce(Tile<'p>, [Tile<'p>; N]) -> [Tile<'p>; N],
     ) -> [Tile<'p>; N] {
-        let iteration = self.value(Element::I32, &[]);
-        let carried = initial.map(|tile| self.value(tile.element(), &tile.dims()));
+        let array = |tiles: &[Tile<'p>]| <[Tile<'p>; N]>::try_from(tiles).expect("a loop carries as many values");
+        array(&self.repeat_many(count, &initial, |iteration, carried| body(iteration, array(carried)).to_vec()))
+    }
+
+    /// Runs a loop like [`ProgramBuilder::repeat`], with a number of carried values that is not known to the compiler.
+    pub fn repeat_many<'p>(
+        &'p self,
+        count: usize,
+        initial: &[Tile<'p>],
+        body: impl FnOnce(Tile<'p>, &[Tile<'p>]) -> Vec<Tile<'p>>,
+    ) -> Vec<Tile<'p>> {
+        let alike = || initial.iter().map(|tile| self.value(tile.element(), &tile.dims())).collect::<Vec<_>>();
+        let (iteration, carried) = (self.value(Element::I32, &[]), alike());
         self.state.borrow_mut().open.push(Vec::new());
-        let next = body(iteration, carried);
+        let next = body(iteration, &carried);
         let instructions = self.state.borrow_mut().open.pop().expect("the loop was opened above");
-        for (before, after) in initial.iter().zip(&next) {
-            assert!(before.kind() == after.kind(), "a loop carries values of one type");
-        }
+        let kinds = |tiles: &[Tile<'p>]| tiles.iter().map(|tile| tile.kind()).collect::<Vec<_>>();
+        assert!(kinds(initial) == kinds(&next), "a loop carries values of the same types");
         let parameters = [&[iteration][..], &carried].concat().iter().map(|tile| tile.value).collect();
         let block = Block { parameters, instructions, results: next.iter().map(|tile| tile.value).collect() };
-        let results = initial.map(|tile| self.value(tile.element(), &tile.dims()));
-        self.push(Op::Loop { count, body: block }, &initial, &results);
+        let results = alike();
+        self.push(Op::Loop { count, body: block }, initial, &results);
         results
     }
 
@@ -162,6 +172,11 @@ impl<'p> Tile<'p> {
     /// Returns the natural logarithm.
     pub fn log(self) -> Tile<'p> {
         self.unary(Unary::Log)
+    }
+
+    /// Returns 1 / √x.
+    pub fn rsqrt(self) -> Tile<'p> {
+        self.unary(Unary::Rsqrt)
     }
 
     /// Returns the larger operand.

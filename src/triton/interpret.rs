@@ -124,6 +124,7 @@ impl Run<'_> {
                 let of = |x: &f64| match op {
                     Unary::Exp => x.exp(),
                     Unary::Log => x.ln(),
+                    Unary::Rsqrt => x.sqrt().recip(),
                 };
                 Data::Floats(self.floats(operands[0]).iter().map(of).collect())
             }

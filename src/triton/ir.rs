@@ -55,6 +55,8 @@ pub(super) struct Value(pub usize);
 pub(super) enum Unary {
     Exp,
     Log,
+    /// 1 / √x
+    Rsqrt,
 }
 
 /// An elementwise operation of two operands of one type.

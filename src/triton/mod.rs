@@ -12,6 +12,6 @@ mod ir;
 mod text;
 
 pub use builder::{ProgramBuilder, Tile};
-pub use call::{TARGET, custom_call, product_flops};
+pub use call::{Launch, TARGET, product_flops};
 pub use interpret::interpret;
 pub use ir::{MemoryElement, Program};

@@ -64,6 +64,7 @@ impl Program {
                 let name = match op {
                     Unary::Exp => "math.exp",
                     Unary::Log => "math.log",
+                    Unary::Rsqrt => "math.rsqrt",
                 };
                 writeln!(f, "{name} {} : {}", List(operands), of_x())
             }
@@ -137,17 +138,16 @@ impl Program {
         writeln!(f, "%from{id} = arith.constant 0 : i32")?;
         writeln!(f, "{:indent$}%to{id} = arith.constant {count} : i32", "")?;
         writeln!(f, "{:indent$}%by{id} = arith.constant 1 : i32", "")?;
-        let names: Vec<String> = instruction.results.iter().map(Value::to_string).collect();
-        write!(
-            f,
-            "{:indent$}{} = scf.for {} = %from{id} to %to{id} step %by{id} ",
-            "",
-            names.join(", "),
-            body.parameters[0]
-        )?;
-        writeln!(f, "iter_args({carried}) -> ({types}) : i32 {{")?;
-        self.instructions(f, &body.instructions, indent + 2)?;
-        writeln!(f, "{:indent$}  scf.yield {} : {types}", "", List(&body.results))?;
+        let iteration = format!("scf.for {} = %from{id} to %to{id} step %by{id}", body.parameters[0]);
+        if instruction.results.is_empty() {
+            writeln!(f, "{:indent$}{iteration} : i32 {{", "")?;
+            self.instructions(f, &body.instructions, indent + 2)?;
+        } else {
+            let names = List(&instruction.results);
+            writeln!(f, "{:indent$}{names} = {iteration} iter_args({carried}) -> ({types}) : i32 {{", "")?;
+            self.instructions(f, &body.instructions, indent + 2)?;
+            writeln!(f, "{:indent$}  scf.yield {} : {types}", "", List(&body.results))?;
+        }
         writeln!(f, "{:indent$}}}", "")
     }
 }

@@ -26,7 +26,7 @@ pub use self::dropout::losses as dropout_losses;
 pub use self::splits::{Split, SplitChecks, verify_splits};
 use crate::batch::HostBatch;
 use crate::batch::pretraining::RowForm;
-use crate::bert::{AttentionKernel, BertPretraining, Layers, Recompute};
+use crate::bert::{BertPretraining, Kernels, Layers, Recompute};
 use crate::optim::{Hyperparameters, Optimizer, OptimizerConfig, Treatment};
 use crate::runtime::backend::Backend;
 use crate::shape::HostTensor;
@@ -222,7 +222,7 @@ impl<'a, E: Backend> Verification<'a, E> {
             sentence_pairs: true,
             recompute: self.options.recompute,
             layers: self.options.layers,
-            attention: AttentionKernel::Composed,
+            kernels: Kernels::default(),
         }
     }
 

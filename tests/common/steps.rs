@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{Activation, AttentionKernel, BertConfig, BertPretraining, Layers, Preset, Recompute, param_specs};
+use lambert::bert::{Activation, BertConfig, BertPretraining, Kernels, Layers, Preset, Recompute, param_specs};
 use lambert::optim::OptimizerConfig;
 use lambert::runtime::backend::Backend;
 use lambert::shape::HostTensor;
@@ -33,7 +33,7 @@ pub fn task(model: &BertConfig) -> BertPretraining {
         sentence_pairs: true,
         recompute: Recompute::default(),
         layers: Layers::default(),
-        attention: AttentionKernel::default(),
+        kernels: Kernels::default(),
     }
 }
 

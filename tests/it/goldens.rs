@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::common::operations;
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{AttentionKernel, BertConfig, BertPretraining, FusedAttention, Layers, Preset, Recompute};
+use lambert::bert::{BertConfig, BertPretraining, FusedAttention, FusedLayerNorm, Kernels, Layers, Preset, Recompute};
 use lambert::graph::Computation;
 use lambert::hlo::{self, LowerOptions};
 use lambert::optim::OptimizerConfig;
@@ -81,17 +81,25 @@ fn donated_argument_prints_as_an_alias() {
     assert!(print.contains(head), "{print}");
 }
 
-/// The Triton programs of fused self-attention, in plain rows and, with dropout, in packed ones.
+/// The Triton programs of fused self-attention, in plain rows and, with dropout, in packed ones; and those of fused LayerNorm, with
+/// hidden states of one chunk and, with dropout, of three.
 #[test]
 fn kernels_match_their_golden_files() {
     let plain =
         FusedAttention { heads: 2, size: 16, dropout: 0.0, ..FusedAttention::of(&Preset::Tiny.config(32), 2, 128) };
     let packed = FusedAttention { packed: true, dropout: 0.1, ..plain };
-    let prints = [("plain", plain), ("packed", packed)].into_iter().flat_map(|(form, attention)| {
-        attention
-            .kernels()
+    let one = FusedLayerNorm { width: 128, dropout: 0.0, ..FusedLayerNorm::of(&Preset::Tiny.config(32), 2, 64) };
+    let three = FusedLayerNorm { width: 384, dropout: 0.1, ..one };
+    let kernels = [
+        ("plain", plain.kernels()),
+        ("packed", packed.kernels()),
+        ("one_chunk", one.kernels()),
+        ("three_chunks", three.kernels()),
+    ];
+    let prints = kernels.into_iter().flat_map(|(form, kernels)| {
+        kernels
             .expect("the kernels compute this shape")
-            .map(|kernel| (format!("{}.{form}", kernel.name()), kernel.to_string()))
+            .map(|kernel| (format!("{}.{form}", kernel.program.name()), kernel.program.to_string()))
     });
     check("kernels", prints.collect());
 }
@@ -112,7 +120,7 @@ fn tiny_train_step_matches_its_golden_files() {
         sentence_pairs: true,
         recompute: Recompute::default(),
         layers: Layers::default(),
-        attention: AttentionKernel::default(),
+        kernels: Kernels::default(),
     };
     let spec = StepSpec {
         task: Arc::new(task),

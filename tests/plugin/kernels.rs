@@ -1,10 +1,10 @@
-//! The kernels of self-attention: refused where they cannot run, and compiled for an absent GPU.
+//! The kernels of fused operations: refused where they cannot run, and compiled for an absent GPU.
 
 use std::sync::Arc;
 
 use crate::common::{Workshop, text};
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{AttentionKernel, BertConfig, BertPretraining, Layers, Preset, Recompute};
+use lambert::bert::{BertConfig, BertPretraining, Kernel, KernelChoice, Kernels, Layers, Preset, Recompute};
 use lambert::hlo;
 use lambert::optim::OptimizerConfig;
 use lambert::pjrt::{Environment, Platform, PlatformChoice};
@@ -28,16 +28,39 @@ fn runs_that_kernels_do_not_fit_are_refused() {
         assert!(text(&output).contains(expected), "requires {expected:?}, got\n{}", text(&output));
         assert!(!workshop.path("run").exists());
     };
-    let triton = "kernels.attention=triton";
-    refused(
-        &[triton],
-        "attention = \"triton\" requires precision \"bf16\", got \"f32\"; set attention to \"composed\"",
-    );
-    refused(&[triton, "precision=bf16"], "attention = \"triton\" requires a sequence_length that is a multiple of 64");
-    refused(&["kernels.attention=cudnn"], "requires one of `auto`, `composed`, `triton`");
-    let bench = ["bench", "--platform", "cpu", "--model", "tiny", "--attention", "triton", "--precision", "bf16"];
-    let output = workshop.lambert(&bench);
-    assert!(text(&output).contains("requires the platform cuda, got cpu"), "{}", text(&output));
+    for kernel in ["attention", "layer_norm"] {
+        let triton = &*format!("kernels.{kernel}=triton");
+        let with = |requirement: &str| format!("{kernel} = \"triton\" requires {requirement}");
+        refused(&[triton], &with(&format!("precision \"bf16\", got \"f32\"; set {kernel} to \"composed\"")));
+        let wide = "model.hidden_size=128";
+        refused(&[triton, wide, "precision=bf16"], &with("a sequence_length that is a multiple of 64"));
+        refused(&[&format!("kernels.{kernel}=cudnn")], "requires one of `auto`, `composed`, `triton`");
+        let option = &*format!("--{}", kernel.replace('_', "-"));
+        let fails = |arguments: &[&str], flag: &str| {
+            let output = workshop.lambert(&[arguments, &["--platform", "cpu"]].concat());
+            assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+            let expected = format!("{flag}: a Triton kernel requires the platform cuda, got cpu; use an NVIDIA GPU");
+            assert!(text(&output).contains(&expected), "{}", text(&output));
+        };
+        fails(&["bench", "--model", "tiny", option, "triton", "--precision", "bf16"], option);
+        fails(&["verify", "--kernels", kernel], "--kernels");
+    }
+    let narrow = ["kernels.layer_norm=triton", "precision=bf16"];
+    refused(&narrow, "requires a hidden_size that is a multiple of 128 and at most 2048, got 16");
+}
+
+#[test]
+fn verify_requires_a_directory_or_kernels_by_name() {
+    let workshop = Workshop::new();
+    for (arguments, expected) in [
+        (&["verify"][..], "<DIRECTORY>"),
+        (&["verify", "reference", "--kernels", "attention"], "cannot be used with"),
+        (&["verify", "--kernels", "softmax"], "kernels requires one of attention, layer_norm, got \"softmax\""),
+    ] {
+        let output = workshop.lambert(arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(expected), "requires {expected:?}, got\n{}", text(&output));
+    }
 }
 
 #[test]
@@ -48,6 +71,7 @@ fn cuda_compiler_compiles_the_kernels_with_the_step() {
     }
     let target: Target = "cuda:h200:1x1x1".parse().unwrap();
     let compiler = Compiler::open(&target, &PlatformChoice::Auto, Purpose::Inspect).unwrap();
+    let kernels = Kernel::ALL.into_iter().fold(Kernels::default(), |all, one| all.with(one, KernelChoice::Triton));
     for sequences_per_row in [1, 4] {
         let model = BertConfig { num_hidden_layers: 2, num_attention_heads: 2, ..Preset::Tiny.config(128) };
         let task = BertPretraining {
@@ -56,7 +80,7 @@ fn cuda_compiler_compiles_the_kernels_with_the_step() {
             sentence_pairs: true,
             recompute: Recompute::None,
             layers: Layers::Unrolled,
-            attention: AttentionKernel::Triton,
+            kernels,
         };
         let spec = StepSpec {
             task: Arc::new(task),
@@ -70,8 +94,9 @@ fn cuda_compiler_compiles_the_kernels_with_the_step() {
         };
         let module = lower_for(&TrainStep::build(&spec).unwrap().program, Platform::Cuda.name()).unwrap();
         let optimized = compiler.compile(&module.bytes).unwrap().optimized_program().unwrap();
-        // Forward and backward of the first layer; the last one is computed at masked positions only.
+        // Forward and backward, of attention and of two LayerNorms in the first layer; the last layer is computed at masked positions
+        // only.
         let text = hlo::text(&module_bytes(&optimized).unwrap()).unwrap();
-        assert_eq!(text.matches(TARGET).count(), 2, "{text}");
+        assert_eq!(text.matches(TARGET).count(), 6, "{text}");
     }
 }

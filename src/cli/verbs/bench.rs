@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::batch::pretraining::RowForm;
-use crate::bert::{AttentionKernel, BertPretraining, FusedAttention, Layers, Preset, Recompute};
+use crate::bert::{BertPretraining, KernelChoice, Kernels, Layers, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::render::profile::{to_json as profile_to_json, to_text as profile_to_text};
 use crate::cli::render::run::compile_times;
@@ -22,13 +22,13 @@ use crate::plan::profile::rates::Rates;
 use crate::plan::profile::{Context, Profile};
 use crate::plan::target::Target;
 use crate::runtime::compilation_cache::Origin;
-use crate::runtime::devices::{Devices, check_runs_kernels};
+use crate::runtime::devices::Devices;
 use crate::runtime::processor::faster_precision;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
 use crate::train::bench::{Measured, measure};
 use crate::units::{counted, quantity};
-use crate::verify::kernels::check_kernels;
+use crate::verify::kernels::{check_kernel, require_all};
 
 /// Measure the speed of a training step
 ///
@@ -93,7 +93,12 @@ pub struct Bench {
     ///
     /// triton is experimental. It requires an NVIDIA GPU and bf16; the kernels are compared with the composed form first.
     #[arg(long, default_value_t, value_name = "KERNEL")]
-    attention: AttentionKernel,
+    attention: KernelChoice,
+    /// Kernel of bias, dropout, residual and LayerNorm: auto, composed or triton
+    ///
+    /// triton is experimental, with the same requirements.
+    #[arg(long, default_value_t, value_name = "KERNEL")]
+    layer_norm: KernelChoice,
     /// Dropout probability of hidden states and attention
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
@@ -156,13 +161,14 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         sentence_pairs: true,
         recompute: args.recompute,
         layers: args.layers,
-        attention: args.attention,
+        kernels: args.kernels(),
     };
-    if args.attention.is_fused() {
-        FusedAttention::check(&task.model, args.sequence_length, args.precision).context("--attention")?;
-        check_runs_kernels(devices.client.platform_name()).context("--attention")?;
-        let plain = FusedAttention::of(&task.model, 1, args.sequence_length);
-        check_kernels(&devices, &[FusedAttention { packed: args.sequences_per_row > 1, ..plain }])?;
+    for kernel in task.kernels.fused() {
+        let correct = || {
+            kernel.check(&task.model, args.sequence_length, args.precision)?;
+            require_all(&check_kernel(&devices, kernel, &task.model, &[args.sequence_length])?)
+        };
+        correct().with_context(|| format!("--{}", kernel.name().replace('_', "-")))?;
     }
     let sharding = parallel.describe(&task.parameters(), &optimizer, devices.len());
     let spec = StepSpec {
@@ -203,6 +209,10 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
 }
 
 impl Bench {
+    fn kernels(&self) -> Kernels {
+        Kernels { attention: self.attention, layer_norm: self.layer_norm }
+    }
+
     /// Returns the facts about the step that its profile needs.
     fn context(&self, layers: usize, spec: &StepSpec, devices: &Devices) -> Context {
         let target = Target::of_host(devices.devices[0].kind(), devices.len());
@@ -269,6 +279,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "recompute": args.recompute,
         "layers": args.layers,
         "attention": args.attention,
+        "layer_norm": args.layer_norm,
         "precision": args.precision,
         "sequence_length": args.sequence_length,
         "sequences_per_row": args.sequences_per_row,

@@ -3,17 +3,24 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bert::{Layers, Recompute};
+use crate::bert::{Kernel, Layers, Preset, Recompute};
 use crate::output::{note, print};
 use crate::pjrt::PlatformChoice;
 use crate::runtime::devices::Devices;
 use crate::task::Precision;
+use crate::verify::kernels::check_kernel;
 use crate::verify::reference::ReferenceCase;
 use crate::verify::{Check, Quantity, Split, SplitChecks, VerifyOptions, verify_splits};
+
+/// Rows of BERT-Large whose kernels `--kernels` compares.
+const KERNEL_LENGTHS: [usize; 2] = [128, 512];
+/// A vocabulary size, which no kernel depends on.
+const VOCABULARY: usize = 30_522;
 
 /// Compare this build on this device with a directory of reference values
 ///
@@ -21,15 +28,23 @@ use crate::verify::{Check, Quantity, Split, SplitChecks, VerifyOptions, verify_s
 /// exceeds its tolerance. Errors of tensors are relative to the norm of the tensor, errors of losses are absolute. Each
 /// precision has its own tolerances. With dropout, the losses must equal those of the unsplit batch. If --devices or
 /// --micro-batches has several values, all pairs are checked; a batch that does not divide evenly gets padding rows.
+///
+/// --kernels compares lambert's own GPU kernels with the composed forms on the device, in the shapes of BERT-Large. It needs an
+/// NVIDIA GPU and no directory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lambert verify tests/fixtures/bert_small
   lambert verify tests/fixtures/bert_small --platform cpu --devices 1,2,4,8 --micro-batches 1,2,4
-  lambert verify tests/fixtures/bert_small --precision bf16 --recompute layer --json")]
+  lambert verify tests/fixtures/bert_small --precision bf16 --recompute layer --json
+  lambert verify --kernels attention,layer_norm --platform cuda")]
 pub struct Verify {
     /// Reference directory: config.json, model.safetensors, batches.safetensors, expected_*.safetensors and two .json files
-    directory: PathBuf,
+    #[arg(required_unless_present = "kernels")]
+    directory: Option<PathBuf>,
+    /// GPU kernels to compare with the composed forms: attention, layer_norm; several separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…", conflicts_with = "directory")]
+    kernels: Vec<Kernel>,
     /// Platform to use: auto, cpu, cuda, tpu, or the path of a PJRT plugin
     #[arg(long, default_value = "auto", value_name = "PLATFORM")]
     platform: PlatformChoice,
@@ -68,9 +83,53 @@ enum Sharding {
 }
 
 pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
-    let case = ReferenceCase::read(&args.directory)?;
+    let case = args.directory.as_deref().map(ReferenceCase::read).transpose()?;
     let devices = Devices::open(&args.platform, args.devices.iter().copied().max())?;
     devices.passed_over.iter().for_each(|reason| note(format_args!("not used: {reason}")));
+    let of_kernels = checks_of_kernels(&args.kernels, &devices).context("--kernels")?;
+    let of_splits = case.as_ref().map_or(Ok(Vec::new()), |case| checks_of_splits(&args, case, &devices))?;
+    let checks = || of_splits.iter().flat_map(|split| &split.checks).chain(&of_kernels);
+    let misses = checks().filter(|check| !check.ok).count();
+    let rows = case.as_ref().map_or(0, |case| case.batch_form().0);
+    if args.json {
+        let result = serde_json::json!({
+            "ok": misses == 0,
+            "directory": args.directory,
+            "device": devices.describe(),
+            "optimizer_sharding": args.optimizer_sharding.to_possible_value().map(|value| value.get_name().to_owned()),
+            "precision": args.precision,
+            "recompute": args.recompute,
+            "layers": args.layers,
+            "splits": of_splits.iter().map(|checks| json(checks, rows)).collect::<Vec<_>>(),
+            "kernels": of_kernels,
+        });
+        print(format_args!("{result:#}"))?;
+    } else {
+        match of_splits.as_slice() {
+            [] => {}
+            [one] => print(table(&one.checks))?,
+            several => print(matrix(several, rows))?,
+        }
+        if !of_kernels.is_empty() {
+            print(table(&of_kernels))?;
+        }
+        let verdict = if misses == 0 { "all ok".to_string() } else { format!("{misses} MISS") };
+        let count = checks().count();
+        let precision = if of_kernels.is_empty() { args.precision } else { Precision::Bf16 };
+        print(format_args!("{count} checks on {}, {}: {verdict}", devices.describe(), precision.compute()))?;
+    }
+    Ok(if misses == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Compares `kernels` with the composed forms.
+fn checks_of_kernels(kernels: &[Kernel], devices: &Devices) -> anyhow::Result<Vec<Check>> {
+    let model = Preset::Large.config(VOCABULARY);
+    let checks = kernels.iter().map(|&kernel| check_kernel(devices, kernel, &model, &KERNEL_LENGTHS));
+    Ok(checks.collect::<anyhow::Result<Vec<_>>>()?.concat())
+}
+
+/// Compares the steps of all splits with `case`.
+fn checks_of_splits(args: &Verify, case: &ReferenceCase, devices: &Devices) -> anyhow::Result<Vec<SplitChecks>> {
     let options = VerifyOptions {
         precision: args.precision,
         micro_batches: 1,
@@ -83,7 +142,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
     let splits = Split::all(&args.devices, &args.micro_batches);
     let progress = Progress::over(&splits);
     let checked = verify_splits(
-        &case,
+        case,
         |count| devices.first(count),
         &splits,
         &options,
@@ -92,31 +151,7 @@ pub fn run(args: Verify) -> anyhow::Result<ExitCode> {
         },
     );
     progress.bar.finish_and_clear();
-    let checked = checked?;
-    let misses: usize = checked.iter().map(SplitChecks::misses).sum();
-    let (rows, ..) = case.batch_form();
-    if args.json {
-        let result = serde_json::json!({
-            "ok": misses == 0,
-            "directory": args.directory,
-            "device": devices.describe(),
-            "optimizer_sharding": args.optimizer_sharding.to_possible_value().map(|value| value.get_name().to_owned()),
-            "precision": options.precision,
-            "recompute": options.recompute,
-            "layers": options.layers,
-            "splits": checked.iter().map(|checks| json(checks, rows)).collect::<Vec<_>>(),
-        });
-        print(format_args!("{result:#}"))?;
-    } else {
-        match checked.as_slice() {
-            [one] => print(table(&one.checks))?,
-            several => print(matrix(several, rows))?,
-        }
-        let verdict = if misses == 0 { "all ok".to_string() } else { format!("{misses} MISS") };
-        let count: usize = checked.iter().map(|split| split.checks.len()).sum();
-        print(format_args!("{count} checks on {}, {}: {verdict}", devices.describe(), options.precision.compute()))?;
-    }
-    Ok(if misses == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    checked
 }
 
 /// A progress bar over the splits, with the current check.

@@ -106,7 +106,7 @@ fn contracting_dimensions(backend_config: &[u8]) -> Option<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bert::{FusedAttention, Preset};
+    use crate::bert::{FusedAttention, FusedOperation, Preset};
     use crate::hlo::proto::{ConvolutionDimensionNumbers, DotDimensionNumbers, Window};
     use crate::plan::profile::tests::{Builder, bf16, f32};
 

@@ -2,7 +2,7 @@
 //! other blocks one after the other.
 
 use super::{FusedAttention, MASKED};
-use crate::bert::dropout::{FIRST_FACTOR, SECOND_FACTOR, threshold};
+use crate::bert::fused::dropout;
 use crate::triton::{MemoryElement, Program, ProgramBuilder, Tile};
 
 /// The positions of a block: tiles of 64 × 64 use the tensor cores of a warp group and fit into its registers.
@@ -242,16 +242,14 @@ impl<'p> Head<'p> {
         [self.dropped(probs, queries, keys).to_bf16(), of_scores.to_bf16()]
     }
 
-    /// Dropout of a block of probabilities, or of their cotangents; [`Dropout::kept`](crate::bert::Dropout::kept) has the formula.
+    /// Dropout of a block of probabilities, or of their cotangents.
     fn dropped(&self, x: Tile<'p>, queries: Queries<'p>, keys: Keys<'p>) -> Tile<'p> {
         let (Some([first, second]), Some(places)) = (queries.words, keys.places) else { return x };
         let square = [BLOCK, BLOCK];
-        let FusedAttention { length, dropout, .. } = self.attention;
+        let FusedAttention { length, dropout: probability, .. } = self.attention;
         let in_head = (self.number() * (length * length) as u32).spread(0, &[BLOCK]);
-        let h = (first + in_head).spread(0, &square) + places.spread(1, &square);
-        let h = h.xor(h.shift_right(16)) * FIRST_FACTOR;
-        let h = h.xor(h.shift_right(15).xor(second.spread(0, &square))) * SECOND_FACTOR;
-        let kept = h.at_least(threshold(dropout));
-        kept.select(x * (1.0 / (1.0 - dropout)) as f32, self.builder.full(0.0, &square))
+        let first = (first + in_head).spread(0, &square) + places.spread(1, &square);
+        let kept = dropout::kept(first, second.spread(0, &square), probability);
+        kept.select(x * dropout::scale(probability), self.builder.full(0.0, &square))
     }
 }

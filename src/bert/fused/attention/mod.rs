@@ -4,25 +4,20 @@
 //! The derivative reads the logarithm of each query's sum of exponentials, and computes the scores again. Dropout has the same masks
 //! as elsewhere, computed from the same counters.
 
-mod choice;
 mod example;
 mod kernels;
 
 use std::sync::Arc;
 
-use anyhow::{bail, ensure};
-
-pub use choice::AttentionKernel;
-
-use super::BertConfig;
-use super::dropout::{AttentionWords, Dropout, Site};
+use super::FusedOperation;
+use crate::bert::BertConfig;
+use crate::bert::dropout::{AttentionWords, Dropout, Site};
 use crate::graph::{Composite, Computation, DotDimensions, Graph, Tensor};
-use crate::shape::{DType, Shape};
-use crate::task::Precision;
-use crate::triton::{Program, custom_call};
+use crate::shape::{DType, HostTensor, Shape};
+use crate::triton::Launch;
 
 /// Added to the attention scores of padding: far below any score, and small enough for scores to keep their digits.
-pub(super) const MASKED: f64 = -10000.0;
+pub(in crate::bert) const MASKED: f64 = -10000.0;
 
 /// The shape of one fused self-attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,21 +79,9 @@ impl FusedAttention {
         }
     }
 
-    /// Checks that the kernels compute `model` in rows of `length` with `precision`.
-    ///
-    /// # Errors
-    /// Otherwise; the message has the requirement.
-    pub fn check(model: &BertConfig, length: usize, precision: Precision) -> anyhow::Result<()> {
-        let next = "set attention to \"composed\"";
-        ensure!(
-            precision == Precision::Bf16,
-            "attention = \"triton\" requires precision \"bf16\", got \"{}\"; {next}",
-            precision.compute()
-        );
-        match kernels::refusal(&FusedAttention::of(model, 1, length)) {
-            Some(requirement) => bail!("attention = \"triton\" requires {requirement}; {next}"),
-            None => Ok(()),
-        }
+    /// Returns the requirement that the kernels have on a shape and that this one does not meet; none if they compute it.
+    pub fn refusal(&self) -> Option<String> {
+        kernels::refusal(self)
     }
 
     /// Appends the attention: softmax(q·kᵀ/√D + mask)·v for each head, `[B, S, A, D]`.
@@ -106,29 +89,18 @@ impl FusedAttention {
         inputs.qkv.graph().composite(&self.composite(), &inputs.all())[0]
     }
 
-    /// Returns the operation without kernels.
-    pub fn composed(&self) -> Composite {
-        let [definition, derivative] = [self.definition(), self.derivative()].map(Arc::new);
-        let derivative = Composite { definition: derivative, residuals: 0, derivative: None, kernel: None };
-        Composite { definition, residuals: 1, derivative: Some(Arc::new(derivative)), kernel: None }
-    }
-
-    /// Returns the operation with its kernels, if these compute this shape.
-    pub fn composite(&self) -> Composite {
-        let composed = self.composed();
-        let Some([forward, backward]) = self.kernels() else { return composed };
-        let call = |kernel: &Program, stages| Some(custom_call(kernel, kernels::grid(self), stages));
-        let derivative = composed.derivative.as_ref().map(|derivative| {
-            // The registers of the backward kernel have no room for a second stage.
-            Arc::new(Composite { kernel: call(&backward, 1), ..(**derivative).clone() })
-        });
-        Composite { derivative, kernel: call(&forward, 2), ..composed }
-    }
-
     /// Returns the kernels of the definition and of its derivative, if they compute this shape.
-    pub fn kernels(&self) -> Option<[Program; 2]> {
-        let suits = self.dtype == DType::BF16 && kernels::refusal(self).is_none();
-        suits.then(|| [kernels::forward(self), kernels::backward(self)])
+    pub fn kernels(&self) -> Option<[Launch; 2]> {
+        let suits = self.dtype == DType::BF16 && self.refusal().is_none();
+        let grid = kernels::grid(self);
+        suits.then(|| {
+            // The registers of the backward kernel have no room for a second stage.
+            [(kernels::forward(self), 2), (kernels::backward(self), 1)].map(|(program, stages)| Launch {
+                program,
+                grid,
+                stages,
+            })
+        })
     }
 
     /// Returns (qkv, mask, words) → (context `[B, S, A, D]`, log Σ exp(scores) f32`[B, A, S]`).
@@ -199,7 +171,7 @@ impl FusedAttention {
     }
 
     /// Returns the type of scores and sums: f32, or wider if the activations are.
-    pub fn sum_type(&self) -> DType {
+    fn sum_type(&self) -> DType {
         if self.dtype == DType::F64 { DType::F64 } else { DType::F32 }
     }
 
@@ -248,8 +220,46 @@ impl FusedAttention {
     }
 }
 
+impl FusedOperation for FusedAttention {
+    fn name(&self) -> String {
+        format!("attention {} {}", if self.packed { "packed" } else { "plain" }, self.length)
+    }
+
+    fn composed(&self) -> Composite {
+        let [definition, derivative] = [self.definition(), self.derivative()].map(Arc::new);
+        let derivative = Composite { definition: derivative, residuals: 0, derivative: None, kernel: None };
+        Composite { definition, residuals: 1, derivative: Some(Arc::new(derivative)), kernel: None }
+    }
+
+    fn composite(&self) -> Composite {
+        let composed = self.composed();
+        let Some([forward, backward]) = self.kernels() else { return composed };
+        let derivative = composed
+            .derivative
+            .as_ref()
+            .map(|derivative| Arc::new(Composite { kernel: Some(backward.custom_call()), ..(**derivative).clone() }));
+        Composite { derivative, kernel: Some(forward.custom_call()), ..composed }
+    }
+
+    fn result(&self) -> &'static str {
+        "context"
+    }
+
+    fn differentiable(&self) -> &'static [&'static str] {
+        &["query, key, value"]
+    }
+
+    fn example(&self, seed: u64) -> Vec<HostTensor> {
+        example::operands(self, seed)
+    }
+
+    fn example_cotangent(&self, seed: u64) -> HostTensor {
+        example::cotangent(self, seed)
+    }
+}
+
 /// Returns the dimensions of a dot.
-pub(super) fn over(lhs_batch: &[usize], lhs: &[usize], rhs_batch: &[usize], rhs: &[usize]) -> DotDimensions {
+pub(in crate::bert) fn over(lhs_batch: &[usize], lhs: &[usize], rhs_batch: &[usize], rhs: &[usize]) -> DotDimensions {
     DotDimensions {
         lhs_batch: lhs_batch.to_vec(),
         rhs_batch: rhs_batch.to_vec(),

@@ -4,8 +4,7 @@ use super::*;
 use crate::autodiff::gradients;
 use crate::bert::layers::softmax;
 use crate::eval::{Value, evaluate};
-use crate::shape::HostTensor;
-use crate::triton::{Program, interpret, product_flops};
+use crate::triton::product_flops;
 
 /// Plain and packed rows, with and without dropout; two blocks, or one.
 fn shapes() -> Vec<FusedAttention> {
@@ -28,23 +27,14 @@ fn distance(found: &[f64], expected: &[f64]) -> f64 {
     found.iter().zip(expected).fold(0.0f64, |worst, (x, y)| worst.max((x - y).abs())) / largest
 }
 
-/// Runs a kernel on the operands; returns the arrays of its results.
-fn run(program: &Program, attention: &FusedAttention, operands: &[HostTensor], results: &[Shape]) -> Vec<Vec<f64>> {
-    let mut arrays: Vec<Vec<f64>> = operands.iter().map(HostTensor::to_f64).collect();
-    arrays.extend(results.iter().map(|shape| vec![f64::NAN; shape.elements()]));
-    interpret(program, kernels::grid(attention), &mut arrays);
-    arrays.split_off(operands.len())
-}
-
 #[test]
 fn kernels_equal_their_definitions() {
     for attention in shapes() {
-        assert_eq!(kernels::refusal(&attention), None);
+        let [forward, backward] = attention.kernels().unwrap();
         let inputs = attention.example(7);
         let definition = attention.definition();
         let expected = evaluate(&definition, &inputs).unwrap();
-        let shapes = [attention.context_shape(), attention.lse_shape()];
-        let found = run(&kernels::forward(&attention), &attention, &inputs, &shapes);
+        let found = forward.interpret(&inputs, &definition.output_shapes());
         // bf16 has 8 bits: probabilities are rounded before the division by their sum, and contexts once more.
         assert!(distance(&found[0], &expected[0].to_f64()) < 1e-2, "{attention:?}");
         assert!(distance(&found[1], &expected[1].to_f64()) < 1e-9, "{attention:?}");
@@ -52,7 +42,7 @@ fn kernels_equal_their_definitions() {
         let cotangent = attention.example_cotangent(8);
         let all = [&inputs[..], &[host(&expected[0]), host(&expected[1]), cotangent]].concat();
         let expected = evaluate(&attention.derivative(), &all).unwrap();
-        let found = run(&kernels::backward(&attention), &attention, &all, &[inputs[0].shape().clone()]);
+        let found = backward.interpret(&all, &[inputs[0].shape()]);
         assert!(distance(&found[0], &expected[0].to_f64()) < 1e-2, "{attention:?}");
     }
 }
@@ -107,7 +97,7 @@ fn unsuitable_shapes_are_refused_with_their_requirement() {
         (FusedAttention { length: 96, ..attention }, "a sequence_length that is a multiple of 64, got 96"),
         (FusedAttention { size: 24, ..attention }, "got 24"),
     ] {
-        let refusal = kernels::refusal(&attention).unwrap();
+        let refusal = attention.refusal().unwrap();
         assert!(refusal.contains(expected), "{refusal}");
         assert!(attention.composite().kernel.is_none());
     }
