@@ -303,7 +303,12 @@ impl<'g> Rule<'_, 'g> {
             let zeros = || operands[self.node.inputs.len() + index].filled(0.0);
             operands.push(cotangent.unwrap_or_else(zeros));
         }
-        let found = operands[0].graph().composite(derivative, &operands);
+        let graph = operands[0].graph();
+        // By its nodes, a derivative without a kernel shows which operands it reads.
+        let found = match derivative.kernel {
+            Some(_) => graph.composite(derivative, &operands),
+            None => graph.inlined(&derivative.definition, &operands),
+        };
         self.first(&found.into_iter().map(Some).collect::<Vec<_>>())
     }
 

@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use super::Recompute;
 use super::dropout::{Dropout, Site};
-use super::fused::{AttentionInputs, FusedAttention, FusedLayerNorm, LayerNormInputs, MASKED, over};
+use super::fused::{
+    AttentionForm, AttentionInputs, FusedAttention, FusedLayerNorm, LayerNormInputs, MASKED, over, rounded_softmax,
+};
 use super::inputs::EncoderInputs;
 use super::layers::{Bert, softmax};
 use super::positions::at_positions;
@@ -183,8 +185,12 @@ impl<'g> Bert<'_, 'g> {
             // [B, N, A, D] with [B, S, A, D] over D, for each row and head: [B, A, N, S]
             let scores = self.dot(q, k, over(&[0, 2], &[3], &[0, 2], &[3])) * (1.0 / (size as f64).sqrt());
             let keys: &[usize] = if mask.dims().len() == 2 { &[0, 3] } else { &[0, 2, 3] };
-            let probs = softmax(scores + mask.broadcast_like(scores, keys));
-            self.dropped(self.compute(probs), Site::AttentionProbs(layer))
+            let scores = scores + mask.broadcast_like(scores, keys);
+            let probs = match self.kernels.attention {
+                AttentionForm::Separate => rounded_softmax(scores, self.precision.compute()),
+                _ => self.compute(softmax(scores)),
+            };
+            self.dropped(probs, Site::AttentionProbs(layer))
         });
         // [B, A, N, S] with [B, S, A, D] over the keys: [B, A, N, D]
         let context = self.compute(self.dot(probs, v, over(&[0, 1], &[3], &[0, 2], &[1])));
@@ -211,9 +217,20 @@ impl<'g> Bert<'_, 'g> {
 
     /// Appends projections of x `[B, S, H]` for all heads: `[B, S, A, D]` each.
     fn heads<const N: usize>(&self, x: Tensor<'g>, layer: usize, projections: [&str; N]) -> [Tensor<'g>; N] {
+        if self.kernels.attention == AttentionForm::Separate {
+            return projections.map(|projection| self.separate_heads(x, layer, projection));
+        }
         let all = self.projections(x, layer, projections);
         let dims = all.dims();
         std::array::from_fn(|i| all.slice_in(2, i, i + 1).reshape(&[&dims[..2], &dims[3..]].concat()))
+    }
+
+    /// Appends a projection of x `[B, S, H]` for all heads, `[B, S, A, D]`, computed as `[A·D, B, S]`. With positions last, the products
+    /// of attention fill the lanes of a TPU's vector registers, which 64 elements of a head do not, and need no transpose.
+    fn separate_heads(&self, x: Tensor<'g>, layer: usize, projection: &str) -> Tensor<'g> {
+        let columns = self.linear_transposed(x, &format!("bert.encoder.layer.{layer}.attention.self.{projection}"));
+        let (heads, size) = (self.config.num_attention_heads, self.config.head_size());
+        columns.reshape(&[heads, size, x.dims()[0], x.dims()[1]]).transpose(&[2, 3, 0, 1])
     }
 
     /// Appends projections of x `[B, S, H]` for all heads, as one product: `[B, S, N, A, D]`.

@@ -114,6 +114,13 @@ impl<'c, 'g> Bert<'c, 'g> {
         self.compute(self.affine(x, joined("weight"), joined("bias")))
     }
 
+    /// Appends [`Bert::linear`] as W·xᵀ + b, with the outputs first: x `[B, S, in]` → `[out, B, S]`.
+    pub(super) fn linear_transposed(&self, x: Tensor<'g>, name: &str) -> Tensor<'g> {
+        let by_rows = DotDimensions { lhs_contracting: vec![1], rhs_contracting: vec![last(x)], ..Default::default() };
+        let y = self.dot(self.weight(&format!("{name}.weight")), x, by_rows);
+        self.compute(y + self.weight(&format!("{name}.bias")).broadcast_like(y, &[0]))
+    }
+
     /// Appends x·Wᵀ + b in the product type: x `[…, in]`, W `[out, in]`, b `[out]` → `[…, out]`.
     fn affine(&self, x: Tensor<'g>, weight: Tensor<'g>, bias: Tensor<'g>) -> Tensor<'g> {
         let y = self.times_transposed(x, weight);

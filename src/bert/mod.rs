@@ -30,7 +30,7 @@ pub use dropout::{Dropout, Site, mask_graph};
 pub use fine_tuning::{
     FineTuning, Objective, QuestionAnswering, Regression, SequenceClassification, TokenClassification, fine_tuning_task,
 };
-pub use fused::{FusedAttention, FusedLayerNorm, FusedOperation, Kernel, KernelChoice, Kernels};
+pub use fused::{AttentionForm, FusedAttention, FusedLayerNorm, FusedOperation, Kernel, KernelChoice, Kernels};
 pub use head::Head;
 pub use inputs::EncoderInputs;
 pub use layer_form::Layers;

@@ -303,7 +303,7 @@ fn synthetic_batch(form: RowForm, vocab_size: usize, rows: usize) -> HostBatch {
 mod tests {
     use super::*;
     use crate::autodiff::gradients;
-    use crate::bert::{Kernel, KernelChoice, Preset};
+    use crate::bert::{Kernel, Preset};
     use crate::eval::evaluate;
     use crate::graph::Graph;
 
@@ -342,13 +342,13 @@ mod tests {
             let Outputs { masked_lm_logits, seq_relationship_logits, .. } = bert().forward(&batch);
             let everywhere = bert().sums_of(&batch, [masked_lm_logits, seq_relationship_logits]);
             let composed = Kernels::default();
-            let [attention, layer_norm] = Kernel::ALL.map(|kernel| composed.with(kernel, KernelChoice::Triton));
+            let [attention, layer_norm] = Kernel::ALL.map(|kernel| composed.fusing(kernel));
             let forms = [
                 (Layers::Unrolled, composed),
                 (Layers::Loop, composed),
                 (Layers::Unrolled, attention),
                 (Layers::Unrolled, layer_norm),
-                (Layers::Loop, attention.with(Kernel::LayerNorm, KernelChoice::Triton)),
+                (Layers::Loop, attention.fusing(Kernel::LayerNorm)),
             ];
             let of_forms = forms.map(|(layers, kernels)| bert().with_layers(layers).with_kernels(kernels).sums(&batch));
             let all = [everywhere].into_iter().chain(of_forms);

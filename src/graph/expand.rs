@@ -22,6 +22,13 @@ pub fn expanded(computation: &Computation) -> Cow<'_, Computation> {
     Cow::Owned(graph.finish(&replay(computation, &graph, &parameters, &"".into())))
 }
 
+impl Graph {
+    /// Appends the nodes of `computation`, whose parameters are `arguments`, in the present scope, and returns its outputs.
+    pub fn inlined<'g>(&'g self, computation: &Computation, arguments: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        replay(computation, self, arguments, &self.scope_of_next())
+    }
+}
+
 fn is_expandable(computation: &Computation) -> bool {
     computation.nodes.iter().any(|node| match &node.op {
         Op::Scan(_) => true,

@@ -220,7 +220,7 @@ impl Graph {
         (node.op, node.shape) = (op, shape);
     }
 
-    fn scope_of_next(&self) -> std::sync::Arc<str> {
+    pub(super) fn scope_of_next(&self) -> std::sync::Arc<str> {
         self.state.borrow().scope.clone()
     }
 

@@ -194,6 +194,7 @@ pub enum Progress<'a> {
 /// programs cannot be profiled or written.
 pub fn plan(run: &Run, options: &PlanOptions, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<Plan> {
     let PlanOptions { target, efficiency, rows_per_sequence, .. } = options;
+    let run = &run.on_platform(target.platform().name());
     let devices = target.devices();
     for &phase in &options.phases {
         let shape = &run.schedule.phases()[phase];

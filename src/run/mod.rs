@@ -29,7 +29,7 @@ pub use self::settings::{
 };
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
-use crate::bert::{BertConfig, BertPretraining, Kernels, Layers, Recompute};
+use crate::bert::{AttentionForm, BertConfig, BertPretraining, KernelChoice, Kernels, Layers, Recompute};
 use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
@@ -153,6 +153,11 @@ impl Run {
         }
     }
 
+    /// Returns the run with the form of its programs that `auto` stands for on `platform`, by the name that its plugin reports.
+    pub fn on_platform(&self, platform: &str) -> Run {
+        Run { kernels: self.kernels.on(platform), ..self.clone() }
+    }
+
     /// Returns the held-out metric that selects the best checkpoint, if the run selects one.
     ///
     /// # Errors
@@ -221,7 +226,10 @@ impl Run {
             settings["compile"] = json!({ "layers": self.compile.layers });
         }
         for kernel in self.kernels.fused() {
-            settings["kernels"][kernel.name()] = json!(self.kernels.of(kernel));
+            settings["kernels"][kernel.name()] = json!(KernelChoice::Triton);
+        }
+        if self.kernels.attention == AttentionForm::Separate {
+            settings["kernels"]["attention"] = json!(AttentionForm::Separate);
         }
         settings
     }

@@ -212,7 +212,7 @@ fn kept_batches(plan: &Plan, cells: &[CellResult]) -> Vec<KeptBatch> {
             for cell in of_optimizer {
                 match cell.mean {
                     Some(value) if value <= mean + study.tolerance && cell.diverged_seeds == 0 => {
-                        result.up_to = cell.batch
+                        result.up_to = cell.batch;
                     }
                     None if cell.diverged < cell.tuned || cell.tuned == 0 => break,
                     _ => {

@@ -129,8 +129,9 @@ fn start(trial: Trial, options: &RunnerOptions<'_>, place: usize) -> anyhow::Res
     }
     let error = output.try_clone().with_context(|| format!("cannot open {}", path.display()))?;
     command.stdin(Stdio::piped()).stdout(output).stderr(error);
-    let mut child =
-        command.spawn().with_context(|| format!("cannot start {:?} for {}", command.get_program(), trial.to_text()))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {} for {}", command.get_program().display(), trial.to_text()))?;
     let input = child.stdin.take();
     Ok(Running { trial, child, input, place })
 }

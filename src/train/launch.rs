@@ -13,7 +13,7 @@ use super::memory::HostMemory;
 use super::pretraining::pretraining_job;
 use super::programs::Programs;
 use super::trainer::{Outcome, Trainer};
-use crate::bert::{KernelChoice, param_specs};
+use crate::bert::param_specs;
 use crate::checkpoint::RunLock;
 use crate::data::PreparedData;
 use crate::output::byte_progress::ByteProgress;
@@ -185,7 +185,7 @@ fn train(
     preflight::check_batches(run, devices.len())?;
     saved.map_or(Ok(()), |saved| saved.check_devices(&devices))?;
     let hosts = Hosts::new(&devices, session.clone())?;
-    let run = &*with_correct_kernels(run, &devices)?;
+    let run = &*on_devices(run, &devices)?;
     if hosts.is_leader() {
         faster_precision(&devices, run.precision).iter().for_each(note);
     }
@@ -234,17 +234,17 @@ fn train(
     Ok(outcome)
 }
 
-/// Compares the kernels that `run` names with the composed forms on the device. On one host, the run goes on without those that
-/// differ.
+/// Chooses the form of the programs of `run` for the platform, and compares the kernels that it names with the composed forms on the
+/// device. On one host, the run goes on without those that differ.
 ///
 /// # Errors
 /// If the platform does not run kernels, or they differ and there are several hosts, which would go on in different forms.
-fn with_correct_kernels<'r>(run: &'r Run, devices: &Devices) -> anyhow::Result<Cow<'r, Run>> {
+fn on_devices<'r>(run: &'r Run, devices: &Devices) -> anyhow::Result<Cow<'r, Run>> {
     let lengths: Vec<usize> = run.schedule.phases().iter().map(|phase| phase.sequence_length).collect();
-    let mut kernels = run.kernels;
+    let platform = devices.client.platform_name();
+    let mut kernels = run.kernels.on(platform);
     for kernel in run.kernels.fused() {
-        check_runs_kernels(devices.client.platform_name())
-            .with_context(|| format!("[kernels] {kernel} = \"triton\""))?;
+        check_runs_kernels(platform).with_context(|| format!("[kernels] {kernel} = \"triton\""))?;
         let checked = check_kernel(devices, kernel, &run.model, &lengths).and_then(|checks| require_all(&checks));
         let Err(error) = checked else { continue };
         if devices.first_replicas().len() > 1 {
@@ -252,7 +252,7 @@ fn with_correct_kernels<'r>(run: &'r Run, devices: &Devices) -> anyhow::Result<C
             return Err(error.context(next));
         }
         note(format_args!("[kernels] {kernel} = \"triton\" is not used, but its composed form: {error:#}"));
-        kernels = kernels.with(kernel, KernelChoice::Composed);
+        kernels = kernels.composing(kernel);
     }
     Ok(if kernels == run.kernels { Cow::Borrowed(run) } else { Cow::Owned(Run { kernels, ..run.clone() }) })
 }

@@ -5,7 +5,7 @@ use crate::common::parity::*;
 use std::sync::Arc;
 
 use crate::common::steps::{arguments, assert_close, run, small, spec, spec_of, task};
-use lambert::bert::{BertConfig, BertPretraining, Layers, Recompute};
+use lambert::bert::{AttentionForm, BertConfig, BertPretraining, Kernels, Layers, Recompute};
 use lambert::optim::OptimizerConfig;
 use lambert::runtime::backend::Evaluator;
 use lambert::shape::{DType, HostTensor, Shape};
@@ -70,6 +70,27 @@ fn layers_in_a_loop_take_the_step_of_unrolled_layers() {
     for recompute in Recompute::ALL {
         let looped = step(Layers::Loop, recompute, 2);
         assert_close(&looped, &unrolled, 1e-9, &format!("a loop, {recompute:?}"));
+    }
+}
+
+#[test]
+fn separate_attention_takes_the_step_of_composed_attention() {
+    let (model, rows) = (BertConfig { num_hidden_layers: 3, ..small() }, 4);
+    let step = |attention, layers, recompute| {
+        let task =
+            BertPretraining { kernels: Kernels { attention, ..Kernels::default() }, layers, recompute, ..task(&model) };
+        let program = TrainStep::build(&spec_of(task, rows, 1, 1)).unwrap().program;
+        run(&Evaluator { replicas: 1 }, &program, &arguments(&program, &model, rows))
+    };
+    let composed = step(AttentionForm::Composed, Layers::Unrolled, Recompute::None);
+    for (layers, recompute) in [
+        (Layers::Unrolled, Recompute::None),
+        (Layers::Unrolled, Recompute::Attention),
+        (Layers::Loop, Recompute::None),
+        (Layers::Loop, Recompute::Layer),
+    ] {
+        let separate = step(AttentionForm::Separate, layers, recompute);
+        assert_close(&separate, &composed, 1e-9, &format!("separate, {layers:?}, {recompute:?}"));
     }
 }
 

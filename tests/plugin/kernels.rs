@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::common::{Workshop, text};
 use lambert::batch::pretraining::RowForm;
-use lambert::bert::{BertConfig, BertPretraining, Kernel, KernelChoice, Kernels, Layers, Preset, Recompute};
+use lambert::bert::{BertConfig, BertPretraining, Kernel, Kernels, Layers, Preset, Recompute};
 use lambert::hlo;
 use lambert::optim::OptimizerConfig;
 use lambert::pjrt::{Environment, Platform, PlatformChoice};
@@ -71,7 +71,7 @@ fn cuda_compiler_compiles_the_kernels_with_the_step() {
     }
     let target: Target = "cuda:h200:1x1x1".parse().unwrap();
     let compiler = Compiler::open(&target, &PlatformChoice::Auto, Purpose::Inspect).unwrap();
-    let kernels = Kernel::ALL.into_iter().fold(Kernels::default(), |all, one| all.with(one, KernelChoice::Triton));
+    let kernels = Kernel::ALL.into_iter().fold(Kernels::default(), |all, one| all.fusing(one));
     for sequences_per_row in [1, 4] {
         let model = BertConfig { num_hidden_layers: 2, num_attention_heads: 2, ..Preset::Tiny.config(128) };
         let task = BertPretraining {

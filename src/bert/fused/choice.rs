@@ -74,7 +74,55 @@ impl Kernel {
 
 named!(Kernel, "kernels");
 
-/// The form in which a step computes a fused operation.
+/// The form in which a step computes self-attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionForm {
+    /// Separate on TPUs; else composed, until the kernels have been measured on a device.
+    #[default]
+    Auto,
+    /// Matrix products and a softmax, which the compiler fuses as it can. The probabilities are stored for the backward pass.
+    Composed,
+    /// Composed, with a product each for queries, keys and values that puts the positions last, and with a softmax whose derivative
+    /// reads the rounded probabilities: XLA's TPU compiler then transposes less, and moves fewer bytes of size S².
+    Separate,
+    /// Kernels of lambert's own, for NVIDIA GPUs: experimental.
+    Triton,
+}
+
+impl AttentionForm {
+    /// All forms.
+    pub const ALL: [AttentionForm; 4] =
+        [AttentionForm::Auto, AttentionForm::Composed, AttentionForm::Separate, AttentionForm::Triton];
+
+    /// Returns the name in run files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttentionForm::Auto => "auto",
+            AttentionForm::Composed => "composed",
+            AttentionForm::Separate => "separate",
+            AttentionForm::Triton => "triton",
+        }
+    }
+
+    /// Returns the form that this choice stands for on `platform`, by the name that its plugin reports.
+    pub fn on(self, platform: &str) -> AttentionForm {
+        match (self, platform) {
+            (AttentionForm::Auto, "tpu") => AttentionForm::Separate,
+            (AttentionForm::Auto, _) => AttentionForm::Composed,
+            (chosen, _) => chosen,
+        }
+    }
+
+    /// Returns whether attention is one node with kernels.
+    pub fn is_fused(self) -> bool {
+        self == AttentionForm::Triton
+    }
+}
+
+named!(AttentionForm, "attention");
+
+/// The form in which a step computes another fused operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KernelChoice {
@@ -108,36 +156,61 @@ impl KernelChoice {
 
 named!(KernelChoice, "a kernel");
 
-/// The `[kernels]` table of a run file. Kernels round differently, so a resumed run must share it.
+/// The `[kernels]` table of a run file. Forms round differently, so a resumed run must share it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kernels {
-    /// Self-attention: `composed`, `triton` or `auto`.
-    pub attention: KernelChoice,
+    /// Self-attention: `composed`, `separate`, `triton` or `auto`.
+    pub attention: AttentionForm,
     /// Bias, dropout, residual and LayerNorm: `composed`, `triton` or `auto`.
     pub layer_norm: KernelChoice,
 }
 
 impl Kernels {
-    /// Returns the choice for `kernel`.
-    pub fn of(self, kernel: Kernel) -> KernelChoice {
+    /// Returns whether `kernel` is one node with kernels.
+    pub fn fuses(self, kernel: Kernel) -> bool {
         match kernel {
-            Kernel::Attention => self.attention,
-            Kernel::LayerNorm => self.layer_norm,
+            Kernel::Attention => self.attention.is_fused(),
+            Kernel::LayerNorm => self.layer_norm.is_fused(),
         }
     }
 
-    /// Returns these choices with another one for `kernel`.
-    pub fn with(mut self, kernel: Kernel, choice: KernelChoice) -> Kernels {
+    /// Returns these choices with kernels for `kernel`.
+    pub fn fusing(self, kernel: Kernel) -> Kernels {
         match kernel {
-            Kernel::Attention => self.attention = choice,
-            Kernel::LayerNorm => self.layer_norm = choice,
+            Kernel::Attention => Kernels { attention: AttentionForm::Triton, ..self },
+            Kernel::LayerNorm => Kernels { layer_norm: KernelChoice::Triton, ..self },
         }
-        self
+    }
+
+    /// Returns these choices with the composed form of `kernel`.
+    pub fn composing(self, kernel: Kernel) -> Kernels {
+        match kernel {
+            Kernel::Attention => Kernels { attention: AttentionForm::Composed, ..self },
+            Kernel::LayerNorm => Kernels { layer_norm: KernelChoice::Composed, ..self },
+        }
+    }
+
+    /// Returns these choices as they are on `platform`, by the name that its plugin reports.
+    pub fn on(self, platform: &str) -> Kernels {
+        Kernels { attention: self.attention.on(platform), ..self }
     }
 
     /// Returns the operations that are computed by kernels.
     pub fn fused(self) -> impl Iterator<Item = Kernel> {
-        Kernel::ALL.into_iter().filter(move |&kernel| self.of(kernel).is_fused())
+        Kernel::ALL.into_iter().filter(move |&kernel| self.fuses(kernel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_separate_on_tpus_alone_and_other_choices_hold_everywhere() {
+        use AttentionForm::*;
+        assert_eq!(["tpu", "cuda", "cpu"].map(|platform| Auto.on(platform)), [Separate, Composed, Composed]);
+        assert_eq!(["tpu", "cuda"].map(|platform| Composed.on(platform)), [Composed; 2]);
+        assert_eq!([Separate.on("cuda"), Triton.on("tpu")], [Separate, Triton]);
     }
 }

@@ -9,8 +9,8 @@ mod layer_norm;
 mod operation;
 
 pub use attention::FusedAttention;
-pub(super) use attention::{AttentionInputs, MASKED, over};
-pub use choice::{Kernel, KernelChoice, Kernels};
+pub(super) use attention::{AttentionInputs, MASKED, over, rounded_softmax};
+pub use choice::{AttentionForm, Kernel, KernelChoice, Kernels};
 pub use layer_norm::FusedLayerNorm;
 pub(super) use layer_norm::LayerNormInputs;
 pub use operation::FusedOperation;

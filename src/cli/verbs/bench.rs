@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::batch::pretraining::RowForm;
-use crate::bert::{BertPretraining, KernelChoice, Kernels, Layers, Preset, Recompute};
+use crate::bert::{AttentionForm, BertPretraining, KernelChoice, Kernels, Layers, Preset, Recompute};
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::render::profile::{to_json as profile_to_json, to_text as profile_to_text};
 use crate::cli::render::run::compile_times;
@@ -89,11 +89,11 @@ pub struct Bench {
     /// loop compiles one layer for all layers but the last: less compilation, more time in a step.
     #[arg(long, default_value_t, value_name = "FORM")]
     layers: Layers,
-    /// Kernel of self-attention: auto, composed or triton
+    /// Form of self-attention: auto, composed, separate or triton
     ///
     /// triton is experimental. It requires an NVIDIA GPU and bf16; the kernels are compared with the composed form first.
     #[arg(long, default_value_t, value_name = "KERNEL")]
-    attention: KernelChoice,
+    attention: AttentionForm,
     /// Kernel of bias, dropout, residual and LayerNorm: auto, composed or triton
     ///
     /// triton is experimental, with the same requirements.
@@ -161,7 +161,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         sentence_pairs: true,
         recompute: args.recompute,
         layers: args.layers,
-        kernels: args.kernels(),
+        kernels: args.kernels().on(devices.client.platform_name()),
     };
     for kernel in task.kernels.fused() {
         let correct = || {

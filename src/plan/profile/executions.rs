@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::program::{Program, is_fused};
+use super::scopes::is_in_layer_loop;
 use crate::hlo::proto::{HloComputationProto, HloInstructionProto};
 
 /// An instruction that a device executes.
@@ -15,6 +16,16 @@ pub(super) struct Execution<'a> {
     pub times: f64,
     /// It runs beside other instructions, started by `async-start`.
     pub asynchronous: bool,
+    /// The iterations of the loop over layers that it is in; none outside of such loops.
+    pub layers: Option<f64>,
+}
+
+/// The circumstances in which the instructions of a computation are executed: the fields of [`Execution`].
+#[derive(Clone, Copy)]
+struct Circumstances {
+    times: f64,
+    asynchronous: bool,
+    layers: Option<f64>,
 }
 
 /// The instructions and the loops of a whole program.
@@ -29,40 +40,52 @@ impl<'a> Schedule<'a> {
     pub(super) fn of(program: &'a Program, expected: f64) -> Schedule<'a> {
         let mut schedule = Schedule::default();
         if let Some(entry) = program.entry() {
-            schedule.add(program, entry, 1.0, false, expected);
+            let once = Circumstances { times: 1.0, asynchronous: false, layers: None };
+            schedule.add(program, entry, once, expected);
         }
         schedule
     }
 
-    /// Adds a computation that runs `times` times. The branches of a conditional all count. The conditions of loops do not
-    /// count: they compare two scalars.
+    /// Adds a computation. The branches of a conditional all count. The conditions of loops do not count: they compare two
+    /// scalars.
     fn add(
         &mut self,
         program: &'a Program,
         computation: &'a HloComputationProto,
-        times: f64,
-        asynchronous: bool,
+        circumstances: Circumstances,
         expected: f64,
     ) {
+        let Circumstances { times, asynchronous, layers } = circumstances;
         for instruction in &computation.instructions {
             match &*instruction.opcode {
                 "while" => {
                     let entered = Loop::of(program, instruction, expected);
                     if let Some(body) = program.called(instruction).next() {
-                        self.add(program, body, times * entered.iterations, asynchronous, expected);
+                        let layers = if is_over_layers(program, body) { Some(entered.iterations) } else { layers };
+                        let inside = Circumstances { times: times * entered.iterations, asynchronous, layers };
+                        self.add(program, body, inside, expected);
                     }
                     self.loops.push(entered);
                 }
                 opcode if opcode == "conditional" || opcode != "fusion" && is_fused(opcode) => {
                     let asynchronous = asynchronous || opcode == "async-start";
-                    program
-                        .called(instruction)
-                        .for_each(|called| self.add(program, called, times, asynchronous, expected));
+                    let inside = Circumstances { asynchronous, ..circumstances };
+                    program.called(instruction).for_each(|called| self.add(program, called, inside, expected));
                 }
-                _ => self.executions.push(Execution { instruction, times, asynchronous }),
+                _ => self.executions.push(Execution { instruction, times, asynchronous, layers }),
             }
         }
     }
+}
+
+/// Returns whether `body` is that of a loop over layers: it computes in their scope, and no loop in it does. A compiler may move
+/// an instruction with that scope out of the loop, into the body of the loop over micro-batches.
+fn is_over_layers(program: &Program, body: &HloComputationProto) -> bool {
+    let (loops, others): (Vec<_>, Vec<_>) = body.instructions.iter().partition(|i| i.opcode == "while");
+    let in_scope = |instruction: &HloInstructionProto| program.interior(instruction).into_iter().any(is_in_layer_loop);
+    let has_inner =
+        |inner: &HloInstructionProto| program.called(inner).next().is_some_and(|body| is_over_layers(program, body));
+    others.into_iter().any(in_scope) && !loops.into_iter().any(has_inner)
 }
 
 /// A loop of a program.

@@ -6,7 +6,7 @@ use super::executions::Execution;
 use super::kinds::{FREE, Kind};
 use super::program::Program;
 use super::rates::Rates;
-use super::scopes::Scopes;
+use super::scopes::{Scopes, is_of_layer};
 use crate::hlo::proto::ShapeProto;
 use crate::plan::traffic::Collectives;
 
@@ -25,6 +25,8 @@ pub struct Kernel {
     pub operands: Vec<ShapeProto>,
     /// Executions in a step.
     pub executions: f64,
+    /// Executions in the layers of one micro-batch: one for each layer of a loop over layers, 0 outside of layers.
+    pub in_layers: f64,
     /// The cost of one execution.
     pub cost: Cost,
     /// The roofline time of one execution in seconds; none if the rates are unknown.
@@ -50,7 +52,7 @@ impl<'a> Kernels<'a> {
 
     /// Describes an instruction; none if it only names values, or waits.
     pub(super) fn kernel(&self, execution: &Execution<'_>) -> Option<Kernel> {
-        let Execution { instruction, times, .. } = *execution;
+        let Execution { instruction, times, layers, .. } = *execution;
         if FREE.contains(&&*instruction.opcode) || LABELS.contains(&&*instruction.custom_call_target) {
             return None;
         }
@@ -60,13 +62,16 @@ impl<'a> Kernels<'a> {
             let collectives = of_execution(program, &Execution { times: 1.0, ..*execution });
             rates.seconds(&cost, &Collectives::of_compiled(&collectives, rates.devices()))
         };
+        let scope = self.scopes.of(program, instruction);
+        let in_layers = layers.unwrap_or(if is_of_layer(&scope) { 1.0 } else { 0.0 });
         Some(Kernel {
             name: instruction.name.clone(),
             kind: Kind::of(program, instruction),
-            scope: self.scopes.of(program, instruction),
+            scope,
             shape: instruction.shape.clone().unwrap_or_default(),
             operands: program.operands(instruction).filter_map(|operand| operand.shape.clone()).collect(),
             executions: times,
+            in_layers,
             cost,
             seconds: self.rates.map(seconds),
         })

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::products::Product;
 use super::program::Program;
-use crate::hlo::proto::HloInstructionProto;
+use super::shapes::{arrays, memory_space};
+use crate::hlo::proto::{HloInstructionProto, ShapeProto};
 use crate::triton::TARGET;
 
 /// The kind of a kernel, by the most expensive operation in it.
@@ -23,6 +24,8 @@ pub enum Kind {
     Sort,
     /// Kernels that only move elements: copies, transposes, slices and concatenations.
     Copy,
+    /// Kernels that only move elements from one memory to another, without a change of layout: on TPUs, main and vector memory.
+    MemoryMove,
     /// Kernels that only change the element type.
     Conversion,
     /// Reductions, alone or fused with elementwise operations.
@@ -49,6 +52,7 @@ impl Kind {
             Kind::ScatterOrGather => "scatters and gathers",
             Kind::Sort => "sorts",
             Kind::Copy => "copies and transposes",
+            Kind::MemoryMove => "moves between memories",
             Kind::Conversion => "type conversions",
             Kind::Reduction => "reductions",
             Kind::LoopFusion => "loop fusions",
@@ -77,6 +81,7 @@ impl Kind {
             (contains(&COLLECTIVES), Kind::Collective),
             (contains(&["scatter", "select-and-scatter", "gather"]), Kind::ScatterOrGather),
             (contains(&["sort"]), Kind::Sort),
+            (is_memory_move(program, kernel), Kind::MemoryMove),
             (contains(&MOVES) && only(&[&MOVES, &FREE, &["convert", "broadcast"]]), Kind::Copy),
             (contains(&["convert"]) && only(&[&FREE, &["convert"]]), Kind::Conversion),
             (contains(&["reduce", "reduce-window"]), Kind::Reduction),
@@ -90,6 +95,18 @@ impl Kind {
             _ => Kind::Other,
         })
     }
+}
+
+/// Returns whether `kernel` copies elements of its operand to another memory, in the order in which they are.
+fn is_memory_move(program: &Program, kernel: &HloInstructionProto) -> bool {
+    let moves = matches!(&*kernel.opcode, "copy-start" | "copy" | "slice");
+    let source = program.operand(kernel, 0).and_then(|operand| operand.shape.as_ref());
+    let (Some(source), Some(result)) = (source, kernel.shape.as_ref().and_then(|shape| arrays(shape).first().copied()))
+    else {
+        return false;
+    };
+    let order = |shape: &ShapeProto| shape.layout.as_ref().map(|layout| layout.minor_to_major.clone());
+    moves && memory_space(source) != memory_space(result) && order(source) == order(result)
 }
 
 /// Instructions that communicate.
@@ -127,3 +144,29 @@ pub(super) const FREE: [&str; 17] = [
     "async-update",
     "async-done",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::profile::tests::{Builder, f32, in_space, tuple};
+
+    #[test]
+    fn move_between_memories_is_no_copy() {
+        let mut b = Builder::default();
+        let (main, vector) = (f32(&[8, 128]), in_space(f32(&[8, 128]), 1));
+        let turned = || {
+            let mut shape = in_space(f32(&[8, 128]), 1);
+            shape.layout.as_mut().unwrap().minor_to_major = vec![0, 1];
+            shape
+        };
+        let x = b.parameter(in_space(main.clone(), 0));
+        let start = b.add("copy-start", tuple(&[vector.clone(), main.clone()]), &[x], |_| {});
+        let slice = b.add("slice", in_space(f32(&[4, 128]), 1), &[x], |_| {});
+        let others = [(main, "copy"), (turned(), "copy"), (turned(), "transpose")];
+        let others = others.map(|(shape, opcode)| b.add(opcode, shape, &[x], |_| {}));
+        let program = b.program();
+        let kind = |id| Kind::of(&program, program.instruction(id).unwrap());
+        assert_eq!([start, slice].map(kind), [Kind::MemoryMove; 2]);
+        assert_eq!(others.map(kind), [Kind::Copy; 3]);
+    }
+}

@@ -109,7 +109,7 @@ pub struct Sum {
     pub seconds: f64,
 }
 
-/// The cost of a layer.
+/// The cost of a layer, without moves between memories.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Layer {
     /// Kernels.
@@ -215,12 +215,13 @@ impl Profile {
 impl Layer {
     fn of(kernels: &[Kernel], layers: usize) -> Layer {
         let mut layer = Layer::default();
-        let share = 1.0 / layers.max(1) as f64;
-        for kernel in kernels.iter().filter(|kernel| scopes::layer(&kernel.scope).is_some()) {
-            layer.kernels += share;
+        // Moves between memories have no scope outside of loops.
+        for kernel in kernels.iter().filter(|kernel| kernel.kind != Kind::MemoryMove) {
+            let per_layer = kernel.in_layers / layers.max(1) as f64;
+            layer.kernels += per_layer;
             match kernel.kind {
-                Kind::MatrixProduct => layer.product_bytes += share * kernel.cost.bytes(),
-                _ => layer.other_bytes += share * kernel.cost.bytes(),
+                Kind::MatrixProduct => layer.product_bytes += per_layer * kernel.cost.bytes(),
+                _ => layer.other_bytes += per_layer * kernel.cost.bytes(),
             }
         }
         layer

@@ -9,6 +9,8 @@ use crate::hlo::proto::HloInstructionProto;
 const UNNAMED: &str = "(no scope)";
 /// The label of kernels that copy or convert an argument of the step, named after the argument.
 const ARGUMENTS: &str = "(arguments)";
+/// The part of a scope that the body of a loop over layers has in place of `layer.3`.
+const LOOPED: &str = "layers";
 
 /// Finds the scopes of kernels.
 pub struct Scopes {
@@ -41,19 +43,24 @@ fn op_name(instruction: &HloInstructionProto) -> Option<&str> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Replaces the number of a layer by `*`: `encoder/layer.*/attention`.
+/// Replaces the number of a layer by `*`: `encoder/layer.*/attention`. The layers of a loop have that name too.
 pub fn over_layers(scope: &str) -> String {
-    let part = |part: &str| if layer_number(part).is_some() { "layer.*".to_owned() } else { part.to_owned() };
+    let part = |part: &str| if is_layer(part) { "layer.*".to_owned() } else { part.to_owned() };
     scope.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-/// Returns the layer of a scope: 3 for `gradients/encoder/layer.3/attention`.
-pub fn layer(scope: &str) -> Option<usize> {
-    scope.split('/').find_map(layer_number)
+/// Returns whether a scope is that of a layer: `gradients/encoder/layer.3/attention`, or `encoder/layers/attention` in a loop.
+pub fn is_of_layer(scope: &str) -> bool {
+    scope.split('/').any(is_layer)
 }
 
-fn layer_number(part: &str) -> Option<usize> {
-    part.strip_prefix("layer.")?.parse().ok()
+/// Returns whether an instruction has the scope of the body of a loop over layers.
+pub fn is_in_layer_loop(instruction: &HloInstructionProto) -> bool {
+    op_name(instruction).is_some_and(|scope| scope.split('/').any(|part| part == LOOPED))
+}
+
+fn is_layer(part: &str) -> bool {
+    part == LOOPED || part.strip_prefix("layer.").is_some_and(|number| number.parse::<usize>().is_ok())
 }
 
 #[cfg(test)]
@@ -63,7 +70,8 @@ mod tests {
     #[test]
     fn layers_are_aggregated() {
         assert_eq!(over_layers("gradients/encoder/layer.11/attention"), "gradients/encoder/layer.*/attention");
+        assert_eq!(over_layers("gradients/encoder/layers/attention"), "gradients/encoder/layer.*/attention");
         assert_eq!(over_layers("encoder/layer.norm"), "encoder/layer.norm");
-        assert_eq!((layer("encoder/layer.11/attention"), layer("mlm")), (Some(11), None));
+        assert_eq!(["encoder/layer.11/attention", "encoder/layers", "mlm"].map(is_of_layer), [true, true, false]);
     }
 }

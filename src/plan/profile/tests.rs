@@ -115,28 +115,32 @@ fn named(instruction: &mut HloInstructionProto, op_name: &str) {
     instruction.metadata = Some(OpMetadata { op_name: op_name.to_owned(), ..OpMetadata::default() });
 }
 
-/// Appends a loop over a counter and an activation, whose body computes `layers` products and transposes, and returns its id.
-fn add_loop(b: &mut Builder, layers: usize, annotation: &str) -> i64 {
+/// Appends a product and a transpose of the activation `x` in each of `scopes`, and returns the last.
+fn add_layers(b: &mut Builder, w: i64, x: i64, scopes: &[&str]) -> i64 {
+    scopes.iter().fold(x, |x, scope| {
+        let numbers = DotDimensionNumbers {
+            lhs_contracting_dimensions: vec![2],
+            rhs_contracting_dimensions: vec![0],
+            ..DotDimensionNumbers::default()
+        };
+        let y = b.add("dot", bf16(&[8, 64, 64]), &[x, w], |i| {
+            i.dot_dimension_numbers = Some(numbers);
+            named(i, scope);
+        });
+        b.add("transpose", bf16(&[8, 64, 64]), &[y], |i| named(i, scope))
+    })
+}
+
+/// Appends a loop over a counter, a weight and an activation, of which `inside` returns the next, and returns its id.
+fn add_loop(b: &mut Builder, annotation: &str, inside: impl FnOnce(&mut Builder, i64, i64) -> i64) -> i64 {
     let s32 = array(PrimitiveType::S32, &[]);
     let state = tuple(&[s32.clone(), bf16(&[64, 64]), bf16(&[8, 64, 64])]);
     let body = b.computation(|b| {
         let state_in = b.parameter(state.clone());
         let count = b.add("get-tuple-element", s32.clone(), &[state_in], |_| {});
         let w = b.add("get-tuple-element", bf16(&[64, 64]), &[state_in], |i| i.tuple_index = 1);
-        let mut x = b.add("get-tuple-element", bf16(&[8, 64, 64]), &[state_in], |i| i.tuple_index = 2);
-        for layer in 0..layers {
-            let scope = format!("encoder/layer.{layer}/attention");
-            let numbers = DotDimensionNumbers {
-                lhs_contracting_dimensions: vec![2],
-                rhs_contracting_dimensions: vec![0],
-                ..DotDimensionNumbers::default()
-            };
-            let y = b.add("dot", bf16(&[8, 64, 64]), &[x, w], |i| {
-                i.dot_dimension_numbers = Some(numbers);
-                named(i, &scope);
-            });
-            x = b.add("transpose", bf16(&[8, 64, 64]), &[y], |i| named(i, &scope));
-        }
+        let x = b.add("get-tuple-element", bf16(&[8, 64, 64]), &[state_in], |i| i.tuple_index = 2);
+        let x = inside(b, w, x);
         b.add("tuple", state.clone(), &[count, w, x], |_| {})
     });
     let condition = b.computation(|b| {
@@ -163,7 +167,8 @@ fn number(n: i32) -> LiteralProto {
 #[test]
 fn kernels_in_a_loop_count_for_each_iteration() {
     let mut b = Builder::default();
-    add_loop(&mut b, 2, r#"{"known_trip_count":{"n":"3"}}"#);
+    let scopes = ["encoder/layer.0/attention", "encoder/layer.1/attention"];
+    add_loop(&mut b, r#"{"known_trip_count":{"n":"3"}}"#, |b, w, x| add_layers(b, w, x, &scopes));
     let profile = Profile::of_program(&b.program(), &context("cuda:h200:1x1x1"));
     assert_eq!(
         profile.loops.iter().map(|l| (l.iterations, l.source)).collect::<Vec<_>>(),
@@ -192,11 +197,40 @@ fn kernels_in_a_loop_count_for_each_iteration() {
     assert_eq!(costliest, [(Kind::MatrixProduct, attention, 6.0), (Kind::Copy, attention, 6.0)]);
 }
 
+/// Three of four layers are in a loop, with instructions of the loop itself. One that the compiler has moved out of it counts
+/// once for all of them.
+#[test]
+fn layer_of_a_loop_counts_as_one_of_unrolled_layers() {
+    let layer = |inside: &dyn Fn(&mut Builder, i64, i64) -> i64| {
+        let mut b = Builder::default();
+        add_loop(&mut b, r#"{"known_trip_count":{"n":"7"}}"#, inside);
+        Profile::of_program(&b.program(), &Context { layers: 4, ..context("cuda:h200:1x1x1") }).layer
+    };
+    let last = "encoder/layer.3/attention";
+    let unrolled = ["encoder/layer.0/attention", "encoder/layer.1/attention", "encoder/layer.2/attention", last];
+    let looped = |scopes: &[&str], moved: &[&str]| {
+        layer(&|b, w, _| {
+            let iterated = add_loop(b, r#"{"known_trip_count":{"n":"3"}}"#, |b, w, x| add_layers(b, w, x, scopes));
+            let x = b.add("get-tuple-element", bf16(&[8, 64, 64]), &[iterated], |i| i.tuple_index = 2);
+            let x = add_layers(b, w, x, moved);
+            add_layers(b, w, x, &[last])
+        })
+    };
+    let expected = layer(&|b, w, x| add_layers(b, w, x, &unrolled));
+    assert_eq!(looped(&["encoder/layers/attention"], &[]), expected);
+    let of_loop = looped(&["encoder/layers/attention", "encoder"], &["encoder/layers/attention"]);
+    let times = (3.0 * 2.0 + 1.0 + 1.0) / 4.0;
+    let Layer { kernels, product_bytes, other_bytes } = expected;
+    let scaled =
+        Layer { kernels: times * kernels, product_bytes: times * product_bytes, other_bytes: times * other_bytes };
+    assert_eq!(of_loop, scaled);
+}
+
 #[test]
 fn trip_count_is_annotated_or_compared_or_expected() {
     let iterations = |annotation, edit: &dyn Fn(&mut HloModuleProto)| {
         let mut b = Builder::default();
-        add_loop(&mut b, 1, annotation);
+        add_loop(&mut b, annotation, |b, w, x| add_layers(b, w, x, &["encoder/layer.0/attention"]));
         let mut module = b.program().module;
         edit(&mut module);
         let profile = Profile::of_program(&Program::new(module), &context("cpu:1"));

@@ -6,8 +6,11 @@
 
 mod example;
 mod kernels;
+mod softmax;
 
 use std::sync::Arc;
+
+pub(in crate::bert) use softmax::rounded_softmax;
 
 use super::FusedOperation;
 use crate::bert::BertConfig;

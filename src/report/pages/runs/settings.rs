@@ -35,7 +35,7 @@ pub fn section(runs: &[ReportedRun]) -> String {
     keys.sort_by_key(|key| !differs(key));
     let row = |key: &&String| {
         let values = of_run.iter().map(|settings| settings.get(*key).cloned().unwrap_or_default());
-        let cells = std::iter::once(key.to_string()).chain(values).collect();
+        let cells = std::iter::once((*key).clone()).chain(values).collect();
         (if differs(key) { "differs" } else { "" }, cells)
     };
     let rows: Vec<(&str, Vec<String>)> = keys.iter().map(row).collect();
