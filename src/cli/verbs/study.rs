@@ -30,7 +30,7 @@ use crate::units::{counted, duration};
 Examples:
   lambert study scripts/studies/quickstart.toml --plan      # the trials, without training any
   lambert study scripts/studies/quickstart.toml --budget 2h
-  lambert study STUDY.toml --parallel 8 --platform cuda     # eight trials at a time, each on one GPU
+  lambert study STUDY.toml --parallel 8 --platform cuda    # eight trials at a time, one GPU each
 
 The directory of the study gets study.json, study.html and the trials (trials/NAME/run.toml can be
 trained with `lambert pretrain`, and `lambert report DIR/trials` shows all of them).
