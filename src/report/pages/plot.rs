@@ -1,6 +1,6 @@
 //! Plots as inline SVG: lines, bars and heat maps.
 //!
-//! Text and axes have the colour of the page's text, so one plot fits a light and a dark page. A plot is drawn [`WIDTH`] units wide and
+//! Text and axes have the colour of the page's text, so one plot fits a light and a dark page. A plot is drawn 440 units wide and
 //! scaled by the page; pages show several beside each other instead of wider ones, so labels stay readable on narrow screens.
 
 use std::ops::Range;
