@@ -28,13 +28,15 @@ fn runs_that_kernels_do_not_fit_are_refused() {
         assert!(text(&output).contains(expected), "requires {expected:?}, got\n{}", text(&output));
         assert!(!workshop.path("run").exists());
     };
-    for kernel in ["attention", "layer_norm"] {
+    let forms =
+        [("attention", "`auto`, `composed`, `separate`, `triton`"), ("layer_norm", "`auto`, `composed`, `triton`")];
+    for (kernel, forms) in forms {
         let triton = &*format!("kernels.{kernel}=triton");
         let with = |requirement: &str| format!("{kernel} = \"triton\" requires {requirement}");
         refused(&[triton], &with(&format!("precision \"bf16\", got \"f32\"; set {kernel} to \"composed\"")));
         let wide = "model.hidden_size=128";
         refused(&[triton, wide, "precision=bf16"], &with("a sequence_length that is a multiple of 64"));
-        refused(&[&format!("kernels.{kernel}=cudnn")], "requires one of `auto`, `composed`, `triton`");
+        refused(&[&format!("kernels.{kernel}=cudnn")], &format!("requires one of {forms}"));
         let option = &*format!("--{}", kernel.replace('_', "-"));
         let fails = |arguments: &[&str], flag: &str| {
             let output = workshop.lambert(&[arguments, &["--platform", "cpu"]].concat());
