@@ -37,9 +37,10 @@ impl Documents {
     pub fn unchanged<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
         let check = || self.shards.iter().try_for_each(Shard::check_length);
         check()?;
-        let result = read()?;
+        // What is read beyond the end of a truncated file is zeros, which may be no valid index.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
         check()?;
-        Ok(result)
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Returns the number of documents.
