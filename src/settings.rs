@@ -82,8 +82,8 @@ fn value(found: &str) -> &str {
     }
 }
 
-/// Returns whether a setting has its default: the JSON of settings omits a newer setting then, because checkpoints contain it as
-/// part of the fingerprint of their run.
+/// Returns whether a value is the default. JSON on disk omits fields that earlier versions did not have then, so that it, and
+/// fingerprints of it, stay those of earlier versions.
 pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

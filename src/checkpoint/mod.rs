@@ -37,6 +37,7 @@ pub use tensor_file::{FileRecord, TensorFile, write_tensors};
 use crate::digest::{is_sealed, seal};
 use crate::divergence::{Monitor, RollBacks};
 use crate::files;
+use crate::settings::is_default;
 use crate::shape::HostTensor;
 
 /// The version of the layout above; other versions cannot be loaded.
@@ -101,10 +102,6 @@ pub struct State {
     /// The software that trained the last steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software: Option<Software>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// The software that trains a run. Another program or plugin may round differently.

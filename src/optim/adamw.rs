@@ -151,9 +151,7 @@ impl UpdateRule for AdamWConfig {
 
     fn hyperparameters(&self) -> Hyperparameters {
         let mut numbers = self.adam().hyperparameters();
-        if self.weight_decay != 0.0 {
-            numbers.add("weight_decay", self.weight_decay);
-        }
+        numbers.add_unless_zero("weight_decay", self.weight_decay);
         numbers
     }
 

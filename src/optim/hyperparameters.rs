@@ -1,8 +1,8 @@
 //! The hyper-parameters of an update as scalar arguments of the step, so that runs that differ in them alone share one compiled
 //! program.
 //!
-//! What changes the form of the formulas stays in the graph: every setting that is a name, a list of patterns or absent, a weight
-//! decay, momentum or dampening of 0, and a clip of `"none"`.
+//! Settings that change the form of the formulas stay in the graph: names, lists of patterns, absent settings, a weight decay, momentum
+//! or dampening of 0, and a clip of `"none"`.
 
 use crate::graph::Tensor;
 
@@ -19,6 +19,13 @@ impl Hyperparameters {
     pub fn add(&mut self, name: &'static str, value: f64) {
         debug_assert!(self.get(name).is_none(), "two hyper-parameters are called {name}");
         self.0.push((name, value));
+    }
+
+    /// Adds a number that formulas contain only if it is not 0.
+    pub fn add_unless_zero(&mut self, name: &'static str, value: f64) {
+        if value != 0.0 {
+            self.add(name, value);
+        }
     }
 
     /// Returns the names, in order.

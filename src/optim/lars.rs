@@ -349,18 +349,19 @@ impl UpdateRule for LarsConfig {
     }
 
     fn hyperparameters(&self) -> Hyperparameters {
-        let paper = self.order == LarsOrder::Paper;
         let mut numbers = Hyperparameters::default();
-        for (name, value, is_read) in [
-            ("momentum", self.momentum, true),
-            ("one_minus_momentum", 1.0 - self.momentum, paper),
-            ("one_minus_dampening", 1.0 - self.dampening, self.dampening != 0.0),
-            ("trust_coefficient", self.trust_coefficient, !paper),
-            ("epsilon", self.epsilon, !paper && self.epsilon != 0.0),
-            ("weight_decay", self.weight_decay, self.weight_decay != 0.0),
-        ] {
-            numbers.extend(is_read.then_some((name, value)));
+        numbers.add("momentum", self.momentum);
+        if self.order == LarsOrder::Paper {
+            numbers.add("one_minus_momentum", 1.0 - self.momentum);
         }
+        if self.dampening != 0.0 {
+            numbers.add("one_minus_dampening", 1.0 - self.dampening);
+        }
+        if self.order != LarsOrder::Paper {
+            numbers.add("trust_coefficient", self.trust_coefficient);
+            numbers.add_unless_zero("epsilon", self.epsilon);
+        }
+        numbers.add_unless_zero("weight_decay", self.weight_decay);
         numbers
     }
 

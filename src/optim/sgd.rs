@@ -108,13 +108,11 @@ impl UpdateRule for SgdConfig {
 
     fn hyperparameters(&self) -> Hyperparameters {
         let mut numbers = Hyperparameters::default();
-        for (name, value) in [
-            ("momentum", Some(self.momentum).filter(|&momentum| momentum != 0.0)),
-            ("one_minus_dampening", (self.momentum * self.dampening != 0.0).then_some(1.0 - self.dampening)),
-            ("weight_decay", Some(self.weight_decay).filter(|&decay| decay != 0.0)),
-        ] {
-            numbers.extend(value.map(|value| (name, value)));
+        numbers.add_unless_zero("momentum", self.momentum);
+        if self.momentum * self.dampening != 0.0 {
+            numbers.add("one_minus_dampening", 1.0 - self.dampening);
         }
+        numbers.add_unless_zero("weight_decay", self.weight_decay);
         numbers
     }
 

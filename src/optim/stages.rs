@@ -337,9 +337,7 @@ impl TrustRatio {
         if let Phi::Clamp { min, max } = self.phi {
             numbers.extend([("phi_min", min), ("phi_max", max)]);
         }
-        if self.epsilon != 0.0 {
-            numbers.add("ratio_epsilon", self.epsilon);
-        }
+        numbers.add_unless_zero("ratio_epsilon", self.epsilon);
         if let Some(RatioClamp { min, max }) = self.clamp {
             numbers.extend([("ratio_min", min), ("ratio_max", max)]);
         }

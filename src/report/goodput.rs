@@ -6,15 +6,12 @@
 //! count, nor does the time from the last line of a crashed process to its crash.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use serde::Deserialize;
 
-use crate::checkpoint::METRICS_FILE;
-use crate::files;
+use super::lines::for_each_line;
 use crate::units::{counted, duration};
 
 /// The kind of the line about a start of a run.
@@ -77,19 +74,8 @@ impl Goodput {
     /// # Errors
     /// If the file cannot be read.
     pub fn read(run: &Path) -> anyhow::Result<Option<Goodput>> {
-        let path = run.join(METRICS_FILE);
-        let failed = || format!("cannot read {}", path.display());
-        let file = match files::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.with_context(failed)?,
-        };
         let mut count = Count::default();
-        for line in BufReader::new(file).split(b'\n') {
-            // A line that was cut off by a crash counts for nothing.
-            if let Ok(line) = serde_json::from_slice::<Line>(&line.with_context(failed)?) {
-                count.add(&line);
-            }
-        }
+        for_each_line(run, |line: Line| count.add(&line))?;
         Ok(count.end())
     }
 
@@ -188,6 +174,7 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::METRICS_FILE;
 
     fn goodput(lines: &str) -> Option<Goodput> {
         let folder = tempfile::tempdir().unwrap();

@@ -2,15 +2,12 @@
 //! a crash or a roll-back lost do not.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
-use anyhow::Context;
 use serde_json::{Map, Value};
 
 use super::goodput::{ROLL_BACK, START, TO};
-use crate::checkpoint::METRICS_FILE;
-use crate::files;
+use super::lines::for_each_line;
 
 /// Kinds of lines about the run as a whole, which stay when steps are lost.
 const ABOUT_THE_RUN: [&str; 4] = [START, ROLL_BACK, "divergence", "goodput"];
@@ -32,19 +29,8 @@ impl RunLog {
     /// # Errors
     /// If the file cannot be read.
     pub fn read(run: &Path) -> anyhow::Result<Option<RunLog>> {
-        let path = run.join(METRICS_FILE);
-        let failed = || format!("cannot read {}", path.display());
-        let file = match files::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.with_context(failed)?,
-        };
         let mut log = RunLog::default();
-        for line in BufReader::new(file).split(b'\n') {
-            if let Ok(object) = serde_json::from_slice(&line.with_context(failed)?) {
-                log.add(object);
-            }
-        }
-        Ok(Some(log))
+        Ok(for_each_line(run, |line| log.add(line))?.then_some(log))
     }
 
     /// Adds a line; one without kind or step counts for nothing.
@@ -101,6 +87,7 @@ impl RunLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::METRICS_FILE;
 
     fn read(lines: &[&str]) -> RunLog {
         let folder = tempfile::tempdir().unwrap();

@@ -3,13 +3,14 @@
 //! ones stay, because [`goodput`](super::goodput) counts them as lost.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde_json::{Map, Value};
 
+use super::lines::for_each_line;
 use super::tensorboard::EventWriter;
 use crate::checkpoint::METRICS_FILE;
 use crate::files;
@@ -79,19 +80,12 @@ impl MetricsLog {
 /// # Errors
 /// If the file cannot be read.
 pub fn recorded(run: &Path, kind: &str, step: u64) -> anyhow::Result<Option<Vec<(String, f64)>>> {
-    let path = run.join(METRICS_FILE);
-    let failed = || format!("cannot read {}", path.display());
     let mut last = None;
-    let file = match files::open(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.with_context(failed)?,
-    };
-    for line in BufReader::new(file).split(b'\n') {
-        let Ok(object) = serde_json::from_slice::<Map<String, Value>>(&line.with_context(failed)?) else { continue };
+    for_each_line(run, |object: Map<String, Value>| {
         if object.get("kind") == Some(&kind.into()) && object.get("step") == Some(&step.into()) {
             last = Some(object);
         }
-    }
+    })?;
     let scalars = |object: Map<String, Value>| {
         let values =
             object.into_iter().filter(|(name, _)| !["kind", "step", "time", "seconds"].contains(&name.as_str()));

@@ -6,6 +6,7 @@ pub mod baselines;
 pub mod evaluation;
 pub mod events;
 pub mod goodput;
+pub mod lines;
 pub mod log;
 pub mod metrics;
 pub mod pages;

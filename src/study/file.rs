@@ -39,9 +39,9 @@ pub struct StudyFile {
     /// Evaluations of a trial.
     #[serde(default = "StudyFile::default_evaluations")]
     pub evaluations: u64,
-    /// How `phase.1.learning_rate` grows with the batch; without it, the values of the file hold for every batch.
+    /// The growth of `phase.1.learning_rate` with the batch; without it, the values of the file hold for every batch.
     pub learning_rate_scaling: Option<Scaling>,
-    /// Which values are tried.
+    /// The search through the spaces of the optimizers.
     #[serde(default)]
     pub search: Search,
     /// The checkpoints that are kept.
@@ -51,7 +51,7 @@ pub struct StudyFile {
     pub optimizer: Vec<Contender>,
 }
 
-/// How learning rates grow with the batch: values of the study file are those of the batch `batch`.
+/// The growth of learning rates with the batch: values of the study file are those of the batch `batch`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scaling {

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::file::StudyFile;
 use super::trial::{Trial, TrialResult};
+use crate::run::file::RunFile;
 
 /// The results of ended trials, by directory.
 pub type Ended = BTreeMap<PathBuf, TrialResult>;
@@ -29,6 +30,8 @@ pub struct Cell {
 pub struct Plan {
     /// The study file.
     pub study: StudyFile,
+    /// The run file that every trial changes.
+    base: RunFile,
     /// The cells, ordered by number of sequences, batch and optimizer, so that results of small batches come first.
     pub cells: Vec<Cell>,
 }
@@ -44,23 +47,6 @@ impl Cell {
         let value = |trial: &'a Trial| Some((trial, ended.get(&trial.directory)?.value?));
         self.tuning.iter().filter_map(value).min_by(|a, b| a.1.total_cmp(&b.1))
     }
-
-    /// Returns the trials that are reported: the best settings with the seeds of `study`. None before the cell is tuned, or if all
-    /// its trials diverged.
-    ///
-    /// # Errors
-    /// If the base cannot be read any more.
-    pub fn reported(&self, study: &StudyFile, ended: &Ended) -> anyhow::Result<Vec<Trial>> {
-        match self.best(ended) {
-            Some((best, _)) if self.is_tuned(ended) => {
-                let contender = &study.optimizer[self.optimizer];
-                let of_seed =
-                    |&seed: &u64| Trial::new(study, contender, (self.sequences, self.batch), &best.point, seed);
-                study.seeds.iter().map(of_seed).collect()
-            }
-            _ => Ok(Vec::new()),
-        }
-    }
 }
 
 impl Plan {
@@ -69,6 +55,7 @@ impl Plan {
     /// # Errors
     /// If the base cannot be read, or a trial has a setting that is not allowed.
     pub fn new(study: StudyFile) -> anyhow::Result<Plan> {
+        let base = RunFile::read(&study.base, &[])?;
         let mut cells = Vec::new();
         let mut sizes: Vec<(u64, u64)> =
             study.sequences.iter().flat_map(|&sequences| study.batches.iter().map(move |&b| (sequences, b))).collect();
@@ -77,7 +64,7 @@ impl Plan {
             for (optimizer, contender) in study.optimizer.iter().enumerate() {
                 let points = contender.points(study.search);
                 let trial = |point| {
-                    let trial = Trial::new(&study, contender, (sequences, batch), point, study.tuning_seed);
+                    let trial = Trial::new(&study, &base, contender, (sequences, batch), point, study.tuning_seed);
                     trial.with_context(|| format!("optimizer {:?}, batch {batch}", contender.name))
                 };
                 let tuning = points.iter().map(trial).collect::<anyhow::Result<Vec<_>>>()?;
@@ -87,14 +74,31 @@ impl Plan {
                 cells.push(Cell { optimizer, batch, sequences, tuning });
             }
         }
-        Ok(Plan { study, cells })
+        Ok(Plan { study, base, cells })
+    }
+
+    /// Returns the trials of `cell` that are reported: the best settings with the seeds of the study. None before the cell is tuned,
+    /// or if all its trials diverged.
+    ///
+    /// # Errors
+    /// If a run file cannot be written as TOML.
+    pub fn reported(&self, cell: &Cell, ended: &Ended) -> anyhow::Result<Vec<Trial>> {
+        let (study, size) = (&self.study, (cell.sequences, cell.batch));
+        match cell.best(ended) {
+            Some((best, _)) if cell.is_tuned(ended) => {
+                let contender = &study.optimizer[cell.optimizer];
+                let of_seed = |&seed: &u64| Trial::new(study, &self.base, contender, size, &best.point, seed);
+                study.seeds.iter().map(of_seed).collect()
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Returns the next trial that has not ended and is not in `running`: cell by cell of one batch the trials that tune, point after
     /// point, and then those that are reported. None if there is nothing to start now.
     ///
     /// # Errors
-    /// If the base cannot be read any more.
+    /// As [`Plan::reported`].
     pub fn next(&self, ended: &Ended, running: &[PathBuf]) -> anyhow::Result<Option<Trial>> {
         let waits = |trial: &&Trial| !ended.contains_key(&trial.directory) && !running.contains(&trial.directory);
         for cells in self.cells.chunks(self.study.optimizer.len()) {
@@ -104,7 +108,7 @@ impl Plan {
                 return Ok(Some(trial.clone()));
             }
             for cell in cells {
-                if let Some(trial) = cell.reported(&self.study, ended)?.iter().find(waits) {
+                if let Some(trial) = self.reported(cell, ended)?.iter().find(waits) {
                     return Ok(Some(trial.clone()));
                 }
             }
@@ -116,7 +120,7 @@ impl Plan {
     pub fn progress(&self, ended: &Ended) -> (usize, usize) {
         let of_cell = |cell: &Cell| {
             let tuned = cell.tuning.iter().filter(|trial| ended.contains_key(&trial.directory)).count();
-            let reported = cell.reported(&self.study, ended).unwrap_or_default();
+            let reported = self.reported(cell, ended).unwrap_or_default();
             let done = reported.iter().filter(|trial| ended.contains_key(&trial.directory)).count();
             let all_diverged = cell.is_tuned(ended) && reported.is_empty();
             (cell.tuning.len() + if all_diverged { 0 } else { self.study.seeds.len() }, tuned + done)
@@ -139,7 +143,7 @@ impl Plan {
         self.cells.iter().flat_map(|cell| &cell.tuning).try_for_each(&mut add)?;
         let tuned = ended.clone();
         for cell in &self.cells {
-            for trial in cell.reported(&self.study, &tuned)? {
+            for trial in self.reported(cell, &tuned)? {
                 if let Some(result) = trial.result()? {
                     ended.insert(trial.directory.clone(), result);
                 }

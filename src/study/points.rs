@@ -31,7 +31,7 @@ pub struct NumberRange {
     pub log: bool,
 }
 
-/// Which values of an optimizer's space are tried.
+/// The search through the space of an optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Search {

@@ -101,13 +101,13 @@ impl Results {
     /// Summarises the trials of `plan` that have ended.
     ///
     /// # Errors
-    /// If the base cannot be read any more.
+    /// As [`Plan::reported`].
     pub fn new(plan: &Plan, ended: &Ended) -> anyhow::Result<Results> {
         let study = &plan.study;
         let mut cells = Vec::new();
         let mut rows = Vec::new();
         for cell in &plan.cells {
-            let reported = cell.reported(study, ended)?;
+            let reported = plan.reported(cell, ended)?;
             cells.push(cell_result(plan, cell, &reported, ended));
             let row = |trial: &Trial| Some(row(trial, ended.get(&trial.directory)?));
             rows.extend(cell.tuning.iter().chain(&reported).filter_map(row));

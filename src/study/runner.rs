@@ -27,7 +27,7 @@ const SHOWN_OUTPUT: i64 = 2_000;
 /// The variable that selects the GPUs of a process.
 const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
 
-/// How trials are trained.
+/// The settings of a study that are not in its file, because they do not change results.
 pub struct RunnerOptions<'a> {
     /// Builds the command that trains a run file for at most a time, and goes on where an earlier one stopped. Its process ends as after
     /// Ctrl-C when its standard input is closed.
@@ -38,7 +38,7 @@ pub struct RunnerOptions<'a> {
     pub deadline: Option<Instant>,
 }
 
-/// Why [`run`] returned.
+/// The reason for the end of [`run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// All trials have ended.

@@ -42,7 +42,7 @@ pub struct Trial {
     pub text: String,
 }
 
-/// How an ended trial ended.
+/// The end of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
@@ -56,7 +56,7 @@ pub enum Ending {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrialResult {
-    /// How it ended.
+    /// The end.
     pub ending: Ending,
     /// The metric of the evaluation after the last step; none for a trial that diverged.
     pub value: Option<f64>,
@@ -71,12 +71,13 @@ pub struct TrialResult {
 }
 
 impl Trial {
-    /// Plans the trial of `contender` at `point`.
+    /// Plans the trial of `contender` at `point`, with the run file `base` changed accordingly.
     ///
     /// # Errors
     /// If the run file is not valid with these values.
     pub fn new(
         study: &StudyFile,
+        base: &RunFile,
         contender: &Contender,
         (sequences, batch): (u64, u64),
         point: &Point,
@@ -97,8 +98,7 @@ impl Trial {
             format!("phase.1.steps={steps}"),
             format!("evaluate.every={}", (steps / study.evaluations).max(1)),
         ]);
-        let base = RunFile::read(&study.base, &[])?;
-        let rows = micro_batch_size(&base)?;
+        let rows = micro_batch_size(base)?;
         sets.push(format!("phase.1.micro_batch_size={}", rows.min(batch)));
         // The first line is a comment with the path of the base, which two checkouts may have under different names.
         let settings = base.clone().with_overrides(&sets)?.text;
@@ -106,7 +106,7 @@ impl Trial {
         let name = format!("{}-{batch}-{sequences}-seed{seed}-{}", word(&contender.name), &identity[..8]);
         let directory = study.directory.join("trials").join(&name);
         sets.extend([format!("name={name:?}"), format!("checkpoint.directory={:?}", directory.display().to_string())]);
-        let text = base.with_overrides(&sets)?.text;
+        let text = base.clone().with_overrides(&sets)?.text;
         let optimizer = contender.name.clone();
         Ok(Trial { optimizer, batch, sequences, seed, point: point.clone(), steps, directory, text })
     }

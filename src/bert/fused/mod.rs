@@ -7,6 +7,8 @@ mod choice;
 mod dropout;
 mod layer_norm;
 mod operation;
+#[cfg(test)]
+mod testing;
 
 pub use attention::FusedAttention;
 pub(super) use attention::{AttentionInputs, MASKED, over, rounded_softmax};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::options::ReadCounts;
+use crate::settings::is_default;
 
 /// A named group of inputs with a weight in the mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,8 +44,4 @@ pub struct InputEntry {
     /// Training documents from this input, each counted as often as it is used.
     #[serde(default, skip_serializing_if = "is_default")]
     pub train_documents: u64,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

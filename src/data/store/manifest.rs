@@ -13,6 +13,7 @@ use crate::data::files::MANIFEST;
 use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::{is_sealed, seal};
 use crate::files;
+use crate::settings::is_default;
 
 /// The version of the manifest format. Other versions are rejected.
 pub const MANIFEST_FORMAT: u32 = 2;
@@ -83,10 +84,6 @@ impl Default for PrepareOptions {
             duplicates: Deduplication::Keep,
         }
     }
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// A shard as it was written.

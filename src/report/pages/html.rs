@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 
 use crate::files;
 
-/// What a page begins with.
+/// The beginning of every page, by which [`write_page`] recognises one.
 const GENERATOR: &str =
     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"lambert\">";
 

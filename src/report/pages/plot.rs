@@ -67,7 +67,7 @@ pub struct Axis<'a> {
     pub unit: Unit,
 }
 
-/// How the points of a series are drawn.
+/// The form of a series of points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// A line, with the range of the values that each of its points averages as a band.

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::autodiff::gradients;
+use crate::bert::fused::testing::{distance, host};
 use crate::bert::layers::softmax;
-use crate::eval::{Value, evaluate};
+use crate::eval::evaluate;
 use crate::triton::product_flops;
 
 /// Plain and packed rows, with and without dropout; two blocks, or one.
@@ -18,13 +19,6 @@ fn shapes() -> Vec<FusedAttention> {
         dtype: DType::BF16,
     };
     vec![shape(128, false, 0.1), shape(128, true, 0.1), shape(64, false, 0.0), shape(128, true, 0.0)]
-}
-
-/// Returns the largest difference of two arrays, relative to the largest element.
-fn distance(found: &[f64], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
-    found.iter().zip(expected).fold(0.0f64, |worst, (x, y)| worst.max((x - y).abs())) / largest
 }
 
 #[test]
@@ -45,10 +39,6 @@ fn kernels_equal_their_definitions() {
         let found = backward.interpret(&all, &[inputs[0].shape()]);
         assert!(distance(&found[0], &expected[0].to_f64()) < 1e-2, "{attention:?}");
     }
-}
-
-fn host(value: &Value) -> HostTensor {
-    HostTensor::from_f64(value.shape().clone(), &value.to_f64())
 }
 
 #[test]

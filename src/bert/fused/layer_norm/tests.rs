@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::autodiff::gradients;
+use crate::bert::fused::testing::{distance, host};
 use crate::eval::evaluate;
 use crate::triton::product_flops;
 
@@ -15,13 +16,6 @@ fn shapes() -> Vec<FusedLayerNorm> {
 /// The same operations on a few elements, in f64.
 fn small_shapes() -> impl Iterator<Item = FusedLayerNorm> {
     shapes().into_iter().map(|norm| FusedLayerNorm { length: 5, width: 7, epsilon: 0.1, dtype: DType::F64, ..norm })
-}
-
-/// Returns the largest difference of two arrays, relative to the largest element.
-fn distance(found: &[f64], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
-    found.iter().zip(expected).fold(0.0f64, |worst, (x, y)| worst.max((x - y).abs())) / largest
 }
 
 #[test]
@@ -38,7 +32,7 @@ fn kernels_equal_their_definitions() {
             assert!(error < tolerance, "{norm:?}: result {i} differs by {error:e}");
         }
 
-        let statistics = results[1..].iter().map(|value| HostTensor::from_f64(value.shape().clone(), &value.to_f64()));
+        let statistics = results[1..].iter().map(host);
         let operands: Vec<_> = inputs.into_iter().chain(statistics).chain([norm.example_cotangent(8)]).collect();
         let definition = norm.partial_gradients();
         let expected = evaluate(&definition, &operands).unwrap();

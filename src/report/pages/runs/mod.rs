@@ -38,9 +38,7 @@ impl ReportedRun {
     /// If it has no `metrics.jsonl`, or a file cannot be read.
     pub fn read(directory: &Path) -> anyhow::Result<ReportedRun> {
         let name = directory.display().to_string();
-        let Some(log) = RunLog::read(directory)? else {
-            bail!("{name} holds no {METRICS_FILE}; pass the [checkpoint] directory of a run that has begun");
-        };
+        let log = RunLog::read(directory)?.with_context(|| format!("{name} holds no {METRICS_FILE}"))?;
         Ok(ReportedRun { log, goodput: Goodput::read(directory)?, settings: settings::read(directory)?, name })
     }
 
