@@ -158,14 +158,19 @@ impl Run {
         Run { kernels: self.kernels.on(platform), ..self.clone() }
     }
 
+    /// Returns the metrics of the held-out examples.
+    pub fn held_out_metrics(&self) -> Vec<Ratio> {
+        let has_labels = |ratio: &&Ratio| self.data.mode.is_pair() || ratio.name.starts_with("mlm_");
+        self.task(0, 1).ratios().iter().filter(has_labels).copied().collect()
+    }
+
     /// Returns the held-out metric that selects the best checkpoint, if the run selects one.
     ///
     /// # Errors
     /// If the task has no metric of that name. Single segments have none of their second label.
     pub fn selection_metric(&self) -> anyhow::Result<Option<Ratio>> {
         let Some(name) = &self.evaluate.metric else { return Ok(None) };
-        let has_labels = |ratio: &&Ratio| self.data.mode.is_pair() || ratio.name.starts_with("mlm_");
-        let known: Vec<Ratio> = self.task(0, 1).ratios().iter().filter(has_labels).copied().collect();
+        let known = self.held_out_metrics();
         let Some(found) = known.iter().find(|ratio| ratio.name == name) else {
             let names: Vec<&str> = known.iter().map(|ratio| ratio.name).collect();
             bail!("[evaluate] metric requires one of {}, got {name:?}", names.join(", "));

@@ -28,7 +28,7 @@ pub struct StudyFile {
     pub tuning_seed: u64,
     /// The seeds with which the best trial of each optimizer and batch is trained again; the results are those of these seeds.
     pub seeds: Vec<u64>,
-    /// The metric of evaluations that is compared; lower is better.
+    /// The loss of evaluations that is compared.
     #[serde(default = "StudyFile::default_metric")]
     pub metric: String,
     /// The value of the metric for the numbers of steps to a target; without it there are none.
@@ -140,8 +140,9 @@ impl StudyFile {
         if let Some(batch) = self.batches.iter().find(|batch| **batch == 0) {
             bail!("batches requires numbers of at least 1, got {batch}");
         }
-        let (least, most) = (self.sequences.iter().min().copied(), self.batches.iter().max().copied());
-        ensure!(least >= most, "sequences requires at least the largest of batches ({:?}), got {:?}", most, least);
+        if let (Some(least), Some(most)) = (self.sequences.iter().min(), self.batches.iter().max()) {
+            ensure!(least >= most, "sequences requires at least the largest of batches ({most}), got {least}");
+        }
         ensure!(
             !self.seeds.contains(&self.tuning_seed),
             "seeds requires other seeds than tuning_seed, got {} in both; results of the seed that tuned are too good",
@@ -149,7 +150,9 @@ impl StudyFile {
         );
         ensure!(self.evaluations > 0, "evaluations requires at least 1, got 0");
         ensure!(self.tolerance >= 0.0, "tolerance requires a number of at least 0, got {}", self.tolerance);
-        ensure!(self.target.is_none_or(f64::is_finite), "target requires a finite number, got {:?}", self.target);
+        if let Some(target) = self.target {
+            ensure!(target.is_finite(), "target requires a finite number, got {target}");
+        }
         if let Some(scaling) = self.learning_rate_scaling {
             ensure!(scaling.batch > 0, "learning_rate_scaling.batch requires at least 1, got 0");
         }

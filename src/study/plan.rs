@@ -69,7 +69,7 @@ impl Plan {
                 };
                 let tuning = points.iter().map(trial).collect::<anyhow::Result<Vec<_>>>()?;
                 for trial in &tuning {
-                    trial.check()?;
+                    trial.check(&study.metric)?;
                 }
                 cells.push(Cell { optimizer, batch, sequences, tuning });
             }

@@ -116,13 +116,16 @@ impl Trial {
         self.directory.join("run.toml")
     }
 
-    /// Checks the run file as `lambert pretrain` does.
+    /// Checks the run file as `lambert pretrain` does, and that its evaluations have the loss `metric`.
     ///
     /// # Errors
-    /// If a setting is not allowed.
-    pub fn check(&self) -> anyhow::Result<()> {
+    /// If a setting is not allowed, or the metric is no loss of the run.
+    pub fn check(&self, metric: &str) -> anyhow::Result<()> {
         let file = RunFile::of_text(&self.run_file(), self.text.clone());
-        Run::of_file(&file).map(drop).with_context(|| self.to_text())
+        let metrics = Run::of_file(&file).with_context(|| self.to_text())?.held_out_metrics();
+        let losses: Vec<&str> = metrics.iter().filter(|ratio| ratio.kind.is_loss()).map(|ratio| ratio.name).collect();
+        ensure!(losses.contains(&metric), "metric requires one of {}, got {metric:?}", losses.join(", "));
+        Ok(())
     }
 
     /// Writes the run file into the directory, which is created.

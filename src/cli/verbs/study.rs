@@ -147,9 +147,9 @@ fn line(plan: &Plan, trial: &Trial, result: &TrialResult, ended: &Ended, before:
 /// Writes `study.json` and `study.html`.
 fn write_results(plan: &Plan, ended: &Ended) -> anyhow::Result<Results> {
     let results = Results::new(plan, ended)?;
-    let path = |name: &str| -> PathBuf { Path::new(&plan.study.directory).join(name) };
+    let directory = &plan.study.directory;
     let json = serde_json::to_vec_pretty(&results).context("cannot write JSON")?;
-    write_atomically(&path("study.json"), |partial| std::fs::write(partial, &json))?;
-    write_page(&path("study.html"), &page::page(&results)?)?;
+    write_atomically(&directory.join("study.json"), |partial| std::fs::write(partial, &json))?;
+    write_page(&directory.join("study.html"), &page::page(&results)?)?;
     Ok(results)
 }
