@@ -78,5 +78,10 @@ def fetch(package: str, sha256: str, cache: Path, parts: tuple[str, ...] = ()) -
         partial = Path(directory) / "unpacked"
         partial.mkdir()
         unpack(archive, partial, parts)
-        partial.rename(unpacked)
+        try:
+            partial.rename(unpacked)
+        except OSError:
+            # Another process may have unpacked the same package in the meantime.
+            if not unpacked.is_dir():
+                raise
     return unpacked

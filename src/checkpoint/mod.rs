@@ -50,9 +50,12 @@ const STATE: &str = "state.json";
 /// The file of a run directory with the metrics of every step.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
+/// The copy of the run file in a checkpoint.
+pub const RUN_FILE: &str = "run.toml";
+
 /// The files that may be copied into a checkpoint: the run file, the model's configuration, and those of a tokenizer.
 pub const COPIED_FILES: [&str; 11] = [
-    "run.toml",
+    RUN_FILE,
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",

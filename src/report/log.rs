@@ -11,10 +11,10 @@ use super::lines::for_each_line;
 
 /// Kinds of lines about the run as a whole, which stay when steps are lost.
 const ABOUT_THE_RUN: [&str; 4] = [START, ROLL_BACK, "divergence", "goodput"];
-/// The keys of a line that are no scalars.
-const KEYS: [&str; 3] = ["kind", "step", "time"];
+/// The key of the time of a line, in seconds since 1970.
+pub const TIME: &str = "time";
 
-/// The finite scalars of one line, by name.
+/// The finite scalars of one line, by name, and its [`TIME`].
 pub type Scalars = BTreeMap<String, f64>;
 
 /// The lines of a run that count.
@@ -35,7 +35,8 @@ impl RunLog {
 
     /// Adds a line; one without kind or step counts for nothing.
     fn add(&mut self, mut line: Map<String, Value>) {
-        let (Some(Value::String(kind)), Some(step)) = (line.remove("kind"), line.get("step").and_then(Value::as_u64))
+        let (Some(Value::String(kind)), Some(step)) =
+            (line.remove("kind"), line.remove("step").as_ref().and_then(Value::as_u64))
         else {
             return;
         };
@@ -44,10 +45,7 @@ impl RunLog {
             ROLL_BACK => self.lose_after(line.get(TO).and_then(Value::as_f64).map_or(step, |to| to as u64)),
             _ => {}
         }
-        let finite = |(name, value): (String, Value)| {
-            let value = value.as_f64().filter(|value| value.is_finite())?;
-            (!KEYS.contains(&name.as_str())).then_some((name, value))
-        };
+        let finite = |(name, value): (String, Value)| Some((name, value.as_f64().filter(|value| value.is_finite())?));
         let scalars = line.into_iter().filter_map(finite).collect();
         self.kinds.entry(kind).or_default().insert(step, scalars);
     }
@@ -73,7 +71,7 @@ impl RunLog {
     /// Returns the names of all scalars of `kind`, in alphabetical order.
     pub fn names(&self, kind: &str) -> Vec<&str> {
         let names = self.lines(kind).flat_map(|(_, scalars)| scalars.keys().map(String::as_str));
-        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        names.filter(|&name| name != TIME).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
     /// Returns the last step that counts.

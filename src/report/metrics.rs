@@ -2,6 +2,7 @@
 //! appended to. A resumed run repeats the steps after its checkpoint; of several lines for one step, the last one is valid. Earlier
 //! ones stay, because [`goodput`](super::goodput) counts them as lost.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -24,19 +25,39 @@ pub struct MetricsLog {
     path: PathBuf,
     lines: File,
     events: EventWriter,
+    settings: BTreeMap<String, Value>,
 }
 
 impl MetricsLog {
     /// Opens the logs in the run directory `run`, which is created if missing. `done` is the number of updates done: 0 in a
-    /// new run, the checkpoint's step in a resumed one.
+    /// new run, the checkpoint's step in a resumed one. TensorBoard shows the `settings`, which have dotted keys.
     ///
     /// # Errors
     /// If a file cannot be opened or written.
-    pub fn open(run: &Path, done: u64) -> anyhow::Result<MetricsLog> {
+    pub fn open(run: &Path, done: u64, settings: BTreeMap<String, Value>) -> anyhow::Result<MetricsLog> {
         std::fs::create_dir_all(run).with_context(|| format!("cannot create {}", run.display()))?;
         let path = run.join(METRICS_FILE);
         let lines = open_at_line_start(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(MetricsLog { path, lines, events: EventWriter::create(run, done + 1)? })
+        let events = event_file(run, done, &settings)?;
+        Ok(MetricsLog { path, lines, events, settings })
+    }
+
+    /// Goes on after a return to the state after `done` updates, with a new event file: TensorBoard discards the points of the
+    /// lost steps.
+    ///
+    /// # Errors
+    /// If the file cannot be created or written.
+    pub fn rolled_back(&mut self, done: u64) -> anyhow::Result<()> {
+        self.events = event_file(self.run(), done, &self.settings)?;
+        Ok(())
+    }
+
+    /// Records in the event file that the run has ended.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn ended(&mut self) -> anyhow::Result<()> {
+        self.events.ended()
     }
 
     /// Returns the run directory.
@@ -51,7 +72,7 @@ impl MetricsLog {
     /// If a file cannot be written.
     pub fn record(&mut self, kind: &str, step: u64, scalars: &[(impl AsRef<str>, f64)]) -> anyhow::Result<()> {
         self.record_line(kind, step, scalars)?;
-        self.events.scalars(step, scalars.iter().map(|(name, value)| (format!("{kind}/{}", name.as_ref()), *value)))
+        self.events.scalars(kind, step, scalars)
     }
 
     /// Appends the scalars of `step` as one line only. The line also holds `kind`, `step` and `time` (seconds since 1970); values
@@ -72,6 +93,13 @@ impl MetricsLog {
         let written = self.lines.write_all(line.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }
+}
+
+/// Creates the event file of a start after `done` updates.
+fn event_file(run: &Path, done: u64, settings: &BTreeMap<String, Value>) -> anyhow::Result<EventWriter> {
+    let mut events = EventWriter::create(run, done + 1)?;
+    events.settings(settings)?;
+    Ok(events)
 }
 
 /// Reads the scalars of `step` and `kind` from the `metrics.jsonl` of the run directory `run`: those of the last such line,
@@ -117,13 +145,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("runs/one");
         let path = run.join(METRICS_FILE);
-        let mut log = MetricsLog::open(&run, 0).unwrap();
+        let mut log = MetricsLog::open(&run, 0, BTreeMap::new()).unwrap();
         for step in 1..=3 {
             log.record("train", step, &[("loss", 7.0 / step as f64), ("gradient_norm", f64::INFINITY)]).unwrap();
         }
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-        MetricsLog::open(&run, 3).unwrap().record("evaluation", 3, &[("mlm_accuracy", 0.25)]).unwrap();
+        MetricsLog::open(&run, 3, BTreeMap::new()).unwrap().record("evaluation", 3, &[("mlm_accuracy", 0.25)]).unwrap();
 
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<Option<Value>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
@@ -137,7 +165,7 @@ mod tests {
     #[test]
     fn the_last_record_of_a_step_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = MetricsLog::open(folder.path(), 0).unwrap();
+        let mut log = MetricsLog::open(folder.path(), 0, BTreeMap::new()).unwrap();
         log.record("evaluation", 0, &[("mlm_loss", 9.0)]).unwrap();
         log.record("evaluation", 0, &[("mlm_loss", 8.5), ("nsp_loss", f64::NAN), ("seconds", 2.0)]).unwrap();
         log.record("train", 0, &[("mlm_loss", 7.0)]).unwrap();

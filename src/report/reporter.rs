@@ -135,10 +135,7 @@ impl Reporter {
             let scalars: Vec<(&str, f64)> = names.into_iter().zip(numbers).collect();
             self.record(goodput::ROLL_BACK, step, &scalars)?;
         }
-        let Some(log) = &mut self.log else { return Ok(()) };
-        // A new event file: TensorBoard discards the points of the lost steps.
-        *log = MetricsLog::open(log.run(), to)?;
-        Ok(())
+        self.log.as_mut().map_or(Ok(()), |log| log.rolled_back(to))
     }
 
     /// Reports the time for which no step ran because of the checkpoint after `step` updates.
@@ -159,7 +156,7 @@ impl Reporter {
             self.summary.goodput(used);
             self.record(goodput::GOODPUT, done, &used.scalars())?;
         }
-        Ok(())
+        self.log.as_mut().map_or(Ok(()), MetricsLog::ended)
     }
 
     /// Sets the checkpoint that the run ends with.

@@ -9,15 +9,11 @@ use super::Run;
 use super::compatibility::{check_model, check_tokenizer};
 use super::weights::{FoundModel, configuration_in, open_model};
 use crate::bert::{BertConfig, Head, SIZES};
-use crate::checkpoint::METRICS_FILE;
-use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, Software, State, load_latest};
+use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, METRICS_FILE, RUN_FILE, Software, State, load_latest};
 use crate::data::{Manifest, PreparedData, Split, TokenizerFiles};
 use crate::divergence::{Monitor, RollBacks};
 use crate::schedule::{Position, Schedule};
 use crate::settings::differing_settings;
-
-/// The copy of the run file in a checkpoint.
-pub(super) const RUN_FILE: &str = "run.toml";
 
 /// The names of settings in an error, at most.
 const SHOWN_SETTINGS: usize = 20;

@@ -11,7 +11,7 @@ use super::Run;
 use super::compatibility::{check_rows, tokenizer_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
-use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RunDirectory, RunLock, load_latest, open};
+use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, load_latest, open};
 use crate::file_kind::WrongKind;
 use crate::files;
 use crate::shape::{DType, Shape};
@@ -35,8 +35,8 @@ pub struct FoundModel {
 impl FoundModel {
     /// Returns the run that pretrained the model, if the checkpoint holds its run file.
     pub fn run(&self) -> Option<Run> {
-        let text = std::str::from_utf8(self.checkpoint.file("run.toml")?).ok()?;
-        Run::from_checkpoint(&self.path.join("run.toml"), text, &self.config).ok()
+        let text = std::str::from_utf8(self.checkpoint.file(RUN_FILE)?).ok()?;
+        Run::from_checkpoint(&self.path.join(RUN_FILE), text, &self.config).ok()
     }
 
     /// Returns the sequence length of the last phase of `run`, which pretrained the model, or 128.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{Contender, StudyFile};
 use super::points::Point;
-use crate::checkpoint::{Keep, RunDirectory};
+use crate::checkpoint::{Keep, RUN_FILE, RunDirectory};
 use crate::digest::sha256_hex;
 use crate::files;
 use crate::report::goodput::{EVALUATION, TRAIN};
@@ -113,7 +113,7 @@ impl Trial {
 
     /// Returns the path of the run file.
     pub fn run_file(&self) -> PathBuf {
-        self.directory.join("run.toml")
+        self.directory.join(RUN_FILE)
     }
 
     /// Checks the run file as `lambert pretrain` does, and that its evaluations have the loss `metric`.

@@ -1,12 +1,16 @@
 //! The inputs of the trainer, independent of the task; `pretraining.rs` builds the job of a run file.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::divergence::AlarmSpec;
 use super::evaluator::EvaluationSpec;
 use super::probe::ProbeSpec;
 use crate::batch::BatchSource;
-use crate::checkpoint::Best;
+use crate::checkpoint::{Best, RUN_FILE};
+use crate::report::settings;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::StepSpec;
@@ -46,6 +50,17 @@ pub struct Job {
     pub vocabulary_sha256: String,
     /// Names and contents of files that are copied into every checkpoint.
     pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Job {
+    /// Returns the settings of the run file by dotted keys.
+    ///
+    /// # Errors
+    /// If the run file is not TOML.
+    pub fn settings(&self) -> anyhow::Result<BTreeMap<String, Value>> {
+        let Some((_, text)) = self.files.iter().find(|(name, _)| name == RUN_FILE) else { return Ok(BTreeMap::new()) };
+        settings::of_run_file(RUN_FILE.as_ref(), text).map(|table| settings::by_dotted_key(&table))
+    }
 }
 
 /// The choice of the best checkpoint: the evaluation with the best value of a metric.

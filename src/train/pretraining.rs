@@ -11,7 +11,7 @@ use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
 use crate::bert::{BertConfig, BertPretraining, Head, Kernels, Layers, Recompute};
-use crate::checkpoint::COPIED_FILES;
+use crate::checkpoint::{COPIED_FILES, RUN_FILE};
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split, Tokenizer};
 use crate::files;
 use crate::metrics::LabelFrequencies;
@@ -163,7 +163,7 @@ fn probe_spec(run: &Run, prepared: &PreparedData) -> anyhow::Result<Option<Probe
 fn copied_files(run: &Run, prepared: &PreparedData) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let config = config_json(&run.model, &Head::Pretraining)?;
     let mut files = vec![
-        ("run.toml".to_owned(), run.text.clone().into_bytes()),
+        (RUN_FILE.to_owned(), run.text.clone().into_bytes()),
         ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
     ];
     let (tokenizer, recorded) = (prepared.tokenizer_directory(), &prepared.manifest().tokenizer);

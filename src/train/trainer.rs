@@ -170,7 +170,7 @@ impl Trainer {
         let directory = job.checkpoint.directory.local();
         let mut summary = Summary::new(&job.schedule, directory);
         let open = |lock| {
-            let log = MetricsLog::open(directory, done)?;
+            let log = MetricsLog::open(directory, done, job.settings()?)?;
             if done > 0
                 && let Some(first) = metrics::recorded(directory, EVALUATION, 0)?
             {

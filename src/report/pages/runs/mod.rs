@@ -39,7 +39,12 @@ impl ReportedRun {
     pub fn read(directory: &Path) -> anyhow::Result<ReportedRun> {
         let name = directory.display().to_string();
         let log = RunLog::read(directory)?.with_context(|| format!("{name} holds no {METRICS_FILE}"))?;
-        Ok(ReportedRun { log, goodput: Goodput::read(directory)?, settings: settings::read(directory)?, name })
+        Ok(ReportedRun {
+            log,
+            goodput: Goodput::read(directory)?,
+            settings: crate::report::settings::read(directory)?,
+            name,
+        })
     }
 
     /// Returns the number of sequences that were trained on after each step.

@@ -1,30 +1,16 @@
 //! The settings of runs beside each other; those that differ come first.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::Context;
 use serde_json::Value;
 
 use super::ReportedRun;
-use crate::checkpoint::{self, Contents};
 use crate::report::pages::html::table_with_classes;
-
-/// Reads the run file of the newest checkpoint in `directory`; null if it has none.
-///
-/// # Errors
-/// If all checkpoints are damaged, or the run file is not TOML.
-pub fn read(directory: &Path) -> anyhow::Result<Value> {
-    let Some(newest) = checkpoint::load_latest(directory, Contents::CopiedFiles)? else { return Ok(Value::Null) };
-    let Some(text) = newest.checkpoint.file("run.toml") else { return Ok(Value::Null) };
-    let path = newest.path.join("run.toml");
-    let text = std::str::from_utf8(text).with_context(|| format!("{}: requires UTF-8", path.display()))?;
-    toml::from_str(text).with_context(|| format!("{}: requires TOML", path.display()))
-}
+use crate::report::settings::by_dotted_key;
 
 /// Returns the section of settings; an empty text if no run has any.
 pub fn section(runs: &[ReportedRun]) -> String {
-    let of_run: Vec<BTreeMap<String, String>> = runs.iter().map(|run| flat(&run.settings)).collect();
+    let of_run: Vec<BTreeMap<String, Value>> = runs.iter().map(|run| by_dotted_key(&run.settings)).collect();
     let mut keys: Vec<&String> = of_run.iter().flat_map(BTreeMap::keys).collect();
     keys.sort();
     keys.dedup();
@@ -34,7 +20,7 @@ pub fn section(runs: &[ReportedRun]) -> String {
     let differs = |key: &String| of_run.iter().any(|settings| settings.get(key) != of_run[0].get(key));
     keys.sort_by_key(|key| !differs(key));
     let row = |key: &&String| {
-        let values = of_run.iter().map(|settings| settings.get(*key).cloned().unwrap_or_default());
+        let values = of_run.iter().map(|settings| settings.get(*key).map_or_else(String::new, text));
         let cells = std::iter::once((*key).clone()).chain(values).collect();
         (if differs(key) { "differs" } else { "" }, cells)
     };
@@ -44,23 +30,9 @@ pub fn section(runs: &[ReportedRun]) -> String {
     format!("<h2>Settings</h2>\n{note}{}", table_with_classes(&head, &rows))
 }
 
-/// Returns the values of a table by dotted keys; entries of lists are numbered from 1.
-fn flat(settings: &Value) -> BTreeMap<String, String> {
-    fn walk(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
-        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        match value {
-            Value::Object(table) => table.iter().for_each(|(key, value)| walk(&join(key), value, found)),
-            Value::Array(values) if values.iter().any(Value::is_object) => {
-                (1..).zip(values).for_each(|(i, value): (usize, _)| walk(&join(&i.to_string()), value, found));
-            }
-            Value::Null => {}
-            Value::String(text) => drop(found.insert(path.to_owned(), text.clone())),
-            value => drop(found.insert(path.to_owned(), value.to_string())),
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk("", settings, &mut found);
-    found
+/// Returns a value as a text without quotes.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
