@@ -1,5 +1,7 @@
 //! What each reported scalar means, with its unit: the descriptions of TensorBoard's plots.
 
+use super::goodput::GOODPUT;
+
 /// Names of scalars and their meanings. Shares are between 0 and 1.
 const DESCRIPTIONS: &[(&str, &str)] = &[
     // Losses.
@@ -53,25 +55,39 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("waiting_for_data", "share of the time in which devices waited for a batch"),
 ];
 
-/// Returns the meaning of the scalar `name` of a metrics file; none for names that have no description.
-pub fn description(name: &str) -> Option<String> {
-    let of = |name: &str| DESCRIPTIONS.iter().find(|(own, _)| *own == name).map(|(_, text)| *text);
-    let baseline = || {
-        let text = of(name.strip_suffix("_baseline")?)?;
-        Some(format!("{text}; of a model that knows only the label frequencies of the same examples"))
-    };
-    of(name).map(str::to_owned).or_else(baseline)
+/// Returns the meaning of the scalar `name` in lines of the kind `kind` of a metrics file; none for names that have no description.
+pub fn description(kind: &str, name: &str) -> Option<String> {
+    match (kind, name) {
+        (GOODPUT, "starts") => Some("number of starts of the run".to_owned()),
+        (GOODPUT, "seconds") => Some("wall time of all starts in seconds".to_owned()),
+        (GOODPUT, share) => Some(format!("share of the wall time of all starts: {}", share.replace('_', " "))),
+        _ => of_metric(name),
+    }
+}
+
+fn of_metric(name: &str) -> Option<String> {
+    if let Some(of) = name.strip_suffix("_baseline").and_then(of_metric) {
+        return Some(format!("{of}; of a model that knows only the label frequencies of the same examples"));
+    }
+    if let Some(of) = name.strip_prefix("ema_").and_then(of_metric) {
+        return Some(format!("{of}; of the exponential moving average of the weights"));
+    }
+    DESCRIPTIONS.iter().find(|(own, _)| *own == name).map(|(_, text)| (*text).to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::goodput::{EVALUATION, START, TRAIN};
 
     #[test]
-    fn a_baseline_is_described_as_that_of_its_metric() {
-        assert_eq!(description("grad_norm").unwrap(), "global L2 norm of the gradients before clipping");
-        let baseline = description("mlm_loss_baseline").unwrap();
-        assert!(baseline.starts_with(&description("mlm_loss").unwrap()), "{baseline}");
-        assert_eq!((description("unheard_of"), description("unheard_of_baseline")), (None, None));
+    fn descriptions_depend_on_the_kind_and_cover_baselines() {
+        let norm = "global L2 norm of the gradients before clipping";
+        assert_eq!(description(TRAIN, "grad_norm").unwrap(), norm);
+        let of = |name| description(EVALUATION, name).unwrap();
+        let baseline = of("mlm_loss_baseline");
+        assert!(baseline.starts_with(&of("mlm_loss")) && baseline.contains("label frequencies"), "{baseline}");
+        assert_eq!((description(TRAIN, "unheard_of"), description(TRAIN, "unheard_of_baseline")), (None, None));
+        assert_ne!(description(GOODPUT, "compiling"), description(START, "compiling"), "a share, and seconds");
     }
 }

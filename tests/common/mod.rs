@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use lambert::pjrt::{Platform, PlatformChoice};
+use lambert::report::descriptions::description;
 use lambert::runtime::devices::Devices;
 use serde_json::Value;
 
@@ -112,7 +113,7 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Reads the deterministic values of steps and evaluations from `metrics.jsonl` by kind and step. The last line of a step counts; an
+/// Reads the deterministic values of steps and evaluations from `metrics.jsonl` by kind and step. All have descriptions. The last line of a step counts; an
 /// incomplete line, still being written or truncated by a kill, is skipped.
 pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
     let content = std::fs::read_to_string(run.join("metrics.jsonl")).expect("a run writes metrics.jsonl");
@@ -131,6 +132,9 @@ pub fn metrics(run: &Path) -> std::collections::BTreeMap<(String, u64), Value> {
             continue;
         }
         let step = object["step"].as_u64().expect("a step");
+        for name in object.keys().filter(|name| !["kind", "step"].contains(&name.as_str())) {
+            assert!(description(&kind, name).is_some(), "{kind}/{name} has a description in TensorBoard");
+        }
         metrics.insert((kind, step), value);
     }
     metrics

@@ -332,7 +332,7 @@ fn files_are_opened_by_functions_that_refuse_pipes_and_devices() {
         "src/files.rs",
         "src/pjrt/platform.rs",
         "src/rendezvous/session.rs",
-        "src/report/tensorboard.rs",
+        "src/report/tensorboard/mod.rs",
         "src/runtime/compilation_cache/identity.rs",
         "src/runtime/limits.rs",
         "src/runtime/processor.rs",

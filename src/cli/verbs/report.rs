@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::{Map, Value};
 
 use crate::files;
@@ -23,6 +23,7 @@ use crate::units::counted;
 /// The history has one JSON object for each step, with the keys of Weights & Biases (`_step`, `_timestamp`, `_runtime`) and the scalars
 /// of training and evaluation (`train/mlm_loss`, `evaluation/mlm_loss`).
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("output").required(true).multiple(true).args(["out", "history"]))]
 #[command(after_help = "\
 Examples:
   lambert report checkpoints/quickstart --out quickstart.html
@@ -34,7 +35,7 @@ pub struct Report {
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// Write the page; an earlier page of lambert is replaced
-    #[arg(long, value_name = "FILE.html", required_unless_present = "history")]
+    #[arg(long, value_name = "FILE.html")]
     out: Option<PathBuf>,
     /// Write the history of one run to a new file
     #[arg(long, value_name = "FILE.jsonl")]

@@ -72,7 +72,7 @@ impl EventWriter {
         let value = |(name, value): &(_, f64)| {
             let name: &str = AsRef::as_ref(name);
             let tag = format!("{group}/{name}");
-            let described = self.described.insert(tag.clone()).then(|| description(name)).flatten();
+            let described = self.described.insert(tag.clone()).then(|| description(group, name)).flatten();
             let metadata = described.map(|text| Metadata { summary_description: text, ..Metadata::default() });
             Value { tag, simple_value: Some(*value as f32), metadata, ..Value::default() }
         };
@@ -208,7 +208,7 @@ mod tests {
                 let Some(Content::Summary(summary)) = &event.content else { panic!("{event:?}") };
                 assert_eq!((event.step, summary.value.len()), (step as i64, 2));
                 let metadata = |text: String| Metadata { summary_description: text, plugin_data: None };
-                let metadata = description("loss").filter(|_| step == next_step).map(metadata);
+                let metadata = description("train", "loss").filter(|_| step == next_step).map(metadata);
                 let loss = Some(1.5 * step as f32);
                 let value = Value { tag: "train/loss".into(), simple_value: loss, metadata, ..Value::default() };
                 assert_eq!(summary.value[0], value);
