@@ -73,7 +73,7 @@ class FinishedRun:
         require(last == steps, str(directory), f"an evaluation after step {steps}, the last of the run,", last)
         mode = self.data.get("mode", "nsp")
         require(mode == "full_sentences", "[data] mode", '"full_sentences"', mode)
-        for key in ("whole_word_mask", "span_mask"):
+        for key in ("mask_shares", "whole_word_mask", "span_mask"):
             require(not self.data.get(key), f"[data] {key}", "its default", self.data.get(key))
 
     def phase_of(self, step):

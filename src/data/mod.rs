@@ -70,7 +70,7 @@ pub use examples::batch::{Batch, PackedRows};
 pub use examples::config::{ExampleConfig, ExampleMode, Masking};
 pub use examples::dataset::{Dataset, Example, Window};
 pub use examples::layout::{ExampleLayout, Segment};
-pub use examples::mask::{MaskConfig, Masker, SpanMask, Targets, prediction_count};
+pub use examples::mask::{MaskConfig, MaskShares, Masker, SpanMask, Targets, prediction_count};
 pub use examples::packing::{PackedExample, Packing, max_predictions_per_row};
 pub use examples::permutation::Permutation;
 pub use examples::source::Batches;

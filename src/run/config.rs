@@ -283,6 +283,21 @@ learning_rate = 0.002
 ";
 
     #[test]
+    fn shares_of_masked_tokens_are_part_of_the_fingerprint_unless_they_are_berts() {
+        let run = |shares: &str| {
+            let text = TWO_PHASES.replacen("[data]", &format!("[data]\n{shares}"), 1);
+            read("run.toml", &text).unwrap()
+        };
+        let plain = run("");
+        let same = run("mask_shares = { masked = 0.8, random = 0.1, kept = 0.1 }");
+        assert_eq!(same.fingerprint("d"), plain.fingerprint("d"));
+        let other = run("mask_shares = { masked = 1.0, random = 0.0, kept = 0.0 }");
+        assert_ne!(other.fingerprint("d"), plain.fingerprint("d"));
+        assert_eq!(other.training_examples(0).mask_shares.masked, 1.0);
+        assert_eq!(other.held_out_examples(0), plain.held_out_examples(0));
+    }
+
+    #[test]
     fn a_run_with_layers_in_a_loop_does_not_resume_one_with_unrolled_layers() {
         let fingerprint = |form: &str| {
             let text = format!("{TWO_PHASES}[compile]\nlayers = \"{form}\"\n");
@@ -315,6 +330,10 @@ learning_rate = 0.002
         );
         for (change, said) in [
             (("[data]", "[data]\nmasked_lm_prob = 0.0"), "examples of phase \"128\": masked_lm_prob: requires"),
+            (
+                ("[data]", "[data]\nmask_shares = { masked = 0.8, random = 0.1, kept = 0.2 }"),
+                "mask_shares: requires shares from 0 to 1 whose sum is 1, got masked = 0.8, random = 0.1, kept = 0.2",
+            ),
             (("[data]", "[data]\nshort_seq_prob = nan"), "examples of phase \"128\": short_seq_prob: requires"),
             (
                 ("max_predictions_per_seq = 20", "max_predictions_per_seq = 20\nmasked_lm_prob = 1.0"),

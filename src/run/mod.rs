@@ -123,6 +123,7 @@ impl Run {
         let shape = &self.schedule.phases()[phase];
         ExampleConfig {
             masked_lm_prob: shape.masked_lm_prob.unwrap_or(self.data.masked_lm_prob),
+            mask_shares: self.data.mask_shares,
             masking: self.data.masking,
             seed: self.seed,
             phase: phase as u32,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bert::Layers;
 use crate::checkpoint::Keep;
-use crate::data::{Column, ExampleConfig, ExampleMode, Masking, SpanMask, TextColumns};
+use crate::data::{Column, ExampleConfig, ExampleMode, MaskShares, Masking, SpanMask, TextColumns};
 use crate::settings::is_default;
 use crate::storage::Location;
 
@@ -27,6 +27,9 @@ pub struct DataSettings {
     /// The fraction of tokens that is masked. A phase may override it.
     #[serde(default = "default::masked_lm_prob")]
     pub masked_lm_prob: f64,
+    /// What masked tokens become, as shares that sum to 1.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mask_shares: MaskShares,
     /// Mask all pieces of a word together.
     #[serde(default)]
     pub whole_word_mask: bool,

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lambert::data::{
-    Batch, DataError, Dataset, ExampleConfig, ExampleLayout, ExampleMode, MANIFEST, MANIFEST_FORMAT, Manifest, Masking,
-    PrepareOptions, PreparedData, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split,
+    Batch, DataError, Dataset, ExampleConfig, ExampleLayout, ExampleMode, MANIFEST, MANIFEST_FORMAT, Manifest, MaskShares,
+    Masking, PrepareOptions, PreparedData, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split,
     TOKENIZER_DIRECTORY, Tokenizer, Vocabulary, WordRules,
 };
 use lambert::rng::Key;
@@ -544,6 +544,10 @@ fn one_document_and_invalid_settings_are_rejected() {
         ExampleConfig::bert(128, 0),
         ExampleConfig::bert(20, 18),
         ExampleConfig { masked_lm_prob: f64::NAN, ..ExampleConfig::bert(128, 20) },
+        ExampleConfig {
+            mask_shares: MaskShares { masked: 0.8, random: 0.1, kept: 0.2 },
+            ..ExampleConfig::bert(128, 20)
+        },
         ExampleConfig { short_seq_prob: 1.5, ..ExampleConfig::bert(128, 20) },
         ExampleConfig { masking: Masking::Static { duplicates: 0 }, ..ExampleConfig::bert(128, 20) },
         ExampleConfig {

@@ -4,7 +4,7 @@
 use comfy_table::{Table, presets};
 
 use crate::bert::param_specs;
-use crate::data::{ExampleMode, Masking};
+use crate::data::{ExampleMode, MaskShares, Masking};
 use crate::run::initial_state::InitialState;
 use crate::run::{Run, SHOWN_PHASES};
 use crate::runtime::compilation_cache::Origin;
@@ -130,7 +130,14 @@ fn data(run: &Run) -> String {
         Masking::Static { duplicates } => format!("{}, repeated", counted(duplicates as u64, "mask set")),
     };
     let masked = 100.0 * run.data.masked_lm_prob;
-    format!("data: {}: {examples}, {masked:.0} % of tokens masked{unit}, {masking}", run.data.path)
+    let shares = match run.data.mask_shares {
+        MaskShares::BERT => String::new(),
+        MaskShares { masked, random, kept } => {
+            let [masked, random, kept] = [masked, random, kept].map(|share| 100.0 * share);
+            format!(" ({masked:.0} % become [MASK], {random:.0} % random, {kept:.0} % kept)")
+        }
+    };
+    format!("data: {}: {examples}, {masked:.0} % of tokens masked{unit}{shares}, {masking}", run.data.path)
 }
 
 fn phase(phase: &Phase) -> String {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::mask::{MaskConfig, SpanMask};
+use super::mask::{MaskConfig, MaskShares, SpanMask};
 use crate::data::error::{DataError, Result};
 
 /// The special tokens of `[CLS] a [SEP] b [SEP]`.
@@ -65,6 +65,8 @@ pub struct ExampleConfig {
     pub max_predictions_per_seq: usize,
     /// Share of masked tokens: 0.15 for BERT.
     pub masked_lm_prob: f64,
+    /// What masked tokens become: 80 % `[MASK]`, 10 % random and 10 % kept for BERT.
+    pub mask_shares: MaskShares,
     /// Share of documents that are split for a shorter length: 0.1 for BERT. Pairs only.
     pub short_seq_prob: f64,
     /// Mask all pieces of a word together.
@@ -87,6 +89,7 @@ impl ExampleConfig {
             sequence_length,
             max_predictions_per_seq,
             masked_lm_prob: 0.15,
+            mask_shares: MaskShares::BERT,
             short_seq_prob: 0.1,
             whole_word_mask: false,
             span_mask: None,
@@ -100,6 +103,7 @@ impl ExampleConfig {
         MaskConfig {
             max_predictions_per_seq: self.max_predictions_per_seq,
             masked_lm_prob: self.masked_lm_prob,
+            shares: self.mask_shares,
             whole_word_mask: self.whole_word_mask,
             span_mask: self.span_mask,
         }
@@ -127,6 +131,9 @@ impl ExampleConfig {
         }
         if !(self.masked_lm_prob > 0.0 && self.masked_lm_prob < 1.0) {
             return Err(DataError::setting("masked_lm_prob", "a number between 0 and 1", self.masked_lm_prob));
+        }
+        if !self.mask_shares.is_valid() {
+            return Err(DataError::setting("mask_shares", "shares from 0 to 1 whose sum is 1", self.mask_shares));
         }
         if !(0.0..=1.0).contains(&self.short_seq_prob) {
             return Err(DataError::setting("short_seq_prob", "a number from 0 to 1", self.short_seq_prob));

@@ -8,8 +8,8 @@
 //! min(max_predictions_per_seq, max(1, round(n · masked_lm_prob)))
 //! ```
 //!
-//! Of these, 80 % become `[MASK]`, 10 % stay, and 10 % become a token drawn from the whole vocabulary. With whole-word
-//! masking, a word and its `##` pieces are chosen together, and a word that would exceed the count is skipped.
+//! Of these, 80 % become `[MASK]`, 10 % stay, and 10 % become a token drawn from the whole vocabulary; [`MaskShares`] holds
+//! these shares. With whole-word masking, a word and its `##` pieces are chosen together, and a word that would exceed the count is skipped.
 //!
 //! Span masking follows SpanBERT (arXiv 1907.10529, section 3.1): spans of whole words start at a uniformly drawn word
 //! and have geometric lengths in words. One draw decides whether all tokens of a span are masked, kept or replaced.
@@ -27,10 +27,71 @@ pub struct MaskConfig {
     pub max_predictions_per_seq: usize,
     /// Share of masked tokens, 0.15 for BERT.
     pub masked_lm_prob: f64,
+    /// What the chosen tokens become.
+    pub shares: MaskShares,
     /// Mask all pieces of a word together.
     pub whole_word_mask: bool,
     /// Mask spans of whole words instead.
     pub span_mask: Option<SpanMask>,
+}
+
+/// What the tokens that are chosen for prediction become, as shares that sum to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskShares {
+    /// The share that becomes `[MASK]`.
+    pub masked: f64,
+    /// The share that becomes a token drawn from the whole vocabulary.
+    pub random: f64,
+    /// The share that stays.
+    pub kept: f64,
+}
+
+impl MaskShares {
+    /// The shares of BERT: 80 % masked, 10 % random, 10 % kept.
+    pub const BERT: MaskShares = MaskShares { masked: 0.8, random: 0.1, kept: 0.1 };
+
+    /// The deviation of the sum from 1 that rounding may cause.
+    const TOLERANCE: f64 = 1e-6;
+
+    /// Returns whether every share is from 0 to 1, and their sum is 1.
+    pub fn is_valid(self) -> bool {
+        let MaskShares { masked, random, kept } = self;
+        let is_share = |share: f64| (0.0..=1.0).contains(&share);
+        [masked, random, kept].into_iter().all(is_share) && (masked + random + kept - 1.0).abs() <= Self::TOLERANCE
+    }
+
+    /// Draws what chosen tokens become. A second draw decides between random and kept.
+    fn draw(self, stream: &mut Stream) -> Replacement {
+        if stream.uniform() < self.masked {
+            Replacement::Mask
+        } else if stream.uniform() >= self.kept / (self.random + self.kept) {
+            Replacement::Random
+        } else {
+            Replacement::Keep
+        }
+    }
+}
+
+impl Default for MaskShares {
+    fn default() -> Self {
+        MaskShares::BERT
+    }
+}
+
+impl std::fmt::Display for MaskShares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let MaskShares { masked, random, kept } = self;
+        write!(f, "masked = {masked}, random = {random}, kept = {kept}")
+    }
+}
+
+/// What a chosen token becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replacement {
+    Mask,
+    Random,
+    Keep,
 }
 
 /// Distribution of span lengths in words: ℓ from 1 to `span_upper`, with probability proportional to p·(1 − p)^(ℓ − 1).
@@ -122,10 +183,12 @@ impl Masker {
         ids.extend(positions.iter().map(|&position| tokens[position] as u32));
 
         for &Positions { start, end } in &self.chosen {
-            if stream.uniform() < 0.8 {
-                tokens[start..end].fill(vocabulary.special().mask as i32);
-            } else if stream.uniform() >= 0.5 {
-                tokens[start..end].fill_with(|| stream.below(vocabulary.len() as u64) as i32);
+            match config.shares.draw(stream) {
+                Replacement::Mask => tokens[start..end].fill(vocabulary.special().mask as i32),
+                Replacement::Random => {
+                    tokens[start..end].fill_with(|| stream.below(vocabulary.len() as u64) as i32);
+                }
+                Replacement::Keep => {}
             }
         }
         &self.targets
@@ -209,8 +272,13 @@ mod tests {
         Vocabulary::new(words.map(String::from).to_vec()).unwrap()
     }
 
-    const CONFIG: MaskConfig =
-        MaskConfig { max_predictions_per_seq: 20, masked_lm_prob: 0.15, whole_word_mask: false, span_mask: None };
+    const CONFIG: MaskConfig = MaskConfig {
+        max_predictions_per_seq: 20,
+        masked_lm_prob: 0.15,
+        shares: MaskShares::BERT,
+        whole_word_mask: false,
+        span_mask: None,
+    };
 
     fn masked(tokens: &mut [i32], config: &MaskConfig, seed: u64) -> Targets {
         Masker::default().mask(tokens, &vocabulary(), config, &mut Key::new(seed).stream()).clone()
@@ -224,6 +292,24 @@ mod tests {
         assert_eq!(prediction_count(128, &CONFIG), 19);
         assert_eq!(prediction_count(512, &CONFIG), 20);
         assert_eq!(prediction_count(5, &CONFIG), 1);
+    }
+
+    #[test]
+    fn chosen_tokens_are_masked_replaced_and_kept_in_the_given_shares() {
+        for (masked, random, kept) in [(0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.5, 0.3, 0.2), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)] {
+            let shares = MaskShares { masked, random, kept };
+            assert!(shares.is_valid());
+            let mut stream = Key::new(3).stream();
+            let (draws, mut counts) = (100_000, [0.0; 3]);
+            (0..draws).for_each(|_| counts[shares.draw(&mut stream) as usize] += 1.0);
+            for (count, p) in counts.into_iter().zip([masked, random, kept]) {
+                let n = draws as f64;
+                assert!((count - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).sqrt(), "{shares}: {counts:?}");
+            }
+        }
+        for (masked, random, kept) in [(0.8, 0.1, 0.2), (0.9, 0.2, -0.1), (f64::NAN, 0.5, 0.5), (0.8, 0.1, 0.0)] {
+            assert!(!MaskShares { masked, random, kept }.is_valid(), "{masked} {random} {kept}");
+        }
     }
 
     #[test]
