@@ -128,6 +128,9 @@ impl RunConfig {
             run.training_examples(index)
                 .check()
                 .with_context(|| format!("{path}: examples of phase {:?}", phase.name))?;
+            run.held_out_examples(index)
+                .check()
+                .with_context(|| format!("{path}: [evaluate], for the held-out examples of phase {:?}", phase.name))?;
         }
         run.selection_metric().with_context(|| path.to_string())?;
         Ok(run)
@@ -298,6 +301,27 @@ learning_rate = 0.002
     }
 
     #[test]
+    fn held_out_examples_are_masked_at_one_rate_whatever_that_of_training() {
+        let held_out = |data: &str, most: &str, evaluate: &str| {
+            let text = TWO_PHASES.replacen("[data]", &format!("[evaluate]\n{evaluate}\n[data]\n{data}"), 1);
+            let run = read("run.toml", &text.replacen("_per_seq = 20", &format!("_per_seq = {most}"), 1)).unwrap();
+            let [one, two] = [0, 1].map(|phase| run.held_out_examples(phase));
+            assert_eq!((one.masked_lm_prob, two.masked_lm_prob), (run.evaluate.masked_lm_prob, run.evaluate.masked_lm_prob));
+            (one, two.max_predictions_per_seq)
+        };
+        // The longest sequences have round(128 · 0.15) = 19 and round(512 · 0.15) = 77 masked positions.
+        let (plain, most) = held_out("", "20", "");
+        assert_eq!((plain.max_predictions_per_seq, most), (19, 76), "the second phase has at most 76");
+        let (more, most) = held_out("masked_lm_prob = 0.4", "52", "");
+        assert_eq!((&more, most), (&plain, 77));
+        let (fewer, most) = held_out("masked_lm_prob = 0.05", "7", "");
+        assert_eq!((&fewer, most), (&plain, 77));
+        let (other, most) = held_out("masked_lm_prob = 0.4", "52", "masked_lm_prob = 0.4");
+        assert_eq!((other.max_predictions_per_seq, most), (51, 76));
+        assert_eq!(held_out("", "20", "masked_lm_prob = 0.4").1, 205);
+    }
+
+    #[test]
     fn a_run_with_layers_in_a_loop_does_not_resume_one_with_unrolled_layers() {
         let fingerprint = |form: &str| {
             let text = format!("{TWO_PHASES}[compile]\nlayers = \"{form}\"\n");
@@ -335,6 +359,10 @@ learning_rate = 0.002
                 "mask_shares: requires shares from 0 to 1 whose sum is 1, got masked = 0.8, random = 0.1, kept = 0.2",
             ),
             (("[data]", "[data]\nshort_seq_prob = nan"), "examples of phase \"128\": short_seq_prob: requires"),
+            (
+                ("[data]", "[evaluate]\nmasked_lm_prob = 1.0\n[data]"),
+                "[evaluate], for the held-out examples of phase \"128\": masked_lm_prob: requires a number between 0 and 1, got 1",
+            ),
             (
                 ("max_predictions_per_seq = 20", "max_predictions_per_seq = 20\nmasked_lm_prob = 1.0"),
                 "phase \"128\": masked_lm_prob: requires",

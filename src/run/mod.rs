@@ -131,10 +131,16 @@ impl Run {
         }
     }
 
-    /// Returns the configuration of the held-out examples in the shape of phase `phase`.
+    /// Returns the configuration of the held-out examples in the shape of phase `phase`, masked at the rate of `[evaluate]`. If the
+    /// phase trains at this rate, its maximum of masked positions applies too.
     pub fn held_out_examples(&self, phase: usize) -> ExampleConfig {
-        let shape = &self.schedule.phases()[phase];
-        self.data.examples(shape.sequence_length, shape.max_predictions_per_seq)
+        let trained = self.training_examples(phase);
+        let rate = self.evaluate.masked_lm_prob;
+        let mut examples = self.data.examples(trained.sequence_length, trained.max_predictions_per_seq).masked_at(rate);
+        if trained.masked_lm_prob == rate {
+            examples.max_predictions_per_seq = examples.max_predictions_per_seq.min(trained.max_predictions_per_seq);
+        }
+        examples
     }
 
     /// Returns the task of phase `phase`, whose rows hold up to `sequences_per_row` sequences.

@@ -61,7 +61,7 @@ impl DataSettings {
 }
 
 /// The frequency of evaluations, and their number of held-out examples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluateSettings {
     /// Steps between evaluations; 0 evaluates only before the first step and after the last step of each phase.
@@ -70,6 +70,8 @@ pub struct EvaluateSettings {
     pub examples: usize,
     /// Examples per device and micro-batch.
     pub micro_batch_size: usize,
+    /// The fraction of tokens that is masked in held-out examples, whatever that of training.
+    pub masked_lm_prob: f64,
     /// The metric that selects the best checkpoint; without one, no checkpoint is kept for its value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
@@ -93,6 +95,7 @@ impl Default for EvaluateSettings {
             every: 0,
             examples: 1024,
             micro_batch_size: 32,
+            masked_lm_prob: default::masked_lm_prob(),
             metric: None,
             probe: None,
             probe_text: None,

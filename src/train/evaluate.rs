@@ -13,7 +13,7 @@ use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
 use crate::report::evaluation::Evaluation;
-use crate::run::EvaluateSettings;
+use crate::run::{EvaluateSettings, Run};
 use crate::run::compatibility::{check_rows, check_tokenizer};
 use crate::run::weights::FoundModel;
 use crate::runtime::compile::Compiled;
@@ -55,19 +55,10 @@ impl ModelOnHeldOut {
         let compared = check_tokenizer(&model.checkpoint, &model.path, &used, next)?;
         let unused_rows = check_rows(model.path.display(), &model.config, &used.vocabulary)?;
         let run = model.run();
-        let last = run.as_ref().and_then(|run| run.schedule.phases().last());
-        let length = sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref()));
-        let predictions = match last {
-            Some(phase) if sequence_length.is_none() => phase.max_predictions_per_seq,
-            // 15.6 %: 20 of 128, 80 of 512.
-            _ => (length * 5 / 32).max(1),
-        };
-        let predictions = max_predictions_per_seq.unwrap_or(predictions);
-        model.config.validate_batch(length, predictions)?;
-        let examples = match &run {
-            Some(run) => run.data.examples(length, predictions),
-            None => ExampleConfig::bert(length, predictions),
-        };
+        let examples = held_out_examples(run.as_ref(), sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref())));
+        let predictions = max_predictions_per_seq.unwrap_or(examples.max_predictions_per_seq);
+        let examples = ExampleConfig { max_predictions_per_seq: predictions, ..examples };
+        model.config.validate_batch(examples.sequence_length, predictions)?;
         let segments = model.config.validate_segments(examples.mode.segments());
         segments.with_context(|| format!("{} takes no pairs of sentences", model.path.display()))?;
         let precision = run.map(|run| run.precision).unwrap_or_default();
@@ -136,6 +127,16 @@ impl ModelOnHeldOut {
         write_atomically(file, |partial| write_tensors(partial, &tensors).map(drop))?;
         Ok(())
     }
+}
+
+/// Returns the configuration of held-out examples of `length` tokens for a model that `run` trained: those of its last phase with
+/// this length. For another length, and for another model, there are as many masked positions as the rate requires.
+fn held_out_examples(run: Option<&Run>, length: usize) -> ExampleConfig {
+    // 15.6 %: 20 of 128, 80 of 512.
+    let Some(run) = run else { return ExampleConfig::bert(length, (length * 5 / 32).max(1)) };
+    let of_phases = (0..run.schedule.phases().len()).map(|phase| run.held_out_examples(phase));
+    let of_length = of_phases.rev().find(|examples| examples.sequence_length == length);
+    of_length.unwrap_or_else(|| run.data.examples(length, 1).masked_at(run.evaluate.masked_lm_prob))
 }
 
 /// Loads the weights of `model` onto the devices, replicated.

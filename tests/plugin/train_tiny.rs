@@ -102,6 +102,33 @@ fn masked_lm_prob_of_a_phase_applies_to_that_phase_only() {
 }
 
 #[test]
+fn held_out_losses_can_be_compared_between_masking_rates() {
+    let workshop = Workshop::new();
+    workshop.run_file("same.toml", "same", |text| text);
+    workshop.run_file("more.toml", "more", |text| {
+        let masks = "masked_lm_prob = 0.4\nmask_shares = { masked = 1.0, random = 0.0, kept = 0.0 }";
+        let text = text.replace("path = \"data\"", &format!("path = \"data\"\n{masks}"));
+        text.replace("max_predictions_per_seq = 4", "max_predictions_per_seq = 10").replace("seq = 8", "seq = 20")
+    });
+    for run in ["same.toml", "more.toml"] {
+        workshop.succeed(&["pretrain", run, "--platform", "cpu"]);
+    }
+    let [same, more] = ["same", "more"].map(|run| metrics(&workshop.path(run)));
+    let key = |kind: &str, step| (kind.to_owned(), step);
+    assert_eq!(same[&key("evaluation", 0)], more[&key("evaluation", 0)], "the same weights and examples");
+    assert_ne!(same[&key("train", 1)]["loss"], more[&key("train", 1)]["loss"]);
+    let baseline = |metrics: &std::collections::BTreeMap<_, serde_json::Value>| {
+        metrics[&key("evaluation", 10)]["mlm_loss_baseline"].clone()
+    };
+    assert_eq!(baseline(&same), baseline(&more));
+    // `lambert evaluate` measures at the rate of the run's `[evaluate]`, too.
+    let evaluate = ["evaluate", "more", "--data", "data", "--platform", "cpu", "--json", "--examples", "12"];
+    let found = workshop.succeed(&[&evaluate[..], &["--micro-batch-size", "8"]].concat());
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).expect("one JSON object");
+    assert_eq!(found["mlm_loss"], more[&key("evaluation", 10)]["mlm_loss"]);
+}
+
+#[test]
 fn non_finite_gradients_stop_the_run_and_are_named() {
     let workshop = Workshop::new();
     // Weights of this size overflow in the first matrix product.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::mask::{MaskConfig, MaskShares, SpanMask};
+use super::mask::{MaskConfig, MaskShares, SpanMask, prediction_count};
 use crate::data::error::{DataError, Result};
 
 /// The special tokens of `[CLS] a [SEP] b [SEP]`.
@@ -97,6 +97,15 @@ impl ExampleConfig {
             seed: 0,
             phase: 0,
         }
+    }
+
+    /// Returns the settings with the fraction `masked_lm_prob` of tokens masked, and as many masked positions per sequence as the
+    /// longest one requires.
+    #[must_use]
+    pub fn masked_at(self, masked_lm_prob: f64) -> Self {
+        let most = self.sequence_length.saturating_sub(SPECIAL_TOKENS_OF_A_PAIR);
+        let masked = ExampleConfig { masked_lm_prob, max_predictions_per_seq: most, ..self };
+        ExampleConfig { max_predictions_per_seq: prediction_count(masked.sequence_length, &masked.mask()), ..masked }
     }
 
     pub(super) fn mask(&self) -> MaskConfig {
