@@ -277,6 +277,14 @@ pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
     run.join(step_name(step))
 }
 
+/// Returns the directories of the checkpoints in the run directory `run`, in the order of their steps; they may be damaged.
+///
+/// # Errors
+/// If the directory cannot be listed.
+pub fn checkpoint_paths(run: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    Ok(steps_in(run)?.into_iter().map(|step| checkpoint_path(run, step)).collect())
+}
+
 /// Returns the directory name of the checkpoint after `step` updates.
 fn step_name(step: u64) -> String {
     format!("step-{step:08}")

@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use self::args::device::DeviceArgs;
-use self::verbs::models::{embed, evaluate, export, import, predict};
+use self::verbs::models::{average, embed, evaluate, export, import, predict};
 use self::verbs::{
     bench, devices, finetune, graph, inspect, plan, plugin, prepare, pretrain, report, study, tokenizer, verify,
 };
@@ -56,6 +56,7 @@ pub enum Command {
     Finetune(finetune::Finetune),
     Predict(predict::Predict),
     Embed(embed::Embed),
+    Average(average::AverageCheckpoints),
     Export(export::Export),
     Import(import::Import),
     Plan(plan::Plan),
@@ -71,6 +72,7 @@ impl Cli {
             Command::Pretrain(verb) => Some(&verb.training.devices),
             Command::Finetune(verb) => Some(&verb.training.devices),
             Command::Evaluate(verb) => Some(&verb.devices),
+            Command::Average(verb) => Some(&verb.devices),
             Command::Predict(verb) => Some(&verb.prediction.devices),
             Command::Embed(verb) => Some(&verb.prediction.devices),
             Command::Bench(verb) => Some(&verb.devices),
@@ -130,6 +132,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Finetune(args) => finetune::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Embed(args) => embed::run(args),
+        Command::Average(args) => average::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
         Command::Plan(args) => plan::run(args),

@@ -181,7 +181,13 @@ impl Evaluation {
     /// Formats the table of [`Evaluation::to_table`] for an evaluation after `step` updates, with the values of an earlier
     /// one in a column of their own: the number of updates, and the [`Evaluation::scalars`].
     pub fn to_table_since(&self, step: u64, (earlier_step, earlier): (u64, &[(String, f64)])) -> String {
-        self.table(&format!("step {step}"), Some((format!("step {earlier_step}"), earlier)))
+        self.to_table_beside(&format!("step {step}"), (format!("step {earlier_step}"), earlier))
+    }
+
+    /// Formats the table of [`Evaluation::to_table`] with `name` above the values, and before them a column with the name and the
+    /// [`Evaluation::scalars`] of another evaluation.
+    pub fn to_table_beside(&self, name: &str, other: (String, &[(String, f64)])) -> String {
+        self.table(name, Some(other))
     }
 
     fn table(&self, value: &str, earlier: Option<(String, &[(String, f64)])>) -> String {

@@ -4,6 +4,7 @@
 //! A [`Run`] holds no device, no buffer and no open file. Two runs with equal [`Run::settings`] on equal data take the same
 //! steps; the other fields (checkpoints, micro-batch size, evaluation) change no weight beyond rounding.
 
+pub mod average;
 pub mod buckets;
 pub mod compatibility;
 pub mod config;

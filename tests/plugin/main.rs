@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod average;
 mod backend;
 mod bad_input;
 mod cli;

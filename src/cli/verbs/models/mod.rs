@@ -1,5 +1,6 @@
 //! Verbs about saved models: their quality, their predictions, and their exchange with Hugging Face.
 
+pub mod average;
 pub mod embed;
 pub mod evaluate;
 pub mod export;
