@@ -41,6 +41,7 @@ fn build_and_lower(criterion: &mut Criterion) {
                 replicas,
                 parallel: Parallel { shard_optimizer, ..Parallel::default() },
                 dropout: true,
+                ema_decay: None,
             };
             let step = TrainStep::build(&spec).expect("a published size");
             let bytes = step.program.lower().bytes.len();

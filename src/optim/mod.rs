@@ -38,6 +38,7 @@
 
 pub mod adam;
 pub mod adamw;
+pub mod ema;
 mod error;
 pub mod hyperparameters;
 pub mod lamb;

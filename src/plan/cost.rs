@@ -27,8 +27,8 @@ impl LoopCost {
 /// The update reads and writes weights and optimizer state, and reads the gradients twice, for norms and for moments; a device
 /// that holds a shard moves that shard. Communication also moves gradients, and weights if they are sharded.
 pub(super) fn bytes_per_update(run: &Run, collectives: &Collectives, devices: usize) -> f64 {
-    let sharded = run.parallel.resolve(&param_specs(&run.model), &run.optimizer, devices).shard_optimizer;
-    let values = 2 * (1 + run.optimizer.state_names().len()) + 2;
+    let sharded = run.parallel.resolve(&param_specs(&run.model), run.state_kinds(), devices).shard_optimizer;
+    let values = 2 * (1 + run.state_kinds()) + 2;
     let update = (values * DType::F32.size() * parameters(&run.model)) as f64;
     update / if sharded { devices as f64 } else { 1.0 } + collectives.moved(devices)
 }

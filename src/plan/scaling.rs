@@ -118,6 +118,7 @@ mod tests {
             model: Preset::Base.config(30_522),
             import: None,
             optimizer: OptimizerConfig::default(),
+            ema: None,
             schedule,
             data: toml::from_str("path = 'data'").unwrap(),
             parallel: ParallelSettings { optimizer_sharding, ..ParallelSettings::default() },

@@ -106,7 +106,7 @@ pub fn expected_bytes(task: &BertPretraining, spec: &StepSpec, parameters: usize
     let element = if spec.precision == Precision::Bf16 { 2.0 } else { 4.0 };
     // Weights, optimizer state, gradients of a micro-batch and their sum in f32; the weights once more in the compute type.
     let shards = spec.shards().map_or(1.0, |shards| shards.count as f64);
-    let state = parameters as f64 * (4.0 * (1 + spec.optimizer.state_names().len()) as f64 / shards + 8.0 + element);
+    let state = parameters as f64 * (4.0 * (1 + spec.state_names().len()) as f64 / shards + 8.0 + element);
     // For each token, a layer keeps query, key, value, context, two products and their sums (some in f32), the feed-forward
     // layer before and after its activation, and the attention probabilities before and after dropout.
     let (linear, probabilities) = (12.0 * hidden + 2.5 * inner, 2.0 * heads * length);

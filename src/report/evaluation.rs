@@ -11,6 +11,9 @@ use crate::units::thousands;
 /// A gain over a baseline counts if it exceeds this many standard errors; chance alone gives less in 95 % of cases.
 const STANDARD_ERRORS: f64 = 2.0;
 
+/// The name of the head of the averaged weights.
+const AVERAGE: &str = "EMA";
+
 /// The name of the head of a probe, which is no part of the model.
 pub const PROBE: &str = "probe";
 
@@ -110,6 +113,19 @@ impl Evaluation {
     /// Appends a metric that is not a ratio of sums.
     pub fn push(&mut self, metric: Metric) {
         self.metrics.push(metric);
+    }
+
+    /// Appends the metrics of the averaged weights of the same model, as `ema_mlm_loss` and so on. They have the baselines of the
+    /// metrics of the weights, and are not judged by themselves.
+    pub fn push_averaged(&mut self, averaged: &Evaluation) {
+        let of_average = |metric: &Metric| Metric {
+            head: AVERAGE.to_owned(),
+            name: format!("ema_{}", metric.name),
+            label: format!("{} (EMA)", metric.label),
+            baseline: None,
+            ..metric.clone()
+        };
+        self.metrics.extend(averaged.metrics.iter().map(of_average));
     }
 
     /// Returns the metrics, in the order of reports.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::file::RunFile;
 use super::weights::open_configuration;
-use super::{CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EvaluateSettings, Run};
+use super::{CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EmaSettings, EvaluateSettings, Run};
 use crate::bert::{BertConfig, BertSettings, Kernels, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
@@ -40,6 +40,7 @@ pub struct RunConfig {
     #[serde(default)]
     model: Option<BertSettings>,
     optimizer: OptimizerConfig,
+    ema: Option<EmaSettings>,
     #[serde(default)]
     parallel: ParallelSettings,
     #[serde(default)]
@@ -99,6 +100,9 @@ impl RunConfig {
             }
         }
         ensure!(self.evaluate.micro_batch_size > 0, "{path}: [evaluate] micro_batch_size requires at least 1, got 0");
+        if let Some(EmaSettings { decay }) = self.ema {
+            ensure!(decay > 0.0 && decay < 1.0, "{path}: [ema] decay requires a number between 0 and 1, got {decay}");
+        }
         ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
         if let Some(column) = self.evaluate.column_without_probe() {
             bail!(
@@ -116,6 +120,7 @@ impl RunConfig {
             model,
             import: self.import,
             optimizer: self.optimizer,
+            ema: self.ema,
             schedule,
             data,
             parallel: self.parallel,

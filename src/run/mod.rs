@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use self::config::RunConfig;
 use self::file::RunFile;
 pub use self::settings::{
-    CheckpointSettings, CompileSettings, DataSettings, DivergenceAction, DivergenceSettings, EvaluateSettings,
+    CheckpointSettings, CompileSettings, DataSettings, DivergenceAction, DivergenceSettings, EmaSettings, EvaluateSettings,
 };
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
@@ -70,6 +70,8 @@ pub struct Run {
     pub import: Option<PathBuf>,
     /// The optimizer and its settings.
     pub optimizer: OptimizerConfig,
+    /// The `[ema]` table, if the run keeps an average of the weights.
+    pub ema: Option<EmaSettings>,
     /// The phases, with batch sizes and learning rates.
     pub schedule: Schedule,
     /// The `[data]` table.
@@ -200,10 +202,16 @@ impl Run {
             rows: shape.global_batch / replicas,
             accumulation_steps,
             replicas,
-            parallel: self.parallel.resolve(&task.parameters(), &self.optimizer, replicas),
+            parallel: self.parallel.resolve(&task.parameters(), self.state_kinds(), replicas),
             dropout: true,
+            ema_decay: self.ema.map(|ema| ema.decay),
             task: Arc::new(task),
         })
+    }
+
+    /// Returns the number of state tensors of each parameter: those of the optimizer, and the average.
+    pub fn state_kinds(&self) -> usize {
+        self.optimizer.state_names().len() + usize::from(self.ema.is_some())
     }
 
     /// Returns the settings that determine the weights after each step, under the names of the run file. The layout of a
@@ -233,6 +241,9 @@ impl Run {
         let reduce_dtype = self.parallel.gradient_reduce_dtype;
         if reduce_dtype != GradientReduceDtype::default() {
             settings["parallel"] = json!({ "gradient_reduce_dtype": reduce_dtype });
+        }
+        if let Some(ema) = self.ema {
+            settings["ema"] = json!(ema);
         }
         // A loop rounds differently; the other forms are one.
         if self.compile.layers == Layers::Loop {

@@ -10,15 +10,14 @@ use super::compatibility::check_rows;
 use super::{CheckpointSettings, Run};
 use crate::checkpoint::Keep;
 use crate::data::{Dataset, PreparedData, Split};
-use crate::optim::OptimizerConfig;
 use crate::schedule::Phase;
 use crate::task::ParamSpec;
 use crate::units::quantity;
 
-/// Returns the bytes of one checkpoint: weights and optimizer state, in f32.
-pub fn checkpoint_bytes(params: &[ParamSpec], optimizer: &OptimizerConfig) -> u64 {
+/// Returns the bytes of one checkpoint: weights and `kinds` tensors of state for each, in f32.
+pub fn checkpoint_bytes(params: &[ParamSpec], kinds: usize) -> u64 {
     let elements: usize = params.iter().map(|spec| spec.dims.iter().product::<usize>()).sum();
-    (1 + optimizer.state_names().len() as u64) * 4 * elements as u64
+    (1 + kinds as u64) * 4 * elements as u64
 }
 
 /// Opens the prepared data of a run, and checks that the model has a row of the word embeddings for each token of the data, and

@@ -60,6 +60,14 @@ impl DataSettings {
     }
 }
 
+/// The exponential moving average of the weights, which the step keeps beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaSettings {
+    /// The decay of each step, such as 0.9999; see [`crate::optim::ema`].
+    pub decay: f64,
+}
+
 /// The frequency of evaluations, and their number of held-out examples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -4,17 +4,18 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value};
 
 use super::Run;
 use super::compatibility::{check_rows, tokenizer_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
-use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, load_latest, open};
+use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, load, load_latest, open};
 use crate::file_kind::WrongKind;
 use crate::files;
-use crate::shape::{DType, Shape};
+use crate::optim::ema;
+use crate::shape::{DType, HostTensor, Shape};
 use crate::task::ParamSpec;
 
 /// A model and its weights.
@@ -229,7 +230,28 @@ pub struct Exported {
 /// If there is no complete checkpoint, it was not written by a run, the model lacks heads of `architecture`, or `out` holds
 /// something else than an earlier export.
 pub fn export_model(path: &Path, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
-    let Loaded { path, checkpoint, mut notes } = open(path, Contents::ModelOnly)?;
+    export_loaded(open(path, Contents::ModelOnly)?, architecture, out)
+}
+
+/// Writes the averages of the weights that a run with `[ema]` keeps, as [`export_model`] writes the weights.
+///
+/// # Errors
+/// As [`export_model`]; if the checkpoint holds no averages.
+pub fn export_averages(path: &Path, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
+    let mut loaded = open(path, Contents::ModelOnly)?;
+    let average = |(name, tensor): (String, HostTensor)| Some((ema::parameter(&name)?.to_owned(), tensor));
+    let averages: Vec<_> = load(&loaded.path, Contents::All)?.optimizer.into_iter().filter_map(average).collect();
+    ensure!(
+        !averages.is_empty(),
+        "{} holds no averages of the weights; a run keeps them with the table [ema], as in decay = 0.9999",
+        loaded.path.display()
+    );
+    loaded.checkpoint.model = averages;
+    export_loaded(loaded, architecture, out)
+}
+
+fn export_loaded(loaded: Loaded, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
+    let Loaded { path, checkpoint, mut notes } = loaded;
     if let [first, ..] = checkpoint.state.missing.as_slice() {
         bail!(
             "{} lacks {} tensors of the model ({first}, …); a run that starts from it initialises them, so train first, \

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::devices::Devices;
 use super::gather::Gather;
 use crate::checkpoint::{Checkpoint, arrange};
+use crate::optim::ema;
 use crate::pjrt::Buffer;
 use crate::shape::{DType, HostTensor, Shape};
 use crate::step::StepSpec;
@@ -18,26 +19,27 @@ use crate::step::sharding::Shards;
 use crate::task::ParamSpec;
 
 /// The names and shapes of the tensors of a training state, in the order of the arguments and results of a step: all
-/// weights, then the optimizer state of the first kind (such as m), then that of the second (such as v).
+/// weights, then the optimizer state of the first kind (such as m), then that of the second (such as v). The averages of the
+/// weights are the last kind, if a step keeps them.
 #[derive(Clone, Debug)]
 pub struct StateLayout {
     specs: Vec<ParamSpec>,
-    state_names: &'static [&'static str],
+    state_names: Vec<&'static str>,
     /// None if the state is replicated.
     shards: Option<Shards>,
 }
 
 impl StateLayout {
     /// The layout of `params` with the optimizer state `state_names` of each, replicated on every device.
-    pub fn replicated(params: Vec<ParamSpec>, state_names: &'static [&'static str]) -> StateLayout {
-        StateLayout { specs: params, state_names, shards: None }
+    pub fn replicated(params: Vec<ParamSpec>, state_names: &[&'static str]) -> StateLayout {
+        StateLayout { specs: params, state_names: state_names.to_vec(), shards: None }
     }
 
     /// Returns the layout of the state in the arguments and results of the step of `spec`.
     pub fn of(spec: &StepSpec) -> StateLayout {
         StateLayout {
             shards: spec.shards(),
-            ..StateLayout::replicated(spec.task.parameters(), spec.optimizer.state_names())
+            ..StateLayout::replicated(spec.task.parameters(), &spec.state_names())
         }
     }
 
@@ -49,6 +51,11 @@ impl StateLayout {
     /// Returns the number of tensors of the state.
     pub fn len(&self) -> usize {
         self.specs.len() * (1 + self.state_names.len())
+    }
+
+    /// Returns whether the averages of the weights are part of the state.
+    fn has_averages(&self) -> bool {
+        self.state_names.last() == Some(&ema::STATE_NAME)
     }
 
     /// Returns false for every model: a model has weights.
@@ -63,7 +70,8 @@ impl StateLayout {
 
     /// Returns the names (`m/<tensor name>`) and unsharded shapes of the optimizer state.
     pub fn optimizer_state(&self) -> Vec<(String, Shape)> {
-        let of_kind = |kind: &'static &'static str| {
+        let of_kind = |kind: &&'static str| {
+            let kind = *kind;
             self.specs.iter().map(move |spec| (format!("{kind}/{}", spec.name), spec.shape(DType::F32)))
         };
         self.state_names.iter().flat_map(of_kind).collect()
@@ -81,26 +89,30 @@ pub struct TrainState {
 }
 
 impl TrainState {
-    /// Initialises weights from `seed`, and the optimizer state with zeros.
+    /// Initialises weights from `seed`, the optimizer state with zeros, and the averages of the weights with the weights.
     ///
     /// # Errors
     /// If the devices are out of memory.
     pub fn initial(layout: StateLayout, seed: u64, devices: &Devices) -> anyhow::Result<TrainState> {
         let weights: Vec<HostTensor> = layout.specs.par_iter().map(|spec| spec.initial(seed)).collect();
-        TrainState::with_zero_optimizer_state(layout, weights, devices)
+        TrainState::before_first_step(layout, weights, devices)
     }
 
-    fn with_zero_optimizer_state(
+    fn before_first_step(
         layout: StateLayout,
         weights: Vec<HostTensor>,
         devices: &Devices,
     ) -> anyhow::Result<TrainState> {
-        let optimizer = layout.optimizer_state().into_iter().map(|(_, shape)| HostTensor::zeros(shape)).collect();
-        TrainState::on_devices(layout, weights, optimizer, devices)
+        let averages = if layout.has_averages() { weights.clone() } else { Vec::new() };
+        let of_optimizer = layout.optimizer_state().into_iter().filter(|(name, _)| ema::parameter(name).is_none());
+        let zeros = of_optimizer.map(|(_, shape)| HostTensor::zeros(shape));
+        let state = zeros.chain(averages).collect();
+        TrainState::on_devices(layout, weights, state, devices)
     }
 
     /// Restores the state of `checkpoint`, which was read from `path`. Weights that an import did not find are initialised
-    /// from `seed`; without optimizer tensors (as after an import) the optimizer state is zero.
+    /// from `seed`; without optimizer tensors (as after an import) the optimizer state is zero. Averages that the checkpoint lacks
+    /// begin as the weights, and those that the layout lacks are left out: the user has accepted the change.
     ///
     /// # Errors
     /// If a tensor is missing, unexpected or of another shape, with the names of the tensor and the file.
@@ -118,9 +130,17 @@ impl TrainState {
         }
         let weights = arrange(&path.join("model.safetensors"), checkpoint.model, &layout.weights())?;
         if checkpoint.optimizer.is_empty() {
-            return TrainState::with_zero_optimizer_state(layout, weights, devices);
+            return TrainState::before_first_step(layout, weights, devices);
         }
-        let optimizer = arrange(&path.join("optimizer.safetensors"), checkpoint.optimizer, &layout.optimizer_state())?;
+        let mut optimizer = checkpoint.optimizer;
+        let is_average = |(name, _): &(String, HostTensor)| ema::parameter(name).is_some();
+        if !layout.has_averages() {
+            optimizer.retain(|tensor| !is_average(tensor));
+        } else if !optimizer.iter().any(is_average) {
+            let names = layout.specs.iter().map(|spec| format!("{}/{}", ema::STATE_NAME, spec.name));
+            optimizer.extend(names.zip(weights.iter().cloned()));
+        }
+        let optimizer = arrange(&path.join("optimizer.safetensors"), optimizer, &layout.optimizer_state())?;
         TrainState::on_devices(layout, weights, optimizer, devices)
     }
 
@@ -161,7 +181,20 @@ impl TrainState {
     /// # Errors
     /// If the devices are out of memory for the copies.
     pub fn unsharded_weights(&self) -> anyhow::Result<Vec<Vec<Buffer>>> {
-        let local = self.of_kind(0);
+        self.unsharded(0)
+    }
+
+    /// Returns the unsharded averages of the weights as [`TrainState::unsharded_weights`] does; none if there are none.
+    ///
+    /// # Errors
+    /// If the devices are out of memory for the copies.
+    pub fn unsharded_averages(&self) -> anyhow::Result<Option<Vec<Vec<Buffer>>>> {
+        self.layout.has_averages().then(|| self.unsharded(self.layout.state_names.len())).transpose()
+    }
+
+    /// Returns the unsharded tensors of one kind, as [`TrainState::of_kind`] counts them.
+    fn unsharded(&self, kind: usize) -> anyhow::Result<Vec<Vec<Buffer>>> {
+        let local = self.of_kind(kind);
         let Some(gather) = &self.gather else { return Ok(local.into_iter().map(<[Buffer]>::to_vec).collect()) };
         let mut unsharded = vec![Vec::with_capacity(self.layout.specs.len()); local.len()];
         gather.run(&local, |group| {
@@ -182,14 +215,15 @@ impl TrainState {
         self.buffers = buffers;
     }
 
-    /// Sets the optimizer state to zero, for a phase that does not carry the moments over.
+    /// Sets the optimizer state to zero, for a phase that does not carry the moments over. The averages of the weights go on.
     ///
     /// # Errors
     /// If the devices are out of memory.
     pub fn reset_optimizer_state(&mut self, devices: &Devices) -> anyhow::Result<()> {
         let weights = self.layout.specs.len();
+        let end = self.layout.len() - if self.layout.has_averages() { weights } else { 0 };
         for (list, device) in self.buffers.iter_mut().zip(&devices.devices) {
-            for buffer in &mut list[weights..] {
+            for buffer in &mut list[weights..end] {
                 let zeros = HostTensor::zeros(buffer.shape().clone());
                 *buffer = devices.client.buffer_from_tensor(zeros, device)?;
             }

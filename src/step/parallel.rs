@@ -13,7 +13,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::optim::OptimizerConfig;
 use crate::shape::DType;
 use crate::task::ParamSpec;
 use crate::units::byte_size;
@@ -103,21 +102,21 @@ pub struct Parallel {
 }
 
 impl ParallelSettings {
-    /// Resolves the settings for `params` and `optimizer` on `replicas` devices.
-    pub fn resolve(&self, params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> Parallel {
+    /// Resolves the settings for `params` with `kinds` tensors of state each on `replicas` devices.
+    pub fn resolve(&self, params: &[ParamSpec], kinds: usize, replicas: usize) -> Parallel {
         let shard_optimizer = match self.optimizer_sharding {
             OptimizerSharding::None => false,
             OptimizerSharding::Sharded => replicas > 1,
-            OptimizerSharding::Auto => StateBytes::of(params, optimizer, replicas).freed() >= WORTH_SHARDING,
+            OptimizerSharding::Auto => StateBytes::of(params, kinds, replicas).freed() >= WORTH_SHARDING,
         };
         Parallel { gradient_reduce_dtype: self.gradient_reduce_dtype, shard_optimizer }
     }
 
     /// Describes the choice of [`ParallelSettings::resolve`] and its reason, as a run prints them; none on a single device.
-    pub fn describe(&self, params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> Option<String> {
-        let state = StateBytes::of(params, optimizer, replicas);
+    pub fn describe(&self, params: &[ParamSpec], kinds: usize, replicas: usize) -> Option<String> {
+        let state = StateBytes::of(params, kinds, replicas);
         let amount = |bytes: u64| byte_size(bytes as f64);
-        let placement = match self.resolve(params, optimizer, replicas).shard_optimizer {
+        let placement = match self.resolve(params, kinds, replicas).shard_optimizer {
             true => format!(
                 "weights and optimizer state in {replicas} shards, {} on each device instead of {}",
                 amount(state.sharded),
@@ -141,8 +140,8 @@ struct StateBytes {
 }
 
 impl StateBytes {
-    fn of(params: &[ParamSpec], optimizer: &OptimizerConfig, replicas: usize) -> StateBytes {
-        let tensors = 1 + optimizer.state_names().len();
+    fn of(params: &[ParamSpec], kinds: usize, replicas: usize) -> StateBytes {
+        let tensors = 1 + kinds;
         let bytes = |elements: usize| (tensors * elements * DType::F32.size()) as u64;
         let elements = || params.iter().map(|param| param.dims.iter().product::<usize>());
         StateBytes {
@@ -178,10 +177,9 @@ mod tests {
         }
 
         let (base, tiny) = (Preset::Base.config(30_522), Preset::Tiny.config(8192));
-        let lamb = OptimizerConfig::default();
         let sharded = |text: &str, model: &BertConfig, replicas| {
             let settings: ParallelSettings = toml::from_str(text).unwrap();
-            settings.resolve(&param_specs(model), &lamb, replicas).shard_optimizer
+            settings.resolve(&param_specs(model), 2, replicas).shard_optimizer
         };
         assert!(sharded("", &base, 2) && !sharded("", &base, 1));
         assert!(!sharded("", &tiny, 8), "1.5 million weights are below the threshold");
@@ -193,9 +191,9 @@ mod tests {
     #[test]
     fn description_names_the_choice_and_its_reason() {
         let settings = ParallelSettings::default();
-        let (params, lamb) = (param_specs(&Preset::Base.config(30_522)), OptimizerConfig::default());
-        assert_eq!(settings.describe(&params, &lamb, 1), None);
-        let description = settings.describe(&params, &lamb, 8).unwrap();
+        let params = param_specs(&Preset::Base.config(30_522));
+        assert_eq!(settings.describe(&params, 2, 1), None);
+        let description = settings.describe(&params, 2, 8).unwrap();
         assert!(
             description
                 .starts_with("weights and optimizer state in 8 shards, 165.2 MB on each device instead of 1.32 GB"),

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::parallel::Parallel;
 use super::sharding::Shards;
-use crate::optim::OptimizerConfig;
+use crate::optim::{Hyperparameters, OptimizerConfig, ema};
 use crate::shape::Shape;
 use crate::task::{ParamSpec, Precision, Task};
 
@@ -29,15 +29,18 @@ pub struct StepSpec {
     pub parallel: Parallel,
     /// Whether dropout is applied; false turns it off whatever the model's probabilities are.
     pub dropout: bool,
+    /// The decay of the average of the weights ([`crate::optim::ema`]), if the step keeps one.
+    pub ema_decay: Option<f64>,
 }
 
 impl PartialEq for StepSpec {
     /// Compares tasks by their identity.
     fn eq(&self, other: &StepSpec) -> bool {
         let fields = |spec: &StepSpec| {
-            let StepSpec { task, optimizer, precision, rows, accumulation_steps, replicas, parallel, dropout } =
+            let StepSpec { task, optimizer, precision, rows, accumulation_steps, replicas, parallel, dropout, ema_decay } =
                 spec.clone();
-            (task.identity(), optimizer, precision, rows, accumulation_steps, replicas, parallel, dropout)
+            let shape = (rows, accumulation_steps, replicas, parallel);
+            (task.identity(), optimizer, precision, shape, dropout, ema_decay)
         };
         fields(self) == fields(other)
     }
@@ -57,6 +60,19 @@ impl StepSpec {
             self.rows
         );
         self.task.validate(self.rows)
+    }
+
+    /// Returns the kinds of state that is kept for each parameter beside its weight: that of the optimizer, then the average.
+    pub fn state_names(&self) -> Vec<&'static str> {
+        let average = self.ema_decay.map(|_| ema::STATE_NAME);
+        self.optimizer.state_names().iter().copied().chain(average).collect()
+    }
+
+    /// Returns the numbers of the optimizer and of the average, which are arguments of the step.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let mut numbers = self.optimizer.hyperparameters();
+        numbers.extend(self.ema_decay.map(ema::hyperparameters).unwrap_or_default());
+        numbers
     }
 
     /// Returns the rows that a replica processes at a time.

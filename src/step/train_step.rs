@@ -5,6 +5,7 @@
 //! for each micro-batch:  gradients += ∇ Σ (sum / denominator)             (a loop if there are several; in f32)
 //! gradients ← all-reduce(gradients);  weights, state ← optimizer, or unchanged if a gradient is not finite
 //! ```
+//! A step may keep an average of the weights too ([`crate::optim::ema`]), as the last kind of state.
 //! All gradients share one all-reduce. If the optimizer is sharded ([`super::Parallel`]), each replica holds a shard of every
 //! weight and of its optimizer state, and the all-reduce is split into a reduce-scatter and the all-gather of the next
 //! step:
@@ -24,14 +25,14 @@ use super::program::{Arguments, Program, Results, Role};
 use super::sharding::Shards;
 use super::spec::StepSpec;
 use crate::graph::{Graph, Reduction, Tensor};
-use crate::optim::{Optimizer, Placement, UpdateScalars, global_norm};
+use crate::optim::{Optimizer, Placement, UpdateScalars, ema, global_norm};
 use crate::shape::{DType, Shape};
 use crate::task::ParamSpec;
 
 /// One weight update.
 ///
-/// Arguments: weights; optimizer state, all tensors of the first kind, then all of the second (both of the shape
-/// [`StepSpec::state_shape`]); `learning_rate`; `optimizer_step` s32, from 1, for bias correction; the optimizer's
+/// Arguments: weights; state, all tensors of the first kind of [`StepSpec::state_names`], then all of the second (both of the
+/// shape [`StepSpec::state_shape`]); `learning_rate`; `optimizer_step` s32, from 1, for bias correction; the optimizer's
 /// [`Hyperparameters`](crate::optim::Hyperparameters), as `optimizer.beta1`; `step` u32, `first_row` u32 (number of the replica's
 /// first row in the global batch) and `seed` u32\[2\], for dropout; then the batch. Results: weights
 /// and optimizer state, which may reuse the memory of the arguments; `metrics` ([`crate::task::metric_names`]), of which the
@@ -55,7 +56,7 @@ impl TrainStep {
         let params = spec.task.parameters();
         let names: Vec<&str> = params.iter().map(|p| p.name.as_str()).collect();
         let optimizer = Optimizer::new(&spec.optimizer, &names).context("the optimizer does not fit the model")?;
-        let (state_names, master) = (spec.optimizer.state_names(), spec.precision.master());
+        let (state_names, master) = (spec.state_names(), spec.precision.master());
         let shape = |param: &ParamSpec| spec.state_shape(param);
         let graph = Graph::new("train_step");
         let mut arguments = Arguments::new(&graph);
@@ -63,21 +64,30 @@ impl TrainStep {
         let state: Vec<_> = state_names.iter().map(|name| arguments.optimizer_state(name, &params, shape)).collect();
         let learning_rate = arguments.add("learning_rate", Role::Scalar, Shape::scalar(master));
         let count = arguments.add("optimizer_step", Role::Scalar, Shape::scalar(DType::S32)).convert(master);
-        let scalars = UpdateScalars::new(learning_rate, count, spec.optimizer.hyperparameters(), |name, _| {
+        let scalars = UpdateScalars::new(learning_rate, count, spec.hyperparameters(), |name, _| {
             arguments.add(&format!("{HYPERPARAMETER_PREFIX}{name}"), Role::Scalar, Shape::scalar(master))
         });
         let key = dropout_key(&mut arguments);
+        let step = key.step;
         let batch = arguments.batch(&spec.task.batch(), spec.rows);
 
         let replicated = graph.scope("gather", || spec.all_gathered(&params, &weights));
         let result = spec.loss_and_grads(&params, &replicated, key, &batch);
         let gradients = graph.scope("exchange", || spec.summed_gradients(&result.gradients, spec.shards()));
-        let state_of = |i: usize| state.iter().map(|kind| kind[i]).collect();
+        let (of_optimizer, averages) = state.split_at(spec.optimizer.state_names().len());
+        let state_of = |i: usize| of_optimizer.iter().map(|kind| kind[i]).collect();
         let state_by_tensor: Vec<Vec<Tensor>> = (0..params.len()).map(state_of).collect();
-        let update = graph.scope("optimizer", || {
+        let mut update = graph.scope("optimizer", || {
             let placement = if spec.shards().is_some() { Placement::Sharded } else { Placement::Replicated };
             optimizer.update(&weights, &gradients, &state_by_tensor, &scalars, placement)
         });
+        if let [averages] = averages {
+            graph.scope("ema", || {
+                let share = ema::share(scalars.get(ema::ONE_MINUS_DECAY), step.convert(master));
+                let tensors = update.state.iter_mut().zip(averages).zip(&update.weights);
+                tensors.for_each(|((state, &average), &weight)| state.push(ema::update(average, weight, share)));
+            });
+        }
         let finite: Vec<Tensor> = update.gradient_norms.iter().map(|norm| norm.is_finite()).collect();
         // Test the global norm once: XLA would recompute an `and` over all tensors inside every update fusion.
         let all_finite = update.gradient_norm.is_finite();

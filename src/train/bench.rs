@@ -66,7 +66,7 @@ pub fn measure(
     compiled(&step)?;
     let mut state = TrainState::initial(StateLayout::of(spec), 1, devices)?;
     let batch = spec.task.synthetic_batch(spec.rows * spec.replicas);
-    let hyperparameters = spec.optimizer.hyperparameters();
+    let hyperparameters = spec.hyperparameters();
 
     let mut begin = Instant::now();
     let mut durations = Vec::new();

@@ -212,7 +212,7 @@ fn train(
         settings: &run.checkpoint,
         steps: run.schedule.steps(),
         best_of_every: run.evaluate.metric.as_ref().map(|_| evaluation_interval(run)),
-        bytes: preflight::checkpoint_bytes(&param_specs(&run.model), &run.optimizer),
+        bytes: preflight::checkpoint_bytes(&param_specs(&run.model), run.state_kinds()),
     };
     let check = || preflight::check_directory(&series, 0);
     hosts.all_ok(if hosts.is_leader() { check() } else { Ok(()) })?;

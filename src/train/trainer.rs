@@ -19,7 +19,7 @@ use crate::batch::BatchSource;
 use crate::checkpoint::{Best, RunLock, Saved, State};
 use crate::divergence::RollBacks;
 use crate::output::note;
-use crate::pjrt::HostTransfer;
+use crate::pjrt::{Buffer, HostTransfer};
 use crate::probe::ProbeError;
 use crate::report::events::StepEvent;
 use crate::report::goodput::EVALUATION;
@@ -162,8 +162,8 @@ impl Trainer {
         let inputs = RunInputs {
             schedule: job.schedule.leaving_out(&roll_backs.skipped),
             seed: job.seed,
-            // The phases of a run share its optimizer.
-            hyperparameters: job.steps.first().map(|step| step.optimizer.hyperparameters()).unwrap_or_default(),
+            // The phases of a run share its optimizer and its average.
+            hyperparameters: job.steps.first().map(StepSpec::hyperparameters).unwrap_or_default(),
             sources: job.batches.clone(),
             values: steps.iter().map(|step| step.step_inputs()).collect(),
         };
@@ -419,8 +419,14 @@ impl Trainer {
         let begin = Instant::now();
         let evaluator = &self.evaluators[phase];
         let weights = self.state.unsharded_weights()?;
-        let Measured { sums, outputs } = evaluator.measure(&weights, &self.devices)?;
-        let mut evaluation = evaluator.evaluation(&self.hosts.all_reduce_sum(sums)?, &outputs)?;
+        let measure = |weights: &[Vec<Buffer>]| {
+            let Measured { sums, outputs } = evaluator.measure(weights, &self.devices)?;
+            evaluator.evaluation(&self.hosts.all_reduce_sum(sums)?, &outputs)
+        };
+        let mut evaluation = measure(&weights)?;
+        if let Some(averages) = self.state.unsharded_averages()? {
+            evaluation.push_averaged(&measure(&averages)?);
+        }
         if self.job.probe.is_some() {
             let specs = self.state.layout().specs();
             let measured = self.probe.as_mut().map(|probe| probe.evaluate(phase, specs, &weights)).transpose();

@@ -197,7 +197,7 @@ impl<'a, E: Backend> Verification<'a, E> {
     fn steps(&self, spec: &StepSpec, rates: &[f64], mut see: impl FnMut(usize, &[f64])) -> Result<Vec<Vec<E::Array>>> {
         let backend = self.backend;
         let step = TrainStep::build(spec)?.program;
-        let numbers = spec.optimizer.hyperparameters();
+        let numbers = spec.hyperparameters();
         let executable = backend.load(&step)?;
         let state_size = step.inputs_of(Role::Weight).len() + step.inputs_of(Role::OptimizerState).len();
         let metrics_at = step.output("metrics").unwrap_or(state_size);
@@ -236,6 +236,7 @@ impl<'a, E: Backend> Verification<'a, E> {
             replicas: self.backend.replicas(),
             parallel: Parallel { shard_optimizer: self.options.shard_optimizer, ..Parallel::default() },
             dropout: false,
+            ema_decay: None,
         }
     }
 

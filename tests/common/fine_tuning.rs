@@ -130,6 +130,7 @@ impl Fixture {
                 replicas: 1,
                 parallel: Parallel::default(),
                 dropout: false,
+                ema_decay: None,
             };
             let program = TrainStep::build(&spec).unwrap().program;
             let executable = backend.load(&program).unwrap();

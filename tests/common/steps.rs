@@ -53,6 +53,7 @@ pub fn spec_of(task: impl Task + 'static, rows: usize, accumulation_steps: usize
         replicas,
         parallel: Parallel::default(),
         dropout: true,
+        ema_decay: None,
     }
 }
 

@@ -22,6 +22,7 @@ pub fn perceptron_spec(precision: Precision, rows: usize, accumulation_steps: us
         replicas,
         parallel: Parallel::default(),
         dropout: true,
+        ema_decay: None,
     }
 }
 

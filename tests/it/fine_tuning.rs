@@ -82,6 +82,7 @@ fn spec(task: Arc<dyn Task>, accumulation_steps: usize, replicas: usize) -> Step
         replicas,
         parallel: Parallel::default(),
         dropout: false,
+        ema_decay: None,
     }
 }
 

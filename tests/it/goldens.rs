@@ -131,6 +131,7 @@ fn tiny_train_step_matches_its_golden_files() {
         replicas: 2,
         parallel: Parallel::default(),
         dropout: true,
+        ema_decay: None,
     };
     let step = TrainStep::build(&spec).unwrap();
     let module = step.program.lower();

@@ -5,6 +5,7 @@ mod common;
 
 mod data;
 mod documents;
+mod ema;
 mod fine_tuning;
 mod finetune;
 mod fuzz;

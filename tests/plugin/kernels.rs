@@ -93,6 +93,7 @@ fn cuda_compiler_compiles_the_kernels_with_the_step() {
             replicas: 1,
             parallel: Parallel::default(),
             dropout: true,
+            ema_decay: None,
         };
         let module = lower_for(&TrainStep::build(&spec).unwrap().program, Platform::Cuda.name()).unwrap();
         let optimized = compiler.compile(&module.bytes).unwrap().optimized_program().unwrap();

@@ -10,6 +10,7 @@ mod cli;
 mod collectives;
 mod compilation_cache;
 mod divergence;
+mod ema;
 mod fine_tuning;
 mod finetune;
 mod full_disk;

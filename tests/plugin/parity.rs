@@ -40,6 +40,7 @@ fn trajectory(case: &ReferenceCase, settings: &str) -> Trajectory {
         replicas: 1,
         parallel: Parallel::default(),
         dropout: false,
+        ema_decay: None,
     };
     let program = TrainStep::build(&spec).unwrap().program;
     let executable = backend.load(&program).unwrap();

@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 use crate::bert::param_specs;
 use crate::data::{ExampleMode, MaskShares, Masking};
 use crate::run::initial_state::InitialState;
-use crate::run::{Run, SHOWN_PHASES};
+use crate::run::{EmaSettings, Run, SHOWN_PHASES};
 use crate::runtime::compilation_cache::Origin;
 use crate::runtime::compile::CompileTimes;
 use crate::runtime::devices::Devices;
@@ -64,7 +64,7 @@ pub fn coverage(coverage: &Coverage) -> String {
 /// Formats every setting of `run`, line by line.
 pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> String {
     let mut lines = vec![format!("{} on {}", run.name, devices.describe()), model(run), data(run)];
-    if let Some(sharding) = run.parallel.describe(&param_specs(&run.model), &run.optimizer, devices.len()) {
+    if let Some(sharding) = run.parallel.describe(&param_specs(&run.model), run.state_kinds(), devices.len()) {
         lines.push(format!("devices: {sharding}"));
     }
     lines.push(weights(initial_state, run.seed));
@@ -74,7 +74,9 @@ pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> S
     run.optimizer.describe().into_iter().for_each(|(name, value)| {
         knobs.add_row([name.to_owned(), value]);
     });
-    lines.extend([knobs.to_string(), String::new()]);
+    lines.push(knobs.to_string());
+    lines.extend(run.ema.map(|EmaSettings { decay }| format!("ema: decay {decay}, at step n at most (1 + n) / (10 + n)")));
+    lines.push(String::new());
     lines.extend(run.arithmetic_table());
     let phases = run.schedule.phases();
     for shape in phases.iter().take(SHOWN_PHASES) {

@@ -170,9 +170,10 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         };
         correct().with_context(|| format!("--{}", kernel.name().replace('_', "-")))?;
     }
-    let sharding = parallel.describe(&task.parameters(), &optimizer, devices.len());
+    let kinds = optimizer.state_names().len();
+    let sharding = parallel.describe(&task.parameters(), kinds, devices.len());
     let spec = StepSpec {
-        parallel: parallel.resolve(&task.parameters(), &optimizer, devices.len()),
+        parallel: parallel.resolve(&task.parameters(), kinds, devices.len()),
         task: Arc::new(task),
         optimizer,
         precision: args.precision,
@@ -180,6 +181,7 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         accumulation_steps: args.accumulation_steps,
         replicas: devices.len(),
         dropout: args.dropout > 0.0,
+        ema_decay: None,
     };
     let dump = args.dump.as_deref().map(|directory| Dump::begin(directory, &["step".to_owned()])).transpose()?;
     let mut profile = None;

@@ -153,8 +153,9 @@ impl FineTuning {
             rows: phase.global_batch / replicas,
             accumulation_steps: phase.accumulation_steps(replicas).context("[train]")?,
             replicas,
-            parallel: self.run.parallel.resolve(&self.task.parameters(), &self.run.optimizer, replicas),
+            parallel: self.run.parallel.resolve(&self.task.parameters(), self.run.optimizer.state_names().len(), replicas),
             dropout: true,
+            ema_decay: None,
             task: self.task.clone(),
         })
     }

@@ -211,7 +211,7 @@ fn checkpoints(run: &FineTuning) -> CheckpointSeries<'_> {
         settings: &run.run.checkpoint,
         steps: run.schedule.steps(),
         best_of_every: Some(run.evaluate_every()),
-        bytes: preflight::checkpoint_bytes(&run.task.parameters(), &run.run.optimizer),
+        bytes: preflight::checkpoint_bytes(&run.task.parameters(), run.run.optimizer.state_names().len()),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::checkpoint::hugging_face::Architecture;
 use crate::output::{note, print};
 use crate::run::buckets::fetch_model;
-use crate::run::weights::{Exported, export_model};
+use crate::run::weights::{Exported, export_averages, export_model};
 use crate::storage::Location;
 
 /// Export a checkpoint for Hugging Face transformers
@@ -18,6 +18,7 @@ use crate::storage::Location;
 #[command(after_help = "\
 Examples:
   lambert export checkpoints/quickstart --out my-bert
+  lambert export checkpoints/mine --weights ema --out my-bert
   lambert export gs://my-bucket/large/step-00007037 --out my-bert --architecture BertForMaskedLM")]
 pub struct Export {
     /// Checkpoint (step-…) or run directory (its best checkpoint if it selects one, else its newest); also s3:// or gs://
@@ -32,6 +33,17 @@ pub struct Export {
     /// without a warning. The other classes load it too, but warn about heads that are missing or not used.
     #[arg(long, value_name = "CLASS", value_parser = architecture)]
     architecture: Option<Architecture>,
+    /// Weights to export: those of the step, or their exponential moving average (of a run with [ema])
+    #[arg(long, value_enum, default_value_t = Weights::Model, value_name = "WEIGHTS")]
+    weights: Weights,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Weights {
+    /// The weights after the step
+    Model,
+    /// The exponential moving average of the weights
+    Ema,
 }
 
 fn architecture(name: &str) -> Result<Architecture, String> {
@@ -40,7 +52,11 @@ fn architecture(name: &str) -> Result<Architecture, String> {
 }
 
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
-    let exported = export_model(&fetch_model(&args.checkpoint)?, args.architecture, &args.out)?;
+    let checkpoint = fetch_model(&args.checkpoint)?;
+    let exported = match args.weights {
+        Weights::Model => export_model(&checkpoint, args.architecture, &args.out)?,
+        Weights::Ema => export_averages(&checkpoint, args.architecture, &args.out)?,
+    };
     exported.notes.iter().for_each(note);
     let Exported { checkpoint, step, architecture, tensors, .. } = exported;
     let (out, class) = (args.out.display(), architecture.name());
