@@ -122,6 +122,11 @@ impl Reporter {
         self.summary.nothing_learned(sentence);
     }
 
+    /// Reports at the end of the run why it stopped before its last step.
+    pub fn stopped_early(&mut self, sentence: Option<String>) {
+        self.summary.stopped_early(sentence);
+    }
+
     /// Reports that the run goes back from `step` to the checkpoint of step `to`, and leaves out the examples `skipped`.
     ///
     /// # Errors

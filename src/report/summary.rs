@@ -42,6 +42,8 @@ pub struct Summary {
     goodput: Option<String>,
     /// The sentence about the first divergence.
     divergence: Option<String>,
+    /// The sentence about a run that stopped before its last step.
+    stopped_early: Option<String>,
     /// The sentence about a model that has learned nothing.
     nothing_learned: Option<String>,
 }
@@ -100,6 +102,11 @@ impl Summary {
         self.nothing_learned = Some(sentence);
     }
 
+    /// Sets the sentence about a run that stopped before its last step.
+    pub fn stopped_early(&mut self, sentence: Option<String>) {
+        self.stopped_early = sentence;
+    }
+
     /// Sets the newest checkpoint.
     pub fn newest_checkpoint(&mut self, path: Option<PathBuf>) {
         self.last_checkpoint = path;
@@ -144,7 +151,7 @@ impl Summary {
         let mut lines = vec![table.to_string()];
         lines.extend(self.goodput.iter().map(|goodput| format!("goodput            {goodput}")));
         lines.extend(self.evaluation_lines());
-        lines.extend(self.divergence.iter().chain(&self.nothing_learned).cloned());
+        lines.extend(self.stopped_early.iter().chain(&self.divergence).chain(&self.nothing_learned).cloned());
         if let Some(checkpoint) = &self.last_checkpoint {
             lines.push(format!("newest checkpoint  {}", checkpoint.display()));
         }

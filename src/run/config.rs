@@ -104,6 +104,10 @@ impl RunConfig {
             ensure!(decay > 0.0 && decay < 1.0, "{path}: [ema] decay requires a number between 0 and 1, got {decay}");
         }
         ensure!(self.evaluate.examples > 0, "{path}: [evaluate] examples requires at least 1, got 0");
+        ensure!(
+            self.evaluate.patience == 0 || self.evaluate.metric.is_some(),
+            "{path}: [evaluate] patience requires `metric`, as in metric = \"mlm_loss\"; add it, or remove patience"
+        );
         if let Some(column) = self.evaluate.column_without_probe() {
             bail!(
                 "{path}: [evaluate] {column} requires `probe`, as in probe = \"reviews.tsv\"; add it, or remove {column}"
@@ -395,6 +399,10 @@ learning_rate = 0.002
         assert_eq!(
             message(("[data]", "[evaluate]\nmetric = \"f1\"\n[data]")),
             "q.toml: [evaluate] metric requires one of mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, got \"f1\""
+        );
+        assert_eq!(
+            message(("[data]", "[evaluate]\npatience = 2\n[data]")),
+            "q.toml: [evaluate] patience requires `metric`, as in metric = \"mlm_loss\"; add it, or remove patience"
         );
         let single = message(("[data]", "[evaluate]\nmetric = \"nsp_loss\"\n[data]\nmode = \"full_sentences\""));
         assert!(single.contains("one of mlm_loss, mlm_accuracy, got"), "{single}");

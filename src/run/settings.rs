@@ -83,6 +83,8 @@ pub struct EvaluateSettings {
     /// The metric that selects the best checkpoint; without one, no checkpoint is kept for its value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
+    /// Evaluations without a better value of `metric` after which the run stops; 0 never stops early.
+    pub patience: u64,
     /// A file of labelled texts (`.tsv`, `.csv`, `.jsonl`, `.parquet`), whose labels a probe predicts at each evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<PathBuf>,
@@ -105,6 +107,7 @@ impl Default for EvaluateSettings {
             micro_batch_size: 32,
             masked_lm_prob: default::masked_lm_prob(),
             metric: None,
+            patience: 0,
             probe: None,
             probe_text: None,
             probe_text_pair: None,

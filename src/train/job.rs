@@ -14,6 +14,7 @@ use crate::report::settings;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
 use crate::step::StepSpec;
+use crate::units::{counted, thousands};
 
 /// The inputs of the trainer for one run.
 #[derive(Clone, Debug)]
@@ -91,6 +92,18 @@ impl Selection {
         earlier.filter(|best| best.metric == self.metric)
     }
 
+    /// Returns the best evaluation of an earlier part of the run, `earlier`, if that part has stopped early.
+    pub fn stopped(self, earlier: Option<Best>) -> Option<Best> {
+        self.resumed(earlier).filter(|best| self.stops(Some(best)))
+    }
+
+    /// Returns the sentence about a run that stopped early after the evaluation `best`.
+    pub fn sentence(best: &Best) -> String {
+        let Best { metric, value, step, evaluations_since } = best;
+        let since = counted(*evaluations_since, "evaluation");
+        format!("stopped early: {metric} has not improved for {since}; it was best at step {} ({value:.4})", thousands(*step))
+    }
+
     /// Returns whether a run whose best evaluation is `best` stops before its last step.
     pub fn stops(self, best: Option<&Best>) -> bool {
         self.patience > 0 && best.is_some_and(|best| best.evaluations_since >= self.patience)
@@ -111,8 +124,13 @@ mod tests {
             stops.push(selection.stops(best.as_ref()));
         }
         assert_eq!(stops, [false, false, false, false, false, true]);
-        assert_eq!(best.map(|best| (best.value, best.step)), Some((0.7, 4)));
+        assert_eq!(best.as_ref().map(|best| (best.value, best.step)), Some((0.7, 4)));
         assert!(!Selection { patience: 0, ..selection }.stops(None));
+        assert_eq!(selection.stopped(best.clone()), best);
+        assert_eq!(Selection { patience: 3, ..selection }.stopped(best.clone()), None, "a larger patience goes on");
+        let sentence = best.as_ref().map(Selection::sentence);
+        let expected = "stopped early: f1 has not improved for 2 evaluations; it was best at step 4 (0.7000)";
+        assert_eq!(sentence.as_deref(), Some(expected));
     }
 
     #[test]

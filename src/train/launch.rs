@@ -10,11 +10,11 @@ use anyhow::Context;
 
 use super::interrupt::Interrupt;
 use super::memory::HostMemory;
-use super::pretraining::pretraining_job;
+use super::pretraining::{pretraining_job, selection};
 use super::programs::Programs;
 use super::trainer::{Outcome, Trainer};
 use crate::bert::param_specs;
-use crate::checkpoint::RunLock;
+use crate::checkpoint::{Best, RunLock};
 use crate::data::PreparedData;
 use crate::output::byte_progress::ByteProgress;
 use crate::output::note;
@@ -76,10 +76,12 @@ impl Default for PretrainOptions {
 
 /// A stage that a run has reached.
 pub enum PretrainEvent<'a> {
-    /// All steps were completed by an earlier run, so no step is trained.
+    /// An earlier run completed all steps or stopped early, so no step is trained.
     AlreadyComplete {
         /// The run.
         run: &'a Run,
+        /// The best evaluation, if the run stopped early.
+        stopped: Option<&'a Best>,
         /// The hosts.
         hosts: &'a Hosts,
     },
@@ -203,10 +205,12 @@ fn train(
     if hosts.is_leader() {
         notes.iter().for_each(note);
     }
-    if initial_state.step() >= run.schedule.steps() {
-        on_event(PretrainEvent::AlreadyComplete { run, hosts: &hosts })?;
+    let is_complete = initial_state.step() >= run.schedule.steps();
+    let stopped = selection(run)?.filter(|_| !is_complete).and_then(|selection| selection.stopped(initial_state.best()));
+    if is_complete || stopped.is_some() {
+        on_event(PretrainEvent::AlreadyComplete { run, stopped: stopped.as_ref(), hosts: &hosts })?;
         hosts.shutdown().iter().for_each(note);
-        return Ok(Outcome::Finished);
+        return Ok(if is_complete { Outcome::Finished } else { Outcome::StoppedEarly });
     }
     let series = CheckpointSeries {
         settings: &run.checkpoint,

@@ -23,7 +23,7 @@ use crate::run::weights::config_json;
 use crate::run::{EvaluateSettings, Run, preflight};
 use crate::schedule::Phase;
 use crate::step::EvalSpec;
-use crate::task::Precision;
+use crate::task::{Precision, Ratio};
 
 /// Examples that are read at a time to count their labels.
 const COUNTED_AT_ONCE: u64 = 256;
@@ -127,17 +127,26 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
         alarm,
         probe: probe_spec(run, prepared)?,
         evaluate_every: run.evaluate.every,
-        selection: run.selection_metric()?.map(|metric| Selection {
-            metric: metric.name,
-            lower_is_better: metric.kind.is_loss(),
-            patience: 0,
-        }),
+        selection: selection(run)?,
         checkpoint: run.checkpoint.clone(),
         work: run.work(),
         fingerprint: run.fingerprint(&data_fingerprint(prepared.manifest())),
         vocabulary_sha256: prepared.vocabulary().sha256().to_owned(),
         files: copied_files(run, prepared)?,
     })
+}
+
+/// Returns the choice of the best checkpoint of `run`, if it makes one.
+///
+/// # Errors
+/// If the run has no metric of this name.
+pub fn selection(run: &Run) -> anyhow::Result<Option<Selection>> {
+    let of_metric = |metric: Ratio| Selection {
+        metric: metric.name,
+        lower_is_better: metric.kind.is_loss(),
+        patience: run.evaluate.patience,
+    };
+    Ok(run.selection_metric()?.map(of_metric))
 }
 
 /// Returns the probe of a run, if it has one. Texts are truncated to the sequence length of each phase.

@@ -12,7 +12,7 @@ use super::checkpointer::Checkpointer;
 use super::divergence::Alarm;
 use super::evaluator::{Evaluator, Measured};
 use super::interrupt::{Interrupt, Request};
-use super::job::Job;
+use super::job::{Job, Selection};
 use super::probe::ProbeEvaluator;
 use super::programs::Programs;
 use crate::batch::BatchSource;
@@ -304,6 +304,7 @@ impl Trainer {
             if (stops_early || request.ends()) && self.done < total {
                 if stops_early {
                     self.judge_end(plan.phase);
+                    self.reporter.stopped_early(self.best.as_ref().map(Selection::sentence));
                 }
                 self.finish()?;
                 return Ok(match request {

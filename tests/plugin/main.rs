@@ -10,6 +10,7 @@ mod cli;
 mod collectives;
 mod compilation_cache;
 mod divergence;
+mod early_stop;
 mod ema;
 mod fine_tuning;
 mod finetune;

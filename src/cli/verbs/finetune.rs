@@ -83,15 +83,12 @@ fn print_event(event: FineTuneEvent<'_>) -> std::io::Result<()> {
         FineTuneEvent::AlreadyComplete { run } => {
             print(format_args!("{} (seed {}) is complete", run.run.name, run.run.seed))
         }
-        FineTuneEvent::Ended { outcome, summary, best } => {
+        FineTuneEvent::Ended { summary, best, .. } => {
             print(format_args!("\n{}", summary.to_text()))?;
             if let Some(Best { metric, value, step, .. }) = best {
                 print(format_args!("best checkpoint    step {step}, {metric} {value:.4}"))?;
             }
-            match outcome {
-                Outcome::StoppedEarly => print("stopped early: the metric did not improve for `patience` evaluations"),
-                Outcome::Finished | Outcome::Interrupted | Outcome::TimeLimit | Outcome::Diverged => Ok(()),
-            }
+            Ok(())
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::cli::render::{optimizers, run as render};
 use crate::output::print;
 use crate::run::Run;
 use crate::train::interrupt::Interrupt;
+use crate::train::job::Selection;
 use crate::train::{PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::counted;
 
@@ -74,9 +75,10 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
 
 fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Result<()> {
     match event {
-        PretrainEvent::AlreadyComplete { run, hosts } if hosts.is_leader() => {
-            print(format_args!("{} is complete after {}", run.name, counted(run.schedule.steps(), "step")))
-        }
+        PretrainEvent::AlreadyComplete { run, stopped, hosts } if hosts.is_leader() => match stopped {
+            Some(best) => print(format_args!("{} {}", run.name, Selection::sentence(best))),
+            None => print(format_args!("{} is complete after {}", run.name, counted(run.schedule.steps(), "step"))),
+        },
         PretrainEvent::AlreadyComplete { .. } => Ok(()),
         PretrainEvent::Starting { run, devices, hosts, initial_state } if hosts.is_leader() => {
             print(render::settings(run, devices, initial_state))

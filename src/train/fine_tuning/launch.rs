@@ -23,7 +23,6 @@ use crate::runtime::hosts::Hosts;
 use crate::runtime::processor::faster_precision;
 use crate::train::evaluator::EvaluationSpec;
 use crate::train::interrupt::Interrupt;
-use crate::train::job::Selection;
 use crate::train::memory::HostMemory;
 use crate::train::programs::Programs;
 use crate::train::trainer::{Outcome, Trainer};
@@ -175,8 +174,7 @@ fn fine_tune_one(
     notes.iter().for_each(note);
     let job = fine_tuning_job(run, shared.evaluation.clone(), shared.devices.len())?;
     let best = initial_state.best();
-    let stops = |selection: Selection| selection.stops(selection.resumed(best.clone()).as_ref());
-    let stopped_early = job.selection.is_some_and(stops);
+    let stopped_early = job.selection.is_some_and(|selection| selection.stopped(best.clone()).is_some());
     if initial_state.step() >= run.schedule.steps() || stopped_early {
         on_event(FineTuneEvent::AlreadyComplete { run })?;
         let outcome = if stopped_early { Outcome::StoppedEarly } else { Outcome::Finished };
