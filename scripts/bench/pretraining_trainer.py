@@ -75,6 +75,9 @@ class FinishedRun:
         require(mode == "full_sentences", "[data] mode", '"full_sentences"', mode)
         for key in ("mask_shares", "whole_word_mask", "span_mask"):
             require(not self.data.get(key), f"[data] {key}", "its default", self.data.get(key))
+        for phase in self.phases:
+            rate = phase.get("masked_lm_prob", 0.15)
+            require(isinstance(rate, float), "[[phase]] masked_lm_prob", "one number", rate)
 
     def phase_of(self, step):
         return self.phases[int(step["phase"]) - 1]

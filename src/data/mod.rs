@@ -67,7 +67,7 @@ pub use corpus::{
 pub(crate) use error::describe_json_error;
 pub use error::{DataError, Result};
 pub use examples::batch::{Batch, PackedRows};
-pub use examples::config::{ExampleConfig, ExampleMode, Masking};
+pub use examples::config::{ExampleConfig, ExampleMode, Masking, MaskingRamp};
 pub use examples::dataset::{Dataset, Example, Window};
 pub use examples::layout::{ExampleLayout, Segment};
 pub use examples::mask::{MaskConfig, MaskShares, Masker, SpanMask, Targets, prediction_count};

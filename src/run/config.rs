@@ -310,6 +310,34 @@ learning_rate = 0.002
     }
 
     #[test]
+    fn a_ramp_of_the_masking_rate_spans_the_sequences_of_its_phase() {
+        let with = |rate: &str| {
+            let text = TWO_PHASES.replacen("_per_seq = 20", &format!("_per_seq = 40\nmasked_lm_prob = {rate}"), 1);
+            read("q.toml", &text)
+        };
+        let run = with("{ from = 0.3, to = 0.15 }").unwrap();
+        let [one, two] = [0, 1].map(|phase| run.training_examples(phase));
+        assert_eq!(one.masking_ramp.map(|ramp| (ramp.to, ramp.examples)), Some((0.15, 840 * 32)));
+        for (number, share) in [(0, 0.3), (420 * 32, 0.225), (840 * 32, 0.15), (1 << 40, 0.15)] {
+            assert!((one.masked_share(number) - share).abs() < 1e-12, "{number}");
+        }
+        assert_eq!((one.largest_masked_share(), two.masking_ramp, two.masked_lm_prob), (0.3, None, 0.15));
+        // The evaluation is that of a run at 15 %, with as many masked positions as it requires.
+        assert_eq!(run.held_out_examples(0).max_predictions_per_seq, 19);
+        assert_ne!(run.fingerprint("d"), with("0.3").unwrap().fingerprint("d"));
+        assert_eq!(with("{ from = 0.3, to = 0.15 }").unwrap().settings(), run.settings());
+        for (rate, said) in [
+            ("{ from = 0.3 }", "missing field `to`"),
+            ("{ from = 0.3, to = 0.0 }", "masked_lm_prob: requires a number between 0 and 1, got 0"),
+            ("{ from = 0.3, too = 0.1 }", "unknown key `too`"),
+            ("'much'", "a number, or { from, to }"),
+        ] {
+            let error = format!("{:#}", with(rate).unwrap_err());
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
     fn held_out_examples_are_masked_at_one_rate_whatever_that_of_training() {
         let held_out = |data: &str, most: &str, evaluate: &str| {
             let text = TWO_PHASES.replacen("[data]", &format!("[evaluate]\n{evaluate}\n[data]\n{data}"), 1);

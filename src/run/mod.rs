@@ -31,10 +31,10 @@ pub use self::settings::{
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;
 use crate::bert::{AttentionForm, BertConfig, BertPretraining, KernelChoice, Kernels, Layers, Recompute};
-use crate::data::{ExampleConfig, data_manifest, max_predictions_per_row};
+use crate::data::{ExampleConfig, MaskingRamp, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
 use crate::optim::OptimizerConfig;
-use crate::schedule::{PhaseWork, Schedule};
+use crate::schedule::{MaskingRate, PhaseWork, Schedule};
 use crate::step::StepSpec;
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
 use crate::task::{Model, Precision, Ratio, Task};
@@ -124,8 +124,11 @@ impl Run {
     /// Returns the configuration of the training examples of phase `phase`.
     pub fn training_examples(&self, phase: usize) -> ExampleConfig {
         let shape = &self.schedule.phases()[phase];
+        let rate = shape.masked_lm_prob.unwrap_or(MaskingRate::Constant(self.data.masked_lm_prob));
+        let (masked_lm_prob, to) = rate.ends();
         ExampleConfig {
-            masked_lm_prob: shape.masked_lm_prob.unwrap_or(self.data.masked_lm_prob),
+            masked_lm_prob,
+            masking_ramp: to.map(|to| MaskingRamp { to, examples: shape.sequences() }),
             mask_shares: self.data.mask_shares,
             masking: self.data.masking,
             seed: self.seed,
@@ -140,7 +143,7 @@ impl Run {
         let trained = self.training_examples(phase);
         let rate = self.evaluate.masked_lm_prob;
         let mut examples = self.data.examples(trained.sequence_length, trained.max_predictions_per_seq).masked_at(rate);
-        if trained.masked_lm_prob == rate {
+        if trained.masked_lm_prob == rate && trained.masking_ramp.is_none() {
             examples.max_predictions_per_seq = examples.max_predictions_per_seq.min(trained.max_predictions_per_seq);
         }
         examples

@@ -5,11 +5,13 @@
 //! the same values.
 
 mod decay;
+mod masking;
 
 use serde::{Deserialize, Serialize};
 
 use self::decay::scientific;
 pub use self::decay::{Cooldown, Decay};
+pub use self::masking::MaskingRate;
 use crate::divergence::SkippedExamples;
 use crate::units::{counted, thousands};
 
@@ -54,9 +56,9 @@ pub struct Phase {
     pub sequences_per_row: Option<usize>,
     /// The number of weight updates.
     pub steps: u64,
-    /// The fraction of tokens that is masked, if it differs from that of `[data]`.
+    /// The fraction of tokens that is masked, if it differs from that of `[data]`; one number, or a ramp over the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub masked_lm_prob: Option<f64>,
+    pub masked_lm_prob: Option<MaskingRate>,
     /// The peak learning rate. Exactly one of this and `sqrt_scaled` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
@@ -368,6 +370,11 @@ impl Phase {
             return refuse(key, &requires, got);
         }
         Ok(())
+    }
+
+    /// Returns the number of sequences of all steps.
+    pub fn sequences(&self) -> u64 {
+        self.steps * self.global_batch as u64
     }
 
     /// Returns the number of micro-batches per step on each of `replicas` devices (over all hosts).

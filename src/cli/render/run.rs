@@ -143,8 +143,7 @@ fn data(run: &Run) -> String {
 }
 
 fn phase(phase: &Phase) -> String {
-    let masked =
-        phase.masked_lm_prob.map_or(String::new(), |masked| format!("; {:.0} % of tokens masked", 100.0 * masked));
+    let masked = phase.masked_lm_prob.map_or(String::new(), |masked| format!("; {masked} of tokens masked"));
     format!(
         "phase {}: learning rate: {}; micro-batch size {}{masked}{}{}",
         phase.name,

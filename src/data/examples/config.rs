@@ -54,6 +54,16 @@ pub enum Masking {
     },
 }
 
+/// A linear change of the share of masked tokens, from [`ExampleConfig::masked_lm_prob`] in example 0 to `to` in example `examples`
+/// and all later ones. The share depends on the number of the example alone, so a batch remains a pure function of its numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskingRamp {
+    /// The share at the end.
+    pub to: f64,
+    /// The examples of the ramp.
+    pub examples: u64,
+}
+
 /// The settings that determine the examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExampleConfig {
@@ -65,6 +75,8 @@ pub struct ExampleConfig {
     pub max_predictions_per_seq: usize,
     /// Share of masked tokens: 0.15 for BERT.
     pub masked_lm_prob: f64,
+    /// A change of this share with the number of the example.
+    pub masking_ramp: Option<MaskingRamp>,
     /// What masked tokens become: 80 % `[MASK]`, 10 % random and 10 % kept for BERT.
     pub mask_shares: MaskShares,
     /// Share of documents that are split for a shorter length: 0.1 for BERT. Pairs only.
@@ -89,6 +101,7 @@ impl ExampleConfig {
             sequence_length,
             max_predictions_per_seq,
             masked_lm_prob: 0.15,
+            masking_ramp: None,
             mask_shares: MaskShares::BERT,
             short_seq_prob: 0.1,
             whole_word_mask: false,
@@ -104,14 +117,28 @@ impl ExampleConfig {
     #[must_use]
     pub fn masked_at(self, masked_lm_prob: f64) -> Self {
         let most = self.sequence_length.saturating_sub(SPECIAL_TOKENS_OF_A_PAIR);
-        let masked = ExampleConfig { masked_lm_prob, max_predictions_per_seq: most, ..self };
-        ExampleConfig { max_predictions_per_seq: prediction_count(masked.sequence_length, &masked.mask()), ..masked }
+        let masked =
+            ExampleConfig { masked_lm_prob, masking_ramp: None, max_predictions_per_seq: most, ..self };
+        ExampleConfig { max_predictions_per_seq: prediction_count(masked.sequence_length, &masked.mask(0)), ..masked }
     }
 
-    pub(super) fn mask(&self) -> MaskConfig {
+    /// Returns the share of masked tokens in example `number`.
+    pub fn masked_share(&self, number: u64) -> f64 {
+        let Some(MaskingRamp { to, examples }) = self.masking_ramp else { return self.masked_lm_prob };
+        let progress = (number as f64 / examples.max(1) as f64).min(1.0);
+        self.masked_lm_prob + (to - self.masked_lm_prob) * progress
+    }
+
+    /// Returns the largest share of masked tokens in any example.
+    pub fn largest_masked_share(&self) -> f64 {
+        self.masking_ramp.map_or(self.masked_lm_prob, |ramp| ramp.to.max(self.masked_lm_prob))
+    }
+
+    /// Returns the settings of masking of example `number`.
+    pub(super) fn mask(&self, number: u64) -> MaskConfig {
         MaskConfig {
             max_predictions_per_seq: self.max_predictions_per_seq,
-            masked_lm_prob: self.masked_lm_prob,
+            masked_lm_prob: self.masked_share(number),
             shares: self.mask_shares,
             whole_word_mask: self.whole_word_mask,
             span_mask: self.span_mask,
@@ -138,8 +165,9 @@ impl ExampleConfig {
             );
             return Err(DataError::setting("max_predictions_per_seq", required, self.max_predictions_per_seq));
         }
-        if !(self.masked_lm_prob > 0.0 && self.masked_lm_prob < 1.0) {
-            return Err(DataError::setting("masked_lm_prob", "a number between 0 and 1", self.masked_lm_prob));
+        let shares = [Some(self.masked_lm_prob), self.masking_ramp.map(|ramp| ramp.to)];
+        if let Some(share) = shares.into_iter().flatten().find(|share| !(*share > 0.0 && *share < 1.0)) {
+            return Err(DataError::setting("masked_lm_prob", "a number between 0 and 1", share));
         }
         if !self.mask_shares.is_valid() {
             return Err(DataError::setting("mask_shares", "shares from 0 to 1 whose sum is 1", self.mask_shares));

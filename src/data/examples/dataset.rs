@@ -44,6 +44,8 @@ pub struct Dataset {
 #[derive(Debug)]
 pub struct Window<'a> {
     examples: &'a Dataset,
+    /// The number of the first example.
+    first: u64,
     /// Per epoch: the range of examples in the window, the epoch, and the first example's index in it.
     parts: Vec<(Range<usize>, Epoch, u64)>,
 }
@@ -129,7 +131,7 @@ impl Dataset {
             parts.push((begin..end, epoch, index));
             begin = end;
         }
-        Window { examples: self, parts }
+        Window { examples: self, first, parts }
     }
 
     /// Builds the examples `first..first + rows` in parallel. The rows of a host are a range of the global batch, so
@@ -278,7 +280,7 @@ impl Window<'_> {
             let length = layout.length();
             let tokens = &mut row.input_ids[..length];
             self.examples.read(layout, tokens)?;
-            let (vocabulary, config) = (self.examples.prepared().vocabulary(), self.examples.config().mask());
+            let (vocabulary, config) = (self.examples.prepared().vocabulary(), self.examples.config().mask(self.first + i as u64));
             let targets = masker.mask(tokens, vocabulary, &config, &mut stream);
 
             row.token_type_ids[layout.first_segment()..length].fill(1);

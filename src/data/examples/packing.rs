@@ -124,6 +124,6 @@ pub fn max_predictions_per_row(config: &ExampleConfig, sequences_per_row: usize)
     if sequences_per_row == 1 {
         return config.max_predictions_per_seq;
     }
-    let by_share = (config.masked_lm_prob * config.sequence_length as f64) as usize + sequences_per_row;
+    let by_share = (config.largest_masked_share() * config.sequence_length as f64) as usize + sequences_per_row;
     by_share.min(sequences_per_row * config.max_predictions_per_seq).min(config.sequence_length)
 }
