@@ -77,7 +77,11 @@ fn check_new(out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut entries = fs::read_dir(out).with_context(|| format!("cannot list {}", out.display()))?;
-    ensure!(entries.next().is_none(), "{} is not empty; choose a new or empty directory for the average", out.display());
+    ensure!(
+        entries.next().is_none(),
+        "{} is not empty; choose a new or empty directory for the average",
+        out.display()
+    );
     Ok(())
 }
 
@@ -98,7 +102,8 @@ fn open_complete(path: &Path) -> anyhow::Result<FoundModel> {
 fn check_same_model(model: &FoundModel, next: &FoundModel) -> anyhow::Result<Option<String>> {
     let (own, other) = (model.path.display(), next.path.display());
     let differing = model.config.differences(&next.config);
-    let differing: Vec<String> = differing.into_iter().map(|(key, own, other)| format!("{key} ({own}, {other})")).collect();
+    let differing: Vec<String> =
+        differing.into_iter().map(|(key, own, other)| format!("{key} ({own}, {other})")).collect();
     ensure!(
         differing.is_empty(),
         "an average requires checkpoints of one model, but {own} and {other} differ in {}",
@@ -116,8 +121,9 @@ fn check_same_model(model: &FoundModel, next: &FoundModel) -> anyhow::Result<Opt
 
 /// Returns `last` with other weights, and without what is true of its own weights only.
 fn averaged(last: Checkpoint, model: Vec<(String, HostTensor)>) -> Checkpoint {
-    let State { step, phase, step_in_phase, next_example, optimizer_steps, seed, vocabulary_sha256, roll_backs, .. } =
-        last.state;
+    let State {
+        step, phase, step_in_phase, next_example, optimizer_steps, seed, vocabulary_sha256, roll_backs, ..
+    } = last.state;
     let state = State {
         step,
         phase,

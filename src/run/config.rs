@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use super::file::RunFile;
 use super::weights::open_configuration;
-use super::{CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EmaSettings, EvaluateSettings, Run};
+use super::{
+    CheckpointSettings, CompileSettings, DataSettings, DivergenceSettings, EmaSettings, EvaluateSettings, Run,
+};
 use crate::bert::{BertConfig, BertSettings, Kernels, Recompute};
 use crate::optim::OptimizerConfig;
 use crate::schedule::{Phase, Schedule};
@@ -343,7 +345,10 @@ learning_rate = 0.002
             let text = TWO_PHASES.replacen("[data]", &format!("[evaluate]\n{evaluate}\n[data]\n{data}"), 1);
             let run = read("run.toml", &text.replacen("_per_seq = 20", &format!("_per_seq = {most}"), 1)).unwrap();
             let [one, two] = [0, 1].map(|phase| run.held_out_examples(phase));
-            assert_eq!((one.masked_lm_prob, two.masked_lm_prob), (run.evaluate.masked_lm_prob, run.evaluate.masked_lm_prob));
+            assert_eq!(
+                (one.masked_lm_prob, two.masked_lm_prob),
+                (run.evaluate.masked_lm_prob, run.evaluate.masked_lm_prob)
+            );
             (one, two.max_predictions_per_seq)
         };
         // The longest sequences have round(128 · 0.15) = 19 and round(512 · 0.15) = 77 masked positions.

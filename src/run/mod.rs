@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 use self::config::RunConfig;
 use self::file::RunFile;
 pub use self::settings::{
-    CheckpointSettings, CompileSettings, DataSettings, DivergenceAction, DivergenceSettings, EmaSettings, EvaluateSettings,
+    CheckpointSettings, CompileSettings, DataSettings, DivergenceAction, DivergenceSettings, EmaSettings,
+    EvaluateSettings,
 };
 use crate::batch::pretraining::RowForm;
 use crate::bert::flops::training_flops;

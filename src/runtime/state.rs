@@ -37,10 +37,7 @@ impl StateLayout {
 
     /// Returns the layout of the state in the arguments and results of the step of `spec`.
     pub fn of(spec: &StepSpec) -> StateLayout {
-        StateLayout {
-            shards: spec.shards(),
-            ..StateLayout::replicated(spec.task.parameters(), &spec.state_names())
-        }
+        StateLayout { shards: spec.shards(), ..StateLayout::replicated(spec.task.parameters(), &spec.state_names()) }
     }
 
     /// Returns the learned tensors.

@@ -37,8 +37,17 @@ impl PartialEq for StepSpec {
     /// Compares tasks by their identity.
     fn eq(&self, other: &StepSpec) -> bool {
         let fields = |spec: &StepSpec| {
-            let StepSpec { task, optimizer, precision, rows, accumulation_steps, replicas, parallel, dropout, ema_decay } =
-                spec.clone();
+            let StepSpec {
+                task,
+                optimizer,
+                precision,
+                rows,
+                accumulation_steps,
+                replicas,
+                parallel,
+                dropout,
+                ema_decay,
+            } = spec.clone();
             let shape = (rows, accumulation_steps, replicas, parallel);
             (task.identity(), optimizer, precision, shape, dropout, ema_decay)
         };

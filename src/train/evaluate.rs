@@ -13,9 +13,9 @@ use crate::checkpoint::write_tensors;
 use crate::data::{Batch, Dataset, ExampleConfig, PreparedData, Split};
 use crate::files::write_atomically;
 use crate::report::evaluation::Evaluation;
-use crate::run::{EvaluateSettings, Run};
 use crate::run::compatibility::{check_rows, check_tokenizer};
 use crate::run::weights::FoundModel;
+use crate::run::{EvaluateSettings, Run};
 use crate::runtime::compile::Compiled;
 use crate::runtime::devices::Devices;
 use crate::runtime::state::{StateLayout, TrainState};
@@ -55,7 +55,8 @@ impl ModelOnHeldOut {
         let compared = check_tokenizer(&model.checkpoint, &model.path, &used, next)?;
         let unused_rows = check_rows(model.path.display(), &model.config, &used.vocabulary)?;
         let run = model.run();
-        let examples = held_out_examples(run.as_ref(), sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref())));
+        let examples =
+            held_out_examples(run.as_ref(), sequence_length.unwrap_or_else(|| model.trained_length(run.as_ref())));
         let predictions = max_predictions_per_seq.unwrap_or(examples.max_predictions_per_seq);
         let examples = ExampleConfig { max_predictions_per_seq: predictions, ..examples };
         model.config.validate_batch(examples.sequence_length, predictions)?;

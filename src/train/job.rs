@@ -101,7 +101,10 @@ impl Selection {
     pub fn sentence(best: &Best) -> String {
         let Best { metric, value, step, evaluations_since } = best;
         let since = counted(*evaluations_since, "evaluation");
-        format!("stopped early: {metric} has not improved for {since}; it was best at step {} ({value:.4})", thousands(*step))
+        format!(
+            "stopped early: {metric} has not improved for {since}; it was best at step {} ({value:.4})",
+            thousands(*step)
+        )
     }
 
     /// Returns whether a run whose best evaluation is `best` stops before its last step.

@@ -105,6 +105,8 @@ pub enum PretrainEvent<'a> {
     },
     /// Training has ended, and everything is saved.
     Ended {
+        /// The run.
+        run: &'a Run,
         /// The reason for the end.
         outcome: Outcome,
         /// The summary of the run.
@@ -206,7 +208,8 @@ fn train(
         notes.iter().for_each(note);
     }
     let is_complete = initial_state.step() >= run.schedule.steps();
-    let stopped = selection(run)?.filter(|_| !is_complete).and_then(|selection| selection.stopped(initial_state.best()));
+    let stopped =
+        selection(run)?.filter(|_| !is_complete).and_then(|selection| selection.stopped(initial_state.best()));
     if is_complete || stopped.is_some() {
         on_event(PretrainEvent::AlreadyComplete { run, stopped: stopped.as_ref(), hosts: &hosts })?;
         hosts.shutdown().iter().for_each(note);
@@ -233,7 +236,7 @@ fn train(
     // The devices need the other hosts no longer.
     drop(monitor);
     let outcome = outcome.with_context(|| format!("training stopped; to resume: {}", options.resume_command))?;
-    on_event(PretrainEvent::Ended { outcome, summary: trainer.summary(), hosts: trainer.hosts() })?;
+    on_event(PretrainEvent::Ended { run, outcome, summary: trainer.summary(), hosts: trainer.hosts() })?;
     trainer.hosts().shutdown().iter().for_each(note);
     Ok(outcome)
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lambert::data::{
-    Batch, DataError, Dataset, ExampleConfig, ExampleLayout, ExampleMode, MANIFEST, MANIFEST_FORMAT, Manifest, MaskShares,
-    Masking, MaskingRamp, PrepareOptions, PreparedData, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry, ShardHeader, SpanMask, Split,
-    TOKENIZER_DIRECTORY, Tokenizer, Vocabulary, WordRules,
+    Batch, DataError, Dataset, ExampleConfig, ExampleLayout, ExampleMode, MANIFEST, MANIFEST_FORMAT, Manifest,
+    MaskShares, Masking, MaskingRamp, PrepareOptions, PreparedData, ReadCounts, SHARD_FORMAT, ShardBuilder, ShardEntry,
+    ShardHeader, SpanMask, Split, TOKENIZER_DIRECTORY, Tokenizer, Vocabulary, WordRules,
 };
 use lambert::rng::Key;
 use lambert::train::pretraining::baselines;
@@ -278,11 +278,17 @@ fn masked_lm_prob_changes_only_the_number_of_masked_tokens() {
 fn a_masking_ramp_masks_each_example_by_its_number_and_changes_nothing_else() {
     let ramp = Some(MaskingRamp { to: 0.1, examples: 400 });
     let with = |masking_ramp| {
-        examples(200, 2, Split::Train, ExampleConfig { masked_lm_prob: 0.5, masking_ramp, ..ExampleConfig::bert(64, 40) })
+        examples(
+            200,
+            2,
+            Split::Train,
+            ExampleConfig { masked_lm_prob: 0.5, masking_ramp, ..ExampleConfig::bert(64, 40) },
+        )
     };
     let (ramped, constant) = (with(ramp), with(None));
     let batch = ramped.batch(0, 600).unwrap();
-    for (number, (weights, mask)) in batch.masked_lm_weights.chunks(40).zip(batch.attention_mask.chunks(64)).enumerate() {
+    for (number, (weights, mask)) in batch.masked_lm_weights.chunks(40).zip(batch.attention_mask.chunks(64)).enumerate()
+    {
         let share = (0.5 - 0.4 * number as f64 / 400.0).max(0.1);
         let tokens = mask.iter().sum::<i32>() as f64;
         assert_eq!(weights.iter().sum::<f32>() as f64, (tokens * share).round_ties_even().max(1.0), "{number}");

@@ -35,7 +35,8 @@ fn step(program: &Program, spec: &StepSpec, state: &[HostTensor], n: u64) -> Vec
     let others = program.inputs[state.len()..].iter().map(|value| HostTensor::clone(&inputs.tensor(value, 0).unwrap()));
     let arguments: Vec<HostTensor> = state.iter().cloned().chain(others).collect();
     let results = evaluate(&program.computation, &arguments).unwrap();
-    let tensor = |(value, of): (&lambert::eval::Value, &HostTensor)| HostTensor::from_f64(of.shape().clone(), &value.to_f64());
+    let tensor =
+        |(value, of): (&lambert::eval::Value, &HostTensor)| HostTensor::from_f64(of.shape().clone(), &value.to_f64());
     results.iter().zip(state).map(tensor).collect()
 }
 
@@ -91,5 +92,9 @@ fn a_step_that_is_not_finite_leaves_the_averages() {
     state[0] = weights[0].clone();
     let after = step(&program, &spec, &state, 1);
     assert_eq!(after[1..], state[1..], "weights, optimizer state and averages");
-    assert_ne!(step(&program, &spec, &before, 1)[before.len() - 1], before[before.len() - 1], "a finite step changes them");
+    assert_ne!(
+        step(&program, &spec, &before, 1)[before.len() - 1],
+        before[before.len() - 1],
+        "a finite step changes them"
+    );
 }

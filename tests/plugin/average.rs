@@ -14,10 +14,14 @@ fn an_average_of_the_last_checkpoints_is_compared_exported_and_trained_further()
     let printed = text(&workshop.succeed(&average));
     assert!(printed.contains("averaged 3 checkpoints (steps 6, 8, 10) into mean/step-00000010"), "{printed}");
     let header = printed.lines().find(|line| line.contains("held-out") && line.contains("baseline")).unwrap();
-    assert_eq!(header.split_whitespace().collect::<Vec<_>>(), ["held-out", "step", "10", "average", "baseline", "difference"]);
+    assert_eq!(
+        header.split_whitespace().collect::<Vec<_>>(),
+        ["held-out", "step", "10", "average", "baseline", "difference"]
+    );
 
     // The numbers are those of `lambert evaluate`.
-    let json = |line: &[&str]| -> Value { serde_json::from_slice(&workshop.succeed(line).stdout).expect("one JSON object") };
+    let json =
+        |line: &[&str]| -> Value { serde_json::from_slice(&workshop.succeed(line).stdout).expect("one JSON object") };
     let steps = ["run/step-00000008", "run/step-00000010"];
     let two = ["--out", "two", "--data", "data", "--json", "--platform", "cpu"];
     let found = json(&[&["average"], &steps[..], &two].concat());
@@ -36,7 +40,9 @@ fn an_average_of_the_last_checkpoints_is_compared_exported_and_trained_further()
     workshop.succeed(&["export", "mean", "--out", "exported"]);
     std::fs::write(workshop.path("masks.txt"), "the [MASK] sees the river .\n").unwrap();
     workshop.succeed(&["predict", "mean", "masks.txt", "--platform", "cpu"]);
-    workshop.run_file("further.toml", "further", |text| text.replace("name = \"small\"", "name = \"small\"\nimport = \"mean\""));
+    workshop.run_file("further.toml", "further", |text| {
+        text.replace("name = \"small\"", "name = \"small\"\nimport = \"mean\"")
+    });
     let further = text(&workshop.succeed(&["pretrain", "further.toml", "--platform", "cpu"]));
     assert!(further.contains("weights: imported from mean"), "{further}");
 

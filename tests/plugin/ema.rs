@@ -1,6 +1,6 @@
 //! The average of the weights in runs: exact resumption, sharding, evaluations, and its export.
 
-use lambert::checkpoint::{Contents, Checkpoint, load};
+use lambert::checkpoint::{Checkpoint, Contents, load};
 use lambert::run::weights::open_model;
 
 use crate::common::{Workshop, metrics, refused, text};
@@ -11,7 +11,8 @@ fn last(workshop: &Workshop, run: &str) -> Checkpoint {
 
 /// Returns the averages of a checkpoint.
 fn averages(checkpoint: &Checkpoint) -> Vec<(String, Vec<f64>)> {
-    let of_average = checkpoint.optimizer.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("ema/")?, tensor)));
+    let of_average =
+        checkpoint.optimizer.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("ema/")?, tensor)));
     of_average.map(|(name, tensor)| (name.to_owned(), tensor.to_f64())).collect()
 }
 
@@ -59,7 +60,8 @@ fn averages_are_those_of_the_checkpoints_and_survive_resumption_and_sharding() {
     let loss = |name: &str| straight_metrics[&key][name].as_f64().expect("a number");
     assert!(loss("ema_mlm_loss").is_finite() && loss("ema_mlm_loss") != loss("mlm_loss"));
 
-    let sharded = ["--devices", "2", "--set", "parallel.optimizer_sharding=sharded", "--set", "phase.1.micro_batch_size=2"];
+    let sharded =
+        ["--devices", "2", "--set", "parallel.optimizer_sharding=sharded", "--set", "phase.1.micro_batch_size=2"];
     let sharded = [&sharded[..], &["--set", "phase.2.micro_batch_size=2"]].concat();
     workshop.succeed(&[&["pretrain", "sharded.toml", "--platform", "cpu"], &sharded[..]].concat());
     for ((name, found), (_, expected)) in averages(&last(&workshop, "sharded")).iter().zip(&averages(&straight)) {

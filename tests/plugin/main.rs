@@ -12,6 +12,7 @@ mod compilation_cache;
 mod divergence;
 mod early_stop;
 mod ema;
+mod extension;
 mod fine_tuning;
 mod finetune;
 mod full_disk;

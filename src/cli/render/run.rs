@@ -42,6 +42,25 @@ pub fn early_end(outcome: Outcome, command: &str) -> Option<(u8, String)> {
     Some((code, format!("{end}. To resume:\n  {command}")))
 }
 
+/// Returns how to train a run that has ended by itself further; `command` resumes it.
+pub fn extension(outcome: Outcome, run: &Run, command: &str) -> Option<String> {
+    let phases = run.schedule.phases();
+    let (number, steps) = (phases.len(), phases.last()?.steps);
+    match outcome {
+        Outcome::Finished => Some(format!(
+            "To extend the run, raise the steps of phase {number} (now {}) or add a [[phase]] to the run file, and resume with the \
+             change:\n  {command} --accept-changes --set phase.{number}.steps={}",
+            thousands(steps),
+            2 * steps
+        )),
+        Outcome::StoppedEarly => Some(format!(
+            "To train on nevertheless, raise patience:\n  {command} --set evaluate.patience={}",
+            2 * run.evaluate.patience
+        )),
+        Outcome::Interrupted | Outcome::TimeLimit | Outcome::Diverged => None,
+    }
+}
+
 /// Formats how often a phase visits the examples: `4,096 sequences, 4.10 epochs of 1,000 examples, each visited 4 or 5
 /// times; packed: up to 8 sequences per row, 0.513 rows per sequence`.
 pub fn coverage(coverage: &Coverage) -> String {
@@ -75,7 +94,9 @@ pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> S
         knobs.add_row([name.to_owned(), value]);
     });
     lines.push(knobs.to_string());
-    lines.extend(run.ema.map(|EmaSettings { decay }| format!("ema: decay {decay}, at step n at most (1 + n) / (10 + n)")));
+    lines.extend(
+        run.ema.map(|EmaSettings { decay }| format!("ema: decay {decay}, at step n at most (1 + n) / (10 + n)")),
+    );
     lines.push(String::new());
     lines.extend(run.arithmetic_table());
     let phases = run.schedule.phases();

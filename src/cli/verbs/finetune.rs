@@ -12,7 +12,6 @@ use crate::cli::render::fine_tuning as render;
 use crate::cli::render::run::{early_end, weights};
 use crate::output::{note, print};
 use crate::run::fine_tuning::FineTuningRun;
-use crate::train::Outcome;
 use crate::train::fine_tuning::{FineTuneEvent, FineTuneOptions, SeedResult, fine_tune};
 
 /// Fine-tune a model on labelled examples according to a run file

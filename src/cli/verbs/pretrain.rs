@@ -15,7 +15,7 @@ use crate::output::print;
 use crate::run::Run;
 use crate::train::interrupt::Interrupt;
 use crate::train::job::Selection;
-use crate::train::{PretrainEvent, PretrainOptions, pretrain_with_events};
+use crate::train::{Outcome, PretrainEvent, PretrainOptions, pretrain_with_events};
 use crate::units::counted;
 
 const EXAMPLES: &str = "\
@@ -75,10 +75,14 @@ pub fn run(args: Pretrain) -> anyhow::Result<ExitCode> {
 
 fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Result<()> {
     match event {
-        PretrainEvent::AlreadyComplete { run, stopped, hosts } if hosts.is_leader() => match stopped {
-            Some(best) => print(format_args!("{} {}", run.name, Selection::sentence(best))),
-            None => print(format_args!("{} is complete after {}", run.name, counted(run.schedule.steps(), "step"))),
-        },
+        PretrainEvent::AlreadyComplete { run, stopped, hosts } if hosts.is_leader() => {
+            let (outcome, end) = match stopped {
+                Some(best) => (Outcome::StoppedEarly, Selection::sentence(best)),
+                None => (Outcome::Finished, format!("is complete after {}", counted(run.schedule.steps(), "step"))),
+            };
+            print(format_args!("{} {end}", run.name))?;
+            render::extension(outcome, run, resume_command).map_or(Ok(()), print)
+        }
         PretrainEvent::AlreadyComplete { .. } => Ok(()),
         PretrainEvent::Starting { run, devices, hosts, initial_state } if hosts.is_leader() => {
             print(render::settings(run, devices, initial_state))
@@ -95,12 +99,13 @@ fn print_event(event: PretrainEvent<'_>, resume_command: &str) -> std::io::Resul
             }
             print(format_args!("memory: {memory}"))
         }
-        PretrainEvent::Ended { outcome, summary, hosts } => {
+        PretrainEvent::Ended { run, outcome, summary, hosts } => {
             if hosts.is_leader() {
                 print(format_args!("\n{}", summary.to_text()))?;
             }
-            render::early_end(outcome, resume_command)
-                .map_or(Ok(()), |(_, how_to_resume)| print(format_args!("\n{how_to_resume}")))
+            let early = render::early_end(outcome, resume_command).map(|(_, how_to_resume)| how_to_resume);
+            let next = early.or_else(|| render::extension(outcome, run, resume_command));
+            next.map_or(Ok(()), |next| print(format_args!("\n{next}")))
         }
     }
 }

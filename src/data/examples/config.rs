@@ -117,8 +117,7 @@ impl ExampleConfig {
     #[must_use]
     pub fn masked_at(self, masked_lm_prob: f64) -> Self {
         let most = self.sequence_length.saturating_sub(SPECIAL_TOKENS_OF_A_PAIR);
-        let masked =
-            ExampleConfig { masked_lm_prob, masking_ramp: None, max_predictions_per_seq: most, ..self };
+        let masked = ExampleConfig { masked_lm_prob, masking_ramp: None, max_predictions_per_seq: most, ..self };
         ExampleConfig { max_predictions_per_seq: prediction_count(masked.sequence_length, &masked.mask(0)), ..masked }
     }
 

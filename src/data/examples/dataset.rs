@@ -280,7 +280,8 @@ impl Window<'_> {
             let length = layout.length();
             let tokens = &mut row.input_ids[..length];
             self.examples.read(layout, tokens)?;
-            let (vocabulary, config) = (self.examples.prepared().vocabulary(), self.examples.config().mask(self.first + i as u64));
+            let (vocabulary, config) =
+                (self.examples.prepared().vocabulary(), self.examples.config().mask(self.first + i as u64));
             let targets = masker.mask(tokens, vocabulary, &config, &mut stream);
 
             row.token_type_ids[layout.first_segment()..length].fill(1);

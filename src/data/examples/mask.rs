@@ -296,7 +296,9 @@ mod tests {
 
     #[test]
     fn chosen_tokens_are_masked_replaced_and_kept_in_the_given_shares() {
-        for (masked, random, kept) in [(0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.5, 0.3, 0.2), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)] {
+        for (masked, random, kept) in
+            [(0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.5, 0.3, 0.2), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+        {
             let shares = MaskShares { masked, random, kept };
             assert!(shares.is_valid());
             let mut stream = Key::new(3).stream();

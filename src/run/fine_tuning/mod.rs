@@ -153,7 +153,11 @@ impl FineTuning {
             rows: phase.global_batch / replicas,
             accumulation_steps: phase.accumulation_steps(replicas).context("[train]")?,
             replicas,
-            parallel: self.run.parallel.resolve(&self.task.parameters(), self.run.optimizer.state_names().len(), replicas),
+            parallel: self.run.parallel.resolve(
+                &self.task.parameters(),
+                self.run.optimizer.state_names().len(),
+                replicas,
+            ),
             dropout: true,
             ema_decay: None,
             task: self.task.clone(),

@@ -139,7 +139,8 @@ fn compare(args: &AverageCheckpoints, last: &Path, average: &Path) -> anyhow::Re
 
 /// Returns the data of the comparison: the one that is named, or that of the run of `model` if it is on this machine.
 fn data(args: &AverageCheckpoints, model: &FoundModel) -> Option<Location> {
-    let of_run = || model.run().map(|run| run.data.path).filter(|path| path.address().is_none() && path.local().exists());
+    let of_run =
+        || model.run().map(|run| run.data.path).filter(|path| path.address().is_none() && path.local().exists());
     args.data.clone().or_else(of_run)
 }
 
@@ -161,5 +162,10 @@ fn evaluate(
 }
 
 fn scalars(evaluation: &Evaluation) -> Value {
-    evaluation.scalars().into_iter().map(|(name, value)| (name, Value::from(value))).collect::<serde_json::Map<_, _>>().into()
+    evaluation
+        .scalars()
+        .into_iter()
+        .map(|(name, value)| (name, Value::from(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
