@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares `lambert export`, `lambert import` and tokenization with transformers and torch.
+"""Compares `lambert export`, `lambert import`, tokenization and extended vocabularies with transformers and torch.
 
     hugging_face.py exported DIR [--logits FILE]
         DIR is the output of `lambert export`. Loads AutoTokenizer, BertForPreTraining, BertForMaskedLM and BertModel and
@@ -27,6 +27,13 @@
         exports the complete ones and checks that BertForPreTraining gives the same bits before and after; and checks
         that an export for another class loads into that class completely and without a warning. The tokenizers of the
         directories are of several kinds; each file must be equal after import and export.
+
+    hugging_face.py extended LAMBERT DIR
+        LAMBERT is the program. Writes models of several classes and a text to DIR/NAME, extends their vocabularies with
+        `lambert tokenizer extend`, and checks that AutoTokenizer and the class of each model load the result completely and
+        without a warning, that token ids are equal, that rows and biases of new pieces are the means of those of their old pieces
+        and all others are unchanged, and that the logits of a new piece are the means of those of its old pieces. The tolerance is
+        1e-4.
 
     hugging_face.py fine_tuned LAMBERT DIR
         LAMBERT is the program. Writes directories DIR/TASK of fine-tuned models with the weights of
@@ -344,6 +351,59 @@ def check_imported(lambert, directory):
         passed(f"{name}: exports for BertForMaskedLM and BertModel load with no report and no warning")
 
 
+# Words of the text of check_extended, which the vocabulary splits into letters; "é" is unknown to it.
+DOMAIN_WORDS = ["abba", "abbacab", "cabba", "decade", "facade", "badge", "é", "é!"]
+
+
+def check_extended(lambert, directory):
+    text = directory / "text.txt"
+    directory.mkdir(parents=True)
+    text.write_text("\n\n".join(" ".join(DOMAIN_WORDS[i % 3 :]) for i in range(40)) + "\n", encoding="utf-8")
+    vocabulary = SPECIAL_TOKENS[:1] + ["[unused0]", "[unused1]"] + SPECIAL_TOKENS[1:] + ["!"]
+    vocabulary += [mark + c for mark in ("", "##") for c in "abcdefg"]
+    for seed, cls in enumerate((BertForPreTraining, BertForMaskedLM, BertModel)):
+        source, out = directory / cls.__name__, directory / f"{cls.__name__}.extended"
+        torch.manual_seed(seed)
+        model = cls(BertConfig(vocab_size=len(vocabulary) + 3 * seed, num_hidden_layers=2, num_attention_heads=2, hidden_size=16,
+                               intermediate_size=48, max_position_embeddings=40, hidden_dropout_prob=0.0)).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(source)
+        (source / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        transformers.BertTokenizer(str(source / "vocab.txt")).save_pretrained(source)
+        command = [lambert, "tokenizer", "extend", source, text, "--pieces", "12", "--out", out, "--json"]
+        report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        extended = require_clean(cls, out).eval()
+        with everything_said() as said:
+            tokenizer = AutoTokenizer.from_pretrained(out)
+        require(not said, f"{out}: AutoTokenizer warned: {said}")
+        require(len(tokenizer) == report["tokens"], f"{out}: {len(tokenizer)} tokens, lambert reports {report['tokens']}")
+        tokens = require_same_ids(lambert, out, DIFFICULT + text.read_text(encoding="utf-8").split("\n"))
+        new = {piece["id"]: piece["old_pieces"] for piece in report["new_pieces"]}
+        require(len(new) > 3 and tokenizer.convert_ids_to_tokens(list(new)) == [piece["token"] for piece in report["new_pieces"]],
+                f"{out}: tokens of new ids")
+        require_rows(model.get_input_embeddings().weight, extended.get_input_embeddings().weight, new, out)
+        if cls is not BertModel:
+            require_rows(model.cls.predictions.bias[:, None], extended.cls.predictions.bias[:, None], new, out)
+            inputs = torch.tensor([[vocabulary.index("[CLS]"), vocabulary.index("[MASK]"), vocabulary.index("a")]])
+            with torch.no_grad():
+                before, after = (getattr(m(inputs), "prediction_logits" if cls is BertForPreTraining else "logits")
+                                 for m in (model, extended))
+            for piece, old in new.items():
+                difference = (after[..., piece] - before[..., old].mean(-1)).abs().max().item()
+                require(difference <= TOLERANCE, f"{out}: the logits of {piece} differ by {difference:.2e} from their mean")
+        passed(f"{cls.__name__}: {len(new)} new pieces load with no report and no warning; rows are means, {tokens} ids are equal")
+
+
+def require_rows(before, after, new, directory):
+    """Checks the rows of the old and of the new pieces."""
+    require(after.shape[0] == max([before.shape[0]] + [piece + 1 for piece in new]), f"{directory}: {after.shape[0]} rows")
+    for row in range(after.shape[0]):
+        expected = before[new[row]].mean(0) if row in new else before[row]
+        difference = (after[row] - expected).abs().max().item()
+        require(difference <= (1e-6 if row in new else 0), f"{directory}: row {row} differs by {difference:.2e}")
+
+
 def check_fine_tuned(lambert, directory):
     files = {name: load_file(reference.FOLDER / f"{name}.safetensors") for name in ("weights", "batches")}
     expected = json.loads((reference.FOLDER / "expected.json").read_text())["tasks"]
@@ -416,6 +476,9 @@ def main():
     imported = verbs.add_parser("imported")
     imported.add_argument("lambert", type=Path)
     imported.add_argument("directory", type=Path)
+    extended = verbs.add_parser("extended")
+    extended.add_argument("lambert", type=Path)
+    extended.add_argument("directory", type=Path)
     fine_tuned = verbs.add_parser("fine_tuned")
     fine_tuned.add_argument("lambert", type=Path)
     fine_tuned.add_argument("directory", type=Path)
@@ -429,6 +492,8 @@ def main():
         check_rules(args.lambert, args.directory)
     elif args.verb == "imported":
         check_imported(args.lambert, args.directory)
+    elif args.verb == "extended":
+        check_extended(args.lambert, args.directory)
     else:
         check_fine_tuned(args.lambert, args.directory)
 

@@ -35,7 +35,7 @@ pub use head::Head;
 pub use inputs::EncoderInputs;
 pub use layer_form::Layers;
 pub use layers::Bert;
-pub use params::{param_specs, param_specs_of};
+pub use params::{VOCABULARY_SIZED, param_specs, param_specs_of};
 pub use prediction::{Encoder, EncoderOutput, MaskedLanguageModel};
 pub use pretraining::{BatchTensors, BertPretraining, Outputs, Sums};
 pub use recompute::Recompute;

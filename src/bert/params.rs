@@ -115,7 +115,7 @@ impl<'c> Specs<'c> {
 }
 
 /// The tensors with a row for each token of the vocabulary, which are padded.
-const VOCABULARY_SIZED: [&str; 2] = ["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"];
+pub const VOCABULARY_SIZED: [&str; 2] = ["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"];
 
 #[cfg(test)]
 mod tests {

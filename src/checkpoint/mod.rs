@@ -7,6 +7,7 @@
 //!     optimizer.safetensors optimizer state: m/<tensor name>, v/<tensor name>, or momentum/<tensor name>
 //!     state.json            step, phase, data position …; size and sha256 of every other file; written last
 //!     run.toml config.json tokenizer.json …   copies, so that the directory can be read without the run
+//!     modules.json 1_Pooling/config.json …    copies of the files of sentence-transformers, if the run began with such a model
 //! RUN/.step-00004300.partial    a save in progress, or one that was interrupted; never read
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! directories with exactly this layout are ever removed. A run holds a [`RunLock`], so two runs never save into one directory
 //! at the same time.
 
+mod copied_files;
 mod error;
 pub mod hugging_face;
 mod load;
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use copied_files::{COPIED_FILES, RUN_FILE, is_copied_file, is_sentence_transformers_file};
 pub use error::CheckpointError;
 pub use load::{Contents, Loaded, arrange, load, load_latest, open};
 pub use lock::RunLock;
@@ -49,24 +52,6 @@ const STATE: &str = "state.json";
 
 /// The file of a run directory with the metrics of every step.
 pub const METRICS_FILE: &str = "metrics.jsonl";
-
-/// The copy of the run file in a checkpoint.
-pub const RUN_FILE: &str = "run.toml";
-
-/// The files that may be copied into a checkpoint: the run file, the model's configuration, and those of a tokenizer.
-pub const COPIED_FILES: [&str; 11] = [
-    RUN_FILE,
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "tokenizer.model",
-];
 
 /// All values besides tensors that the next step depends on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -163,7 +148,7 @@ pub struct Checkpoint {
     pub model: Vec<(String, HostTensor)>,
     /// Optimizer state, with names such as `m/<tensor name>`; empty after an import.
     pub optimizer: Vec<(String, HostTensor)>,
-    /// Copied files: names of [`COPIED_FILES`] with their content.
+    /// Copied files: names that [`is_copied_file`] accepts, with their content.
     pub files: Vec<(String, Vec<u8>)>,
 }
 

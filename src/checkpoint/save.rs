@@ -1,13 +1,14 @@
 //! Saving checkpoints: all files are written to a hidden directory, synced, and renamed; earlier files stay until then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use super::copied_files::{Listing, create_folder_of};
 use super::tensor_file::{FileRecord, write_bytes, write_tensors};
-use super::{COPIED_FILES, Checkpoint, CheckpointError, FORMAT_VERSION, MODEL, Manifest, OPTIMIZER, STATE};
+use super::{Checkpoint, CheckpointError, FORMAT_VERSION, MODEL, Manifest, OPTIMIZER, STATE, is_copied_file};
 use super::{step_name, step_of, steps_in};
 use crate::shape::HostTensor;
 
@@ -69,7 +70,7 @@ impl RunDirectory {
     /// [`CheckpointError::NoSpace`] before anything is written; or if the file system reports an error. Earlier checkpoints are
     /// then unchanged.
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<Saved, CheckpointError> {
-        if let Some((name, _)) = checkpoint.files.iter().find(|(name, _)| !COPIED_FILES.contains(&name.as_str())) {
+        if let Some((name, _)) = checkpoint.files.iter().find(|(name, _)| !is_copied_file(name)) {
             return Err(CheckpointError::UnknownFile { name: name.clone() });
         }
         let run = self.path.as_path();
@@ -147,7 +148,7 @@ impl RunDirectory {
             if self.keep.always(step) || required.contains(&Some(step)) {
                 continue;
             }
-            if !holds_only_checkpoint_files(&path)? {
+            if checkpoint_files(&path)?.is_none() {
                 notes.push(format!(
                     "{} was not removed: it holds files that are not part of a checkpoint",
                     path.display()
@@ -217,6 +218,7 @@ fn write_partial(partial: &Path, checkpoint: &Checkpoint) -> Result<BTreeMap<Str
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
     fs::create_dir(partial).map_err(CheckpointError::io("create", partial))?;
+    checkpoint.files.iter().try_for_each(|(name, _)| create_folder_of(name, partial))?;
     let write = |name: &str| {
         let path = partial.join(name);
         let record = match name {
@@ -247,6 +249,8 @@ fn write_partial(partial: &Path, checkpoint: &Checkpoint) -> Result<BTreeMap<Str
     let state = partial.join(STATE);
     let text = manifest.to_text().map_err(|e| CheckpointError::io("write", &state)(e.into()))?;
     write_bytes(&state, text.as_bytes())?;
+    let folders = checkpoint.files.iter().filter_map(|(name, _)| Some(partial.join(name.split_once('/')?.0)));
+    folders.collect::<BTreeSet<_>>().iter().try_for_each(|folder| sync_directory(folder))?;
     sync_directory(partial)?;
     Ok(files)
 }
@@ -303,39 +307,21 @@ fn remove_partial(run: &Path) -> Result<Vec<String>, CheckpointError> {
 
 /// Returns whether a save writes files of this name.
 pub(super) fn is_checkpoint_file(name: &str) -> bool {
-    [MODEL, OPTIMIZER, STATE].contains(&name) || COPIED_FILES.contains(&name)
+    [MODEL, OPTIMIZER, STATE].contains(&name) || is_copied_file(name)
 }
 
-/// Returns whether `path` is a directory (not a link to one) with only files that a save writes.
-fn holds_only_checkpoint_files(path: &Path) -> Result<bool, CheckpointError> {
-    let list = CheckpointError::io("list", path);
-    let look = || -> std::io::Result<bool> {
-        if !fs::symlink_metadata(path)?.is_dir() {
-            return Ok(false);
-        }
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !entry.file_type()?.is_file() || !name.to_str().is_some_and(is_checkpoint_file) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    look().map_err(list)
+/// Lists `path` if it is a directory (not a link to one) with only files that a save writes.
+fn checkpoint_files(path: &Path) -> Result<Option<Listing>, CheckpointError> {
+    let listing = Listing::of(path).map_err(CheckpointError::io("list", path))?;
+    Ok(listing.filter(|listing| listing.files.iter().all(|name| is_checkpoint_file(name))))
 }
 
 /// Removes a checkpoint directory if it holds no other files; returns whether it is gone.
 pub(super) fn remove_checkpoint(path: &Path) -> Result<bool, CheckpointError> {
-    if !path.exists() || !holds_only_checkpoint_files(path)? {
-        return Ok(!path.exists());
+    if !path.exists() {
+        return Ok(true);
     }
-    let remove = || -> std::io::Result<()> {
-        for entry in fs::read_dir(path)? {
-            fs::remove_file(entry?.path())?;
-        }
-        fs::remove_dir(path)
-    };
-    remove().map_err(CheckpointError::io("remove", path))?;
+    let Some(listing) = checkpoint_files(path)? else { return Ok(false) };
+    listing.remove(path).map_err(CheckpointError::io("remove", path))?;
     Ok(true)
 }

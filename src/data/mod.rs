@@ -97,7 +97,11 @@ pub use survey::statistics::{
 pub use survey::{DuplicateCounts, MaskStatistics, PackingOptions, PositionSlice, Survey, VocabularyCoverage};
 pub use tokenizer::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
 pub use tokenizer::difference::{VocabularyDifference, WordRulesDifference};
+pub use tokenizer::extension::{
+    AddedPiece, Extension, ExtensionOptions, Fertility, TextShare, extend_tokenizer, extended_files, reserved_tokens,
+};
 pub use tokenizer::train::{TrainedTokenizer, train_tokenizer};
 pub use tokenizer::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
-pub use tokenizer::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, train_vocabulary};
+pub use tokenizer::vocabulary_trainer::{TrainedVocabulary, VocabularyOptions, train_vocabulary};
+pub use tokenizer::word_counts::LeftOut;
 pub use tokenizer::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};

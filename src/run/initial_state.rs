@@ -9,7 +9,10 @@ use super::Run;
 use super::compatibility::{check_model, check_tokenizer};
 use super::weights::{FoundModel, configuration_in, open_model};
 use crate::bert::{BertConfig, Head, SIZES};
-use crate::checkpoint::{Best, Checkpoint, Contents, Loaded, METRICS_FILE, RUN_FILE, Software, State, load_latest};
+use crate::checkpoint::{
+    Best, Checkpoint, Contents, Loaded, METRICS_FILE, RUN_FILE, Software, State, is_sentence_transformers_file,
+    load_latest,
+};
 use crate::data::{Manifest, PreparedData, Split, TokenizerFiles};
 use crate::divergence::{Monitor, RollBacks};
 use crate::schedule::{Position, Schedule};
@@ -214,6 +217,16 @@ impl InitialState {
             InitialState::Random | InitialState::Imported(_) => None,
             InitialState::Resumed { checkpoint, .. } => checkpoint.state.software.clone(),
         }
+    }
+
+    /// Returns the files of sentence-transformers beside the weights, which every checkpoint of the run keeps.
+    pub fn sentence_transformers_files(&self) -> Vec<(String, Vec<u8>)> {
+        let files = match self {
+            InitialState::Random => return Vec::new(),
+            InitialState::Imported(found) => &found.checkpoint.files,
+            InitialState::Resumed { checkpoint, .. } => &checkpoint.files,
+        };
+        files.iter().filter(|(name, _)| is_sentence_transformers_file(name)).cloned().collect()
     }
 
     /// Returns the number of weight updates that are done.

@@ -8,6 +8,7 @@ pub mod average;
 pub mod buckets;
 pub mod compatibility;
 pub mod config;
+pub mod extension;
 pub mod file;
 mod file_values;
 pub mod fine_tuning;

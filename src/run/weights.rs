@@ -11,7 +11,9 @@ use super::Run;
 use super::compatibility::{check_rows, tokenizer_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
-use crate::checkpoint::{Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, load, load_latest, open};
+use crate::checkpoint::{
+    COPIED_FILES, Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, load, load_latest, open,
+};
 use crate::file_kind::WrongKind;
 use crate::files;
 use crate::optim::ema;
@@ -134,6 +136,27 @@ pub fn configuration_in(checkpoint: &Checkpoint, path: &Path) -> anyhow::Result<
     Ok((config, head))
 }
 
+/// Returns whether the directory `path` holds a model, damaged or not: the output of `save_pretrained`, a checkpoint, or a run with
+/// checkpoints.
+pub fn is_model(path: &Path) -> bool {
+    let is_single = ["config.json", "state.json"].iter().any(|name| path.join(name).exists());
+    is_single || !matches!(load_latest(path, Contents::CopiedFiles), Ok(None))
+}
+
+/// Reads the files of the tokenizer in `directory`, byte for byte.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn tokenizer_files(directory: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let names = COPIED_FILES.into_iter().filter(|name| ![RUN_FILE, "config.json"].contains(name));
+    let present = names.map(|name| (name, directory.join(name))).filter(|(_, path)| path.exists());
+    let read = |(name, path): (&str, PathBuf)| {
+        let content = files::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((name.to_owned(), content))
+    };
+    present.map(read).collect()
+}
+
 /// Returns whether `path` is the output of `save_pretrained` and not a checkpoint, which has a `config.json`, too.
 fn is_hugging_face(path: &Path) -> bool {
     path.join("config.json").exists() && !path.join("state.json").exists()
@@ -188,13 +211,21 @@ pub fn describe(path: &Path, text: &[u8]) -> anyhow::Result<(BertConfig, Head, P
         std::str::from_utf8(text).with_context(|| format!("{} is not text", path.display())).map_err(recognised)?;
     let config = BertConfig::from_json(text).with_context(|| path.display().to_string()).map_err(recognised)?;
     let head = Head::from_config(&serde_json::from_str(text)?).with_context(|| path.display().to_string())?;
-    let published = |spec: ParamSpec| (spec.name, Shape::new(DType::F32, spec.published_dims));
-    let model = PublishedModel {
-        architecture: Architecture::from_name(head.architecture()).expect("every head is one of the architectures"),
-        config: config_json(&config, &head)?,
-        tensors: param_specs_of(&config, &head).into_iter().map(published).collect(),
-    };
+    let model = published_model(&config, &head)?;
     Ok((config, head, model))
+}
+
+/// Returns the description of a model for export and import.
+///
+/// # Errors
+/// If the configuration has no JSON form.
+pub fn published_model(config: &BertConfig, head: &Head) -> anyhow::Result<PublishedModel> {
+    let published = |spec: ParamSpec| (spec.name, Shape::new(DType::F32, spec.published_dims));
+    Ok(PublishedModel {
+        architecture: Architecture::from_name(head.architecture()).expect("every head is one of the architectures"),
+        config: config_json(config, head)?,
+        tensors: param_specs_of(config, head).into_iter().map(published).collect(),
+    })
 }
 
 /// Returns the keys of the `config.json` of a checkpoint.
@@ -224,7 +255,8 @@ pub struct Exported {
 }
 
 /// Writes the checkpoint at `path`, or the best or newest one of the run at `path`, to `out`, as the class `architecture` of
-/// transformers loads it; by default the class of the model.
+/// transformers loads it; by default the class of the model or, if an import lacked some of its heads and no step has been taken, the
+/// first class that lacks none.
 ///
 /// # Errors
 /// If there is no complete checkpoint, it was not written by a run, the model lacks heads of `architecture`, or `out` holds
@@ -252,23 +284,45 @@ pub fn export_averages(path: &Path, architecture: Option<Architecture>, out: &Pa
 
 fn export_loaded(loaded: Loaded, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
     let Loaded { path, checkpoint, mut notes } = loaded;
-    if let [first, ..] = checkpoint.state.missing.as_slice() {
-        bail!(
-            "{} lacks {} tensors of the model ({first}, …); a run that starts from it initialises them, so train first, \
-             then export",
-            path.display(),
-            checkpoint.state.missing.len(),
-        );
-    }
     let config = checkpoint.file("config.json").map(|text| (path.join("config.json"), text.to_vec()));
     let (config_path, config) =
         config.with_context(|| format!("{} has no config.json; it was not written by a run", path.display()))?;
     let (.., model) = describe(&config_path, &config)?;
-    let architecture = architecture.unwrap_or(model.architecture);
+    let architecture = complete_architecture(&path, &model, &checkpoint.state.missing, architecture)?;
     let step = checkpoint.state.step;
     notes.extend(export(&path, checkpoint, &model, architecture, out)?);
     let tensors = model.tensors.iter().filter(|(name, _)| architecture.has(name)).count();
     Ok(Exported { checkpoint: path, step, architecture, tensors, notes })
+}
+
+/// Returns the class to export the checkpoint `path` of `model` for: `chosen`, or the first class that needs none of the tensors
+/// `missing`.
+///
+/// # Errors
+/// If the class needs one of these tensors.
+pub(super) fn complete_architecture(
+    path: &Path,
+    model: &PublishedModel,
+    missing: &[String],
+    chosen: Option<Architecture>,
+) -> anyhow::Result<Architecture> {
+    let lacks = |class: Architecture| missing.iter().filter(|tensor| class.has(tensor)).collect::<Vec<_>>();
+    let complete: Vec<Architecture> =
+        model.architecture.exports().iter().copied().filter(|class| lacks(*class).is_empty()).collect();
+    let class = chosen.or(complete.first().copied()).unwrap_or(model.architecture);
+    if let [first, ..] = lacks(class).as_slice() {
+        let names: Vec<&str> = complete.iter().map(|class| class.name()).collect();
+        let others =
+            if names.is_empty() { String::new() } else { format!(", or export it for {}", names.join(" or ")) };
+        bail!(
+            "{} requires the tensors of {}, found {} of them missing ({first}, …); a run that starts from it initialises them, so \
+             train first{others}",
+            path.display(),
+            class.name(),
+            lacks(class).len(),
+        );
+    }
+    Ok(class)
 }
 
 /// A checkpoint of step 0 that was made from a Hugging Face directory.

@@ -226,7 +226,8 @@ fn train(
     let interrupt = Interrupt::install(options.max_time.map(|time| begin + time))?;
 
     on_event(PretrainEvent::Starting { run, devices: &devices, hosts: &hosts, initial_state: &initial_state })?;
-    let job = pretraining_job(run, &prepared, devices.len())?;
+    let mut job = pretraining_job(run, &prepared, devices.len())?;
+    job.files.extend(initial_state.sentence_transformers_files());
     let programs = Programs::new(&job, &devices, saved)?;
     let memory = HostMemory::of(&programs, &devices, series.bytes);
     hosts.all_ok(memory.check(options.ignore_memory))?;

@@ -35,3 +35,4 @@ mod study;
 mod task;
 mod tidy;
 mod truncation;
+mod vocabulary;

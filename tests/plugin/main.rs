@@ -9,6 +9,7 @@ mod bad_input;
 mod cli;
 mod collectives;
 mod compilation_cache;
+mod continued;
 mod divergence;
 mod early_stop;
 mod ema;

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Architecture, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, tokenizer};
+use crate::checkpoint::copied_files::{Listing, create_folder_of};
 use crate::checkpoint::save::check_space;
 use crate::checkpoint::tensor_file::{FileRecord, write_bytes, write_tensors};
-use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange};
+use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, arrange, is_copied_file, is_sentence_transformers_file};
 use crate::files::{self, partial_path};
 use crate::shape::{HostTensor, Shape};
 
@@ -53,8 +54,16 @@ pub fn export(
     if files.len() == 1 {
         notes.push(format!("{} holds no tokenizer, so the export has none; copy one into it", source.display()));
     }
-    let tensors = without_padding(&source.join(MODEL), checkpoint.model, &model.tensors)?;
-    let names = model.tensors.iter().map(|(name, _)| name.as_str());
+    let others = checkpoint.files.iter().filter(|(name, _)| is_sentence_transformers_file(name));
+    files.extend(others.map(|(name, content)| (name.as_str(), content.clone())));
+    let missing = &checkpoint.state.missing;
+    if let Some((tensor, required)) = model.tensors.iter().find(|(t, _)| architecture.has(t) && missing.contains(t)) {
+        let (file, tensor, required) = (source.join(MODEL), tensor.clone(), required.clone());
+        return Err(CheckpointError::TensorMissing { file, tensor, required });
+    }
+    let present: Vec<_> = model.tensors.iter().filter(|(name, _)| !missing.contains(name)).cloned().collect();
+    let tensors = without_padding(&source.join(MODEL), checkpoint.model, &present)?;
+    let names = present.iter().map(|(name, _)| name.as_str());
     let named: Vec<(&str, &HostTensor)> = names.zip(&tensors).filter(|(name, _)| architecture.has(name)).collect();
 
     let partial = partial_path(out);
@@ -85,6 +94,7 @@ fn write_export(
     let mut receipt = Receipt { step, files: BTreeMap::new() };
     receipt.files.insert(MODEL.to_owned(), write_tensors(&partial.join(MODEL), model)?);
     for (name, content) in files {
+        create_folder_of(name, partial)?;
         receipt.files.insert(name.to_string(), write_bytes(&partial.join(name), content)?);
     }
     write_bytes(&partial.join(RECEIPT), &pretty(&receipt)?)?;
@@ -131,7 +141,10 @@ fn config_json(model: &PublishedModel, architecture: Architecture) -> Value {
 }
 
 /// Checks that a directory does not exist, is empty, or holds exactly the recorded files of an export.
-fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
+///
+/// # Errors
+/// [`CheckpointError::WouldOverwrite`], or if the directory cannot be read.
+pub fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
     let refused = || CheckpointError::WouldOverwrite { path: out.to_path_buf() };
     if !out.exists() {
         return Ok(());
@@ -139,38 +152,29 @@ fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
     if !out.is_dir() {
         return Err(refused());
     }
-    let mut present = Vec::new();
-    for entry in fs::read_dir(out).map_err(CheckpointError::io("list", out))? {
-        present.push(entry.map_err(CheckpointError::io("list", out))?.file_name());
-    }
-    if present.is_empty() {
+    let present = Listing::of(out).map_err(CheckpointError::io("list", out))?.ok_or_else(refused)?;
+    if present.files.is_empty() && present.folders.is_empty() {
         return Ok(());
     }
     let receipt = files::read(out.join(RECEIPT)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
     let receipt = receipt.ok_or_else(refused)?;
-    for name in present {
-        let Some(name) = name.to_str() else { return Err(refused()) };
-        if name == RECEIPT {
-            continue;
-        }
-        let path = out.join(name);
+    for name in present.files.iter().filter(|name| *name != RECEIPT) {
         let record = receipt.files.get(name).ok_or_else(refused)?;
-        if path.is_dir() || FileRecord::of(&path)? != *record {
+        if FileRecord::of(&out.join(name))? != *record {
             return Err(refused());
         }
     }
     Ok(())
 }
 
-/// Removes the files that an export writes, then the directory, which fails if it holds other files.
+/// Removes a directory that holds only files that an export writes.
 fn remove_export(directory: &Path) -> Result<(), CheckpointError> {
-    let names = [MODEL, "config.json", RECEIPT].into_iter().chain(tokenizer::file_names());
-    for path in names.map(|name| directory.join(name)) {
-        if path.exists() {
-            fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;
-        }
+    let is_own = |name: &String| [MODEL, RECEIPT].contains(&name.as_str()) || is_copied_file(name);
+    let listing = Listing::of(directory).map_err(CheckpointError::io("list", directory))?;
+    match listing.filter(|listing| listing.files.iter().all(is_own)) {
+        Some(listing) => listing.remove(directory).map_err(CheckpointError::io("remove", directory)),
+        None => Err(CheckpointError::WouldOverwrite { path: directory.to_path_buf() }),
     }
-    fs::remove_dir(directory).map_err(CheckpointError::io("remove", directory))
 }
 
 fn pretty(value: &impl Serialize) -> Result<Vec<u8>, CheckpointError> {

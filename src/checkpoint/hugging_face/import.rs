@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, is_encoder, tokenizer};
+use crate::checkpoint::copied_files::read_sentence_transformers;
 use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TensorFile};
 use crate::file_kind::WrongKind;
 use crate::files;
@@ -114,6 +115,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
             files.push((name.to_owned(), files::read(&path).map_err(CheckpointError::io("read", &path))?));
         }
     }
+    files.extend(read_sentence_transformers(directory)?);
     let state = State { missing, ..State::default() };
     let checkpoint = Checkpoint { state, model: weights, optimizer: Vec::new(), files };
     tokenizer::check(directory, |name| checkpoint.file(name), model)?;

@@ -1,4 +1,6 @@
-//! `lambert tokenizer`: trains a WordPiece vocabulary, and encodes text with it.
+//! `lambert tokenizer`: trains and extends a WordPiece vocabulary, and encodes text with it.
+
+mod extend;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -26,10 +28,11 @@ Examples:
   lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer
   lambert tokenizer train hindi/ --strip-accents false --out data/hindi/tokenizer";
 
-/// Train a tokenizer, and encode text with it
+/// Train or extend a tokenizer, and encode text with it
 #[derive(Debug, Subcommand)]
 pub enum Tokenizer {
     Encode(Encode),
+    Extend(extend::Extend),
     Train(Train),
 }
 
@@ -97,6 +100,7 @@ pub struct Train {
 pub fn run(verb: Tokenizer) -> anyhow::Result<ExitCode> {
     match verb {
         Tokenizer::Encode(args) => encode(&args),
+        Tokenizer::Extend(args) => extend::run(args),
         Tokenizer::Train(args) => train(args),
     }
 }
@@ -167,12 +171,18 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what the training left out of the text.
-fn note_left_out(LeftOut { overlong_words, signs }: LeftOut) {
+/// Prints what the training or the extension left out of the text.
+fn note_left_out(LeftOut { overlong_words, signs, rare_words }: LeftOut) {
     if overlong_words > 0 {
         note(format_args!(
             "note: left out {} of more than {LONGEST_WORD} characters, which become [UNK] in every text",
             counted(overlong_words, "word")
+        ));
+    }
+    if rare_words > 0 {
+        note(format_args!(
+            "note: left out {} of rare words, because the text has too many",
+            counted(rare_words, "occurrence")
         ));
     }
     if signs > 0 {

@@ -19,7 +19,7 @@ pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
 
 /// Files of older library versions, which repeat settings of the others.
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
-const ADDED_TOKENS: &str = "added_tokens.json";
+pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
 
 const NEXT: &str =
     "name a directory with a BERT tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
@@ -120,11 +120,7 @@ impl Tokenizer {
         let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
         let token = |id: &str, kind: u32| json!({ "SpecialToken": { "id": id, "type_id": kind } });
         let template = |id: &str, token_id: u32| json!({ "id": id, "ids": [token_id], "tokens": [id] });
-        // In the order of ids: a JSON object keeps the order in which it is written.
-        let pairs = self.vocabulary().tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
-        let vocabulary = format!("{{{}}}", pairs.collect::<Vec<_>>().join(","));
         let rules = self.rules();
-        let placeholder = "vocabulary";
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": added.collect::<Vec<_>>(),
@@ -144,23 +140,29 @@ impl Tokenizer {
             "decoder": { "type": "WordPiece", "prefix": CONTINUATION_PREFIX, "cleanup": true },
             "model": {
                 "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": CONTINUATION_PREFIX,
-                "max_input_chars_per_word": LONGEST_WORD, "vocab": placeholder,
+                "max_input_chars_per_word": LONGEST_WORD,
             },
         });
-        let tokenizer =
-            tokenizer.to_string().replace(&format!("\"vocab\":\"{placeholder}\""), &format!("\"vocab\":{vocabulary}"));
+        let tokenizer = vocabulary_json(tokenizer, self.vocabulary());
         let config = json!({
             "tokenizer_class": "BertTokenizer", "do_lower_case": rules.lowercase,
             "strip_accents": rules.written_strip_accents(),
             "tokenize_chinese_chars": rules.tokenize_chinese_chars, "model_max_length": 512, "pad_token": "[PAD]", "unk_token": "[UNK]",
             "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
         });
-        [
-            (TOKENIZER_JSON, tokenizer + "\n"),
-            (VOCABULARY, self.vocabulary().to_text()),
-            (CONFIG, format!("{config:#}\n")),
-        ]
+        [(TOKENIZER_JSON, tokenizer), (VOCABULARY, self.vocabulary().to_text()), (CONFIG, format!("{config:#}\n"))]
     }
+}
+
+/// Returns the text of a `tokenizer.json` with another vocabulary, whose tokens are in the order of their ids.
+pub(super) fn vocabulary_json(mut tokenizer: Value, vocabulary: &Vocabulary) -> String {
+    const PLACEHOLDER: &str = "vocabulary";
+    tokenizer["model"]["vocab"] = json!(PLACEHOLDER);
+    // A JSON object keeps the order in which it is written.
+    let pairs = vocabulary.tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
+    let pairs = pairs.collect::<Vec<_>>().join(",");
+    let written = format!("\"vocab\":\"{PLACEHOLDER}\"");
+    tokenizer.to_string().replacen(&written, &format!("\"vocab\":{{{pairs}}}"), 1) + "\n"
 }
 
 /// Returns the vocabulary in the `tokenizer.json` at `path`.
@@ -283,7 +285,7 @@ fn read_json(path: &Path) -> Result<Value> {
     parse_json(path, &files::read(path).map_err(DataError::io("read", path))?)
 }
 
-fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {
+pub(super) fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {
     let invalid = |e: serde_json::Error| DataError::file(path, "JSON", e.to_string(), NEXT);
     serde_json::from_slice(content).map_err(|e| DataError::of_content(path, "JSON", content, invalid(e)))
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::files::TOKENIZER_FILES;
-use super::vocabulary_trainer::{LeftOut, TrainedVocabulary, VocabularyOptions, train_vocabulary};
+use super::vocabulary_trainer::{TrainedVocabulary, VocabularyOptions, train_vocabulary};
+use super::word_counts::LeftOut;
 use super::wordpiece::Tokenizer;
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};

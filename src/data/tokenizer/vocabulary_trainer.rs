@@ -8,17 +8,15 @@
 //! time with the square of their length, and those with rare characters.
 
 use std::collections::HashMap;
-use std::ops::AddAssign;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 
-use super::signs::lost_signs;
 use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
-use super::wordpiece::{LONGEST_WORD, WordRules, is_overlong};
-use crate::data::corpus::{Input, ReadOptions, SentenceMode, TextEvent, read_text};
+use super::word_counts::{LeftOut, WordCounts, count_words};
+use super::wordpiece::{LONGEST_WORD, WordRules};
+use crate::data::corpus::{Input, ReadOptions, SentenceMode};
 use crate::data::error::{DataError, Result};
 
 /// Options of vocabulary training.
@@ -58,51 +56,6 @@ pub struct TrainedVocabulary {
     pub left_out: LeftOut,
 }
 
-/// Counts of the words and signs of a text that the training of a vocabulary left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Words above 100 characters, which are always `[UNK]`.
-    pub overlong_words: u64,
-    /// Vowel signs and similar marks that the stripping of accents removed, although they make other words.
-    pub signs: u64,
-}
-
-impl AddAssign for LeftOut {
-    fn add_assign(&mut self, other: LeftOut) {
-        self.overlong_words += other.overlong_words;
-        self.signs += other.signs;
-    }
-}
-
-/// The words of a text, and how often each occurs.
-#[derive(Default)]
-struct WordCounts {
-    counts: HashMap<String, u64>,
-    left_out: LeftOut,
-}
-
-impl WordCounts {
-    /// Counts the words of a line.
-    fn line(&mut self, line: &str, rules: WordRules) -> Result<()> {
-        if rules.strip_accents {
-            self.left_out.signs += lost_signs(line);
-        }
-        let WordCounts { counts, left_out } = self;
-        rules.words(line, |word| match counts.get_mut(word) {
-            _ if is_overlong(word) => left_out.overlong_words += 1,
-            Some(count) => *count += 1,
-            None => drop(counts.insert(word.to_owned(), 1)),
-        })
-    }
-
-    fn add(&mut self, other: WordCounts) {
-        for (word, count) in other.counts {
-            *self.counts.entry(word).or_default() += count;
-        }
-        self.left_out += other.left_out;
-    }
-}
-
 /// Trains a vocabulary on the text of `inputs`. The distinct words of the text are held in memory.
 ///
 /// # Errors
@@ -115,7 +68,8 @@ pub fn train_vocabulary(
     if options.size > MAX_SIZE {
         return Err(DataError::setting("vocab_size", format!("at most {MAX_SIZE} tokens"), options.size));
     }
-    let WordCounts { counts, left_out } = count_words(inputs, options, progress)?;
+    let [WordCounts { counts, left_out, .. }] =
+        count_words(inputs, &options.reading, options.rules, usize::MAX, &|_| 0, progress)?;
     let vocabulary = vocabulary_of(&counts, options, left_out.overlong_words)?;
     Ok(TrainedVocabulary { vocabulary, left_out })
 }
@@ -176,32 +130,6 @@ fn vocabulary_of(counts: &HashMap<String, u64>, options: &VocabularyOptions, ove
             next: "please report this error".into(),
         }
     })
-}
-
-fn count_words(inputs: &[Input], options: &VocabularyOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<WordCounts> {
-    let mut all = WordCounts::default();
-    let mut failure = None;
-    read_text(inputs, &options.reading, progress, &mut |batch| {
-        let count = |mut words: WordCounts, event: &TextEvent| {
-            if let TextEvent::Line(range) = event {
-                words.line(&batch.text[range.clone()], options.rules)?;
-            }
-            Ok(words)
-        };
-        // Each thread counts several hundred lines at once: small tables cost more to merge than to fill.
-        let parts = batch.events.par_chunks(256).map(|events| events.iter().try_fold(WordCounts::default(), count));
-        match parts.collect::<Result<Vec<_>>>() {
-            Ok(parts) => {
-                parts.into_iter().for_each(|part| all.add(part));
-                true
-            }
-            Err(error) => {
-                failure = Some(error);
-                false
-            }
-        }
-    })?;
-    failure.map_or(Ok(all), Err)
 }
 
 /// Returns the `most` most frequent characters, and those of them that occur inside a word, both ordered by code point.

@@ -7,8 +7,6 @@
 //!
 //! `[MASK]` in a text is plain text, as in google-research/bert: never the special token.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +16,8 @@ use tokenizers::tokenizer::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::vocabulary::{CONTINUATION_PREFIX, Vocabulary};
+use super::pieces::{Pieces, piece_of};
+use super::vocabulary::Vocabulary;
 use crate::data::error::{DataError, Result};
 
 /// Characters of the longest word; longer ones become `[UNK]`, as in every BERT tokenizer.
@@ -174,39 +173,12 @@ impl WordRules {
     }
 }
 
-/// FNV-1a: words are short, and no adversary chooses the keys.
-#[derive(Clone, Copy)]
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Fnv(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Pieces = HashMap<Box<str>, u32, BuildHasherDefault<Fnv>>;
-
 /// A vocabulary with the rules of its words, which together determine all ids.
 #[derive(Clone)]
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     rules: WordRules,
-    /// Pieces that start a word, and pieces that continue one (without `##`), each with the length of the longest in
-    /// bytes.
-    first: (Pieces, usize),
-    continuing: (Pieces, usize),
+    pieces: Pieces,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -218,18 +190,9 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Creates a tokenizer.
     pub fn new(vocabulary: Vocabulary, rules: WordRules) -> Self {
-        let mut first = (Pieces::default(), 0);
-        let mut continuing = (Pieces::default(), 0);
-        for (id, token) in vocabulary.tokens().iter().enumerate() {
-            // A piece "##" alone would continue a word with nothing; greedy match never reaches it.
-            let ((pieces, longest), piece) = match token.strip_prefix(CONTINUATION_PREFIX) {
-                Some(rest) if !rest.is_empty() => (&mut continuing, rest),
-                _ => (&mut first, token.as_str()),
-            };
-            *longest = (*longest).max(piece.len());
-            pieces.insert(piece.into(), id as u32);
-        }
-        Tokenizer { vocabulary, rules, first, continuing }
+        let mut pieces = Pieces::default();
+        vocabulary.tokens().iter().zip(0..).for_each(|(token, id)| pieces.insert(token, id));
+        Tokenizer { vocabulary, rules, pieces }
     }
 
     /// Returns the vocabulary.
@@ -247,36 +210,37 @@ impl Tokenizer {
         self.rules.words(text, |word| self.push_pieces(word, ids))
     }
 
-    /// Appends the longest piece that starts the word, then the longest that starts the rest, and so on; or one `[UNK]`
-    /// for the whole word if a rest starts with no piece.
-    fn push_pieces(&self, word: &str, ids: &mut Vec<u32>) {
-        if is_overlong(word) {
-            ids.push(self.vocabulary.special().unk);
-            return;
+    /// Returns the pieces of the vocabulary.
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// Appends the ids of the pieces of a word, or one `[UNK]` for the whole word if a rest starts with no piece.
+    pub(super) fn push_pieces(&self, word: &str, ids: &mut Vec<u32>) {
+        self.push_split(word, false, ids);
+    }
+
+    /// Returns the ids of the pieces that the vocabulary has for a token that it may lack, such as `##ologist`; `[UNK]` if it has
+    /// none.
+    pub(super) fn pieces_of_token(&self, token: &str) -> Vec<u32> {
+        let (continues, text) = piece_of(token);
+        let mut ids = Vec::new();
+        self.push_split(text, continues, &mut ids);
+        ids
+    }
+
+    /// Appends the longest piece that starts the text, then the longest that starts the rest, and so on; or one `[UNK]` if a rest
+    /// starts with no piece. The text is a word, or the rest of one (`continues`).
+    fn push_split(&self, text: &str, continues: bool, ids: &mut Vec<u32>) {
+        let (before, mut start) = (ids.len(), 0);
+        while start < text.len() && !is_overlong(text) {
+            let Some((id, bytes)) = self.pieces.longest(&text[start..], continues || start > 0) else { break };
+            ids.push(id);
+            start += bytes;
         }
-        let before = ids.len();
-        let mut rest = word;
-        while !rest.is_empty() {
-            let (pieces, longest) = if ids.len() == before { &self.first } else { &self.continuing };
-            let mut end = floor_char_boundary(rest, *longest);
-            let id = loop {
-                if let Some(&id) = pieces.get(&rest[..end]) {
-                    break Some(id);
-                }
-                if end == 0 {
-                    break None;
-                }
-                end = floor_char_boundary(rest, end - 1);
-            };
-            match id {
-                Some(id) => ids.push(id),
-                None => {
-                    ids.truncate(before);
-                    ids.push(self.vocabulary.special().unk);
-                    return;
-                }
-            }
-            rest = &rest[end..];
+        if start < text.len() {
+            ids.truncate(before);
+            ids.push(self.vocabulary.special().unk);
         }
     }
 }
@@ -284,11 +248,6 @@ impl Tokenizer {
 /// Returns `true` for a word that becomes `[UNK]` because of its length.
 pub(super) fn is_overlong(word: &str) -> bool {
     word.len() > LONGEST_WORD && word.chars().nth(LONGEST_WORD).is_some()
-}
-
-/// Returns the last character boundary at or before byte `at`.
-fn floor_char_boundary(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len())).rev().find(|&byte| text.is_char_boundary(byte)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -19,12 +19,11 @@ pub use self::settings::{DropoutSettings, SelectionSettings, TaskKind, TaskSetti
 use super::buckets::fetch_model;
 use super::compatibility::check_rows;
 use super::initial_state::{Resumable, text_of};
-use super::weights::{FoundModel, config_json, describe, open_model};
+use super::weights::{FoundModel, config_json, describe, open_model, tokenizer_files};
 use crate::bert::{BertConfig, Head, fine_tuning_task};
-use crate::checkpoint::{COPIED_FILES, Checkpoint, RUN_FILE};
+use crate::checkpoint::{Checkpoint, RUN_FILE};
 use crate::data::{Tokenizer, TokenizerFiles, VocabularyFile, WordRulesFile};
 use crate::digest::sha256_hex;
-use crate::files;
 use crate::schedule::{Phase, Schedule};
 use crate::step::StepSpec;
 use crate::task::Task;
@@ -77,7 +76,7 @@ impl FineTuning {
         let phase = run.train.phase(data.train.len() as u64, run.task.sequence_length).context("[train]")?;
         let schedule = Schedule::new(vec![phase]).context("[train]")?;
         let opened = FineTuning {
-            tokenizer_files: tokenizer_files(&found)?,
+            tokenizer_files: tokenizer_files(&found.path)?,
             import,
             imported_head: found.head.clone(),
             run,
@@ -183,17 +182,6 @@ impl FineTuning {
         files.extend(self.tokenizer_files.iter().cloned());
         Ok(files)
     }
-}
-
-/// Returns the tokenizer files of a model.
-fn tokenizer_files(found: &FoundModel) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let names = COPIED_FILES.into_iter().filter(|name| ![RUN_FILE, "config.json"].contains(name));
-    let present = names.map(|name| (name, found.path.join(name))).filter(|(_, path)| path.exists());
-    let read = |(name, path): (&str, std::path::PathBuf)| {
-        let content = files::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok((name.to_owned(), content))
-    };
-    present.map(read).collect()
 }
 
 impl Resumable for FineTuning {

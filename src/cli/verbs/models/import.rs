@@ -1,4 +1,4 @@
-//! `lambert import`: writes a Hugging Face model as the checkpoint of step 0, from which a run starts.
+//! `lambert import`: writes a Hugging Face model as the checkpoint of step 0.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,12 +8,16 @@ use clap::Args;
 use crate::output::{note, print};
 use crate::run::weights::{ImportedCheckpoint, import_checkpoint};
 
-/// Import a Hugging Face model as the first checkpoint of a run
+/// Import a Hugging Face model as a checkpoint, and report what it holds
+///
+/// A run needs no import of its own: `import = "DIR"` in its run file takes the Hugging Face directory itself, or the imported
+/// checkpoint. docs/continue.md has all steps.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lambert import bert-base-uncased/ --out checkpoints/further
-  lambert pretrain RUN.toml --set checkpoint.directory=checkpoints/further --resume")]
+  lambert import bert-base-uncased/ --out checkpoints/imported
+  lambert pretrain scripts/runs/continue.toml --set import=checkpoints/imported
+  lambert export checkpoints/imported --out my-bert")]
 pub struct Import {
     /// Output directory of save_pretrained: BertForPreTraining, BertForMaskedLM, BertModel, or a class for sequence
     /// classification, token classification or question answering
