@@ -7,7 +7,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// Opens the regular file `path` for reading.
 ///
@@ -92,6 +92,23 @@ fn special_kind(metadata: &Metadata) -> &'static str {
 #[cfg(not(unix))]
 fn special_kind(_: &Metadata) -> &'static str {
     "a special file"
+}
+
+/// Checks that `path` does not exist or is an empty directory, so that output in it replaces nothing.
+///
+/// # Errors
+/// If it holds anything, or is no directory that can be listed.
+pub fn check_new_directory(path: &Path) -> anyhow::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
+    ensure!(
+        entries.next().is_none(),
+        "{} requires a new or empty directory, found other content; choose another",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Returns the temporary name of `path` while it is written: `.NAME.partial` beside it.

@@ -1,14 +1,14 @@
 //! The mean of the weights of several checkpoints of one model, saved as a checkpoint of its own (arXiv 1803.05407, 2209.14981).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use rayon::prelude::*;
 
 use super::compatibility::{check_tokenizer, tokenizer_of};
 use super::weights::{FoundModel, open_model};
 use crate::checkpoint::{Checkpoint, Keep, RunDirectory, RunLock, State, arrange, checkpoint_paths};
+use crate::files::check_new_directory;
 use crate::shape::{DType, HostTensor, Shape};
 
 /// A saved average.
@@ -47,7 +47,7 @@ pub fn newest_checkpoints(run: &Path, last: usize) -> anyhow::Result<Vec<PathBuf
 pub fn average(checkpoints: &[PathBuf], out: &Path) -> anyhow::Result<Average> {
     let [first, others @ ..] = checkpoints else { return Err(too_few(0)) };
     ensure!(!others.is_empty(), too_few(1));
-    check_new(out)?;
+    check_new_directory(out)?;
     let mut model = open_complete(first)?;
     let mut sum = Sum::of(std::mem::take(&mut model.checkpoint.model));
     let mut of = vec![(model.path.clone(), model.checkpoint.state.step)];
@@ -69,20 +69,6 @@ pub fn average(checkpoints: &[PathBuf], out: &Path) -> anyhow::Result<Average> {
 
 fn too_few(found: usize) -> anyhow::Error {
     anyhow::anyhow!("an average requires at least 2 checkpoints, got {found}")
-}
-
-/// Checks that `out` does not exist or is empty.
-fn check_new(out: &Path) -> anyhow::Result<()> {
-    if !out.exists() {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(out).with_context(|| format!("cannot list {}", out.display()))?;
-    ensure!(
-        entries.next().is_none(),
-        "{} is not empty; choose a new or empty directory for the average",
-        out.display()
-    );
-    Ok(())
 }
 
 /// Opens the model in `path`, which must have all its tensors.
@@ -241,6 +227,9 @@ mod tests {
         assert!(!out.exists(), "nothing was written");
         average(&[first.clone(), second.clone()], &out).unwrap();
         let refused = error(&[first, second]);
-        assert!(refused.ends_with("is not empty; choose a new or empty directory for the average"), "{refused}");
+        assert!(
+            refused.ends_with("requires a new or empty directory, found other content; choose another"),
+            "{refused}"
+        );
     }
 }

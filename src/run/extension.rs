@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, State};
 use crate::data::{
     AddedPiece, Extension, ExtensionOptions, Input, Tokenizer, extend_tokenizer, extended_files, reserved_tokens,
 };
-use crate::files::{partial_path, replace_file};
+use crate::files::{check_new_directory, partial_path, replace_file};
 use crate::shape::HostTensor;
 use crate::task::ParamSpec;
 
@@ -62,7 +62,7 @@ pub fn extend(
     let found = if is_model(source) { Some(open_model(source)?) } else { None };
     match &found {
         Some(_) => check_replaceable(out)?,
-        None => check_new(out)?,
+        None => check_new_directory(out)?,
     }
     let directory = found.as_ref().map_or(source, |found| &found.path);
     let (old, files) = (Tokenizer::open(directory, false)?, tokenizer_files(directory)?);
@@ -158,17 +158,6 @@ fn row(values: &[f32], width: usize, id: u32) -> &[f32] {
 fn mean_row(values: &[f32], width: usize, ids: &[u32]) -> Vec<f32> {
     let column = |column: usize| ids.iter().map(|&id| f64::from(row(values, width, id)[column])).sum::<f64>();
     (0..width).map(|c| (column(c) / ids.len() as f64) as f32).collect()
-}
-
-/// Checks that `out` does not exist or is an empty directory.
-fn check_new(out: &Path) -> anyhow::Result<()> {
-    let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    ensure!(
-        !out.exists() || is_empty(),
-        "{} requires a new or empty directory, found other content; choose another",
-        out.display()
-    );
-    Ok(())
 }
 
 /// Writes files into the new or empty directory `out`, which appears complete or not at all.
