@@ -33,7 +33,7 @@ fn an_average_of_the_last_checkpoints_is_compared_exported_and_trained_further()
     let mean = open(&workshop.path("two"), Contents::ModelOnly).unwrap().checkpoint.model;
     let [one, other] = steps.map(|step| open(&workshop.path(step), Contents::ModelOnly).unwrap().checkpoint.model);
     for (((_, mean), (_, one)), (name, other)) in mean.iter().zip(&one).zip(&other) {
-        let expected = one.to_f64().into_iter().zip(other.to_f64()).map(|(a, b)| f64::from(((a + b) / 2.0) as f32));
+        let expected = one.to_f64().into_iter().zip(other.to_f64()).map(|(a, b)| f64::from(f64::midpoint(a, b) as f32));
         assert_eq!(mean.to_f64(), expected.collect::<Vec<_>>(), "{name}");
     }
 
