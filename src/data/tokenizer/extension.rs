@@ -118,7 +118,7 @@ pub struct Extension {
     pub left_out: LeftOut,
 }
 
-/// Adds pieces to the vocabulary of `tokenizer`, which shorten the text of `inputs` most; [`choose_pieces`] has the algorithm. Every tenth
+/// Adds pieces to the vocabulary of `tokenizer`, which shorten the text of `inputs` most; `new_pieces.rs` has the algorithm. Every tenth
 /// document is held out. The entries of `reserved`, such as added tokens, are never replaced. The different words of the text are held
 /// in memory, up to a million.
 ///

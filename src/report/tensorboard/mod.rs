@@ -1,6 +1,6 @@
 //! Writes TensorBoard event files: scalars by step with their descriptions, and the settings of the run for the plugin `hparams`. A
 //! file is a sequence of TFRecords (length, checksum of the length, data, checksum of the data), and the data of each is one of the
-//! [`messages`], `tensorflow.Event`.
+//! messages of `messages.rs`, `tensorflow.Event`.
 //!
 //! Source of the framing: tensorflow/tensorflow `core/lib/io/record_writer.h` (masked CRC-32C).
 

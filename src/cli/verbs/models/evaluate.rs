@@ -27,8 +27,9 @@ use crate::units::counted;
 ///
 /// Prints loss and accuracy of MLM and NSP with their baselines: the values of a model that knows only the label frequencies
 /// of the same examples. A head that is no better than its baseline is reported as having learned nothing. Examples and masks
-/// are the same for every model and run, so that results can be compared. Sequence length is that of the last
-/// phase of the run that trained the model, and the masking rate that of its [evaluate] table (15 % by default); a Hugging Face model uses 128 tokens and 20 masked positions.
+/// are the same for every model and run, so that results can be compared. Sequence length is that of the last phase of the run
+/// that trained the model, and the masking rate that of its `[evaluate]` table (15 % by default); a Hugging Face model uses 128
+/// tokens and 20 masked positions.
 ///
 /// --probe measures how well a linear classifier predicts labels from frozen embeddings of texts: logistic regression on
 /// standardised features, by 5-fold cross-validation or on the rows of --probe-dev.
