@@ -6,23 +6,22 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::goodput::{EVALUATION, START, TRAIN};
-use super::log::{RunLog, TIME};
+use super::log::RunLog;
 
 /// Returns the objects of all steps that count, in their order. The scalars of training and evaluation are `train/NAME` and
 /// `evaluation/NAME`; `_timestamp` is the time of the step in seconds since 1970, `_runtime` the seconds since the first start.
 pub fn history(log: &RunLog) -> Vec<Map<String, Value>> {
-    let begin = log.lines(START).find_map(|(_, scalars)| scalars.get(TIME).copied());
+    let begin = log.lines(START).next().and_then(|(step, _)| log.time(START, step));
     let mut steps: BTreeMap<u64, Map<String, Value>> = BTreeMap::new();
     for kind in [TRAIN, EVALUATION] {
         for (step, scalars) in log.lines(kind) {
             let object = steps.entry(step).or_default();
             object.insert("_step".to_owned(), step.into());
-            if let Some(&time) = scalars.get(TIME) {
+            if let Some(time) = log.time(kind, step) {
                 object.insert("_timestamp".to_owned(), time.into());
                 object.extend(begin.map(|begin| ("_runtime".to_owned(), (time - begin).into())));
             }
-            let named = scalars.iter().filter(|(name, _)| *name != TIME);
-            object.extend(named.map(|(name, &value)| (format!("{kind}/{name}"), value.into())));
+            object.extend(scalars.iter().map(|(name, &value)| (format!("{kind}/{name}"), value.into())));
         }
     }
     steps.into_values().collect()

@@ -11,16 +11,22 @@ use super::lines::for_each_line;
 
 /// Kinds of lines about the run as a whole, which stay when steps are lost.
 const ABOUT_THE_RUN: [&str; 4] = [START, ROLL_BACK, "divergence", "goodput"];
-/// The key of the time of a line, in seconds since 1970.
-pub const TIME: &str = "time";
 
-/// The finite scalars of one line, by name, and its [`TIME`].
+/// The finite scalars of one line, by name.
 pub type Scalars = BTreeMap<String, f64>;
+
+/// A line that counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Line {
+    /// Seconds since 1970.
+    time: Option<f64>,
+    scalars: Scalars,
+}
 
 /// The lines of a run that count.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunLog {
-    kinds: BTreeMap<String, BTreeMap<u64, Scalars>>,
+    kinds: BTreeMap<String, BTreeMap<u64, Line>>,
 }
 
 impl RunLog {
@@ -46,8 +52,9 @@ impl RunLog {
             _ => {}
         }
         let finite = |(name, value): (String, Value)| Some((name, value.as_f64().filter(|value| value.is_finite())?));
+        let time = line.remove("time").and_then(|time| time.as_f64());
         let scalars = line.into_iter().filter_map(finite).collect();
-        self.kinds.entry(kind).or_default().insert(step, scalars);
+        self.kinds.entry(kind).or_default().insert(step, Line { time, scalars });
     }
 
     fn lose_after(&mut self, step: u64) {
@@ -60,7 +67,12 @@ impl RunLog {
 
     /// Returns the lines of `kind` in the order of their steps.
     pub fn lines(&self, kind: &str) -> impl DoubleEndedIterator<Item = (u64, &Scalars)> {
-        self.kinds.get(kind).into_iter().flatten().map(|(&step, scalars)| (step, scalars))
+        self.kinds.get(kind).into_iter().flatten().map(|(&step, line)| (step, &line.scalars))
+    }
+
+    /// Returns the time of the line of `kind` and `step`, in seconds since 1970.
+    pub fn time(&self, kind: &str, step: u64) -> Option<f64> {
+        self.kinds.get(kind)?.get(&step)?.time
     }
 
     /// Returns the values of one scalar with their steps.
@@ -71,12 +83,12 @@ impl RunLog {
     /// Returns the names of all scalars of `kind`, in alphabetical order.
     pub fn names(&self, kind: &str) -> Vec<&str> {
         let names = self.lines(kind).flat_map(|(_, scalars)| scalars.keys().map(String::as_str));
-        names.filter(|&name| name != TIME).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
     /// Returns the last step that counts.
     pub fn last_step(&self) -> u64 {
-        let last = |lines: &BTreeMap<u64, Scalars>| lines.last_key_value().map(|(&step, _)| step);
+        let last = |lines: &BTreeMap<u64, Line>| lines.last_key_value().map(|(&step, _)| step);
         let kinds = self.kinds.iter().filter(|(kind, _)| !ABOUT_THE_RUN.contains(&kind.as_str()));
         kinds.filter_map(|(_, lines)| last(lines)).max().unwrap_or(0)
     }
