@@ -46,7 +46,7 @@ fn an_average_of_the_last_checkpoints_is_compared_exported_and_trained_further()
     let further = text(&workshop.succeed(&["pretrain", "further.toml", "--platform", "cpu"]));
     assert!(further.contains("weights: imported from mean"), "{further}");
 
-    refused(&workshop.lambert(&average), &["mean is not empty", "choose a new or empty directory"]);
+    refused(&workshop.lambert(&average), &["mean requires a new or empty directory, found other content"]);
     let more = ["average", "run", "--last", "6", "--out", "none", "--platform", "cpu"];
     refused(&workshop.lambert(&more), &["the last 6 checkpoints", "found 5"]);
     assert!(!workshop.path("none").exists());
