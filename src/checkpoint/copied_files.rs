@@ -11,10 +11,11 @@ use crate::files;
 /// The copy of the run file in a checkpoint.
 pub const RUN_FILE: &str = "run.toml";
 
-/// The files that may be copied into a checkpoint: the run file, the model's configuration, and those of a tokenizer.
-pub const COPIED_FILES: [&str; 11] = [
-    RUN_FILE,
-    "config.json",
+/// The model's configuration.
+const CONFIG_FILE: &str = "config.json";
+
+/// The files of a tokenizer, of any kind.
+pub const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -33,11 +34,11 @@ const MODULES: &str = "modules.json";
 const SENTENCE_TRANSFORMERS: [&str; 3] = [MODULES, "sentence_bert_config.json", "config_sentence_transformers.json"];
 
 /// The files in the folder of a module, such as `1_Pooling` or `2_Dense`.
-const OF_A_MODULE: [&str; 3] = ["config.json", "model.safetensors", "pytorch_model.bin"];
+const OF_A_MODULE: [&str; 3] = [CONFIG_FILE, "model.safetensors", "pytorch_model.bin"];
 
 /// Returns whether a checkpoint may hold a copied file of this name.
 pub fn is_copied_file(name: &str) -> bool {
-    COPIED_FILES.contains(&name) || is_sentence_transformers_file(name)
+    [RUN_FILE, CONFIG_FILE].contains(&name) || TOKENIZER_FILES.contains(&name) || is_sentence_transformers_file(name)
 }
 
 /// Returns whether a file of this name makes an encoder a model of sentence-transformers: the list of modules, settings, or a file

@@ -87,7 +87,9 @@ pub enum CheckpointError {
     )]
     Heads { path: PathBuf, model: Architecture, architecture: Architecture },
 
-    #[error("a checkpoint cannot hold the file {}; it can hold {}", name, super::COPIED_FILES.join(", "))]
+    #[error(
+        "a checkpoint cannot hold the file {name}; it can hold a run file, config.json, and the files of a tokenizer or of sentence-transformers"
+    )]
     UnknownFile { name: String },
 
     #[error("{} lists {}, which {} missing; download all files of the directory", index.display(), missing.join(", "), if missing.len() == 1 { "is" } else { "are" })]

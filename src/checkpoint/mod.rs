@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use copied_files::{COPIED_FILES, RUN_FILE, is_copied_file, is_sentence_transformers_file};
+pub use copied_files::{RUN_FILE, TOKENIZER_FILES, is_copied_file, is_sentence_transformers_file};
 pub use error::CheckpointError;
 pub use load::{Contents, Loaded, arrange, load, load_latest, open};
 pub use lock::RunLock;

@@ -1,4 +1,4 @@
-//! What each reported scalar means, with its unit: the descriptions of TensorBoard's plots.
+//! Descriptions of the reported scalars, with their units, for TensorBoard's plots.
 
 use super::goodput::GOODPUT;
 

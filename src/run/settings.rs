@@ -27,7 +27,7 @@ pub struct DataSettings {
     /// The fraction of tokens that is masked. A phase may override it.
     #[serde(default = "default::masked_lm_prob")]
     pub masked_lm_prob: f64,
-    /// What masked tokens become, as shares that sum to 1.
+    /// The replacements of masked tokens, as shares that sum to 1.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mask_shares: MaskShares,
     /// Mask all pieces of a word together.

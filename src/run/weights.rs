@@ -12,7 +12,7 @@ use super::compatibility::{check_rows, tokenizer_of};
 use crate::bert::{BertConfig, Head, param_specs, param_specs_of};
 use crate::checkpoint::hugging_face::{Architecture, Imported, PublishedModel, export, import, is_encoder};
 use crate::checkpoint::{
-    COPIED_FILES, Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, load, load_latest, open,
+    Checkpoint, Contents, Keep, Loaded, RUN_FILE, RunDirectory, RunLock, TOKENIZER_FILES, load, load_latest, open,
 };
 use crate::file_kind::WrongKind;
 use crate::files;
@@ -148,8 +148,8 @@ pub fn is_model(path: &Path) -> bool {
 /// # Errors
 /// If a file cannot be read.
 pub fn tokenizer_files(directory: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let names = COPIED_FILES.into_iter().filter(|name| ![RUN_FILE, "config.json"].contains(name));
-    let present = names.map(|name| (name, directory.join(name))).filter(|(_, path)| path.exists());
+    let present =
+        TOKENIZER_FILES.into_iter().map(|name| (name, directory.join(name))).filter(|(_, path)| path.exists());
     let read = |(name, path): (&str, PathBuf)| {
         let content = files::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok((name.to_owned(), content))

@@ -11,7 +11,7 @@ use super::probe::ProbeSpec;
 use crate::batch::pretraining::RowForm;
 use crate::batch::{BatchSource, IGNORED_LABEL};
 use crate::bert::{BertConfig, BertPretraining, Head, Kernels, Layers, Recompute};
-use crate::checkpoint::{COPIED_FILES, RUN_FILE};
+use crate::checkpoint::{RUN_FILE, TOKENIZER_FILES};
 use crate::data::{Batches, Dataset, ExampleConfig, PreparedData, Split, Tokenizer};
 use crate::files;
 use crate::metrics::LabelFrequencies;
@@ -176,9 +176,9 @@ fn copied_files(run: &Run, prepared: &PreparedData) -> anyhow::Result<Vec<(Strin
         ("config.json".to_owned(), serde_json::to_vec_pretty(&config)?),
     ];
     let (tokenizer, recorded) = (prepared.tokenizer_directory(), &prepared.manifest().tokenizer);
-    for name in COPIED_FILES {
+    for name in TOKENIZER_FILES {
         let path = tokenizer.join(name);
-        if files.iter().all(|(taken, _)| taken != name) && (recorded.contains_key(name) || path.exists()) {
+        if recorded.contains_key(name) || path.exists() {
             let content = files::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.push((name.to_owned(), content));
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{DECODER_BIAS, DECODER_WEIGHT, PREDICTIONS_BIAS, PublishedModel, WORD_EMBEDDINGS, is_encoder, tokenizer};
 use crate::checkpoint::copied_files::read_sentence_transformers;
-use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TensorFile};
+use crate::checkpoint::{Checkpoint, CheckpointError, MODEL, State, TOKENIZER_FILES, TensorFile};
 use crate::file_kind::WrongKind;
 use crate::files;
 use crate::shape::{DType, HostTensor};
@@ -109,7 +109,7 @@ pub fn import(directory: &Path, model: &PublishedModel) -> Result<Imported, Chec
     let config =
         serde_json::to_string_pretty(&model.config).map_err(|e| CheckpointError::io("write", directory)(e.into()))?;
     let mut files = vec![("config.json".to_owned(), config.into_bytes())];
-    for name in tokenizer::file_names() {
+    for name in TOKENIZER_FILES {
         let path = directory.join(name);
         if path.exists() {
             files.push((name.to_owned(), files::read(&path).map_err(CheckpointError::io("read", &path))?));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use super::PublishedModel;
-use crate::checkpoint::{COPIED_FILES, CheckpointError};
+use crate::checkpoint::{CheckpointError, TOKENIZER_FILES};
 use crate::file_kind::WrongKind;
 
 const CONFIG: &str = "tokenizer_config.json";
@@ -26,11 +26,6 @@ const OWN_KEYS: [&str; 10] = [
     "unk_token",
 ];
 
-/// Returns the names of tokenizer files.
-pub(super) fn file_names() -> impl Iterator<Item = &'static str> {
-    COPIED_FILES.into_iter().filter(|name| !["run.toml", "config.json"].contains(name))
-}
-
 /// Checks the tokenizer files that `content` returns for their names: each can be read, Hugging Face's library loads
 /// `tokenizer.json`, and each token has a row in the embedding of `model`. `directory` is for messages.
 ///
@@ -41,7 +36,7 @@ pub(super) fn check<'c>(
     content: impl Fn(&str) -> Option<&'c [u8]>,
     model: &PublishedModel,
 ) -> Result<(), CheckpointError> {
-    for name in file_names() {
+    for name in TOKENIZER_FILES {
         let Some(content) = content(name) else { continue };
         let path = directory.join(name);
         let wrong = |key: String, required: String, found: String| {
@@ -105,7 +100,7 @@ pub(super) fn exported<'c>(
         let own = (name == CONFIG).then(|| with_length(content, model)).flatten();
         Some((name, own.unwrap_or_else(|| content.to_vec())))
     };
-    file_names().filter_map(file).collect()
+    TOKENIZER_FILES.into_iter().filter_map(file).collect()
 }
 
 /// Returns the settings of a tokenizer that lambert trained with the length of the model; none for other settings.

@@ -77,7 +77,7 @@ pub struct ExampleConfig {
     pub masked_lm_prob: f64,
     /// A change of this share with the number of the example.
     pub masking_ramp: Option<MaskingRamp>,
-    /// What masked tokens become: 80 % `[MASK]`, 10 % random and 10 % kept for BERT.
+    /// The shares of replacements of masked tokens: 80 % `[MASK]`, 10 % random and 10 % kept for BERT.
     pub mask_shares: MaskShares,
     /// Share of documents that are split for a shorter length: 0.1 for BERT. Pairs only.
     pub short_seq_prob: f64,

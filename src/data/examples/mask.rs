@@ -27,7 +27,7 @@ pub struct MaskConfig {
     pub max_predictions_per_seq: usize,
     /// Share of masked tokens, 0.15 for BERT.
     pub masked_lm_prob: f64,
-    /// What the chosen tokens become.
+    /// The shares of replacements of the chosen tokens.
     pub shares: MaskShares,
     /// Mask all pieces of a word together.
     pub whole_word_mask: bool,
@@ -35,7 +35,7 @@ pub struct MaskConfig {
     pub span_mask: Option<SpanMask>,
 }
 
-/// What the tokens that are chosen for prediction become, as shares that sum to 1.
+/// The replacements of the tokens that are chosen for prediction, as shares that sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskShares {
@@ -86,7 +86,7 @@ impl std::fmt::Display for MaskShares {
     }
 }
 
-/// What a chosen token becomes.
+/// The replacement of a chosen token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replacement {
     Mask,

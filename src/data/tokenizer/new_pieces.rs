@@ -33,7 +33,7 @@ const MOST_PARTS: usize = 12;
 pub(super) struct NewPiece {
     /// The token, with `##` if it continues a word.
     pub token: String,
-    /// What it saves.
+    /// The number of pieces that it saves in the text.
     pub saved: u64,
     /// The number of its occurrences in the text, when it was chosen.
     pub occurrences: u64,
@@ -109,9 +109,9 @@ fn spans(text: &str, parts: &[Part]) -> Vec<(String, u64)> {
     ends.into_iter().filter_map(|(first, last)| Some((token(text, parts, first, last), saved(first, last)?))).collect()
 }
 
-/// What a piece changes.
+/// The change of all words by a new piece.
 struct Change {
-    /// What it saves, less what it costs.
+    /// The pieces saved in some words, less those added in others.
     saved: i64,
     /// The occurrences of the words that it changes.
     occurrences: u64,
