@@ -42,7 +42,7 @@ pub fn early_end(outcome: Outcome, command: &str) -> Option<(u8, String)> {
     Some((code, format!("{end}. To resume:\n  {command}")))
 }
 
-/// Returns how to train a run that has ended by itself further; `command` resumes it.
+/// Returns the command that continues a run that has ended by itself; `command` resumes it.
 pub fn extension(outcome: Outcome, run: &Run, command: &str) -> Option<String> {
     let phases = run.schedule.phases();
     let (number, steps) = (phases.len(), phases.last()?.steps);
@@ -54,7 +54,7 @@ pub fn extension(outcome: Outcome, run: &Run, command: &str) -> Option<String> {
             2 * steps
         )),
         Outcome::StoppedEarly => Some(format!(
-            "To train on nevertheless, raise patience:\n  {command} --set evaluate.patience={}",
+            "To continue training, raise patience:\n  {command} --set evaluate.patience={}",
             2 * run.evaluate.patience
         )),
         Outcome::Interrupted | Outcome::TimeLimit | Outcome::Diverged => None,

@@ -1,5 +1,6 @@
 //! `lambert average`: averages the weights of checkpoints, and compares the average with the last of them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -90,8 +91,8 @@ pub fn run(args: AverageCheckpoints) -> anyhow::Result<ExitCode> {
         let mut object = json!({ "average": path, "checkpoints": of });
         if let Some(Comparison { last, average, sequence_length }) = &compared {
             object["sequence_length"] = json!(sequence_length);
-            object["last_evaluation"] = scalars(last);
-            object["average_evaluation"] = scalars(average);
+            object["last_evaluation"] = json!(scalars(last));
+            object["average_evaluation"] = json!(scalars(average));
         }
         print(object)?;
         return Ok(ExitCode::SUCCESS);
@@ -121,7 +122,7 @@ fn compare(args: &AverageCheckpoints, last: &Path, average: &Path) -> anyhow::Re
     let model = open_model(last)?;
     let Some(data) = data(args, &model) else {
         let show = average.display();
-        note(format_args!("not evaluated: no prepared data is known; run `lambert evaluate {show} --data DIR`"));
+        note(format_args!("note: not evaluated: no prepared data is known; run `lambert evaluate {show} --data DIR`"));
         return Ok(None);
     };
     ensure!(
@@ -161,11 +162,7 @@ fn evaluate(
     Ok((held_out.evaluate(&settings, devices)?, sequence_length))
 }
 
-fn scalars(evaluation: &Evaluation) -> Value {
-    evaluation
-        .scalars()
-        .into_iter()
-        .map(|(name, value)| (name, Value::from(value)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+/// Returns the metrics of an evaluation and their baselines by name.
+fn scalars(evaluation: &Evaluation) -> BTreeMap<String, f64> {
+    evaluation.scalars().into_iter().collect()
 }

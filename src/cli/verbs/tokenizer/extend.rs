@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::note_left_out;
 use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
-use crate::data::{ExtensionOptions, Fertility, FoundInputs, Input, ReadOptions, SentenceMode, TextShare, find_inputs};
+use crate::data::{
+    ExtensionOptions, Fertility, FoundInputs, Input, LeftOut, ReadOptions, SentenceMode, TextShare, find_inputs,
+};
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
 use crate::run::extension::{Extended, NewRows, extend};
@@ -97,7 +99,8 @@ pub fn run(args: Extend) -> anyhow::Result<ExitCode> {
     progress.finish();
     let extended = extended?;
     extended.notes.iter().for_each(note);
-    note_left_out(extended.extension.left_out);
+    // The model has its rules of words already, so signs that they strip are no news.
+    note_left_out(LeftOut { signs: 0, ..extended.extension.left_out });
     if args.json {
         print(as_json(&extended))?;
         return Ok(ExitCode::SUCCESS);
