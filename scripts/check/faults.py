@@ -14,6 +14,7 @@ cannot produce are named. docs/faults.md describes what to expect.
 """
 
 import argparse
+import errno
 import os
 import random
 import resource
@@ -386,10 +387,19 @@ def own(directory, user):
 
 
 def fill(path, left):
-    """Writes a file that leaves so many bytes of the file system free."""
-    statistics = os.statvfs(path.parent)
-    free = statistics.f_bavail * statistics.f_frsize
-    path.write_bytes(bytes(max(0, free - left)))
+    """Writes a file until at most so many bytes of the file system are free. A run may write to it at the same time."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while (free := free_bytes(path.parent)) > left:
+                file.write(bytes(min(free - left, 1 << 16)))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def free_bytes(directory):
+    statistics = os.statvfs(directory)
+    return statistics.f_bavail * statistics.f_frsize
 
 
 def print_table(counts):
