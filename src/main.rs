@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use lambert::cli::{self, Cli, huge_pages};
+use lambert::cli::{self, Cli};
 
 /// The stack of the thread that runs the verb. That of the main thread depends on the user's limit (`ulimit -s`).
 const STACK_BYTES: usize = 16 << 20;
@@ -24,11 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let cli = Cli::parse();
-    if let Some(devices) = cli.devices() {
-        huge_pages::request(devices.platform());
-    }
-    match cli::run(cli) {
+    match cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             cli::report(&error);

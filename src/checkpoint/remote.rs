@@ -136,9 +136,7 @@ impl RemoteRun {
             self.upload(step, manifest, progress)?;
             mirrored.uploaded.push(self.address().join(&step_name(step)));
         }
-        if self.directory.join(journal).exists() {
-            self.bucket.upload(&self.directory, &[journal], progress)?;
-        }
+        self.upload_journal(journal, progress)?;
         // An incomplete checkpoint is useless once a newer one is complete.
         let newest = kept.last().copied().unwrap_or(0);
         for (&step, objects) in remote.iter().filter(|&(&step, _)| !kept.contains(&step) && step < newest) {
@@ -147,6 +145,17 @@ impl RemoteRun {
             }
         }
         Ok(mirrored)
+    }
+
+    /// Uploads the growing file `journal` of the run directory, if it exists.
+    ///
+    /// # Errors
+    /// If the file cannot be uploaded.
+    pub fn upload_journal(&self, journal: &str, progress: &(dyn Fn(u64) + Sync)) -> Result<(), CheckpointError> {
+        match self.directory.join(journal).exists() {
+            true => Ok(self.bucket.upload(&self.directory, &[journal], progress)?),
+            false => Ok(()),
+        }
     }
 
     /// Returns the local checkpoints that the bucket lacks, or of which it has different ones, with their manifests. Adds a message

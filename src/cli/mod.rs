@@ -5,7 +5,6 @@
 
 pub mod args;
 pub mod errors;
-pub mod huge_pages;
 pub mod render;
 pub mod verbs;
 
@@ -14,10 +13,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::args::device::DeviceArgs;
 use self::verbs::models::{average, embed, evaluate, export, import, predict};
 use self::verbs::{
-    bench, devices, finetune, graph, inspect, plan, plugin, prepare, pretrain, report, study, tokenizer, verify,
+    bench, devices, finetune, graph, inspect, plan, plugin, prepare, pretrain, report, shell, study, tokenizer, verify,
 };
 use crate::output::note;
 
@@ -63,23 +61,9 @@ pub enum Command {
     Bench(bench::Bench),
     Verify(verify::Verify),
     Graph(graph::Graph),
-}
-
-impl Cli {
-    /// Returns the devices of a verb that trains or predicts; none for other verbs.
-    pub fn devices(&self) -> Option<&DeviceArgs> {
-        match &self.command {
-            Command::Pretrain(verb) => Some(&verb.training.devices),
-            Command::Finetune(verb) => Some(&verb.training.devices),
-            Command::Evaluate(verb) => Some(&verb.devices),
-            Command::Average(verb) => Some(&verb.devices),
-            Command::Predict(verb) => Some(&verb.prediction.devices),
-            Command::Embed(verb) => Some(&verb.prediction.devices),
-            Command::Bench(verb) => Some(&verb.devices),
-            Command::Study(verb) => Some(&verb.devices),
-            _ => None,
-        }
-    }
+    Completions(shell::Completions),
+    #[command(name = "man")]
+    ManPages(shell::ManPages),
 }
 
 /// Makes a write beyond the limit on the size of files (`ulimit -f`) fail with an error that names the file. The default of its
@@ -139,5 +123,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Graph(args) => graph::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::ManPages(args) => shell::man_pages(args),
     }
 }

@@ -51,6 +51,13 @@ pub enum PjrtError {
     Argument { what: &'static str, required: String, found: String },
 }
 
+impl PjrtError {
+    /// Returns whether the devices have too little memory.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, PjrtError::Call { code: ErrorCode::ResourceExhausted, .. })
+    }
+}
+
 /// The canonical status codes, in Abseil's numbering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {

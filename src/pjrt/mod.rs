@@ -7,7 +7,8 @@
 //! cost.
 //!
 //! Each owner destroys its C object when dropped and holds the objects that it depends on: a buffer holds its client, a
-//! client its plugin. Plugins are never unloaded. This is the only module with `unsafe` code.
+//! client its plugin. Plugins are never unloaded. On Linux with glibc, `kept_blocks.rs` keeps the memory of XLA's CPU client between
+//! executions. This is the only module with `unsafe` code.
 //!
 //! | type | `Send` | `Sync` | reason |
 //! |---|---|---|---|
@@ -30,10 +31,11 @@ mod discovery;
 mod error;
 mod event;
 mod executable;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod kept_blocks;
 mod key_value_callbacks;
 mod named_value;
 mod options;
-mod platform;
 mod plugin;
 mod sys;
 mod topology;
@@ -42,7 +44,7 @@ pub use buffer::{Buffer, HostBytes, HostTransfer};
 pub use client::Client;
 pub use device::{Device, MemoryStats};
 pub use device_description::DeviceDescription;
-pub use discovery::{Environment, Found, PlatformChoice, Rejected};
+pub use discovery::{Environment, Found, Platform, PlatformChoice, Rejected};
 pub use error::{ErrorCode, PjrtError};
 pub use event::Event;
 pub use executable::{CompiledMemoryStats, Executable, ExecuteOptions, Execution, LoadedExecutable, OptimizedProgram};
@@ -51,7 +53,6 @@ pub use options::{
     CUDA_MEMORY_FRACTION, CompileOptions, Effort, Override, client_options, deviceless_overrides,
     multi_process_options, recommended_overrides,
 };
-pub use platform::Platform;
 pub use plugin::Plugin;
 pub use topology::Topology;
 

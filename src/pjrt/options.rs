@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
+use super::discovery::Platform;
 use super::named_value::CreateOption;
-use super::platform::Platform;
 
 /// The fraction of a GPU's memory that the client allocates. The plugin's default of 0.75 leaves a quarter of the memory
 /// unused; the remainder here is for CUDA's context and libraries.

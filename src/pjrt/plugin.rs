@@ -10,9 +10,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use libloading::Library;
 
 use super::api::Api;
+use super::discovery::Platform;
 use super::error::PjrtError;
 use super::named_value::{Value, named_values};
-use super::platform::Platform;
 use super::sys::{self, Struct};
 use crate::library_file;
 

@@ -17,7 +17,7 @@ use super::traffic::Collectives;
 use super::{Attempt, Fit, Progress, Verdict, context};
 use crate::bert::flops::{recomputed_flops, training_flops};
 use crate::hlo::HloModule;
-use crate::pjrt::{CompiledMemoryStats, ErrorCode, PjrtError};
+use crate::pjrt::{CompiledMemoryStats, PjrtError};
 use crate::run::Run;
 use crate::runtime::devices::lower_for;
 use crate::schedule::Schedule;
@@ -213,15 +213,16 @@ fn verdict(error: &anyhow::Error) -> Verdict {
     let reason = error.root_cause().to_string();
     let mut lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
     let first: String = lines.next().unwrap_or_default().chars().take(300).collect();
-    match error.downcast_ref::<PjrtError>() {
-        Some(PjrtError::Call { code: ErrorCode::ResourceExhausted, .. }) => Verdict::TooLarge(first),
-        _ => Verdict::Failed(first),
+    match error.downcast_ref().is_some_and(PjrtError::is_out_of_memory) {
+        true => Verdict::TooLarge(first),
+        false => Verdict::Failed(first),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pjrt::ErrorCode;
 
     #[test]
     fn resource_exhausted_means_too_large_and_other_errors_mean_failed() {

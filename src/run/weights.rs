@@ -254,22 +254,35 @@ pub struct Exported {
     pub notes: Vec<String>,
 }
 
+/// Returns the model card for the export of a checkpoint, which was read from a directory, as a class of transformers.
+pub type CardOf<'a> = &'a dyn Fn(&Path, &Checkpoint, Architecture) -> anyhow::Result<String>;
+
 /// Writes the checkpoint at `path`, or the best or newest one of the run at `path`, to `out`, as the class `architecture` of
 /// transformers loads it; by default the class of the model or, if an import lacked some of its heads and no step has been taken, the
-/// first class that lacks none.
+/// first class that lacks none. With `card`, a model card is written too.
 ///
 /// # Errors
 /// If there is no complete checkpoint, it was not written by a run, the model lacks heads of `architecture`, or `out` holds
 /// something else than an earlier export.
-pub fn export_model(path: &Path, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
-    export_loaded(open(path, Contents::ModelOnly)?, architecture, out)
+pub fn export_model(
+    path: &Path,
+    architecture: Option<Architecture>,
+    card: Option<CardOf<'_>>,
+    out: &Path,
+) -> anyhow::Result<Exported> {
+    export_loaded(open(path, Contents::ModelOnly)?, architecture, card, out)
 }
 
 /// Writes the averages of the weights that a run with `[ema]` keeps, as [`export_model`] writes the weights.
 ///
 /// # Errors
 /// As [`export_model`]; if the checkpoint holds no averages.
-pub fn export_averages(path: &Path, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
+pub fn export_averages(
+    path: &Path,
+    architecture: Option<Architecture>,
+    card: Option<CardOf<'_>>,
+    out: &Path,
+) -> anyhow::Result<Exported> {
     let mut loaded = open(path, Contents::ModelOnly)?;
     let average = |(name, tensor): (String, HostTensor)| Some((ema::parameter(&name)?.to_owned(), tensor));
     let averages: Vec<_> = load(&loaded.path, Contents::All)?.optimizer.into_iter().filter_map(average).collect();
@@ -279,10 +292,15 @@ pub fn export_averages(path: &Path, architecture: Option<Architecture>, out: &Pa
         loaded.path.display()
     );
     loaded.checkpoint.model = averages;
-    export_loaded(loaded, architecture, out)
+    export_loaded(loaded, architecture, card, out)
 }
 
-fn export_loaded(loaded: Loaded, architecture: Option<Architecture>, out: &Path) -> anyhow::Result<Exported> {
+fn export_loaded(
+    loaded: Loaded,
+    architecture: Option<Architecture>,
+    card: Option<CardOf<'_>>,
+    out: &Path,
+) -> anyhow::Result<Exported> {
     let Loaded { path, checkpoint, mut notes } = loaded;
     let config = checkpoint.file("config.json").map(|text| (path.join("config.json"), text.to_vec()));
     let (config_path, config) =
@@ -290,7 +308,8 @@ fn export_loaded(loaded: Loaded, architecture: Option<Architecture>, out: &Path)
     let (.., model) = describe(&config_path, &config)?;
     let architecture = complete_architecture(&path, &model, &checkpoint.state.missing, architecture)?;
     let step = checkpoint.state.step;
-    notes.extend(export(&path, checkpoint, &model, architecture, out)?);
+    let card = card.map(|card_of| card_of(&path, &checkpoint, architecture)).transpose()?;
+    notes.extend(export(&path, checkpoint, &model, architecture, card.as_deref(), out)?);
     let tensors = model.tensors.iter().filter(|(name, _)| architecture.has(name)).count();
     Ok(Exported { checkpoint: path, step, architecture, tensors, notes })
 }
@@ -434,7 +453,7 @@ mod tests {
         {
             let [run, out] = ["run", "out"].map(|name| folder.path().join(format!("{name}-{number}")));
             let checkpoint = save_checkpoint(&run, &head);
-            let exported = export_model(&run, None, &out).unwrap();
+            let exported = export_model(&run, None, None, &out).unwrap();
             assert_eq!(exported.architecture.name(), head.architecture());
             let written: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
             assert_eq!(written["architectures"], serde_json::json!([head.architecture()]));
@@ -453,9 +472,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (run, out) = (folder.path().join("run"), folder.path().join("out"));
         save_checkpoint(&run, &Head::SequenceClassification { labels: labels(&["a", "b", "c"]) });
-        let exported = export_model(&run, Some(Architecture::BertModel), &out).unwrap();
+        let exported = export_model(&run, Some(Architecture::BertModel), None, &out).unwrap();
         assert_eq!(exported.tensors, 5 + 16 + 2);
-        let error = export_model(&run, Some(Architecture::BertForMaskedLM), &out).unwrap_err().to_string();
+        let error = export_model(&run, Some(Architecture::BertForMaskedLM), None, &out).unwrap_err().to_string();
         let expected = "holds a BertForSequenceClassification, which can be exported for BertForSequenceClassification or \
                         BertModel, found BertForMaskedLM; choose another architecture";
         assert!(error.ends_with(expected), "{error}");

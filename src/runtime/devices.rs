@@ -158,6 +158,12 @@ impl Devices {
         ReplicaRange { first: self.first_replicas[self.host], count: self.devices.len(), of: self.len() }
     }
 
+    /// Returns whether a step may be launched while the one before runs. Not on the CPU: each launch allocates the temporaries of its
+    /// program at once, so those of two steps would be in memory.
+    pub fn may_launch_ahead(&self) -> bool {
+        self.client.platform_name() != Platform::Cpu.name()
+    }
+
     /// Returns false: there is at least one device.
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()

@@ -131,6 +131,17 @@ impl Checkpointer {
             Writer::Saving(_) | Writer::Lost => Ok(Vec::new()),
         }
     }
+
+    /// Uploads the metrics since the last checkpoint, at the end of a run; [`Checkpointer::finish`] must have been called.
+    ///
+    /// # Errors
+    /// If the upload fails.
+    pub fn upload_metrics(&self) -> anyhow::Result<()> {
+        match &self.writer {
+            Writer::Idle(destination) => destination.uploader.as_ref().map_or(Ok(()), Uploader::upload_metrics),
+            Writer::Saving(_) | Writer::Lost => Ok(()),
+        }
+    }
 }
 
 impl Drop for Checkpointer {

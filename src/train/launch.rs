@@ -229,8 +229,8 @@ fn train(
     let mut job = pretraining_job(run, &prepared, devices.len())?;
     job.files.extend(initial_state.sentence_transformers_files());
     let programs = Programs::new(&job, &devices, saved)?;
-    let memory = HostMemory::of(&programs, &devices, series.bytes);
-    hosts.all_ok(memory.check(options.ignore_memory))?;
+    let memory = HostMemory::of(programs.peak_bytes(), &devices, series.bytes);
+    hosts.all_ok(memory.check_unless(options.ignore_memory))?;
     let mut trainer = Trainer::new(job, programs, devices, hosts, initial_state, lock, begin)?;
     on_event(PretrainEvent::Ready { trainer: &trainer, memory: &memory })?;
     let outcome = trainer.train(interrupt);

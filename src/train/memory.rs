@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use anyhow::bail;
+use anyhow::anyhow;
 
-use super::programs::Programs;
 use crate::pjrt::Platform;
 use crate::runtime::devices::Devices;
 use crate::runtime::limits::AvailableMemory;
@@ -20,11 +19,23 @@ pub struct HostMemory {
     available: Option<AvailableMemory>,
 }
 
+/// The error of a run that requires more memory than is available.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "the run requires {required}, found {} ({}); lower micro_batch_size, train on fewer devices or end other programs",
+    byte_size(found.bytes as f64), found.limit
+)]
+pub struct TooLittleMemory {
+    required: HostMemory,
+    found: AvailableMemory,
+}
+
 impl HostMemory {
-    /// Returns the memory of `programs` on `devices` with checkpoints of `checkpoint` bytes.
-    pub fn of(programs: &Programs, devices: &Devices, checkpoint: u64) -> HostMemory {
+    /// Returns the memory of programs that use `peak_bytes` on each of `devices`, if the compiler counts them, with checkpoints of
+    /// `checkpoint` bytes.
+    pub fn of(peak_bytes: Option<u64>, devices: &Devices, checkpoint: u64) -> HostMemory {
         let uses_host = devices.client.platform_name() == Platform::Cpu.name();
-        let peak = programs.peak_bytes().filter(|_| uses_host).unwrap_or(0);
+        let peak = peak_bytes.filter(|_| uses_host).unwrap_or(0);
         let programs = peak * devices.devices.len() as u64;
         HostMemory { programs, checkpoint, available: AvailableMemory::of_process() }
     }
@@ -33,19 +44,24 @@ impl HostMemory {
         self.programs + self.checkpoint
     }
 
-    /// Checks that the memory is available; `ignore` is the user's setting not to.
+    /// Checks that the memory is available.
     ///
     /// # Errors
     /// If less is available.
-    pub fn check(&self, ignore: bool) -> anyhow::Result<()> {
-        match self.available.filter(|available| available.bytes < self.required() && !ignore) {
+    pub fn check(&self) -> Result<(), TooLittleMemory> {
+        match self.available.filter(|available| available.bytes < self.required()) {
             None => Ok(()),
-            Some(AvailableMemory { bytes, limit }) => bail!(
-                "the run requires {self}, found {} ({limit}); lower micro_batch_size, train on fewer devices or end other programs; \
-                 set ignore_memory to start nevertheless",
-                byte_size(bytes as f64)
-            ),
+            Some(found) => Err(TooLittleMemory { required: *self, found }),
         }
+    }
+
+    /// Checks the memory unless `ignore`, the user's setting, is true.
+    ///
+    /// # Errors
+    /// If less is available; the message names the setting.
+    pub fn check_unless(&self, ignore: bool) -> anyhow::Result<()> {
+        let checked = if ignore { Ok(()) } else { self.check() };
+        checked.map_err(|error| anyhow!("{error}; set ignore_memory to start nevertheless"))
     }
 }
 
@@ -74,13 +90,16 @@ mod tests {
         let available = |bytes| Some(AvailableMemory { bytes, limit: "the free memory of this machine" });
         let memory =
             HostMemory { programs: 3_000_000_000, checkpoint: 1_000_000_000, available: available(4_000_000_000) };
-        memory.check(false).unwrap();
-        HostMemory { available: None, ..memory }.check(false).unwrap();
+        memory.check().unwrap();
+        HostMemory { available: None, ..memory }.check().unwrap();
         let short = HostMemory { available: available(3_500_000_000), ..memory };
-        short.check(true).unwrap();
-        let message = short.check(false).unwrap_err().to_string();
+        short.check_unless(true).unwrap();
+        let message = short.check_unless(false).unwrap_err().to_string();
         let expected = "the run requires 4.00 GB of host memory (3.00 GB for the program, 1.00 GB for a checkpoint that is written), found \
                         3.50 GB (the free memory of this machine); lower micro_batch_size";
-        assert!(message.starts_with(expected), "{message}");
+        assert!(
+            message.starts_with(expected) && message.ends_with("; set ignore_memory to start nevertheless"),
+            "{message}"
+        );
     }
 }

@@ -13,7 +13,7 @@
 //! # fn main() -> anyhow::Result<()> {
 //! let run = Run::open(Path::new("scripts/runs/quickstart.toml"), &["phase.1.steps=100".to_owned()])?;
 //! pretrain(&run, &PretrainOptions::default())?;
-//! export_model(run.checkpoint.directory.local(), None, Path::new("my-bert"))?;
+//! export_model(run.checkpoint.directory.local(), None, None, Path::new("my-bert"))?;
 //! # Ok(())
 //! # }
 //! ```

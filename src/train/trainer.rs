@@ -1,5 +1,5 @@
-//! The training loop. A step is launched before the metrics of the previous step are read, so that the device never waits
-//! for the host. Evaluation, checkpoints and stopping happen between steps, when none is running.
+//! The training loop. On accelerators, a step is launched before the metrics of the previous step are read, so that the device never
+//! waits for the host. Evaluation, checkpoints and stopping happen between steps, when none is running.
 
 mod reaction;
 
@@ -262,6 +262,11 @@ impl Trainer {
         self.last_end = Instant::now();
         while let Some((inputs, waited)) = prefetch.wait()? {
             let plan = inputs.plan.clone();
+            if !self.devices.may_launch_ahead()
+                && let Some(before) = running.take()
+            {
+                self.read(before)?;
+            }
             let request = if self.failure.is_some() { Request::Interrupt } else { interrupt.request() };
             let launched = self.launch(inputs, waited, request)?;
             if let Some(before) = running.replace(launched) {
@@ -513,7 +518,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Waits until every checkpoint is saved and uploaded.
+    /// Waits until every checkpoint is saved and uploaded, and uploads the metrics.
     ///
     /// # Errors
     /// The first failure of the run, also an earlier one.
@@ -525,7 +530,12 @@ impl Trainer {
         self.hosts.all_ok(failure.map_or(Ok(()), Err))?;
         let notes = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
         notes.iter().for_each(note);
-        self.reporter.ended(self.done)
+        self.reporter.ended(self.done)?;
+        // Without these lines, the bucket has all checkpoints, and the next start uploads the lines.
+        if let Err(error) = self.checkpointer.as_ref().map_or(Ok(()), Checkpointer::upload_metrics) {
+            note(format_args!("{error:#}"));
+        }
+        Ok(())
     }
 }
 

@@ -61,6 +61,19 @@ impl Uploader {
         Ok(notes)
     }
 
+    /// Uploads the lines that `metrics.jsonl` has got since the last checkpoint; [`Uploader::wait`] must have been called.
+    ///
+    /// # Errors
+    /// If the upload fails.
+    pub fn upload_metrics(&self) -> anyhow::Result<()> {
+        self.run.upload_journal(METRICS_FILE, &|_| ()).with_context(|| {
+            format!(
+                "the last lines of {METRICS_FILE} were not uploaded to {}; they are on this machine",
+                self.run.address()
+            )
+        })
+    }
+
     /// Renames the checkpoints in the bucket that are newer than `step`; [`Uploader::wait`] must have been called.
     ///
     /// # Errors

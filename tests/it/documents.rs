@@ -83,7 +83,7 @@ fn documents() -> Vec<Document> {
     found.into_iter().map(read).collect()
 }
 
-/// Splits a command line as a shell does: quotes hold words together, and a comment ends it.
+/// Splits a command line as a shell does: quotes hold words together, and a comment, a pipe or a redirection ends it.
 fn words(line: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut quote, mut in_word) = (None, false);
@@ -96,7 +96,7 @@ fn words(line: &str) -> Vec<String> {
                     words.push(String::new());
                 }
             }
-            '#' | '|' if quote.is_none() && !in_word => break,
+            '#' | '|' | '>' if quote.is_none() && !in_word => break,
             _ if c.is_whitespace() && quote.is_none() => in_word = false,
             _ => {
                 if !std::mem::replace(&mut in_word, true) {

@@ -182,7 +182,7 @@ fn a_resumed_run_keeps_the_tokenizer_of_its_model() {
     assert!(InitialState::find(&run, ACCEPT).unwrap().1.is_empty());
 
     // The same model with the ids of two tokens swapped.
-    export_model(&files.path("model"), None, &files.path("swapped")).unwrap();
+    export_model(&files.path("model"), None, None, &files.path("swapped")).unwrap();
     let words = std::fs::read_to_string(files.path("swapped/vocab.txt")).unwrap();
     let swapped = words.replace("\ngood\n", "\n???\n").replace("\nbad\n", "\ngood\n").replace("\n???\n", "\nbad\n");
     files.write("swapped/vocab.txt", &swapped);
@@ -196,7 +196,7 @@ fn a_resumed_run_keeps_the_tokenizer_of_its_model() {
     expected.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in: {message}"));
 
     // The same model with accents.
-    export_model(&files.path("model"), None, &files.path("accents")).unwrap();
+    export_model(&files.path("model"), None, None, &files.path("accents")).unwrap();
     files.write("accents/tokenizer_config.json", r#"{"do_lower_case": true, "strip_accents": false}"#);
     let message = format!("{:#}", InitialState::find(&open("accents"), ACCEPT).unwrap_err());
     let expected = [
@@ -209,7 +209,7 @@ fn a_resumed_run_keeps_the_tokenizer_of_its_model() {
 #[test]
 fn pairs_require_two_token_types() {
     let files = LabelledFiles::new();
-    export_model(&files.path("model"), None, &files.path("single")).unwrap();
+    export_model(&files.path("model"), None, None, &files.path("single")).unwrap();
     let config = std::fs::read_to_string(files.path("single/config.json")).unwrap();
     files.write("single/config.json", &config.replace("\"type_vocab_size\": 2", "\"type_vocab_size\": 1"));
     let weights = files.path("single/model.safetensors");
@@ -235,7 +235,7 @@ fn impossible_settings_and_models_are_refused() {
     let files = LabelledFiles::new();
     files.write_model("words", &["more"]);
     std::fs::create_dir(files.path("nothing")).unwrap();
-    export_model(&files.path("model"), None, &files.path("bare")).unwrap();
+    export_model(&files.path("model"), None, None, &files.path("bare")).unwrap();
     std::fs::remove_file(files.path("bare/vocab.txt")).unwrap();
     let cases: [(&[&str], &str); 28] = [
         (&["import=nowhere"], "import: nowhere"),

@@ -100,7 +100,7 @@ impl Files {
 
     /// Writes the checkpoint `name` as the Hugging Face directory `out`.
     fn export(&self, name: &str, out: &str) {
-        export_model(&self.path(name), None, &self.path(out)).unwrap();
+        export_model(&self.path(name), None, None, &self.path(out)).unwrap();
     }
 
     /// Finds the initial state of the run file with `overrides`, and returns the notes or the error, without the directory.

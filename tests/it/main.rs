@@ -30,6 +30,7 @@ mod probe;
 mod recomputation;
 mod report;
 mod sharding;
+mod shell;
 mod special_files;
 mod study;
 mod task;

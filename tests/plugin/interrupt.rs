@@ -122,35 +122,6 @@ fn a_run_saves_and_ends_at_its_time_limit() {
     assert_eq!(checkpoints(&run).last().copied(), metrics(&run).into_keys().map(|(_, step)| step).max());
 }
 
-/// A process that trains on the CPU executes its own program once more, with huge pages.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[test]
-fn process_with_huge_pages_keeps_its_id_arguments_environment_and_signals() {
-    let workshop = Workshop::new();
-    workshop.run_file("run.toml", "run", endless);
-    let arguments = ["pretrain", "run.toml", "--platform", "cpu"];
-    let mut command = workshop.command(&arguments);
-    command.env("GLIBC_TUNABLES", "glibc.malloc.arena_max=4").env_remove("LAMBERT_HUGE_PAGES");
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lambert starts");
-    let run = workshop.path("run");
-    wait_until(&mut child, "a step", || run.join("metrics.jsonl").exists());
-    let of_process = |file: &str| {
-        let bytes = std::fs::read(format!("/proc/{}/{file}", child.id())).expect("the process runs");
-        let words: Vec<String> =
-            bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
-        words
-    };
-    // glibc ends each tunable with a zero in place of the colon.
-    let environment = of_process("environ").join(":");
-    for variable in ["GLIBC_TUNABLES=glibc.malloc.arena_max=4:glibc.malloc.hugetlb=1:", "LAMBERT_NO_CACHE=1:"] {
-        assert!(environment.contains(variable), "{variable}: {environment}");
-    }
-    assert_eq!(of_process("cmdline")[1..5], arguments);
-    signal(&child, "TERM");
-    let (status, words) = output_of(&mut child);
-    assert_eq!(status.code(), Some(130), "{words}");
-}
-
 #[test]
 fn a_second_signal_stops_at_once_and_keeps_earlier_checkpoints() {
     let workshop = Workshop::new();

@@ -17,7 +17,7 @@ fn run_file_is_trained_and_exported_from_rust() {
     let options = PretrainOptions { platform: PlatformChoice::Platform(Platform::Cpu), ..PretrainOptions::default() };
     assert_eq!(pretrain(&run, &options).unwrap(), Outcome::Finished);
     let directory = run.checkpoint.directory.local();
-    let exported = export_model(directory, None, &workshop.path("exported")).unwrap();
+    let exported = export_model(directory, None, None, &workshop.path("exported")).unwrap();
     assert_eq!((exported.step, exported.checkpoint), (10, directory.join("step-00000010")));
     assert!(workshop.path("exported/model.safetensors").exists());
 

@@ -456,6 +456,9 @@ fn a_diverged_run_in_a_bucket_resumes_from_its_good_checkpoint_on_every_machine(
     assert!(words.contains(&format!("was renamed to s3://pod/runs/bad/{aside}")), "{words}");
     let copy = |machine: &str| site.workshop.path(machine).join("lambert/buckets/s3/pod%2Fruns%2Fbad");
     assert!(copy("one").join(left).exists() && copy("one").join(aside).exists());
+    let metrics = site.server.get("pod/runs/bad/metrics.jsonl").unwrap();
+    assert_eq!(metrics, std::fs::read(copy("one").join("metrics.jsonl")).unwrap(), "the last lines were not uploaded");
+    assert!(String::from_utf8_lossy(&metrics).contains("\"kind\":\"divergence\""));
 
     // A machine that trained until then, and does not know that another one went on and diverged.
     let plain = aside.split_once('.').unwrap().0;

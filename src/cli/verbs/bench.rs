@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::batch::pretraining::RowForm;
@@ -26,8 +27,8 @@ use crate::runtime::devices::Devices;
 use crate::runtime::processor::faster_precision;
 use crate::step::{GradientReduceDtype, OptimizerSharding, ParallelSettings, StepSpec};
 use crate::task::{Model, Precision};
-use crate::train::bench::{Measured, measure};
-use crate::units::{counted, quantity};
+use crate::train::bench::{Measured, Tried, find_micro_batch_size, measure};
+use crate::units::{byte_size, counted, quantity};
 use crate::verify::kernels::{check_kernel, require_all};
 
 /// Measure the speed of a training step
@@ -41,6 +42,7 @@ Examples:
   lambert bench
   lambert bench --model large --sequence-length 512 --precision bf16 --platform cuda
   lambert bench --sequence-length 512 --recompute layer
+  lambert bench --model large --precision bf16 --platform cuda --find-micro-batch-size
   lambert bench --devices 2 --platform cpu --gradient-reduce-dtype bf16 --optimizer-sharding none
   lambert bench --model large --precision bf16 --profile
   lambert bench --json | jq .sequences_per_second
@@ -59,6 +61,12 @@ pub struct Bench {
     /// Rows per device and micro-batch
     #[arg(long, default_value_t = 8, value_name = "ROWS")]
     micro_batch_size: usize,
+    /// Measure several micro-batch sizes, and report the smallest one within 1 % of the most sequences/s
+    ///
+    /// Sizes are powers of two. The search starts at --micro-batch-size, tries larger ones while each is faster and fits, then smaller
+    /// ones until one is slower, and prints a table of them.
+    #[arg(long, conflicts_with_all = ["profile", "dump"])]
+    find_micro_batch_size: bool,
     /// Micro-batches per step, computed one after the other
     #[arg(long, default_value_t = 1, value_name = "N")]
     accumulation_steps: usize,
@@ -139,30 +147,9 @@ impl ValueEnum for OptimizerSharding {
 }
 
 pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
-    let mut model = args.model.config(args.vocab_size);
-    model.hidden_dropout_prob = args.dropout;
-    model.attention_probs_dropout_prob = args.dropout;
-    model.max_position_embeddings = model.max_position_embeddings.max(args.sequence_length);
-    let layers = model.num_hidden_layers;
     let devices = args.devices.open()?;
     faster_precision(&devices, args.precision).iter().for_each(note);
-    let optimizer = OptimizerConfig::default();
-    let parallel = ParallelSettings {
-        gradient_reduce_dtype: args.gradient_reduce_dtype,
-        optimizer_sharding: args.optimizer_sharding,
-    };
-    let task = BertPretraining {
-        model,
-        rows: RowForm {
-            sequence_length: args.sequence_length,
-            max_predictions: args.max_predictions_per_seq.unwrap_or((args.sequence_length * 5 / 32).max(1)),
-            sequences_per_row: args.sequences_per_row,
-        },
-        sentence_pairs: true,
-        recompute: args.recompute,
-        layers: args.layers,
-        kernels: args.kernels().on(devices.client.platform_name()),
-    };
+    let task = args.task(&devices);
     for kernel in task.kernels.fused() {
         let correct = || {
             kernel.check(&task.model, args.sequence_length, args.precision)?;
@@ -170,36 +157,32 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
         };
         correct().with_context(|| format!("--{}", kernel.name().replace('_', "-")))?;
     }
-    let kinds = optimizer.state_names().len();
-    let sharding = parallel.describe(&task.parameters(), kinds, devices.len());
-    let spec = StepSpec {
-        parallel: parallel.resolve(&task.parameters(), kinds, devices.len()),
-        task: Arc::new(task),
-        optimizer,
-        precision: args.precision,
-        rows: args.micro_batch_size.saturating_mul(args.accumulation_steps),
-        accumulation_steps: args.accumulation_steps,
-        replicas: devices.len(),
-        dropout: args.dropout > 0.0,
-        ema_decay: None,
-    };
+    let task = Arc::new(task);
+    match args.find_micro_batch_size {
+        true => run_several(&args, &task, &devices),
+        false => run_one(&args, &task, &devices),
+    }
+}
+
+/// Measures the given micro-batch size.
+fn run_one(args: &Bench, task: &Arc<BertPretraining>, devices: &Devices) -> anyhow::Result<ExitCode> {
+    let spec = args.spec(task, devices, args.micro_batch_size);
     let dump = args.dump.as_deref().map(|directory| Dump::begin(directory, &["step".to_owned()])).transpose()?;
     let mut profile = None;
-    let measured = measure(&spec, &devices, args.steps, |compiled| {
+    let measured = measure(&spec, devices, args.steps, |compiled| {
         if args.profile || dump.is_some() {
             let program = compiled.executable.optimized_program()?;
             dump.iter().try_for_each(|dump| dump.write("step", &program))?;
-            profile =
-                args.profile.then(|| Profile::of(&program, &args.context(layers, &spec, &devices))).transpose()?;
+            profile = args.profile.then(|| Profile::of(&program, &args.context(&spec, devices))).transpose()?;
         }
         Ok(())
     })?;
     if args.json {
-        let mut report = to_json(&args, &spec, &measured, &devices.describe());
+        let mut report = to_json(args, &spec, &measured, &devices.describe());
         report["profile"] = json!(profile.as_ref().map(profile_to_json));
         print(report)?;
     } else {
-        print_text(to_text(&args, sharding, &measured, &devices.describe()))?;
+        print_text(to_text(args, &spec, &measured, &devices.describe()))?;
         if let Some(profile) = &profile {
             print_text(profile_to_text(profile, "the step"))?;
         }
@@ -210,26 +193,94 @@ pub fn run(args: Bench) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Measures several micro-batch sizes, and reports the fastest.
+fn run_several(args: &Bench, task: &Arc<BertPretraining>, devices: &Devices) -> anyhow::Result<ExitCode> {
+    let (tried, fastest) = find_micro_batch_size(args.micro_batch_size, |micro_batch_size| {
+        note(format_args!("measuring a micro-batch size of {micro_batch_size}"));
+        measure(&args.spec(task, devices, micro_batch_size), devices, args.steps, |_| Ok(()))
+    })?;
+    let found =
+        fastest.and_then(|position| Some((tried[position].micro_batch_size, tried[position].measured.as_ref()?)));
+    let (micro_batch_size, measured) =
+        found.context("no micro-batch size fits: pass a smaller model, sequence_length or accumulation_steps")?;
+    let spec = args.spec(task, devices, micro_batch_size);
+    if args.json {
+        let mut report = to_json(args, &spec, measured, &devices.describe());
+        report["tried"] = tried_to_json(&tried);
+        print(report)?;
+    } else {
+        print_text(tried_to_text(&tried, micro_batch_size))?;
+        print_text(to_text(args, &spec, measured, &devices.describe()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 impl Bench {
-    fn kernels(&self) -> Kernels {
-        Kernels { attention: self.attention, layer_norm: self.layer_norm }
+    /// Returns the task of the step.
+    fn task(&self, devices: &Devices) -> BertPretraining {
+        let mut model = self.model.config(self.vocab_size);
+        model.hidden_dropout_prob = self.dropout;
+        model.attention_probs_dropout_prob = self.dropout;
+        model.max_position_embeddings = model.max_position_embeddings.max(self.sequence_length);
+        BertPretraining {
+            model,
+            rows: RowForm {
+                sequence_length: self.sequence_length,
+                max_predictions: self.max_predictions_per_seq.unwrap_or((self.sequence_length * 5 / 32).max(1)),
+                sequences_per_row: self.sequences_per_row,
+            },
+            sentence_pairs: true,
+            recompute: self.recompute,
+            layers: self.layers,
+            kernels: Kernels { attention: self.attention, layer_norm: self.layer_norm }
+                .on(devices.client.platform_name()),
+        }
+    }
+
+    /// Returns the step of `task` with micro-batches of a size.
+    fn spec(&self, task: &Arc<BertPretraining>, devices: &Devices, micro_batch_size: usize) -> StepSpec {
+        let optimizer = OptimizerConfig::default();
+        StepSpec {
+            parallel: self.parallel().resolve(&task.parameters(), optimizer.state_names().len(), devices.len()),
+            task: task.clone(),
+            optimizer,
+            precision: self.precision,
+            rows: micro_batch_size.saturating_mul(self.accumulation_steps),
+            accumulation_steps: self.accumulation_steps,
+            replicas: devices.len(),
+            dropout: self.dropout > 0.0,
+            ema_decay: None,
+        }
+    }
+
+    fn parallel(&self) -> ParallelSettings {
+        ParallelSettings {
+            gradient_reduce_dtype: self.gradient_reduce_dtype,
+            optimizer_sharding: self.optimizer_sharding,
+        }
     }
 
     /// Returns the facts about the step that its profile needs.
-    fn context(&self, layers: usize, spec: &StepSpec, devices: &Devices) -> Context {
+    fn context(&self, spec: &StepSpec, devices: &Devices) -> Context {
         let target = Target::of_host(devices.devices[0].kind(), devices.len());
         Context {
             platform: target.as_ref().map_or(Platform::Cpu, Target::platform),
             rates: target.as_ref().and_then(Rates::of),
             sequence_length: self.sequence_length,
-            layers,
+            layers: self.model.config(self.vocab_size).num_hidden_layers,
             micro_batches: self.accumulation_steps as f64,
             model_flops: spec.rows as f64 * spec.task.training_flops(),
         }
     }
+
+    /// Describes the sharding of the optimizer, if there are several devices.
+    fn sharding(&self, spec: &StepSpec) -> Option<String> {
+        let kinds = spec.optimizer.state_names().len();
+        self.parallel().describe(&spec.task.parameters(), kinds, spec.replicas)
+    }
 }
 
-fn to_text(args: &Bench, sharding: Option<String>, measured: &Measured, devices: &str) -> String {
+fn to_text(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) -> String {
     let [median, shortest, longest] = measured.seconds();
     let rate = |seconds: f64| quantity(measured.sequences as f64 / seconds);
     let flops = measured.flops / median;
@@ -250,7 +301,7 @@ fn to_text(args: &Bench, sharding: Option<String>, measured: &Measured, devices:
         ),
         format!("{}; loss {:.4}", compile_times(&measured.times), measured.loss),
     ];
-    if let Some(sharding) = sharding {
+    if let Some(sharding) = args.sharding(spec) {
         lines.push(format!("gradients all-reduced in {}; {sharding}", args.gradient_reduce_dtype.name()));
     }
     let bytes = |bytes: i64| format!("{}B", quantity(bytes as f64));
@@ -286,7 +337,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "sequence_length": args.sequence_length,
         "sequences_per_row": args.sequences_per_row,
         "global_batch": measured.sequences,
-        "micro_batch_size": args.micro_batch_size,
+        "micro_batch_size": spec.micro_batch_size(),
         "accumulation_steps": args.accumulation_steps,
         "gradient_reduce_dtype": args.gradient_reduce_dtype,
         "optimizer_sharding": args.optimizer_sharding,
@@ -310,4 +361,39 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "device_peak_bytes": measured.device_peak,
         "host_peak_bytes": measured.host_peak,
     })
+}
+
+/// Formats the micro-batch sizes of a search, of which one is chosen.
+fn tried_to_text(tried: &[Tried], chosen: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["micro-batch size", "sequences/s", "s per step", "temporaries"]);
+    for Tried { micro_batch_size: size, measured } in tried {
+        let name = if *size == chosen { format!("{size} (chosen)") } else { size.to_string() };
+        let cells = match measured {
+            None => ["does not fit".to_owned(), "–".to_owned(), "–".to_owned()],
+            Some(measured) => [
+                quantity(measured.sequences_per_second()),
+                format!("{:.4}", measured.seconds()[0]),
+                measured.memory.map_or("–".to_owned(), |memory| byte_size(memory.temp as f64)),
+            ],
+        };
+        table.add_row([name].into_iter().chain(cells));
+    }
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    format!("{table}\n")
+}
+
+fn tried_to_json(tried: &[Tried]) -> serde_json::Value {
+    let each = tried.iter().map(|Tried { micro_batch_size, measured }| {
+        let measured = measured.as_ref();
+        json!({
+            "micro_batch_size": micro_batch_size,
+            "fits": measured.is_some(),
+            "sequences_per_second": measured.map(Measured::sequences_per_second),
+            "seconds_per_step": measured.map(|measured| measured.seconds()[0]),
+            "program_temporary_bytes": measured.and_then(|measured| measured.memory).map(|memory| memory.temp),
+        })
+    });
+    each.collect()
 }

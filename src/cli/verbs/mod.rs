@@ -11,6 +11,7 @@ pub mod plugin;
 pub mod prepare;
 pub mod pretrain;
 pub mod report;
+pub mod shell;
 pub mod study;
 pub mod tokenizer;
 pub mod verify;

@@ -189,7 +189,8 @@ fn fine_tune_one(
         Some(programs) => programs.reused(),
         None => {
             let programs = Programs::new(&job, &shared.devices, None)?;
-            HostMemory::of(&programs, &shared.devices, checkpoints(run).bytes).check(options.ignore_memory)?;
+            let memory = HostMemory::of(programs.peak_bytes(), &shared.devices, checkpoints(run).bytes);
+            memory.check_unless(options.ignore_memory)?;
             programs
         }
     };

@@ -7,13 +7,15 @@ use clap::{Args, ValueEnum};
 
 use crate::checkpoint::hugging_face::Architecture;
 use crate::output::{note, print};
+use crate::report::model_card::model_card;
 use crate::run::buckets::fetch_model;
 use crate::run::weights::{Exported, export_averages, export_model};
 use crate::storage::Location;
 
 /// Export a checkpoint for Hugging Face transformers
 ///
-/// Writes config.json, model.safetensors and the tokenizer.
+/// Writes config.json, model.safetensors, the tokenizer, and a model card (README.md) with data, settings and losses beside their
+/// baselines. Its fields for sources and licence are for you to fill in.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,8 +56,8 @@ fn architecture(name: &str) -> Result<Architecture, String> {
 pub fn run(args: Export) -> anyhow::Result<ExitCode> {
     let checkpoint = fetch_model(&args.checkpoint)?;
     let exported = match args.weights {
-        Weights::Model => export_model(&checkpoint, args.architecture, &args.out)?,
-        Weights::Ema => export_averages(&checkpoint, args.architecture, &args.out)?,
+        Weights::Model => export_model(&checkpoint, args.architecture, Some(&model_card), &args.out)?,
+        Weights::Ema => export_averages(&checkpoint, args.architecture, Some(&model_card), &args.out)?,
     };
     exported.notes.iter().for_each(note);
     let Exported { checkpoint, step, architecture, tensors, .. } = exported;

@@ -4,16 +4,19 @@
 //! `lambert plugin install`; the site-packages of the active `VIRTUAL_ENV` or `CONDA_PREFIX`. Wheels put plugins at fixed
 //! paths relative to site-packages, and the install directory has the same layout.
 
+mod platform;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use platform::Platform;
+
 use super::client::Client;
 use super::error::PjrtError;
 use super::named_value::CreateOption;
-use super::platform::Platform;
 use super::plugin::Plugin;
 use crate::cache;
 use crate::key_value::KeyValueStore;
