@@ -66,6 +66,7 @@ pub mod hlo;
 pub mod key_value;
 pub mod library_file;
 pub mod metrics;
+pub mod onnx;
 pub mod optim;
 pub mod output;
 pub mod pjrt;

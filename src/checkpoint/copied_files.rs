@@ -36,6 +36,9 @@ const SENTENCE_TRANSFORMERS: [&str; 3] = [MODULES, "sentence_bert_config.json", 
 /// The files in the folder of a module, such as `1_Pooling` or `2_Dense`.
 const OF_A_MODULE: [&str; 3] = [CONFIG_FILE, "model.safetensors", "pytorch_model.bin"];
 
+/// The folder of an export with a model for ONNX runtimes.
+const ONNX_FOLDER: &str = "onnx";
+
 /// Returns whether a checkpoint may hold a copied file of this name.
 pub fn is_copied_file(name: &str) -> bool {
     [RUN_FILE, CONFIG_FILE].contains(&name) || TOKENIZER_FILES.contains(&name) || is_sentence_transformers_file(name)
@@ -87,16 +90,16 @@ pub(super) fn create_folder_of(name: &str, directory: &Path) -> Result<(), Check
     fs::create_dir_all(&folder).map_err(CheckpointError::io("create", &folder))
 }
 
-/// The files of a directory, and its folders of modules.
+/// The files of a directory, and its folders: those of modules, and that of an ONNX model.
 pub(super) struct Listing {
-    /// The names of the files; those of a module have its folder before them, as in `1_Pooling/config.json`.
+    /// The names of the files; those in a folder have its name before them, as in `1_Pooling/config.json`.
     pub files: Vec<String>,
     /// The names of the folders.
     pub folders: Vec<String>,
 }
 
 impl Listing {
-    /// Lists `directory`; returns none if it is no directory (a link is none), or holds anything but files and folders of modules
+    /// Lists `directory`; returns none if it is no directory (a link is none), or holds anything but files and such folders
     /// with files.
     pub fn of(directory: &Path) -> io::Result<Option<Listing>> {
         let mut listing = Listing { files: Vec::new(), folders: Vec::new() };
@@ -112,7 +115,7 @@ impl Listing {
             let Some(name) = name.to_str() else { return Ok(false) };
             if kind.is_file() {
                 self.files.push(format!("{prefix}{name}"));
-            } else if kind.is_dir() && prefix.is_empty() && is_module_folder(name) {
+            } else if kind.is_dir() && prefix.is_empty() && (is_module_folder(name) || name == ONNX_FOLDER) {
                 self.folders.push(name.to_owned());
                 if !self.add(&entry.path(), &format!("{name}/"))? {
                     return Ok(false);

@@ -1,8 +1,8 @@
 //! Large blocks of memory, kept for the next execution of a program.
 //!
 //! XLA's CPU client asks for the temporaries of a program in each execution (`posix_memalign`) and gives them back at its end
-//! (`free`). glibc maps memory of this size (32 MiB and more) anew each time, and the kernel clears every page: up to a third of a
-//! training step. So this module replaces these functions in the whole process. Blocks of 4 MiB and more are mapped here, in huge
+//! (`free`). glibc maps memory of this size (32 MiB and more) anew each time, and the kernel clears every page: up to two
+//! fifths of a training step. So this module replaces these functions in the whole process. Blocks of 4 MiB and more are mapped here, in huge
 //! pages, and kept for the next request of about the same size; all others are those of the next allocator in the process, glibc's
 //! or a preloaded one.
 //!

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod inputs;
 pub mod lines;
 mod npy;
+pub mod onnx;
 pub mod probe;
 pub mod tokens;
 

@@ -254,12 +254,13 @@ pub struct Exported {
     pub notes: Vec<String>,
 }
 
-/// Returns the model card for the export of a checkpoint, which was read from a directory, as a class of transformers.
-pub type CardOf<'a> = &'a dyn Fn(&Path, &Checkpoint, Architecture) -> anyhow::Result<String>;
+/// Returns further files for the export of a checkpoint, which was read from a directory, as a class of transformers: a model card, or
+/// an ONNX model.
+pub type FilesOf<'a> = &'a dyn Fn(&Path, &Checkpoint, Architecture) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>>;
 
 /// Writes the checkpoint at `path`, or the best or newest one of the run at `path`, to `out`, as the class `architecture` of
 /// transformers loads it; by default the class of the model or, if an import lacked some of its heads and no step has been taken, the
-/// first class that lacks none. With `card`, a model card is written too.
+/// first class that lacks none. The files of `more` are written too.
 ///
 /// # Errors
 /// If there is no complete checkpoint, it was not written by a run, the model lacks heads of `architecture`, or `out` holds
@@ -267,10 +268,10 @@ pub type CardOf<'a> = &'a dyn Fn(&Path, &Checkpoint, Architecture) -> anyhow::Re
 pub fn export_model(
     path: &Path,
     architecture: Option<Architecture>,
-    card: Option<CardOf<'_>>,
+    more: Option<FilesOf<'_>>,
     out: &Path,
 ) -> anyhow::Result<Exported> {
-    export_loaded(open(path, Contents::ModelOnly)?, architecture, card, out)
+    export_loaded(open(path, Contents::ModelOnly)?, architecture, more, out)
 }
 
 /// Writes the averages of the weights that a run with `[ema]` keeps, as [`export_model`] writes the weights.
@@ -280,7 +281,7 @@ pub fn export_model(
 pub fn export_averages(
     path: &Path,
     architecture: Option<Architecture>,
-    card: Option<CardOf<'_>>,
+    more: Option<FilesOf<'_>>,
     out: &Path,
 ) -> anyhow::Result<Exported> {
     let mut loaded = open(path, Contents::ModelOnly)?;
@@ -292,13 +293,13 @@ pub fn export_averages(
         loaded.path.display()
     );
     loaded.checkpoint.model = averages;
-    export_loaded(loaded, architecture, card, out)
+    export_loaded(loaded, architecture, more, out)
 }
 
 fn export_loaded(
     loaded: Loaded,
     architecture: Option<Architecture>,
-    card: Option<CardOf<'_>>,
+    more: Option<FilesOf<'_>>,
     out: &Path,
 ) -> anyhow::Result<Exported> {
     let Loaded { path, checkpoint, mut notes } = loaded;
@@ -308,8 +309,8 @@ fn export_loaded(
     let (.., model) = describe(&config_path, &config)?;
     let architecture = complete_architecture(&path, &model, &checkpoint.state.missing, architecture)?;
     let step = checkpoint.state.step;
-    let card = card.map(|card_of| card_of(&path, &checkpoint, architecture)).transpose()?;
-    notes.extend(export(&path, checkpoint, &model, architecture, card.as_deref(), out)?);
+    let more = more.map_or(Ok(Vec::new()), |files_of| files_of(&path, &checkpoint, architecture))?;
+    notes.extend(export(&path, checkpoint, &model, architecture, &more, out)?);
     let tensors = model.tensors.iter().filter(|(name, _)| architecture.has(name)).count();
     Ok(Exported { checkpoint: path, step, architecture, tensors, notes })
 }

@@ -1,12 +1,15 @@
 //! The trials of a study: those that tune, and then those that are reported.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use serde::Deserialize;
 
 use super::file::StudyFile;
-use super::trial::{Trial, TrialResult};
+use super::trial::{Ending, Trial, TrialResult};
+use crate::files;
 use crate::run::file::RunFile;
 
 /// The results of ended trials, by directory.
@@ -128,6 +131,34 @@ impl Plan {
         self.cells.iter().map(of_cell).fold((0, 0), |(all, done), (more, ended)| (all + more, done + ended))
     }
 
+    /// Takes over the results of trials with the same settings from a `study.json` of another machine; returns their number. Trials that
+    /// have ended here keep their results.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is no `study.json`, or a result cannot be written.
+    pub fn take_over(&self, path: &Path) -> anyhow::Result<usize> {
+        let rows = recorded_results(path)?;
+        let mut taken = 0;
+        let mut take = |trial: &Trial| -> anyhow::Result<()> {
+            let name = trial.directory.file_name().unwrap_or_default();
+            if let Some(result) = rows.get(name)
+                && trial.result()?.is_none()
+            {
+                trial.write()?;
+                trial.store(result)?;
+                taken += 1;
+            }
+            Ok(())
+        };
+        self.cells.iter().flat_map(|cell| &cell.tuning).try_for_each(&mut take)?;
+        // Which trials are reported depends on those that tune.
+        let ended = self.ended()?;
+        for cell in &self.cells {
+            self.reported(cell, &ended)?.iter().try_for_each(&mut take)?;
+        }
+        Ok(taken)
+    }
+
     /// Reads the results of trials that have ended.
     ///
     /// # Errors
@@ -151,4 +182,31 @@ impl Plan {
         }
         Ok(ended)
     }
+}
+
+/// Reads the results in a `study.json`, by the names of the trials' directories.
+fn recorded_results(path: &Path) -> anyhow::Result<BTreeMap<OsString, TrialResult>> {
+    /// The keys of a row that are a trial's result; others are its settings.
+    #[derive(Deserialize)]
+    struct Row {
+        directory: PathBuf,
+        ending: Ending,
+        value: Option<f64>,
+        baseline: Option<f64>,
+        evaluations: Vec<(u64, f64)>,
+        steps: u64,
+        seconds: f64,
+    }
+    #[derive(Deserialize)]
+    struct Study {
+        rows: Vec<Row>,
+    }
+    let text = files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let study: Study = serde_json::from_slice(&text)
+        .with_context(|| format!("{}: requires the study.json of a study", path.display()))?;
+    let of_row = |Row { directory, ending, value, baseline, evaluations, steps, seconds }| {
+        let result = TrialResult { ending, value, baseline, evaluations, steps, seconds };
+        Some((directory.file_name()?.to_owned(), result))
+    };
+    Ok(study.rows.into_iter().filter_map(of_row).collect())
 }

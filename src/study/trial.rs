@@ -160,9 +160,17 @@ impl Trial {
         let log =
             RunLog::read(&self.directory)?.with_context(|| format!("{} has no metrics", self.directory.display()))?;
         let result = summarize(&log, metric, self.steps, diverged)?;
-        let json = serde_json::to_vec_pretty(&result).context("cannot write JSON")?;
-        files::write_atomically(&self.directory.join(RESULT), |partial| std::fs::write(partial, &json))?;
+        self.store(&result)?;
         Ok(result)
+    }
+
+    /// Writes the result into the directory.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn store(&self, result: &TrialResult) -> anyhow::Result<()> {
+        let json = serde_json::to_vec_pretty(result).context("cannot write JSON")?;
+        files::write_atomically(&self.directory.join(RESULT), |partial| std::fs::write(partial, &json))
     }
 
     /// Returns whether training ended because gradients were not finite.

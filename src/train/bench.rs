@@ -42,6 +42,8 @@ pub struct Measured {
     pub device_peak: Option<i64>,
     /// The peak resident set of this process in bytes (`VmHWM`), on Linux.
     pub host_peak: Option<u64>,
+    /// Page faults of this process in the counted steps, on Linux: memory that the kernel has mapped and cleared.
+    pub page_faults: Option<u64>,
 }
 
 impl Measured {
@@ -81,7 +83,11 @@ pub fn measure(
 
     let mut reader = Reader { begin: Instant::now(), durations: Vec::new(), loss: f64::NAN };
     let mut running: Option<HostTransfer> = None;
+    let mut faults_before = None;
     for number in 0..(WARM_UP + steps) as u64 {
+        if number == WARM_UP as u64 {
+            faults_before = page_faults();
+        }
         // As in training, a step is launched before the metrics of the previous one are read, where that takes no memory.
         if !devices.may_launch_ahead() {
             reader.read(running.take())?;
@@ -100,6 +106,7 @@ pub fn measure(
         reader.read(running.replace(launched.read("metrics")?))?;
     }
     reader.read(running)?;
+    let faults = page_faults().zip(faults_before).map(|(after, before)| after - before);
     let Reader { mut durations, loss, .. } = reader;
     let rows = spec.rows * spec.replicas;
     let kind = devices.devices[0].kind();
@@ -116,6 +123,7 @@ pub fn measure(
         memory,
         device_peak: devices.devices[0].memory_stats().ok().and_then(|stats| stats.peak_bytes_in_use),
         host_peak: peak_host_memory(),
+        page_faults: faults,
     })
 }
 
@@ -186,6 +194,13 @@ fn peak_host_memory() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+/// Returns the page faults of this process that needed no reading (`minflt`), on Linux.
+fn page_faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, in parentheses, may contain spaces; `minflt` is the eighth field behind it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::{anyhow, bail};
@@ -205,6 +220,7 @@ mod tests {
             memory: None,
             device_peak: None,
             host_peak: None,
+            page_faults: None,
         }
     }
 

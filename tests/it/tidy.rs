@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["cache", "deadline", "divergence", "files", "metrics", "rng", "settings", "shape", "tls", "units"],
     &["digest", "file_kind", "output", "probe"],
     &["batch", "graph", "key_value", "library_file", "storage"],
-    &["autodiff", "eval", "hlo", "pjrt", "task", "triton"],
+    &["autodiff", "eval", "hlo", "onnx", "pjrt", "task", "triton"],
     &["bert", "checkpoint", "data", "optim", "plugins", "schedule"],
     &["rendezvous", "step"],
     &["run", "runtime"],

@@ -125,6 +125,22 @@ fn bench_accepts_the_sharding_options_of_run_files() {
     fails(&workshop, &["bench", "--optimizer-sharding", "half"], 2, &["half", "none, sharded, auto"]);
 }
 
+/// Without kept blocks, the kernel maps and clears the temporaries, 32 MB here, in each step: 8,000 pages of 4 kB, or 16 of 2 MB and
+/// hundreds around them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_memory_of_temporaries_is_kept_between_steps() {
+    let workshop = Workshop::new();
+    let line =
+        ["bench", "--model", "tiny", "--vocab-size", "2048", "--sequence-length", "64", "--micro-batch-size", "16"];
+    let output = workshop.succeed(&[&line[..], &["--platform", "cpu", "--steps", "40", "--json"]].concat());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let [temporaries, faults] =
+        ["program_temporary_bytes", "page_faults_per_step"].map(|key| found[key].as_f64().unwrap());
+    assert!(temporaries > 20e6, "the program is too small for this test: {temporaries} bytes");
+    assert!(faults < 100.0, "{faults} page faults for each step");
+}
+
 #[test]
 fn bench_finds_the_fastest_micro_batch_size() {
     let workshop = Workshop::new();

@@ -118,6 +118,21 @@ fn results_are_those_of_the_best_settings_with_other_seeds() {
     assert!(!more.contains("trial 12/16") && more.contains("trial 13/16"), "{more}");
     assert!(more.contains("16 of 16 trials have ended"), "{more}");
     check_cells(&results(&workshop, "small"), 2);
+
+    // Another machine takes over what was trained here, and trains what is missing.
+    let elsewhere = ["--set", "directory=other", "--set", "seeds=[2,3,4]", "--results", "small/study.json"];
+    let taken = text(&workshop.succeed(&command("small.toml", &elsewhere)));
+    assert!(taken.contains("took over the results of 16 trials from small/study.json"), "{taken}");
+    assert!(!taken.contains("trial 16/20") && taken.contains("trial 17/20"), "{taken}");
+    let by_name = |name: &str| -> BTreeMap<String, String> {
+        let strip = |directory: String| directory.rsplit_once('/').unwrap().1.to_owned();
+        values(&results(&workshop, name)).into_iter().map(|(directory, value)| (strip(directory), value)).collect()
+    };
+    let (here, there) = (by_name("small"), by_name("other"));
+    assert!(here.len() == 16 && there.len() == 20 && here.iter().all(|(name, value)| there.get(name) == Some(value)));
+    let wrong = workshop.lambert(&command("small.toml", &["--results", "base.toml"]));
+    assert!(!wrong.status.success() && text(&wrong).contains("base.toml: requires the study.json of a study"));
+
     let reported = workshop.succeed(&["report", "small/trials", "--out", "trials.html"]);
     assert!(text(&reported).contains("trials.html: 16 runs"), "{}", text(&reported));
 }

@@ -18,7 +18,9 @@ use crate::shape::{HostTensor, Shape};
 /// The file that records the content of an export, so that only an unchanged export is ever replaced.
 const RECEIPT: &str = "lambert_export.json";
 /// The model card.
-const CARD: &str = "README.md";
+pub const MODEL_CARD: &str = "README.md";
+/// The model for ONNX runtimes: the name that transformers.js and text-embeddings-inference look for.
+pub const ONNX_MODEL: &str = "onnx/model.onnx";
 
 #[derive(Serialize, Deserialize)]
 struct Receipt {
@@ -26,8 +28,8 @@ struct Receipt {
     files: BTreeMap<String, FileRecord>,
 }
 
-/// Writes the weights, configuration and tokenizer of `checkpoint` to `out`, as `architecture` loads them, and the model card `card`.
-/// `source` is the checkpoint's directory for messages, and `model` describes its model. An unchanged earlier export is replaced; any other
+/// Writes the weights, configuration and tokenizer of `checkpoint` to `out`, as `architecture` loads them, and `more` files:
+/// [`MODEL_CARD`] and [`ONNX_MODEL`]. `source` is the checkpoint's directory for messages, and `model` describes its model. An unchanged earlier export is replaced; any other
 /// directory must be empty or not exist. Returns messages for the user.
 ///
 /// # Errors
@@ -39,7 +41,7 @@ pub fn export(
     checkpoint: Checkpoint,
     model: &PublishedModel,
     architecture: Architecture,
-    card: Option<&str>,
+    more: &[(&str, Vec<u8>)],
     out: &Path,
 ) -> Result<Vec<String>, CheckpointError> {
     // The directory is created by a rename, so `.` and `..` must be replaced by a name.
@@ -59,7 +61,7 @@ pub fn export(
     }
     let others = checkpoint.files.iter().filter(|(name, _)| is_sentence_transformers_file(name));
     files.extend(others.map(|(name, content)| (name.as_str(), content.clone())));
-    files.extend(card.map(|card| (CARD, card.as_bytes().to_vec())));
+    files.extend(more.iter().cloned());
     let missing = &checkpoint.state.missing;
     if let Some((tensor, required)) = model.tensors.iter().find(|(t, _)| architecture.has(t) && missing.contains(t)) {
         let (file, tensor, required) = (source.join(MODEL), tensor.clone(), required.clone());
@@ -173,7 +175,8 @@ pub fn check_replaceable(out: &Path) -> Result<(), CheckpointError> {
 
 /// Removes a directory that holds only files that an export writes.
 fn remove_export(directory: &Path) -> Result<(), CheckpointError> {
-    let is_own = |name: &String| [MODEL, RECEIPT, CARD].contains(&name.as_str()) || is_copied_file(name);
+    let is_own =
+        |name: &String| [MODEL, RECEIPT, MODEL_CARD, ONNX_MODEL].contains(&name.as_str()) || is_copied_file(name);
     let listing = Listing::of(directory).map_err(CheckpointError::io("list", directory))?;
     match listing.filter(|listing| listing.files.iter().all(is_own)) {
         Some(listing) => listing.remove(directory).map_err(CheckpointError::io("remove", directory)),

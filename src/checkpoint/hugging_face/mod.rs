@@ -14,7 +14,7 @@ mod tokenizer;
 
 use serde_json::{Map, Value};
 
-pub use export::{check_replaceable, export};
+pub use export::{MODEL_CARD, ONNX_MODEL, check_replaceable, export};
 pub use import::{Imported, import};
 
 use crate::shape::Shape;

@@ -360,6 +360,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
         "program_peak_bytes": measured.memory.map(|memory| memory.peak_estimate()),
         "device_peak_bytes": measured.device_peak,
         "host_peak_bytes": measured.host_peak,
+        "page_faults_per_step": measured.page_faults.map(|faults| faults as f64 / measured.steps.len() as f64),
     })
 }
 

@@ -31,6 +31,7 @@ Examples:
   lambert study scripts/studies/quickstart.toml --plan      # the trials, without training any
   lambert study scripts/studies/quickstart.toml --budget 2h
   lambert study STUDY.toml --parallel 8 --platform cuda    # eight trials at a time, one GPU each
+  lambert study STUDY.toml --results other/study.json      # continue with what another machine has trained
 
 The directory of the study gets study.json, study.html and the trials (trials/NAME/run.toml can be
 trained with `lambert pretrain`, and `lambert report DIR/trials` shows all of them).
@@ -51,6 +52,9 @@ pub struct Study {
     /// Trials at the same time; on several GPUs, each gets one of them
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     parallel: u32,
+    /// Take over the results of trials with the same settings from a study.json of another machine; repeatable
+    #[arg(long, value_name = "FILE")]
+    results: Vec<PathBuf>,
     /// Print the results as one JSON object
     #[arg(long)]
     json: bool,
@@ -60,6 +64,10 @@ pub struct Study {
 
 pub fn run(args: Study) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(StudyFile::read(&args.study, &args.set)?)?;
+    for path in &args.results {
+        let taken = counted(plan.take_over(path)? as u64, "trial");
+        note(format_args!("took over the results of {taken} from {}", path.display()));
+    }
     let mut ended = plan.ended()?;
     if args.plan {
         print(trials_to_come(&plan, &ended))?;
