@@ -16,7 +16,7 @@ use crate::output::{print, print_text};
 #[command(after_help = "\
 Examples:
   lambert completions bash > ~/.local/share/bash-completion/completions/lambert
-  lambert completions zsh > ~/.zfunc/_lambert                # with fpath+=~/.zfunc before compinit in ~/.zshrc
+  lambert completions zsh > ~/.zfunc/_lambert       # with fpath+=~/.zfunc before compinit
   lambert completions fish > ~/.config/fish/completions/lambert.fish")]
 pub struct Completions {
     /// Shell

@@ -31,7 +31,7 @@ Examples:
   lambert study scripts/studies/quickstart.toml --plan      # the trials, without training any
   lambert study scripts/studies/quickstart.toml --budget 2h
   lambert study STUDY.toml --parallel 8 --platform cuda    # eight trials at a time, one GPU each
-  lambert study STUDY.toml --results other/study.json      # continue with what another machine has trained
+  lambert study STUDY.toml --results other/study.json      # continue with another machine's trials
 
 The directory of the study gets study.json, study.html and the trials (trials/NAME/run.toml can be
 trained with `lambert pretrain`, and `lambert report DIR/trials` shows all of them).
