@@ -271,7 +271,7 @@ CASES = [
 # "vocabulary" is a bare vocab.txt.
 TOKENIZERS = ["vocabulary", "WordPiece", "byte-level BPE", "WordPiece without accents"]
 # The files that save_pretrained writes for a model and lambert writes anew.
-OF_THE_MODEL = {"config.json", "generation_config.json", "model.safetensors.index.json", "lambert_export.json"}
+OF_THE_MODEL = {"config.json", "generation_config.json", "model.safetensors.index.json", "lambert_export.json", "README.md"}
 
 
 def write_tokenizer(out, kind, vocabulary):

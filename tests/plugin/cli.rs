@@ -146,22 +146,20 @@ fn bench_finds_the_fastest_micro_batch_size() {
     let workshop = Workshop::new();
     let tiny =
         ["--model", "tiny", "--vocab-size", "64", "--sequence-length", "16", "--platform", "cpu", "--steps", "3"];
-    let search = ["bench", "--find-micro-batch-size", "--micro-batch-size", "2"];
+    // Near the fastest size, so that few are compiled.
+    let search = ["bench", "--find-micro-batch-size", "--micro-batch-size", "64"];
     let output = workshop.succeed(&[&search[..], &tiny, &["--json"]].concat());
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let tried = found["tried"].as_array().unwrap();
     let rate_of = |tried: &serde_json::Value| tried["sequences_per_second"].as_f64().unwrap();
     let sizes: Vec<u64> = tried.iter().map(|tried| tried["micro_batch_size"].as_u64().unwrap()).collect();
     assert!(
-        sizes.len() > 1 && sizes.is_sorted() && sizes.contains(&2) && sizes.iter().all(|size| size.is_power_of_two())
+        sizes.len() > 1 && sizes.is_sorted() && sizes.contains(&64) && sizes.iter().all(|size| size.is_power_of_two())
     );
     let best = tried.iter().map(rate_of).fold(0.0, f64::max);
     let chosen = tried.iter().find(|tried| rate_of(tried) >= 0.99 * best).unwrap();
     assert_eq!(found["micro_batch_size"], chosen["micro_batch_size"], "the smallest within 1 % of the best: {tried:?}");
     assert_eq!(found["sequences_per_second"], chosen["sequences_per_second"]);
-    let output = workshop.succeed(&[&search[..], &tiny].concat());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("micro-batch size") && text.contains("(chosen)"), "{text}");
     fails(&workshop, &[&search[..], &tiny, &["--profile"]].concat(), 2, &["--find-micro-batch-size", "--profile"]);
 }
 
