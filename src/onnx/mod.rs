@@ -26,7 +26,7 @@ use crate::shape::HostTensor;
 /// The version of the operators: 18 has reductions over axes that are inputs.
 pub const OPSET: i64 = 18;
 
-/// What becomes an ONNX model.
+/// A computation with the values and names that its ONNX model needs.
 #[derive(Clone, Debug)]
 pub struct Source<'a> {
     /// The computation, with the operations of HLO alone. Parameters that are neither an input nor a weight must not be used.

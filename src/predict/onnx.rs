@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
-use crate::bert::{BertConfig, Encoder, EncoderOutput, Head, Recompute, fine_tuning_task};
+use crate::batch::prediction::PredictionForm;
+use crate::bert::{BertConfig, Encoder, EncoderOutput, Head, Recompute, fine_tuning_task, param_specs_of};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hugging_face::Architecture;
-use crate::graph::{Graph, Tensor, expanded};
+use crate::graph::expanded;
 use crate::onnx::{Source, Symbols, model as to_bytes};
 use crate::run::weights::configuration_in;
 use crate::shape::DType;
+use crate::step::{ForwardSpec, ForwardStep};
 use crate::task::{Model, Precision};
 
-/// The inputs, in their order.
-const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 /// The name of pooled hidden states, that of sentence-transformers.
 const SENTENCE_EMBEDDING: &str = "sentence_embedding";
 /// The most bytes of a protobuf message.
@@ -41,20 +41,18 @@ pub fn onnx_model(
     let bytes: usize = model.parameters().iter().map(|param| param.shape(DType::F32).bytes()).sum();
     ensure!(bytes < MOST_BYTES, "an export to ONNX requires less than 2 GB of weights, got {} bytes", bytes);
 
-    let graph = Graph::new("model");
-    let weights: Vec<Tensor<'_>> =
-        model.parameters().iter().map(|param| graph.parameter(param.name.clone(), param.shape(DType::F32))).collect();
-    let batch: Vec<Tensor<'_>> =
-        model.batch().shapes(symbols.batch).map(|(name, shape)| graph.parameter(name, shape)).collect();
-    let (names, outputs): (Vec<_>, Vec<_>) = model.outputs(&weights, &batch, Precision::F32).into_iter().unzip();
-    let computation = graph.finish(&outputs);
-    let is_pooled = |name: &str| ["mean", "cls", "max"].contains(&name);
-    let name = |name: &&str| if is_pooled(name) { SENTENCE_EMBEDDING.to_owned() } else { (*name).to_owned() };
-    let outputs: Vec<String> = names.iter().map(name).collect();
+    let spec = ForwardSpec { model, precision: Precision::F32, rows: symbols.batch, replicas: 1 };
+    let program = ForwardStep::build(&spec)?.program;
+    let pooled = pooling.map(EncoderOutput::name);
+    let name = |name: &str| if pooled == Some(name) { SENTENCE_EMBEDDING.to_owned() } else { name.to_owned() };
+    let outputs: Vec<String> = program.outputs.iter().map(|output| name(&output.name)).collect();
+    // Every encoder reads the tensors of a prediction; the labels of a fine-tuned one are no inputs.
+    let inputs = PredictionForm { sequence_length: symbols.length, masked_positions: None }.spec();
+    let inputs: Vec<&str> = inputs.tensors.iter().map(|tensor| tensor.name).collect();
     Ok(to_bytes(&Source {
-        computation: &expanded(&computation),
+        computation: &expanded(&program.computation),
         symbols,
-        inputs: &INPUTS,
+        inputs: &inputs,
         weights: &checkpoint.model,
         outputs: &outputs,
     })?)
@@ -84,18 +82,8 @@ fn model(
 
 /// Returns symbols that no dimension of the model is a multiple of.
 fn symbols(config: &BertConfig, head: &Head) -> Option<Symbols> {
-    let vocabulary = config.padded_vocab_size();
-    let dims = [
-        config.vocab_size,
-        vocabulary,
-        config.hidden_size,
-        3 * config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.max_position_embeddings,
-        config.type_vocab_size,
-        head.labels().map_or(1, <[String]>::len),
-        2,
-    ];
+    let of_parameters = param_specs_of(config, head).into_iter().flat_map(|param| param.dims);
+    // Heads and their size divide the hidden size. Factors of its own: three joined weights, two token types, two ends of an answer.
+    let dims: Vec<usize> = of_parameters.chain([2, 3]).collect();
     Symbols::for_model(&dims, config.max_position_embeddings)
 }

@@ -15,7 +15,7 @@ use crate::data::{Counts, data_manifest};
 use crate::run::weights::{configuration_in, published_model};
 use crate::units::{counted, thousands};
 
-/// What a model card says.
+/// The facts that a model card states.
 #[derive(Clone, Debug)]
 struct ModelCard {
     name: String,
@@ -166,7 +166,7 @@ const TO_FILL_IN: &str = "*Fill in: the uses that the model is meant for and tho
                           licence.*";
 
 fn settings_block(run_file: &str) -> String {
-    format!("The run file, with all settings that differ from their defaults:\n\n```toml\n{}\n```", run_file.trim_end())
+    format!("The run file:\n\n```toml\n{}\n```", run_file.trim_end())
 }
 
 #[cfg(test)]

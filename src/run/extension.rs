@@ -112,7 +112,7 @@ fn export_extended(
     let files = others.chain(files.iter().cloned()).collect();
     let state = State { vocabulary_sha256: tokens.sha256().to_owned(), ..state };
     let checkpoint = Checkpoint { state, model, optimizer: Vec::new(), files };
-    let notes = export(&found.path, checkpoint, &published, architecture, &[], out)?;
+    let notes = export(&found.path, checkpoint, &published, architecture, Vec::new(), out)?;
     Ok((architecture, notes))
 }
 

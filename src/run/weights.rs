@@ -310,7 +310,7 @@ fn export_loaded(
     let architecture = complete_architecture(&path, &model, &checkpoint.state.missing, architecture)?;
     let step = checkpoint.state.step;
     let more = more.map_or(Ok(Vec::new()), |files_of| files_of(&path, &checkpoint, architecture))?;
-    notes.extend(export(&path, checkpoint, &model, architecture, &more, out)?);
+    notes.extend(export(&path, checkpoint, &model, architecture, more, out)?);
     let tensors = model.tensors.iter().filter(|(name, _)| architecture.has(name)).count();
     Ok(Exported { checkpoint: path, step, architecture, tensors, notes })
 }

@@ -531,7 +531,7 @@ impl Trainer {
         let notes = self.checkpointer.as_mut().map_or(Ok(Vec::new()), Checkpointer::finish)?;
         notes.iter().for_each(note);
         self.reporter.ended(self.done)?;
-        // Without these lines, the bucket has all checkpoints, and the next start uploads the lines.
+        // A failure loses nothing: the checkpoints are in the bucket, and the next start uploads these lines.
         if let Err(error) = self.checkpointer.as_ref().map_or(Ok(()), Checkpointer::upload_metrics) {
             note(format_args!("{error:#}"));
         }

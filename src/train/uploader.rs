@@ -61,7 +61,7 @@ impl Uploader {
         Ok(notes)
     }
 
-    /// Uploads the lines that `metrics.jsonl` has got since the last checkpoint; [`Uploader::wait`] must have been called.
+    /// Uploads `metrics.jsonl` with the lines since the last checkpoint; [`Uploader::wait`] must have been called.
     ///
     /// # Errors
     /// If the upload fails.

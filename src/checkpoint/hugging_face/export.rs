@@ -28,9 +28,9 @@ struct Receipt {
     files: BTreeMap<String, FileRecord>,
 }
 
-/// Writes the weights, configuration and tokenizer of `checkpoint` to `out`, as `architecture` loads them, and `more` files:
-/// [`MODEL_CARD`] and [`ONNX_MODEL`]. `source` is the checkpoint's directory for messages, and `model` describes its model. An unchanged earlier export is replaced; any other
-/// directory must be empty or not exist. Returns messages for the user.
+/// Writes the weights, configuration and tokenizer of `checkpoint` to `out`, as `architecture` loads them, and the files of `more`,
+/// [`MODEL_CARD`] and [`ONNX_MODEL`]. `source` is the checkpoint's directory for messages, and `model` describes its model. An
+/// unchanged earlier export is replaced; any other directory must be empty or not exist. Returns messages for the user.
 ///
 /// # Errors
 /// [`CheckpointError::WouldOverwrite`]; a tensor error if the checkpoint has another model; [`CheckpointError::Heads`] if the
@@ -41,7 +41,7 @@ pub fn export(
     checkpoint: Checkpoint,
     model: &PublishedModel,
     architecture: Architecture,
-    more: &[(&str, Vec<u8>)],
+    more: Vec<(&str, Vec<u8>)>,
     out: &Path,
 ) -> Result<Vec<String>, CheckpointError> {
     // The directory is created by a rename, so `.` and `..` must be replaced by a name.
@@ -61,7 +61,7 @@ pub fn export(
     }
     let others = checkpoint.files.iter().filter(|(name, _)| is_sentence_transformers_file(name));
     files.extend(others.map(|(name, content)| (name.as_str(), content.clone())));
-    files.extend(more.iter().cloned());
+    files.extend(more);
     let missing = &checkpoint.state.missing;
     if let Some((tensor, required)) = model.tensors.iter().find(|(t, _)| architecture.has(t) && missing.contains(t)) {
         let (file, tensor, required) = (source.join(MODEL), tensor.clone(), required.clone());

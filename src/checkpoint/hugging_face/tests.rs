@@ -95,7 +95,7 @@ fn an_export_holds_the_tensors_of_its_architecture() {
         (Architecture::BertModel, vec!["cls.predictions.bias", "cls.seq_relationship.weight"]),
     ] {
         let out = folder.path().join(architecture.name());
-        export(Path::new("run"), checkpoint(9, weights(&model)), &model, architecture, &[], &out).unwrap();
+        export(Path::new("run"), checkpoint(9, weights(&model)), &model, architecture, Vec::new(), &out).unwrap();
         let file = TensorFile::open(&out.join("model.safetensors")).unwrap();
         for (name, _) in &model.tensors {
             assert_eq!(file.names().any(|found| found == name), architecture.has(name), "{architecture:?} {name}");
@@ -127,7 +127,7 @@ fn export_removes_padding_and_import_restores_all_tensors() {
             .collect();
         let out = folder.path().join("exported");
         let notes =
-            export(Path::new("run/step-00000005"), checkpoint(vocab_size, padded), &model, ALL_HEADS, &[], &out)
+            export(Path::new("run/step-00000005"), checkpoint(vocab_size, padded), &model, ALL_HEADS, Vec::new(), &out)
                 .unwrap();
         assert!(notes.is_empty(), "{notes:?}");
 
@@ -260,7 +260,7 @@ fn files_of_any_tokenizer_survive_import_and_export_unchanged() {
     let files = other_tokenizer(3);
     files.iter().for_each(|(name, content)| fs::write(source.join(name), content).unwrap());
     let imported = import(&source, &model).unwrap().checkpoint;
-    export(Path::new("run"), imported, &model, ALL_HEADS, &[], &out).unwrap();
+    export(Path::new("run"), imported, &model, ALL_HEADS, Vec::new(), &out).unwrap();
     for (name, content) in &files {
         assert_eq!(fs::read(out.join(name)).unwrap(), *content, "{name}");
     }
@@ -313,7 +313,7 @@ fn the_settings_of_a_trained_tokenizer_state_the_length_of_the_model() {
         let mut checkpoint = checkpoint(9, weights(&model));
         checkpoint.files.push(("tokenizer_config.json".to_owned(), settings.to_string().into_bytes()));
         let out = folder.path().join("out");
-        export(Path::new("run"), checkpoint, &model, ALL_HEADS, &[], &out).unwrap();
+        export(Path::new("run"), checkpoint, &model, ALL_HEADS, Vec::new(), &out).unwrap();
         let written = fs::read(out.join("tokenizer_config.json")).unwrap();
         let mut written: serde_json::Value = serde_json::from_slice(&written).unwrap();
         let length = written["model_max_length"].take();
@@ -429,7 +429,7 @@ fn an_export_replaces_only_an_unchanged_export() {
     let folder = tempfile::tempdir().unwrap();
     let model = published(9, 1);
     let again = |out: &Path| {
-        export(Path::new("run/step-00000005"), checkpoint(9, weights(&model)), &model, ALL_HEADS, &[], out)
+        export(Path::new("run/step-00000005"), checkpoint(9, weights(&model)), &model, ALL_HEADS, Vec::new(), out)
     };
     let out = folder.path().join("exported");
     again(&out).unwrap();
@@ -458,7 +458,7 @@ fn a_checkpoint_of_another_model_or_tokenizer_is_not_exported() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("exported");
     let refused = |checkpoint: Checkpoint| {
-        export(Path::new("run/step-00000005"), checkpoint, &published(9, 1), ALL_HEADS, &[], &out)
+        export(Path::new("run/step-00000005"), checkpoint, &published(9, 1), ALL_HEADS, Vec::new(), &out)
             .unwrap_err()
             .to_string()
     };

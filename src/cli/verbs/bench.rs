@@ -202,7 +202,7 @@ fn run_several(args: &Bench, task: &Arc<BertPretraining>, devices: &Devices) -> 
     let found =
         fastest.and_then(|position| Some((tried[position].micro_batch_size, tried[position].measured.as_ref()?)));
     let (micro_batch_size, measured) =
-        found.context("no micro-batch size fits: pass a smaller model, sequence_length or accumulation_steps")?;
+        found.context("no micro-batch size fits; choose a smaller --model or --sequence-length")?;
     let spec = args.spec(task, devices, micro_batch_size);
     if args.json {
         let mut report = to_json(args, &spec, measured, &devices.describe());
