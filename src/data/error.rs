@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::data::tokenizer::difference::{VocabularyDifference, WordRulesDifference};
+use crate::data::tokenizer::difference::{RulesDifference, VocabularyDifference};
 use crate::file_kind::WrongKind;
 use crate::storage::StorageError;
 
@@ -43,11 +43,11 @@ pub enum DataError {
         /// The next step for the user.
         next: String,
     },
-    /// The rules of words of two tokenizers differ that must be equal.
+    /// The rules of two tokenizers differ that must be equal.
     #[error("{difference}; {next}")]
-    WordRules {
+    Rules {
         /// The files and the settings that differ.
-        difference: Box<WordRulesDifference>,
+        difference: Box<RulesDifference>,
         /// The next step for the user.
         next: String,
     },

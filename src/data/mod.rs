@@ -95,13 +95,17 @@ pub use survey::statistics::{
     log2_histogram,
 };
 pub use survey::{DuplicateCounts, MaskStatistics, PackingOptions, PositionSlice, Survey, VocabularyCoverage};
-pub use tokenizer::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
-pub use tokenizer::difference::{VocabularyDifference, WordRulesDifference};
+pub use tokenizer::comparison::{RulesFile, TokenizerFiles, VocabularyFile};
+pub use tokenizer::difference::{RulesDifference, VocabularyDifference};
+pub use tokenizer::encode::Tokenizer;
 pub use tokenizer::extension::{
     AddedPiece, Extension, ExtensionOptions, Fertility, TextShare, extend_tokenizer, extended_files, reserved_tokens,
 };
+pub use tokenizer::rules::{PipelineRules, TokenizerRules};
+pub use tokenizer::special_tokens::{PairForm, SPECIAL_TOKENS, SpecialIds};
 pub use tokenizer::train::{TrainedTokenizer, train_tokenizer};
-pub use tokenizer::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, SpecialIds, Vocabulary};
-pub use tokenizer::vocabulary_trainer::{TrainedVocabulary, VocabularyOptions, train_vocabulary};
+pub use tokenizer::vocabulary::Vocabulary;
+pub use tokenizer::vocabulary_trainer::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
 pub use tokenizer::word_counts::LeftOut;
-pub use tokenizer::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};
+pub use tokenizer::word_mark::{CONTINUATION_PREFIX, WordMark};
+pub use tokenizer::wordpiece::{LONGEST_WORD, WordPiece, WordRules};

@@ -11,13 +11,10 @@ use super::{TextModel, largest, softmax};
 use crate::batch::HostBatch;
 use crate::batch::prediction::{PredictionForm, PredictionTensors};
 use crate::bert::MaskedLanguageModel;
-use crate::data::{CONTINUATION_PREFIX, Tokenizer};
+use crate::data::Tokenizer;
 use crate::runtime::devices::Devices;
 use crate::shape::HostTensor;
 use crate::task::Model;
-
-/// The text of a mask.
-pub const MASK: &str = "[MASK]";
 
 /// Tokenized texts with masks.
 #[derive(Clone, Debug)]
@@ -49,7 +46,7 @@ pub struct FilledText {
 /// A token for a mask.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fill {
-    /// The token; `##` marks one that continues a word.
+    /// The token, with the mark of its vocabulary: `##` for one that continues a word, or `Ġ` or `▁` for a space.
     pub token: String,
     /// Its id.
     pub token_id: u32,
@@ -60,7 +57,7 @@ pub struct Fill {
 }
 
 impl MaskedTexts {
-    /// Tokenizes texts in which `[MASK]` stands for a masked token. Longer texts are truncated to the sequence length of `model`.
+    /// Tokenizes texts in which the mask token, such as `[MASK]`, stands for a masked token. Longer texts are truncated to the sequence length of `model`.
     ///
     /// # Errors
     /// If a text has no mask, or one behind the end of the sequence.
@@ -74,17 +71,18 @@ impl MaskedTexts {
             pad: tokenizer.vocabulary().special().pad,
             truncated: 0,
         };
+        let mask = tokenizer.mask_token();
         for (line, text) in all.texts.iter().enumerate() {
             let mut sequence = MaskedSequence::new(text, tokenizer)?;
             let Some(&last) = sequence.masks.last() else {
-                return Err(lines.wrong(line, MASK, "a text without it", "mark the token to predict"));
+                return Err(lines.wrong(line, mask, "a text without it", "mark the token to predict"));
             };
             if sequence.ids.len() > longest {
                 all.truncated += 1;
                 sequence.truncate(longest);
             }
             if last + 1 >= longest {
-                let required = format!("each {MASK} among the first {} tokens", longest.saturating_sub(2));
+                let required = format!("each {mask} among the first {} tokens", longest.saturating_sub(2));
                 return Err(lines.wrong(
                     line,
                     &required,
@@ -187,16 +185,9 @@ impl Examples for MaskedTexts {
 impl MaskedSequence {
     fn new(text: &str, tokenizer: &Tokenizer) -> anyhow::Result<MaskedSequence> {
         let special = tokenizer.vocabulary().special();
-        let (mut ids, mut masks) = (vec![special.cls], Vec::new());
-        for (index, part) in text.split(MASK).enumerate() {
-            if index > 0 {
-                masks.push(ids.len());
-                ids.push(special.mask);
-            }
-            tokenizer.encode(part, &mut ids)?;
-        }
-        ids.push(special.sep);
-        Ok(MaskedSequence { ids, masks })
+        let ids = [&[special.cls][..], &tokenizer.encode_masked(text)?, &[special.sep]].concat();
+        let masks = ids.iter().enumerate().filter(|(_, id)| **id == special.mask).map(|(position, _)| position);
+        Ok(MaskedSequence { masks: masks.collect(), ids })
     }
 
     /// Removes tokens before `[SEP]`.
@@ -210,20 +201,19 @@ impl MaskedSequence {
 impl Fill {
     /// Returns none for a logit without a token: a model may have more embeddings than its tokenizer has tokens.
     fn new(text: &str, mask: usize, id: usize, probability: f64, tokenizer: &Tokenizer) -> Option<Fill> {
-        let token = tokenizer.vocabulary().token(id as u32)?.to_owned();
-        let text = filled(text, mask, &token);
-        Some(Fill { token, token_id: id as u32, probability, text })
+        let vocabulary = tokenizer.vocabulary();
+        let (has_space, piece) = vocabulary.text(id as u32)?;
+        let filled = filled(text, tokenizer.mask_token(), mask, has_space, &piece);
+        Some(Fill { token: vocabulary.token(id as u32)?.to_owned(), token_id: id as u32, probability, text: filled })
     }
 }
 
-/// Replaces one mask of a text. A token that continues a word is joined to the text before it.
-fn filled(text: &str, mask: usize, token: &str) -> String {
-    let Some((start, _)) = text.match_indices(MASK).nth(mask) else { return text.to_owned() };
-    let (before, after) = (&text[..start], &text[start + MASK.len()..]);
-    match token.strip_prefix(CONTINUATION_PREFIX) {
-        Some(piece) => format!("{}{piece}{after}", before.trim_end()),
-        None => format!("{before}{token}{after}"),
-    }
+/// Replaces the mask `number` of a text by a piece. One without a space before it is joined to the text before it.
+fn filled(text: &str, mask_token: &str, number: usize, has_space: bool, piece: &str) -> String {
+    let Some((start, _)) = text.match_indices(mask_token).nth(number) else { return text.to_owned() };
+    let (before, after) = (&text[..start], &text[start + mask_token.len()..]);
+    let before = if has_space { before } else { before.trim_end() };
+    format!("{before}{piece}{after}")
 }
 
 /// Returns the `count` most probable of the first `tokens` ids with their probabilities. A model may have more rows than tokens.
@@ -262,7 +252,7 @@ mod tests {
     #[test]
     fn a_filled_text_keeps_its_other_masks() {
         let text = "The [MASK] is play [MASK].";
-        assert_eq!(filled(text, 0, "cat"), "The cat is play [MASK].");
-        assert_eq!(filled(text, 1, "##ing"), "The [MASK] is playing.");
+        assert_eq!(filled(text, "[MASK]", 0, true, "cat"), "The cat is play [MASK].");
+        assert_eq!(filled(text, "[MASK]", 1, false, "ing"), "The [MASK] is playing.");
     }
 }

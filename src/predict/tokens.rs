@@ -79,7 +79,7 @@ impl LabelledWordTexts {
         };
         let (tokenizer, names) = (&model.tokenizer, LabelNames::new(labels.clone())?);
         let words: Vec<Vec<Range<usize>>> =
-            texts.iter().map(|text| tokenizer.rules().word_ranges(text)).collect::<Result<_, _>>()?;
+            texts.iter().map(|text| tokenizer.word_ranges(text)).collect::<Result<_, _>>()?;
         let sentence = |(text, words): (&String, &Vec<Range<usize>>)| -> Vec<String> {
             words.iter().map(|word| text[word.clone()].to_owned()).collect()
         };

@@ -8,7 +8,7 @@ use anyhow::ensure;
 
 use crate::bert::BertConfig;
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, TokenizerFiles, VocabularyFile, WordRulesFile};
+use crate::data::{self, RulesFile, TokenizerFiles, VocabularyFile};
 
 /// Returns the vocabulary and the rules of words of the tokenizer in `checkpoint`, which was read from `directory`; none if it holds
 /// no tokenizer.
@@ -38,7 +38,7 @@ pub fn check_tokenizer(
         )));
     };
     own.check_equal(used, next)?;
-    let unknown = |used: &WordRulesFile| {
+    let unknown = |used: &RulesFile| {
         format!(
             "note: {} states no rules of words (lowercase, strip_accents, tokenize_chinese_chars), so they cannot be compared with {}",
             directory.display(),

@@ -35,6 +35,7 @@ fn write(directory: &Path, documents: usize, shards: usize, seed: u64) {
         vocabulary_sha256: vocabulary.sha256().to_owned(),
         vocabulary_size: vocabulary.len(),
         tokenizer: Default::default(),
+        pipeline: None,
         lowercase: true,
         strip_accents: None,
         tokenize_chinese_chars: None,

@@ -33,6 +33,7 @@ mod sharding;
 mod shell;
 mod special_files;
 mod study;
+mod subwords;
 mod task;
 mod tidy;
 mod truncation;

@@ -87,7 +87,7 @@ impl Models {
         ));
         let config = config.unwrap();
         let tokenizer = Tokenizer::open(&self.path("tokenizer"), false).unwrap();
-        let tokenizer = Tokenizer::new(Vocabulary::new(tokens).unwrap(), tokenizer.rules());
+        let tokenizer = Tokenizer::new(Vocabulary::new(tokens).unwrap(), tokenizer.word_piece().unwrap().rules());
         let keys = Value::Object(config_json(&config, &Head::Pretraining).unwrap());
         let mut files = vec![("config.json".to_owned(), keys.to_string().into_bytes())];
         files.extend(tokenizer.files().into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())));

@@ -12,19 +12,11 @@ use crate::file_kind::WrongKind;
 
 const CONFIG: &str = "tokenizer_config.json";
 
-/// The keys of the `tokenizer_config.json` of a tokenizer that lambert trained.
-const OWN_KEYS: [&str; 10] = [
-    "cls_token",
-    "do_lower_case",
-    "mask_token",
-    "model_max_length",
-    "pad_token",
-    "sep_token",
-    "strip_accents",
-    "tokenize_chinese_chars",
-    "tokenizer_class",
-    "unk_token",
-];
+/// The keys of the `tokenizer_config.json` of every tokenizer that lambert trained, and those of WordPiece or of other models.
+const OWN_KEYS: [&str; 7] =
+    ["cls_token", "mask_token", "model_max_length", "pad_token", "sep_token", "tokenizer_class", "unk_token"];
+const OWN_KEYS_OF_MODELS: [&[&str]; 2] =
+    [&["do_lower_case", "strip_accents", "tokenize_chinese_chars"], &["model_input_names"]];
 
 /// Checks the tokenizer files that `content` returns for their names: each can be read, Hugging Face's library loads
 /// `tokenizer.json`, and each token has a row in the embedding of `model`. `directory` is for messages.
@@ -106,7 +98,11 @@ pub(super) fn exported<'c>(
 /// Returns the settings of a tokenizer that lambert trained with the length of the model; none for other settings.
 fn with_length(settings: &[u8], model: &PublishedModel) -> Option<Vec<u8>> {
     let mut settings: Map<String, Value> = serde_json::from_slice(settings).ok()?;
-    if settings.len() != OWN_KEYS.len() || !OWN_KEYS.iter().all(|key| settings.contains_key(*key)) {
+    let has_keys = |of_model: &&[&str]| {
+        settings.len() == OWN_KEYS.len() + of_model.len()
+            && OWN_KEYS.iter().chain(of_model.iter()).all(|key| settings.contains_key(*key))
+    };
+    if !OWN_KEYS_OF_MODELS.iter().any(has_keys) {
         return None;
     }
     settings.insert("model_max_length".to_owned(), json!(model.size("max_position_embeddings")?));

@@ -38,10 +38,10 @@ enum Fate {
 }
 
 impl Fate {
-    fn of(word: &str, now: &str) -> Fate {
+    fn of(original: u32, now: u32, mask: u32) -> Fate {
         match now {
-            "[MASK]" => Fate::Masked,
-            _ if now == word => Fate::Kept,
+            _ if now == mask => Fate::Masked,
+            _ if now == original => Fate::Kept,
             _ => Fate::Random,
         }
     }
@@ -61,28 +61,24 @@ impl Fate {
 
 /// Formats an example: pieces joined to words, a line per segment, tokens to predict as in [`legend`].
 pub fn as_text(example: &Example, vocabulary: &Vocabulary) -> String {
+    let special = vocabulary.special();
     let mut text = String::new();
     for (position, &id) in example.tokens.iter().enumerate() {
-        let token = shown(vocabulary, id);
-        let in_second = position >= example.layout.first_segment();
-        let (joined, piece) = match target(example, vocabulary, position) {
-            Some((word, now)) => {
-                let shown = if now == "[MASK]" { "MASK" } else { now };
-                let piece = format!("[{shown}→{}]", word.trim_start_matches("##"));
-                (word.starts_with("##"), Fate::of(word, now).paint()(&piece))
+        let is_second = position >= example.layout.first_segment();
+        let original = example.targets.positions.binary_search(&position).ok().map(|at| example.targets.ids[at]);
+        let (has_space, piece) = vocabulary.text(original.unwrap_or(id)).unwrap_or((true, "?".into()));
+        let (has_space, piece) = match original {
+            Some(original) => {
+                let now = if id == special.mask { "MASK" } else { shown(vocabulary, id) };
+                (has_space, Fate::of(original, id, special.mask).paint()(&format!("[{now}→{piece}]")))
             }
-            None if vocabulary.special().sep == id || vocabulary.special().cls == id => {
-                (false, style(token).dim().to_string())
-            }
-            None => {
-                let piece = style(token.trim_start_matches("##"));
-                let piece = if in_second { piece.blue() } else { piece.cyan() };
-                (vocabulary.is_continuation(id), piece.to_string())
-            }
+            None if id == special.sep || id == special.cls => (true, style(piece).dim().to_string()),
+            None if is_second => (has_space, style(piece).blue().to_string()),
+            None => (has_space, style(piece).cyan().to_string()),
         };
         if position == example.layout.first_segment() {
             text.push('\n');
-        } else if position > 0 && !joined {
+        } else if position > 0 && has_space {
             text.push(' ');
         }
         text += &piece;

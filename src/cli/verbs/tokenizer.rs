@@ -1,4 +1,4 @@
-//! `lambert tokenizer`: trains and extends a WordPiece vocabulary, and encodes text with it.
+//! `lambert tokenizer`: trains and extends a tokenizer, and encodes text with it.
 
 mod extend;
 
@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::{
-    self, FoundInputs, Input, LONGEST_WORD, LeftOut, ReadOptions, SentenceMode, TrainedTokenizer, VocabularyOptions,
-    WordRules, find_inputs, train_tokenizer,
+    self, FoundInputs, Input, LONGEST_WORD, LeftOut, ReadOptions, SentenceMode, TokenizerModel, TrainedTokenizer,
+    VocabularyOptions, WordRules, find_inputs, train_tokenizer,
 };
 use crate::files::{self, write_atomically};
 use crate::output::byte_progress::ByteProgress;
@@ -26,7 +26,8 @@ const TRAIN_EXAMPLES: &str = "
 Examples:
   lambert tokenizer train books/ wiki.jsonl.gz --out data/my/tokenizer
   lambert tokenizer train \"dumps/*.bz2\" --vocab-size 50000 --cased --out data/wiki/tokenizer
-  lambert tokenizer train hindi/ --strip-accents false --out data/hindi/tokenizer";
+  lambert tokenizer train hindi/ --strip-accents false --out data/hindi/tokenizer
+  lambert tokenizer train books/ --model bpe --cased --vocab-size 50265 --out data/my/bpe";
 
 /// Train or extend a tokenizer, and encode text with it
 #[derive(Debug, Subcommand)]
@@ -57,15 +58,18 @@ pub struct Encode {
     cased: bool,
 }
 
-/// Train a WordPiece tokenizer on text
+/// Train a tokenizer on text
 ///
-/// Writes tokenizer.json, vocab.txt and tokenizer_config.json.
+/// Writes tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt. Equal text gives equal files.
 #[derive(Debug, Args)]
 #[command(after_help = [FORMS, TRAIN_EXAMPLES].concat())]
 pub struct Train {
     /// Files, directories or patterns ("dumps/*.bz2"); see the formats below
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
+    /// Model of the tokenizer
+    #[arg(long, value_enum, default_value_t, value_name = "MODEL")]
+    model: Model,
     /// Tokens in the vocabulary, including the five special tokens
     #[arg(long, default_value_t = 30_522, value_name = "N")]
     vocab_size: usize,
@@ -81,13 +85,13 @@ pub struct Train {
     /// Tamil, Thai, Japanese and others.
     #[arg(long, value_name = "BOOL")]
     strip_accents: Option<bool>,
-    /// Make every Chinese character a word [default: true]
+    /// Make every Chinese character a word [default: true for WordPiece, else false]
     #[arg(long, value_name = "BOOL")]
     tokenize_chinese_chars: Option<bool>,
     /// Occurrences that a pair of pieces needs to be merged
     #[arg(long, default_value_t = 2, value_name = "N")]
     min_frequency: u64,
-    /// Characters in the alphabet, at most; the most frequent ones are kept
+    /// Characters in the alphabet, at most; the most frequent ones are kept. BPE keeps all
     #[arg(long, default_value_t = 1000, value_name = "N")]
     limit_alphabet: usize,
     #[command(flatten)]
@@ -95,6 +99,28 @@ pub struct Train {
     /// Overwrite an existing tokenizer
     #[arg(long)]
     force: bool,
+}
+
+/// The values of `--model`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Model {
+    /// BERT's: [MASK], and ## before pieces that continue a word
+    #[default]
+    Wordpiece,
+    /// Byte-level BPE, RoBERTa's: <mask>, and every text can be encoded
+    Bpe,
+    /// SentencePiece's, XLM-RoBERTa's: <mask>, and no need of spaces between words
+    Unigram,
+}
+
+impl From<Model> for TokenizerModel {
+    fn from(model: Model) -> Self {
+        match model {
+            Model::Wordpiece => TokenizerModel::WordPiece,
+            Model::Bpe => TokenizerModel::Bpe,
+            Model::Unigram => TokenizerModel::Unigram,
+        }
+    }
 }
 
 pub fn run(verb: Tokenizer) -> anyhow::Result<ExitCode> {
@@ -142,11 +168,14 @@ fn each_line(
 fn train(args: Train) -> anyhow::Result<ExitCode> {
     let FoundInputs { inputs, skipped } = find_inputs(&args.inputs)?;
     note_skipped(&skipped);
+    let model = TokenizerModel::from(args.model);
+    let chinese = args.tokenize_chinese_chars.unwrap_or(model.tokenizes_chinese_chars());
     let options = VocabularyOptions {
+        model,
         min_frequency: args.min_frequency,
         alphabet: args.limit_alphabet,
         reading: ReadOptions { sentences: SentenceMode::Lines, ..args.reading.options() },
-        rules: WordRules::from_settings(!args.cased, args.strip_accents, args.tokenize_chinese_chars),
+        rules: WordRules::from_settings(!args.cased, args.strip_accents, Some(chinese)),
         ..VocabularyOptions::new(args.vocab_size, !args.cased)
     };
     let started = Instant::now();
@@ -165,19 +194,22 @@ fn train(args: Train) -> anyhow::Result<ExitCode> {
             if found < args.vocab_size {
                 note(format_args!("note: the text yields only {found} of the {} tokens requested", args.vocab_size));
             }
-            note_left_out(left_out);
+            note_left_out(left_out, model);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what the training or the extension left out of the text.
-fn note_left_out(LeftOut { overlong_words, signs, rare_words }: LeftOut) {
+fn note_left_out(LeftOut { overlong_words, signs, rare_words }: LeftOut, model: TokenizerModel) {
     if overlong_words > 0 {
-        note(format_args!(
-            "note: left out {} of more than {LONGEST_WORD} characters, which become [UNK] in every text",
-            counted(overlong_words, "word")
-        ));
+        let words = counted(overlong_words, "word");
+        match model {
+            TokenizerModel::WordPiece => note(format_args!(
+                "note: left out {words} of more than {LONGEST_WORD} characters, which become [UNK] in every text"
+            )),
+            _ => note(format_args!("note: left out {words} of more than 1,000 characters")),
+        }
     }
     if rare_words > 0 {
         note(format_args!(

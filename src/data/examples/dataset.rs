@@ -20,6 +20,8 @@ use super::packing::{PackedExample, Packing, max_predictions_per_row};
 use crate::data::error::{DataError, Result};
 use crate::data::store::prepared::PreparedData;
 use crate::data::store::shard::Split;
+use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::data::tokenizer::word_mark::WordMark;
 
 /// One example: the content of a row of a [`Batch`], without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Dataset {
                 next: next.into(),
             });
         }
+        check_tokenizer(prepared.vocabulary(), &config)?;
         let examples = Dataset { epochs: Epochs::new(prepared, split, config) };
         examples.epochs.epoch(0);
         Ok(examples)
@@ -230,14 +233,30 @@ impl Dataset {
         let (documents, special) = (self.epochs.documents(), self.prepared().vocabulary().special());
         tokens[0] = special.cls as i32;
         let mut at = 1;
-        for segment in &layout.segments {
+        for (i, segment) in layout.segments.iter().enumerate() {
             let end = at + segment.tokens.len();
             documents.get(segment.document).shard.copy_tokens(segment.tokens.clone(), &mut tokens[at..end])?;
-            tokens[end] = special.sep as i32;
-            at = end + 1;
+            at = end + layout.separators_behind(i);
+            tokens[end..at].fill(special.sep as i32);
         }
         Ok(())
     }
+}
+
+/// Checks that examples with these settings can be made of the tokens of `vocabulary`.
+fn check_tokenizer(vocabulary: &Vocabulary, config: &ExampleConfig) -> Result<()> {
+    let by_words = [("whole_word_mask", config.whole_word_mask), ("span_mask", config.span_mask.is_some())];
+    if let Some((setting, _)) = by_words.into_iter().find(|(_, is_set)| *is_set)
+        && vocabulary.word_mark() == WordMark::None
+    {
+        let required = "a tokenizer whose tokens mark the beginnings of words (##, Ġ or ▁)";
+        return Err(DataError::setting(setting, required, "one whose tokens do not"));
+    }
+    let least = if config.mode.is_pair() { vocabulary.pair_form().special_tokens() + 2 } else { 3 };
+    if config.sequence_length < least {
+        return Err(DataError::setting("sequence_length", format!("at least {least} tokens"), config.sequence_length));
+    }
+    Ok(())
 }
 
 impl Window<'_> {
@@ -284,7 +303,7 @@ impl Window<'_> {
                 (self.examples.prepared().vocabulary(), self.examples.config().mask(self.first + i as u64));
             let targets = masker.mask(tokens, vocabulary, &config, &mut stream);
 
-            row.token_type_ids[layout.first_segment()..length].fill(1);
+            row.token_type_ids[layout.first_segment()..length].fill(vocabulary.pair_form().second_type);
             row.attention_mask[..length].fill(1);
             for (i, (&position, &id)) in targets.positions.iter().zip(&targets.ids).enumerate() {
                 row.masked_lm_positions[i] = (offset + position) as i32;

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use crate::rng::{Key, Stream};
 
-use super::config::{ExampleConfig, Masking, SPECIAL_TOKENS_OF_A_PAIR};
+use super::config::{ExampleConfig, Masking};
 use super::full_sentences::{SentenceIndex, group_size, next_example, starts, truncate_sentence};
 use super::layout::ExampleLayout;
 use super::pairs::PairSampler;
@@ -170,6 +170,7 @@ impl Epochs {
         let (mode, room) = (self.chunkings.config.mode, self.chunkings.room());
         if mode.is_pair() {
             let sampler = self.chunkings.sampler(epoch.table.chunking, document.index);
+            layout.separators = self.chunkings.prepared.vocabulary().pair_form().separators;
             sampler.pair(documents, &document, first, &mut stream, layout);
         } else {
             let together = group_size(mode);
@@ -210,7 +211,8 @@ impl Chunkings {
 
     /// Returns the number of text tokens that fit into a row.
     fn room(&self) -> u32 {
-        let specials = if self.config.mode.is_pair() { SPECIAL_TOKENS_OF_A_PAIR } else { 2 };
+        let pair = self.prepared.vocabulary().pair_form();
+        let specials = if self.config.mode.is_pair() { pair.special_tokens() } else { 2 };
         (self.config.sequence_length - specials) as u32
     }
 

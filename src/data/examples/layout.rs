@@ -13,18 +13,21 @@ pub struct Segment {
     pub tokens: Range<u32>,
 }
 
-/// The layout of one example: `[CLS]`, then each segment followed by `[SEP]`.
+/// The layout of one example: `[CLS]`, then each segment followed by `[SEP]`; some tokenizers have two between the segments of a
+/// pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleLayout {
     /// `a` and `b`; in the modes without pairs, one segment per document.
     pub segments: Vec<Segment>,
+    /// The number of `[SEP]` between the segments of a pair.
+    pub separators: usize,
     /// 0: `b` follows `a`; 1: `b` is random, or both are swapped; [`IGNORED_LABEL`]: not a pair.
     pub label: i32,
 }
 
 impl Default for ExampleLayout {
     fn default() -> Self {
-        ExampleLayout { segments: Vec::new(), label: IGNORED_LABEL }
+        ExampleLayout { segments: Vec::new(), separators: 1, label: IGNORED_LABEL }
     }
 }
 
@@ -36,13 +39,18 @@ impl ExampleLayout {
 
     /// Returns the number of tokens, including `[CLS]` and `[SEP]`.
     pub fn length(&self) -> usize {
-        1 + self.segments.iter().map(|segment| segment.tokens.len() + 1).sum::<usize>()
+        1 + (0..self.segments.len()).map(|i| self.segments[i].tokens.len() + self.separators_behind(i)).sum::<usize>()
     }
 
-    /// Returns the number of tokens of type 0: `[CLS] a [SEP]` of a pair, otherwise all.
+    /// Returns the number of `[SEP]` behind segment `i`.
+    pub fn separators_behind(&self, i: usize) -> usize {
+        if self.is_pair() && i == 0 { self.separators } else { 1 }
+    }
+
+    /// Returns the number of tokens before the second segment of a pair: `[CLS] a [SEP]`; otherwise of all.
     pub fn first_segment(&self) -> usize {
         match (self.is_pair(), self.segments.first()) {
-            (true, Some(a)) => a.tokens.len() + 2,
+            (true, Some(a)) => 1 + a.tokens.len() + self.separators,
             _ => self.length(),
         }
     }

@@ -6,15 +6,17 @@
 //! it wins if it exceeds the best span's by more than a threshold.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::answer_text::characters_of;
-use super::windows::QuestionWindows;
+use super::squad::Context;
+use super::windows::{ContextTokens, QuestionWindows};
 use crate::data::error::Result;
-use crate::data::tokenizer::vocabulary::CONTINUATION_PREFIX;
-use crate::data::tokenizer::wordpiece::Tokenizer;
+use crate::data::tokenizer::encode::Tokenizer;
+use crate::data::tokenizer::word_mark::CONTINUATION_PREFIX;
 
 /// The choice of answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -204,8 +206,18 @@ impl QuestionWindows {
         let (context, tokens) = (&self.questions.contexts()[index], &self.contexts[index]);
         let words = tokens.words[first] as usize..=tokens.words[last] as usize;
         let original = context.joined(words.clone());
-        let predicted = join_pieces(&tokens.ids[first..=last], tokenizer);
-        let characters = characters_of(&predicted, &original, tokenizer.rules())?;
+        let characters = match tokenizer.word_piece() {
+            Some(word_piece) => {
+                let predicted = join_pieces(&tokens.ids[first..=last], tokenizer);
+                characters_of(&predicted, &original, word_piece.rules())?
+            }
+            None => {
+                let [start, end] = [first, last].map(|token| characters_of_token(context, tokens, token, tokenizer));
+                let before_last = context.joined(words.clone()).chars().count()
+                    - context.words().nth(*words.end()).map_or(0, |word| word.chars().count());
+                start?.start..before_last + end?.end
+            }
+        };
         let text = original.chars().skip(characters.start).take(characters.len()).collect();
         Ok((text, context.start_of(words, characters.start)))
     }
@@ -222,6 +234,21 @@ impl AnswerCandidate {
     pub fn score(&self) -> f64 {
         self.start_logit as f64 + self.end_logit as f64
     }
+}
+
+/// Returns the characters of its word that a token stands for.
+fn characters_of_token(
+    context: &Context,
+    tokens: &ContextTokens,
+    token: usize,
+    tokenizer: &Tokenizer,
+) -> Result<Range<usize>> {
+    let (number, at) = tokens.place(token);
+    let word = context.words().nth(number).unwrap_or_default();
+    let ranges = tokenizer.token_ranges(word, number > 0).transpose()?;
+    let bytes = ranges.and_then(|ranges| ranges.get(at).cloned()).unwrap_or(0..word.len());
+    let characters = |byte: usize| word.get(..byte).map_or_else(|| word.chars().count(), |text| text.chars().count());
+    Ok(characters(bytes.start)..characters(bytes.end))
 }
 
 /// Joins the pieces of words, and the words with spaces.

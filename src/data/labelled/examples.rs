@@ -14,7 +14,7 @@ use crate::batch::fine_tuning::{LabelKind, LabelledForm, LabelledTensors, Labels
 use crate::batch::{BatchSource, HostBatch, IGNORED_LABEL, ReplicaRange};
 use crate::data::error::{DataError, Result};
 use crate::data::examples::permutation::Permutation;
-use crate::data::tokenizer::wordpiece::Tokenizer;
+use crate::data::tokenizer::encode::Tokenizer;
 use crate::rng::Key;
 use crate::shape::HostTensor;
 
@@ -347,10 +347,13 @@ fn encode_text(text: &TextPair, tokenizer: &Tokenizer, sequence_length: usize) -
     let before = a.len() + b.as_ref().map_or(0, Vec::len);
     match &mut b {
         None => a.truncate(sequence_length - 2),
-        Some(b) => truncate_longest_first(&mut a, b, sequence_length - 3),
+        Some(b) => {
+            let special_tokens = tokenizer.vocabulary().pair_form().special_tokens();
+            truncate_longest_first(&mut a, b, sequence_length - special_tokens);
+        }
     }
     let is_truncated = a.len() + b.as_ref().map_or(0, Vec::len) < before;
-    Ok((Sequence::new(tokenizer.vocabulary().special(), &a, b.as_deref()), is_truncated))
+    Ok((Sequence::new(tokenizer.vocabulary(), &a, b.as_deref()), is_truncated))
 }
 
 /// Tokenizes words. A word whose first piece does not fit is dropped. Also returns whether pieces were cut off.
@@ -362,9 +365,12 @@ fn encode_words(
 ) -> Result<(Sequence, WordClasses, bool)> {
     let (mut ids, mut labels) = (Vec::new(), WordClasses::default());
     let longest = sequence_length - 2;
-    for (word, &class) in words.iter().zip(classes) {
+    for (number, (word, &class)) in words.iter().zip(classes).enumerate() {
         let start = ids.len();
-        tokenizer.encode(word, &mut ids)?;
+        match number {
+            0 => tokenizer.encode(word, &mut ids)?,
+            _ => tokenizer.encode_following(word, &mut ids)?,
+        }
         if start < ids.len().min(longest) {
             // Behind [CLS].
             labels.positions.push(start as u32 + 1);
@@ -375,13 +381,14 @@ fn encode_words(
     }
     let is_truncated = ids.len() > longest;
     ids.truncate(longest);
-    Ok((Sequence::new(tokenizer.vocabulary().special(), &ids, None), labels, is_truncated))
+    Ok((Sequence::new(tokenizer.vocabulary(), &ids, None), labels, is_truncated))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::tokenizer::vocabulary::{SPECIAL_TOKENS, Vocabulary};
+    use crate::data::tokenizer::special_tokens::SPECIAL_TOKENS;
+    use crate::data::tokenizer::vocabulary::Vocabulary;
     use crate::data::tokenizer::wordpiece::WordRules;
 
     /// `a` to `e` have the ids 5 to 9, `##a` to `##e` 10 to 14.

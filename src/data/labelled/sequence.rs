@@ -1,23 +1,26 @@
 //! The token sequence of one example: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
 
-use crate::data::tokenizer::vocabulary::SpecialIds;
+use crate::data::tokenizer::vocabulary::Vocabulary;
 
 /// The tokens of an example, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sequence {
     pub ids: Box<[u32]>,
-    /// Number of leading tokens of type 0: `[CLS] a [SEP]`.
+    /// Number of leading tokens of type 0: `[CLS] a [SEP]`, or all of them.
     pub first: usize,
 }
 
 impl Sequence {
     /// Joins one or two texts with the special tokens.
-    pub fn new(special: SpecialIds, a: &[u32], b: Option<&[u32]>) -> Sequence {
-        let first = a.len() + 2;
+    pub fn new(vocabulary: &Vocabulary, a: &[u32], b: Option<&[u32]>) -> Sequence {
+        let (special, pair) = (vocabulary.special(), vocabulary.pair_form());
+        let (cls, sep) = (&[special.cls][..], &[special.sep][..]);
         let ids = match b {
-            None => [&[special.cls], a, &[special.sep]].concat(),
-            Some(b) => [&[special.cls], a, &[special.sep], b, &[special.sep]].concat(),
+            None => [cls, a, sep].concat(),
+            Some(b) => [cls, a, &sep.repeat(pair.separators), b, sep].concat(),
         };
+        let is_second_of_type_0 = b.is_none() || pair.second_type == 0;
+        let first = if is_second_of_type_0 { ids.len() } else { pair.second_position(a.len()) };
         Sequence { ids: ids.into(), first }
     }
 }
@@ -43,6 +46,8 @@ pub(super) fn truncate_longest_first(a: &mut Vec<u32>, b: &mut Vec<u32>, length:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::tokenizer::special_tokens::{PairForm, SPECIAL_TOKENS};
+    use crate::data::tokenizer::word_mark::WordMark;
 
     #[test]
     fn pairs_are_truncated_as_by_removing_single_tokens() {
@@ -61,10 +66,15 @@ mod tests {
 
     #[test]
     fn sequences_have_special_tokens_around_their_texts() {
-        let special = SpecialIds { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
-        let pair = Sequence::new(special, &[7], Some(&[8, 9]));
+        let tokens = || SPECIAL_TOKENS.map(str::to_owned).to_vec();
+        let bert = Vocabulary::new(tokens()).unwrap();
+        let pair = Sequence::new(&bert, &[7], Some(&[8, 9]));
         assert_eq!((&*pair.ids, pair.first), (&[2, 7, 3, 8, 9, 3][..], 3));
-        let single = Sequence::new(special, &[7], None);
+        let single = Sequence::new(&bert, &[7], None);
         assert_eq!((&*single.ids, single.first), (&[2, 7, 3][..], 3));
+        let form = PairForm { separators: 2, second_type: 0 };
+        let roberta = Vocabulary::with_forms(tokens(), SPECIAL_TOKENS, form, WordMark::ByteLevelSpace).unwrap();
+        let pair = Sequence::new(&roberta, &[7], Some(&[8, 9]));
+        assert_eq!((&*pair.ids, pair.first), (&[2, 7, 3, 3, 8, 9, 3][..], 7));
     }
 }

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AnswerOptions, ExampleLabels, LabelledExamples, Questions, SpanLogits, SquadVersion, WindowOptions};
+use crate::data::tokenizer::encode::Tokenizer;
 use crate::data::tokenizer::vocabulary::Vocabulary;
-use crate::data::tokenizer::wordpiece::{Tokenizer, WordRules};
+use crate::data::tokenizer::wordpiece::WordRules;
 
 #[derive(Deserialize)]
 struct Fixture {

@@ -14,10 +14,7 @@ use super::sequence::Sequence;
 use super::squad::{Answer, Context, Gold, Question, Questions};
 use crate::batch::IGNORED_LABEL;
 use crate::data::error::{DataError, Result};
-use crate::data::tokenizer::wordpiece::Tokenizer;
-
-/// `[CLS]`, and a `[SEP]` behind each text.
-const SPECIAL_TOKENS: usize = 3;
+use crate::data::tokenizer::encode::Tokenizer;
 
 /// Lengths of questions and windows, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,20 +148,21 @@ impl EncodedQuestion {
         tokenizer.encode(&question.text, &mut ids)?;
         let is_truncated = ids.len() > options.question_length;
         ids.truncate(options.question_length);
-        let longest = options.sequence_length.saturating_sub(ids.len() + SPECIAL_TOKENS);
+        let (vocabulary, pair) = (tokenizer.vocabulary(), tokenizer.vocabulary().pair_form());
+        let longest = options.sequence_length.saturating_sub(ids.len() + pair.special_tokens());
         if longest == 0 {
             let required = format!("questions shorter than sequence_length, {} tokens", options.sequence_length);
-            let found = format!("{} tokens and {SPECIAL_TOKENS} special ones in {:?}", ids.len(), question.id);
+            let (tokens, special) = (ids.len(), pair.special_tokens());
+            let found = format!("{tokens} tokens and {special} special ones in {:?}", question.id);
             return Err(questions.wrong(required, found, "increase sequence_length, or decrease max_query_length"));
         }
         let answer = context.answer(questions, question, tokenizer)?;
-        let position = ids.len() + 2;
+        let position = pair.second_position(ids.len());
         let windows: Vec<Window> = windows(context.ids.len(), longest, options.stride)
             .into_iter()
             .map(|tokens| Window { position, tokens })
             .collect();
-        let special = tokenizer.vocabulary().special();
-        let sequence = |window: &Window| Sequence::new(special, &ids, Some(&context.ids[window.tokens.clone()]));
+        let sequence = |window: &Window| Sequence::new(vocabulary, &ids, Some(&context.ids[window.tokens.clone()]));
         let sequences = windows.iter().map(sequence).collect();
         let spans = windows.iter().map(|window| answer.positions_in(window)).collect();
         Ok(EncodedQuestion { windows, sequences, spans, is_truncated })
@@ -211,7 +209,10 @@ impl ContextTokens {
         let mut tokens = ContextTokens { ids: Vec::new(), words: Vec::new(), starts: Vec::new() };
         for (number, word) in context.words().enumerate() {
             tokens.starts.push(tokens.ids.len() as u32);
-            tokenizer.encode(word, &mut tokens.ids)?;
+            match number {
+                0 => tokenizer.encode(word, &mut tokens.ids)?,
+                _ => tokenizer.encode_following(word, &mut tokens.ids)?,
+            }
             tokens.words.resize(tokens.ids.len(), number as u32);
         }
         tokens.starts.push(tokens.ids.len() as u32);
@@ -231,15 +232,21 @@ impl ContextTokens {
             let required = format!("an answer with at least one token to question {:?}", question.id);
             return Err(questions.wrong(required, format!("{:?}", answer.text), "correct the answer, or remove it"));
         };
-        let mut ids = Vec::new();
-        tokenizer.encode(&answer.text, &mut ids)?;
-        Ok(match find(&self.ids[tokens.clone()], &ids) {
-            Some(start) => {
-                let first = tokens.start + start;
-                AnswerTokens::Tokens { first, last: first + ids.len() - 1 }
-            }
-            None => AnswerTokens::Tokens { first: tokens.start, last: tokens.end - 1 },
-        })
+        // The answer within words, and at the start of one.
+        let (mut within, mut following) = (Vec::new(), Vec::new());
+        tokenizer.encode(&answer.text, &mut within)?;
+        tokenizer.encode_following(&answer.text, &mut following)?;
+        let found = [following, within].into_iter().find_map(|ids| {
+            let first = tokens.start + find(&self.ids[tokens.clone()], &ids)?;
+            Some(AnswerTokens::Tokens { first, last: first + ids.len() - 1 })
+        });
+        Ok(found.unwrap_or(AnswerTokens::Tokens { first: tokens.start, last: tokens.end - 1 }))
+    }
+
+    /// Returns the word of a token, and the number of the token in the word.
+    pub(super) fn place(&self, token: usize) -> (usize, usize) {
+        let word = self.words[token] as usize;
+        (word, token - self.starts[word] as usize)
     }
 
     /// Returns the tokens of the words that hold an answer.

@@ -7,7 +7,6 @@ use std::path::Path;
 use crate::data::corpus::{Input, InputEntry, Source};
 use crate::data::files::TOKENIZER_DIRECTORY;
 use crate::data::store::manifest::{Manifest, PrepareOptions};
-use crate::data::tokenizer::files::TOKENIZER_FILES;
 
 /// Returns the options that differ, as (requested, existing).
 pub(super) fn differing_settings(requested: &PrepareOptions, existing: &PrepareOptions) -> Option<(String, String)> {
@@ -56,7 +55,8 @@ pub(super) fn files_differ(manifest: &Manifest, directory: &Path) -> Option<(Str
         (size != Some(shard.bytes)).then(|| (format!("{} of {} bytes", shard.file, shard.bytes), found))
     });
     let tokenizer = || {
-        let mut names = TOKENIZER_FILES.iter().map(|name| Path::new(TOKENIZER_DIRECTORY).join(name));
+        let rules = manifest.rules();
+        let mut names = rules.file_names().iter().map(|name| Path::new(TOKENIZER_DIRECTORY).join(name));
         let gone = names.find(|name| !directory.join(name).is_file())?;
         Some((gone.display().to_string(), "without it".into()))
     };

@@ -1,4 +1,4 @@
-//! Encodes a block of text: filters, sentences, WordPieces, and the split of each document.
+//! Encodes a block of text: filters, sentences, tokens, and the split of each document.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::data::corpus::sentences::sentences;
 use crate::data::error::Result;
 use crate::data::store::manifest::{PrepareOptions, Removed};
 use crate::data::store::shard::Split;
-use crate::data::tokenizer::wordpiece::Tokenizer;
+use crate::data::tokenizer::encode::Tokenizer;
 
 /// The encoded documents of a text block.
 pub(super) struct Encoded {
@@ -81,18 +81,28 @@ impl DocumentTokens {
         for line in document.lines() {
             match form {
                 SentenceMode::Split | SentenceMode::Wrapped => {
-                    sentences(line).try_for_each(|sentence| self.sentence(sentence, tokenizer))?;
+                    let mut before = "";
+                    for sentence in sentences(line) {
+                        // In Chinese and Japanese, no space follows the end of a sentence.
+                        let is_adjacent = before.as_bytes().as_ptr_range().end == sentence.as_ptr();
+                        self.sentence(sentence, is_adjacent, tokenizer)?;
+                        before = sentence;
+                    }
                 }
-                SentenceMode::Lines => self.sentence(line, tokenizer)?,
+                SentenceMode::Lines => self.sentence(line, false, tokenizer)?,
             }
         }
         Ok(())
     }
 
-    /// Adds a sentence; one without tokens is dropped.
-    fn sentence(&mut self, sentence: &str, tokenizer: &Tokenizer) -> Result<()> {
+    /// Adds a sentence, as it is encoded within its document: after a space, unless it `is_adjacent` to the sentence before. One
+    /// without tokens is dropped.
+    fn sentence(&mut self, sentence: &str, is_adjacent: bool, tokenizer: &Tokenizer) -> Result<()> {
         let before = self.ids.len();
-        tokenizer.encode(sentence, &mut self.ids)?;
+        match before == 0 || is_adjacent {
+            true => tokenizer.encode(sentence, &mut self.ids)?,
+            false => tokenizer.encode_following(sentence, &mut self.ids)?,
+        }
         if self.ids.len() > before {
             self.sentence_lengths.push((self.ids.len() - before) as u32);
         }

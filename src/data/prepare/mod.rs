@@ -32,7 +32,9 @@ use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
 use crate::data::store::manifest::{MANIFEST_FORMAT, Manifest, PrepareOptions, Removed};
 use crate::data::store::shard::{Counts, Split};
-use crate::data::tokenizer::wordpiece::Tokenizer;
+use crate::data::tokenizer::encode::Tokenizer;
+use crate::data::tokenizer::rules::TokenizerRules;
+use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::sha256_hex;
 use compare::{differing_inputs, differing_settings, files_differ};
 use journal::{Done, JOURNAL, Journal, JournalRecord};
@@ -236,16 +238,20 @@ impl Preparation<'_> {
 
     /// Returns the manifest of the request, without results.
     fn manifest(&self) -> Manifest {
-        let rules = self.tokenizer.rules();
+        let (words, pipeline) = match self.tokenizer.rules() {
+            TokenizerRules::WordPiece(words) => (words, None),
+            TokenizerRules::Pipeline(rules) => (WordRules::bert(false), Some(rules)),
+        };
         Manifest {
             format: MANIFEST_FORMAT,
             sha256: None,
             vocabulary_sha256: self.tokenizer.vocabulary().sha256().to_owned(),
             vocabulary_size: self.tokenizer.vocabulary().len(),
             tokenizer: BTreeMap::new(),
-            lowercase: rules.lowercase,
-            strip_accents: rules.written_strip_accents(),
-            tokenize_chinese_chars: (!rules.tokenize_chinese_chars).then_some(false),
+            pipeline,
+            lowercase: words.lowercase,
+            strip_accents: words.written_strip_accents(),
+            tokenize_chinese_chars: (!words.tokenize_chinese_chars).then_some(false),
             text_rules: Some(TEXT_RULES),
             options: self.options.clone(),
             train: Counts::default(),

@@ -14,9 +14,8 @@ use super::shard_reader::Shard;
 use crate::data::corpus::{InputEntry, ReadCounts};
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY, sha256_of_file};
-use crate::data::tokenizer::files::TOKENIZER_FILES;
+use crate::data::tokenizer::encode::Tokenizer;
 use crate::data::tokenizer::vocabulary::Vocabulary;
-use crate::data::tokenizer::wordpiece::Tokenizer;
 
 /// The current state of an input file.
 #[derive(Debug)]
@@ -92,7 +91,8 @@ impl Manifest {
             let next = "restore the tokenizer, or run `lambert prepare` again (set force to overwrite the data)";
             Err(DataError::file(path, required, found, next))
         };
-        for name in TOKENIZER_FILES {
+        let (rules, names) = (self.rules(), self.rules().file_names());
+        for &name in names {
             let path = directory.join(name);
             if !path.exists() {
                 return differs(&path, "a file of the tokenizer".into(), "none".into());
@@ -107,9 +107,9 @@ impl Manifest {
         for entry in fs::read_dir(&directory).map_err(DataError::io("list", &directory))? {
             let name = entry.map_err(DataError::io("list", &directory))?.file_name();
             // Hidden files belong to the file system and are never read.
-            if !TOKENIZER_FILES.iter().any(|own| name == *own) && !name.as_encoded_bytes().starts_with(b".") {
+            if !names.iter().any(|own| name == *own) && !name.as_encoded_bytes().starts_with(b".") {
                 let found = "another file, which libraries might read";
-                let required = format!("only {}", TOKENIZER_FILES.join(", "));
+                let required = format!("only {}", names.join(", "));
                 return Err(DataError::file(directory.join(name), required, found, "move it away"));
             }
         }
@@ -119,9 +119,8 @@ impl Manifest {
             let required = format!("{} tokens with sha256 {}", self.vocabulary_size, self.vocabulary_sha256);
             return differs(&directory, required, format!("{} with {}", vocabulary.len(), vocabulary.sha256()));
         }
-        let (rules, required) = (tokenizer.rules(), self.rules());
-        if rules != required {
-            return differs(&directory, format!("{required}, as for the prepared data"), rules.to_string());
+        if tokenizer.rules() != rules {
+            return differs(&directory, format!("{rules}, as for the prepared data"), tokenizer.rules().to_string());
         }
         Ok(vocabulary.clone())
     }

@@ -10,6 +10,7 @@ use crate::data::corpus::filter::Filter;
 use crate::data::corpus::{InputEntry, ReadCounts, ReadOptions};
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
+use crate::data::tokenizer::rules::{PipelineRules, TokenizerRules};
 use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::{is_sealed, seal};
 use crate::files;
@@ -118,6 +119,9 @@ pub struct Manifest {
     /// sha256 of each file of the tokenizer's copy. Data of earlier versions does not record it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tokenizer: BTreeMap<String, String>,
+    /// The identity of a tokenizer that is not BERT's WordPiece; the three settings after it are those of BERT's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<PipelineRules>,
     /// Whether the tokenizer lower-cases.
     pub lowercase: bool,
     /// Whether the tokenizer removes accents; absent if it does if and only if it lower-cases.
@@ -201,9 +205,15 @@ impl Manifest {
         Ok(seal(&(unsealed + "\n")))
     }
 
-    /// Returns the rules of words of the tokenizer.
-    pub fn rules(&self) -> WordRules {
-        WordRules::from_settings(self.lowercase, self.strip_accents, self.tokenize_chinese_chars)
+    /// Returns the rules of the tokenizer.
+    pub fn rules(&self) -> TokenizerRules {
+        self.pipeline.clone().map_or_else(
+            || {
+                let (strip_accents, chinese) = (self.strip_accents, self.tokenize_chinese_chars);
+                TokenizerRules::WordPiece(WordRules::from_settings(self.lowercase, strip_accents, chinese))
+            },
+            TokenizerRules::Pipeline,
+        )
     }
 
     /// Returns the counts of a split.

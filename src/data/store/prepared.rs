@@ -11,7 +11,9 @@ use super::shard::Split;
 use super::shard_reader::Shard;
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
-use crate::data::tokenizer::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
+use crate::data::tokenizer::comparison::{RulesFile, TokenizerFiles, VocabularyFile};
+use crate::data::tokenizer::encode::Tokenizer;
+use crate::data::tokenizer::rules::TokenizerRules;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 
 /// An opened directory of prepared data.
@@ -20,6 +22,7 @@ pub struct PreparedData {
     directory: PathBuf,
     manifest: Manifest,
     vocabulary: Vocabulary,
+    vocabulary_path: PathBuf,
     train: Documents,
     held_out: Documents,
 }
@@ -32,11 +35,18 @@ impl PreparedData {
     /// If a file is missing, truncated, of another format, or belongs to another vocabulary.
     pub fn open(directory: &Path) -> Result<Self> {
         let manifest = Manifest::read(directory)?;
-        let vocabulary_file = directory.join(TOKENIZER_DIRECTORY).join("vocab.txt");
-        let vocabulary = Vocabulary::read(&vocabulary_file)?;
+        let tokenizer = directory.join(TOKENIZER_DIRECTORY);
+        let (vocabulary, vocabulary_path) = match manifest.rules() {
+            TokenizerRules::WordPiece(_) => {
+                (Vocabulary::read(&tokenizer.join("vocab.txt"))?, tokenizer.join("vocab.txt"))
+            }
+            TokenizerRules::Pipeline(_) => {
+                (Tokenizer::open(&tokenizer, false)?.vocabulary().clone(), tokenizer.join("tokenizer.json"))
+            }
+        };
         if vocabulary.sha256() != manifest.vocabulary_sha256 {
             return Err(DataError::file(
-                &vocabulary_file,
+                &vocabulary_path,
                 format!(
                     "the vocabulary with sha256 {} ({} tokens)",
                     manifest.vocabulary_sha256, manifest.vocabulary_size
@@ -72,7 +82,7 @@ impl PreparedData {
             Ok(documents)
         };
         let (train, held_out) = (open(Split::Train)?, open(Split::HeldOut)?);
-        Ok(PreparedData { directory: directory.to_owned(), manifest, vocabulary, train, held_out })
+        Ok(PreparedData { directory: directory.to_owned(), manifest, vocabulary, vocabulary_path, train, held_out })
     }
 
     /// Returns the directory.
@@ -97,12 +107,12 @@ impl PreparedData {
 
     /// Returns the vocabulary and its file.
     pub fn vocabulary_file(&self) -> VocabularyFile {
-        VocabularyFile { path: self.tokenizer_directory().join("vocab.txt"), vocabulary: self.vocabulary.clone() }
+        VocabularyFile { path: self.vocabulary_path.clone(), vocabulary: self.vocabulary.clone() }
     }
 
-    /// Returns the vocabulary and the rules of words of the data, for comparisons with those of a model.
+    /// Returns the vocabulary and the rules of the tokenizer of the data, for comparisons with those of a model.
     pub fn tokenizer_files(&self) -> TokenizerFiles {
-        let rules = WordRulesFile { path: self.directory.join(MANIFEST), rules: self.manifest.rules() };
+        let rules = RulesFile { path: self.directory.join(MANIFEST), rules: self.manifest.rules() };
         TokenizerFiles { vocabulary: self.vocabulary_file(), rules: Some(rules) }
     }
 

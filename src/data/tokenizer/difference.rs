@@ -1,7 +1,9 @@
-//! The difference between two vocabularies, or between two tokenizers' rules of words, as an error reports it.
+//! The difference between two vocabularies, or between the rules of two tokenizers, as an error reports it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use super::rules::TokenizerRules;
 
 /// The difference between two vocabularies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,28 +56,32 @@ impl fmt::Display for VocabularyDifference {
     }
 }
 
-/// The difference between the rules of words of two tokenizers.
+/// The difference between the rules of two tokenizers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WordRulesDifference {
+pub struct RulesDifference {
     /// The files that state them.
     pub files: [PathBuf; 2],
     /// Each setting that differs, with both values.
-    pub settings: Vec<(&'static str, [bool; 2])>,
+    pub settings: Vec<(&'static str, [String; 2])>,
 }
 
-impl WordRulesDifference {
-    /// Returns the difference between rules of words, each given as its file and its settings; none if they are equal.
-    pub fn between<const N: usize>(
-        a: (&Path, [(&'static str, bool); N]),
-        b: (&Path, [(&'static str, bool); N]),
-    ) -> Option<WordRulesDifference> {
-        let both = a.1.into_iter().zip(b.1).map(|((name, first), (_, second))| (name, [first, second]));
-        let settings: Vec<_> = both.filter(|(_, [first, second])| first != second).collect();
-        (!settings.is_empty()).then(|| WordRulesDifference { files: [a.0.to_owned(), b.0.to_owned()], settings })
+impl RulesDifference {
+    /// Returns the difference between rules, each given with its file; none if they are equal.
+    pub fn between(a: (&Path, &TokenizerRules), b: (&Path, &TokenizerRules)) -> Option<RulesDifference> {
+        let settings: Vec<(&'static str, [String; 2])> = match (a.1, b.1) {
+            (TokenizerRules::WordPiece(_), TokenizerRules::WordPiece(_))
+            | (TokenizerRules::Pipeline(_), TokenizerRules::Pipeline(_)) => {
+                let both = a.1.settings().into_iter().zip(b.1.settings());
+                both.map(|((name, first), (_, second))| (name, [first, second])).collect()
+            }
+            _ => vec![("model", [a.1, b.1].map(|rules| rules.model().to_owned()))],
+        };
+        let settings: Vec<_> = settings.into_iter().filter(|(_, [first, second])| first != second).collect();
+        (!settings.is_empty()).then(|| RulesDifference { files: [a.0.to_owned(), b.0.to_owned()], settings })
     }
 }
 
-impl fmt::Display for WordRulesDifference {
+impl fmt::Display for RulesDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, second] = &self.files;
         let settings = self

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::files::{ADDED_TOKENS, CONFIG, TOKENIZER_JSON, VOCABULARY, parse_json, vocabulary_json};
+use super::encode::Tokenizer;
+use super::files::{ADDED_TOKENS, CONFIG, TOKENIZER_JSON, VOCABULARY, parse_json};
 use super::new_pieces::choose_pieces;
+use super::parts::vocabulary_json;
 use super::vocabulary::Vocabulary;
 use super::word_counts::{LeftOut, WordCounts, count_words};
-use super::wordpiece::Tokenizer;
+use super::wordpiece::WordPiece;
 use crate::data::corpus::{Input, ReadOptions, SentenceMode};
 use crate::data::error::{DataError, Result};
 
@@ -67,16 +69,15 @@ pub struct Fertility {
 }
 
 impl Fertility {
-    fn of(tokenizer: &Tokenizer, counts: &HashMap<String, u64>) -> Fertility {
-        let unknown = tokenizer.vocabulary().special().unk;
+    fn of(word_piece: &WordPiece, counts: &HashMap<String, u64>) -> Fertility {
         let mut fertility = Fertility::default();
         let mut ids = Vec::new();
         for (word, count) in counts {
             ids.clear();
-            tokenizer.push_pieces(word, &mut ids);
+            word_piece.push_pieces(word, &mut ids);
             fertility.words += count;
             fertility.pieces += count * ids.len() as u64;
-            fertility.unknown_words += if ids == [unknown] { *count } else { 0 };
+            fertility.unknown_words += if ids == [word_piece.unk()] { *count } else { 0 };
         }
         fertility
     }
@@ -123,7 +124,7 @@ pub struct Extension {
 /// in memory, up to a million.
 ///
 /// # Errors
-/// If the inputs cannot be read or hold no words.
+/// If the tokenizer is not BERT's WordPiece; if the inputs cannot be read or hold no words.
 pub fn extend_tokenizer(
     tokenizer: &Tokenizer,
     reserved: &[String],
@@ -131,9 +132,15 @@ pub fn extend_tokenizer(
     options: &ExtensionOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Extension> {
+    let word_piece = tokenizer.word_piece().ok_or_else(|| DataError::Corpus {
+        subject: "the extension of a vocabulary".into(),
+        required: "BERT's WordPiece".into(),
+        found: format!("a {} tokenizer", tokenizer.rules().model()),
+        next: "train a new tokenizer on your text, or extend a model with WordPiece".into(),
+    })?;
     let group_of = |document: u64| usize::from(document % HELD_OUT_OF == HELD_OUT_OF - 1);
     let [chosen_on, held_out]: [WordCounts; 2] =
-        count_words(inputs, &options.reading, tokenizer.rules(), MOST_WORDS, &group_of, progress)?;
+        count_words(inputs, &options.reading, &word_piece.rules(), MOST_WORDS, &group_of, progress)?;
     if chosen_on.counts.is_empty() {
         return Err(DataError::Corpus {
             subject: "the inputs".into(),
@@ -146,21 +153,22 @@ pub fn extend_tokenizer(
     let free = |token: &String| !options.keep_unused && is_unused(token) && !reserved.contains(token);
     let unused: Vec<u32> = old.tokens().iter().zip(0..).filter(|(token, _)| free(token)).map(|(_, id)| id).collect();
     let ids = unused.iter().copied().chain(old.len() as u32..);
-    let chosen = choose_pieces(tokenizer.pieces(), &chosen_on.counts, options.pieces, options.min_frequency);
+    let chosen = choose_pieces(word_piece.pieces(), &chosen_on.counts, options.pieces, options.min_frequency);
     let pieces: Vec<AddedPiece> = chosen
         .into_iter()
         .zip(ids)
         .map(|(piece, id)| AddedPiece {
-            old_pieces: tokenizer.pieces_of_token(&piece.token),
+            old_pieces: word_piece.pieces_of_token(&piece.token),
             token: piece.token,
             id,
             saved: piece.saved,
             occurrences: piece.occurrences,
         })
         .collect();
-    let extended = Tokenizer::new(with_pieces(old, &pieces)?, tokenizer.rules());
+    let vocabulary = with_pieces(old, &pieces)?;
+    let extended = WordPiece::new(&vocabulary, word_piece.rules());
     let share = |words: &WordCounts| TextShare {
-        before: Fertility::of(tokenizer, &words.counts),
+        before: Fertility::of(word_piece, &words.counts),
         after: Fertility::of(&extended, &words.counts),
     };
     let mut left_out = chosen_on.left_out;
@@ -169,7 +177,7 @@ pub fn extend_tokenizer(
         replaced: pieces.len().min(unused.len()),
         chosen_on: share(&chosen_on),
         held_out: (!held_out.counts.is_empty()).then(|| share(&held_out)),
-        tokenizer: extended,
+        tokenizer: Tokenizer::new(vocabulary, word_piece.rules()),
         pieces,
         left_out,
     })
@@ -257,7 +265,7 @@ pub fn extended_files(
 mod tests {
     use super::*;
     use crate::data::corpus::find_inputs;
-    use crate::data::tokenizer::vocabulary::SPECIAL_TOKENS;
+    use crate::data::tokenizer::special_tokens::SPECIAL_TOKENS;
     use crate::data::tokenizer::wordpiece::WordRules;
 
     fn tokenizer(more: &str) -> Tokenizer {
@@ -343,7 +351,7 @@ mod tests {
 
         let tokens: Vec<String> =
             old.vocabulary().tokens().iter().map(|token| token.replace("[unused0]", "abc")).collect();
-        let extended = Tokenizer::new(Vocabulary::new(tokens).unwrap(), old.rules());
+        let extended = Tokenizer::new(Vocabulary::new(tokens).unwrap(), old.word_piece().unwrap().rules());
         let written = extended_files("D".as_ref(), &files, &extended).unwrap();
         for ((name, content), (expected, text)) in written.iter().zip(extended.files()) {
             assert_eq!((name.as_str(), std::str::from_utf8(content).unwrap()), (expected, text.as_str()));

@@ -5,24 +5,31 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::comparison::{TokenizerFiles, VocabularyFile, WordRulesFile};
-use super::vocabulary::{CONTINUATION_PREFIX, SPECIAL_TOKENS, Vocabulary};
-use super::wordpiece::{LONGEST_WORD, Tokenizer, WordRules};
+use super::comparison::{RulesFile, TokenizerFiles, VocabularyFile};
+use super::encode::Tokenizer;
+use super::parts::{added_token, normalizer, post_processor, vocabulary_json};
+use super::pipeline::{Pipeline, Settings};
+use super::rules::TokenizerRules;
+use super::special_tokens::{ROLES, SPECIAL_TOKENS};
+use super::vocabulary::Vocabulary;
+use super::word_mark::CONTINUATION_PREFIX;
+use super::wordpiece::{LONGEST_WORD, WordRules};
 use crate::data::error::{DataError, Result};
 use crate::files;
 
 pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 pub(super) const VOCABULARY: &str = "vocab.txt";
 pub(super) const CONFIG: &str = "tokenizer_config.json";
-/// Names of the files that [`Tokenizer::files`] returns.
+/// Names of all files that [`Tokenizer::files`] may return.
 pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
+/// Those of a tokenizer that is not BERT's WordPiece.
+const PIPELINE_FILES: [&str; 2] = [TOKENIZER_JSON, CONFIG];
 
 /// Files of older library versions, which repeat settings of the others.
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
 
-const NEXT: &str =
-    "name a directory with a BERT tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
+const NEXT: &str = "name a directory with a tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
 const CORRECT: &str = "correct the wrong file";
 
 impl Tokenizer {
@@ -30,7 +37,7 @@ impl Tokenizer {
     /// words), or one of these files. A bare `vocab.txt` is lower-case unless `cased`.
     ///
     /// # Errors
-    /// If there is no tokenizer, if it is not BERT's WordPiece, or if two files of the directory, or a file and
+    /// If there is no tokenizer, if the library does not read it, or if two files of the directory, or a file and
     /// `cased`, contradict each other.
     pub fn open(path: &Path, cased: bool) -> Result<Self> {
         let tokenizer = match path.extension() {
@@ -38,10 +45,10 @@ impl Tokenizer {
             _ if !path.exists() => {
                 return Err(DataError::file(path, "a tokenizer", "no such file or directory", NEXT));
             }
-            Some(extension) if extension == "json" => Tokenizer::from_json(path)?,
+            Some(extension) if extension == "json" => Tokenizer::from_json(path, &[])?,
             _ => Tokenizer::new(Vocabulary::read(path)?, WordRules::bert(!cased)),
         };
-        if cased && tokenizer.rules().lowercase {
+        if cased && tokenizer.word_piece().is_some_and(|word_piece| word_piece.rules().lowercase) {
             let next = "set cased to false, or name another tokenizer";
             return Err(DataError::file(path, "a cased tokenizer", "a lower-casing one", next));
         }
@@ -51,28 +58,33 @@ impl Tokenizer {
     fn from_directory(directory: &Path, cased: bool) -> Result<Self> {
         let there = |name: &str| Some(directory.join(name)).filter(|path| path.exists());
         let settings = |name: &str| there(name).map(|path| Ok((read_object(&path)?, path))).transpose();
-        let config = settings(CONFIG)?;
-        let from_text = there(VOCABULARY).map(|path| Ok((Vocabulary::read(&path)?, path))).transpose()?;
-        let tokenizer = match (there(TOKENIZER_JSON), from_text) {
-            (Some(json), from_text) => {
-                let tokenizer = Tokenizer::from_json(&json)?;
-                if let Some((vocabulary, path)) = from_text {
+        let (config, map) = (settings(CONFIG)?, settings(SPECIAL_TOKENS_MAP)?);
+        let from_text = there(VOCABULARY).map(|path| Ok((Vocabulary::read(&path)?, path)));
+        let all_settings: Vec<Settings> = config.iter().chain(&map).cloned().collect();
+        let tokenizer = match there(TOKENIZER_JSON) {
+            Some(json) => {
+                let tokenizer = Tokenizer::from_json(&json, &all_settings)?;
+                if let Some((vocabulary, path)) = from_text.filter(|_| tokenizer.word_piece().is_some()).transpose()? {
                     let other = VocabularyFile { path: json, vocabulary: tokenizer.vocabulary().clone() };
                     VocabularyFile { path, vocabulary }.check_equal(&other, "remove the wrong file")?;
                 }
                 tokenizer
             }
-            (None, Some((vocabulary, _))) => Tokenizer::new(vocabulary, rules_of(config.as_ref(), !cased)?),
-            (None, None) => {
-                let found = format!("no {TOKENIZER_JSON} and no {VOCABULARY}");
-                return Err(DataError::file(directory, "a tokenizer", found, NEXT));
-            }
+            None => match from_text.transpose()? {
+                Some((vocabulary, _)) => Tokenizer::new(vocabulary, rules_of(config.as_ref(), !cased)?),
+                None => {
+                    let found = format!("no {TOKENIZER_JSON} and no {VOCABULARY}");
+                    return Err(DataError::file(directory, "a tokenizer", found, NEXT));
+                }
+            },
         };
-        for (settings, path) in config.into_iter().chain(settings(SPECIAL_TOKENS_MAP)?) {
-            check_settings(&path, &settings, tokenizer.rules())?;
+        for (settings, path) in &all_settings {
+            if let Some(word_piece) = tokenizer.word_piece() {
+                check_settings(path, settings, word_piece.rules())?;
+            }
             let added = settings["added_tokens_decoder"].as_object().into_iter().flatten();
             let added = added.map(|(id, token)| (id.parse().ok(), &token["content"]));
-            check_added(&path, added, tokenizer.vocabulary())?;
+            check_added(path, added, tokenizer.vocabulary())?;
         }
         if let Some((added, path)) = settings(ADDED_TOKENS)? {
             let tokens: Vec<(Option<u64>, Value)> =
@@ -82,8 +94,14 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    fn from_json(path: &Path) -> Result<Self> {
-        let json = read_json(path)?;
+    /// Reads the `tokenizer.json` at `path`; `settings` are those of the other files in its directory.
+    fn from_json(path: &Path, settings: &[Settings]) -> Result<Self> {
+        let content = files::read(path).map_err(DataError::io("read", path))?;
+        let json = parse_json(path, &content)?;
+        if !is_bert(&json) {
+            let (vocabulary, pipeline) = Pipeline::parse(path, &content, settings)?;
+            return Ok(Tokenizer::of_pipeline(vocabulary, pipeline));
+        }
         let vocabulary = vocabulary_in(path, &json)?;
         let model = &json["model"];
         for (key, required) in [
@@ -103,40 +121,24 @@ impl Tokenizer {
 
     /// Returns the name and content of each file. With these files, a directory is a tokenizer for Hugging Face's
     /// `AutoTokenizer`.
-    pub fn files(&self) -> [(&'static str, String); 3] {
+    pub fn files(&self) -> Vec<(&'static str, String)> {
+        match (self.word_piece(), self.pipeline()) {
+            (Some(word_piece), _) => self.files_of_word_piece(word_piece.rules()).into(),
+            (None, Some(pipeline)) => PIPELINE_FILES.into_iter().zip(pipeline.files().map(str::to_owned)).collect(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    fn files_of_word_piece(&self, rules: WordRules) -> [(&'static str, String); 3] {
         let special = self.vocabulary().special();
-        let specials: Vec<(&str, u32)> = SPECIAL_TOKENS
-            .into_iter()
-            .zip([special.pad, special.unk, special.cls, special.sep, special.mask])
-            .collect();
-        let mut by_id = specials.clone();
+        let mut by_id: Vec<(&str, u32)> = SPECIAL_TOKENS.into_iter().zip(special.by_role()).collect();
         by_id.sort_by_key(|&(_, id)| id);
-        let added = by_id.iter().map(|(token, id)| {
-            json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true,
-            })
-        });
-        let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
-        let token = |id: &str, kind: u32| json!({ "SpecialToken": { "id": id, "type_id": kind } });
-        let template = |id: &str, token_id: u32| json!({ "id": id, "ids": [token_id], "tokens": [id] });
-        let rules = self.rules();
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": added.collect::<Vec<_>>(),
-            "normalizer": {
-                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": rules.tokenize_chinese_chars,
-                "strip_accents": rules.written_strip_accents(), "lowercase": rules.lowercase,
-            },
+            "added_tokens": by_id.into_iter().map(|(token, id)| added_token(token, id, false)).collect::<Vec<_>>(),
+            "normalizer": normalizer(rules),
             "pre_tokenizer": { "type": "BertPreTokenizer" },
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [token("[CLS]", 0), sequence("A", 0), token("[SEP]", 0)],
-                "pair": [
-                    token("[CLS]", 0), sequence("A", 0), token("[SEP]", 0), sequence("B", 1), token("[SEP]", 1)
-                ],
-                "special_tokens": { "[CLS]": template("[CLS]", special.cls), "[SEP]": template("[SEP]", special.sep) },
-            },
+            "post_processor": post_processor(("[CLS]", special.cls), ("[SEP]", special.sep)),
             "decoder": { "type": "WordPiece", "prefix": CONTINUATION_PREFIX, "cleanup": true },
             "model": {
                 "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": CONTINUATION_PREFIX,
@@ -154,15 +156,30 @@ impl Tokenizer {
     }
 }
 
-/// Returns the text of a `tokenizer.json` with another vocabulary, whose tokens are in the order of their ids.
-pub(super) fn vocabulary_json(mut tokenizer: Value, vocabulary: &Vocabulary) -> String {
-    const PLACEHOLDER: &str = "vocabulary";
-    tokenizer["model"]["vocab"] = json!(PLACEHOLDER);
-    // A JSON object keeps the order in which it is written.
-    let pairs = vocabulary.tokens().iter().enumerate().map(|(id, token)| format!("{}:{id}", json!(token)));
-    let pairs = pairs.collect::<Vec<_>>().join(",");
-    let written = format!("\"vocab\":\"{PLACEHOLDER}\"");
-    tokenizer.to_string().replacen(&written, &format!("\"vocab\":{{{pairs}}}"), 1) + "\n"
+impl TokenizerRules {
+    /// Returns the names of the files that [`Tokenizer::files`] returns for a tokenizer with these rules.
+    pub fn file_names(&self) -> &'static [&'static str] {
+        match self {
+            TokenizerRules::WordPiece(_) => &TOKENIZER_FILES,
+            TokenizerRules::Pipeline(_) => &PIPELINE_FILES,
+        }
+    }
+}
+
+/// Returns whether a `tokenizer.json` is for BERT's WordPiece, or for nothing that is known. Other models, and WordPiece with
+/// another normalizer or pre-tokenizer, are for the library.
+fn is_bert(json: &Value) -> bool {
+    let model = &json["model"];
+    let is_other = match model["type"].as_str() {
+        Some("WordPiece") => {
+            json["normalizer"]["type"] != "BertNormalizer" || json["pre_tokenizer"]["type"] != "BertPreTokenizer"
+        }
+        Some("BPE" | "Unigram" | "WordLevel") => true,
+        // Files of early versions do not name the model.
+        None => model["merges"].is_array() || model["vocab"].is_array(),
+        Some(_) => false,
+    };
+    !is_other
 }
 
 /// Returns the vocabulary in the `tokenizer.json` at `path`.
@@ -170,7 +187,7 @@ fn vocabulary_in(path: &Path, json: &Value) -> Result<Vocabulary> {
     let wrong = |required: &str, found: &Value| wrong_value(path, required, found);
     let model = &json["model"];
     if model["vocab"].is_null() || model["type"].as_str().is_some_and(|t| t != "WordPiece") {
-        return Err(wrong("a model of type WordPiece", &model["type"]));
+        return Err(wrong("a model of type WordPiece, BPE, Unigram or WordLevel", &model["type"]));
     }
     let entries = model["vocab"].as_object().ok_or_else(|| wrong("model.vocab to be an object", &model["vocab"]))?;
     let mut tokens = vec![String::new(); entries.len()];
@@ -226,8 +243,7 @@ fn rules_of(config: Option<&(Value, PathBuf)>, lowercase: bool) -> Result<WordRu
 /// Returns an error if a settings file contradicts the tokenizer in the same directory.
 fn check_settings(path: &Path, settings: &Value, rules: WordRules) -> Result<()> {
     check_rules(path, settings, rules)?;
-    let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
-    let tokens = names.into_iter().zip(SPECIAL_TOKENS.map(|token| json!(token)));
+    let tokens = ROLES.into_iter().zip(SPECIAL_TOKENS.map(|token| json!(token)));
     check_values(path, settings, [("do_basic_tokenize", json!(true))].into_iter().chain(tokens))
 }
 
@@ -281,17 +297,13 @@ fn check_added<'a>(
     Ok(())
 }
 
-fn read_json(path: &Path) -> Result<Value> {
-    parse_json(path, &files::read(path).map_err(DataError::io("read", path))?)
-}
-
 pub(super) fn parse_json(path: &Path, content: &[u8]) -> Result<Value> {
     let invalid = |e: serde_json::Error| DataError::file(path, "JSON", e.to_string(), NEXT);
     serde_json::from_slice(content).map_err(|e| DataError::of_content(path, "JSON", content, invalid(e)))
 }
 
 fn read_object(path: &Path) -> Result<Value> {
-    as_object(path, read_json(path)?)
+    as_object(path, parse_json(path, &files::read(path).map_err(DataError::io("read", path))?)?)
 }
 
 fn as_object(path: &Path, value: Value) -> Result<Value> {
@@ -302,38 +314,48 @@ fn as_object(path: &Path, value: Value) -> Result<Value> {
 }
 
 impl TokenizerFiles {
-    /// Reads the vocabulary and the rules of words of the tokenizer whose files have the names and contents of `content`, in
-    /// `directory`; none if there is no `vocab.txt` and no `tokenizer.json`. With a `vocab.txt` alone, the rules are known if
-    /// `tokenizer_config.json` states `do_lower_case`: libraries differ in its default.
+    /// Reads the vocabulary and the rules of the tokenizer whose files have the names and contents of `content`, in `directory`; none
+    /// if there is no `vocab.txt` and no `tokenizer.json`. With a `vocab.txt` alone, the rules are known if `tokenizer_config.json`
+    /// states `do_lower_case`: libraries differ in its default.
     ///
     /// # Errors
-    /// If a file holds no WordPiece vocabulary or not BERT's rules of words, or two files contradict each other.
+    /// As [`Tokenizer::open`].
     pub fn read<'c>(directory: &Path, content: impl Fn(&str) -> Option<&'c [u8]>) -> Result<Option<TokenizerFiles>> {
         let file = |name: &str| content(name).map(|content| (directory.join(name), content));
-        let text = file(VOCABULARY).map(|(path, content)| -> Result<VocabularyFile> {
-            Ok(VocabularyFile { vocabulary: Vocabulary::parse(&path, content)?, path })
-        });
-        let json = file(TOKENIZER_JSON).map(|(path, content)| -> Result<_> { Ok((parse_json(&path, content)?, path)) });
-        let config = file(CONFIG)
-            .map(|(path, content)| -> Result<_> { Ok((as_object(&path, parse_json(&path, content)?)?, path)) });
-        let (text, config) = (text.transpose()?, config.transpose()?);
-        let Some((json, path)) = json.transpose()? else {
+        let object = |name: &str| -> Result<Option<Settings>> {
+            let Some((path, content)) = file(name) else { return Ok(None) };
+            Ok(Some((as_object(&path, parse_json(&path, content)?)?, path)))
+        };
+        let config = object(CONFIG)?;
+        let text = || -> Result<Option<VocabularyFile>> {
+            let Some((path, content)) = file(VOCABULARY) else { return Ok(None) };
+            Ok(Some(VocabularyFile { vocabulary: Vocabulary::parse(&path, content)?, path }))
+        };
+        let Some((path, content)) = file(TOKENIZER_JSON) else {
             let stated = config.filter(|(config, _)| !config["do_lower_case"].is_null());
-            let rules = stated.map(|config| -> Result<WordRulesFile> {
-                Ok(WordRulesFile { rules: rules_of(Some(&config), true)?, path: config.1 })
+            let rules = stated.map(|config| -> Result<RulesFile> {
+                Ok(RulesFile { rules: TokenizerRules::WordPiece(rules_of(Some(&config), true)?), path: config.1 })
             });
             let rules = rules.transpose()?;
-            return Ok(text.map(|vocabulary| TokenizerFiles { vocabulary, rules }));
+            return Ok(text()?.map(|vocabulary| TokenizerFiles { vocabulary, rules }));
         };
+        let json = parse_json(&path, content)?;
+        if !is_bert(&json) {
+            let settings: Vec<Settings> = config.into_iter().chain(object(SPECIAL_TOKENS_MAP)?).collect();
+            let (vocabulary, pipeline) = Pipeline::parse(&path, content, &settings)?;
+            let rules = RulesFile { rules: TokenizerRules::Pipeline(pipeline.rules().clone()), path: path.clone() };
+            return Ok(Some(TokenizerFiles { vocabulary: VocabularyFile { vocabulary, path }, rules: Some(rules) }));
+        }
         let (vocabulary, rules) = (vocabulary_in(&path, &json)?, rules_in(&path, &json)?);
         if let Some((config, path)) = &config {
             check_rules(path, config, rules)?;
         }
         let vocabulary = VocabularyFile { vocabulary, path: path.clone() };
+        let text = text()?;
         if let Some(text) = &text {
             text.check_equal(&vocabulary, "remove the wrong file")?;
         }
-        let rules = Some(WordRulesFile { rules, path });
+        let rules = Some(RulesFile { rules: TokenizerRules::WordPiece(rules), path });
         Ok(Some(TokenizerFiles { vocabulary: text.unwrap_or(vocabulary), rules }))
     }
 }
@@ -394,7 +416,7 @@ mod tests {
             std::fs::write(at("vocab.txt"), tokenizer.vocabulary().to_text().replace("cat", "dog")).unwrap();
             let message = Tokenizer::open(directory.path(), false).unwrap_err().to_string();
             assert!(message.contains("vocab.txt"), "{message}");
-            for (from, to) in [("WordPiece", "BPE"), ("BertNormalizer", "NFC"), ("\"lowercase\"", "\"x\""), ("{", "")] {
+            for (from, to) in [("WordPiece", "BPE"), ("WordPiece", "Other"), ("\"lowercase\"", "\"x\""), ("{", "")] {
                 std::fs::write(at("tokenizer.json"), tokenizer.files()[0].1.replace(from, to)).unwrap();
                 let message = Tokenizer::open(&at("tokenizer.json"), false).unwrap_err().to_string();
                 assert!(message.contains("tokenizer.json"), "{message}");
@@ -416,10 +438,11 @@ mod tests {
                 std::fs::write(directory.path().join(name), content).unwrap();
             }
             let json = directory.path().join(TOKENIZER_JSON);
-            assert_eq!(Tokenizer::open(directory.path(), false).unwrap().rules(), rules);
-            assert_eq!(Tokenizer::open(&json, false).unwrap().rules(), rules);
+            let opened = |path: &Path| Tokenizer::open(path, false).unwrap().word_piece().unwrap().rules();
+            assert_eq!(opened(directory.path()), rules);
+            assert_eq!(opened(&json), rules);
             std::fs::remove_file(json).unwrap();
-            assert_eq!(Tokenizer::open(directory.path(), false).unwrap().rules(), rules);
+            assert_eq!(opened(directory.path()), rules);
             let written = serde_json::to_value(rules).unwrap();
             assert_eq!(serde_json::from_value::<WordRules>(written).unwrap(), rules);
         }

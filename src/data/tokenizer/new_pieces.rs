@@ -20,7 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::pieces::{Pieces, piece_of};
-use super::vocabulary::CONTINUATION_PREFIX;
+use super::word_mark::CONTINUATION_PREFIX;
 
 /// The cost of a word that becomes `[UNK]`, at most.
 const MOST_OF_UNKNOWN: usize = 5;

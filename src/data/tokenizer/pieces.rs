@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::vocabulary::CONTINUATION_PREFIX;
+use super::word_mark::CONTINUATION_PREFIX;
 
 /// FNV-1a: words are short, and no adversary chooses the keys.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Trains a tokenizer into a directory: Hugging Face's three files, and `trained_from.json`, which records the options
+//! Trains a tokenizer into a directory: the files of Hugging Face, and `trained_from.json`, which records the options
 //! and inputs so that an unchanged training is skipped.
 
 use std::fs;
@@ -6,10 +6,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::encode::Tokenizer;
 use super::files::TOKENIZER_FILES;
-use super::vocabulary_trainer::{TrainedVocabulary, VocabularyOptions, train_vocabulary};
+use super::rules::TokenizerRules;
+use super::subword_trainer::train_subwords;
+use super::vocabulary_trainer::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
 use super::word_counts::LeftOut;
-use super::wordpiece::Tokenizer;
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
 use crate::files::{self, partial_path, replace_file};
@@ -21,6 +23,9 @@ const RECORD: &str = "trained_from.json";
 #[serde(deny_unknown_fields)]
 struct Record {
     vocabulary_sha256: String,
+    /// The sha256 of the rules of a tokenizer that is not WordPiece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pipeline_sha256: Option<String>,
     options: VocabularyOptions,
     inputs: Vec<InputEntry>,
 }
@@ -66,13 +71,19 @@ pub fn train_tokenizer(
     fs::create_dir_all(out).map_err(DataError::io("create", out))?;
 
     let entries = inputs.iter().map(|input| input.entry(progress)).collect::<Result<Vec<_>>>()?;
-    let TrainedVocabulary { vocabulary, left_out } = train_vocabulary(inputs, options, progress)?;
+    let (tokenizer, left_out) = match options.model {
+        TokenizerModel::WordPiece => {
+            let TrainedVocabulary { vocabulary, left_out } = train_vocabulary(inputs, options, progress)?;
+            (Tokenizer::new(vocabulary, options.rules), left_out)
+        }
+        TokenizerModel::Bpe | TokenizerModel::Unigram => train_subwords(inputs, options, progress)?,
+    };
     for input in inputs {
         input.check_unchanged()?;
     }
-    let tokenizer = Tokenizer::new(vocabulary, options.rules);
     let vocabulary_sha256 = tokenizer.vocabulary().sha256().to_owned();
-    let record = Record { vocabulary_sha256, options: options.clone(), inputs: entries };
+    let pipeline_sha256 = pipeline_sha256(&tokenizer);
+    let record = Record { vocabulary_sha256, pipeline_sha256, options: options.clone(), inputs: entries };
     let record = serde_json::to_string_pretty(&record).map_err(|e| DataError::io("write", out)(e.into()))?;
     // The old record is removed first and the new one written last: an existing record always describes the files
     // beside it.
@@ -101,7 +112,18 @@ fn up_to_date(inputs: &[Input], options: &VocabularyOptions, out: &Path) -> Resu
         }
     }
     let tokenizer = Tokenizer::open(out, !options.rules.lowercase)?;
-    let is_requested =
-        |t: &Tokenizer| t.rules() == options.rules && t.vocabulary().sha256() == record.vocabulary_sha256;
-    Ok(Some(tokenizer).filter(is_requested))
+    let has_rules = match tokenizer.rules() {
+        TokenizerRules::WordPiece(rules) => rules == options.rules && options.model == TokenizerModel::WordPiece,
+        TokenizerRules::Pipeline(rules) => Some(rules.sha256) == record.pipeline_sha256,
+    };
+    let is_requested = has_rules && tokenizer.vocabulary().sha256() == record.vocabulary_sha256;
+    Ok(is_requested.then_some(tokenizer))
+}
+
+/// Returns the sha256 of the rules of a tokenizer that is not BERT's WordPiece.
+fn pipeline_sha256(tokenizer: &Tokenizer) -> Option<String> {
+    match tokenizer.rules() {
+        TokenizerRules::WordPiece(_) => None,
+        TokenizerRules::Pipeline(rules) => Some(rules.sha256),
+    }
 }

@@ -1,75 +1,71 @@
-//! A WordPiece vocabulary: the token of id `n` is line `n` of `vocab.txt`. The sha256 of that file identifies the
-//! vocabulary; every shard stores it.
+//! A vocabulary: the token of id `n` is line `n` of a `vocab.txt`. The sha256 of that text identifies the vocabulary; every shard
+//! stores it.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
 
+use super::special_tokens::{PairForm, SPECIAL_TOKENS, SpecialIds};
+use super::word_mark::WordMark;
 use crate::data::error::{DataError, Result};
 use crate::digest::Sha256Hasher;
 use crate::files;
 
-/// The special tokens of every BERT vocabulary, in the order in which a newly trained vocabulary begins.
-pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-
-/// The prefix of a token that continues a word.
-pub const CONTINUATION_PREFIX: &str = "##";
-
 /// The next step for a user whose vocabulary cannot be used.
 const NEXT: &str = "name a WordPiece vocabulary, or train one with `lambert tokenizer train`";
 
-/// Ids of the special tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpecialIds {
-    /// Id of `[PAD]`.
-    pub pad: u32,
-    /// Id of `[UNK]`.
-    pub unk: u32,
-    /// Id of `[CLS]`.
-    pub cls: u32,
-    /// Id of `[SEP]`.
-    pub sep: u32,
-    /// Id of `[MASK]`.
-    pub mask: u32,
-}
-
-/// A list of tokens, with the ids of the special ones.
+/// A list of tokens, with what the special ones are and how words are marked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
     tokens: Vec<String>,
     continuation: Vec<bool>,
     special: SpecialIds,
+    pair: PairForm,
+    mark: WordMark,
     sha256: String,
 }
 
 impl Vocabulary {
-    /// Builds the vocabulary in which id `n` is `tokens[n]`.
+    /// Builds the WordPiece vocabulary in which id `n` is `tokens[n]`, with BERT's special tokens.
     ///
     /// # Errors
     /// If a token is empty, holds a line break or is repeated, or if a special token is missing. The error is
     /// `(required, found)`, to which the caller adds the file.
     pub fn new(tokens: Vec<String>) -> std::result::Result<Self, (String, String)> {
-        let mut seen = std::collections::HashMap::with_capacity(tokens.len());
+        Vocabulary::with_forms(tokens, SPECIAL_TOKENS, PairForm::BERT, WordMark::Continuation)
+    }
+
+    /// Builds a vocabulary with the special tokens `special`, in the order of [`SPECIAL_TOKENS`].
+    ///
+    /// # Errors
+    /// As [`Vocabulary::new`].
+    pub(in crate::data) fn with_forms(
+        tokens: Vec<String>,
+        special: [&str; 5],
+        pair: PairForm,
+        mark: WordMark,
+    ) -> std::result::Result<Self, (String, String)> {
+        let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if token.is_empty() || token.contains(['\n', '\r']) {
                 return Err(("a token on every line".into(), format!("{token:?} on line {}", id + 1)));
             }
-            if let Some(first) = seen.insert(token.as_str(), id as u32) {
+            if let Some(first) = ids.insert(token.as_str(), id as u32) {
                 return Err(("each token once".into(), format!("{token:?} on lines {} and {}", first + 1, id + 1)));
             }
         }
-        let id = |token: &str| {
+        let mut of_roles = [0; 5];
+        for (id, token) in of_roles.iter_mut().zip(special) {
             let missing = || (format!("the token {token}"), format!("{} tokens without it", tokens.len()));
-            seen.get(token).copied().ok_or_else(missing)
-        };
-        let [pad, unk, cls, sep, mask] = SPECIAL_TOKENS.map(id);
-        let special = SpecialIds { pad: pad?, unk: unk?, cls: cls?, sep: sep?, mask: mask? };
-        let continuation = tokens.iter().map(|t| t.starts_with(CONTINUATION_PREFIX)).collect();
+            *id = *ids.get(token).ok_or_else(missing)?;
+        }
+        let continuation = tokens.iter().map(|token| mark.continues(token)).collect();
         let mut hash = Sha256Hasher::default();
         for token in &tokens {
             hash.update(token.as_bytes());
             hash.update(b"\n");
         }
-        let sha256 = hash.finish();
-        Ok(Vocabulary { continuation, special, sha256, tokens })
+        Ok(Vocabulary { continuation, special: of_roles.into(), pair, mark, sha256: hash.finish(), tokens })
     }
 
     /// Reads a `vocab.txt`.
@@ -126,14 +122,35 @@ impl Vocabulary {
         &self.tokens
     }
 
-    /// Returns `true` for a token that continues a word, such as `##ing`.
+    /// Returns `true` for a token that continues a word, such as `##ing`. Always `false` without a [`WordMark`].
     pub fn is_continuation(&self, id: u32) -> bool {
         self.continuation.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// Returns how tokens mark the beginnings of words.
+    pub fn word_mark(&self) -> WordMark {
+        self.mark
+    }
+
+    /// Returns the characters that a token stands for, without its mark, and whether a space separates them from those of the
+    /// token before; `None` beyond the end.
+    pub fn text(&self, id: u32) -> Option<(bool, Cow<'_, str>)> {
+        let text = self.mark.text(self.token(id)?);
+        Some(match (self.mark, text.strip_prefix(' ')) {
+            (WordMark::Continuation | WordMark::None, _) => (!self.is_continuation(id), text),
+            (_, None) => (false, text),
+            (_, Some(rest)) => (true, rest.to_owned().into()),
+        })
     }
 
     /// Returns the ids of the special tokens.
     pub fn special(&self) -> SpecialIds {
         self.special
+    }
+
+    /// Returns the form of a pair of texts.
+    pub fn pair_form(&self) -> PairForm {
+        self.pair
     }
 
     /// Returns the sha256 of `vocab.txt`, in hexadecimal.

@@ -6,14 +6,15 @@ use std::ops::{AddAssign, Range};
 use rayon::prelude::*;
 
 use super::signs::lost_signs;
-use super::wordpiece::{WordRules, is_overlong};
+use super::wordpiece::{LONGEST_WORD, WordRules, is_longer};
 use crate::data::corpus::{Input, ReadOptions, TextEvent, read_text};
 use crate::data::error::Result;
 
 /// Counts of the words and signs of a text that the training or the extension of a vocabulary left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Words above 100 characters, which are always `[UNK]`.
+    /// Words that are too long to take part: above 100 characters for WordPiece, where they are always `[UNK]`, and above 1,000 for
+    /// other models.
     pub overlong_words: u64,
     /// Vowel signs and similar marks that the stripping of accents removed, although they make other words.
     pub signs: u64,
@@ -29,6 +30,33 @@ impl AddAssign for LeftOut {
     }
 }
 
+/// Splits lines into the words of which a vocabulary is made.
+pub(super) trait SplitWords: Sync {
+    /// Returns whether accents are removed.
+    fn strips_accents(&self) -> bool;
+
+    /// Returns the characters of the longest word that takes part.
+    fn longest(&self) -> usize;
+
+    /// Calls `each` with every word of `line`, in order.
+    fn split(&self, line: &str, each: impl FnMut(&str)) -> Result<()>;
+}
+
+impl SplitWords for WordRules {
+    fn strips_accents(&self) -> bool {
+        self.strip_accents
+    }
+
+    /// Longer words are always `[UNK]`.
+    fn longest(&self) -> usize {
+        LONGEST_WORD
+    }
+
+    fn split(&self, line: &str, each: impl FnMut(&str)) -> Result<()> {
+        self.words(line, each)
+    }
+}
+
 /// The words of a text, and how often each occurs.
 #[derive(Default)]
 pub(super) struct WordCounts {
@@ -40,13 +68,13 @@ pub(super) struct WordCounts {
 
 impl WordCounts {
     /// Counts the words of a line.
-    fn line(&mut self, line: &str, rules: WordRules) -> Result<()> {
-        if rules.strip_accents {
+    fn line(&mut self, line: &str, words: &impl SplitWords) -> Result<()> {
+        if words.strips_accents() {
             self.left_out.signs += lost_signs(line);
         }
         let WordCounts { counts, left_out } = self;
-        rules.words(line, |word| match counts.get_mut(word) {
-            _ if is_overlong(word) => left_out.overlong_words += 1,
+        words.split(line, |word| match counts.get_mut(word) {
+            _ if is_longer(word, words.longest()) => left_out.overlong_words += 1,
             Some(count) => *count += 1,
             None => drop(counts.insert(word.to_owned(), 1)),
         })
@@ -85,7 +113,7 @@ impl WordCounts {
 pub(super) fn count_words<const N: usize>(
     inputs: &[Input],
     reading: &ReadOptions,
-    rules: WordRules,
+    words: &impl SplitWords,
     most: usize,
     group_of: &dyn Fn(u64) -> usize,
     progress: &(dyn Fn(u64) + Sync),
@@ -101,7 +129,7 @@ pub(super) fn count_words<const N: usize>(
             }
         }
         let count = |mut groups: [WordCounts; N], (group, range): &(usize, Range<usize>)| {
-            groups[*group].line(&batch.text[range.clone()], rules)?;
+            groups[*group].line(&batch.text[range.clone()], words)?;
             Ok(groups)
         };
         // Each thread counts several hundred lines at once: small tables cost more to merge than to fill.
@@ -130,7 +158,7 @@ mod tests {
     #[test]
     fn rare_words_are_forgotten_when_there_are_too_many() {
         let mut words = WordCounts::default();
-        words.line("a a a b b c d e f", WordRules::bert(true)).unwrap();
+        words.line("a a a b b c d e f", &WordRules::bert(true)).unwrap();
         words.forget_rare(6);
         assert_eq!((words.counts.len(), words.left_out.rare_words), (6, 0));
         words.forget_rare(5);

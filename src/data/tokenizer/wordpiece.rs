@@ -1,5 +1,4 @@
-//! Encodes text as token ids: BERT's normalizer and pre-tokenizer split it into words, and greedy longest match splits
-//! words into pieces.
+//! BERT's WordPiece: its normalizer and pre-tokenizer split text into words, and greedy longest match splits words into pieces.
 //!
 //! Words with non-ASCII characters go through the `tokenizers` crate, which defines the result. ASCII words, nearly all
 //! of English, take a faster path to the same words: split at white space, drop control characters, separate
@@ -173,31 +172,20 @@ impl WordRules {
     }
 }
 
-/// A vocabulary with the rules of its words, which together determine all ids.
+/// BERT's WordPiece: the rules of words, and the pieces of a vocabulary.
 #[derive(Clone)]
-pub struct Tokenizer {
-    vocabulary: Vocabulary,
+pub struct WordPiece {
     rules: WordRules,
     pieces: Pieces,
+    unk: u32,
 }
 
-impl std::fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({} tokens, {:?})", self.vocabulary.len(), self.rules)
-    }
-}
-
-impl Tokenizer {
-    /// Creates a tokenizer.
-    pub fn new(vocabulary: Vocabulary, rules: WordRules) -> Self {
+impl WordPiece {
+    /// Creates the tokenizer of a vocabulary.
+    pub(super) fn new(vocabulary: &Vocabulary, rules: WordRules) -> Self {
         let mut pieces = Pieces::default();
         vocabulary.tokens().iter().zip(0..).for_each(|(token, id)| pieces.insert(token, id));
-        Tokenizer { vocabulary, rules, pieces }
-    }
-
-    /// Returns the vocabulary.
-    pub fn vocabulary(&self) -> &Vocabulary {
-        &self.vocabulary
+        WordPiece { rules, pieces, unk: vocabulary.special().unk }
     }
 
     /// Returns the rules of words.
@@ -206,8 +194,13 @@ impl Tokenizer {
     }
 
     /// Appends the ids of `text` to `ids`, without `[CLS]` and `[SEP]`.
-    pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         self.rules.words(text, |word| self.push_pieces(word, ids))
+    }
+
+    /// Returns the id of `[UNK]`.
+    pub(super) fn unk(&self) -> u32 {
+        self.unk
     }
 
     /// Returns the pieces of the vocabulary.
@@ -233,21 +226,21 @@ impl Tokenizer {
     /// starts with no piece. The text is a word, or the rest of one (`continues`).
     fn push_split(&self, text: &str, continues: bool, ids: &mut Vec<u32>) {
         let (before, mut start) = (ids.len(), 0);
-        while start < text.len() && !is_overlong(text) {
+        while start < text.len() && !is_longer(text, LONGEST_WORD) {
             let Some((id, bytes)) = self.pieces.longest(&text[start..], continues || start > 0) else { break };
             ids.push(id);
             start += bytes;
         }
         if start < text.len() {
             ids.truncate(before);
-            ids.push(self.vocabulary.special().unk);
+            ids.push(self.unk);
         }
     }
 }
 
-/// Returns `true` for a word that becomes `[UNK]` because of its length.
-pub(super) fn is_overlong(word: &str) -> bool {
-    word.len() > LONGEST_WORD && word.chars().nth(LONGEST_WORD).is_some()
+/// Returns whether a word has more characters than `longest`.
+pub(super) fn is_longer(word: &str, longest: usize) -> bool {
+    word.len() > longest && word.chars().nth(longest).is_some()
 }
 
 #[cfg(test)]
@@ -255,7 +248,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::data::tokenizer::vocabulary::SPECIAL_TOKENS;
+    use crate::data::tokenizer::encode::Tokenizer;
+    use crate::data::tokenizer::special_tokens::SPECIAL_TOKENS;
 
     /// Builds the crate's tokenizer from the `tokenizer.json` written for other libraries.
     fn reference(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
@@ -274,7 +268,7 @@ mod tests {
     fn tokens(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
         let mut ids = Vec::new();
         tokenizer.encode(text, &mut ids).unwrap();
-        ids.into_iter().map(|id| tokenizer.vocabulary.token(id).unwrap().to_owned()).collect()
+        ids.into_iter().map(|id| tokenizer.vocabulary().token(id).unwrap().to_owned()).collect()
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::initial_state::{Resumable, text_of};
 use super::weights::{FoundModel, config_json, describe, open_model, tokenizer_files};
 use crate::bert::{BertConfig, Head, fine_tuning_task};
 use crate::checkpoint::{Checkpoint, RUN_FILE};
-use crate::data::{Tokenizer, TokenizerFiles, VocabularyFile, WordRulesFile};
+use crate::data::{RulesFile, Tokenizer, TokenizerFiles, VocabularyFile};
 use crate::digest::sha256_hex;
 use crate::schedule::{Phase, Schedule};
 use crate::step::StepSpec;
@@ -66,7 +66,7 @@ impl FineTuning {
         })?;
         let vocabulary = VocabularyFile { path: found.path.clone(), vocabulary: tokenizer.vocabulary().clone() };
         let note = check_rows(&run.import, &model, &vocabulary).context("import")?;
-        let rules = Some(WordRulesFile { path: found.path.clone(), rules: tokenizer.rules() });
+        let rules = Some(RulesFile { path: found.path.clone(), rules: tokenizer.rules() });
         let data = TaskData::open(&run.task, Arc::new(tokenizer), run.seed).context("[task]")?;
         let segments = data.train.segments().max(data.dev.segments());
         model.validate_segments(segments).with_context(|| format!("import: {}", run.import))?;

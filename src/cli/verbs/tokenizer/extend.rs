@@ -10,7 +10,8 @@ use serde_json::json;
 use super::note_left_out;
 use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::{
-    ExtensionOptions, Fertility, FoundInputs, Input, LeftOut, ReadOptions, SentenceMode, TextShare, find_inputs,
+    ExtensionOptions, Fertility, FoundInputs, Input, LeftOut, ReadOptions, SentenceMode, TextShare, TokenizerModel,
+    find_inputs,
 };
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
@@ -100,7 +101,7 @@ pub fn run(args: Extend) -> anyhow::Result<ExitCode> {
     let extended = extended?;
     extended.notes.iter().for_each(note);
     // The model has its rules of words already, so signs that they strip are no news.
-    note_left_out(LeftOut { signs: 0, ..extended.extension.left_out });
+    note_left_out(LeftOut { signs: 0, ..extended.extension.left_out }, TokenizerModel::WordPiece);
     if args.json {
         print(as_json(&extended))?;
         return Ok(ExitCode::SUCCESS);
