@@ -175,8 +175,10 @@ def check_answers(program, model, out):
         scores = {(i, j): (logits.start_logits[0, i] + logits.end_logits[0, j]).item() for i in starts for j in starts if i <= j < i + 30}
         best = max(scores, key=scores.get)
         ours = line["candidates"][0]
-        # A span of pieces is answered with its whole words.
-        require(line["start"] <= offsets[best[0]][0] and offsets[best[1]][1] <= line["end"], f"{question}: {line}, {best}")
+        # A span of pieces is answered with its whole words, and without the space before it, which byte-level pieces include.
+        first, last = context[slice(*offsets[best[0]])], offsets[best[1]][1]
+        start = offsets[best[0]][1] - len(first.lstrip())
+        require(line["start"] <= start and last <= line["end"], f"{question}: {line}, {best}")
         worst = max(worst, require_close(question, [ours["start_logit"], ours["end_logit"]],
                                          [logits.start_logits[0, best[0]].item(), logits.end_logits[0, best[1]].item()]))
         compared += 1

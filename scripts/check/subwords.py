@@ -41,6 +41,8 @@ def check_ids(program, name, directory, texts):
 
 
 def main():
+    # These tokenizers see little text, so words have many pieces.
+    predictions.LENGTH = 192
     program, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
     out.mkdir(parents=True)
     languages = {language["code"]: language["text"] for language in json.loads(LANGUAGES.read_text())}

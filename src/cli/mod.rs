@@ -13,11 +13,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::verbs::models::{average, embed, evaluate, export, import, predict};
+use self::verbs::models::{average, embed, evaluate, export, extend, import, predict};
 use self::verbs::{
     bench, devices, finetune, graph, inspect, plan, plugin, prepare, pretrain, report, shell, study, tokenizer, verify,
 };
-use crate::output::note;
+use crate::{output, pjrt};
 
 /// Pretrain BERT with LAMB at very large batch sizes on TPU, GPU or CPU; fine-tune it, and predict with it.
 #[derive(Debug, Parser)]
@@ -35,6 +35,12 @@ diverged, 75 time limit reached and saved, 130 interrupted and saved.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Print results and errors only, without notes and progress
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Also print the messages of the PJRT plugin (XLA, libtpu)
+    #[arg(long, short, global = true)]
+    verbose: bool,
 }
 
 /// The verbs in the order of use, then those for planning and checking.
@@ -57,6 +63,7 @@ pub enum Command {
     Average(average::AverageCheckpoints),
     Export(export::Export),
     Import(import::Import),
+    Extend(extend::Extend),
     Plan(plan::Plan),
     Bench(bench::Bench),
     Verify(verify::Verify),
@@ -86,7 +93,7 @@ fn report_truncated_shards() {
 /// Prints the error that ends the program.
 pub fn report(error: &anyhow::Error) {
     let label = console::style("error:").red().bold().for_stderr();
-    note(format_args!("{label} {}", errors::message(error)));
+    output::report(format_args!("{label} {}", errors::message(error)));
 }
 
 /// Starts one thread for each processor, for everything that is computed in parallel. Started at their first use, they would end
@@ -103,6 +110,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     report_file_size_limit();
     report_truncated_shards();
     start_threads()?;
+    if cli.quiet {
+        output::be_quiet();
+    }
+    if cli.verbose {
+        pjrt::show_plugin_messages();
+    }
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Plugin(command) => plugin::run(command),
@@ -119,6 +132,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Average(args) => average::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
+        Command::Extend(args) => extend::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),

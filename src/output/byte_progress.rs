@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::note;
+use super::{note, shows_bars};
 use crate::units::{byte_size, duration, quantity};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -47,7 +47,8 @@ impl ByteProgress {
             .with_key("total", move |_: &ProgressState, w: &mut dyn Write| show(w, &amount(total as f64)))
             .with_key("rate", move |state: &ProgressState, w: &mut dyn Write| show(w, &amount(state.per_sec())))
             .with_key("left", |state: &ProgressState, w: &mut dyn Write| show(w, &duration(state.eta())));
-        let bar = ProgressBar::new(total).with_style(style).with_prefix(label);
+        let target = if shows_bars() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(label);
         ByteProgress { bar, label, amount, started: Instant::now(), last_line: Mutex::new(Instant::now()) }
     }
 

@@ -53,7 +53,7 @@ pub use options::{
     CUDA_MEMORY_FRACTION, CompileOptions, Effort, Override, client_options, deviceless_overrides,
     multi_process_options, recommended_overrides,
 };
-pub use plugin::Plugin;
+pub use plugin::{Plugin, show_plugin_messages};
 pub use topology::Topology;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use libloading::Library;
@@ -99,16 +100,25 @@ fn reason(error: &libloading::Error, path: &Path) -> String {
     }
 }
 
+/// Whether the messages of plugins are shown.
+static SHOWS_MESSAGES: AtomicBool = AtomicBool::new(false);
+
+/// Shows all messages of plugins that are loaded from now on.
+pub fn show_plugin_messages() {
+    SHOWS_MESSAGES.store(true, Ordering::Relaxed);
+}
+
 /// Sets the environment variables that plugins read while they are loaded, unless the user has set them.
 ///
 /// XLA's messages below errors are suppressed; errors of a compilation are results of the call. On a machine without a TPU,
 /// libtpu can only compile, for a topology that the call gives. It must then neither query the metadata server, which is absent
 /// and takes minutes to time out, nor lock out other processes that compile. Its log is suppressed too, and an accelerator type
-/// and a worker's name are set, because libtpu reports their absence as errors. If the user sets `TF_CPP_MIN_LOG_LEVEL`, all of
-/// libtpu's messages are shown.
+/// and a worker's name are set, because libtpu reports their absence as errors. If the user sets `TF_CPP_MIN_LOG_LEVEL`, or asks
+/// for messages ([`show_plugin_messages`]), all of them are shown.
 fn prepare_environment() {
-    let quiet = std::env::var_os("TF_CPP_MIN_LOG_LEVEL").is_none();
-    let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", "2")];
+    let shows_messages = SHOWS_MESSAGES.load(Ordering::Relaxed);
+    let quiet = !shows_messages && std::env::var_os("TF_CPP_MIN_LOG_LEVEL").is_none();
+    let mut variables = vec![("TF_CPP_MIN_LOG_LEVEL", if shows_messages { "0" } else { "2" })];
     if Platform::Tpu.hardware().is_err() {
         variables.extend([("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")]);
         if quiet {

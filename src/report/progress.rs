@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::events::StepEvent;
-use crate::output::note;
+use crate::output::{log, shows_bars};
 use crate::schedule::PhaseWork;
 use crate::task::Ratio;
 use crate::units::{duration, quantity};
@@ -33,7 +33,7 @@ impl Progress {
     /// Creates the display of a run with `phases`, of which `done` steps are done (more than 0 in a resumed run).
     pub fn new(phases: Vec<PhaseWork>, done: u64, shown: bool) -> Progress {
         let total: u64 = phases.iter().map(|phase| phase.steps).sum();
-        let bar = (shown && console::user_attended_stderr()).then(|| {
+        let bar = (shown && shows_bars()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             // The template is constant, so an invalid one would show in the first test.
             let style = ProgressStyle::with_template("{bar:24.cyan/dim} {pos}/{len}  {msg}");
@@ -77,7 +77,7 @@ impl Progress {
             }
             None if !self.shown => {}
             None if step.done == total || self.last_line.is_none_or(|at| at.elapsed() >= PLAIN_INTERVAL) => {
-                note(format_args!("step {}/{total}  {line}", step.done));
+                log(format_args!("step {}/{total}  {line}", step.done));
                 self.last_line = Some(Instant::now());
             }
             None => {}
@@ -87,8 +87,8 @@ impl Progress {
     /// Prints a permanent line, above the progress bar if there is one.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| note(line)),
-            None if self.shown => note(line),
+            Some(bar) => bar.suspend(|| log(line)),
+            None if self.shown => log(line),
             None => {}
         }
     }

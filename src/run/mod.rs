@@ -13,6 +13,7 @@ pub mod file;
 mod file_values;
 pub mod fine_tuning;
 pub mod initial_state;
+pub mod positions;
 pub mod preflight;
 pub mod settings;
 pub mod shared_values;

@@ -42,7 +42,7 @@ pub fn open_data(run: &Run) -> anyhow::Result<(Arc<PreparedData>, Option<String>
     let (pad, found) = (vocabulary.vocabulary.special().pad, run.model.pad_token_id);
     ensure!(
         pad as usize == found,
-        "{model} requires pad_token_id {pad}, the id of [PAD] in {}, got {found}; set pad_token_id in [model]",
+        "{model} requires pad_token_id {pad}, the id of the padding token in {}, got {found}; set pad_token_id in [model]",
         vocabulary.path.display()
     );
     Ok((prepared, note))

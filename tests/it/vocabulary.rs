@@ -257,6 +257,47 @@ fn an_encoder_without_heads_is_exported_before_a_step() {
 }
 
 #[test]
+fn a_model_gets_more_positions() {
+    const POSITIONS: &str = "bert.embeddings.position_embeddings.weight";
+    let models = Models::new();
+    let positions = |directory: &str| {
+        let found = open_model(&models.path(directory)).unwrap();
+        let (_, table) = found.checkpoint.model.into_iter().find(|(name, _)| name == POSITIONS).unwrap();
+        assert_eq!(found.config.max_position_embeddings, table.shape().dims[0]);
+        table.to_f64().chunks(16).map(<[f64]>::to_vec).collect::<Vec<_>>()
+    };
+    let old = positions("bert");
+    for (rows, out) in [("tile", "tiled"), ("interpolate", "interpolated")] {
+        let more = ["extend", "bert", "--max-position-embeddings", "95", "--rows", rows, "--out", out];
+        let printed = models.succeed(&more);
+        assert!(printed.contains("(BertForPreTraining): 48 → 95 positions"), "{printed}");
+        let settings: Value = serde_json::from_slice(&models.read(&format!("{out}/tokenizer_config.json"))).unwrap();
+        assert_eq!(settings["model_max_length"], 95);
+        assert_eq!(models.read(&format!("{out}/tokenizer.json")), models.read("bert/tokenizer.json"));
+        let weights = |directory: &str| open_model(&models.path(directory)).unwrap().checkpoint.model;
+        for ((name, before), (_, after)) in weights("bert").iter().zip(weights(out)) {
+            assert!(name == POSITIONS || *before == after, "{name} is unchanged");
+        }
+        models.succeed(&more);
+    }
+    let tiled = positions("tiled");
+    assert_eq!((&tiled[..48], &tiled[48..]), (&old[..], &old[..47]));
+    let interpolated = positions("interpolated");
+    assert_eq!((interpolated.len(), &interpolated[0], &interpolated[94]), (95, &old[0], &old[47]));
+    // Of 95 positions, every second one is an old one.
+    assert_eq!(interpolated.iter().step_by(2).collect::<Vec<_>>(), old.iter().collect::<Vec<_>>());
+    refused(
+        &models.0.lambert(&["extend", "bert", "--max-position-embeddings", "48", "--out", "other"]),
+        &["max_position_embeddings requires more positions than bert has, 48, got 48"],
+    );
+    models.write("mine/notes.txt", "mine");
+    refused(
+        &models.0.lambert(&["extend", "bert", "--max-position-embeddings", "64", "--out", "mine"]),
+        &["mine", "is not an unchanged export"],
+    );
+}
+
+#[test]
 fn links_and_other_folders_keep_a_checkpoint_from_removal() {
     let models = Models::new();
     models.add_modules("bert");

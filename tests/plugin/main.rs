@@ -35,5 +35,6 @@ mod proto;
 mod resume;
 mod sharding;
 mod study;
+mod subwords;
 mod task;
 mod train_tiny;

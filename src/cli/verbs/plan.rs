@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::render::plan::{to_json, to_text};
 use crate::cli::render::profile;
-use crate::output::{note, print, print_text};
+use crate::output::{note, print, print_text, shows_bars};
 use crate::pjrt::PlatformChoice;
 use crate::plan::packing::{RowsPerSequence, most_sequences_per_row};
 use crate::plan::roofline::Efficiency;
@@ -225,7 +225,7 @@ impl Spinner {
         match progress {
             Progress::Compiling { phase, micro_batch_size } => {
                 let message = format!("compiling phase {phase}, micro-batch size {micro_batch_size}");
-                if !console::user_attended_stderr() {
+                if !shows_bars() {
                     note(&message);
                     self.reminder = Some(Reminder::of(message));
                     return;

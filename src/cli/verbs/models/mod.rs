@@ -4,5 +4,6 @@ pub mod average;
 pub mod embed;
 pub mod evaluate;
 pub mod export;
+pub mod extend;
 pub mod import;
 pub mod predict;
