@@ -69,6 +69,7 @@ pub mod metrics;
 pub mod onnx;
 pub mod optim;
 pub mod output;
+pub mod panics;
 pub mod pjrt;
 pub mod plan;
 pub mod plugins;

@@ -98,14 +98,14 @@ pub use survey::{DuplicateCounts, MaskStatistics, PackingOptions, PositionSlice,
 pub use tokenizer::comparison::{RulesFile, TokenizerFiles, VocabularyFile};
 pub use tokenizer::difference::{RulesDifference, VocabularyDifference};
 pub use tokenizer::encode::Tokenizer;
-pub use tokenizer::extension::{
-    AddedPiece, Extension, ExtensionOptions, Fertility, TextShare, extend_tokenizer, extended_files, reserved_tokens,
-};
 pub use tokenizer::rules::{PipelineRules, TokenizerRules};
 pub use tokenizer::special_tokens::{PairForm, SPECIAL_TOKENS, SpecialIds};
-pub use tokenizer::train::{TrainedTokenizer, train_tokenizer};
+pub use tokenizer::training::extension::{
+    AddedPiece, Extension, ExtensionOptions, Fertility, TextShare, extend_tokenizer, extended_files, reserved_tokens,
+};
+pub use tokenizer::training::train::{TrainedTokenizer, train_tokenizer};
+pub use tokenizer::training::word_counts::LeftOut;
+pub use tokenizer::training::wordpiece::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
 pub use tokenizer::vocabulary::Vocabulary;
-pub use tokenizer::vocabulary_trainer::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
-pub use tokenizer::word_counts::LeftOut;
 pub use tokenizer::word_mark::{CONTINUATION_PREFIX, WordMark};
 pub use tokenizer::wordpiece::{LONGEST_WORD, WordPiece, WordRules};

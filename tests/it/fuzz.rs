@@ -54,7 +54,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             write_tensors(&path("b"), &[]).unwrap();
             vec![read("a"), read("b")]
         }
-        "tokenizer_json" => vec![tokenizer_file("tokenizer.json")],
+        "tokenizer_json" => {
+            let workshop = Workshop::new();
+            let trained = |model: &str| {
+                let size = if model == "bpe" { "270" } else { "60" };
+                let train = ["tokenizer", "train", "text.txt", "--model", model, "--vocab-size", size, "--out", model];
+                workshop.succeed(&train);
+                std::fs::read(workshop.path(model).join("tokenizer.json")).unwrap()
+            };
+            vec![tokenizer_file("tokenizer.json"), trained("bpe"), trained("unigram")]
+        }
         "vocab_txt" => {
             vec![tokenizer_file("vocab.txt"), b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na\r\n".to_vec()]
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may import from lower layers; modules of one layer do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["cache", "deadline", "divergence", "files", "metrics", "rng", "settings", "shape", "tls", "units"],
+    &["cache", "deadline", "divergence", "files", "metrics", "panics", "rng", "settings", "shape", "tls", "units"],
     &["digest", "file_kind", "output", "probe"],
     &["batch", "graph", "key_value", "library_file", "storage"],
     &["autodiff", "eval", "hlo", "onnx", "pjrt", "task", "triton"],

@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 use super::PublishedModel;
 use crate::checkpoint::{CheckpointError, TOKENIZER_FILES};
 use crate::file_kind::WrongKind;
+use crate::panics::caught;
 
 const CONFIG: &str = "tokenizer_config.json";
 
@@ -58,7 +59,8 @@ fn last_token(name: &str, content: &[u8]) -> Result<Option<(String, u64)>, Strin
     let object = || serde_json::from_slice::<Map<String, Value>>(content).map_err(|error| error.to_string());
     match name {
         "tokenizer.json" => {
-            let tokenizer = Tokenizer::from_bytes(content).map_err(|error| error.to_string())?;
+            let read = || Tokenizer::from_bytes(content).map_err(|error| error.to_string());
+            let tokenizer = caught(read)??;
             let tokens = tokenizer.get_vocab(false).into_iter().map(|(token, id)| (token, u64::from(id)));
             // The library numbers added tokens again, without gaps.
             let added = object()?.remove("added_tokens").unwrap_or_default();

@@ -25,7 +25,7 @@ impl TokenizerFiles {
     pub fn check_equal(&self, other: &TokenizerFiles, next: &str) -> Result<()> {
         self.vocabulary.check_equal(&other.vocabulary, next)?;
         let (Some(own), Some(others)) = (&self.rules, &other.rules) else { return Ok(()) };
-        let [own, others] = [own, others].map(|file| (file.path.as_path(), &file.rules));
+        let [own, others] = [own, others].map(|file| (file.path.as_path(), file.rules.settings()));
         match RulesDifference::between(own, others) {
             Some(difference) => Err(DataError::Rules { difference: Box::new(difference), next: next.to_owned() }),
             None => Ok(()),
@@ -72,7 +72,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::data::tokenizer::files::{CONFIG, TOKENIZER_JSON, VOCABULARY};
+    use crate::data::tokenizer::names::{CONFIG, TOKENIZER_JSON, VOCABULARY};
     use crate::data::tokenizer::special_tokens::SPECIAL_TOKENS;
 
     fn text(words: &[&str]) -> String {

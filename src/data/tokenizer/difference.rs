@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::rules::TokenizerRules;
-
 /// The difference between two vocabularies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VocabularyDifference {
@@ -66,17 +64,15 @@ pub struct RulesDifference {
 }
 
 impl RulesDifference {
-    /// Returns the difference between rules, each given with its file; none if they are equal.
-    pub fn between(a: (&Path, &TokenizerRules), b: (&Path, &TokenizerRules)) -> Option<RulesDifference> {
-        let settings: Vec<(&'static str, [String; 2])> = match (a.1, b.1) {
-            (TokenizerRules::WordPiece(_), TokenizerRules::WordPiece(_))
-            | (TokenizerRules::Pipeline(_), TokenizerRules::Pipeline(_)) => {
-                let both = a.1.settings().into_iter().zip(b.1.settings());
-                both.map(|((name, first), (_, second))| (name, [first, second])).collect()
-            }
-            _ => vec![("model", [a.1, b.1].map(|rules| rules.model().to_owned()))],
-        };
-        let settings: Vec<_> = settings.into_iter().filter(|(_, [first, second])| first != second).collect();
+    /// Returns the difference between rules, each given as its file and its settings; none if they are equal. The settings that come
+    /// before those that only one of the two has are compared.
+    pub fn between(
+        a: (&Path, Vec<(&'static str, String)>),
+        b: (&Path, Vec<(&'static str, String)>),
+    ) -> Option<RulesDifference> {
+        let both = a.1.into_iter().zip(b.1).take_while(|((first, _), (second, _))| first == second);
+        let both = both.map(|((name, first), (_, second))| (name, [first, second]));
+        let settings: Vec<_> = both.filter(|(_, [first, second])| first != second).collect();
         (!settings.is_empty()).then(|| RulesDifference { files: [a.0.to_owned(), b.0.to_owned()], settings })
     }
 }

@@ -1,7 +1,7 @@
 //! [`Tokenizer`]: text to token ids.
 //!
 //! BERT's WordPiece is our own ([`wordpiece`](super::wordpiece)), as fast as reading. Byte-level BPE, Unigram and other models run
-//! in the `tokenizers` library ([`pipeline`](super::pipeline)).
+//! in the `tokenizers` library (`pipeline.rs`).
 
 use std::ops::Range;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::comparison::{RulesFile, TokenizerFiles, VocabularyFile};
 use super::encode::Tokenizer;
+use super::names::{ADDED_TOKENS, CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_JSON, VOCABULARY};
 use super::parts::{added_token, normalizer, post_processor, vocabulary_json};
 use super::pipeline::{Pipeline, Settings};
 use super::rules::TokenizerRules;
@@ -17,17 +18,10 @@ use super::wordpiece::{LONGEST_WORD, WordRules};
 use crate::data::error::{DataError, Result};
 use crate::files;
 
-pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
-pub(super) const VOCABULARY: &str = "vocab.txt";
-pub(super) const CONFIG: &str = "tokenizer_config.json";
 /// Names of all files that [`Tokenizer::files`] may return.
 pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER_JSON, VOCABULARY, CONFIG];
 /// Those of a tokenizer that is not BERT's WordPiece.
 const PIPELINE_FILES: [&str; 2] = [TOKENIZER_JSON, CONFIG];
-
-/// Files of older library versions, which repeat settings of the others.
-const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
-pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
 
 const NEXT: &str = "name a directory with a tokenizer.json or vocab.txt, or train one with `lambert tokenizer train`";
 const CORRECT: &str = "correct the wrong file";

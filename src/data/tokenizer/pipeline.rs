@@ -8,13 +8,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokenizers::tokenizer::{Encoding, Token};
 
-use super::files::CONFIG;
+use super::names::CONFIG;
 use super::rules::PipelineRules;
 use super::special_tokens::{PairForm, ROBERTA_TOKENS, ROLES, SPECIAL_TOKENS, SpecialIds};
 use super::vocabulary::Vocabulary;
 use super::word_mark::WordMark;
 use crate::data::error::{DataError, Result};
 use crate::digest::sha256_hex;
+use crate::panics::caught;
+
+/// What a file must be.
+const READABLE: &str = "what the tokenizers library of Hugging Face reads";
 
 /// The next step for a user whose tokenizer cannot be used.
 const NEXT: &str = "name another tokenizer, or train one with `lambert tokenizer train`";
@@ -41,11 +45,16 @@ impl Pipeline {
     /// If the library does not read the file, a role has no token, ids have gaps, or the special tokens do not surround texts as
     /// `[CLS] a [SEP]`.
     pub fn parse(path: &Path, content: &[u8], settings: &[Settings]) -> Result<(Vocabulary, Pipeline)> {
+        // The library panics on some files, such as a template that names a token without an id.
+        caught(|| Pipeline::parse_file(path, content, settings))
+            .unwrap_or_else(|panic| Err(DataError::file(path, READABLE, panic, NEXT)))
+    }
+
+    fn parse_file(path: &Path, content: &[u8], settings: &[Settings]) -> Result<(Vocabulary, Pipeline)> {
         let wrong = |required: &str, found: String| DataError::file(path, required, found, NEXT);
         let text = std::str::from_utf8(content).map_err(|error| wrong("UTF-8 text", error.to_string()))?;
-        let mut tokenizer: tokenizers::Tokenizer = text.parse().map_err(|error: tokenizers::Error| {
-            wrong("what the tokenizers library of Hugging Face reads", error.to_string())
-        })?;
+        let mut tokenizer: tokenizers::Tokenizer =
+            text.parse().map_err(|error: tokenizers::Error| wrong(READABLE, error.to_string()))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| wrong("a tokenizer without truncation", error.to_string()))?;
         let json: Value = serde_json::from_str(text).map_err(|error| wrong("JSON", error.to_string()))?;
@@ -87,7 +96,7 @@ impl Pipeline {
     /// Appends the ids of `text`. A special token that the model finds in a text, as Unigram does, becomes the unknown one: only
     /// we write special tokens.
     pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| failed(text, &error))?;
+        let encoding = encoded(text, || self.tokenizer.encode_fast(text, false))?;
         let SpecialIds { pad, unk, cls, sep, mask } = self.special;
         let plain = |&id: &u32| if [pad, cls, sep, mask].contains(&id) { unk } else { id };
         ids.extend(encoding.get_ids().iter().map(plain));
@@ -98,24 +107,25 @@ impl Pipeline {
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokenizer = (*self.tokenizer).clone();
         tokenizer.set_encode_special_tokens(false);
-        let encoding = tokenizer.encode_fast(text, false).map_err(|error| failed(text, &error))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(encoded(text, || tokenizer.encode_fast(text, false))?.get_ids().to_vec())
     }
 
     /// Returns the bytes of `text` that each token stands for.
     pub fn token_ranges(&self, text: &str) -> Result<Vec<Range<usize>>> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|error| failed(text, &error))?;
+        let encoding = encoded(text, || self.tokenizer.encode(text, false))?;
         Ok(encoding.get_offsets().iter().map(|&(start, end)| start..end).collect())
     }
 }
 
-fn failed(text: &str, error: &tokenizers::Error) -> DataError {
-    DataError::Corpus {
+/// Returns the result of encoding `text` by the library.
+fn encoded(text: &str, encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding> {
+    let result = caught(encode).and_then(|result| result.map_err(|error| error.to_string()));
+    result.map_err(|error| DataError::Corpus {
         subject: "the tokenizer".into(),
         required: "text that it can encode".into(),
         found: format!("{error}, at {:?}", text.chars().take(40).collect::<String>()),
         next: "remove this text from the input".into(),
-    }
+    })
 }
 
 /// Returns a part of a tokenizer as JSON, in the form of this version of the library.

@@ -35,16 +35,18 @@ impl TokenizerRules {
         }
     }
 
-    /// Returns the settings by name.
-    pub(in crate::data) fn settings(&self) -> Vec<(&'static str, String)> {
+    /// Returns the settings by name, the model first.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![("model", self.model().to_owned())];
         match self {
             TokenizerRules::WordPiece(rules) => {
-                rules.settings().into_iter().map(|(name, value)| (name, value.to_string())).collect()
+                settings.extend(rules.settings().map(|(name, value)| (name, value.to_string())));
             }
-            TokenizerRules::Pipeline(PipelineRules { model, sha256 }) => {
-                vec![("model", model.clone()), ("the sha256 of normalizer, pre-tokenizer and merges", sha256.clone())]
+            TokenizerRules::Pipeline(PipelineRules { sha256, .. }) => {
+                settings.push(("the sha256 of normalizer, pre-tokenizer and merges", sha256.clone()));
             }
         }
+        settings
     }
 }
 

@@ -6,9 +6,9 @@ use std::ops::{AddAssign, Range};
 use rayon::prelude::*;
 
 use super::signs::lost_signs;
-use super::wordpiece::{LONGEST_WORD, WordRules, is_longer};
 use crate::data::corpus::{Input, ReadOptions, TextEvent, read_text};
 use crate::data::error::Result;
+use crate::data::tokenizer::wordpiece::{LONGEST_WORD, WordRules, is_longer};
 
 /// Counts of the words and signs of a text that the training or the extension of a vocabulary left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,8 +19,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::pieces::{Pieces, piece_of};
-use super::word_mark::CONTINUATION_PREFIX;
+use crate::data::tokenizer::pieces::{Pieces, piece_of};
+use crate::data::tokenizer::word_mark::CONTINUATION_PREFIX;
 
 /// The cost of a word that becomes `[UNK]`, at most.
 const MOST_OF_UNKNOWN: usize = 5;

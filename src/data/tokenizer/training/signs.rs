@@ -16,7 +16,7 @@ const VOICED: &str = "がぎぐげござじずぜぞだぢづでどばぱびぴ�
 /// The distance from a hiragana to its katakana.
 const KATAKANA: u32 = 0x60;
 
-/// Returns the number of vowel signs and similar marks in `text` that [`strip_accents`](super::wordpiece::WordRules) removes.
+/// Returns the number of vowel signs and similar marks in `text` that [`strip_accents`](crate::data::tokenizer::wordpiece::WordRules) removes.
 pub(super) fn lost_signs(text: &str) -> u64 {
     match text.is_ascii() {
         true => 0,

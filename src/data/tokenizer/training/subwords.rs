@@ -14,20 +14,20 @@ use tokenizers::tokenizer::{
 };
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
-use super::encode::Tokenizer;
-use super::files::{CONFIG, TOKENIZER_JSON};
-use super::parts::{added_token, normalizer, post_processor, vocabulary_json};
-use super::pipeline::Pipeline;
-use super::special_tokens::{PairForm, ROBERTA_TOKENS, ROLES};
-use super::vocabulary::Vocabulary;
-use super::vocabulary_trainer::{
+use super::word_counts::{LeftOut, SplitWords, WordCounts, count_words};
+use super::wordpiece::{
     TokenizerModel, VocabularyOptions, check_size, invalid_vocabulary, no_text, tokens_of, train_merges,
     training_failed,
 };
-use super::word_counts::{LeftOut, SplitWords, WordCounts, count_words};
-use super::word_mark::WordMark;
 use crate::data::corpus::Input;
 use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::encode::Tokenizer;
+use crate::data::tokenizer::names::{CONFIG, TOKENIZER_JSON};
+use crate::data::tokenizer::parts::{added_token, normalizer, post_processor, vocabulary_json};
+use crate::data::tokenizer::pipeline::Pipeline;
+use crate::data::tokenizer::special_tokens::{PairForm, ROBERTA_TOKENS, ROLES};
+use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::data::tokenizer::word_mark::WordMark;
 
 /// Characters of the longest word that takes part: training takes time with the square of the length. Text of languages without
 /// spaces consists of longer words than others.

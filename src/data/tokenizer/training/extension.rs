@@ -5,15 +5,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::encode::Tokenizer;
-use super::files::{ADDED_TOKENS, CONFIG, TOKENIZER_JSON, VOCABULARY, parse_json};
 use super::new_pieces::choose_pieces;
-use super::parts::vocabulary_json;
-use super::vocabulary::Vocabulary;
 use super::word_counts::{LeftOut, WordCounts, count_words};
-use super::wordpiece::WordPiece;
 use crate::data::corpus::{Input, ReadOptions, SentenceMode};
 use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::encode::Tokenizer;
+use crate::data::tokenizer::files::parse_json;
+use crate::data::tokenizer::names::{ADDED_TOKENS, CONFIG, TOKENIZER_JSON, VOCABULARY};
+use crate::data::tokenizer::parts::vocabulary_json;
+use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::data::tokenizer::wordpiece::WordPiece;
 
 /// One document of this many is held out: it takes no part in the choice and measures it.
 const HELD_OUT_OF: u64 = 10;

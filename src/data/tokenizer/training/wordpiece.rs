@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 
-use super::special_tokens::SPECIAL_TOKENS;
-use super::vocabulary::Vocabulary;
 use super::word_counts::{LeftOut, WordCounts, count_words};
-use super::word_mark::CONTINUATION_PREFIX;
-use super::wordpiece::{LONGEST_WORD, WordRules};
 use crate::data::corpus::{Input, ReadOptions, SentenceMode};
 use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::special_tokens::SPECIAL_TOKENS;
+use crate::data::tokenizer::vocabulary::Vocabulary;
+use crate::data::tokenizer::word_mark::CONTINUATION_PREFIX;
+use crate::data::tokenizer::wordpiece::{LONGEST_WORD, WordRules};
 use crate::settings::is_default;
 
 /// The model of a tokenizer that is trained.

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::encode::Tokenizer;
-use super::files::TOKENIZER_FILES;
-use super::rules::TokenizerRules;
-use super::subword_trainer::train_subwords;
-use super::vocabulary_trainer::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
+use super::subwords::train_subwords;
 use super::word_counts::LeftOut;
+use super::wordpiece::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
+use crate::data::tokenizer::encode::Tokenizer;
+use crate::data::tokenizer::files::TOKENIZER_FILES;
+use crate::data::tokenizer::rules::TokenizerRules;
 use crate::files::{self, partial_path, replace_file};
 
 const RECORD: &str = "trained_from.json";

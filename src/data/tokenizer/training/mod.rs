@@ -1,0 +1,9 @@
+//! Training of tokenizers on a text, and more pieces for the vocabulary of one.
+
+pub mod extension;
+mod new_pieces;
+mod signs;
+mod subwords;
+pub mod train;
+pub mod word_counts;
+pub mod wordpiece;
