@@ -57,7 +57,8 @@ pub struct Fill {
 }
 
 impl MaskedTexts {
-    /// Tokenizes texts in which the mask token, such as `[MASK]`, stands for a masked token. Longer texts are truncated to the sequence length of `model`.
+    /// Tokenizes texts in which the mask token, such as `[MASK]`, stands for a masked token. Longer texts are truncated to the sequence
+    /// length of `model`.
     ///
     /// # Errors
     /// If a text has no mask, or one behind the end of the sequence.

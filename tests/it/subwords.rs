@@ -226,6 +226,12 @@ fn pairs_have_the_form_of_the_post_processor() {
             template.push(cls);
         }
     });
+    subwords.edited("bpe", "random", |json| json["model"]["dropout"] = 0.1.into());
+    let error = Tokenizer::open(&subwords.path("random"), false).unwrap_err().to_string();
+    assert!(
+        error.contains("requires model.dropout to be null, so that a text always has the same ids, got 0.1"),
+        "{error}"
+    );
     subwords.edited("bpe", "none", |json| json["post_processor"] = Value::Null);
     for name in ["xlnet", "none"] {
         let error = Tokenizer::open(&subwords.path(name), false).unwrap_err().to_string();

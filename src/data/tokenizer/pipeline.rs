@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 use tokenizers::tokenizer::{Encoding, Token};
@@ -28,6 +28,8 @@ const NEXT: &str = "name another tokenizer, or train one with `lambert tokenizer
 pub(super) struct Pipeline {
     /// Without padding and truncation; special tokens in a text are plain text.
     tokenizer: Arc<tokenizers::Tokenizer>,
+    /// The same, for which special tokens in a text are special; made when it is needed.
+    with_special_tokens: Arc<OnceLock<tokenizers::Tokenizer>>,
     special: SpecialIds,
     rules: PipelineRules,
     json: Arc<str>,
@@ -64,7 +66,13 @@ impl Pipeline {
         let ids = special.each_ref().map(|token| tokenizer.token_to_id(token).expect("the roles have tokens"));
         let pair = pair_form(&tokenizer, ids.into())
             .ok_or_else(|| wrong("a post_processor that writes [CLS] a [SEP] b [SEP]", post_processor(&json)))?;
-        let model = part(&tokenizer.get_model().clone());
+        let model = part(tokenizer.get_model());
+        if model["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0) {
+            return Err(wrong(
+                "model.dropout to be null, so that a text always has the same ids",
+                model["dropout"].to_string(),
+            ));
+        }
         let mark = word_mark(&json, &tokens);
         let vocabulary = Vocabulary::with_forms(tokens, special.each_ref().map(String::as_str), pair, mark)
             .map_err(|(required, found)| wrong(&required, found))?;
@@ -75,6 +83,7 @@ impl Pipeline {
         tokenizer.set_encode_special_tokens(true);
         let pipeline = Pipeline {
             tokenizer: Arc::new(tokenizer),
+            with_special_tokens: Arc::default(),
             special: vocabulary.special(),
             rules,
             json: text.into(),
@@ -105,8 +114,11 @@ impl Pipeline {
 
     /// Returns the ids of a text in which special tokens are written as text.
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokenizer = (*self.tokenizer).clone();
-        tokenizer.set_encode_special_tokens(false);
+        let tokenizer = self.with_special_tokens.get_or_init(|| {
+            let mut tokenizer = (*self.tokenizer).clone();
+            tokenizer.set_encode_special_tokens(false);
+            tokenizer
+        });
         Ok(encoded(text, || tokenizer.encode_fast(text, false))?.get_ids().to_vec())
     }
 
@@ -130,7 +142,7 @@ fn encoded(text: &str, encode: impl FnOnce() -> tokenizers::Result<Encoding>) ->
 
 /// Returns a part of a tokenizer as JSON, in the form of this version of the library.
 fn part(of: &impl serde::Serialize) -> Value {
-    serde_json::to_value(of).unwrap_or_default()
+    serde_json::to_value(of).expect("the library writes what it has read")
 }
 
 /// Returns everything that determines ids, but the tokens of the vocabulary. Unigram's scores are part of it.
