@@ -3,7 +3,6 @@
 
 mod entities;
 pub(super) mod jsonl;
-mod panics;
 pub(in crate::data) mod parquet;
 pub(super) mod text;
 pub(super) mod wiki_extractor;

@@ -5,18 +5,19 @@ use std::fs::File;
 use std::path::Path;
 
 use parquet::basic::Type;
+use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::panics::catch_panic;
 use crate::data::corpus::options::Tolerance;
 use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
 use crate::file_kind::{file_kind, read_head};
 use crate::files;
+use crate::panics::caught;
 
 /// Rows per read; they share the memory of their page.
 const ROWS: usize = 256;
@@ -35,7 +36,7 @@ pub(in crate::data::corpus) fn read(
     let (mut row, mut reported) = (0, 0);
     for group in 0..reader.num_row_groups() {
         let pages = without_panic(|| reader.get_row_group(group)?.get_column_page_reader(index));
-        let pages = pages.map_err(|error| broken(path, row, error))?;
+        let pages = Box::new(CheckedPages(pages.map_err(|error| broken(path, row, error))?));
         let mut column = get_typed_column_reader(get_column_reader(description.clone(), pages));
         let mut values = Values { texts: Vec::new(), levels: Vec::new() };
         while batches.accepts_more() && values.fill(&mut column).map_err(|error| broken(path, row, error))? {
@@ -83,6 +84,48 @@ pub(in crate::data) fn open_file(path: &Path) -> Result<SerializedFileReader<Fil
     without_panic(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))
 }
 
+/// The pages of a column of strings, whose dictionaries are large enough for the number of values that they state: the crate
+/// allocates memory for all of them before it reads the first.
+struct CheckedPages(Box<dyn PageReader>);
+
+/// The bytes of the shortest string in a dictionary: its length.
+const SHORTEST_STRING: usize = 4;
+
+impl PageReader for CheckedPages {
+    fn get_next_page(&mut self) -> std::result::Result<Option<Page>, ParquetError> {
+        let page = self.0.get_next_page()?;
+        match &page {
+            Some(Page::DictionaryPage { buf, num_values, .. })
+                if *num_values as usize > buf.len() / SHORTEST_STRING =>
+            {
+                let found = format!("a dictionary of {num_values} strings in {} bytes", buf.len());
+                Err(ParquetError::General(found))
+            }
+            _ => Ok(page),
+        }
+    }
+
+    fn peek_next_page(&mut self) -> std::result::Result<Option<PageMetadata>, ParquetError> {
+        self.0.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> std::result::Result<(), ParquetError> {
+        self.0.skip_next_page()
+    }
+
+    fn at_record_boundary(&mut self) -> std::result::Result<bool, ParquetError> {
+        self.0.at_record_boundary()
+    }
+}
+
+impl Iterator for CheckedPages {
+    type Item = std::result::Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
 /// Some rows of the column: the definition level of each, and the non-null texts.
 struct Values {
     texts: Vec<ByteArray>,
@@ -106,7 +149,7 @@ impl Values {
 pub(in crate::data) fn without_panic<T>(
     read: impl FnOnce() -> std::result::Result<T, ParquetError>,
 ) -> std::result::Result<T, ParquetError> {
-    catch_panic(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
+    caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
 /// Returns the index of the column `name`, which must be the only one of that name and hold strings.
@@ -146,4 +189,30 @@ pub(in crate::data) fn broken(path: &Path, rows: u64, error: ParquetError) -> Da
     let found = format!("an error after {rows} rows: {error}");
     let next = "download it again and compare its checksum with the publisher's";
     DataError::file(path, "a whole Parquet file", found, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
+    use crate::data::corpus::{ReadOptions, find_inputs, read_text};
+
+    /// A file of two rows whose dictionary states hundreds of millions of strings in 10 bytes.
+    const LARGE_DICTIONARY: &str = "\
+        UEFSMRUEFS4VLkwV9I+/vwQVABIAAAkAAABPbmUuIFR3by4GAAAAVGhyZWUuFQAVEhUSLBUEFRAVBhUGAAACAAAABAEBAwIZEgIZ\
+        GAlPbmUuIFR3by4ZGAZUaHJlZS4VAhkWACkmAAQAGRwWUhU0FgAAGRYeABUCGSxIBHJvd3MVAgAVDCUCGAR0ZXh0JQBMHAAAABYE\
+        GRwZHCYAHBUMGTUABhAZGAR0ZXh0FQAWBBZ+Fn4mUiYIHDYAKAZUaHJlZS4YCU9uZS4gVHdvLhERABksFQQVABUCABUAFRAVAgA8\
+        Fh4pJgAEAAAWygEVGhaGARVEABZ+FgQmCBZ+FAAAKBlwYXJxdWV0LXJzIHZlcnNpb24gNjAuMS4wGRwcAAAAqgAAAFBBUjE=";
+
+    #[test]
+    fn a_dictionary_of_more_strings_than_bytes_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text.parquet");
+        std::fs::write(&path, BASE64_STANDARD.decode(LARGE_DICTIONARY).unwrap()).unwrap();
+        let inputs = find_inputs(&[path]).unwrap().inputs;
+        let read = read_text(&inputs, &ReadOptions::default(), &|_| (), &mut |_| true);
+        let error = read.unwrap_err().to_string();
+        assert!(error.contains("a dictionary of") && error.contains("strings in"), "{error}");
+    }
 }
