@@ -103,9 +103,10 @@ pub use tokenizer::special_tokens::{PairForm, SPECIAL_TOKENS, SpecialIds};
 pub use tokenizer::training::extension::{
     AddedPiece, Extension, ExtensionOptions, Fertility, TextShare, extend_tokenizer, extended_files, reserved_tokens,
 };
+pub use tokenizer::training::options::{TokenizerModel, VocabularyOptions};
 pub use tokenizer::training::train::{TrainedTokenizer, train_tokenizer};
 pub use tokenizer::training::word_counts::LeftOut;
-pub use tokenizer::training::wordpiece::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
+pub use tokenizer::training::wordpiece::{TrainedVocabulary, train_vocabulary};
 pub use tokenizer::vocabulary::Vocabulary;
 pub use tokenizer::word_mark::{CONTINUATION_PREFIX, WordMark};
 pub use tokenizer::wordpiece::{LONGEST_WORD, WordPiece, WordRules};

@@ -19,7 +19,7 @@ use crate::data::{
 use crate::files::{self, write_atomically};
 use crate::output::byte_progress::ByteProgress;
 use crate::output::{note, print};
-use crate::units::{counted, duration};
+use crate::units::{counted, duration, thousands};
 
 const TRAIN_EXAMPLES: &str = "
 
@@ -109,7 +109,7 @@ enum Model {
     Wordpiece,
     /// Byte-level BPE, RoBERTa's: <mask>, and every text can be encoded
     Bpe,
-    /// SentencePiece's, XLM-RoBERTa's: <mask>, and no need of spaces between words
+    /// SentencePiece's, XLM-RoBERTa's: <mask>, also for languages without spaces between words
     Unigram,
 }
 
@@ -208,7 +208,10 @@ fn note_left_out(LeftOut { overlong_words, signs, rare_words }: LeftOut, model: 
             TokenizerModel::WordPiece => note(format_args!(
                 "note: left out {words} of more than {LONGEST_WORD} characters, which become [UNK] in every text"
             )),
-            _ => note(format_args!("note: left out {words} of more than 1,000 characters")),
+            _ => {
+                let longest = thousands(model.longest_word() as u64);
+                note(format_args!("note: left out {words} of more than {longest} characters"));
+            }
         }
     }
     if rare_words > 0 {

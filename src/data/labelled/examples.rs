@@ -367,10 +367,7 @@ fn encode_words(
     let longest = sequence_length - 2;
     for (number, (word, &class)) in words.iter().zip(classes).enumerate() {
         let start = ids.len();
-        match number {
-            0 => tokenizer.encode(word, &mut ids)?,
-            _ => tokenizer.encode_following(word, &mut ids)?,
-        }
+        tokenizer.encode_part(word, number > 0, &mut ids)?;
         if start < ids.len().min(longest) {
             // Behind [CLS].
             labels.positions.push(start as u32 + 1);

@@ -209,10 +209,7 @@ impl ContextTokens {
         let mut tokens = ContextTokens { ids: Vec::new(), words: Vec::new(), starts: Vec::new() };
         for (number, word) in context.words().enumerate() {
             tokens.starts.push(tokens.ids.len() as u32);
-            match number {
-                0 => tokenizer.encode(word, &mut tokens.ids)?,
-                _ => tokenizer.encode_following(word, &mut tokens.ids)?,
-            }
+            tokenizer.encode_part(word, number > 0, &mut tokens.ids)?;
             tokens.words.resize(tokens.ids.len(), number as u32);
         }
         tokens.starts.push(tokens.ids.len() as u32);
@@ -232,15 +229,16 @@ impl ContextTokens {
             let required = format!("an answer with at least one token to question {:?}", question.id);
             return Err(questions.wrong(required, format!("{:?}", answer.text), "correct the answer, or remove it"));
         };
-        // The answer within words, and at the start of one.
-        let (mut within, mut following) = (Vec::new(), Vec::new());
-        tokenizer.encode(&answer.text, &mut within)?;
-        tokenizer.encode_following(&answer.text, &mut following)?;
-        let found = [following, within].into_iter().find_map(|ids| {
-            let first = tokens.start + find(&self.ids[tokens.clone()], &ids)?;
-            Some(AnswerTokens::Tokens { first, last: first + ids.len() - 1 })
-        });
-        Ok(found.unwrap_or(AnswerTokens::Tokens { first: tokens.start, last: tokens.end - 1 }))
+        // An answer that starts a word follows a space; one within a word, or at the start of the context, does not.
+        for follows in [true, false] {
+            let mut ids = Vec::new();
+            tokenizer.encode_part(&answer.text, follows, &mut ids)?;
+            if let Some(start) = find(&self.ids[tokens.clone()], &ids) {
+                let first = tokens.start + start;
+                return Ok(AnswerTokens::Tokens { first, last: first + ids.len() - 1 });
+            }
+        }
+        Ok(AnswerTokens::Tokens { first: tokens.start, last: tokens.end - 1 })
     }
 
     /// Returns the word of a token, and the number of the token in the word.

@@ -99,10 +99,7 @@ impl DocumentTokens {
     /// without tokens is dropped.
     fn sentence(&mut self, sentence: &str, is_adjacent: bool, tokenizer: &Tokenizer) -> Result<()> {
         let before = self.ids.len();
-        match before == 0 || is_adjacent {
-            true => tokenizer.encode(sentence, &mut self.ids)?,
-            false => tokenizer.encode_following(sentence, &mut self.ids)?,
-        }
+        tokenizer.encode_part(sentence, before > 0 && !is_adjacent, &mut self.ids)?;
         if self.ids.len() > before {
             self.sentence_lengths.push((self.ids.len() - before) as u32);
         }

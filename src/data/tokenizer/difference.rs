@@ -64,8 +64,8 @@ pub struct RulesDifference {
 }
 
 impl RulesDifference {
-    /// Returns the difference between rules, each given as its file and its settings; none if they are equal. The settings that come
-    /// before those that only one of the two has are compared.
+    /// Returns the difference between rules, each given as its file and its settings; none if they are equal. If the two have
+    /// different settings, only those before the first such one are compared: the model.
     pub fn between(
         a: (&Path, Vec<(&'static str, String)>),
         b: (&Path, Vec<(&'static str, String)>),

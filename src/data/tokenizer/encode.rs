@@ -1,7 +1,7 @@
 //! [`Tokenizer`]: text to token ids.
 //!
-//! BERT's WordPiece is our own ([`wordpiece`](super::wordpiece)), as fast as reading. Byte-level BPE, Unigram and other models run
-//! in the `tokenizers` library (`pipeline.rs`).
+//! BERT's WordPiece is implemented in [`wordpiece`](super::wordpiece). The `tokenizers` library runs byte-level BPE, Unigram and other
+//! models (`pipeline.rs`), which takes about ten times as long.
 
 use std::ops::Range;
 
@@ -18,8 +18,9 @@ pub struct Tokenizer {
     algorithm: Algorithm,
 }
 
+/// The program that encodes.
 #[derive(Clone)]
-enum Algorithm {
+pub(super) enum Algorithm {
     WordPiece(WordPiece),
     Pipeline(Pipeline),
 }
@@ -63,11 +64,8 @@ impl Tokenizer {
         }
     }
 
-    pub(super) fn pipeline(&self) -> Option<&Pipeline> {
-        match &self.algorithm {
-            Algorithm::WordPiece(_) => None,
-            Algorithm::Pipeline(pipeline) => Some(pipeline),
-        }
+    pub(super) fn algorithm(&self) -> &Algorithm {
+        &self.algorithm
     }
 
     /// Appends the ids of `text` to `ids`, without special tokens. The text of a special token is plain text.
@@ -81,15 +79,15 @@ impl Tokenizer {
         }
     }
 
-    /// Appends the ids of a text that follows other text and a space: many tokenizers encode a word in another way at the start of
-    /// a text.
+    /// Appends the ids of a part of a longer text, which `follows` other text and a space, or not. Many tokenizers encode the first
+    /// word of a text in another way than later ones.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode_following(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    pub fn encode_part(&self, text: &str, follows: bool, ids: &mut Vec<u32>) -> Result<()> {
         match &self.algorithm {
-            Algorithm::WordPiece(word_piece) => word_piece.encode(text, ids),
-            Algorithm::Pipeline(pipeline) => pipeline.encode(&format!(" {text}"), ids),
+            Algorithm::Pipeline(pipeline) if follows => pipeline.encode(&format!(" {text}"), ids),
+            _ => self.encode(text, ids),
         }
     }
 
@@ -125,13 +123,13 @@ impl Tokenizer {
         self.word_piece().map_or(WordRules::bert(false), WordPiece::rules).word_ranges(text)
     }
 
-    /// Returns the bytes of `text` that each of its tokens stands for; `follows` as in [`Tokenizer::encode_following`]. None for
+    /// Returns the bytes of `text` that each of its tokens stands for; `follows` as in [`Tokenizer::encode_part`]. None for
     /// WordPiece, whose tokens are found by their text.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub(in crate::data) fn token_ranges(&self, text: &str, follows: bool) -> Option<Result<Vec<Range<usize>>>> {
-        let pipeline = self.pipeline()?;
+        let Algorithm::Pipeline(pipeline) = &self.algorithm else { return None };
         Some(match follows {
             false => pipeline.token_ranges(text),
             true => pipeline.token_ranges(&format!(" {text}")).map(|ranges| {

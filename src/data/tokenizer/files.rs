@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::comparison::{RulesFile, TokenizerFiles, VocabularyFile};
-use super::encode::Tokenizer;
+use super::encode::{Algorithm, Tokenizer};
 use super::names::{ADDED_TOKENS, CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_JSON, VOCABULARY};
 use super::parts::{added_token, normalizer, post_processor, vocabulary_json};
 use super::pipeline::{Pipeline, Settings};
@@ -116,10 +116,11 @@ impl Tokenizer {
     /// Returns the name and content of each file. With these files, a directory is a tokenizer for Hugging Face's
     /// `AutoTokenizer`.
     pub fn files(&self) -> Vec<(&'static str, String)> {
-        match (self.word_piece(), self.pipeline()) {
-            (Some(word_piece), _) => self.files_of_word_piece(word_piece.rules()).into(),
-            (None, Some(pipeline)) => PIPELINE_FILES.into_iter().zip(pipeline.files().map(str::to_owned)).collect(),
-            (None, None) => Vec::new(),
+        match self.algorithm() {
+            Algorithm::WordPiece(word_piece) => self.files_of_word_piece(word_piece.rules()).into(),
+            Algorithm::Pipeline(pipeline) => {
+                PIPELINE_FILES.into_iter().zip(pipeline.files().map(str::to_owned)).collect()
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::data::error::{DataError, Result};
 use crate::digest::sha256_hex;
 use crate::panics::caught;
 
-/// What a file must be.
+/// The requirement on a file that the library does not read.
 const READABLE: &str = "what the tokenizers library of Hugging Face reads";
 
 /// The next step for a user whose tokenizer cannot be used.
@@ -169,38 +169,39 @@ fn tokens_by_id(tokenizer: &tokenizers::Tokenizer) -> std::result::Result<Vec<St
 /// Returns an error if the library gives an added token another id than the file: it numbers them without gaps.
 fn check_added_tokens(path: &Path, json: &Value, tokenizer: &tokenizers::Tokenizer) -> Result<()> {
     for token in json["added_tokens"].as_array().into_iter().flatten() {
-        let (content, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
-        let found = tokenizer.token_to_id(content).map(u64::from);
-        if found != id {
-            let required = format!("the added token {content:?} to have the id that follows the others, {found:?}");
-            return Err(DataError::file(path, required, format!("{id:?}"), "correct the ids of added_tokens"));
-        }
+        let content = token["content"].as_str().unwrap_or_default();
+        let Some(id) = tokenizer.token_to_id(content).filter(|id| token["id"] != *id) else { continue };
+        let required = format!("the added token {content:?} to have the id that follows the others, {id}");
+        return Err(DataError::file(path, required, token["id"].to_string(), "correct the ids of added_tokens"));
     }
     Ok(())
 }
 
-/// Returns the token of each role: as the settings name it, else as BERT or RoBERTa does.
-fn special_tokens(path: &Path, tokenizer: &tokenizers::Tokenizer, settings: &[Settings]) -> Result<[String; 5]> {
+/// Returns the token of each role: as the settings name it (those of at most two files), else as BERT or RoBERTa does.
+fn special_tokens<'s>(
+    path: &'s Path,
+    tokenizer: &tokenizers::Tokenizer,
+    settings: &'s [Settings],
+) -> Result<[String; 5]> {
     let mut tokens = <[String; 5]>::default();
     for (role, (token, key)) in tokens.iter_mut().zip(ROLES).enumerate() {
-        let mut of_files =
-            settings.iter().filter_map(|(settings, path)| Some((text_of(&settings[key])?, path.as_path())));
-        let named = of_files.next();
-        if let (Some((first, _)), Some((other, path))) =
-            (named, of_files.find(|(name, _)| Some(*name) != named.map(|n| n.0)))
+        let of_file = |(settings, path): &'s Settings| Some((text_of(&settings[key])?, path.as_path()));
+        let named: Vec<(&str, &Path)> = settings.iter().filter_map(of_file).collect();
+        if let [(first, _), (other, path)] = named[..]
+            && first != other
         {
             let required = format!("{key} to be {first:?}, as in the rest of the tokenizer");
             return Err(DataError::file(path, required, format!("{other:?}"), "correct the wrong file"));
         }
-        let usual = || [SPECIAL_TOKENS[role], ROBERTA_TOKENS[role]].map(|usual| (usual, path));
-        let is_there = |(name, _): &(&str, &Path)| tokenizer.token_to_id(name).is_some();
-        let found = match named {
-            Some(named) => Some(named).filter(is_there),
-            None => usual().into_iter().find(is_there),
+        let usual = || [SPECIAL_TOKENS[role], ROBERTA_TOKENS[role]].into_iter();
+        let is_there = |name: &&str| tokenizer.token_to_id(name).is_some();
+        let found = match named.first() {
+            Some((name, _)) => Some(*name).filter(is_there),
+            None => usual().find(is_there),
         };
-        let (name, _) = found.ok_or_else(|| {
+        let name = found.ok_or_else(|| {
             let required = format!("{key} to name a token of the vocabulary");
-            let (found, path) = named.map_or(("none", path), |(name, path)| (name, path));
+            let (found, path) = named.first().copied().unwrap_or(("none", path));
             DataError::file(path, required, found, "name the special tokens in tokenizer_config.json")
         })?;
         *token = name.to_owned();

@@ -1,4 +1,4 @@
-//! What determines the ids of a text, together with the vocabulary.
+//! The rules of a tokenizer, which determine the ids of a text together with the vocabulary.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How the tokens of a vocabulary mark the beginnings of words.
+//! Marks for the beginnings of words in the tokens of a vocabulary.
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ impl WordMark {
                 None => false,
                 Some(bytes) => match std::str::from_utf8(bytes) {
                     Ok(text) => text.chars().next().is_some_and(continues_word),
-                    // Of most characters that begin with these bytes, kana and Chinese ones, no word is known.
+                    // These bytes begin kana and Chinese characters, which are not separated into words.
                     Err(error) if error.valid_up_to() == 0 => !matches!(bytes[0], 0xe3..=0xe9),
                     Err(_) => String::from_utf8_lossy(bytes).chars().next().is_some_and(continues_word),
                 },

@@ -11,8 +11,8 @@ use crate::units::thousands;
 
 /// Give a model more positions, for texts longer than it was trained on
 ///
-/// Writes a Hugging Face directory. `import` in a run file takes it like any other model; train it on long texts before use, because
-/// the new positions are only a start. docs/continue.md has an example. For more tokens, see `lambert tokenizer extend`.
+/// Writes a Hugging Face directory. `import` in a run file takes it like any other model; train it on long texts before use,
+/// because its new positions are untrained; see docs/continue.md. `lambert tokenizer extend` adds tokens to the vocabulary.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -14,11 +14,10 @@ use tokenizers::tokenizer::{
 };
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
+use super::merges::{check_size, invalid_vocabulary, no_text, tokens_of, train_merges, training_failed};
+use super::options::{TokenizerModel, VocabularyOptions};
 use super::word_counts::{LeftOut, SplitWords, WordCounts, count_words};
-use super::wordpiece::{
-    TokenizerModel, VocabularyOptions, check_size, invalid_vocabulary, no_text, tokens_of, train_merges,
-    training_failed,
-};
+use super::wordpiece::alphabet;
 use crate::data::corpus::Input;
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::encode::Tokenizer;
@@ -28,10 +27,6 @@ use crate::data::tokenizer::pipeline::Pipeline;
 use crate::data::tokenizer::special_tokens::{PairForm, ROBERTA_TOKENS, ROLES};
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::data::tokenizer::word_mark::WordMark;
-
-/// Characters of the longest word that takes part: training takes time with the square of the length. Text of languages without
-/// spaces consists of longer words than others.
-const LONGEST: usize = 1000;
 
 /// The score of a special token in a Unigram model: so low that no text is encoded as one.
 const SPECIAL_SCORE: f64 = -1e4;
@@ -53,7 +48,7 @@ pub(super) fn train_subwords(
     let [WordCounts { counts, left_out, .. }] =
         count_words(inputs, &options.reading, &words, usize::MAX, &|_| 0, progress)?;
     if counts.is_empty() {
-        return Err(no_text(left_out.overlong_words, LONGEST));
+        return Err(no_text(left_out.overlong_words, options.model.longest_word()));
     }
     let json = match options.model {
         TokenizerModel::Unigram => unigram(&counts, options)?,
@@ -79,6 +74,7 @@ struct PreTokenization {
     normalizer: NormalizerWrapper,
     pre_tokenizer: PreTokenizerWrapper,
     strips_accents: bool,
+    longest: usize,
 }
 
 impl PreTokenization {
@@ -89,6 +85,7 @@ impl PreTokenization {
             normalizer: serde_json::from_value(normalizer).map_err(invalid)?,
             pre_tokenizer: serde_json::from_value(pre_tokenizer).map_err(invalid)?,
             strips_accents: options.rules.strip_accents,
+            longest: options.model.longest_word(),
         })
     }
 }
@@ -99,7 +96,7 @@ impl SplitWords for PreTokenization {
     }
 
     fn longest(&self) -> usize {
-        LONGEST
+        self.longest
     }
 
     fn split(&self, line: &str, mut each: impl FnMut(&str)) -> Result<()> {
@@ -164,7 +161,7 @@ fn byte_level_bpe(counts: &HashMap<String, u64>, options: &VocabularyOptions) ->
 
 /// Trains Unigram on one thread: sums of several would be rounded in another order each time.
 fn unigram(counts: &HashMap<String, u64>, options: &VocabularyOptions) -> Result<String> {
-    let alphabet = alphabet(counts, options.alphabet);
+    let (alphabet, _) = alphabet(counts, options.alphabet);
     let least = alphabet.len() + ROBERTA_TOKENS.len();
     if options.size < least {
         let required = format!("at least {least} tokens, for the characters of this text alone");
@@ -191,20 +188,6 @@ fn unigram(counts: &HashMap<String, u64>, options: &VocabularyOptions) -> Result
     let vocab: Vec<(String, f64)> = special.into_iter().chain(in_order(pieces)).collect();
     let model = json!({ "type": "Unigram", "unk_id": 1, "vocab": vocab, "byte_fallback": false });
     Ok(tokenizer_json(options, model, metaspace()).to_string() + "\n")
-}
-
-/// Returns the `most` most frequent characters, by code point.
-fn alphabet(counts: &HashMap<String, u64>, most: usize) -> Vec<char> {
-    let mut characters: HashMap<char, u64> = HashMap::new();
-    for (word, count) in counts {
-        word.chars().for_each(|c| *characters.entry(c).or_default() += count);
-    }
-    let mut alphabet: Vec<(char, u64)> = characters.into_iter().collect();
-    alphabet.sort_unstable_by_key(|&(c, count)| (std::cmp::Reverse(count), c));
-    alphabet.truncate(most);
-    let mut alphabet: Vec<char> = alphabet.into_iter().map(|(c, _)| c).collect();
-    alphabet.sort_unstable();
-    alphabet
 }
 
 /// Returns pieces by falling score. The library gives each character without a piece a score of its own, in the order of a hash

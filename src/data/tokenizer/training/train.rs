@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::options::{TokenizerModel, VocabularyOptions};
 use super::subwords::train_subwords;
 use super::word_counts::LeftOut;
-use super::wordpiece::{TokenizerModel, TrainedVocabulary, VocabularyOptions, train_vocabulary};
+use super::wordpiece::{TrainedVocabulary, train_vocabulary};
 use crate::data::corpus::{Input, InputEntry};
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::encode::Tokenizer;

@@ -9,71 +9,15 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-use tokenizers::AddedToken;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
-
+use super::merges::{check_size, invalid_vocabulary, no_text, tokens_of, train_merges};
+use super::options::VocabularyOptions;
 use super::word_counts::{LeftOut, WordCounts, count_words};
-use crate::data::corpus::{Input, ReadOptions, SentenceMode};
+use crate::data::corpus::Input;
 use crate::data::error::{DataError, Result};
 use crate::data::tokenizer::special_tokens::SPECIAL_TOKENS;
 use crate::data::tokenizer::vocabulary::Vocabulary;
 use crate::data::tokenizer::word_mark::CONTINUATION_PREFIX;
-use crate::data::tokenizer::wordpiece::{LONGEST_WORD, WordRules};
-use crate::settings::is_default;
-
-/// The model of a tokenizer that is trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenizerModel {
-    /// BERT's WordPiece.
-    #[default]
-    WordPiece,
-    /// Byte-level BPE, as RoBERTa's: every text can be encoded, so `[UNK]` never occurs.
-    Bpe,
-    /// Unigram, as XLM-RoBERTa's: the pieces of a language model, as SentencePiece trains it.
-    Unigram,
-}
-
-impl TokenizerModel {
-    /// Returns whether every Chinese character is a word of its own unless the user says otherwise: the other models form pieces
-    /// of several.
-    pub fn tokenizes_chinese_chars(self) -> bool {
-        self == TokenizerModel::WordPiece
-    }
-}
-
-/// Options of vocabulary training.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VocabularyOptions {
-    /// The model.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub model: TokenizerModel,
-    /// Vocabulary size, including special tokens. The result is smaller if the text does not yield enough tokens.
-    pub size: usize,
-    /// Pairs that occur less often are not merged.
-    pub min_frequency: u64,
-    /// Number of characters to keep, the most frequent ones. Words with other characters become `[UNK]`; with BPE, no character
-    /// is lost.
-    pub alphabet: usize,
-    /// The rules that split text into words.
-    pub rules: WordRules,
-    /// Words end at line ends, so lines need not be sentences.
-    pub reading: ReadOptions,
-}
-
-impl VocabularyOptions {
-    /// Returns the usual options: pairs that occur at least twice, and 1,000 characters.
-    pub fn new(size: usize, lowercase: bool) -> Self {
-        let rules = WordRules::bert(lowercase);
-        let reading = ReadOptions { sentences: SentenceMode::Lines, ..ReadOptions::default() };
-        VocabularyOptions { model: TokenizerModel::WordPiece, size, min_frequency: 2, alphabet: 1000, rules, reading }
-    }
-}
-
-/// Largest vocabulary size: the trainer allocates all tokens at the start.
-const MAX_SIZE: usize = 1 << 24;
+use crate::data::tokenizer::wordpiece::LONGEST_WORD;
 
 /// A vocabulary, and the counts of words and signs that its training left out.
 #[derive(Clone, Debug)]
@@ -122,80 +66,8 @@ fn vocabulary_of(counts: &HashMap<String, u64>, options: &VocabularyOptions, ove
     Vocabulary::new(tokens_of(&model)).map_err(invalid_vocabulary)
 }
 
-/// Requires a vocabulary size that the trainer can allocate.
-pub(super) fn check_size(size: usize) -> Result<()> {
-    match size > MAX_SIZE {
-        true => Err(DataError::setting("vocab_size", format!("at most {MAX_SIZE} tokens"), size)),
-        false => Ok(()),
-    }
-}
-
-/// The error for inputs of which no word takes part; `overlong` words are above `longest` characters.
-pub(super) fn no_text(overlong: u64, longest: usize) -> DataError {
-    DataError::Corpus {
-        subject: "the inputs".into(),
-        required: "text to train a vocabulary on".into(),
-        found: match overlong {
-            0 => "none".into(),
-            _ => format!("{overlong} words, all above {longest} characters"),
-        },
-        next: "name inputs with text".into(),
-    }
-}
-
-/// The error for a trained vocabulary that is none.
-pub(super) fn invalid_vocabulary((required, found): (String, String)) -> DataError {
-    DataError::Corpus {
-        subject: "the trained vocabulary".into(),
-        required,
-        found,
-        next: "please report this error".into(),
-    }
-}
-
-/// The error for a training that the library ends.
-pub(super) fn training_failed(error: &tokenizers::Error) -> DataError {
-    DataError::Corpus {
-        subject: "vocabulary training".into(),
-        required: "a vocabulary of the text's words".into(),
-        found: error.to_string(),
-        next: "please report this error with the text".into(),
-    }
-}
-
-/// Merges the most frequent pairs in `words` until the vocabulary, which begins with `tokens`, is complete. With a `prefix`, pieces
-/// that continue a word have it.
-pub(super) fn train_merges<'w>(
-    words: impl Iterator<Item = (&'w String, &'w u64)>,
-    tokens: &[String],
-    options: &VocabularyOptions,
-    prefix: Option<&str>,
-) -> Result<BPE> {
-    let mut trainer = BpeTrainer::builder()
-        .vocab_size(options.size)
-        .min_frequency(options.min_frequency)
-        .show_progress(false)
-        // The trainer assigns these ids in this order. With an alphabet limit of 0 it adds no other character.
-        .special_tokens(tokens.iter().map(|token| AddedToken::from(token.clone(), true)).collect())
-        .limit_alphabet(0);
-    if let Some(prefix) = prefix {
-        trainer = trainer.continuing_subword_prefix(prefix.into());
-    }
-    let mut model = BPE::default();
-    let words = words.map(|(word, &count)| (word.as_str().into(), count)).collect();
-    trainer.build().do_train(&words, &mut model).map_err(|error| training_failed(&error))?;
-    Ok(model)
-}
-
-/// Returns the tokens of a model by id.
-pub(super) fn tokens_of(model: &BPE) -> Vec<String> {
-    let mut by_id: Vec<(u32, String)> = model.get_vocab().into_iter().map(|(token, id)| (id, token)).collect();
-    by_id.sort_unstable();
-    by_id.into_iter().map(|(_, token)| token).collect()
-}
-
 /// Returns the `most` most frequent characters, and those of them that occur inside a word, both ordered by code point.
-fn alphabet(counts: &HashMap<String, u64>, most: usize) -> (Vec<char>, Vec<char>) {
+pub(super) fn alphabet(counts: &HashMap<String, u64>, most: usize) -> (Vec<char>, Vec<char>) {
     let mut characters: HashMap<char, (u64, bool)> = HashMap::new();
     for (word, count) in counts {
         for (i, c) in word.chars().enumerate() {
