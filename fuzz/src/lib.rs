@@ -8,7 +8,9 @@ use std::path::Path;
 
 use lambert::bert::Preset;
 use lambert::checkpoint::{Contents, TensorFile};
-use lambert::data::{Manifest, ReadOptions, Shard, Split, Tokenizer, Vocabulary, find_inputs, read_text};
+use lambert::data::{
+    LabelledTexts, Manifest, ReadOptions, Shard, Split, TextColumns, Tokenizer, Vocabulary, find_inputs, read_text,
+};
 use lambert::digest::seal;
 use lambert::pjrt::Platform;
 use lambert::plugins::wheels::unpack;
@@ -146,9 +148,13 @@ pub fn jsonl(data: &[u8]) -> bool {
     with_file("text.jsonl", data, is_read)
 }
 
-/// Reads a Parquet file.
+/// Reads a Parquet file, as labelled examples and as training text.
 pub fn parquet(data: &[u8]) -> bool {
-    with_file("text.parquet", data, is_read)
+    with_file("text.parquet", data, |path| {
+        let columns = TextColumns { label: None, ..TextColumns::default() };
+        let labelled = LabelledTexts::read(path, &columns).is_ok();
+        is_read(path) || labelled
+    })
 }
 
 /// Reads a file as training text; it may yield in proportion to its size only, but for compression.

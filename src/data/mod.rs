@@ -53,6 +53,7 @@ mod error;
 pub mod examples;
 mod files;
 pub mod labelled;
+mod parquet_file;
 pub mod prepare;
 pub mod store;
 pub mod survey;
@@ -80,7 +81,10 @@ pub use labelled::{
     LabelledSentences, LabelledTexts, PredictedAnswer, Question, QuestionWindows, Questions, SpanLogits, SquadVersion,
     TextColumns, TextPair, TokenColumns, WindowOptions, WordClasses, fingerprint,
 };
-pub use prepare::{Preparation, PrepareOutcome, PrepareProgress, PrepareStage, prepare};
+pub use prepare::{
+    Part, PartOutcome, PartUpload, PartsDownload, Preparation, PrepareOutcome, PrepareProgress, PrepareStage, join,
+    prepare, prepare_part, remove_remote_parts,
+};
 pub use store::check::{CheckReport, InputState, check};
 pub use store::documents::{Document, Documents};
 pub use store::manifest::{Deduplication, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed, ShardEntry};

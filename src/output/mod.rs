@@ -5,6 +5,7 @@
 //! (such as a full disk behind `> file`) is an error, because a result has been lost.
 
 pub mod byte_progress;
+pub mod table;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};

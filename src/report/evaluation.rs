@@ -1,10 +1,11 @@
 //! The result of an evaluation on held-out examples: each metric beside its baseline, and the heads that are no better than
 //! theirs.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 
 use super::baselines::Baselines;
 use crate::metrics::MetricKind;
+use crate::output::table;
 use crate::task::Ratio;
 use crate::units::thousands;
 
@@ -207,8 +208,7 @@ impl Evaluation {
     }
 
     fn table(&self, value: &str, earlier: Option<(String, &[(String, f64)])>) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let mut table = table::ruled();
         let before = earlier.as_ref().map(|(header, _)| header.clone());
         let header = ["held-out".to_owned()].into_iter().chain(before);
         table.set_header(header.chain([value, "baseline", "difference"].map(str::to_owned)));

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 
 use super::evaluation::Evaluation;
 use super::events::StepEvent;
 use super::goodput::Goodput;
+use crate::output::table;
 use crate::schedule::{Phase, Schedule};
 use crate::task::Ratio;
 use crate::units::{duration, quantity, thousands};
@@ -119,8 +120,7 @@ impl Summary {
 
     /// Formats the table and the lines below it.
     pub fn to_text(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let mut table = table::ruled();
         let accuracy = self.phases.iter().find_map(|phase| phase.last_accuracy).map_or("accuracy", |(label, _)| label);
         table.set_header([
             "phase",

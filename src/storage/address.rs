@@ -67,6 +67,11 @@ impl Address {
         Address { prefix, ..self.clone() }
     }
 
+    /// Returns the address whose prefix has this suffix in addition.
+    pub fn beside(&self, suffix: &str) -> Address {
+        Address { prefix: format!("{}{suffix}", self.prefix), ..self.clone() }
+    }
+
     /// Returns the last part of the prefix.
     pub fn name(&self) -> &str {
         self.prefix.rsplit('/').next().unwrap_or_default()

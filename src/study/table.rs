@@ -1,9 +1,10 @@
 //! The results of a study as text.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 
 use super::results::{CellResult, KeptBatch, Results};
 use crate::metrics::Spread;
+use crate::output::table;
 use crate::units::{counted, thousands};
 
 impl Results {
@@ -38,8 +39,7 @@ impl Results {
         let of_sequences = || self.cells.iter().filter(|cell| cell.sequences == sequences);
         let mut batches: Vec<u64> = of_sequences().map(|cell| cell.batch).collect();
         batches.dedup();
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let mut table = table::ruled();
         let names = of_sequences().filter(|cell| cell.batch == batches[0]).map(|cell| cell.optimizer.clone());
         table.set_header(std::iter::once("batch".to_owned()).chain(names));
         for batch in &batches {

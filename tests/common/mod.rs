@@ -11,6 +11,7 @@ pub mod operations;
 pub mod packing;
 pub mod parity;
 pub mod perceptron;
+pub mod preparation;
 pub mod sharding;
 pub mod steps;
 pub mod task_steps;

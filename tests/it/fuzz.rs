@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, Encoding};
 use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
@@ -114,7 +114,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "parquet" => {
             let texts = ["One. Two.", "Three."].map(|text| Some(text.to_owned()));
-            [false, true].map(|is_compressed| parquet_file(is_compressed, &texts)).into()
+            let file = |encoding| [false, true].map(|is_compressed| parquet_file(is_compressed, encoding, &texts));
+            STRING_ENCODINGS.into_iter().flat_map(file).collect()
         }
         other => panic!("{other} has no inputs"),
     }
@@ -145,11 +146,20 @@ fn unsealed(text: &str) -> String {
     format!("{}{}", &text[..start], &text[start + 64..])
 }
 
+/// The encodings of strings in Parquet files; a dictionary without one.
+const STRING_ENCODINGS: [Option<Encoding>; 4] =
+    [None, Some(Encoding::PLAIN), Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), Some(Encoding::DELTA_BYTE_ARRAY)];
+
 /// Returns a Parquet file with the column `text`.
-fn parquet_file(is_compressed: bool, texts: &[Option<String>]) -> Vec<u8> {
+fn parquet_file(is_compressed: bool, encoding: Option<Encoding>, texts: &[Option<String>]) -> Vec<u8> {
     let compression = if is_compressed { Compression::SNAPPY } else { Compression::UNCOMPRESSED };
     let schema = Arc::new(parse_message_type("message rows { OPTIONAL BYTE_ARRAY text (STRING); }").unwrap());
-    let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+    let properties = WriterProperties::builder().set_compression(compression);
+    let properties = match encoding {
+        None => properties,
+        Some(encoding) => properties.set_dictionary_enabled(false).set_encoding(encoding),
+    };
+    let properties = Arc::new(properties.build());
     let mut file = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut file, schema, properties).unwrap();
     let mut group = writer.next_row_group().unwrap();

@@ -25,6 +25,7 @@ mod parity;
 mod pjrt;
 mod plugins;
 mod prepare;
+mod prepare_parts;
 mod prepare_resume;
 mod probe;
 mod recomputation;

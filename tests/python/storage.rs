@@ -109,6 +109,36 @@ fn first_shard(site: &Site, prefix: &str) -> String {
 }
 
 #[test]
+fn parts_of_a_preparation_are_joined_through_the_bucket() {
+    let site = Site::new();
+    site.workshop.succeed(&["prepare", "text.txt", "--tokenizer", "tokenizer", "--held-out", "0.2", "--out", "whole"]);
+    let address = "s3://pod/parts/wiki";
+    let join_early = || {
+        let line = site.prepare("a", address, &["--join"]);
+        let (machine, line) = line.split_last().expect("a command");
+        site.fail(machine, &line.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let words = join_early();
+    assert!(words.contains("requires the parts of a preparation, got none"), "{words}");
+    for (machine, part) in [("a", "1/3"), ("b", "2/3")] {
+        site.prepared(machine, address, &["--part", part]);
+    }
+    let words = join_early();
+    assert!(words.contains("3 complete parts, got 2 without 3/3"), "{words}");
+    site.prepared("c", address, &["--part", "3/3"]);
+    // Again, by a machine that has none of its files.
+    site.prepared("d", address, &["--part", "3/3"]);
+    let words = site.prepared("a", address, &["--join"]);
+    assert!(words.contains("uploaded"), "{words}");
+    assert_eq!(site.server.keys("pod", "parts/wiki.parts"), [""; 0]);
+    site.succeed("e", &["inspect", address, "--examples", "1"]);
+    for file in ["prepared.json", "train-00000.safetensors"] {
+        let there = site.server.get(&format!("pod/parts/wiki/{file}"));
+        assert!(there == std::fs::read(site.workshop.path("whole").join(file)).ok(), "{file}");
+    }
+}
+
+#[test]
 fn prepared_data_is_uploaded_downloaded_and_checked() {
     let site = Site::new();
     let output = site.prepared("maker", "s3://pod/corpora/wiki", &[]);

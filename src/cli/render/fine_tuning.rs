@@ -1,9 +1,10 @@
 //! The text that `lambert finetune` prints: the settings of a run, and the results of several seeds.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 
 use crate::bert::Head;
 use crate::metrics::Spread;
+use crate::output::table;
 use crate::run::fine_tuning::FineTuning;
 use crate::runtime::devices::Devices;
 use crate::train::fine_tuning::SeedResult;
@@ -91,8 +92,7 @@ pub fn spreads(results: &[SeedResult]) -> Vec<(String, Spread)> {
 
 /// Formats a table with a row for each metric: its mean and standard deviation over the seeds, and its baseline.
 pub fn seeds(results: &[SeedResult]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let mut table = table::ruled();
     let seeds: Vec<String> = results.iter().map(|result| format!("seed {}", result.seed)).collect();
     let header = ["best checkpoint".to_owned(), "mean".to_owned(), "std. dev.".to_owned(), "baseline".to_owned()];
     table.set_header(header.into_iter().chain(seeds));

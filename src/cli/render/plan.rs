@@ -1,10 +1,11 @@
 //! Formats a plan as a table for people and as JSON for programs. Every row of the table names the source of its values.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::profile;
 use crate::bert::Recompute;
+use crate::output::table;
 use crate::plan::hardware::Accelerator;
 use crate::plan::packing::RowsPerSequence;
 use crate::plan::profile::collectives::{Collective, CollectiveKind};
@@ -44,8 +45,7 @@ fn headline(plan: &Plan) -> String {
 }
 
 fn table(plan: &Plan) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let mut table = table::ruled();
     let mut header = vec![String::new()];
     header.extend(plan.phases.iter().map(|phase| format!("phase {}", phase.shape.name)));
     header.push("source".to_owned());
@@ -66,8 +66,7 @@ fn candidates(phase: &PhasePlan) -> String {
     let mut attempts: Vec<&Attempt> = phase.attempts.iter().collect();
     attempts.sort_by_key(|attempt| attempt.micro_batch_size);
     let chosen = phase.fit.as_ref().map(|fit| fit.micro_batch_size);
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let mut table = table::ruled();
     table.set_header([
         format!("phase {}: micro-batch size", phase.shape.name),
         "result".to_owned(),

@@ -1,9 +1,10 @@
 //! Formats the profile of a compiled step as tables for people and as JSON for programs.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use crate::hlo::proto::ShapeProto;
+use crate::output::table;
 use crate::plan::profile::executions::{Loop, TripCount};
 use crate::plan::profile::kernels::Kernel;
 use crate::plan::profile::shapes::{bytes, text as shape_text};
@@ -91,8 +92,7 @@ fn sums(
     rows: impl ExactSizeIterator<Item = (Vec<String>, Sum)>,
     most: usize,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::plain();
     let mut header: Vec<&str> = names.to_vec();
     header.extend(["kernels", "bytes", "product FLOP", "other operations", "time", "share"]);
     table.set_header(header);
@@ -127,8 +127,7 @@ fn squares(profile: &Profile) -> String {
     if profile.squares.is_empty() {
         return format!("{title}: none");
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::plain();
     table.set_header([title, "array", "written", "bytes", "share of all bytes"]);
     for (Place { scope, shape }, sum) in profile.squares.iter().take(MOST_LINES) {
         table.add_row([
@@ -144,8 +143,7 @@ fn squares(profile: &Profile) -> String {
 }
 
 fn costliest(profile: &Profile) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::plain();
     table.set_header([
         "costliest kernels",
         "kind",

@@ -1,10 +1,9 @@
 //! The text that `lambert pretrain` prints about a run: its settings, compilation times and data coverage before training, and the
 //! reason of an early end.
 
-use comfy_table::{Table, presets};
-
 use crate::bert::param_specs;
 use crate::data::{ExampleMode, MaskShares, Masking};
+use crate::output::table;
 use crate::run::initial_state::InitialState;
 use crate::run::{EmaSettings, Run, SHOWN_PHASES};
 use crate::runtime::compilation_cache::Origin;
@@ -88,8 +87,7 @@ pub fn settings(run: &Run, devices: &Devices, initial_state: &InitialState) -> S
     }
     lines.push(weights(initial_state, run.seed));
     lines.push("optimizer:".to_owned());
-    let mut knobs = Table::new();
-    knobs.load_style(presets::NOTHING);
+    let mut knobs = table::plain();
     run.optimizer.describe().into_iter().for_each(|(name, value)| {
         knobs.add_row([name.to_owned(), value]);
     });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::json;
 
 use crate::batch::pretraining::RowForm;
@@ -16,7 +16,7 @@ use crate::cli::args::device::DeviceArgs;
 use crate::cli::render::profile::{to_json as profile_to_json, to_text as profile_to_text};
 use crate::cli::render::run::compile_times;
 use crate::optim::OptimizerConfig;
-use crate::output::{note, print, print_text};
+use crate::output::{note, print, print_text, table};
 use crate::pjrt::Platform;
 use crate::plan::dump::Dump;
 use crate::plan::profile::rates::Rates;
@@ -366,8 +366,7 @@ fn to_json(args: &Bench, spec: &StepSpec, measured: &Measured, devices: &str) ->
 
 /// Formats the micro-batch sizes of a search, of which one is chosen.
 fn tried_to_text(tried: &[Tried], chosen: usize) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let mut table = table::ruled();
     table.set_header(["micro-batch size", "sequences/s", "s per step", "temporaries"]);
     for Tried { micro_batch_size: size, measured } in tried {
         let name = if *size == chosen { format!("{size} (chosen)") } else { size.to_string() };

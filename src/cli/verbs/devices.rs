@@ -6,11 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use comfy_table::Table;
 use serde::Serialize;
 
 use crate::cli::args::device::DeviceChoice;
-use crate::output::print_text;
+use crate::output::{print_text, table};
 use crate::pjrt::{Client, Device, Environment, Found, Platform, PlatformChoice, client_options};
 use crate::runtime::limits;
 use crate::units::byte_size;
@@ -134,8 +133,7 @@ fn table(report: &Report) -> String {
                 {
                     text += &format!("  {line}\n");
                 }
-                let mut table = Table::new();
-                table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
+                let mut table = table::bordered();
                 table.set_header(["id", "kind", "memory", "in use", "process"]);
                 for device in devices {
                     table.add_row([

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::{Args, Subcommand};
-use comfy_table::Table;
 
 use crate::output::byte_progress::ByteProgress;
-use crate::output::{note, print};
+use crate::output::{note, print, table};
 use crate::pjrt::Platform;
 use crate::plugins::catalog::{
     InstallRequest, InstalledPlugin, ListedPlugin, PluginStatus, install_plugin, list_plugins,
@@ -87,8 +86,7 @@ fn run_install(args: Install) -> anyhow::Result<ExitCode> {
 }
 
 fn list() -> anyhow::Result<ExitCode> {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
+    let mut table = table::bordered();
     table.set_header(["platform", "package", "version", "state"]);
     for ListedPlugin { platform, package, status } in list_plugins() {
         let status = match status {

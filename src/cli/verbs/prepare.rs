@@ -6,18 +6,19 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 use serde_json::json;
 
 use crate::cli::args::read::{FORMS, ReadArgs, note_skipped};
 use crate::data::store::check::check;
 use crate::data::{
-    CheckReport, Counts, DataError, Deduplication, Filter, FoundInputs, Input, InputEntry, InputState, Manifest,
-    Preparation, PrepareOptions, PrepareOutcome, PrepareStage, PreparedData, ReadOptions, SentenceMode, Source,
-    SourcePath, Split, Tokenizer, find_sources, prepare,
+    CheckReport, Counts, DataError, Deduplication, Filter, FoundInputs, InputEntry, InputState, MANIFEST, Manifest,
+    Part, PartOutcome, PartUpload, PartsDownload, Preparation, PrepareOptions, PrepareOutcome, PrepareStage,
+    PreparedData, ReadOptions, SentenceMode, Source, SourcePath, Split, Tokenizer, find_sources, join, prepare,
+    prepare_part, remove_remote_parts,
 };
 use crate::output::byte_progress::ByteProgress;
-use crate::output::{note, print};
+use crate::output::{note, print, table};
 use crate::run::buckets::{claim_copy, upload_data};
 use crate::storage::Location;
 use crate::units::{byte_size, counted, duration};
@@ -39,6 +40,8 @@ Examples:
       --filter language=en --filter gopher --remove-duplicates near
   lambert prepare --source wiki=wiki/ --source books:2.5=books/ \\
       --tokenizer data/my/tokenizer --out data/mixed
+  lambert prepare web/ --tokenizer data/my/tokenizer --out data/web --part 3/64    # on any machine
+  lambert prepare web/ --tokenizer data/my/tokenizer --out data/web --join         # after all parts
   lambert prepare --check data/my/prepared
 
 Exit codes of --check: 0 unchanged; 1 the data is damaged; 3 an input has changed.";
@@ -91,6 +94,17 @@ pub struct Prepare {
     /// Overwrite existing output, even if it was made with other options
     #[arg(long)]
     force: bool,
+    /// Tokenize one part of the text only, for example 3/64; any machines prepare the others
+    ///
+    /// The parts are in DIR.parts (of a bucket: in PREFIX.parts), which all machines must see. They read the same inputs with the
+    /// same options. A part that was interrupted is resumed by the same command.
+    #[arg(long, value_name = "NUMBER/PARTS", conflicts_with_all = ["join", "check"])]
+    part: Option<Part>,
+    /// Put the parts together, when all are complete: the same command with --join in place of --part
+    ///
+    /// The data is the same, byte for byte, as that of one machine.
+    #[arg(long, conflicts_with = "check")]
+    join: bool,
     /// Print the manifest as JSON; with --check, the result
     #[arg(long)]
     json: bool,
@@ -157,24 +171,19 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     let preparation =
         Preparation { inputs: &inputs, tokenizer: &tokenizer, options: &options, out: out.local(), force: args.force };
     let started = Instant::now();
-    let total = inputs.iter().map(|input: &Input| input.bytes).sum::<u64>();
-    // The progress bar of a stage appears with the first progress of the stage.
-    let (comparing, tokenizing, writing) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-    let outcome = prepare(&preparation, &|stage, bytes| match stage {
-        PrepareStage::Comparing => comparing.get_or_init(|| ByteProgress::new("comparing", total)).add(bytes),
-        PrepareStage::Resuming => {
-            note(format_args!(
-                "resuming an interrupted preparation: {} of its inputs are done",
-                byte_size(bytes as f64)
-            ));
-            tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total - bytes));
-        }
-        PrepareStage::Tokenizing => tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total)).add(bytes),
-        PrepareStage::Writing { bytes: total } => {
-            writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes);
-        }
-    });
-    [comparing, tokenizing, writing].iter().filter_map(OnceLock::get).for_each(ByteProgress::finish);
+    if let Some(part) = args.part {
+        return run_part(&preparation, part, out, args.json);
+    }
+    if args.join
+        && let Some(address) = out.address()
+    {
+        let parts = PartsDownload::plan(out.local(), address)?;
+        ByteProgress::during("downloading parts", parts.bytes(), |progress| parts.run(progress))?;
+    }
+    let bars = StageBars::new(inputs.iter().map(|input| input.bytes).sum());
+    let make = if args.join { join } else { prepare };
+    let outcome = make(&preparation, &|stage, bytes| bars.report(stage, bytes));
+    bars.finish();
     let shown = out.local().display();
     match outcome? {
         PrepareOutcome::UpToDate(manifest) if args.json => print(json!(manifest))?,
@@ -198,9 +207,81 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
         }
     }
     if let (Some(address), Some(bytes)) = (out.address(), upload_data(out, args.force)?) {
+        if args.join {
+            remove_remote_parts(address)?;
+        }
         print(format_args!("{address}: uploaded {}", byte_size(bytes as f64)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `lambert prepare --part`.
+fn run_part(preparation: &Preparation, part: Part, out: &Location, as_json: bool) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let bars = StageBars::new(part.bytes(preparation.inputs));
+    let outcome = prepare_part(preparation, part, &|stage, bytes| bars.report(stage, bytes));
+    bars.finish();
+    let outcome = outcome?;
+    // Data that is complete has no parts.
+    if let Some(address) = out.address()
+        && !out.local().join(MANIFEST).exists()
+    {
+        let upload = PartUpload::plan(out.local(), part, address)?;
+        ByteProgress::during("uploading", upload.bytes(), |progress| upload.run(progress))?;
+    }
+    let shown = out.local().display();
+    match outcome {
+        PartOutcome::Prepared { tokens } if as_json => print(json!({ "part": part.to_string(), "tokens": tokens }))?,
+        PartOutcome::UpToDate if as_json => print(json!({ "part": part.to_string(), "tokens": null }))?,
+        PartOutcome::UpToDate => print(format_args!("{shown}: part {part} is up to date"))?,
+        PartOutcome::Prepared { tokens } => {
+            let took = started.elapsed();
+            let rate = tokens as f64 / took.as_secs_f64();
+            let tokens = counted(tokens, "token");
+            print(format_args!("{shown}: part {part}, {tokens} in {} ({rate:.0} tokens/s)", duration(took)))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The progress bars of a preparation. The bar of a stage appears with the first progress of the stage.
+struct StageBars {
+    /// Bytes of the inputs.
+    total: u64,
+    comparing: OnceLock<ByteProgress>,
+    tokenizing: OnceLock<ByteProgress>,
+    writing: OnceLock<ByteProgress>,
+}
+
+impl StageBars {
+    fn new(total: u64) -> StageBars {
+        StageBars { total, comparing: OnceLock::new(), tokenizing: OnceLock::new(), writing: OnceLock::new() }
+    }
+
+    fn report(&self, stage: PrepareStage, bytes: u64) {
+        let total = self.total;
+        match stage {
+            PrepareStage::Comparing => {
+                self.comparing.get_or_init(|| ByteProgress::new("comparing", total)).add(bytes);
+            }
+            PrepareStage::Resuming => {
+                let done = byte_size(bytes as f64);
+                note(format_args!("resuming an interrupted preparation: {done} of its inputs are done"));
+                self.tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total.saturating_sub(bytes)));
+            }
+            PrepareStage::Tokenizing => {
+                self.tokenizing.get_or_init(|| ByteProgress::new("tokenizing", total)).add(bytes);
+            }
+            PrepareStage::Writing { bytes: total } => {
+                self.writing.get_or_init(|| ByteProgress::new("writing", total)).add(bytes);
+            }
+        }
+    }
+
+    fn finish(&self) {
+        let bars = [&self.comparing, &self.tokenizing, &self.writing];
+        bars.into_iter().filter_map(OnceLock::get).for_each(ByteProgress::finish);
+    }
 }
 
 /// The documents of one source.
@@ -228,8 +309,7 @@ fn sources_of(manifest: &Manifest) -> Vec<SourceSummary<'_>> {
 
 /// Returns a table of the documents that were read of each source, and those to train on.
 fn table_of_sources(manifest: &Manifest) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::plain();
     table.set_header(["source", "weight", "files", "documents read", "to train on"]);
     for SourceSummary { source, files, read, to_train_on } in sources_of(manifest) {
         let numbers = [files, read, to_train_on].map(|number| number.to_string());
@@ -243,8 +323,7 @@ fn table_of_sources(manifest: &Manifest) -> Table {
 
 /// Returns a table of the documents that each filter removed, and those that remain.
 fn table_of_removals(manifest: &Manifest) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::plain();
     table.set_header(["removed by", "documents", "text"]);
     for (name, removed) in &manifest.removed {
         table.add_row([name.clone(), removed.documents.to_string(), byte_size(removed.bytes as f64)]);

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bert::{Kernel, Layers, Preset, Recompute};
-use crate::output::{note, print};
+use crate::output::{note, print, table};
 use crate::pjrt::PlatformChoice;
 use crate::runtime::devices::Devices;
 use crate::task::Precision;
@@ -187,8 +187,7 @@ fn json(checked: &SplitChecks, rows: usize) -> serde_json::Value {
 
 /// Returns a table with a line for each split: the largest error of each quantity.
 fn matrix(all: &[SplitChecks], rows: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::plain();
     let mut header = ["devices", "accumulation steps", "padding rows"].map(str::to_owned).to_vec();
     header.extend(Quantity::ALL.map(|quantity| quantity.name().to_owned()));
     table.set_header(header);
@@ -219,8 +218,8 @@ fn right_aligned(text: String) -> Cell {
 }
 
 fn table(checks: &[Check]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["", "check", "max error", "tolerance", ""]);
+    let mut table = table::plain();
+    table.set_header(["", "check", "max error", "tolerance", ""]);
     for check in checks {
         let verdict = if check.ok { "ok" } else { "MISS" };
         let [error, tolerance] =

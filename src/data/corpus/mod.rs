@@ -28,7 +28,6 @@ mod tests;
 
 use crate::data::error::Result;
 
-pub(in crate::data) use formats::parquet as parquet_files;
 pub(in crate::data) use whole_file::{extension_of, read_whole_text};
 
 pub use discover::{FoundInputs, SkippedPath, find_inputs};

@@ -3,19 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::errors::ParquetError;
-use parquet::file::reader::FileReader;
-use parquet::record::Field;
+use parquet::file::reader::RowGroupReader;
+use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
 
 use super::columns::{Row, Selected, name_of, no_column};
-use crate::data::corpus::parquet_files::{broken, open_file, without_panic};
 use crate::data::error::{DataError, Result};
+use crate::data::parquet_file::{Decoded, ParquetFile, without_panic};
 
 /// Reads the selected values of all rows; null is a missing value.
 pub(super) fn read(path: &Path, columns: &[Selected]) -> Result<Vec<Row>> {
-    let reader = open_file(path)?;
-    let schema = reader.metadata().file_metadata().schema();
+    let file = ParquetFile::open(path)?;
+    let schema = file.metadata().schema();
     let mut fields = Vec::new();
     for selected in columns {
         let name = name_of(path, selected)?;
@@ -26,28 +25,34 @@ pub(super) fn read(path: &Path, columns: &[Selected]) -> Result<Vec<Row>> {
             fields.push(Arc::clone(field));
         }
     }
-    let mut rows = Vec::new();
-    let damaged = |rows: &Vec<Row>, error| broken(path, rows.len() as u64, error);
-    let iterator = without_panic(|| reader.get_row_iter(Some(projection(schema.name(), fields)?)));
-    let mut iterator = iterator.map_err(|error| damaged(&rows, error))?;
-    while let Some(record) = without_panic(|| iterator.next().transpose()).map_err(|error| damaged(&rows, error))? {
-        let number = rows.len() as u64 + 1;
-        let cell = |selected: &Selected| {
-            let name = name_of(path, selected)?;
-            let field = record.get_column_iter().find(|(own, _)| *own == name).map_or(&Field::Null, |(_, field)| field);
-            scalar(field).map_err(|found| {
-                let required = format!("a text or a number as {name:?} in row {number}");
-                DataError::file(path, required, found, "set the column to another, or convert it")
-            })
-        };
-        let cells = columns.iter().map(cell).collect::<Result<_>>()?;
-        rows.push(Row { number, cells });
+    let mut rows: Vec<Row> = Vec::new();
+    for group in 0..file.row_groups() {
+        let group = file.row_group(group).map_err(|error| file.broken(rows.len() as u64, error))?;
+        let records = without_panic(|| group.get_row_iter(Some(projection(schema.name(), fields.clone())?)));
+        let mut records = records.map_err(|error| file.broken(rows.len() as u64, error))?;
+        let mut next = || without_panic(|| records.next().transpose());
+        while let Some(record) = next().map_err(|error| file.broken(rows.len() as u64, error))? {
+            rows.push(row_of(path, columns, &record, rows.len() as u64 + 1)?);
+        }
     }
     Ok(rows)
 }
 
-fn projection(name: &str, fields: Vec<Arc<Type>>) -> std::result::Result<Type, ParquetError> {
+fn projection(name: &str, fields: Vec<Arc<Type>>) -> Decoded<Type> {
     Type::group_type_builder(name).with_fields(fields).build()
+}
+
+/// Returns the selected values of a record, which is row `number`.
+fn row_of(path: &Path, columns: &[Selected], record: &Record, number: u64) -> Result<Row> {
+    let cell = |selected: &Selected| {
+        let name = name_of(path, selected)?;
+        let field = record.get_column_iter().find(|(own, _)| *own == name).map_or(&Field::Null, |(_, field)| field);
+        scalar(field).map_err(|found| {
+            let required = format!("a text or a number as {name:?} in row {number}");
+            DataError::file(path, required, found, "set the column to another, or convert it")
+        })
+    };
+    Ok(Row { number, cells: columns.iter().map(cell).collect::<Result<_>>()? })
 }
 
 /// Returns a text, number or truth value as text, or the type of another value.

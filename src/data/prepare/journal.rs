@@ -13,10 +13,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::BlockId;
+use super::sorted::SortedRun;
 use super::spool::Spooled;
 use crate::data::corpus::ReadCounts;
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Manifest, Removed, ShardEntry};
+use crate::data::store::shard::Split;
 use crate::files;
 
 /// File name of the journal.
@@ -34,6 +36,10 @@ pub(super) enum JournalRecord {
     Tokenized(BlockId, BlockRecord),
     /// A part was read to its end and has this many blocks.
     Read { part: u32, blocks: u32 },
+    /// A part of the preparation is tokenized, and the signatures of its documents are in these files.
+    Sorted(Vec<SortedRun>),
+    /// The tokens are those of this many parts of the preparation.
+    Joined { parts: u32 },
     /// A shard is written.
     Written(ShardEntry),
 }
@@ -60,6 +66,10 @@ pub(super) struct Done {
     pub blocks: BTreeMap<BlockId, BlockRecord>,
     /// Number of blocks of the parts that were read to their end.
     pub parts: BTreeMap<u32, u32>,
+    /// Files of signatures, if this is a complete part of a preparation.
+    pub sorted: Option<Vec<SortedRun>>,
+    /// Number of parts, if the tokens are in those.
+    pub joined: Option<u32>,
     /// Shards by file name.
     pub shards: BTreeMap<String, ShardEntry>,
 }
@@ -71,6 +81,8 @@ impl Done {
             JournalRecord::Hashed { input, sha256 } => drop(self.hashed.insert(input, sha256)),
             JournalRecord::Tokenized(id, record) => drop(self.blocks.insert(id, record)),
             JournalRecord::Read { part, blocks } => drop(self.parts.insert(part, blocks)),
+            JournalRecord::Sorted(runs) => self.sorted = Some(runs),
+            JournalRecord::Joined { parts } => self.joined = Some(parts),
             JournalRecord::Written(entry) => drop(self.shards.insert(entry.file.clone(), entry)),
         }
     }
@@ -84,6 +96,31 @@ impl Done {
             }
         }
         Some(manifest)
+    }
+
+    /// Returns the token blocks of both splits, in the order of the text; of each block of text, the training documents come first.
+    pub fn places(&self) -> Vec<(BlockId, Split, Spooled)> {
+        let splits = |(&id, record): (&BlockId, &BlockRecord)| {
+            [(id, Split::Train, record.train), (id, Split::HeldOut, record.held_out)]
+        };
+        self.blocks.iter().flat_map(splits).filter_map(|(id, split, place)| Some((id, split, place?))).collect()
+    }
+
+    /// Returns the number behind the last spool file.
+    pub fn next_file(&self) -> u32 {
+        self.places().iter().map(|(_, _, place)| place.file + 1).max().unwrap_or(0)
+    }
+
+    /// Adds the text of a part of the preparation, whose spool files have the numbers from `first_file`.
+    pub fn absorb(&mut self, part: Done, first_file: u32) {
+        self.hashed.extend(part.hashed);
+        self.parts.extend(part.parts);
+        for (id, mut record) in part.blocks {
+            for place in [&mut record.train, &mut record.held_out].into_iter().flatten() {
+                place.file += first_file;
+            }
+            self.blocks.insert(id, record);
+        }
     }
 
     /// Returns `true` if a part was read to its end and all its blocks are tokenized.
@@ -150,6 +187,16 @@ impl Journal {
     /// Reads the finished work.
     pub fn read<T>(&self, question: impl FnOnce(&Done) -> T) -> T {
         question(&self.state().2)
+    }
+
+    /// Returns the finished work.
+    pub fn into_done(self) -> Done {
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).2
+    }
+
+    /// Adds the text of all parts of a preparation, for this run.
+    pub fn absorb(&self, parts: Done) {
+        self.state().2.absorb(parts, 0);
     }
 
     /// Discards lost blocks, for this run.

@@ -15,9 +15,12 @@ mod blocks;
 mod compare;
 mod encode;
 mod journal;
+mod parts;
+mod remote_parts;
 mod selection;
 mod shards;
 mod signature;
+mod sorted;
 mod spool;
 mod staging;
 mod token_block;
@@ -30,7 +33,7 @@ use std::path::Path;
 use crate::data::corpus::{Input, ReadCounts, SentenceMode, TEXT_RULES};
 use crate::data::error::{DataError, Result};
 use crate::data::files::{MANIFEST, TOKENIZER_DIRECTORY};
-use crate::data::store::manifest::{MANIFEST_FORMAT, Manifest, PrepareOptions, Removed};
+use crate::data::store::manifest::{Deduplication, MANIFEST_FORMAT, Manifest, PrepareOptions, Removed};
 use crate::data::store::shard::{Counts, Split};
 use crate::data::tokenizer::encode::Tokenizer;
 use crate::data::tokenizer::rules::TokenizerRules;
@@ -38,8 +41,12 @@ use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::sha256_hex;
 use compare::{differing_inputs, differing_settings, files_differ};
 use journal::{Done, JOURNAL, Journal, JournalRecord};
+use parts::{FinishedParts, remove_parts};
 use spool::Spool;
 use staging::{Staging, write_to_disk};
+
+pub use parts::{Part, PartOutcome, prepare_part};
+pub use remote_parts::{PartUpload, PartsDownload, remove_remote_parts};
 
 /// The current stage, for a progress bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,33 +120,27 @@ impl Spools {
 /// If `out` holds something else, the inputs cannot be read or hold too little text, or the disk is too small. `out`
 /// then stays as it was.
 pub fn prepare(preparation: &Preparation, progress: PrepareProgress) -> Result<PrepareOutcome> {
-    preparation.check_options()?;
-    let out = &staging::resolve(preparation.out)?;
-    let preparation = &Preparation { out, ..*preparation };
-    staging::end_replacement(out)?;
-    let there = preparation.existing()?;
-    if let Some(manifest) = preparation.up_to_date(&there, progress)? {
-        return Ok(PrepareOutcome::UpToDate(manifest));
-    }
-    preparation.inputs.iter().try_for_each(|input| input.check_beginning(&preparation.options.reading))?;
-    let staging = Staging::open(out)?;
-    // Another preparation may have finished in between.
-    let now = preparation.existing()?;
-    if now != there
-        && let Some(manifest) = preparation.up_to_date(&now, progress)?
-    {
-        return Ok(PrepareOutcome::UpToDate(manifest));
-    }
-    let manifest = match preparation.resume_or_start(&staging, progress)? {
-        Interrupted::Complete(manifest) => *manifest,
-        Interrupted::Resumable(journal) => {
-            let worked = preparation.work(staging.path(), &journal, progress);
-            worked.map_err(|error| preparation.handle_failure(error, &staging, &journal))?
-        }
-    };
-    shards::clear(staging.path())?;
-    staging.rename_to(out)?;
-    Ok(PrepareOutcome::Prepared(manifest))
+    preparation.build(TextSource::Inputs, progress)
+}
+
+/// Prepares data from the parts that [`prepare_part`] made on any machines, and removes these. The data is the same as that of
+/// [`prepare`], byte for byte.
+///
+/// # Errors
+/// As [`prepare`]; if a part is missing or incomplete.
+pub fn join(preparation: &Preparation, progress: PrepareProgress) -> Result<PrepareOutcome> {
+    let outcome = preparation.build(TextSource::Parts, progress)?;
+    remove_parts(&staging::resolve(preparation.out)?)?;
+    Ok(outcome)
+}
+
+/// The origin of the tokenized text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TextSource {
+    /// The inputs, which are read now.
+    Inputs,
+    /// The parts of the preparation, which are complete.
+    Parts,
 }
 
 /// The state of an interrupted preparation.
@@ -151,6 +152,45 @@ enum Interrupted {
 }
 
 impl Preparation<'_> {
+    /// Makes the directory of the prepared data, unless it exists already.
+    fn build(&self, source: TextSource, progress: PrepareProgress) -> Result<PrepareOutcome> {
+        self.check_options()?;
+        let out = &staging::resolve(self.out)?;
+        let preparation = &Preparation { out, ..*self };
+        staging::end_replacement(out)?;
+        let there = preparation.existing()?;
+        if let Some(manifest) = preparation.up_to_date(&there, progress)? {
+            return Ok(PrepareOutcome::UpToDate(manifest));
+        }
+        if source == TextSource::Inputs {
+            preparation.inputs.iter().try_for_each(|input| input.check_beginning(&preparation.options.reading))?;
+        }
+        let staging = Staging::open(out)?;
+        // Another preparation may have finished in between.
+        let now = preparation.existing()?;
+        if now != there
+            && let Some(manifest) = preparation.up_to_date(&now, progress)?
+        {
+            return Ok(PrepareOutcome::UpToDate(manifest));
+        }
+        let mut parts = match source {
+            TextSource::Parts => Some(FinishedParts::open(preparation)?),
+            TextSource::Inputs => None,
+        };
+        let joined = parts.as_ref().map(FinishedParts::number);
+        let manifest = match preparation.resume_or_start(&staging, joined, progress)? {
+            Interrupted::Complete(manifest) => *manifest,
+            Interrupted::Resumable(journal) => {
+                preparation.report_resumed(&journal, progress);
+                let worked = preparation.work(staging.path(), &journal, parts.as_mut(), progress);
+                worked.map_err(|error| preparation.handle_failure(error, &staging, &journal))?
+            }
+        };
+        shards::clear(staging.path())?;
+        staging.rename_to(out)?;
+        Ok(PrepareOutcome::Prepared(manifest))
+    }
+
     fn check_options(&self) -> Result<()> {
         let PrepareOptions { held_out, shard_tokens, .. } = *self.options;
         if !(0.0..=0.5).contains(&held_out) {
@@ -231,9 +271,8 @@ impl Preparation<'_> {
     }
 
     /// Returns the parts of all inputs, in the order of the text.
-    fn parts(&self) -> Vec<PartOfInput> {
-        let of = |(input, file): (usize, &Input)| (0..file.parts()).map(move |part| PartOfInput { input, part });
-        self.inputs.iter().enumerate().flat_map(of).collect()
+    fn places(&self) -> Vec<PartOfInput> {
+        parts::places(self.inputs)
     }
 
     /// Returns the manifest of the request, without results.
@@ -264,32 +303,45 @@ impl Preparation<'_> {
         }
     }
 
-    /// Resumes an interrupted preparation of the same data, or starts a new one.
-    fn resume_or_start(&self, staging: &Staging, progress: PrepareProgress) -> Result<Interrupted> {
-        match self.find_interrupted(staging.path(), progress) {
+    /// Resumes an interrupted preparation of the same data, or starts a new one; `joined` is the number of parts from which it comes.
+    fn resume_or_start(
+        &self,
+        staging: &Staging,
+        joined: Option<u32>,
+        progress: PrepareProgress,
+    ) -> Result<Interrupted> {
+        match self.find_interrupted(staging.path(), joined, progress) {
             // A file that cannot be read now may be readable later.
             Err(error) if !self.force || error.is_system_error() => Err(error),
-            Ok(Some(left)) => {
-                if let Interrupted::Resumable(journal) = &left {
-                    let parts = self.parts().into_iter().enumerate();
-                    let done = parts.filter(|&(part, _)| journal.read(|done| done.has_part(part as u32)));
-                    let bytes = done.map(|(_, place)| self.inputs[place.input].bytes_of_part(place.part)).sum();
-                    progress(PrepareStage::Resuming, bytes);
-                }
-                Ok(left)
-            }
+            Ok(Some(left)) => Ok(left),
             Ok(None) | Err(_) => {
                 staging.clear()?;
                 let journal = Journal::open(staging.path())?;
                 journal.record(JournalRecord::Begun(Box::new(self.manifest())))?;
+                joined.map_or(Ok(()), |parts| journal.record(JournalRecord::Joined { parts }))?;
                 Ok(Interrupted::Resumable(journal))
             }
         }
     }
 
+    /// Reports the inputs that an interrupted preparation has read, if there are any.
+    fn report_resumed(&self, journal: &Journal, progress: PrepareProgress) {
+        let done = |&(part, _): &(u32, PartOfInput)| journal.read(|done| done.has_part(part));
+        let done = (0..).zip(self.places()).filter(done);
+        let bytes = done.map(|(_, place)| self.inputs[place.input].bytes_of_part(place.part)).sum();
+        if bytes > 0 {
+            progress(PrepareStage::Resuming, bytes);
+        }
+    }
+
     /// Returns the state of an interrupted preparation in `directory`; `None` if there is none, or nothing worth
     /// resuming. Fails if it is a preparation of other data.
-    fn find_interrupted(&self, directory: &Path, progress: PrepareProgress) -> Result<Option<Interrupted>> {
+    fn find_interrupted(
+        &self,
+        directory: &Path,
+        joined: Option<u32>,
+        progress: PrepareProgress,
+    ) -> Result<Option<Interrupted>> {
         let check =
             |manifest: &Manifest| match self.difference(manifest, &|bytes| progress(PrepareStage::Comparing, bytes))? {
                 None => Ok(()),
@@ -311,6 +363,7 @@ impl Preparation<'_> {
         }
         let journal = Journal::open(directory)?;
         let Some(begun) = journal.read(Done::begun_from) else { return Ok(None) };
+        check_origin(joined, journal.read(|done| done.joined), directory)?;
         match check_text_rules(&begun, directory)
             .and_then(|()| check(&begun))
             .and_then(|()| shards::check_plan(directory))
@@ -338,38 +391,41 @@ impl Preparation<'_> {
         error
     }
 
-    /// Does all unfinished work in the directory `staging`.
-    fn work(&self, staging: &Path, journal: &Journal, progress: PrepareProgress) -> Result<Manifest> {
-        let form = encode::form(self.tokenizer, self.options);
-        let spools = journal.read(|done| {
-            let places = done.blocks.values().flat_map(|record| [&record.train, &record.held_out]).flatten();
-            let next_file = places.map(|place| place.file + 1).max().unwrap_or(0);
-            let spool = |split| Spool::new(staging, split, form, next_file);
-            Spools { train: spool(Split::Train), held_out: spool(Split::HeldOut) }
-        });
-        if !shards::are_planned(staging) {
-            self.check_space(staging)?;
-            tokenize::tokenize(self, journal, &spools, progress)?;
-            for input in self.inputs {
-                input.check_unchanged()?;
+    /// Does all unfinished work in the directory `staging`; the tokens are those of `parts`, if these are given.
+    fn work(
+        &self,
+        staging: &Path,
+        journal: &Journal,
+        parts: Option<&mut FinishedParts>,
+        progress: PrepareProgress,
+    ) -> Result<Manifest> {
+        let own;
+        let (spools, sorted) = match parts {
+            Some(parts) => {
+                parts.add_to(journal);
+                (&parts.spools, Some(parts.sorted.as_slice()))
             }
-        }
+            None => {
+                own = self.tokenize_inputs(staging, journal, progress)?;
+                (&own, None)
+            }
+        };
         let mut manifest = self.manifest();
         journal.read(|done| {
             for (input, sha256) in &done.hashed {
                 manifest.inputs[*input].sha256.clone_from(sha256);
             }
-            let parts = self.parts();
+            let places = self.places();
             for (id, record) in &done.blocks {
                 manifest.reading += record.counts;
-                manifest.inputs[parts[id.part as usize].input].reading += record.counts;
+                manifest.inputs[places[id.part as usize].input].reading += record.counts;
                 manifest.overlong_documents += record.overlong_documents;
                 for (name, removed) in &record.removed {
                     *manifest.removed.entry(name.clone()).or_default() += *removed;
                 }
             }
         });
-        shards::write(self, staging, journal, &spools, &mut manifest, progress)?;
+        shards::write(self, staging, journal, spools, sorted, &mut manifest, progress)?;
         check_enough(&manifest)?;
 
         let tokenizer_directory = staging.join(TOKENIZER_DIRECTORY);
@@ -385,23 +441,53 @@ impl Preparation<'_> {
         Ok(manifest)
     }
 
-    /// Fails if the disk is too small. Estimates one token per four bytes of text at two or four bytes each, and the
-    /// starts of the sentences; minus the files that exist already. The spool shrinks as shards are written, except for
-    /// documents that are used again.
-    fn check_space(&self, directory: &Path) -> Result<()> {
-        let times = |weight: f64| if weight > 1.0 { weight + 1.0 } else { 1.0 };
-        let text: u64 =
-            self.inputs.iter().map(|input| (input.expected_text() as f64 * times(input.source.weight)) as u64).sum();
+    /// Tokenizes all text that the journal does not list, and returns the spools in `staging`.
+    fn tokenize_inputs(&self, staging: &Path, journal: &Journal, progress: PrepareProgress) -> Result<Spools> {
+        let spools = Spools::in_directory(staging, self, journal);
+        if !shards::are_planned(staging) {
+            let times = |weight: f64| if weight > 1.0 { weight + 1.0 } else { 1.0 };
+            let text = |input: &Input| (input.expected_text() as f64 * times(input.source.weight)) as u64;
+            self.check_space(staging, self.inputs.iter().map(text).sum())?;
+            tokenize::forget_lost_blocks(journal, &spools);
+            let places: Vec<(u32, PartOfInput)> = (0..).zip(self.places()).collect();
+            tokenize::tokenize(self, &places, journal, &spools, progress)?;
+            self.inputs.iter().try_for_each(Input::check_unchanged)?;
+        }
+        Ok(spools)
+    }
+
+    /// Fails if the disk is too small for `text` bytes of text. Estimates one token per four bytes at two or four bytes each, the
+    /// starts of the sentences, and the signatures of a document per 2.5 kB; minus the files that exist already. The spool shrinks as
+    /// shards are written, except for documents that are used again.
+    fn check_space(&self, directory: &Path, text: u64) -> Result<()> {
         let token_size = if self.tokenizer.vocabulary().len() > 1 << 16 { 4 } else { 2 };
+        let signatures = match self.options.duplicates {
+            Deduplication::Keep => 0,
+            Deduplication::Exact => text / 100,
+            Deduplication::Near => text / 10,
+        };
         let list = fs::read_dir(directory).map_err(DataError::io("list", directory))?;
         let there: u64 = list.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum();
-        let required = (text / 4 * token_size + text / 25).saturating_sub(there);
+        let required = (text / 4 * token_size + text / 25 + signatures).saturating_sub(there);
         let found = fs4::available_space(directory).map_err(DataError::io("query the free space of", directory))?;
         match required > found {
             true => Err(DataError::Space { path: self.out.to_owned(), required, found }),
             false => Ok(()),
         }
     }
+}
+
+/// Fails if an interrupted preparation in `directory` has its tokens from elsewhere: from a number of parts, or from the inputs.
+fn check_origin(requested: Option<u32>, found: Option<u32>, directory: &Path) -> Result<()> {
+    if requested == found {
+        return Ok(());
+    }
+    let described = |joined: Option<u32>| match joined {
+        Some(parts) => format!("an interrupted join of {parts} parts"),
+        None => "an interrupted preparation without parts".to_owned(),
+    };
+    let next = "repeat the command that began it to resume it, or set force to discard it";
+    Err(DataError::file(directory, described(requested), described(found), next))
 }
 
 /// Describes the rules of text that this program has.

@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::rng::Key;
 
 use super::blocks::BlockId;
-use super::journal::{BlockRecord, JOURNAL, Journal, JournalRecord};
+use super::journal::{BlockRecord, Done, JOURNAL, Journal, JournalRecord};
 use super::selection::{SelectableBlock, Selection, select};
+use super::sorted::SortedSignatures;
 use super::spool::{Spool, Spooled};
-use super::staging::write_to_disk;
+use super::staging::{self, write_to_disk};
 use super::{Preparation, PrepareProgress, PrepareStage, Spools};
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Deduplication, Manifest, Removed, ShardEntry};
@@ -91,19 +92,23 @@ pub(super) fn clear(staging: &Path) -> Result<()> {
     let entries = fs::read_dir(staging).map_err(DataError::io("list", staging))?;
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     let paths = paths.map_err(DataError::io("list", staging))?;
-    let used_up = |path: &&PathBuf| path.ends_with(PLAN) || path.extension().is_some_and(|e| e == "spool");
-    for path in paths.iter().filter(|path| path.ends_with(JOURNAL)).chain(paths.iter().filter(used_up)) {
+    let is_used_up = |path: &&PathBuf| staging::is_work(path) || path.ends_with(PLAN);
+    let (journal, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        paths.iter().filter(is_used_up).partition(|path| path.ends_with(JOURNAL));
+    for path in journal.into_iter().chain(others) {
         fs::remove_file(path).map_err(DataError::io("remove", path))?;
     }
     Ok(())
 }
 
-/// Writes the shards that the journal does not list, and completes the manifest.
+/// Writes the shards that the journal does not list, and completes the manifest. The signatures of the documents are sorted now, unless
+/// those of all parts of the preparation are given, whose files are kept.
 pub(super) fn write(
     preparation: &Preparation,
     staging: &Path,
     journal: &Journal,
     spools: &Spools,
+    sorted: Option<&[SortedSignatures]>,
     manifest: &mut Manifest,
     progress: PrepareProgress,
 ) -> Result<()> {
@@ -115,17 +120,18 @@ pub(super) fn write(
     let plan = if are_planned(staging) {
         Plan::read(&path)?
     } else {
-        let plan = Plan::new(preparation, journal, spools, &train, &held_out)?;
+        let own = sorted.is_none().then(|| sort(preparation, staging, journal, spools)).transpose()?;
+        let all = sorted.unwrap_or(own.as_slice());
+        let plan = Plan::new(preparation, journal, spools, all, &train, &held_out)?;
         let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
         let partial = path.with_extension("partial");
         // Once shards are written, only journal, spool and plan can complete the rest; so they must be on disk before
         // the first shard.
         journal.to_disk()?;
-        for (split, places) in [(Split::Train, &train), (Split::HeldOut, &held_out)] {
-            spools.of(split).to_disk(places)?;
-        }
+        spools.to_disk(&journal.read(Done::places))?;
         write_to_disk(&partial, json.as_bytes())?;
         fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
+        own.map_or(Ok(()), SortedSignatures::remove)?;
         plan
     };
     let copies = |split| plan.copies.as_ref().map(|copies| copies.of(split));
@@ -153,7 +159,7 @@ pub(super) fn write(
             let blocks = of(shard);
             let entry = blocks.gather(preparation, shard, staging, manifest, &report)?;
             journal.record(JournalRecord::Written(entry))?;
-            uses.release(blocks, shard)
+            if sorted.is_none() { uses.release(blocks, shard) } else { Ok(()) }
         })
     })?;
     manifest.removed.extend(plan.removed);
@@ -168,9 +174,16 @@ pub(super) fn write(
     Ok(())
 }
 
+/// Sorts the signatures of all documents.
+fn sort(preparation: &Preparation, staging: &Path, journal: &Journal, spools: &Spools) -> Result<SortedSignatures> {
+    let blocks = journal.read(Done::places).into_iter();
+    let blocks: Vec<_> = blocks.map(|(_, split, place)| (place, spools.of(split))).collect();
+    SortedSignatures::sort(&blocks, preparation.options.duplicates, staging)
+}
+
 /// Writes the number of training documents of each input into the manifest.
 fn count_taken(preparation: &Preparation, journal: &Journal, copies: Option<&[Vec<u8>]>, manifest: &mut Manifest) {
-    let parts = preparation.parts();
+    let parts = preparation.places();
     journal.read(|done| {
         let blocks = done.blocks.iter().filter_map(|(id, record)| Some((id.part, record.train?)));
         for (block, (part, place)) in blocks.enumerate() {
@@ -209,22 +222,16 @@ impl Plan {
         preparation: &Preparation,
         journal: &Journal,
         spools: &Spools,
+        sorted: &[SortedSignatures],
         train: &[Spooled],
         held_out: &[Spooled],
     ) -> Result<Self> {
         let mut plan = Plan::default();
-        let parts = preparation.parts();
+        let parts = preparation.places();
         let weight = |part: u32| preparation.inputs[parts[part as usize].input].source.weight;
         let is_weighted = preparation.inputs.iter().any(|input| input.source.weight != 1.0);
         if is_weighted || preparation.options.duplicates != Deduplication::Keep {
-            // The splits interleaved, as in the text.
-            let places = journal.read(|done| {
-                let both = |(&id, record): (&BlockId, &BlockRecord)| {
-                    [(id, Split::Train, record.train), (id, Split::HeldOut, record.held_out)]
-                };
-                let places = done.blocks.iter().flat_map(both);
-                places.filter_map(|(id, split, place)| Some((id, split, place?))).collect::<Vec<_>>()
-            });
+            let places = journal.read(Done::places);
             let block = |&(id, split, place): &(BlockId, Split, Spooled)| SelectableBlock {
                 place,
                 spool: spools.of(split),
@@ -233,7 +240,7 @@ impl Plan {
                 key: Key::new(preparation.options.seed).fold_in(id.part as u64).fold_in(id.index as u64),
             };
             let blocks: Vec<SelectableBlock> = places.iter().map(block).collect();
-            let Selection { copies, removed } = select(&blocks, preparation.options.duplicates)?;
+            let Selection { copies, removed } = select(&blocks, preparation.options.duplicates, sorted)?;
             let mut parted = Copies::default();
             for ((_, split, _), copies) in places.iter().zip(copies) {
                 match split {

@@ -1,8 +1,7 @@
 //! Stores token blocks on disk, in the order in which threads finish them, until shards read them in the order of the
 //! text. Each split has its own files, so that a file can be removed as soon as a few shards are written.
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,12 +29,28 @@ pub(super) struct Spooled {
     pub tokens: u64,
 }
 
+impl Spooled {
+    /// Returns `true` if the files of a split in `directory` are long enough for this place.
+    pub fn is_in(&self, directory: &Path, split: Split) -> bool {
+        let metadata = fs::metadata(directory.join(file_name(split, self.file)));
+        metadata.is_ok_and(|metadata| metadata.len() >= self.offset + self.bytes)
+    }
+}
+
+/// The extension of the files.
+pub(super) const EXTENSION: &str = "spool";
+
+fn file_name(split: Split, file: u32) -> String {
+    format!("{split}-{file:05}.{EXTENSION}")
+}
+
 /// The token blocks of one split.
 #[derive(Debug)]
 pub(super) struct Spool {
-    directory: PathBuf,
     split: Split,
     form: TokenForm,
+    /// The number of the first file of each directory. Files are numbered through all directories; within one, they are named from 0.
+    directories: Vec<(u32, PathBuf)>,
     /// The current file and the place of the next block.
     end: Mutex<End>,
 }
@@ -48,10 +63,20 @@ struct End {
 }
 
 impl Spool {
-    /// Opens the spool in `directory`. New files are numbered from `next_file`.
-    pub fn new(directory: &Path, split: Split, form: TokenForm, next_file: u32) -> Self {
-        let end = Mutex::new(End { file: None, next_file, offset: 0 });
-        Spool { directory: directory.to_owned(), split, form, end }
+    /// Creates a spool without a directory.
+    pub fn new(split: Split, form: TokenForm) -> Self {
+        let end = Mutex::new(End { file: None, next_file: 0, offset: 0 });
+        Spool { split, form, directories: Vec::new(), end }
+    }
+
+    /// Adds a directory, in which `files` files may exist already, and returns the number of its first file. Blocks are appended to new
+    /// files in the last directory.
+    pub fn push_directory(&mut self, directory: &Path, files: u32) -> u32 {
+        let end = self.end.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let first = end.next_file;
+        self.directories.push((first, directory.to_owned()));
+        *end = End { file: None, next_file: first + files, offset: 0 };
+        first
     }
 
     pub fn token_size(&self) -> usize {
@@ -59,7 +84,12 @@ impl Spool {
     }
 
     pub fn path(&self, file: u32) -> PathBuf {
-        self.directory.join(format!("{}-{file:05}.spool", self.split))
+        let (first, directory) = self
+            .directories
+            .iter()
+            .rfind(|(first, _)| *first <= file)
+            .expect("a file has a number of one of the directories");
+        directory.join(file_name(self.split, file - first))
     }
 
     /// Appends a block. Only the reservation of the place is serialised; threads write in parallel.
@@ -94,12 +124,10 @@ impl Spool {
         })
     }
 
-    /// Syncs the files of these blocks to disk.
-    pub fn to_disk(&self, places: &[Spooled]) -> Result<()> {
-        let files: BTreeSet<u32> = places.iter().map(|place| place.file).collect();
-        files.into_iter().map(|file| self.path(file)).try_for_each(|path| {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(DataError::io("write", &path))
-        })
+    /// Syncs a file to disk.
+    pub fn file_to_disk(&self, file: u32) -> Result<()> {
+        let path = self.path(file);
+        File::open(&path).and_then(|file| file.sync_all()).map_err(DataError::io("write", &path))
     }
 
     fn read_bytes(&self, place: &Spooled, length: u64) -> Result<Vec<u8>> {
@@ -122,7 +150,7 @@ impl Spool {
                 self.path(place.file),
                 "the tokens that were written",
                 format!("other tokens at byte {}", place.offset),
-                "the disk is unreliable: check it, then set force to start again",
+                "the disk is unreliable: check it, then prepare this part again, or start again with force if there are no parts",
             ));
         }
         Ok(TokenBlock::parse(self.form, place.documents, place.sentences, &bytes))

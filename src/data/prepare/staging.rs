@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::journal::JOURNAL;
+use super::{sorted, spool};
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 use crate::files;
@@ -94,7 +95,11 @@ pub(super) fn check_is_free(out: &Path) -> Result<()> {
 impl Staging {
     /// Creates the directory for `out`, or takes over the one of an interrupted preparation.
     pub fn open(out: &Path) -> Result<Self> {
-        let path = beside(out, ".partial")?;
+        Staging::at(beside(out, ".partial")?)
+    }
+
+    /// Creates the directory `path`, or takes over the one of an interrupted preparation.
+    pub fn at(path: PathBuf) -> Result<Self> {
         let lock_path = path.join(LOCK);
         if !lock_path.exists() && !is_empty(&path)? {
             let next = "move it away, or choose another output directory";
@@ -149,6 +154,13 @@ impl Drop for Staging {
 /// Returns `true` if a directory is complete, and only the rename is missing.
 pub(super) fn is_complete(staging: &Path) -> bool {
     staging.join(MANIFEST).exists() && !staging.join(JOURNAL).exists()
+}
+
+/// Returns `true` for the name of a file that holds finished work: the journal, token blocks or signatures.
+pub(super) fn is_work(name: impl AsRef<Path>) -> bool {
+    let name = name.as_ref();
+    let extension = name.extension().unwrap_or_default();
+    name.ends_with(JOURNAL) || extension == spool::EXTENSION || extension == sorted::EXTENSION
 }
 
 /// Completes a replacement that was interrupted between or after its two renames: the new directory is complete, and

@@ -47,17 +47,16 @@ impl Failure {
     }
 }
 
-/// Reads and tokenizes all text that the journal does not list.
+/// Reads and tokenizes the text of these numbered parts of inputs that the journal does not list.
 pub(super) fn tokenize(
     preparation: &Preparation,
+    places: &[(u32, PartOfInput)],
     journal: &Journal,
     spools: &Spools,
     progress: PrepareProgress,
 ) -> Result<()> {
-    forget_lost_blocks(journal, spools);
     let mut jobs = Vec::new();
-    for (part, place) in preparation.parts().into_iter().enumerate() {
-        let part = part as u32;
+    for &(part, place) in places {
         if place.part == 0 && journal.read(|done| !done.hashed.contains_key(&place.input)) {
             jobs.push(Job::Hash { input: place.input });
         }
@@ -118,7 +117,7 @@ fn receive_block(receive: &Mutex<Receiver<(BlockId, TextBlock)>>) -> Option<(Blo
 }
 
 /// Discards the blocks of an interrupted preparation that are damaged, so that they are tokenized again.
-fn forget_lost_blocks(journal: &Journal, spools: &Spools) {
+pub(super) fn forget_lost_blocks(journal: &Journal, spools: &Spools) {
     let blocks: Vec<_> = journal.read(|done| done.blocks.iter().map(|(&id, record)| (id, record.clone())).collect());
     let lost: Vec<BlockId> = blocks
         .into_par_iter()

@@ -8,7 +8,7 @@ use serde_json::Value;
 use zip::write::SimpleFileOptions;
 use zip::{ZipArchive, ZipWriter};
 
-use super::parquet_file;
+use super::{STRING_ENCODINGS, parquet_file};
 
 /// The largest input.
 const LARGEST: usize = 1 << 18;
@@ -175,7 +175,10 @@ fn with_structure(structure: Structure, data: &[u8], draw: &mut Stream) -> Optio
         Structure::Xml => Some(with_text_of_element(std::str::from_utf8(data).ok()?, draw)?.into_bytes()),
         Structure::Tensors => with_tensors(data, draw),
         Structure::Zip => with_entries(data, draw),
-        Structure::Parquet => Some(parquet_file(draw.below(2) == 0, &values(draw))),
+        Structure::Parquet => {
+            let encoding = STRING_ENCODINGS[below(draw, STRING_ENCODINGS.len())];
+            Some(parquet_file(draw.below(2) == 0, encoding, &values(draw)))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod entities;
 pub(super) mod jsonl;
-pub(in crate::data) mod parquet;
+pub(super) mod parquet;
 pub(super) mod text;
 pub(super) mod wiki_extractor;
 pub(super) mod wikimedia;

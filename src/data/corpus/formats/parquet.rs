@@ -1,23 +1,18 @@
 //! Parquet, the format of Hugging Face datasets: each row is a document, and a string column is the text. Only that
 //! column is read, one page at a time.
 
-use std::fs::File;
 use std::path::Path;
 
 use parquet::basic::Type;
-use parquet::column::page::{Page, PageMetadata, PageReader};
-use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{ByteArray, ByteArrayType};
-use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::RowGroupReader;
 use parquet::schema::types::SchemaDescriptor;
 
 use crate::data::corpus::options::Tolerance;
 use crate::data::corpus::text_batch::BatchWriter;
 use crate::data::error::{DataError, Result};
-use crate::file_kind::{file_kind, read_head};
-use crate::files;
-use crate::panics::caught;
+use crate::data::parquet_file::{Decoded, ParquetFile, without_panic};
 
 /// Rows per read; they share the memory of their page.
 const ROWS: usize = 256;
@@ -29,17 +24,16 @@ pub(in crate::data::corpus) fn read(
     progress: &(dyn Fn(u64) + Sync),
     batches: &mut BatchWriter,
 ) -> Result<()> {
-    let (reader, index) = open(path, &batches.options().text_field)?;
-    let metadata = reader.metadata().file_metadata();
+    let (file, index) = open(path, &batches.options().text_field)?;
+    let metadata = file.metadata();
     let description = metadata.schema_descr().column(index);
     let rows = metadata.num_rows().max(1) as u64;
     let (mut row, mut reported) = (0, 0);
-    for group in 0..reader.num_row_groups() {
-        let pages = without_panic(|| reader.get_row_group(group)?.get_column_page_reader(index));
-        let pages = Box::new(CheckedPages(pages.map_err(|error| broken(path, row, error))?));
-        let mut column = get_typed_column_reader(get_column_reader(description.clone(), pages));
+    for group in 0..file.row_groups() {
+        let column = without_panic(|| file.row_group(group)?.get_column_reader(index));
+        let mut column = get_typed_column_reader(column.map_err(|error| file.broken(row, error))?);
         let mut values = Values { texts: Vec::new(), levels: Vec::new() };
-        while batches.accepts_more() && values.fill(&mut column).map_err(|error| broken(path, row, error))? {
+        while batches.accepts_more() && values.fill(&mut column).map_err(|error| file.broken(row, error))? {
             let mut texts = values.texts.iter();
             for &level in &values.levels {
                 row += 1;
@@ -66,64 +60,10 @@ pub(in crate::data::corpus) fn read(
 }
 
 /// Opens a file and finds the column `field`.
-pub(in crate::data::corpus) fn open(path: &Path, field: &str) -> Result<(SerializedFileReader<File>, usize)> {
-    let reader = open_file(path)?;
-    let index = column_of(reader.metadata().file_metadata().schema_descr(), path, field)?;
-    Ok((reader, index))
-}
-
-/// Opens a file.
-pub(in crate::data) fn open_file(path: &Path) -> Result<SerializedFileReader<File>> {
-    let file = files::open(path).map_err(DataError::io("open", path))?;
-    match file_kind(&read_head(&file).map_err(DataError::io("read", path))?) {
-        Some(kind) if kind.name != "Parquet" => {
-            return Err(DataError::file(path, "a Parquet file, as its name says", kind.name, kind.next_for_text()));
-        }
-        _ => {}
-    }
-    without_panic(|| SerializedFileReader::new(file)).map_err(|error| broken(path, 0, error))
-}
-
-/// The pages of a column of strings, whose dictionaries are large enough for the number of values that they state: the crate
-/// allocates memory for all of them before it reads the first.
-struct CheckedPages(Box<dyn PageReader>);
-
-/// The bytes of the shortest string in a dictionary: its length.
-const SHORTEST_STRING: usize = 4;
-
-impl PageReader for CheckedPages {
-    fn get_next_page(&mut self) -> std::result::Result<Option<Page>, ParquetError> {
-        let page = self.0.get_next_page()?;
-        match &page {
-            Some(Page::DictionaryPage { buf, num_values, .. })
-                if *num_values as usize > buf.len() / SHORTEST_STRING =>
-            {
-                let found = format!("a dictionary of {num_values} strings in {} bytes", buf.len());
-                Err(ParquetError::General(found))
-            }
-            _ => Ok(page),
-        }
-    }
-
-    fn peek_next_page(&mut self) -> std::result::Result<Option<PageMetadata>, ParquetError> {
-        self.0.peek_next_page()
-    }
-
-    fn skip_next_page(&mut self) -> std::result::Result<(), ParquetError> {
-        self.0.skip_next_page()
-    }
-
-    fn at_record_boundary(&mut self) -> std::result::Result<bool, ParquetError> {
-        self.0.at_record_boundary()
-    }
-}
-
-impl Iterator for CheckedPages {
-    type Item = std::result::Result<Page, ParquetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.get_next_page().transpose()
-    }
+pub(in crate::data::corpus) fn open<'a>(path: &'a Path, field: &str) -> Result<(ParquetFile<'a>, usize)> {
+    let file = ParquetFile::open(path)?;
+    let index = column_of(file.metadata().schema_descr(), path, field)?;
+    Ok((file, index))
 }
 
 /// Some rows of the column: the definition level of each, and the non-null texts.
@@ -134,7 +74,7 @@ struct Values {
 
 impl Values {
     /// Reads the next rows. Returns `false` at the end.
-    fn fill(&mut self, column: &mut ColumnReaderImpl<ByteArrayType>) -> std::result::Result<bool, ParquetError> {
+    fn fill(&mut self, column: &mut ColumnReaderImpl<ByteArrayType>) -> Decoded<bool> {
         self.texts.clear();
         self.levels.clear();
         let read = || column.read_records(ROWS, Some(&mut self.levels), None, &mut self.texts);
@@ -143,13 +83,6 @@ impl Values {
         self.levels.resize(rows, 0);
         Ok(rows > 0)
     }
-}
-
-/// Calls `read` and turns its panic into an error: the crate panics on some damaged files.
-pub(in crate::data) fn without_panic<T>(
-    read: impl FnOnce() -> std::result::Result<T, ParquetError>,
-) -> std::result::Result<T, ParquetError> {
-    caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
 /// Returns the index of the column `name`, which must be the only one of that name and hold strings.
@@ -184,13 +117,6 @@ fn column_of(schema: &SchemaDescriptor, path: &Path, name: &str) -> Result<usize
     }
 }
 
-/// Returns the error of a damaged file of which `rows` rows were read.
-pub(in crate::data) fn broken(path: &Path, rows: u64, error: ParquetError) -> DataError {
-    let found = format!("an error after {rows} rows: {error}");
-    let next = "download it again and compare its checksum with the publisher's";
-    DataError::file(path, "a whole Parquet file", found, next)
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine;
@@ -213,6 +139,6 @@ mod tests {
         let inputs = find_inputs(&[path]).unwrap().inputs;
         let read = read_text(&inputs, &ReadOptions::default(), &|_| (), &mut |_| true);
         let error = read.unwrap_err().to_string();
-        assert!(error.contains("a dictionary of") && error.contains("strings in"), "{error}");
+        assert!(error.contains("a dictionary of") && error.contains("values in"), "{error}");
     }
 }
