@@ -29,6 +29,11 @@ pub fn parameter(name: &str) -> Option<&str> {
     name.strip_prefix(STATE_NAME)?.strip_prefix('/')
 }
 
+/// Returns the name of a held-out metric of the averaged weights: `ema_mlm_loss` for `mlm_loss`.
+pub fn metric_name(name: &str) -> String {
+    format!("{STATE_NAME}_{name}")
+}
+
 /// Returns the share of the weights in the average after the step `n`, a scalar of the type of the weights.
 pub fn share<'g>(one_minus_decay: Tensor<'g>, n: Tensor<'g>) -> Tensor<'g> {
     let warm_up = n.graph().scalar(9.0, n.dtype()) / (n + 10.0);

@@ -5,6 +5,7 @@ use comfy_table::CellAlignment;
 
 use super::baselines::Baselines;
 use crate::metrics::MetricKind;
+use crate::optim::ema;
 use crate::output::table;
 use crate::task::Ratio;
 use crate::units::thousands;
@@ -121,7 +122,7 @@ impl Evaluation {
     pub fn push_averaged(&mut self, averaged: &Evaluation) {
         let of_average = |metric: &Metric| Metric {
             head: AVERAGE.to_owned(),
-            name: format!("ema_{}", metric.name),
+            name: ema::metric_name(&metric.name),
             label: format!("{} (EMA)", metric.label),
             baseline: None,
             ..metric.clone()

@@ -36,7 +36,7 @@ use crate::bert::flops::training_flops;
 use crate::bert::{AttentionForm, BertConfig, BertPretraining, KernelChoice, Kernels, Layers, Recompute};
 use crate::data::{ExampleConfig, MaskingRamp, data_manifest, max_predictions_per_row};
 use crate::digest::sha256_hex;
-use crate::optim::OptimizerConfig;
+use crate::optim::{OptimizerConfig, ema};
 use crate::schedule::{MaskingRate, PhaseWork, Schedule};
 use crate::step::StepSpec;
 use crate::step::parallel::{GradientReduceDtype, ParallelSettings};
@@ -89,6 +89,15 @@ pub struct Run {
     pub checkpoint: CheckpointSettings,
     /// The run file as text with overrides applied. Every checkpoint contains a copy.
     pub text: String,
+}
+
+/// The held-out metric that selects the best checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SelectionMetric {
+    /// The metric.
+    pub ratio: Ratio,
+    /// Whether it is that of the averaged weights.
+    pub of_average: bool,
 }
 
 impl Run {
@@ -180,15 +189,24 @@ impl Run {
         self.task(0, 1).ratios().iter().filter(has_labels).copied().collect()
     }
 
-    /// Returns the held-out metric that selects the best checkpoint, if the run selects one.
+    /// Returns the held-out metric that selects the best checkpoint, if the run selects one. A run with `[ema]` also has the metrics of
+    /// the averaged weights, such as `ema_mlm_loss`.
     ///
     /// # Errors
     /// If the task has no metric of that name. Single segments have none of their second label.
-    pub fn selection_metric(&self) -> anyhow::Result<Option<Ratio>> {
+    pub fn selection_metric(&self) -> anyhow::Result<Option<SelectionMetric>> {
         let Some(name) = &self.evaluate.metric else { return Ok(None) };
-        let known = self.held_out_metrics();
-        let Some(found) = known.iter().find(|ratio| ratio.name == name) else {
-            let names: Vec<&str> = known.iter().map(|ratio| ratio.name).collect();
+        let of_weights = self.held_out_metrics().into_iter().map(|ratio| SelectionMetric { ratio, of_average: false });
+        let mut known: Vec<(String, SelectionMetric)> =
+            of_weights.map(|metric| (metric.ratio.name.to_owned(), metric)).collect();
+        if self.ema.is_some() {
+            let of_average = |(name, metric): &(String, SelectionMetric)| {
+                (ema::metric_name(name), SelectionMetric { of_average: true, ..*metric })
+            };
+            known.extend(known.iter().map(of_average).collect::<Vec<_>>());
+        }
+        let Some((_, found)) = known.iter().find(|(known, _)| known == name) else {
+            let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
             bail!("[evaluate] metric requires one of {}, got {name:?}", names.join(", "));
         };
         Ok(Some(*found))

@@ -75,6 +75,15 @@ impl FoundModel {
         self
     }
 
+    /// Replaces the weights by their exponential moving average, which a run with `[ema]` keeps.
+    ///
+    /// # Errors
+    /// If the checkpoint holds no averages, or cannot be read.
+    pub fn with_averages(mut self) -> anyhow::Result<FoundModel> {
+        self.checkpoint.model = averages_of(&self.path)?;
+        Ok(self)
+    }
+
     /// Replaces the head. Encoder and pooler are kept; the tensors of another head are left out, and those of `head` are listed
     /// as missing, so that a run initialises them. A head with other labels is another head.
     pub fn with_head(mut self, head: Head) -> FoundModel {
@@ -285,15 +294,20 @@ pub fn export_averages(
     out: &Path,
 ) -> anyhow::Result<Exported> {
     let mut loaded = open(path, Contents::ModelOnly)?;
+    loaded.checkpoint.model = averages_of(&loaded.path)?;
+    export_loaded(loaded, architecture, more, out)
+}
+
+/// Returns the averages of the weights in the checkpoint `path`, by the names of the weights.
+fn averages_of(path: &Path) -> anyhow::Result<Vec<(String, HostTensor)>> {
     let average = |(name, tensor): (String, HostTensor)| Some((ema::parameter(&name)?.to_owned(), tensor));
-    let averages: Vec<_> = load(&loaded.path, Contents::All)?.optimizer.into_iter().filter_map(average).collect();
+    let averages: Vec<_> = load(path, Contents::All)?.optimizer.into_iter().filter_map(average).collect();
     ensure!(
         !averages.is_empty(),
         "{} holds no averages of the weights; a run keeps them with the table [ema], as in decay = 0.9999",
-        loaded.path.display()
+        path.display()
     );
-    loaded.checkpoint.model = averages;
-    export_loaded(loaded, architecture, more, out)
+    Ok(averages)
 }
 
 fn export_loaded(

@@ -10,6 +10,7 @@ use super::evaluator::EvaluationSpec;
 use super::probe::ProbeSpec;
 use crate::batch::BatchSource;
 use crate::checkpoint::{Best, RUN_FILE};
+use crate::optim::ema;
 use crate::report::settings;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
@@ -69,6 +70,8 @@ impl Job {
 pub struct Selection {
     /// The name of the metric.
     pub metric: &'static str,
+    /// Whether the metric is that of the averaged weights.
+    pub of_average: bool,
     /// Whether lower values are better, as of a loss.
     pub lower_is_better: bool,
     /// Evaluations without a better value after which the run stops; 0 never stops early.
@@ -76,20 +79,25 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Returns the name of the metric in evaluations.
+    pub fn name(self) -> String {
+        if self.of_average { ema::metric_name(self.metric) } else { self.metric.to_owned() }
+    }
+
     /// Returns the best evaluation after one with `value` at `step`. An equal value is not better, NaN never is.
     pub fn updated(self, best: Option<Best>, value: f64, step: u64) -> Option<Best> {
         let improves = |best: &Best| if self.lower_is_better { value < best.value } else { value > best.value };
         match best {
             Some(best) if !improves(&best) => Some(Best { evaluations_since: best.evaluations_since + 1, ..best }),
             None if value.is_nan() => None,
-            _ => Some(Best { metric: self.metric.to_owned(), value, step, evaluations_since: 0 }),
+            _ => Some(Best { metric: self.name(), value, step, evaluations_since: 0 }),
         }
     }
 
     /// Returns the best evaluation of an earlier part of the run, if it is one of this metric: values of different metrics cannot
     /// be compared.
     pub fn resumed(self, earlier: Option<Best>) -> Option<Best> {
-        earlier.filter(|best| best.metric == self.metric)
+        earlier.filter(|best| best.metric == self.name())
     }
 
     /// Returns the best evaluation of an earlier part of the run, `earlier`, if that part has stopped early.
@@ -119,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_run_stops_after_as_many_evaluations_without_a_better_value_as_its_patience() {
-        let selection = Selection { metric: "f1", lower_is_better: false, patience: 2 };
+        let selection = Selection { metric: "f1", of_average: false, lower_is_better: false, patience: 2 };
         let mut best = None;
         let mut stops = Vec::new();
         for (step, value) in [(1, f64::NAN), (2, 0.5), (3, 0.5), (4, 0.7), (5, 0.6), (6, f64::NAN)] {
@@ -138,17 +146,19 @@ mod tests {
 
     #[test]
     fn a_run_that_resumes_with_another_metric_selects_anew() {
-        let selection = |metric| Selection { metric, lower_is_better: false, patience: 2 };
+        let selection = |metric| Selection { metric, of_average: false, lower_is_better: false, patience: 2 };
         let best = selection("f1").updated(None, 0.9, 4);
         assert_eq!(Selection { patience: 1, ..selection("f1") }.resumed(best.clone()), best);
-        assert_eq!(selection("matthews").resumed(best), None);
+        assert_eq!(selection("matthews").resumed(best.clone()), None);
+        assert_eq!(Selection { of_average: true, ..selection("f1") }.resumed(best), None);
     }
 
     #[test]
     fn the_lowest_loss_is_the_best() {
-        let selection = Selection { metric: "mlm_loss", lower_is_better: true, patience: 0 };
+        let selection = Selection { metric: "mlm_loss", of_average: true, lower_is_better: true, patience: 0 };
         let values = [(1, 5.0), (2, 4.0), (3, f64::NAN), (4, 4.0), (5, 4.5)];
         let best = values.into_iter().fold(None, |best, (step, value)| selection.updated(best, value, step));
-        assert_eq!(best.map(|best| (best.value, best.step, best.evaluations_since)), Some((4.0, 2, 3)));
+        let best = best.unwrap();
+        assert_eq!((best.metric.as_str(), best.value, best.step, best.evaluations_since), ("ema_mlm_loss", 4.0, 2, 3));
     }
 }

@@ -444,7 +444,7 @@ impl Trainer {
         }
         if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
             let earlier = self.best.take().filter(|best| self.is_evaluated_alike(best.step, phase));
-            self.best = selection.updated(earlier, evaluation.value(selection.metric), self.done);
+            self.best = selection.updated(earlier, evaluation.value(&selection.name()), self.done);
         }
         self.alarm.evaluated(self.done, |metric| evaluation.value(metric));
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;

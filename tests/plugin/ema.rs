@@ -76,9 +76,38 @@ fn averages_are_those_of_the_checkpoints_and_survive_resumption_and_sharding() {
     for ((name, found), (of, expected)) in exported.iter().zip(&averages(&straight)) {
         assert_eq!((name, &found.to_f64()), (of, expected));
     }
+    let examples = straight_metrics[&key]["examples"].to_string();
+    let evaluate = ["evaluate", "straight/step-00000010", "--data", "data", "--platform", "cpu", "--json"];
+    let evaluated = |weights: &str| {
+        let output = workshop.succeed(&[&evaluate[..], &["--examples", &examples, "--weights", weights]].concat());
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        object["mlm_loss"].as_f64().expect("a number")
+    };
+    for (weights, recorded) in [("ema", loss("ema_mlm_loss")), ("model", loss("mlm_loss"))] {
+        assert!((evaluated(weights) - recorded).abs() < 1e-5, "{weights}");
+    }
     workshop.succeed(&["pretrain", "straight.toml", "--platform", "cpu", "--resume"]);
     let other = ["pretrain", "straight.toml", "--platform", "cpu", "--resume", "--set", "ema.decay=0.9"];
     refused(&workshop.lambert(&other), &["other settings (ema.decay)"]);
+}
+
+#[test]
+fn the_best_checkpoint_may_be_that_of_the_averages() {
+    let workshop = Workshop::new();
+    workshop.run_file("run.toml", "run", |text| {
+        text.replace("[evaluate]", "[ema]\ndecay = 0.5\n[evaluate]\nmetric = \"ema_mlm_loss\"")
+            .replace("every = 0", "every = 1")
+    });
+    workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
+    let values = metrics(&workshop.path("run"));
+    let value = |step: u64| values[&("evaluation".to_owned(), step)]["ema_mlm_loss"].as_f64().expect("a number");
+    let best = last(&workshop, "run").state.best.expect("the run selects a checkpoint");
+    assert_eq!((best.metric.as_str(), best.value), ("ema_mlm_loss", value(best.step)));
+    assert!((1..=10).all(|step| value(step) >= best.value), "{best:?}");
+    workshop
+        .run_file("plain.toml", "plain", |text| text.replace("[evaluate]", "[evaluate]\nmetric = \"ema_mlm_loss\""));
+    let plain = workshop.lambert(&["pretrain", "plain.toml", "--platform", "cpu"]);
+    refused(&plain, &["[evaluate] metric requires one of mlm_loss", "got \"ema_mlm_loss\""]);
 }
 
 #[test]

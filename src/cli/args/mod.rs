@@ -9,3 +9,4 @@ pub mod probe;
 pub mod read;
 pub mod shell;
 pub mod training;
+pub mod weights;

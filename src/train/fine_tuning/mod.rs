@@ -69,6 +69,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         probe: None,
         selection: Some(Selection {
             metric: settings.evaluate.metric(settings.task.kind)?,
+            of_average: false,
             lower_is_better: false,
             patience: settings.evaluate.patience,
         }),

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::bert::Head;
 use crate::cli::args::device::DeviceArgs;
 use crate::cli::args::probe::ProbeArgs;
+use crate::cli::args::weights::Weights;
 use crate::data::PreparedData;
 use crate::output::{note, print};
 use crate::report::baselines::Baselines;
@@ -39,6 +40,7 @@ Examples:
   lambert evaluate checkpoints/quickstart --data data/quickstart
   lambert evaluate checkpoints/quickstart/step-00000200 --data data/quickstart --examples 512 --json
   lambert evaluate my-bert --probe reviews.tsv --probe-text sentence --probe-label label
+  lambert evaluate checkpoints/mine --data data/mine --weights ema
   lambert evaluate my-bert --probe reviews.tsv --random-weights 1
   lambert evaluate exported/ --data data/mine --sequence-length 128 --logits logits.safetensors")]
 pub struct Evaluate {
@@ -60,8 +62,11 @@ pub struct Evaluate {
     /// Masked positions per example, at most [default: as many as the masking rate requires]
     #[arg(long, value_name = "N")]
     max_predictions_per_seq: Option<usize>,
+    /// Weights to evaluate: those of the step, or their exponential moving average (of a run with [ema])
+    #[arg(long, value_enum, default_value_t = Weights::Model, value_name = "WEIGHTS")]
+    weights: Weights,
     /// Evaluate the same model with random weights drawn with this seed, for comparison with the trained weights
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", conflicts_with = "weights")]
     random_weights: Option<u64>,
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -84,6 +89,9 @@ pub fn run(args: Evaluate) -> anyhow::Result<ExitCode> {
         "--examples and --micro-batch-size require at least 1, got 0"
     );
     let mut model = open_model(&fetch_model(&args.model)?)?;
+    if args.weights == Weights::Ema {
+        model = model.with_averages()?;
+    }
     if let Some(seed) = args.random_weights {
         model = model.with_random_weights(seed);
     }

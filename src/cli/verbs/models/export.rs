@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hugging_face::{Architecture, MODEL_CARD, ONNX_MODEL};
 use crate::cli::args::pooling::Pooling;
+use crate::cli::args::weights::Weights;
 use crate::output::{note, print};
 use crate::predict::onnx::onnx_model;
 use crate::report::model_card::model_card;
@@ -60,14 +61,6 @@ enum Format {
     Safetensors,
     /// model.safetensors, and onnx/model.onnx for onnxruntime, transformers.js and text-embeddings-inference
     Onnx,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Weights {
-    /// The weights after the step
-    Model,
-    /// The exponential moving average of the weights
-    Ema,
 }
 
 fn architecture(name: &str) -> Result<Architecture, String> {
