@@ -27,6 +27,7 @@ fn build_and_lower(criterion: &mut Criterion) {
                     max_predictions: max_predictions_per_row(&examples, sequences_per_row),
                     sequences_per_row,
                 },
+                spare_rows: false,
                 sentence_pairs: true,
                 recompute: Recompute::default(),
                 layers: Layers::default(),

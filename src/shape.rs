@@ -252,6 +252,20 @@ impl HostTensor {
         HostTensor { shape, bytes }
     }
 
+    /// Puts tensors of the same type and the same other dimensions one after the other, along the first dimension.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn concatenate(tensors: impl Iterator<Item = HostTensor>) -> HostTensor {
+        let join = |mut all: HostTensor, next: HostTensor| {
+            debug_assert_eq!(all.shape.dims[1..], next.shape.dims[1..]);
+            all.shape.dims[0] += next.shape.dims[0];
+            all.bytes.extend(next.bytes);
+            all
+        };
+        tensors.reduce(join).expect("there is at least one tensor")
+    }
+
     /// Returns the bytes of the elements, row-major and little-endian.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

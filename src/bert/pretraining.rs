@@ -52,6 +52,8 @@ pub struct BertPretraining {
     pub model: BertConfig,
     /// The form of the rows.
     pub rows: RowForm,
+    /// Whether a batch may have fewer examples than rows, as in a ramp of the batch.
+    pub spare_rows: bool,
     /// Whether examples are pairs of segments with a label; single segments have none.
     pub sentence_pairs: bool,
     /// The activations that the backward pass recomputes.
@@ -142,10 +144,10 @@ impl Task for BertPretraining {
         vec![sums.mlm_nll, sums.mlm_correct, sums.nsp_nll, sums.nsp_correct]
     }
 
-    /// Packed batches fill their first rows only; how many is known when the batch is there.
+    /// Packed batches, and those of a ramp of the batch, fill their first rows only; how many is known when the batch is there.
     fn occupied_rows<'g>(&self, batch: &[Tensor<'g>]) -> Option<Tensor<'g>> {
         let batch = BatchTensors::from_vec(batch.to_vec());
-        batch.packed.map(|_| {
+        (batch.packed.is_some() || self.spare_rows).then(|| {
             let sequences = batch.attention_mask.reduce_max(&[1]);
             sequences.gt(sequences.filled(0.0))
         })
@@ -296,6 +298,7 @@ fn synthetic_batch(form: RowForm, vocab_size: usize, rows: usize) -> HostBatch {
         row_length: length,
         tokens: rows * length,
         occupied_rows: rows,
+        spare_rows: 0,
     }
 }
 
@@ -323,6 +326,7 @@ mod tests {
             let task = BertPretraining {
                 model: small,
                 rows,
+                spare_rows: false,
                 sentence_pairs: true,
                 recompute: Recompute::None,
                 layers: Layers::Unrolled,
@@ -376,6 +380,7 @@ mod tests {
             let task = BertPretraining {
                 model: Preset::Tiny.config(100),
                 rows,
+                spare_rows: false,
                 sentence_pairs: true,
                 recompute: Recompute::None,
                 layers: Layers::Unrolled,

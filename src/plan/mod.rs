@@ -313,6 +313,6 @@ impl Plan {
 impl PhasePlan {
     /// Returns the seconds of all steps of the phase.
     pub fn seconds(&self) -> Option<f64> {
-        Some(self.shape.steps as f64 * self.fit.as_ref()?.times?.step())
+        Some(self.shape.full_steps() * self.fit.as_ref()?.times?.step())
     }
 }

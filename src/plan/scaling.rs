@@ -30,7 +30,7 @@ impl Plan {
         let accelerator = target.accelerator?;
         let of_phase = |phase: &PhasePlan| {
             let demand = self.demand_on(phase, target)?;
-            Some(phase.shape.steps as f64 * Times::of(&demand, target, accelerator, &self.efficiency)?.step())
+            Some(phase.shape.full_steps() * Times::of(&demand, target, accelerator, &self.efficiency)?.step())
         };
         self.phases.iter().map(of_phase).sum()
     }

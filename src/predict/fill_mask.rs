@@ -179,6 +179,7 @@ impl Examples for MaskedTexts {
             row_length,
             tokens: attention_mask.iter().filter(|&&mask| mask > 0).count(),
             occupied_rows: rows,
+            spare_rows: 0,
         }
     }
 }

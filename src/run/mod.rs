@@ -171,6 +171,7 @@ impl Run {
                 max_predictions: max_predictions_per_row(&examples, sequences_per_row),
                 sequences_per_row,
             },
+            spare_rows: self.schedule.phases()[phase].batch_ramp.is_some(),
             sentence_pairs: self.data.mode.is_pair(),
             recompute: self.recompute,
             layers: self.compile.layers,
@@ -312,7 +313,7 @@ impl Run {
         phases
             .iter()
             .map(|phase| {
-                let sequences = phase.steps * phase.global_batch as u64;
+                let sequences = phase.sequences();
                 Arithmetic {
                     sequences,
                     tokens: sequences * phase.sequence_length as u64,

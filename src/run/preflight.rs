@@ -69,7 +69,7 @@ pub fn check_batches(run: &Run, replicas: usize) -> anyhow::Result<()> {
 fn check_batch(phase: &Phase, replicas: usize) -> anyhow::Result<()> {
     let unit = phase.micro_batch_size * replicas;
     if phase.global_batch.is_multiple_of(unit) {
-        return Ok(());
+        return Ok(phase.accumulation_steps(replicas).map(drop)?);
     }
     let below = phase.global_batch / unit * unit;
     let above = below + unit;

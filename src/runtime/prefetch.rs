@@ -60,7 +60,10 @@ impl RunInputs {
     /// If the schedule has no such step, or the data cannot be read.
     pub fn batch(&self, step: u64, replicas: ReplicaRange) -> anyhow::Result<HostBatch> {
         let StepPlan { phase, first_example, global_batch, .. } = self.schedule.at(step)?;
-        self.sources[phase].batch(first_example, global_batch, replicas)
+        let mut batch = self.sources[phase].batch(first_example, global_batch, replicas)?;
+        // The program has rows for the full batch.
+        batch.pad_shares_to(replicas.count, self.schedule.phases()[phase].global_batch / replicas.of);
+        Ok(batch)
     }
 
     fn transfer(

@@ -4,11 +4,14 @@
 //! shape and one learning-rate curve; each phase has its own warm-up. The schedule has no state, so a resumed run computes
 //! the same values.
 
+mod batch_ramp;
 mod decay;
 mod masking;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::batch_ramp::BatchRamp;
+use self::batch_ramp::RampedStep;
 use self::decay::scientific;
 pub use self::decay::{Cooldown, Decay};
 pub use self::masking::MaskingRate;
@@ -49,6 +52,9 @@ pub struct Phase {
     pub max_predictions_per_seq: usize,
     /// Sequences per step, over all replicas and hosts.
     pub global_batch: usize,
+    /// The growth of the batch to `global_batch` at the start of the phase; none if all steps have the same batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_ramp: Option<BatchRamp>,
     /// Rows per device and micro-batch. A row is a sequence, or several packed ones.
     pub micro_batch_size: usize,
     /// Sequences per row, at most; 1 does not pack. The default is that of [`Phase::sequences_per_row`].
@@ -282,12 +288,13 @@ impl Schedule {
         let (phase, step_in_phase) = (&self.phases[index], n - self.starts[index]);
         // The count restarts where the last phase up to here began that does not carry it.
         let counted_from = (1..=index).rev().find(|&i| !self.phases[i].carry_step).map_or(0, |i| self.starts[i]);
+        let RampedStep { batch, first_sequence } = phase.batch_at(step_in_phase);
         Ok(StepPlan {
             phase: index,
             step_in_phase,
-            global_batch: phase.global_batch,
+            global_batch: batch,
             learning_rate: phase.learning_rate_at(step_in_phase),
-            first_example: self.skipped.position(index, step_in_phase * phase.global_batch as u64),
+            first_example: self.skipped.position(index, first_sequence),
             optimizer_step: n - counted_from + 1,
         })
     }
@@ -323,6 +330,11 @@ impl Phase {
         if !self.global_batch.is_multiple_of(self.micro_batch_size) {
             let requires = format!("a multiple of micro_batch_size ({})", self.micro_batch_size);
             return refuse("global_batch", &requires, self.global_batch.to_string());
+        }
+        if let Some(ramp) = self.batch_ramp
+            && let Err((key, requires, got)) = ramp.check(self.global_batch, self.micro_batch_size)
+        {
+            return refuse(key, &requires, got);
         }
         let tokens = self.steps as f64 * self.global_batch as f64 * self.sequence_length as f64;
         if tokens > MOST_TOKENS {
@@ -374,7 +386,20 @@ impl Phase {
 
     /// Returns the number of sequences of all steps.
     pub fn sequences(&self) -> u64 {
-        self.steps * self.global_batch as u64
+        self.batch_at(self.steps).first_sequence
+    }
+
+    /// Returns the number of steps of the full batch that have as many sequences as the phase.
+    pub fn full_steps(&self) -> f64 {
+        self.sequences() as f64 / self.global_batch as f64
+    }
+
+    /// Returns the batch of step `t` of the phase, from 0, and the number of sequences before it.
+    fn batch_at(&self, t: u64) -> RampedStep {
+        match self.batch_ramp {
+            Some(ramp) => ramp.at(self.global_batch, t),
+            None => RampedStep { batch: self.global_batch, first_sequence: t * self.global_batch as u64 },
+        }
     }
 
     /// Returns the number of micro-batches per step on each of `replicas` devices (over all hosts).
@@ -383,13 +408,15 @@ impl Phase {
     /// If the global batch does not divide evenly.
     pub fn accumulation_steps(&self, replicas: usize) -> Result<usize, ScheduleError> {
         let at_once = self.micro_batch_size * replicas;
-        if at_once == 0 || !self.global_batch.is_multiple_of(at_once) {
-            return Err(ScheduleError::Phase {
-                phase: self.name.clone(),
-                key: "global_batch",
-                requires: format!("a multiple of micro_batch_size × replicas ({} × {replicas})", self.micro_batch_size),
-                got: self.global_batch.to_string(),
-            });
+        let sizes =
+            [("global_batch", Some(self.global_batch)), ("batch_ramp.start", self.batch_ramp.map(|ramp| ramp.start))];
+        let sizes = sizes.into_iter().chain([("batch_ramp.increment", self.batch_ramp.map(|ramp| ramp.increment))]);
+        for (key, size) in sizes.filter_map(|(key, size)| Some((key, size?))) {
+            if at_once == 0 || !size.is_multiple_of(at_once) {
+                let requires =
+                    format!("a multiple of micro_batch_size × replicas ({} × {replicas})", self.micro_batch_size);
+                return Err(ScheduleError::Phase { phase: self.name.clone(), key, requires, got: size.to_string() });
+            }
         }
         Ok(self.global_batch / at_once)
     }
@@ -423,7 +450,7 @@ impl Phase {
         if self.curve == Curve::Nvidia { steps } else { steps.round() }
     }
 
-    /// Returns a sentence for each value that a scaling rule determined.
+    /// Returns a sentence for each value that a scaling rule determined, and for a ramp of the batch.
     pub fn choices(&self) -> Vec<String> {
         let rate =
             self.sqrt_scaled.map(|s| sqrt_batch_scaling(s.base_rate, s.base_batch, self.global_batch).explanation);
@@ -433,7 +460,13 @@ impl Phase {
             }
             _ => None,
         };
-        rate.into_iter().chain(warmup).collect()
+        let ramp = self.batch_ramp.map(|ramp| {
+            let BatchRamp { start, increment, sequences } = ramp;
+            let [start, full, increment] = [start, self.global_batch, increment].map(|batch| thousands(batch as u64));
+            let (sequences, steps) = (thousands(sequences), counted(ramp.steps(self.global_batch), "step"));
+            format!("batch {start} at first, growing by {increment} to {full} within {sequences} sequences ({steps})")
+        });
+        rate.into_iter().chain(warmup).chain(ramp).collect()
     }
 
     /// Describes the learning-rate curve: `linear warm-up to 8e-3 over 84 steps, then linear decay to 0 at step 840`. Steps

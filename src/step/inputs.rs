@@ -77,7 +77,7 @@ impl StepInputs<'_> {
         let tensor = match input.role {
             Role::Batch if self.replicas == 1 => self.batch_tensor(&input.name)?.clone(),
             Role::Batch => Arc::new(self.batch_tensor(&input.name)?.rows(replica * rows, rows)),
-            _ => Arc::new(self.scalar(input, self.scalars.first_row + replica * rows)?),
+            _ => Arc::new(self.scalar(input, self.scalars.first_row + replica * (rows - self.batch.spare_rows))?),
         };
         ensure!(*tensor.shape() == input.shape, "{} requires {}, got {}", input.name, input.shape, tensor.shape());
         Ok(tensor)

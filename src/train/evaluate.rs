@@ -102,6 +102,7 @@ impl ModelOnHeldOut {
         let task = BertPretraining {
             model: self.model.config.clone(),
             rows: RowForm { sequence_length: length, max_predictions: length, sequences_per_row: 1 },
+            spare_rows: false,
             sentence_pairs: true,
             recompute: Recompute::default(),
             layers: Layers::default(),

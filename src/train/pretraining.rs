@@ -46,6 +46,7 @@ pub fn evaluation_spec(
             max_predictions: examples.max_predictions_per_seq,
             sequences_per_row: 1,
         },
+        spare_rows: false,
         sentence_pairs: examples.mode.is_pair(),
         recompute: Recompute::default(),
         layers: Layers::default(),

@@ -225,7 +225,7 @@ impl Trainer {
     pub fn coverage(&self) -> Vec<Coverage> {
         let phases = self.job.schedule.phases().iter().enumerate();
         let coverage = phases.map(|(index, phase)| {
-            let (batches, sequences) = (&self.job.batches[index], phase.steps * phase.global_batch as u64);
+            let (batches, sequences) = (&self.job.batches[index], phase.sequences());
             Coverage {
                 sequences,
                 sequences_per_epoch: batches.epoch_len(),

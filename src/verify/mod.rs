@@ -219,6 +219,7 @@ impl<'a, E: Backend> Verification<'a, E> {
         BertPretraining {
             model: self.case.config.clone(),
             rows: RowForm { sequence_length, max_predictions, sequences_per_row: 1 },
+            spare_rows: false,
             sentence_pairs: true,
             recompute: self.options.recompute,
             layers: self.options.layers,
@@ -292,6 +293,7 @@ impl<'a, E: Backend> Verification<'a, E> {
             row_length: self.task().rows.sequence_length,
             tokens: 0,
             occupied_rows: rows,
+            spare_rows: 0,
         };
         let scalars = Scalars {
             learning_rate,

@@ -79,7 +79,7 @@ impl Fixture {
         };
         let tensors: Vec<_> = task.batch().tensors.iter().map(tensor).collect();
         let [rows, row_length] = <[usize; 2]>::try_from(tensors[0].1.shape().dims.clone()).unwrap();
-        let mut batch = HostBatch { rows, tensors, row_length, tokens: 0, occupied_rows: rows };
+        let mut batch = HostBatch { rows, tensors, row_length, tokens: 0, occupied_rows: rows, spare_rows: 0 };
         batch.pad_to(ROWS);
         batch
     }

@@ -185,6 +185,7 @@ impl BatchSource for Examples {
             row_length: 1,
             tokens: rows,
             occupied_rows: rows,
+            spare_rows: 0,
         })
     }
 

@@ -30,6 +30,7 @@ pub fn task(model: &BertConfig) -> BertPretraining {
     BertPretraining {
         model: model.clone(),
         rows: RowForm { sequence_length: 8, max_predictions: 3, sequences_per_row: 1 },
+        spare_rows: false,
         sentence_pairs: true,
         recompute: Recompute::default(),
         layers: Layers::default(),

@@ -117,6 +117,7 @@ fn tiny_train_step_matches_its_golden_files() {
             ..Preset::Tiny.config(32)
         },
         rows: RowForm { sequence_length: 6, max_predictions: 2, sequences_per_row: 1 },
+        spare_rows: false,
         sentence_pairs: true,
         recompute: Recompute::default(),
         layers: Layers::default(),

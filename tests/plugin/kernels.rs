@@ -79,6 +79,7 @@ fn cuda_compiler_compiles_the_kernels_with_the_step() {
         let task = BertPretraining {
             model,
             rows: RowForm { sequence_length: 128, max_predictions: 8, sequences_per_row },
+            spare_rows: false,
             sentence_pairs: true,
             recompute: Recompute::None,
             layers: Layers::Unrolled,

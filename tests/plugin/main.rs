@@ -6,6 +6,7 @@ mod common;
 mod average;
 mod backend;
 mod bad_input;
+mod batch_ramp;
 mod cli;
 mod collectives;
 mod compilation_cache;

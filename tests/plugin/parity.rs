@@ -25,6 +25,7 @@ fn trajectory(case: &ReferenceCase, settings: &str) -> Trajectory {
     let task = BertPretraining {
         model: case.config.clone(),
         rows: RowForm { sequence_length, max_predictions, sequences_per_row: 1 },
+        spare_rows: false,
         sentence_pairs: true,
         recompute: Recompute::default(),
         layers: Layers::default(),
@@ -59,7 +60,8 @@ fn trajectory(case: &ReferenceCase, settings: &str) -> Trajectory {
     for (t, tensors) in case.batches.iter().enumerate() {
         let lr = 0.002 * ((t + 1) as f64 / 5.0).min(1.0);
         let tensors = names.iter().copied().zip(tensors.iter().cloned().map(Arc::new)).collect();
-        let batch = HostBatch { rows, tensors, row_length: sequence_length, tokens: 0, occupied_rows: rows };
+        let batch =
+            HostBatch { rows, tensors, row_length: sequence_length, tokens: 0, occupied_rows: rows, spare_rows: 0 };
         let scalars = Scalars {
             learning_rate: lr,
             optimizer_step: t as u64 + 1,

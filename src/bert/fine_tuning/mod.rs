@@ -201,6 +201,7 @@ impl<O: Objective> Task for FineTuning<O> {
             row_length: length,
             tokens: rows * length,
             occupied_rows: rows,
+            spare_rows: 0,
         }
     }
 }

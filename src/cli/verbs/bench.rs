@@ -229,6 +229,7 @@ impl Bench {
                 max_predictions: self.max_predictions_per_seq.unwrap_or((self.sequence_length * 5 / 32).max(1)),
                 sequences_per_row: self.sequences_per_row,
             },
+            spare_rows: false,
             sentence_pairs: true,
             recompute: self.recompute,
             layers: self.layers,

@@ -147,6 +147,7 @@ impl Batch {
             row_length: self.sequence_length,
             tokens: self.real_tokens(),
             occupied_rows: self.occupied_rows(replicas),
+            spare_rows: 0,
         }
     }
 

@@ -234,6 +234,7 @@ impl LabelledExamples {
             row_length,
             tokens: attention_mask.iter().filter(|&&mask| mask > 0).count(),
             occupied_rows: rows,
+            spare_rows: 0,
         }
     }
 

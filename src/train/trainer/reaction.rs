@@ -78,7 +78,8 @@ impl Trainer {
             let (first, end) = (step.max(start), self.done.min(start + settings.steps));
             if first < end {
                 let from = schedule.at(first)?.first_example;
-                let to = schedule.at(end - 1)?.first_example + settings.global_batch as u64;
+                let StepPlan { first_example, global_batch, .. } = schedule.at(end - 1)?;
+                let to = first_example + global_batch as u64;
                 ranges.push(SkippedRange { phase, from, to });
             }
         }
