@@ -183,7 +183,7 @@ def require_same_ids(lambert, directory, texts):
     with tempfile.TemporaryDirectory() as scratch:
         source, out = Path(scratch, "lines.txt"), Path(scratch, "ids.jsonl")
         source.write_bytes("\n".join(lines).encode() + b"\n")
-        subprocess.run([lambert, "tokenizer", "encode", directory, source, "--out", out], check=True)
+        subprocess.run([lambert, "tokenizer", "encode", source, "--tokenizer", directory, "--out", out], check=True)
         ours = [json.loads(line) for line in out.read_text().split("\n") if line]
     require([line["text"] for line in ours] == lines, f"expected the {len(lines)} input lines unchanged, found {len(ours)} lines")
     # "[MASK]" in a corpus is plain text. Unigram finds it nevertheless; lambert reads it as an unknown token.

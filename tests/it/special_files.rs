@@ -52,7 +52,7 @@ fn pipes_in_the_place_of_texts_tokenizers_and_prepared_data_are_refused() {
     let check = |file: &str, arguments: &[&str]| refused(&workshop.path(file), workshop.command(arguments));
     check("text.txt", &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more"]);
     check("text.txt", &["tokenizer", "train", "text.txt", "--vocab-size", "150", "--out", "words"]);
-    check("text.txt", &["tokenizer", "encode", "tokenizer", "text.txt", "--out", "ids.jsonl"]);
+    check("text.txt", &["tokenizer", "encode", "text.txt", "--tokenizer", "tokenizer", "--out", "ids.jsonl"]);
     for file in ["tokenizer.json", "vocab.txt", "tokenizer_config.json"] {
         check(&format!("tokenizer/{file}"), &["prepare", "text.txt", "--tokenizer", "tokenizer", "--out", "more"]);
     }

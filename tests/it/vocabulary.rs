@@ -177,7 +177,7 @@ fn an_extended_model_is_an_ordinary_hugging_face_directory() {
     assert_eq!(models.read("again/tokenizer.json"), models.read("extended/tokenizer.json"));
     let token = pieces[0]["token"].as_str().unwrap();
     models.write("word.txt", token.trim_start_matches('#'));
-    let encoded = models.succeed(&["tokenizer", "encode", "extended", "word.txt"]);
+    let encoded = models.succeed(&["tokenizer", "encode", "word.txt", "--tokenizer", "extended"]);
     assert!(encoded.contains(&format!("\"ids\":[{}]", pieces[0]["id"])) || token.starts_with('#'), "{encoded}");
     models.succeed(&["prepare", "more.txt", "--tokenizer", "extended", "--held-out", "0.2", "--out", "more"]);
 }

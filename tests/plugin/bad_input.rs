@@ -114,13 +114,13 @@ fn damaged_or_incompatible_tokenizers_are_rejected() {
     cut(&workshop.path("cut/tokenizer.json"), 30);
     fails(
         &workshop,
-        &["tokenizer", "encode", "cut", "text.txt", "--out", "ids.jsonl"],
+        &["tokenizer", "encode", "text.txt", "--tokenizer", "cut", "--out", "ids.jsonl"],
         &["cut/tokenizer.json: requires JSON, got EOF"],
     );
     std::fs::write(workshop.path("latin.txt"), b"fine\ncaf\xe9\n").expect("writable");
     fails(
         &workshop,
-        &["tokenizer", "encode", "tokenizer", "latin.txt", "--out", "ids.jsonl"],
+        &["tokenizer", "encode", "latin.txt", "--tokenizer", "tokenizer", "--out", "ids.jsonl"],
         &["latin.txt: line 2 requires UTF-8"],
     );
     assert!(!workshop.path("more").exists() && !workshop.path("ids.jsonl").exists());

@@ -43,13 +43,14 @@ pub enum Tokenizer {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lambert tokenizer encode data/quickstart/tokenizer text.txt
-  lambert tokenizer encode vocab.txt text.txt --cased --out ids.jsonl")]
+  lambert tokenizer encode text.txt --tokenizer data/quickstart/tokenizer
+  lambert tokenizer encode text.txt --tokenizer vocab.txt --cased --out ids.jsonl")]
 pub struct Encode {
-    /// Tokenizer: a directory with tokenizer.json or vocab.txt, or one of these files
-    tokenizer: PathBuf,
     /// Text file in UTF-8
     file: PathBuf,
+    /// Tokenizer: a directory with tokenizer.json or vocab.txt, or one of these files
+    #[arg(long, value_name = "PATH")]
+    tokenizer: PathBuf,
     /// Output file [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
