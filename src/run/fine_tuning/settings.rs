@@ -201,6 +201,7 @@ impl TrainSettings {
             // Nothing is masked, but every phase requires at least one.
             max_predictions_per_seq: 1,
             global_batch: self.global_batch,
+            batch_ramp: None,
             micro_batch_size: self.micro_batch_size,
             sequences_per_row: Some(1),
             steps,

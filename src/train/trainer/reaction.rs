@@ -8,6 +8,7 @@ use crate::checkpoint::{Contents, checkpoint_path, load_latest};
 use crate::divergence::{Monitor, SkippedRange};
 use crate::run::buckets::fetch_run;
 use crate::runtime::state::TrainState;
+use crate::schedule::StepPlan;
 
 impl Trainer {
     /// Sets the checkpoints from after the last good one aside, and goes back to that one if the run does so. Returns whether
