@@ -76,7 +76,7 @@ fn averages_are_those_of_the_checkpoints_and_survive_resumption_and_sharding() {
     for ((name, found), (of, expected)) in exported.iter().zip(&averages(&straight)) {
         assert_eq!((name, &found.to_f64()), (of, expected));
     }
-    let examples = straight_metrics[&key]["examples"].to_string();
+    let examples = straight_metrics[&key]["examples"].as_f64().expect("a number").to_string();
     let evaluate = ["evaluate", "straight/step-00000010", "--data", "data", "--platform", "cpu", "--json"];
     let evaluated = |weights: &str| {
         let output = workshop.succeed(&[&evaluate[..], &["--examples", &examples, "--weights", weights]].concat());
@@ -100,10 +100,13 @@ fn the_best_checkpoint_may_be_that_of_the_averages() {
     });
     workshop.succeed(&["pretrain", "run.toml", "--platform", "cpu"]);
     let values = metrics(&workshop.path("run"));
-    let value = |step: u64| values[&("evaluation".to_owned(), step)]["ema_mlm_loss"].as_f64().expect("a number");
+    let evaluations = values.iter().filter(|((kind, step), _)| kind == "evaluation" && *step > 0);
+    let losses: Vec<(u64, f64)> =
+        evaluations.map(|((_, step), line)| (*step, line["ema_mlm_loss"].as_f64().expect("a number"))).collect();
     let best = last(&workshop, "run").state.best.expect("the run selects a checkpoint");
-    assert_eq!((best.metric.as_str(), best.value), ("ema_mlm_loss", value(best.step)));
-    assert!((1..=10).all(|step| value(step) >= best.value), "{best:?}");
+    assert_eq!(best.metric, "ema_mlm_loss");
+    assert!(losses.len() > 2 && losses.contains(&(best.step, best.value)), "{best:?} of {losses:?}");
+    assert!(losses.iter().all(|(_, loss)| *loss >= best.value), "{best:?} of {losses:?}");
     workshop
         .run_file("plain.toml", "plain", |text| text.replace("[evaluate]", "[evaluate]\nmetric = \"ema_mlm_loss\""));
     let plain = workshop.lambert(&["pretrain", "plain.toml", "--platform", "cpu"]);
