@@ -15,6 +15,7 @@
 //! The backward pass of a scan is a scan in the opposite direction (`scan.rs`). What it reads of the forward iterations becomes
 //! stacked outputs of the forward scan (`residuals.rs`).
 
+mod convolution;
 mod residuals;
 mod scan;
 pub mod vjp;

@@ -83,6 +83,7 @@ fn is_repeated(op: &Op) -> bool {
         | Op::Concatenate { .. }
         | Op::Slice { .. }
         | Op::Pad { .. }
+        | Op::Reverse { .. }
         | Op::DynamicSlice { .. }
         | Op::DynamicUpdateSlice
         | Op::GetTupleElement { .. }
@@ -92,6 +93,9 @@ fn is_repeated(op: &Op) -> bool {
         Op::Parameter { .. }
         | Op::Reduce { .. }
         | Op::DotGeneral { .. }
+        | Op::Convolution(_)
+        | Op::ReduceWindow { .. }
+        | Op::SelectAndScatter { .. }
         | Op::Gather(_)
         | Op::ScatterAdd(_)
         | Op::While { .. }

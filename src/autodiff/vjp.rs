@@ -32,6 +32,11 @@
 //! | reduce (sum) | `ct`, broadcast |
 //! | reduce (max, min) | `ct / n` where `x = out`, with n the number of such elements |
 //! | dot | `ct · yᵀ`, `xᵀ · ct`, each rounded to its operand's type unless the operand is a weight |
+//! | convolution | `ct` convolved with the reversed `y`; `x` convolved with `ct`; see [`convolution`](super::convolution) |
+//! | reduce-window (sum) | each element of `ct` added to all elements of its window |
+//! | reduce-window (max, min) | each element of `ct` added to the first element of its window that attains the extremum |
+//! | select-and-scatter | panics: it is the derivative of a maximum over windows |
+//! | reverse | `ct`, reversed |
 //! | dynamic-slice | zeros, updated with `ct` at the same starts |
 //! | dynamic-update-slice | `ct` with zeros in the window; the window of `ct` |
 //! | gather | `ct` scatter-added into zeros at the same (clamped) indices, – |
@@ -47,15 +52,15 @@
 //! | all others | none: the operation is piecewise constant, not floating-point, or a leaf |
 //!
 //! If several operands attain a maximum or minimum, they share the cotangent evenly, in binary
-//! operations, reductions and all-reduces. A collective of several operands has one result, and one optional cotangent,
+//! operations, reductions and all-reduces; of a window, the first one takes it, as in other frameworks. A collective of several operands has one result, and one optional cotangent,
 //! for each.
 
 use std::f64::consts::PI;
 
-use super::ForwardValues;
+use super::{ForwardValues, convolution};
 use crate::graph::{
     BinaryOp, Composite, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions, Tensor,
-    UnaryOp,
+    UnaryOp, WindowDimension,
 };
 use crate::shape::{DType, HostTensor, Shape};
 
@@ -184,6 +189,32 @@ impl<'g> Rule<'_, 'g> {
                 let (for_x, for_y) = dot(x, y, ct.convert(x.dtype()), dimensions, *dtype);
                 two(self.rounded(0, for_x), self.rounded(1, for_y))
             }
+
+            // ---- windows ----
+            Op::Convolution(convolution) => {
+                let (x, y) = (self.x(), self.y());
+                // As with dot, the backward convolutions have the operand and accumulation types of the forward one.
+                let ct = ct.convert(x.dtype());
+                let dims = x.dims();
+                let sizes: Vec<usize> = convolution.dimensions.input_spatial.iter().map(|&d| dims[d]).collect();
+                let for_x = convolution::of_input(ct, y, convolution, &sizes);
+                let for_y = convolution::of_kernel(ct, x, convolution);
+                two(self.rounded(0, for_x), self.rounded(1, for_y))
+            }
+            Op::ReduceWindow { reduction, window } => match reduction {
+                Reduction::Sum => one(spread_over_windows(ct, window, &self.shape_of(0).dims)),
+                Reduction::Max => one(self.x().select_and_scatter(ct, window)),
+                Reduction::Min => one((-self.x()).select_and_scatter(ct, window)),
+                Reduction::And | Reduction::Or => vec![None],
+            },
+            Op::SelectAndScatter { .. } => panic!(
+                "{} = {} (scope {:?}) lies between the loss and a requested gradient, and has no derivative: it is itself the \
+                 derivative of a maximum over windows",
+                self.id,
+                self.node.op.name(),
+                self.node.scope
+            ),
+            Op::Reverse { dimensions } => one(ct.reverse(dimensions)),
 
             // ---- index ----
             Op::DynamicSlice { .. } => {
@@ -407,6 +438,16 @@ fn wide(x: Tensor<'_>) -> Tensor<'_> {
 /// Returns `ct` where the operand alone attains the extremum, `ct`/2 where both do, zero elsewhere.
 fn share<'g>(alone: Tensor<'g>, both: Tensor<'g>, ct: Tensor<'g>) -> Tensor<'g> {
     alone.select(ct, both.select(0.5 * ct, ct.filled(0.0)))
+}
+
+/// Adds each element of `ct` to all elements, in `dims`, of its window.
+fn spread_over_windows<'g>(ct: Tensor<'g>, window: &[WindowDimension], dims: &[usize]) -> Tensor<'g> {
+    let none = vec![0; window.len()];
+    let interior: Vec<usize> = window.iter().map(|window| window.stride - 1).collect();
+    let spread = ct.pad(ct.graph().scalar(0.0, ct.dtype()), &none, &none, &interior);
+    let transposed =
+        window.iter().zip(dims).map(|(window, &n)| WindowDimension { base_dilation: 1, ..window.transposed(n) });
+    spread.reduce_window(Reduction::Sum, &transposed.collect::<Vec<_>>())
 }
 
 fn inverse(permutation: &[usize]) -> Vec<usize> {

@@ -79,7 +79,11 @@ pub(super) fn reduce(x: &Value, reduction: Reduction, dimensions: &[usize], shap
     let mut kept = shape.strides().into_iter();
     let strides: Vec<usize> =
         (0..x.shape().rank()).map(|d| if dimensions.contains(&d) { 0 } else { kept.next().unwrap_or(0) }).collect();
-    let to = positions(&x.shape().dims, &strides, 0);
+    fold_into(x, reduction, positions(&x.shape().dims, &strides, 0), shape)
+}
+
+/// Reduces the elements of `x`, in order, into those of a result at the positions `to`, which begins as the identity of the reduction.
+pub(super) fn fold_into(x: &Value, reduction: Reduction, to: impl Iterator<Item = usize>, shape: &Shape) -> Value {
     fn fold<T: Copy>(n: usize, start: T, to: impl Iterator<Item = usize>, x: &[T], f: impl Fn(T, T) -> T) -> Vec<T> {
         let mut result = vec![start; n];
         to.zip(x).for_each(|(i, &x)| result[i] = f(result[i], x));

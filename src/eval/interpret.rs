@@ -1,7 +1,7 @@
 //! The interpreter loop: evaluates a computation node by node, on all replicas in lockstep.
 
 use super::value::Value;
-use super::{EvalError, arrays, elementwise};
+use super::{EvalError, arrays, elementwise, windows};
 use crate::graph::{BinaryOp, Computation, Node, Op, Scan, ScanInputs, ValueShape};
 use crate::shape::{DType, Shape};
 
@@ -98,6 +98,12 @@ fn apply(node: &Node, operands: &[&Value]) -> Value {
 
         // ---- dot ----
         Op::DotGeneral { dimensions, .. } => arrays::dot(x(0), x(1), dimensions, shape),
+
+        // ---- windows ----
+        Op::Convolution(convolution) => windows::convolution(x(0), x(1), convolution, shape),
+        Op::ReduceWindow { reduction, window } => windows::reduce_window(x(0), *reduction, window, shape),
+        Op::SelectAndScatter { window } => windows::select_and_scatter(x(0), x(1), window),
+        Op::Reverse { dimensions } => windows::reverse(x(0), dimensions),
 
         // ---- index ----
         Op::DynamicSlice { sizes } => {

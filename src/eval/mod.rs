@@ -15,6 +15,7 @@ mod arrays;
 mod elementwise;
 mod interpret;
 mod value;
+mod windows;
 
 use crate::graph::{Computation, Op};
 use crate::shape::{HostTensor, Shape};

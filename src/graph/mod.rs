@@ -23,6 +23,7 @@ pub mod op;
 mod scan;
 mod tensor;
 mod text;
+mod window;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ pub use infer::ShapeError;
 pub use op::{BinaryOp, Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions, UnaryOp};
 pub use scan::{Scan, ScanInputs, ScanOutputs};
 pub use tensor::Tensor;
+pub use window::{Convolution, ConvolutionDimensions, WindowDimension};
 
 use crate::shape::Shape;
 

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::{Composite, Computation, Scan};
+use super::{Composite, Computation, Convolution, Scan, WindowDimension};
 use crate::shape::{DType, HostTensor, Shape};
 
 /// A primitive operation with its attributes. The operands are the node's inputs, in HLO's order.
@@ -124,6 +124,28 @@ pub enum Op {
         dimensions: DotDimensions,
         /// Type of the result and of the accumulation (`preferred_element_type`), usually f32 for bf16 operands.
         dtype: DType,
+    },
+
+    // ---- windows ----
+    /// HLO's convolution of an input with a kernel.
+    Convolution(Convolution),
+    /// The reduction of each position of a window on the operand; padding is the identity of the reduction.
+    ReduceWindow {
+        /// The combining operation.
+        reduction: Reduction,
+        /// The window along each dimension.
+        window: Vec<WindowDimension>,
+    },
+    /// `select-and-scatter(operand, source)`: zeros in the shape of the operand, to which each element of the source is added in the
+    /// place of the largest element of its window, the first of several.
+    SelectAndScatter {
+        /// The window along each dimension, without dilation.
+        window: Vec<WindowDimension>,
+    },
+    /// The elements in reverse order along `dimensions`.
+    Reverse {
+        /// Dimensions of the operand, strictly increasing.
+        dimensions: Vec<usize>,
     },
 
     // ---- index ----
@@ -393,6 +415,10 @@ names! {
     Op::Pad { .. } => "pad",
     Op::Reduce { .. } => "reduce",
     Op::DotGeneral { .. } => "dot",
+    Op::Convolution(_) => "convolution",
+    Op::ReduceWindow { .. } => "reduce-window",
+    Op::SelectAndScatter { .. } => "select-and-scatter",
+    Op::Reverse { .. } => "reverse",
     Op::DynamicSlice { .. } => "dynamic-slice",
     Op::DynamicUpdateSlice => "dynamic-update-slice",
     Op::Gather(_) => "gather",

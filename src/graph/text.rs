@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::window::Windows;
 use super::{
     Comparison, Composite, Computation, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, Scan,
     ScatterDimensions, ValueShape,
@@ -57,6 +58,10 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         Op::DotGeneral { dimensions, .. } => write!(f, ", {dimensions}"),
         Op::Gather(dimensions) => write!(f, ", {dimensions}"),
         Op::ScatterAdd(dimensions) => write!(f, ", {dimensions}"),
+        Op::Convolution(convolution) => write!(f, ", {convolution}"),
+        Op::ReduceWindow { reduction, window } => write!(f, ", {reduction}, window={{{}}}", Windows(window)),
+        Op::SelectAndScatter { window } => write!(f, ", window={{{}}}", Windows(window)),
+        Op::Reverse { dimensions } => write!(f, ", dimensions={dimensions:?}"),
         Op::While { condition, body } => write!(f, ", condition={}, body={}", condition.name, body.name),
         Op::Scan(Scan { body, carried, stacked, length, reverse }) => {
             write!(f, ", carried={carried}, stacked={stacked}, length={length}, reverse={reverse}, body={}", body.name)

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use prost::Message;
 
 use super::proto::*;
+use super::window::{convolution_dimensions, window};
 use super::{DotPrecision, HloModule, LowerOptions};
 use crate::graph::{Comparison, Computation, Node, Op, Reduction, ValueShape, expanded};
 use crate::shape::{DType, Element, HostTensor, Shape};
@@ -32,7 +33,7 @@ pub fn lower(computation: &Computation, options: &LowerOptions) -> HloModule {
     let computation = &*expanded(computation);
     check_donations(options.donated, &parameters, &results);
 
-    let mut lowering = Lowering { options, computations: Vec::new(), reducers: HashMap::new(), last_id: 0 };
+    let mut lowering = Lowering { options, computations: Vec::new(), callees: HashMap::new(), last_id: 0 };
     let entry_computation_id = lowering.computation(computation, Interface::Entry);
     let entry = &lowering.computations[lowering.computations.len() - 1];
     let module = HloModuleProto {
@@ -54,6 +55,9 @@ pub fn lower(computation: &Computation, options: &LowerOptions) -> HloModule {
     }
 }
 
+/// The opcode of comparisons.
+const COMPARE: &str = "compare";
+
 /// The calling convention of a computation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Interface {
@@ -69,8 +73,8 @@ enum Interface {
 struct Lowering<'a> {
     options: &'a LowerOptions<'a>,
     computations: Vec<HloComputationProto>,
-    /// Ids of the reducer computations, shared by all instructions with the same reduction and type.
-    reducers: HashMap<(Reduction, DType), i64>,
+    /// Ids of the computations of two scalars, by opcode and type, which all instructions share.
+    callees: HashMap<(&'static str, DType), i64>,
     last_id: i64,
 }
 
@@ -220,7 +224,7 @@ impl Lowering<'_> {
                 i.called_computation_ids = vec![self.reducer(*reduction, dtype)];
             }
 
-            // ---- dot: the result's element type is the type of accumulation ----
+            // ---- dot and convolution: the result's element type is the type of accumulation ----
             Op::DotGeneral { dimensions: d, .. } => {
                 i.dot_dimension_numbers = Some(DotDimensionNumbers {
                     lhs_contracting_dimensions: int64s(&d.lhs_contracting),
@@ -228,13 +232,31 @@ impl Lowering<'_> {
                     lhs_batch_dimensions: int64s(&d.lhs_batch),
                     rhs_batch_dimensions: int64s(&d.rhs_batch),
                 });
-                i.precision_config = match self.options.dot_precision {
-                    DotPrecision::Default => None,
-                    DotPrecision::Highest => {
-                        Some(PrecisionConfig { operand_precision: vec![Precision::Highest.into(); 2] })
-                    }
-                };
+                i.precision_config = self.product_precision();
             }
+
+            // ---- windows ----
+            Op::Convolution(convolution) => {
+                i.window = Some(window(&convolution.window));
+                i.convolution_dimension_numbers = Some(convolution_dimensions(&convolution.dimensions));
+                i.feature_group_count = convolution.feature_groups as i64;
+                i.batch_group_count = convolution.batch_groups as i64;
+                i.precision_config = self.product_precision();
+            }
+            Op::ReduceWindow { reduction, window: dimensions } => {
+                let dtype = computation.array_shape(node.inputs[0]).dtype;
+                i.operand_ids.push(self.identity(into, *reduction, dtype));
+                i.window = Some(window(dimensions));
+                i.called_computation_ids = vec![self.reducer(*reduction, dtype)];
+            }
+            Op::SelectAndScatter { window: dimensions } => {
+                let dtype = computation.array_shape(node.inputs[0]).dtype;
+                i.operand_ids.push(self.identity(into, Reduction::Sum, dtype));
+                i.window = Some(window(dimensions));
+                i.called_computation_ids =
+                    vec![self.of_two_scalars(COMPARE, dtype), self.reducer(Reduction::Sum, dtype)];
+            }
+            Op::Reverse { dimensions } => i.dimensions = int64s(dimensions),
 
             // ---- index ----
             Op::DynamicSlice { sizes } => i.dynamic_slice_sizes = int64s(sizes),
@@ -322,11 +344,16 @@ impl Lowering<'_> {
         self.push(into, instruction)
     }
 
-    /// Returns the id of the reducer computation, which combines two scalars.
-    fn reducer(&mut self, reduction: Reduction, dtype: DType) -> i64 {
-        if let Some(&id) = self.reducers.get(&(reduction, dtype)) {
-            return id;
+    /// Returns the precision of a product of this module.
+    fn product_precision(&self) -> Option<PrecisionConfig> {
+        match self.options.dot_precision {
+            DotPrecision::Default => None,
+            DotPrecision::Highest => Some(PrecisionConfig { operand_precision: vec![Precision::Highest.into(); 2] }),
         }
+    }
+
+    /// Returns the id of the computation that combines two scalars.
+    fn reducer(&mut self, reduction: Reduction, dtype: DType) -> i64 {
         let opcode = match reduction {
             Reduction::Sum => "add",
             Reduction::Max => "maximum",
@@ -334,27 +361,44 @@ impl Lowering<'_> {
             Reduction::And => "and",
             Reduction::Or => "or",
         };
+        self.of_two_scalars(opcode, dtype)
+    }
+
+    /// Returns the id of the computation with the operation `opcode` of two scalars; a comparison tests whether the first is at least the
+    /// second.
+    fn of_two_scalars(&mut self, opcode: &'static str, dtype: DType) -> i64 {
+        if let Some(&id) = self.callees.get(&(opcode, dtype)) {
+            return id;
+        }
         let scalar = array_shape(&Shape::scalar(dtype));
+        let (result, direction) = match opcode {
+            COMPARE => (array_shape(&Shape::scalar(DType::Pred)), comparison_direction(Comparison::Ge)),
+            _ => (scalar.clone(), ""),
+        };
         let mut into = Instructions::default();
         let [lhs, rhs] = [0, 1].map(|parameter_number| {
             let shape = Some(scalar.clone());
             self.push(&mut into, HloInstructionProto { shape, parameter_number, ..plain("parameter", Vec::new()) })
         });
-        let combined = HloInstructionProto { shape: Some(scalar.clone()), ..plain(opcode, vec![lhs, rhs]) };
+        let combined = HloInstructionProto {
+            shape: Some(result.clone()),
+            comparison_direction: direction.to_owned(),
+            ..plain(opcode, vec![lhs, rhs])
+        };
         let root_id = self.push(&mut into, combined);
         let id = self.next_id();
         self.computations.push(HloComputationProto {
             name: format!("{opcode}_{dtype}.{id}"),
             instructions: into.list,
             program_shape: Some(ProgramShapeProto {
-                parameters: vec![scalar.clone(); 2],
-                result: Some(scalar),
+                parameters: vec![scalar; 2],
+                result: Some(result),
                 parameter_names: vec!["lhs".to_string(), "rhs".to_string()],
             }),
             id,
             root_id,
         });
-        self.reducers.insert((reduction, dtype), id);
+        self.callees.insert((opcode, dtype), id);
         id
     }
 

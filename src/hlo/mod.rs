@@ -17,6 +17,7 @@ pub mod proto;
 #[cfg(test)]
 mod tests;
 mod text;
+mod window;
 
 pub use lower::lower;
 pub use text::text;

@@ -129,6 +129,13 @@ impl<'a> Module<'a> {
         if let Some(d) = &i.convolution_dimension_numbers {
             write!(f, ", dim_labels={}", dim_labels(d))?;
         }
+        for (name, groups) in
+            [("feature_group_count", i.feature_group_count), ("batch_group_count", i.batch_group_count)]
+        {
+            if groups > 1 {
+                write!(f, ", {name}={groups}")?;
+            }
+        }
         if i.channel_id > 0 {
             write!(f, ", channel_id={}", i.channel_id)?;
         }
@@ -143,6 +150,7 @@ impl<'a> Module<'a> {
         match (&*i.opcode, &*self.names(&self.computations, &i.called_computation_ids)) {
             (_, []) => {}
             ("while", [body, condition]) => write!(f, ", condition={condition}, body={body}")?,
+            ("select-and-scatter", [select, scatter]) => write!(f, ", select={select}, scatter={scatter}")?,
             ("async-start", [called]) => write!(f, ", calls={called}")?,
             ("fusion", [called]) => write!(f, ", kind={}, calls={called}", i.fusion_kind)?,
             (_, called) => write!(f, ", to_apply={}", called.join(", "))?,

@@ -11,13 +11,13 @@ use std::panic::catch_unwind;
 
 use lambert::autodiff::gradients;
 use lambert::eval::{Value, evaluate_replicas};
-use lambert::graph::{BinaryOp, Computation, DotDimensions, Graph, Op, Reduction, Tensor, UnaryOp};
+use lambert::graph::{BinaryOp, Computation, DotDimensions, Graph, Op, Reduction, Tensor, UnaryOp, WindowDimension};
 use lambert::rng::{Key, Stream};
 use lambert::shape::{DType, HostTensor, Shape};
 
 use self::formulas::{
-    composite, gather_windows, recurrence, scan_in_a_scan, scatter_rows, scatter_windows, two_batches_two_contractions,
-    without_derivative,
+    composite, convolution, convolution_of_batch_groups, gather_windows, grouped_convolution, recurrence,
+    reduced_windows, scan_in_a_scan, scatter_rows, scatter_windows, two_batches_two_contractions, without_derivative,
 };
 
 /// Trials of each case, with different shapes and values.
@@ -166,6 +166,30 @@ cases! {
     ],
 
     // ---- dot ----
+    Op::Convolution(_) => "convolution": [
+        Derivative(convolution),
+        Derivative(grouped_convolution),
+        Derivative(convolution_of_batch_groups),
+    ],
+    Op::ReduceWindow { .. } => "reduce_window": [
+        Derivative(|t| reduced_windows(t, Reduction::Sum)),
+        Derivative(|t| reduced_windows(t, Reduction::Max)),
+        Derivative(|t| reduced_windows(t, Reduction::Min)),
+        Derivative(|t| {
+            let dilated = WindowDimension { window_dilation: 2, ..WindowDimension::new(2).stride(3).padding(1, 2) };
+            let n = 5 + t.stream.below(5) as usize;
+            t.argument(&[n]).reduce_window(Reduction::Sum, &[dilated])
+        }),
+        Flat(|t| {
+            let x = t.argument(&[5]);
+            x.gt(x.filled(0.0)).reduce_window(Reduction::Or, &[WindowDimension::new(2)]).convert(DType::F32)
+        }),
+    ],
+    Op::SelectAndScatter { .. } => "select_and_scatter": [Refused(|t| {
+        let (x, y) = (t.argument(&[4]), t.argument(&[3]));
+        x.select_and_scatter(y, &[WindowDimension::new(2)])
+    })],
+    Op::Reverse { .. } => "reverse": [Derivative(|t| { let [a, b, c] = t.sizes(); t.argument(&[a, b, c]).reverse(&[0, 2]).tanh() })],
     Op::DotGeneral { .. } => "dot_general": [
         Derivative(|t| { let [a, k, n] = t.sizes(); t.argument(&[2, a, k]).matmul(t.argument(&[k, n]), DType::F32) }),
         Derivative(|t| {

@@ -5,6 +5,7 @@
 mod arrays;
 mod control;
 mod elementwise;
+mod windows;
 
 use lambert::graph::{BinaryOp, Computation, Graph, Op, Tensor, UnaryOp};
 use lambert::rng::Key;
@@ -30,7 +31,7 @@ impl Case {
 
 /// Returns all cases.
 pub fn all() -> Vec<Case> {
-    [elementwise::cases(), arrays::cases(), control::cases()].concat()
+    [elementwise::cases(), arrays::cases(), windows::cases(), control::cases()].concat()
 }
 
 /// Builds a case on one replica.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lambert::graph::{
-    Composite, DotDimensions, GatherDimensions, Graph, NodeId, Op, Scan, ScanInputs, ScanOutputs, ScatterDimensions,
-    Tensor,
+    Composite, Convolution, ConvolutionDimensions, DotDimensions, GatherDimensions, Graph, NodeId, Op, Reduction, Scan,
+    ScanInputs, ScanOutputs, ScatterDimensions, Tensor, WindowDimension,
 };
 use lambert::shape::{DType, Shape};
 
@@ -130,4 +130,64 @@ pub(super) fn scatter_windows<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
     };
     let (table, windows) = (t.argument(&[3, 2, 4]), t.argument(&[2, 4, 2]));
     table.scatter_add(t.indices(&[2, 4], 4), windows, dimensions).tanh()
+}
+
+/// Draws a window of a convolution of `n` elements, with strides, padding and dilations, that has at least one position.
+fn any_window(t: &mut Trial<'_>, n: usize, base_dilation: usize) -> WindowDimension {
+    let window = WindowDimension {
+        window_dilation: 1 + t.stream.below(2) as usize,
+        base_dilation,
+        ..WindowDimension::new(1 + t.stream.below(3) as usize).stride(1 + t.stream.below(3) as usize)
+    };
+    let draw = |t: &mut Trial<'_>| t.stream.below(3) as i64;
+    let window = window.padding(draw(t), draw(t));
+    if window.positions(n) > 0 { window } else { window.padding(4, 4) }
+}
+
+/// A convolution of arrays whose dimensions are in another order on each side.
+fn convolve<'g>(t: &mut Trial<'g>, feature_groups: usize, batch_groups: usize) -> Tensor<'g> {
+    let [rows, columns] = [3, 4].map(|n| n + t.stream.below(3) as usize);
+    let base_dilation = 1 + t.stream.below(2) as usize;
+    let window = vec![any_window(t, rows, 1), any_window(t, columns, base_dilation)];
+    let (batch, read, written) =
+        (batch_groups * (1 + t.stream.below(2) as usize), 2, 2 * feature_groups * batch_groups);
+    let convolution = Convolution {
+        dimensions: ConvolutionDimensions {
+            input_batch: 2,
+            input_feature: 0,
+            input_spatial: vec![3, 1],
+            kernel_input_feature: 3,
+            kernel_output_feature: 1,
+            kernel_spatial: vec![0, 2],
+            output_batch: 1,
+            output_feature: 2,
+            output_spatial: vec![0, 3],
+        },
+        window: window.clone(),
+        feature_groups,
+        batch_groups,
+        dtype: DType::F32,
+    };
+    let x = t.argument(&[read * feature_groups, columns, batch, rows]);
+    let kernel = t.argument(&[window[0].size, written, window[1].size, read]);
+    x.convolution(kernel, convolution)
+}
+
+pub(super) fn convolution<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    convolve(t, 1, 1)
+}
+
+pub(super) fn grouped_convolution<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    convolve(t, 3, 1)
+}
+
+pub(super) fn convolution_of_batch_groups<'g>(t: &mut Trial<'g>) -> Tensor<'g> {
+    convolve(t, 1, 2)
+}
+
+pub(super) fn reduced_windows<'g>(t: &mut Trial<'g>, reduction: Reduction) -> Tensor<'g> {
+    let [rows, columns] = [4, 5].map(|n| n + t.stream.below(3) as usize);
+    let window = WindowDimension::new(3).stride(1 + t.stream.below(2) as usize).padding(1, 1);
+    let one = WindowDimension::new(1);
+    t.argument(&[2, rows, columns, 2]).reduce_window(reduction, &[one, window, window, one]).tanh()
 }
