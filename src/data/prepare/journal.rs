@@ -15,14 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::blocks::BlockId;
 use super::sorted::SortedRun;
 use super::spool::Spooled;
+use super::work_files::JOURNAL;
 use crate::data::corpus::ReadCounts;
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Manifest, Removed, ShardEntry};
 use crate::data::store::shard::Split;
 use crate::files;
-
-/// File name of the journal.
-pub(super) const JOURNAL: &str = "journal.jsonl";
 
 /// A finished piece of work.
 #[derive(Debug, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ mod spool;
 mod staging;
 mod token_block;
 mod tokenize;
+mod work_files;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,10 +41,11 @@ use crate::data::tokenizer::rules::TokenizerRules;
 use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::sha256_hex;
 use compare::{differing_inputs, differing_settings, files_differ};
-use journal::{Done, JOURNAL, Journal, JournalRecord};
+use journal::{Done, Journal, JournalRecord};
 use parts::{FinishedParts, remove_parts};
 use spool::Spool;
 use staging::{Staging, write_to_disk};
+use work_files::JOURNAL;
 
 pub use parts::{Part, PartOutcome, prepare_part};
 pub use remote_parts::{PartUpload, PartsDownload, remove_remote_parts};

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::journal::JOURNAL;
 use super::parts::{Part, parts_directory};
 use super::staging::{self, Staging, write_to_disk};
+use super::work_files::{JOURNAL, is_work};
 use crate::data::error::{DataError, Result};
 use crate::files;
 use crate::storage::{Address, Bucket, ExpectedObject, Object};
@@ -36,7 +36,7 @@ impl PartUpload {
         if bucket.read(&journal).map_err(DataError::storage)? != Some(here) {
             for entry in fs::read_dir(&own).map_err(DataError::io("list", &own))? {
                 let file = entry.map_err(DataError::io("list", &own))?.file_name();
-                names.extend(file.to_str().filter(|file| staging::is_work(file)).map(name));
+                names.extend(file.to_str().filter(|file| is_work(file)).map(name));
             }
         }
         Ok(PartUpload { bucket, directory, names, journal })
@@ -89,7 +89,7 @@ impl PartsDownload {
                 continue;
             }
             let is_missing = |object: &&Object| {
-                let file = object.name.strip_prefix(journal).filter(|file| staging::is_work(file) && *file != JOURNAL);
+                let file = object.name.strip_prefix(journal).filter(|file| is_work(file) && *file != JOURNAL);
                 let here = || fs::metadata(directory.join(&object.name)).map(|metadata| metadata.len());
                 file.is_some() && !here().is_ok_and(|bytes| bytes == object.bytes)
             };

@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use crate::rng::Key;
 
 use super::blocks::BlockId;
-use super::journal::{BlockRecord, Done, JOURNAL, Journal, JournalRecord};
+use super::journal::{BlockRecord, Done, Journal, JournalRecord};
 use super::selection::{SelectableBlock, Selection, select};
 use super::sorted::SortedSignatures;
 use super::spool::{Spool, Spooled};
-use super::staging::{self, write_to_disk};
+use super::staging::write_to_disk;
+use super::work_files::{JOURNAL, is_work};
 use super::{Preparation, PrepareProgress, PrepareStage, Spools};
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Deduplication, Manifest, Removed, ShardEntry};
@@ -92,7 +93,7 @@ pub(super) fn clear(staging: &Path) -> Result<()> {
     let entries = fs::read_dir(staging).map_err(DataError::io("list", staging))?;
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     let paths = paths.map_err(DataError::io("list", staging))?;
-    let is_used_up = |path: &&PathBuf| staging::is_work(path) || path.ends_with(PLAN);
+    let is_used_up = |path: &&PathBuf| is_work(path) || path.ends_with(PLAN);
     let (journal, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
         paths.iter().filter(is_used_up).partition(|path| path.ends_with(JOURNAL));
     for path in journal.into_iter().chain(others) {

@@ -25,6 +25,7 @@ use super::Spool;
 use super::signature::{BANDS, FINGERPRINT};
 use super::spool::Spooled;
 use super::staging::write_to_disk;
+use super::work_files::SORTED;
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::Deduplication;
 use crate::files;
@@ -164,14 +165,11 @@ fn write_run<const WORDS: usize>(
         Kind::Fingerprint => "fingerprints".to_owned(),
         Kind::Band(band) => format!("band-{band:02}"),
     };
-    let file = format!("{name}-{number:05}.{EXTENSION}");
+    let file = format!("{name}-{number:05}.{SORTED}");
     let bytes: &[u8] = bytemuck::cast_slice(entries.as_flattened());
     write_to_disk(&directory.join(&file), bytes)?;
     Ok(SortedRun { kind, file, entries: entries.len() as u64, xxh3: xxh3_64(bytes) })
 }
-
-/// The extension of sorted files.
-pub(super) const EXTENSION: &str = "sorted";
 
 /// Marks every document that repeats an earlier one by its fingerprint ([`EXACT`]) or one of its bands ([`NEAR`]). `marks` has the
 /// documents of all blocks, in the order of the text.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::token_block::{Head, TokenBlock, TokenForm};
+use super::work_files::SPOOL;
 use crate::data::error::{DataError, Result};
 use crate::data::store::shard::Split;
 use crate::files;
@@ -37,11 +38,8 @@ impl Spooled {
     }
 }
 
-/// The extension of the files.
-pub(super) const EXTENSION: &str = "spool";
-
 fn file_name(split: Split, file: u32) -> String {
-    format!("{split}-{file:05}.{EXTENSION}")
+    format!("{split}-{file:05}.{SPOOL}")
 }
 
 /// The token blocks of one split.

@@ -7,8 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::journal::JOURNAL;
-use super::{sorted, spool};
+use super::work_files::JOURNAL;
 use crate::data::error::{DataError, Result};
 use crate::data::files::MANIFEST;
 use crate::files;
@@ -154,13 +153,6 @@ impl Drop for Staging {
 /// Returns `true` if a directory is complete, and only the rename is missing.
 pub(super) fn is_complete(staging: &Path) -> bool {
     staging.join(MANIFEST).exists() && !staging.join(JOURNAL).exists()
-}
-
-/// Returns `true` for the name of a file that holds finished work: the journal, token blocks or signatures.
-pub(super) fn is_work(name: impl AsRef<Path>) -> bool {
-    let name = name.as_ref();
-    let extension = name.extension().unwrap_or_default();
-    name.ends_with(JOURNAL) || extension == spool::EXTENSION || extension == sorted::EXTENSION
 }
 
 /// Completes a replacement that was interrupted between or after its two renames: the new directory is complete, and
