@@ -428,18 +428,18 @@ impl<'g> Trial<'g> {
         gradients((out * weights).sum(), &[x])[0]
     }
 
-    /// Draws the arguments and the weights of each replica. The arguments are within ±4.5 and at least 0.03 from each other
-    /// and from whole numbers, so that no kink or jump is within the steps.
+    /// Draws the arguments and the weights of each replica. The arguments are within ±4.5, or more if there are more than 90, and at
+    /// least 0.03 from each other and from whole numbers, so that no kink or jump is within the steps.
     fn draw(&mut self, weights: Tensor<'g>) -> Arguments {
+        let elements: usize = self.arguments.iter().map(|argument| argument.shape().elements()).sum();
+        let half = (self.replicas * elements).div_ceil(2).max(45) as i32;
         let mut pool: Vec<f64> =
-            (-45..45).map(|i| 0.1 * (i as f64 + 0.5) + 0.02 * (self.stream.uniform() - 0.5)).collect();
+            (-half..half).map(|i| 0.1 * (i as f64 + 0.5) + 0.02 * (self.stream.uniform() - 0.5)).collect();
         self.stream.shuffle(&mut pool);
         let mut replica = || {
             let mut values = Vec::new();
             for argument in &self.arguments {
-                let n = argument.shape().elements();
-                assert!(n <= pool.len(), "the pool is too small for this case");
-                values.push(pool.split_off(pool.len() - n));
+                values.push(pool.split_off(pool.len() - argument.shape().elements()));
             }
             values.push((0..weights.shape().elements()).map(|_| self.stream.normal()).collect());
             values
