@@ -32,7 +32,7 @@
 //! | reduce (sum) | `ct`, broadcast |
 //! | reduce (max, min) | `ct / n` where `x = out`, with n the number of such elements |
 //! | dot | `ct · yᵀ`, `xᵀ · ct`, each rounded to its operand's type unless the operand is a weight |
-//! | convolution | `ct` convolved with the reversed `y`; `x` convolved with `ct`; see [`convolution`](super::convolution) |
+//! | convolution | `ct` convolved with the reversed `y`; `x` convolved with `ct`; see `convolution.rs` |
 //! | reduce-window (sum) | each element of `ct` added to all elements of its window |
 //! | reduce-window (max, min) | each element of `ct` added to the first element of its window that attains the extremum |
 //! | select-and-scatter | panics: it is the derivative of a maximum over windows |

@@ -105,6 +105,13 @@ fn parts_of_other_preparations_are_refused() {
     for part in ["0/2", "3/2", "1", "1/2/3", "a/b"] {
         place.fails(&weighted("data", &["--part", part]), 2, &["requires NUMBER/PARTS with a number from 1"]);
     }
+    // Complete data keeps the parts of other data.
+    place.succeed(&weighted("kept", &[]));
+    place.succeed(&weighted("kept", &["--part", "1/1", "--seed", "4", "--force"]));
+    place.succeed(&weighted("kept", &["--join"]));
+    assert!(place.at("kept.parts/1-of-1").exists());
+    place.succeed(&weighted("kept", &["--join", "--seed", "4", "--force"]));
+    assert!(!place.at("kept.parts").exists());
     place.fails(&weighted("data", &["--part", "1/2", "--join"]), 2, &["cannot be used with"]);
 }
 

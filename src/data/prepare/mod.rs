@@ -132,8 +132,13 @@ pub fn prepare(preparation: &Preparation, progress: PrepareProgress) -> Result<P
 /// As [`prepare`]; if a part is missing or incomplete.
 pub fn join(preparation: &Preparation, progress: PrepareProgress) -> Result<PrepareOutcome> {
     let outcome = preparation.build(TextSource::Parts, progress)?;
-    remove_parts(&staging::resolve(preparation.out)?)?;
-    Ok(outcome)
+    let out = &staging::resolve(preparation.out)?;
+    // A join that was killed at its end leaves the parts of data that is up to date; others may be those of other data.
+    let is_joined = match &outcome {
+        PrepareOutcome::Prepared(_) => true,
+        PrepareOutcome::UpToDate(_) => FinishedParts::open(&Preparation { out, ..*preparation }).is_ok(),
+    };
+    if is_joined { remove_parts(out).map(|()| outcome) } else { Ok(outcome) }
 }
 
 /// The origin of the tokenized text.

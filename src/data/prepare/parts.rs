@@ -121,7 +121,7 @@ pub enum PartOutcome {
     UpToDate,
 }
 
-/// Tokenizes one part of the text into `OUT.parts`, for [`join`]. Resumes a part that was killed.
+/// Tokenizes one part of the text into `OUT.parts`, for [`join`](super::join()). Resumes a part that was killed.
 ///
 /// # Errors
 /// As [`prepare`](super::prepare()).
@@ -260,14 +260,10 @@ impl FinishedParts {
     }
 }
 
-/// Removes the parts of the preparation of `out`, if there are any.
+/// Removes the parts of the preparation of `out`.
 pub(super) fn remove_parts(out: &Path) -> Result<()> {
     let directory = parts_directory(out);
-    if directory.is_dir() {
-        number_of_parts(&directory)?;
-        fs::remove_dir_all(&directory).map_err(DataError::io("remove", &directory))?;
-    }
-    Ok(())
+    fs::remove_dir_all(&directory).map_err(DataError::io("remove", &directory))
 }
 
 /// Returns the directory of all parts of the preparation of `out`.
