@@ -114,7 +114,7 @@ pub struct Monitor {
     diverged: bool,
     /// The newest checkpoint whose later losses are calm.
     last_good: Option<u64>,
-    /// Steps of later checkpoints, in ascending order.
+    /// Steps of later checkpoints, in ascending order: those of the last [`SHORT`] steps and the newest before them.
     unproven: Vec<u64>,
 }
 
@@ -168,6 +168,9 @@ impl Monitor {
             self.unproven.clear();
             self.last_good = Some(done);
         } else if self.last_good != Some(done) && self.unproven.last() != Some(&done) {
+            // Of those that a calm step would prove now, only the newest can become the last good one.
+            let provable = self.unproven.partition_point(|&step| step + SHORT as u64 <= done);
+            self.unproven.drain(..provable.saturating_sub(1));
             self.unproven.push(done);
         }
     }

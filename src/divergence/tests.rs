@@ -194,6 +194,26 @@ fn a_resumed_run_remembers_what_it_learned_and_which_checkpoints_are_good() {
 }
 
 #[test]
+fn a_run_that_stays_diverged_remembers_few_checkpoints() {
+    let mut monitor = Monitor::default();
+    for step in 1..=10_000 {
+        let loss = if step <= 500 { 5.0 } else { 40.0 };
+        monitor.observe(step, with_loss(step, loss), BERT, false);
+        monitor.saved(step, None, BERT);
+        assert!(monitor.unproven.len() <= SHORT + 1, "{} checkpoints at step {step}", monitor.unproven.len());
+    }
+    let before = monitor.last_good().expect("a good checkpoint");
+    assert!(before < 520, "{before}");
+    // Calm again: the newest checkpoint that is old enough is good, as if all had been remembered.
+    let calm = (10_001..10_100).find(|&step| {
+        monitor.observe(step, with_loss(step, 5.0), BERT, false);
+        monitor.last_good() != Some(before)
+    });
+    let calm = calm.expect("the run is calm again");
+    assert_eq!(monitor.last_good(), Some((calm - SHORT as u64).min(10_000)));
+}
+
+#[test]
 fn sentences_name_step_value_reference_and_setting() {
     let signs = [
         Divergence::Loss { loss: 3.1e12, uniform: 10.33 },
