@@ -60,7 +60,7 @@ use std::f64::consts::PI;
 use super::{ForwardValues, convolution};
 use crate::graph::{
     BinaryOp, Composite, DotDimensions, GatherDimensions, Node, NodeId, Op, Reduction, ScatterDimensions, Tensor,
-    UnaryOp, WindowDimension,
+    UnaryOp, WindowDimension, span,
 };
 use crate::shape::{DType, HostTensor, Shape};
 
@@ -454,11 +454,6 @@ fn inverse(permutation: &[usize]) -> Vec<usize> {
     let mut inverse = vec![0; permutation.len()];
     permutation.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
     inverse
-}
-
-/// Returns the extent of `n` elements that lie `stride` apart, the first and the last included.
-fn span(n: usize, stride: usize) -> usize {
-    if n == 0 { 0 } else { (n - 1) * stride + 1 }
 }
 
 /// Returns the cotangents of `x` and `y` for `out = dot(x, y)`. `ct` has the operands' type, the results have the

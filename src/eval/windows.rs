@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::arrays::fold_into;
 use super::value::{Value, positions};
 use crate::graph::{Convolution, Reduction, WindowDimension};
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 
 pub(super) fn reduce_window(x: &Value, reduction: Reduction, window: &[WindowDimension], shape: &Shape) -> Value {
     let pairs = elements(&x.shape().dims, window, &shape.dims);
@@ -76,8 +76,7 @@ pub(super) fn convolution(x: &Value, kernel: &Value, convolution: &Convolution, 
 /// position in the order of the window.
 fn elements(dims: &[usize], window: &[WindowDimension], positions: &[usize]) -> Vec<(usize, usize)> {
     let sizes: Vec<usize> = window.iter().map(|window| window.size).collect();
-    let mut strides = vec![1; dims.len()];
-    (1..dims.len()).rev().for_each(|i| strides[i - 1] = strides[i] * dims[i]);
+    let strides = row_major(dims);
     let mut pairs = Vec::new();
     for (number, position) in indices(positions).enumerate() {
         for k in indices(&sizes) {
@@ -90,10 +89,12 @@ fn elements(dims: &[usize], window: &[WindowDimension], positions: &[usize]) -> 
 
 /// Returns all indices within `dims`, the last dimension fastest.
 fn indices(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> + use<> {
-    let dims = dims.to_vec();
-    let mut strides = vec![1; dims.len()];
-    (1..dims.len()).rev().for_each(|i| strides[i - 1] = strides[i] * dims[i]);
+    let (dims, strides) = (dims.to_vec(), row_major(dims));
     positions(&dims, &strides, 0).map(move |at| dims.iter().zip(&strides).map(|(n, stride)| at / stride % n).collect())
+}
+
+fn row_major(dims: &[usize]) -> Vec<usize> {
+    Shape::new(DType::Pred, dims).strides()
 }
 
 fn flat(strides: &[usize], index: impl Iterator<Item = usize>) -> usize {

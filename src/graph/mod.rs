@@ -35,6 +35,7 @@ pub use infer::ShapeError;
 pub use op::{BinaryOp, Comparison, DotDimensions, GatherDimensions, Op, Reduction, ScatterDimensions, UnaryOp};
 pub use scan::{Scan, ScanInputs, ScanOutputs};
 pub use tensor::Tensor;
+pub(crate) use window::span;
 pub use window::{Convolution, ConvolutionDimensions, WindowDimension};
 
 use crate::shape::Shape;

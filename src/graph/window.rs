@@ -40,8 +40,8 @@ impl WindowDimension {
 
     /// Returns the number of positions of the window on `n` elements.
     pub fn positions(self, n: usize) -> usize {
-        let room = span(n, self.base_dilation) + self.padding_low + self.padding_high;
-        let last = room - span(self.size, self.window_dilation);
+        let room = span(n, self.base_dilation) as i64 + self.padding_low + self.padding_high;
+        let last = room - span(self.size, self.window_dilation) as i64;
         if last < 0 { 0 } else { last as usize / self.stride + 1 }
     }
 
@@ -56,10 +56,10 @@ impl WindowDimension {
     /// Returns the window with which the cotangents of all positions on `n` elements give those of the elements: they are spread by the
     /// stride, and the window, whose elements must be in reverse order, covers every position that reads an element.
     pub fn transposed(self, n: usize) -> Self {
-        let window = span(self.size, self.window_dilation);
+        let window = span(self.size, self.window_dilation) as i64;
         let padding_low = window - self.padding_low - 1;
-        let positions = span(self.positions(n), self.stride);
-        let padding_high = span(n, self.base_dilation) + window - 1 - positions - padding_low;
+        let positions = span(self.positions(n), self.stride) as i64;
+        let padding_high = span(n, self.base_dilation) as i64 + window - 1 - positions - padding_low;
         let (stride, base_dilation) = (self.base_dilation, self.stride);
         WindowDimension { stride, padding_low, padding_high, base_dilation, ..self }
     }
@@ -67,8 +67,9 @@ impl WindowDimension {
     /// Returns the window of a convolution of `n` elements with the cotangents of all `positions` of this window: it has a position for
     /// each element of this window.
     pub fn exchanged(self, n: usize, positions: usize) -> Self {
-        let window = span(self.size, self.window_dilation);
-        let padding_high = span(positions, self.stride) + window - 1 - span(n, self.base_dilation) - self.padding_low;
+        let window = span(self.size, self.window_dilation) as i64;
+        let padding_high =
+            span(positions, self.stride) as i64 + window - 1 - span(n, self.base_dilation) as i64 - self.padding_low;
         let (stride, window_dilation) = (self.window_dilation, self.stride);
         WindowDimension { size: positions, stride, padding_high, window_dilation, ..self }
     }
@@ -79,8 +80,8 @@ impl WindowDimension {
 }
 
 /// Returns the extent of `n` elements that lie `distance` apart, the first and the last included.
-fn span(n: usize, distance: usize) -> i64 {
-    if n == 0 { 0 } else { ((n - 1) * distance + 1) as i64 }
+pub(crate) fn span(n: usize, distance: usize) -> usize {
+    if n == 0 { 0 } else { (n - 1) * distance + 1 }
 }
 
 /// The dimensions of the operands and of the result of a convolution: HLO's ConvolutionDimensionNumbers.

@@ -91,15 +91,6 @@ pub struct Run {
     pub text: String,
 }
 
-/// The held-out metric that selects the best checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SelectionMetric {
-    /// The metric.
-    pub ratio: Ratio,
-    /// Whether it is that of the averaged weights.
-    pub of_average: bool,
-}
-
 impl Run {
     /// Reads and checks the run file `path` with `overrides` (`checkpoint.keep=5`, `phase.2.steps=20`) applied. The default of
     /// the vocabulary size is that of the imported weights or, without `import`, that of the prepared data.
@@ -190,22 +181,18 @@ impl Run {
         self.task(0, 1).ratios().iter().filter(has_labels).copied().collect()
     }
 
-    /// Returns the held-out metric that selects the best checkpoint, if the run selects one. A run with `[ema]` also has the metrics of
-    /// the averaged weights, such as `ema_mlm_loss`.
+    /// Returns the held-out metric that selects the best checkpoint, if the run selects one: the metric of the name `[evaluate] metric`.
+    /// A run with `[ema]` also has those of the averaged weights, such as `ema_mlm_loss`, which are the same ratios.
     ///
     /// # Errors
     /// If the task has no metric of that name. Single segments have none of their second label.
-    pub fn selection_metric(&self) -> anyhow::Result<Option<SelectionMetric>> {
+    pub fn selection_metric(&self) -> anyhow::Result<Option<Ratio>> {
         let Some(name) = &self.evaluate.metric else { return Ok(None) };
-        let of_weights = self.held_out_metrics().into_iter().map(|ratio| SelectionMetric { ratio, of_average: false });
-        let mut known: Vec<(String, SelectionMetric)> =
-            of_weights.map(|metric| (metric.ratio.name.to_owned(), metric)).collect();
-        if self.ema.is_some() {
-            let of_average = |(name, metric): &(String, SelectionMetric)| {
-                (ema::metric_name(name), SelectionMetric { of_average: true, ..*metric })
-            };
-            known.extend(known.iter().map(of_average).collect::<Vec<_>>());
-        }
+        let ratios = self.held_out_metrics();
+        let of_weights = ratios.iter().map(|ratio| (ratio.name.to_owned(), *ratio));
+        let of_average =
+            ratios.iter().filter(|_| self.ema.is_some()).map(|ratio| (ema::metric_name(ratio.name), *ratio));
+        let known: Vec<(String, Ratio)> = of_weights.chain(of_average).collect();
         let Some((_, found)) = known.iter().find(|(known, _)| known == name) else {
             let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
             bail!("[evaluate] metric requires one of {}, got {name:?}", names.join(", "));

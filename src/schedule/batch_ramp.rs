@@ -24,6 +24,14 @@ pub(super) struct RampedStep {
     pub first_sequence: u64,
 }
 
+/// The steps of one batch in a ramp.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    batch: usize,
+    first_step: u64,
+    first_sequence: u64,
+}
+
 impl BatchRamp {
     /// Returns the first key whose value is impossible before the batch `full` in micro-batches of `micro_batch` rows, with what it
     /// requires and what was found.
@@ -49,31 +57,33 @@ impl BatchRamp {
 
     /// Returns step `t` of a phase, from 0, whose batch grows to `full`.
     pub(super) fn at(self, full: usize, t: u64) -> RampedStep {
-        let BatchRamp { start, increment, sequences } = self;
-        let levels = ((full - start) / increment) as u64;
-        let (mut batch, mut steps, mut seen) = (start, 0, 0);
-        for level in 1..=levels {
-            // The level ends with the step that reaches its share of the sequences.
-            let end = (sequences as u128 * level as u128).div_ceil(levels as u128) as u64;
-            let of_level = end.saturating_sub(seen).div_ceil(batch as u64);
-            if t < steps + of_level {
-                return RampedStep { batch, first_sequence: seen + (t - steps) * batch as u64 };
-            }
-            (steps, seen) = (steps + of_level, seen + of_level * batch as u64);
-            batch += increment;
-        }
-        RampedStep { batch: full, first_sequence: seen + (t - steps) * full as u64 }
+        let begun = self.levels(full).take_while(|level| level.first_step <= t).last();
+        let Level { batch, first_step, first_sequence } = begun.expect("the first level begins with step 0");
+        RampedStep { batch, first_sequence: first_sequence + (t - first_step) * batch as u64 }
     }
 
     /// Returns the number of steps before the batch is `full`.
     pub(super) fn steps(self, full: usize) -> u64 {
-        // The first sequence of a step of the full batch gives the steps before it.
-        let (mut below, mut above) = (0, self.sequences + 1);
-        while below < above {
-            let middle = below + (above - below) / 2;
-            if self.at(full, middle).batch < full { below = middle + 1 } else { above = middle }
-        }
-        below
+        self.levels(full).last().map_or(0, |level| level.first_step)
+    }
+
+    /// Returns the batches from `start` to `full`, in order. One whose share of the sequences has been seen before has no steps.
+    fn levels(self, full: usize) -> impl Iterator<Item = Level> {
+        let BatchRamp { start, increment, sequences } = self;
+        let number = ((full - start) / increment) as u128;
+        let mut next = Level { batch: start, first_step: 0, first_sequence: 0 };
+        (1..=number + 1).map(move |count| {
+            let level = next;
+            // The level ends with the step that reaches its share of the sequences.
+            let end = (u128::from(sequences) * count).div_ceil(number) as u64;
+            let steps = end.saturating_sub(level.first_sequence).div_ceil(level.batch as u64);
+            next = Level {
+                batch: level.batch + increment,
+                first_step: level.first_step + steps,
+                first_sequence: level.first_sequence + steps * level.batch as u64,
+            };
+            level
+        })
     }
 }
 

@@ -10,7 +10,6 @@ use super::evaluator::EvaluationSpec;
 use super::probe::ProbeSpec;
 use crate::batch::BatchSource;
 use crate::checkpoint::{Best, RUN_FILE};
-use crate::optim::ema;
 use crate::report::settings;
 use crate::run::CheckpointSettings;
 use crate::schedule::{PhaseWork, Schedule};
@@ -66,12 +65,10 @@ impl Job {
 }
 
 /// The choice of the best checkpoint: the evaluation with the best value of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// The name of the metric.
-    pub metric: &'static str,
-    /// Whether the metric is that of the averaged weights.
-    pub of_average: bool,
+    pub metric: String,
     /// Whether lower values are better, as of a loss.
     pub lower_is_better: bool,
     /// Evaluations without a better value after which the run stops; 0 never stops early.
@@ -79,29 +76,24 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Returns the name of the metric in evaluations.
-    pub fn name(self) -> String {
-        if self.of_average { ema::metric_name(self.metric) } else { self.metric.to_owned() }
-    }
-
     /// Returns the best evaluation after one with `value` at `step`. An equal value is not better, NaN never is.
-    pub fn updated(self, best: Option<Best>, value: f64, step: u64) -> Option<Best> {
+    pub fn updated(&self, best: Option<Best>, value: f64, step: u64) -> Option<Best> {
         let improves = |best: &Best| if self.lower_is_better { value < best.value } else { value > best.value };
         match best {
             Some(best) if !improves(&best) => Some(Best { evaluations_since: best.evaluations_since + 1, ..best }),
             None if value.is_nan() => None,
-            _ => Some(Best { metric: self.name(), value, step, evaluations_since: 0 }),
+            _ => Some(Best { metric: self.metric.clone(), value, step, evaluations_since: 0 }),
         }
     }
 
     /// Returns the best evaluation of an earlier part of the run, if it is one of this metric: values of different metrics cannot
     /// be compared.
-    pub fn resumed(self, earlier: Option<Best>) -> Option<Best> {
-        earlier.filter(|best| best.metric == self.name())
+    pub fn resumed(&self, earlier: Option<Best>) -> Option<Best> {
+        earlier.filter(|best| best.metric == self.metric)
     }
 
     /// Returns the best evaluation of an earlier part of the run, `earlier`, if that part has stopped early.
-    pub fn stopped(self, earlier: Option<Best>) -> Option<Best> {
+    pub fn stopped(&self, earlier: Option<Best>) -> Option<Best> {
         self.resumed(earlier).filter(|best| self.stops(Some(best)))
     }
 
@@ -116,7 +108,7 @@ impl Selection {
     }
 
     /// Returns whether a run whose best evaluation is `best` stops before its last step.
-    pub fn stops(self, best: Option<&Best>) -> bool {
+    pub fn stops(&self, best: Option<&Best>) -> bool {
         self.patience > 0 && best.is_some_and(|best| best.evaluations_since >= self.patience)
     }
 }
@@ -127,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_run_stops_after_as_many_evaluations_without_a_better_value_as_its_patience() {
-        let selection = Selection { metric: "f1", of_average: false, lower_is_better: false, patience: 2 };
+        let selection = Selection { metric: "f1".to_owned(), lower_is_better: false, patience: 2 };
         let mut best = None;
         let mut stops = Vec::new();
         for (step, value) in [(1, f64::NAN), (2, 0.5), (3, 0.5), (4, 0.7), (5, 0.6), (6, f64::NAN)] {
@@ -136,9 +128,13 @@ mod tests {
         }
         assert_eq!(stops, [false, false, false, false, false, true]);
         assert_eq!(best.as_ref().map(|best| (best.value, best.step)), Some((0.7, 4)));
-        assert!(!Selection { patience: 0, ..selection }.stops(None));
+        assert!(!Selection { patience: 0, ..selection.clone() }.stops(None));
         assert_eq!(selection.stopped(best.clone()), best);
-        assert_eq!(Selection { patience: 3, ..selection }.stopped(best.clone()), None, "a larger patience goes on");
+        assert_eq!(
+            Selection { patience: 3, ..selection.clone() }.stopped(best.clone()),
+            None,
+            "a larger patience goes on"
+        );
         let sentence = best.as_ref().map(Selection::sentence);
         let expected = "stopped early: f1 has not improved for 2 evaluations; it was best at step 4 (0.7000)";
         assert_eq!(sentence.as_deref(), Some(expected));
@@ -146,16 +142,16 @@ mod tests {
 
     #[test]
     fn a_run_that_resumes_with_another_metric_selects_anew() {
-        let selection = |metric| Selection { metric, of_average: false, lower_is_better: false, patience: 2 };
+        let selection = |metric: &str| Selection { metric: metric.to_owned(), lower_is_better: false, patience: 2 };
         let best = selection("f1").updated(None, 0.9, 4);
         assert_eq!(Selection { patience: 1, ..selection("f1") }.resumed(best.clone()), best);
         assert_eq!(selection("matthews").resumed(best.clone()), None);
-        assert_eq!(Selection { of_average: true, ..selection("f1") }.resumed(best), None);
+        assert_eq!(selection("ema_f1").resumed(best), None);
     }
 
     #[test]
     fn the_lowest_loss_is_the_best() {
-        let selection = Selection { metric: "mlm_loss", of_average: true, lower_is_better: true, patience: 0 };
+        let selection = Selection { metric: "ema_mlm_loss".to_owned(), lower_is_better: true, patience: 0 };
         let values = [(1, 5.0), (2, 4.0), (3, f64::NAN), (4, 4.0), (5, 4.5)];
         let best = values.into_iter().fold(None, |best, (step, value)| selection.updated(best, value, step));
         let best = best.unwrap();

@@ -20,10 +20,10 @@ use crate::predict::probe::ProbeData;
 use crate::report::baselines::Baselines;
 use crate::run::initial_state::data_fingerprint;
 use crate::run::weights::config_json;
-use crate::run::{EvaluateSettings, Run, SelectionMetric, preflight};
+use crate::run::{EvaluateSettings, Run, preflight};
 use crate::schedule::Phase;
 use crate::step::EvalSpec;
-use crate::task::Precision;
+use crate::task::{Precision, Ratio};
 
 /// Examples that are read at a time to count their labels.
 const COUNTED_AT_ONCE: u64 = 256;
@@ -142,13 +142,12 @@ pub fn pretraining_job(run: &Run, prepared: &Arc<PreparedData>, replicas: usize)
 /// # Errors
 /// If the run has no metric of this name.
 pub fn selection(run: &Run) -> anyhow::Result<Option<Selection>> {
-    let of_metric = |SelectionMetric { ratio: metric, of_average }| Selection {
-        metric: metric.name,
-        of_average,
-        lower_is_better: metric.kind.is_loss(),
+    let of_metric = |(ratio, name): (Ratio, &String)| Selection {
+        metric: name.clone(),
+        lower_is_better: ratio.kind.is_loss(),
         patience: run.evaluate.patience,
     };
-    Ok(run.selection_metric()?.map(of_metric))
+    Ok(run.selection_metric()?.zip(run.evaluate.metric.as_ref()).map(of_metric))
 }
 
 /// Returns the probe of a run, if it has one. Texts are truncated to the sequence length of each phase.

@@ -143,7 +143,7 @@ impl Trainer {
         let Programs { steps, evaluators, took: compiled } = programs;
         let layout = StateLayout::of(&job.steps[0]);
         let done = start.step();
-        let best = job.selection.and_then(|selection| selection.resumed(start.best()));
+        let best = job.selection.as_ref().and_then(|selection| selection.resumed(start.best()));
         let earlier_software = start.software();
         let roll_backs = start.roll_backs();
         let alarm = Alarm::new(job.alarm.clone(), &job.schedule, start.divergence());
@@ -302,7 +302,8 @@ impl Trainer {
                 self.evaluate(plan.phase)?;
                 improved = self.best.as_ref().is_some_and(|best| best.step == self.done);
             }
-            let stops_early = evaluate && self.job.selection.is_some_and(|select| select.stops(self.best.as_ref()));
+            let stops_early =
+                evaluate && self.job.selection.as_ref().is_some_and(|select| select.stops(self.best.as_ref()));
             if save || request > Request::Continue || improved || stops_early {
                 self.save()?;
             }
@@ -442,9 +443,9 @@ impl Trainer {
                 None => {}
             }
         }
-        if let Some(selection) = self.job.selection.filter(|_| self.done > 0) {
+        if let Some(selection) = self.job.selection.as_ref().filter(|_| self.done > 0) {
             let earlier = self.best.take().filter(|best| self.is_evaluated_alike(best.step, phase));
-            self.best = selection.updated(earlier, evaluation.value(&selection.name()), self.done);
+            self.best = selection.updated(earlier, evaluation.value(&selection.metric), self.done);
         }
         self.alarm.evaluated(self.done, |metric| evaluation.value(metric));
         let sequence_length = self.job.schedule.phases()[phase].sequence_length;

@@ -208,7 +208,7 @@ pub fn run(args: Prepare) -> anyhow::Result<ExitCode> {
     }
     if let (Some(address), Some(bytes)) = (out.address(), upload_data(out, args.force)?) {
         if args.join {
-            remove_remote_parts(address)?;
+            remove_remote_parts(out.local(), address)?;
         }
         print(format_args!("{address}: uploaded {}", byte_size(bytes as f64)))?;
     }

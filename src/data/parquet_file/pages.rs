@@ -86,7 +86,7 @@ impl Iterator for CheckedPages {
 /// Requires that a page has the bytes for the values that it states.
 ///
 /// # Errors
-/// What was found, if it has not.
+/// If it has not; the error describes the page.
 fn check(page: &Page, column: &ColumnDescriptor) -> Result<(), String> {
     let (values, bytes) = (u64::from(page.num_values()), page.buffer().len());
     if page.is_dictionary_page() {

@@ -6,6 +6,9 @@
 //!  read in parallel        of about 4 MiB         one thread per block            │ duplicates, weights; equal sizes
 //! ```
 //!
+//! Repeated documents are found by merging files of sorted signatures (`sorted.rs`). Several machines can do the work left of the bar in
+//! parts (`parts.rs`, through a bucket with `remote_parts.rs`); one of them joins the parts.
+//!
 //! The output of each stage depends only on the text and the options, never on threads or their order. A journal
 //! records finished work, so an interrupted preparation resumes and ends with the same bytes. The directory is built
 //! under a temporary name and renamed when it is complete, so a directory of the final name is always complete. An
@@ -40,10 +43,12 @@ use crate::data::tokenizer::encode::Tokenizer;
 use crate::data::tokenizer::rules::TokenizerRules;
 use crate::data::tokenizer::wordpiece::WordRules;
 use crate::digest::sha256_hex;
+use blocks::BlockId;
 use compare::{differing_inputs, differing_settings, files_differ};
 use journal::{Done, Journal, JournalRecord};
 use parts::{FinishedParts, remove_parts};
-use spool::Spool;
+use sorted::SortedSignatures;
+use spool::{Spool, Spooled, Spools};
 use staging::{Staging, write_to_disk};
 use work_files::JOURNAL;
 
@@ -98,21 +103,6 @@ pub enum PrepareOutcome {
 struct PartOfInput {
     input: usize,
     part: u32,
-}
-
-/// The spools of both splits.
-struct Spools {
-    train: Spool,
-    held_out: Spool,
-}
-
-impl Spools {
-    fn of(&self, split: Split) -> &Spool {
-        match split {
-            Split::Train => &self.train,
-            Split::HeldOut => &self.held_out,
-        }
-    }
 }
 
 /// Prepares data, unless it exists already. Resumes a preparation that was killed or stopped by a full disk. Uses all
@@ -448,9 +438,28 @@ impl Preparation<'_> {
         Ok(manifest)
     }
 
+    /// Returns the spools in `directory`, with the files that the journal lists.
+    fn spools_in(&self, directory: &Path, journal: &Journal) -> Spools {
+        let mut spools = Spools::new(encode::form(self.tokenizer, self.options));
+        spools.push_directory(directory, journal.read(Done::next_file));
+        spools
+    }
+
+    /// Sorts the signatures of the documents of these blocks into files in `directory`.
+    fn sort_signatures(
+        &self,
+        blocks: &[(BlockId, Split, Spooled)],
+        spools: &Spools,
+        directory: &Path,
+    ) -> Result<SortedSignatures> {
+        let blocks: Vec<(Spooled, &Spool)> =
+            blocks.iter().map(|&(_, split, place)| (place, spools.of(split))).collect();
+        SortedSignatures::sort(&blocks, self.options.duplicates, directory)
+    }
+
     /// Tokenizes all text that the journal does not list, and returns the spools in `staging`.
     fn tokenize_inputs(&self, staging: &Path, journal: &Journal, progress: PrepareProgress) -> Result<Spools> {
-        let spools = Spools::in_directory(staging, self, journal);
+        let spools = self.spools_in(staging, journal);
         if !shards::are_planned(staging) {
             let times = |weight: f64| if weight > 1.0 { weight + 1.0 } else { 1.0 };
             let text = |input: &Input| (input.expected_text() as f64 * times(input.source.weight)) as u64;

@@ -13,9 +13,9 @@ use std::str::FromStr;
 use super::blocks::BlockId;
 use super::journal::{Done, Journal, JournalRecord};
 use super::sorted::{SortedRun, SortedSignatures};
-use super::spool::{Spool, Spooled};
+use super::spool::Spools;
 use super::staging::Staging;
-use super::{Interrupted, PartOfInput, Preparation, PrepareProgress, Spools, encode, staging, tokenize};
+use super::{Interrupted, PartOfInput, Preparation, PrepareProgress, encode, staging, tokenize};
 use crate::data::corpus::Input;
 use crate::data::error::{DataError, Result};
 use crate::data::store::shard::Split;
@@ -141,10 +141,10 @@ pub fn prepare_part(preparation: &Preparation, part: Part, progress: PrepareProg
     fs::create_dir_all(parts_directory(out)).map_err(DataError::io("create", out))?;
     let staging = Staging::at(directory.clone())?;
     let Interrupted::Resumable(journal) = preparation.resume_or_start(&staging, None, progress)? else {
-        let next = "move it away";
+        let next = "move it away, and prepare this part again";
         return Err(DataError::file(directory, "a part of a preparation", "complete prepared data", next));
     };
-    let spools = Spools::in_directory(&directory, preparation, &journal);
+    let spools = preparation.spools_in(&directory, &journal);
     tokenize::forget_lost_blocks(&journal, &spools);
     let is_complete = |done: &Done| {
         let is_sorted = done.sorted.as_ref().is_some_and(|runs| SortedSignatures::are_complete(runs, &directory));
@@ -161,11 +161,10 @@ pub fn prepare_part(preparation: &Preparation, part: Part, progress: PrepareProg
         inputs().try_for_each(Input::check_unchanged)?;
         let blocks = journal.read(Done::places);
         spools.to_disk(&blocks)?;
-        let blocks: Vec<_> = blocks.into_iter().map(|(_, split, place)| (place, spools.of(split))).collect();
-        let sorted = SortedSignatures::sort(&blocks, preparation.options.duplicates, &directory)?;
+        let sorted = preparation.sort_signatures(&blocks, &spools, &directory)?;
         journal.record(JournalRecord::Sorted(sorted.runs))?;
         journal.to_disk()?;
-        Ok(PartOutcome::Prepared { tokens: blocks.iter().map(|(place, _)| place.tokens).sum() })
+        Ok(PartOutcome::Prepared { tokens: blocks.iter().map(|(.., place)| place.tokens).sum() })
     };
     work().map_err(|error| preparation.handle_failure(error, &staging, &journal))
 }
@@ -231,7 +230,8 @@ impl FinishedParts {
         if !missing.is_empty() {
             return Err(incomplete(&directory, number, &missing));
         }
-        let (mut all, mut spools) = (Done::default(), Spools::new(preparation));
+        let (mut all, mut spools) =
+            (Done::default(), Spools::new(encode::form(preparation.tokenizer, preparation.options)));
         let (mut sorted, mut blocks, mut stagings) = (Vec::new(), Vec::new(), Vec::new());
         for FinishedPart { staging, done, runs } in parts {
             let directory = staging.path().to_owned();
@@ -308,32 +308,4 @@ fn incomplete(directory: &Path, of: u32, missing: &[Part]) -> DataError {
     let found = format!("{} without {}", of as usize - missing.len(), numbers.join(", "));
     let next = "prepare these parts, again if they were interrupted, and then join";
     DataError::file(directory, format!("{of} complete parts"), found, next)
-}
-
-impl Spools {
-    /// Creates the spools of a preparation, without a directory.
-    fn new(preparation: &Preparation) -> Spools {
-        let form = encode::form(preparation.tokenizer, preparation.options);
-        let spool = |split| Spool::new(split, form);
-        Spools { train: spool(Split::Train), held_out: spool(Split::HeldOut) }
-    }
-
-    /// Returns the spools in `directory`, with the blocks that the journal lists.
-    pub fn in_directory(directory: &Path, preparation: &Preparation, journal: &Journal) -> Spools {
-        let mut spools = Spools::new(preparation);
-        spools.push_directory(directory, journal.read(Done::next_file));
-        spools
-    }
-
-    /// Adds a directory with files up to `next_file`, and returns the number of its first file.
-    fn push_directory(&mut self, directory: &Path, next_file: u32) -> u32 {
-        self.train.push_directory(directory, next_file);
-        self.held_out.push_directory(directory, next_file)
-    }
-
-    /// Syncs the files of these blocks to disk.
-    pub fn to_disk(&self, blocks: &[(BlockId, Split, Spooled)]) -> Result<()> {
-        let files: BTreeSet<(Split, u32)> = blocks.iter().map(|(_, split, place)| (*split, place.file)).collect();
-        files.into_iter().try_for_each(|(split, file)| self.of(split).file_to_disk(file))
-    }
 }

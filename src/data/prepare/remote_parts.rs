@@ -85,13 +85,18 @@ impl PartsDownload {
         for journal in objects.iter().filter_map(|object| object.name.strip_suffix(JOURNAL)) {
             let Some(part) = journal.strip_suffix('/').and_then(Part::of_directory) else { continue };
             let text = bucket.read(&format!("{journal}{JOURNAL}")).map_err(DataError::storage)?.unwrap_or_default();
-            if files::read(directory.join(journal).join(JOURNAL)).is_ok_and(|here| here == text) {
+            let here = files::read(directory.join(journal).join(JOURNAL)).ok();
+            if here.as_ref() == Some(&text) {
                 continue;
             }
+            // Without a journal, a file here is a part of an interrupted download; with another one, it is of another attempt.
+            let is_downloaded = |object: &Object| {
+                let size = fs::metadata(directory.join(&object.name)).map(|metadata| metadata.len());
+                here.is_none() && size.is_ok_and(|bytes| bytes == object.bytes)
+            };
             let is_missing = |object: &&Object| {
                 let file = object.name.strip_prefix(journal).filter(|file| is_work(file) && *file != JOURNAL);
-                let here = || fs::metadata(directory.join(&object.name)).map(|metadata| metadata.len());
-                file.is_some() && !here().is_ok_and(|bytes| bytes == object.bytes)
+                file.is_some() && !is_downloaded(object)
             };
             missing.extend(objects.iter().filter(is_missing).map(|Object { name, bytes }| ExpectedObject {
                 name: name.clone(),
@@ -125,11 +130,15 @@ impl PartsDownload {
     }
 }
 
-/// Removes the parts of the preparation of the data at `address` from the bucket.
+/// Removes the parts of the preparation of `out` from the bucket of the data at `address`, unless they are still beside `out`: those of
+/// other data.
 ///
 /// # Errors
 /// If an object cannot be removed.
-pub fn remove_remote_parts(address: &Address) -> Result<()> {
+pub fn remove_remote_parts(out: &Path, address: &Address) -> Result<()> {
+    if parts_directory(&staging::resolve(out)?).exists() {
+        return Ok(());
+    }
     let bucket = bucket_of_parts(address)?;
     let objects = bucket.list().map_err(DataError::storage)?;
     let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();

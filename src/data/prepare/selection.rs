@@ -6,9 +6,8 @@ use std::sync::atomic::AtomicU8;
 
 use crate::rng::Key;
 
-use super::Spool;
 use super::sorted::{EXACT, SortedSignatures, mark_repeated};
-use super::spool::Spooled;
+use super::spool::{Spool, Spooled};
 use crate::data::error::Result;
 use crate::data::store::manifest::{Deduplication, Removed};
 

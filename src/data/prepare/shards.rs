@@ -21,10 +21,10 @@ use super::blocks::BlockId;
 use super::journal::{BlockRecord, Done, Journal, JournalRecord};
 use super::selection::{SelectableBlock, Selection, select};
 use super::sorted::SortedSignatures;
-use super::spool::{Spool, Spooled};
+use super::spool::{Spool, Spooled, Spools};
 use super::staging::write_to_disk;
 use super::work_files::{JOURNAL, is_work};
-use super::{Preparation, PrepareProgress, PrepareStage, Spools};
+use super::{Preparation, PrepareProgress, PrepareStage};
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::{Deduplication, Manifest, Removed, ShardEntry};
 use crate::data::store::shard::{SHARD_FORMAT, ShardBuilder, ShardHeader, Split};
@@ -121,7 +121,8 @@ pub(super) fn write(
     let plan = if are_planned(staging) {
         Plan::read(&path)?
     } else {
-        let own = sorted.is_none().then(|| sort(preparation, staging, journal, spools)).transpose()?;
+        let places = journal.read(Done::places);
+        let own = sorted.is_none().then(|| preparation.sort_signatures(&places, spools, staging)).transpose()?;
         let all = sorted.unwrap_or(own.as_slice());
         let plan = Plan::new(preparation, journal, spools, all, &train, &held_out)?;
         let json = serde_json::to_string(&plan).map_err(|e| DataError::io("write", &path)(e.into()))?;
@@ -129,7 +130,7 @@ pub(super) fn write(
         // Once shards are written, only journal, spool and plan can complete the rest; so they must be on disk before
         // the first shard.
         journal.to_disk()?;
-        spools.to_disk(&journal.read(Done::places))?;
+        spools.to_disk(&places)?;
         write_to_disk(&partial, json.as_bytes())?;
         fs::rename(&partial, &path).map_err(DataError::io("put in place", &path))?;
         own.map_or(Ok(()), SortedSignatures::remove)?;
@@ -173,13 +174,6 @@ pub(super) fn write(
         }
     }
     Ok(())
-}
-
-/// Sorts the signatures of all documents.
-fn sort(preparation: &Preparation, staging: &Path, journal: &Journal, spools: &Spools) -> Result<SortedSignatures> {
-    let blocks = journal.read(Done::places).into_iter();
-    let blocks: Vec<_> = blocks.map(|(_, split, place)| (place, spools.of(split))).collect();
-    SortedSignatures::sort(&blocks, preparation.options.duplicates, staging)
 }
 
 /// Writes the number of training documents of each input into the manifest.

@@ -21,11 +21,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::Spool;
 use super::signature::{BANDS, FINGERPRINT};
-use super::spool::Spooled;
+use super::spool::{Spool, Spooled};
 use super::staging::write_to_disk;
-use super::work_files::SORTED;
+use super::work_files::{CHECK_THE_DISK, SORTED};
 use crate::data::error::{DataError, Result};
 use crate::data::store::manifest::Deduplication;
 use crate::files;
@@ -280,8 +279,7 @@ impl<'a, const WORDS: usize> RunReader<'a, WORDS> {
     }
 
     fn damaged(&self) -> DataError {
-        let next = "the disk is unreliable: check it, then prepare this part again, or start again with force if there are no parts";
-        DataError::file(&self.path, "the signatures that were written", "others", next)
+        DataError::file(&self.path, "the signatures that were written", "others", CHECK_THE_DISK)
     }
 }
 

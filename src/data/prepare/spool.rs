@@ -1,6 +1,7 @@
 //! Stores token blocks on disk, in the order in which threads finish them, until shards read them in the order of the
 //! text. Each split has its own files, so that a file can be removed as soon as a few shards are written.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::blocks::BlockId;
 use super::token_block::{Head, TokenBlock, TokenForm};
-use super::work_files::SPOOL;
+use super::work_files::{CHECK_THE_DISK, SPOOL};
 use crate::data::error::{DataError, Result};
 use crate::data::store::shard::Split;
 use crate::files;
@@ -40,6 +42,39 @@ impl Spooled {
 
 fn file_name(split: Split, file: u32) -> String {
     format!("{split}-{file:05}.{SPOOL}")
+}
+
+/// The token blocks of both splits.
+#[derive(Debug)]
+pub(super) struct Spools {
+    pub train: Spool,
+    pub held_out: Spool,
+}
+
+impl Spools {
+    /// Creates spools without a directory.
+    pub fn new(form: TokenForm) -> Spools {
+        Spools { train: Spool::new(Split::Train, form), held_out: Spool::new(Split::HeldOut, form) }
+    }
+
+    pub fn of(&self, split: Split) -> &Spool {
+        match split {
+            Split::Train => &self.train,
+            Split::HeldOut => &self.held_out,
+        }
+    }
+
+    /// Adds a directory to both, as [`Spool::push_directory`].
+    pub fn push_directory(&mut self, directory: &Path, files: u32) -> u32 {
+        self.train.push_directory(directory, files);
+        self.held_out.push_directory(directory, files)
+    }
+
+    /// Syncs the files of these blocks to disk.
+    pub fn to_disk(&self, blocks: &[(BlockId, Split, Spooled)]) -> Result<()> {
+        let files: BTreeSet<(Split, u32)> = blocks.iter().map(|(_, split, place)| (*split, place.file)).collect();
+        files.into_iter().try_for_each(|(split, file)| self.of(split).file_to_disk(file))
+    }
 }
 
 /// The token blocks of one split.
@@ -123,7 +158,7 @@ impl Spool {
     }
 
     /// Syncs a file to disk.
-    pub fn file_to_disk(&self, file: u32) -> Result<()> {
+    fn file_to_disk(&self, file: u32) -> Result<()> {
         let path = self.path(file);
         File::open(&path).and_then(|file| file.sync_all()).map_err(DataError::io("write", &path))
     }
@@ -148,7 +183,7 @@ impl Spool {
                 self.path(place.file),
                 "the tokens that were written",
                 format!("other tokens at byte {}", place.offset),
-                "the disk is unreliable: check it, then prepare this part again, or start again with force if there are no parts",
+                CHECK_THE_DISK,
             ));
         }
         Ok(TokenBlock::parse(self.form, place.documents, place.sentences, &bytes))

@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use super::blocks::{BlockBuilder, BlockId, TextBlock};
 use super::encode::{Encoded, encode};
 use super::journal::{BlockRecord, Journal, JournalRecord};
+use super::spool::{Spool, Spools};
 use super::token_block::TokenBlock;
-use super::{PartOfInput, Preparation, PrepareProgress, PrepareStage, Spools};
+use super::{PartOfInput, Preparation, PrepareProgress, PrepareStage};
 use crate::data::error::{DataError, Result};
 use crate::data::files::sha256_of_file;
 
@@ -122,8 +123,7 @@ pub(super) fn forget_lost_blocks(journal: &Journal, spools: &Spools) {
     let lost: Vec<BlockId> = blocks
         .into_par_iter()
         .filter(|(_, record)| {
-            let is_complete =
-                |place, spool: &super::Spool| Option::is_none_or(place, |place| spool.is_complete(&place));
+            let is_complete = |place, spool: &Spool| Option::is_none_or(place, |place| spool.is_complete(&place));
             !(is_complete(record.train, &spools.train) && is_complete(record.held_out, &spools.held_out))
         })
         .map(|(id, _)| id)
@@ -176,9 +176,8 @@ impl Preparation<'_> {
 
     fn tokenize_block(&self, id: BlockId, block: &TextBlock, journal: &Journal, spools: &Spools) -> Result<()> {
         let Encoded { train, held_out, overlong_documents, removed } = encode(block, self.tokenizer, self.options)?;
-        let append = |spool: &super::Spool, block: TokenBlock| {
-            (!block.heads.is_empty()).then(|| spool.append(&block)).transpose()
-        };
+        let append =
+            |spool: &Spool, block: TokenBlock| (!block.heads.is_empty()).then(|| spool.append(&block)).transpose();
         let record = BlockRecord {
             train: append(&spools.train, train)?,
             held_out: append(&spools.held_out, held_out)?,

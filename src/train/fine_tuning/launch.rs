@@ -174,7 +174,7 @@ fn fine_tune_one(
     notes.iter().for_each(note);
     let job = fine_tuning_job(run, shared.evaluation.clone(), shared.devices.len())?;
     let best = initial_state.best();
-    let stopped_early = job.selection.is_some_and(|selection| selection.stopped(best.clone()).is_some());
+    let stopped_early = job.selection.as_ref().is_some_and(|selection| selection.stopped(best.clone()).is_some());
     if initial_state.step() >= run.schedule.steps() || stopped_early {
         on_event(FineTuneEvent::AlreadyComplete { run })?;
         let outcome = if stopped_early { Outcome::StoppedEarly } else { Outcome::Finished };

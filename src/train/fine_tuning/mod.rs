@@ -68,8 +68,7 @@ pub fn fine_tuning_job(run: &FineTuning, evaluation: EvaluationSpec, replicas: u
         evaluate_every: run.evaluate_every(),
         probe: None,
         selection: Some(Selection {
-            metric: settings.evaluate.metric(settings.task.kind)?,
-            of_average: false,
+            metric: settings.evaluate.metric(settings.task.kind)?.to_owned(),
             lower_is_better: false,
             patience: settings.evaluate.patience,
         }),

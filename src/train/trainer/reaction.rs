@@ -61,7 +61,7 @@ impl Trainer {
         self.inputs.schedule = self.job.schedule.leaving_out(&self.roll_backs.skipped);
         let state = &loaded.checkpoint.state;
         self.alarm.restart(state.divergence.clone().unwrap_or_else(|| Monitor::from_checkpoint(step)));
-        self.best = self.job.selection.and_then(|selection| selection.resumed(state.best.clone()));
+        self.best = self.job.selection.as_ref().and_then(|selection| selection.resumed(state.best.clone()));
         self.done = step;
         // The memory of the devices is freed first.
         let layout = self.state.layout().clone();

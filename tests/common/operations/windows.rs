@@ -82,7 +82,7 @@ fn reduced_windows(dtype: DType) -> Case {
     })
 }
 
-/// Whole numbers, so that several elements of a window are equal.
+/// Uses whole numbers, so that several elements of a window are equal.
 fn pooling_gradients(dtype: DType) -> Case {
     let x = whole_numbers(66, dtype, &[2, 7, 6, 3], -2.0, 2.0);
     case(format!("select_and_scatter/{dtype}"), vec![x], |_, x| {
