@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares `lambert export`, `lambert import`, tokenization and extended vocabularies with transformers and torch.
+"""Compares `lambert export`, `lambert import`, tokenization and extended models with transformers and torch.
 
     hugging_face.py exported DIR [--logits FILE]
         DIR is the output of `lambert export`. Loads AutoTokenizer, BertForPreTraining, BertForMaskedLM and BertModel and
@@ -34,6 +34,12 @@
         without a warning, that token ids are equal, that rows and biases of new pieces are the means of those of their old pieces
         and all others are unchanged, and that the logits of a new piece are the means of those of its old pieces. The tolerance is
         1e-4.
+
+    hugging_face.py longer LAMBERT DIR
+        LAMBERT is the program. Writes models of several classes to DIR/NAME, gives them more positions with `lambert extend`, and
+        checks that AutoTokenizer and the class of each model load the result completely and without a warning, with the new
+        length; that the rows of the positions are those that `--rows` names and all other tensors are unchanged; and that
+        `lambert embed` of a text beyond the old length gives the mean of the hidden states of transformers. The tolerance is 1e-4.
 
     hugging_face.py fine_tuned LAMBERT DIR
         LAMBERT is the program. Writes directories DIR/TASK of fine-tuned models with the weights of
@@ -406,6 +412,58 @@ def require_rows(before, after, new, directory):
         require(difference <= (1e-6 if row in new else 0), f"{directory}: row {row} differs by {difference:.2e}")
 
 
+def check_longer(lambert, directory):
+    vocabulary = SPECIAL_TOKENS + [mark + c for mark in ("", "##") for c in "abcdefghij"]
+    old, new = 24, 77
+    for seed, cls in enumerate((BertForPreTraining, BertForMaskedLM, BertModel)):
+        source = directory / cls.__name__
+        torch.manual_seed(seed)
+        model = cls(BertConfig(vocab_size=len(vocabulary), num_hidden_layers=2, num_attention_heads=2, hidden_size=16,
+                               intermediate_size=48, max_position_embeddings=old)).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(source)
+        (source / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        transformers.BertTokenizer(str(source / "vocab.txt"), model_max_length=old).save_pretrained(source)
+        before = {name.removeprefix("bert."): tensor for name, tensor in model.state_dict().items()}
+        table = before.pop("embeddings.position_embeddings.weight")
+        rows = {
+            "tile": table[torch.arange(new) % old],
+            "interpolate": torch.nn.functional.interpolate(table.T[None], new, mode="linear", align_corners=True)[0].T,
+        }
+        for name, expected in rows.items():
+            out = directory / f"{cls.__name__}.{name}"
+            command = [lambert, "extend", source, "--max-position-embeddings", str(new), "--rows", name, "--out", out]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            longer = require_clean(cls, out).eval()
+            with everything_said() as said:
+                tokenizer = AutoTokenizer.from_pretrained(out)
+            require(not said, f"{out}: AutoTokenizer warned: {said}")
+            lengths = longer.config.max_position_embeddings, tokenizer.model_max_length
+            require(lengths == (new, new), f"{out}: positions of the model, length of the tokenizer: {lengths}, expected {new}")
+            after = {key.removeprefix("bert."): tensor for key, tensor in longer.state_dict().items()}
+            difference = (after.pop("embeddings.position_embeddings.weight") - expected).abs().max().item()
+            require(difference <= (0 if name == "tile" else 1e-5), f"{out}: position embeddings differ by {difference:.2e}")
+            changed = [key for key in before if not torch.equal(before[key], after[key])]
+            require(before.keys() == after.keys() and not changed, f"{out}: changed tensors: {changed}")
+            worst = require_same_embedding(lambert, tokenizer, getattr(longer, "bert", longer), out, new)
+        passed(f"{cls.__name__}: {old} → {new} positions load with no report and no warning; embeddings differ by {worst:.1e}")
+
+
+def require_same_embedding(lambert, tokenizer, encoder, directory, length):
+    """Compares the embeddings of a text of `length` tokens; returns the largest difference."""
+    text = " ".join("abcdefghij"[(7 * i + i // 5) % 10] for i in range(length - 2))
+    output = subprocess.run([lambert, "embed", directory, "--platform", "cpu"], input=text + "\n", check=True,
+                            stdout=subprocess.PIPE, text=True).stdout
+    inputs = tokenizer(text, return_tensors="pt")
+    require(inputs["input_ids"].shape[1] == length, f"{directory}: {inputs['input_ids'].shape[1]} tokens, expected {length}")
+    with torch.no_grad():
+        expected = encoder(**inputs).last_hidden_state[0].mean(0)
+    difference = (torch.tensor(json.loads(output)["embedding"]) - expected).abs().max().item()
+    require(difference <= TOLERANCE, f"{directory}: embeddings differ by {difference:.2e}, tolerance {TOLERANCE}")
+    return difference
+
+
 def check_fine_tuned(lambert, directory):
     files = {name: load_file(reference.FOLDER / f"{name}.safetensors") for name in ("weights", "batches")}
     expected = json.loads((reference.FOLDER / "expected.json").read_text())["tasks"]
@@ -472,32 +530,20 @@ def main():
     tokenizer.add_argument("lambert", type=Path)
     tokenizer.add_argument("directory", type=Path)
     tokenizer.add_argument("text", type=Path, nargs="*")
-    rules = verbs.add_parser("rules")
-    rules.add_argument("lambert", type=Path)
-    rules.add_argument("directory", type=Path)
-    imported = verbs.add_parser("imported")
-    imported.add_argument("lambert", type=Path)
-    imported.add_argument("directory", type=Path)
-    extended = verbs.add_parser("extended")
-    extended.add_argument("lambert", type=Path)
-    extended.add_argument("directory", type=Path)
-    fine_tuned = verbs.add_parser("fine_tuned")
-    fine_tuned.add_argument("lambert", type=Path)
-    fine_tuned.add_argument("directory", type=Path)
+    # Checks that write their own directories.
+    own = {"rules": check_rules, "imported": check_imported, "extended": check_extended, "longer": check_longer, "fine_tuned": check_fine_tuned}
+    for name in own:
+        verb = verbs.add_parser(name)
+        verb.add_argument("lambert", type=Path)
+        verb.add_argument("directory", type=Path)
     args = parser.parse_args()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}", flush=True)
     if args.verb == "exported":
         check_exported(args.directory, args.logits)
     elif args.verb == "tokenizer":
         check_tokenizer(args.lambert, args.directory, args.text)
-    elif args.verb == "rules":
-        check_rules(args.lambert, args.directory)
-    elif args.verb == "imported":
-        check_imported(args.lambert, args.directory)
-    elif args.verb == "extended":
-        check_extended(args.lambert, args.directory)
     else:
-        check_fine_tuned(args.lambert, args.directory)
+        own[args.verb](args.lambert, args.directory)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Prepares a large corpus under a memory limit and reports time and peak memory.
+"""Prepares large corpora under a memory limit and reports time and peak memory.
 
     scripts/check/out_of_core.py --tokenizer tokenizer/ --gigabytes 20
     scripts/check/out_of_core.py --tokenizer tokenizer/ --gigabytes 20 --text corpus.txt
+    scripts/check/out_of_core.py --tokenizer tokenizer/ --gigabytes 0.01 0.1 1 --distinct -- --remove-duplicates near
 
 The script draws documents at random from the paragraphs of a text, or from paragraphs of words of the vocabulary, and writes
-them to one plain file of 250 MB. Hard links to that file give `lambert prepare` the requested number of gigabytes. The
-program runs under a limit on its address space (--limit-megabytes, 1500), which is stricter than a limit on resident memory.
-The script fails if the program fails, or if the sizes of the shards differ by more than 1 %. The output needs free space of
-about 0.45 times the text in --directory; the script removes everything at the end.
+them to plain files of 250 MB. Without --distinct there is one, and hard links to it give `lambert prepare` the requested number
+of gigabytes. The program runs under a limit on its address space (--limit-megabytes, 1500), which is stricter than a limit on
+resident memory. The script fails if the program fails, or if the sizes of the shards differ by more than 1 %. The output needs
+free space of about 0.45 times the text in --directory, and the text itself if it is distinct; the script removes everything at
+the end.
 """
 
 import argparse
@@ -31,7 +33,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", help="a plain text with one paragraph per line")
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--gigabytes", type=float, default=20)
+    parser.add_argument("--gigabytes", type=float, default=[20], nargs="+", help="sizes, one after the other")
+    parser.add_argument("--distinct", action="store_true", help="draw each file anew, for options that compare documents")
     parser.add_argument("--limit-megabytes", type=int, default=1500)
     parser.add_argument("--threads", type=int, default=min(8, os.cpu_count()), help="memory grows with the number of threads")
     parser.add_argument("--directory", default=tempfile.gettempdir())
@@ -60,46 +63,63 @@ def write_documents(paragraphs, path, size, draw):
             sink.write(b"".join(draw.choices(paragraphs, k=draw.randint(2, 20))) + b"\n")
 
 
-def main():
-    args = arguments()
+def prepare(args, gigabytes):
+    """Prepares one corpus and returns its row of the table."""
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
         inputs, out = pathlib.Path(directory, "inputs"), pathlib.Path(directory, "prepared")
         inputs.mkdir()
-        count = max(1, round(args.gigabytes * 1e9 / FILE))
-        first = inputs / "00000.txt"
+        count = max(1, round(gigabytes * 1e9 / FILE))
+        size = min(FILE, gigabytes * 1e9)
+        free, required = shutil.disk_usage(directory).free, (1.5 if args.distinct else 0.5) * count * size
+        if free < required:
+            sys.exit(f"{directory}: requires about {required / 1e9:.0f} GB of free space, found {free / 1e9:.0f}")
         draw = random.Random(1)
         if args.text:
             paragraphs = paragraphs_of_text(args.text)
         else:
             paragraphs = paragraphs_of_words(pathlib.Path(args.tokenizer, "vocab.txt"), draw)
-        write_documents(paragraphs, first, min(FILE, args.gigabytes * 1e9), draw)
+        first = inputs / "00000.txt"
+        write_documents(paragraphs, first, size, draw)
         for number in range(1, count):
-            os.link(first, inputs / f"{number:05}.txt")
+            path = inputs / f"{number:05}.txt"
+            if args.distinct:
+                write_documents(paragraphs, path, size, draw)
+            else:
+                os.link(first, path)
         size = sum(path.stat().st_size for path in inputs.iterdir())
-        free = shutil.disk_usage(directory).free
-        if free < 0.5 * size:
-            sys.exit(f"{directory}: requires about {0.5 * size / 1e9:.0f} GB of free space, found {free / 1e9:.0f}")
         limit = args.limit_megabytes << 20
+        command = [args.lambert, "prepare", str(inputs), "--tokenizer", args.tokenizer, "--out", str(out), *args.options, "--json"]
         started = time.perf_counter()
-        command = [args.lambert, "prepare", str(inputs), "--tokenizer", args.tokenizer, "--out", str(out), *args.options]
-        done = subprocess.run(
-            command + ["--json"], stdout=subprocess.PIPE, env=os.environ | {"RAYON_NUM_THREADS": str(args.threads)},
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, env=os.environ | {"RAYON_NUM_THREADS": str(args.threads)},
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )
+        with process.stdout as output:
+            manifest = output.read()
+        # The memory of this process alone, which getrusage does not report for the second of several children.
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        if done.returncode != 0:
-            sys.exit(f"lambert prepare failed with exit code {done.returncode}")
-        manifest = json.loads(done.stdout)
-        counts = {name: manifest["train"][name] + manifest["held_out"][name] for name in ("documents", "tokens")}
+        if process.returncode != 0:
+            sys.exit(f"lambert prepare failed with exit code {process.returncode}")
+        manifest = json.loads(manifest)
+        documents, tokens = (manifest["train"][name] + manifest["held_out"][name] for name in ("documents", "tokens"))
         shards = [shard["counts"]["tokens"] for shard in manifest["shards"] if shard["split"] == "train"]
-        print(f"text             {size / 1e9:.2f} GB in {count} files")
-        print(f"prepared         {counts['documents']:,} documents, {counts['tokens']:,} tokens")
-        print(f"time             {seconds:.0f} s, {size / seconds / 1e6:.1f} MB/s, {counts['tokens'] / seconds:,.0f} tokens/s")
-        print(f"resident memory  {peak / 1024:.0f} MB peak, under a limit of {args.limit_megabytes} MB of address space")
-        print(f"shards           {len(shards)} training shards of {min(shards):,} to {max(shards):,} tokens")
         if max(shards) > 1.01 * min(shards):
-            sys.exit("the shards differ by more than 1 %")
+            sys.exit(f"the shards differ by more than 1 %: {min(shards):,} to {max(shards):,} tokens")
+        # The hours for 1 TB at this rate.
+        hours = 1e12 * seconds / size / 3600
+        return [f"{size / 1e9:.2f} GB", f"{count}", f"{documents:,}", f"{tokens:,}", f"{len(shards)}", f"{seconds:.1f} s",
+                f"{size / seconds / 1e6:.1f} MB/s", f"{tokens / seconds:,.0f}", f"{usage.ru_maxrss / 1024:.0f} MB", f"{hours:.1f} h"]
+
+
+def main():
+    args = arguments()
+    print(f"limit of the address space: {args.limit_megabytes} MB; threads: {args.threads}")
+    names = ["text", "files", "documents", "tokens", "shards", "time", "rate", "tokens/s", "peak memory", "1 TB"]
+    print("".join(name.rjust(14) for name in names))
+    for gigabytes in args.gigabytes:
+        print("".join(cell.rjust(14) for cell in prepare(args, gigabytes)), flush=True)
 
 
 if __name__ == "__main__":
