@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 /// Set this variable to 1 on a machine without etcd: the tests then omit etcd.
 const OPT_OUT: &str = "LAMBERT_TEST_WITHOUT_ETCD";
@@ -53,13 +54,14 @@ impl Drop for Etcd {
     }
 }
 
-/// Returns the path of the installed server.
-fn binary() -> PathBuf {
+/// Returns the path of the installed server. Tests run at the same time, and only one of them may install it.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let installed = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|directory| directory.join("etcd")).find(|file| file.is_file())
     };
-    installed().unwrap_or_else(|| {
+    let install = || {
         if Path::new("/usr/bin/apt-get").exists() {
             for arguments in [["update", "-qq"].as_slice(), &["install", "-y", "-qq", "etcd-server"]] {
                 let mut apt = Command::new("apt-get");
@@ -69,5 +71,6 @@ fn binary() -> PathBuf {
         let hint =
             format!("`apt-get install etcd-server` as root, put etcd on the PATH, or set {OPT_OUT}=1 to omit etcd");
         installed().unwrap_or_else(|| panic!("this test needs etcd: {hint}"))
-    })
+    };
+    BINARY.get_or_init(|| installed().unwrap_or_else(install))
 }

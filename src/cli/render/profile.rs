@@ -93,9 +93,10 @@ fn sums(
     most: usize,
 ) -> String {
     let mut table = table::plain();
-    let mut header: Vec<&str> = names.to_vec();
-    header.extend(["kernels", "bytes", "product FLOP", "other operations", "time", "share"]);
-    table.set_header(header);
+    // Without rates, no kernel has a time.
+    let time = profile.rates.map(|_| "time");
+    let costs = ["kernels", "bytes", "product FLOP", "other operations"].into_iter().chain(time).chain(["share"]);
+    table.set_header(names.iter().copied().chain(costs));
     let hidden = rows.len().saturating_sub(most);
     for (mut cells, sum) in rows.take(most) {
         cells.iter_mut().for_each(|cell| *cell = shortened(cell));
@@ -104,9 +105,9 @@ fn sums(
             byte_size(sum.bytes()),
             positive(sum.products, quantity),
             positive(sum.elementwise, quantity),
-            positive(sum.seconds, step_time),
-            format!("{:.1} %", 100.0 * share(profile, &sum)),
         ]);
+        cells.extend(time.map(|_| positive(sum.seconds, step_time)));
+        cells.push(format!("{:.1} %", 100.0 * share(profile, &sum)));
         table.add_row(cells);
     }
     align(&mut table, names.len());

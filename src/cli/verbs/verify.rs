@@ -162,7 +162,8 @@ struct Progress {
 
 impl Progress {
     fn over(splits: &[Split]) -> Progress {
-        let form = "{spinner} split {pos} of {len}  {msg}  {elapsed}, {eta} left";
+        // The names of tensors are cut at the width of the terminal.
+        let form = "{spinner} split {pos} of {len}  {elapsed}  {wide_msg}";
         let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
         Progress { bar: ProgressBar::new(splits.len() as u64).with_style(style), splits: splits.to_vec() }
     }
